@@ -1,0 +1,105 @@
+//! A queue of bytes: appended at the back, consumed from the front, contiguous to read.
+//!
+//! An empty buffer holds no memory, so that an idle connection costs only its slot.
+
+/// Below this many consumed bytes at the front, moving the rest down is not worth it.
+const COMPACT_MIN: usize = 4096;
+
+/// A contiguous first-in-first-out queue of bytes.
+///
+/// ```text
+///   bytes:  | consumed | waiting            |
+///           0          start                bytes.len()
+/// ```
+#[derive(Debug, Default)]
+pub struct Buffer {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Buffer {
+    /// An empty buffer without memory.
+    pub const fn new() -> Self {
+        Self { bytes: Vec::new(), start: 0 }
+    }
+
+    /// The bytes that wait.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    /// How many bytes wait.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    /// True where nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds bytes at the back.
+    pub fn append(&mut self, bytes: &[u8]) {
+        self.tail().extend_from_slice(bytes);
+    }
+
+    /// The back of the queue, to write into: everything pushed onto it is appended. What is there must stay.
+    pub fn tail(&mut self) -> &mut Vec<u8> {
+        if self.start >= COMPACT_MIN && self.start * 2 >= self.bytes.len() {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+        &mut self.bytes
+    }
+
+    /// Drops `count` bytes from the front. Memory is given back when nothing is left.
+    ///
+    /// # Panics
+    /// Where fewer bytes wait.
+    pub fn consume(&mut self, count: usize) {
+        assert!(count <= self.len(), "consumed more than waits");
+        self.start += count;
+        if self.start == self.bytes.len() {
+            *self = Self::new();
+        }
+    }
+
+    /// Drops everything and gives the memory back.
+    pub fn clear(&mut self) {
+        *self = Self::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn empty_holds_no_memory() {
+        let mut buffer = Buffer::new();
+        buffer.append(b"abc");
+        buffer.consume(3);
+        assert_eq!(buffer.bytes.capacity(), 0);
+    }
+
+    proptest! {
+        /// Against the obvious model: any order of appends and consumes reads the same bytes in the same order.
+        #[test]
+        fn is_a_queue(steps in proptest::collection::vec((any::<bool>(), 0usize..6000), 1..60)) {
+            let (mut buffer, mut model, mut next) = (Buffer::new(), Vec::new(), 0u8);
+            for (append, count) in steps {
+                if append {
+                    let bytes: Vec<u8> = (0..count).map(|_| { next = next.wrapping_add(1); next }).collect();
+                    buffer.append(&bytes);
+                    model.extend_from_slice(&bytes);
+                } else {
+                    let count = count.min(model.len());
+                    buffer.consume(count);
+                    model.drain(..count);
+                }
+                prop_assert_eq!(buffer.as_slice(), &model[..]);
+            }
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The instant of a turn. Read once a turn by the outside world and handed down; no core reads a clock.
+
+/// Nanoseconds in a microsecond.
+pub const MICROSECOND: u64 = 1_000;
+/// Nanoseconds in a millisecond.
+pub const MILLISECOND: u64 = 1_000_000;
+/// Nanoseconds in a second.
+pub const SECOND: u64 = 1_000_000_000;
+
+/// One instant on both clocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Monotonic nanoseconds since the process started: for durations and deadlines. Never steps back.
+    pub mono: u64,
+    /// Nanoseconds since the Unix epoch: for records. May step.
+    pub unix: u64,
+}

@@ -1,0 +1,274 @@
+//! The configuration: environment variables, or the same names in `.env`; the environment wins.
+//!
+//! In: names and values. Out: a [`Config`] with nothing left to check, or every [`Problem`] at once. Files that
+//! variables name are read here, before anything is served. Never: a secret in a problem or in a debug print, or a
+//! change of the environment.
+
+mod secret;
+mod source;
+mod target;
+mod value;
+
+pub use secret::Secret;
+pub use source::Problem;
+pub use target::Target;
+
+use crate::metrics;
+use crate::price::PriceTable;
+use source::Source;
+use std::ffi::OsString;
+use std::fs;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything that an operator can set.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `PROXY_TARGET`
+    pub target: Target,
+    /// `OPENAI_API_KEY`: sent upstream in place of the client's own.
+    pub api_key: Option<Secret>,
+    /// `MODEL_NAME`: the model for a JSON request that names none.
+    pub model_name: Option<String>,
+    /// `HOST` and `PORT`; port 0 is any free one.
+    pub listen: SocketAddr,
+    /// `DATABASE_PATH`
+    pub database_path: PathBuf,
+    /// `LEDGER_DURABILITY`
+    pub durability: Durability,
+    /// `LEDGER_WAIT`: how long a reply waits for its commit; `None` is for ever.
+    pub ledger_wait: Option<Duration>,
+    /// `RATE_LIMIT_RPM` and `RATE_LIMIT_BURST`; `None` is no limit.
+    pub rate_limit: Option<RateLimit>,
+    /// `MAX_CONNECTIONS`: of clients, at least 1.
+    pub connections_max: usize,
+    /// `MAX_BODY_BYTES`: one request's body held in memory.
+    pub body_bytes_max: usize,
+    pub timeouts: Timeouts,
+    /// `TLS_CA_FILE`: the file's contents, PEM.
+    pub tls_ca: Option<Vec<u8>>,
+    /// The built-in prices, with those of `PRICES_FILE`.
+    pub prices: PriceTable,
+    /// `METRICS_MAX_USERS` and `METRICS_MAX_MODELS`.
+    pub metrics: metrics::Limits,
+}
+
+/// What the ledger promises of a response that a client has received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Its record is committed within 100 ms.
+    Relaxed,
+    /// Its record is committed before its last byte.
+    Settled,
+}
+
+/// Requests of each user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Requests a minute, at least 1.
+    pub rpm: u32,
+    /// The bucket's size in requests, at least 1.
+    pub burst: u32,
+}
+
+/// How long the proxy waits for whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// `CONNECT_TIMEOUT`: one address of the target, TLS included.
+    pub connect: Duration,
+    /// `RESPONSE_TIMEOUT`: the upstream, for its head and between bytes.
+    pub response: Duration,
+    /// `IDLE_TIMEOUT`: a client's connection between requests.
+    pub idle: Duration,
+    /// `HEADER_TIMEOUT`: a client's request head from its first byte.
+    pub header: Duration,
+    /// `DRAIN_TIMEOUT`: exchanges in flight after the first signal to stop.
+    pub drain: Duration,
+}
+
+impl Config {
+    /// Reads the process's environment and `.env` in the working directory.
+    ///
+    /// # Errors
+    /// All problems together.
+    pub fn from_process() -> Result<Self, Vec<Problem>> {
+        let env = |name: &str| std::env::var_os(name);
+        match fs::read_to_string(".env") {
+            Ok(dotenv) => Self::load(&env, &dotenv),
+            Err(error) if error.kind() == ErrorKind::NotFound => Self::load(&env, ""),
+            Err(error) => {
+                let mut problems = Self::load(&env, "").err().unwrap_or_default();
+                let message = format!("expected a readable text file: {error}");
+                problems.insert(0, Problem { variable: ".env", message });
+                Err(problems)
+            }
+        }
+    }
+
+    /// `env` looks a variable up, `dotenv` is the text of a `.env` file (empty for none). A name without a value, or
+    /// with an empty one, has its default.
+    ///
+    /// # Errors
+    /// All problems together.
+    pub fn load(env: &dyn Fn(&str) -> Option<OsString>, dotenv: &str) -> Result<Self, Vec<Problem>> {
+        let mut source = Source::new(env, dotenv);
+        refuse_what_comes_later(&mut source);
+        let api_key = api_key(&mut source);
+        let config = Self {
+            listen: listen(&mut source, api_key.is_some()),
+            api_key,
+            target: source
+                .optional("PROXY_TARGET", target::EXPECTED, Target::parse)
+                .unwrap_or_else(|| Target::parse("https://api.openai.com").expect("the default target is valid")),
+            model_name: source.optional("MODEL_NAME", "a model's name, at most 128 bytes", model_name),
+            database_path: source.os("DATABASE_PATH").unwrap_or_else(|| "usage.db".into()).into(),
+            durability: durability(&mut source),
+            ledger_wait: Some(duration(&mut source, "LEDGER_WAIT", 2, 0)).filter(|wait| !wait.is_zero()),
+            rate_limit: rate_limit(&mut source),
+            connections_max: count(&mut source, "MAX_CONNECTIONS", 10_000, 1..=1_000_000) as usize,
+            body_bytes_max: source.value(
+                "MAX_BODY_BYTES",
+                64 << 20,
+                "1 KiB to 1 GiB, as in 1048576 or 64MiB",
+                |text| value::size(text).filter(|bytes| (1 << 10..=1 << 30).contains(bytes)),
+            ),
+            timeouts: Timeouts {
+                connect: duration(&mut source, "CONNECT_TIMEOUT", 10, 1),
+                response: duration(&mut source, "RESPONSE_TIMEOUT", 600, 1),
+                idle: duration(&mut source, "IDLE_TIMEOUT", 75, 1),
+                header: duration(&mut source, "HEADER_TIMEOUT", 10, 1),
+                drain: duration(&mut source, "DRAIN_TIMEOUT", 30, 0),
+            },
+            tls_ca: tls_ca(&mut source),
+            prices: prices(&mut source),
+            metrics: metrics_limits(&mut source),
+        };
+        if source.problems.is_empty() { Ok(config) } else { Err(source.problems) }
+    }
+}
+
+/// Protections that later versions have. A value that asks for one must not be passed over in silence.
+const LATER: [(&str, &str); 8] = [
+    ("CLIENT_AUTH", "none"),
+    ("ADMIN_TOKEN", ""),
+    ("LEDGER_FSYNC", "false"),
+    ("RATE_LIMIT_TPM", "0"),
+    ("MAX_CONCURRENT_PER_USER", "0"),
+    ("BUDGET_USD_DAY", "0"),
+    ("BUDGET_USD_MONTH", "0"),
+    ("RETENTION_DAYS", "0"),
+];
+
+fn refuse_what_comes_later(source: &mut Source<'_>) {
+    for (name, off) in LATER {
+        if source.os(name).is_some_and(|value| value != off) {
+            source.problem(name, "is not available in this version: leave it out".to_owned());
+        }
+    }
+}
+
+fn api_key(source: &mut Source<'_>) -> Option<Secret> {
+    let value = source.os("OPENAI_API_KEY")?;
+    match Secret::parse(&value.to_string_lossy()) {
+        Ok(secret) => Some(secret),
+        Err(expected) => {
+            source.problem("OPENAI_API_KEY", format!("expected {expected}; its value is not shown"));
+            None
+        }
+    }
+}
+
+fn listen(source: &mut Source<'_>, has_api_key: bool) -> SocketAddr {
+    let port = source.value("PORT", 8080, "a port number, 0 to 65535 (0: any free one)", |text| {
+        value::number(text).and_then(|port| u16::try_from(port).ok())
+    });
+    let host = source.optional("HOST", "an IP address to listen on, or localhost", value::listen_host);
+    let host = host.unwrap_or(std::net::Ipv4Addr::LOCALHOST.into());
+    let anonymous = source.value("ALLOW_ANONYMOUS", false, "true or false", value::switch);
+    if has_api_key && !anonymous && !host.is_loopback() {
+        let why = format!(
+            "expected a loopback address, got {host}: with OPENAI_API_KEY set, whoever reaches it spends on your \
+             account (ALLOW_ANONYMOUS=true accepts that)"
+        );
+        source.problem("HOST", why);
+    }
+    SocketAddr::new(host, port)
+}
+
+fn model_name(text: &str) -> Option<String> {
+    (text.len() <= 128 && !text.chars().any(char::is_control)).then(|| text.to_owned())
+}
+
+fn durability(source: &mut Source<'_>) -> Durability {
+    let expected = "relaxed or settled (journaled is not available in this version)";
+    source.value("LEDGER_DURABILITY", Durability::Settled, expected, |text| match text {
+        "relaxed" => Some(Durability::Relaxed),
+        "settled" => Some(Durability::Settled),
+        _ => None,
+    })
+}
+
+fn rate_limit(source: &mut Source<'_>) -> Option<RateLimit> {
+    let rpm = count(source, "RATE_LIMIT_RPM", 600, 0..=1_000_000_000);
+    let burst = count(source, "RATE_LIMIT_BURST", rpm.max(1), 1..=1_000_000_000);
+    (rpm > 0).then_some(RateLimit { rpm, burst })
+}
+
+fn metrics_limits(source: &mut Source<'_>) -> metrics::Limits {
+    let defaults = metrics::Limits::default();
+    let mut label = |name, default: usize| count(source, name, default as u32, 0..=100_000) as usize;
+    let users_max = label("METRICS_MAX_USERS", defaults.users_max);
+    let models_max = label("METRICS_MAX_MODELS", defaults.models_max);
+    metrics::Limits { users_max, models_max, series_max: defaults.series_max.max(users_max.saturating_mul(10)) }
+}
+
+fn tls_ca(source: &mut Source<'_>) -> Option<Vec<u8>> {
+    let pem = read_file(source, "TLS_CA_FILE", "a readable PEM file")?;
+    if memchr::memmem::find(&pem, b"-----BEGIN CERTIFICATE-----").is_none() {
+        source.problem("TLS_CA_FILE", "expected a PEM file with certificates, found none in it".to_owned());
+    }
+    Some(pem)
+}
+
+fn prices(source: &mut Source<'_>) -> PriceTable {
+    let mut table = PriceTable::built_in();
+    if let Some(bytes) = read_file(source, "PRICES_FILE", "a readable JSON file of prices") {
+        let text = String::from_utf8(bytes).map_err(|error| error.to_string());
+        match text.and_then(|text| PriceTable::parse(&text).map_err(|error| error.to_string())) {
+            Ok(own) => table.merge(own),
+            Err(why) => source.problem("PRICES_FILE", format!("expected prices in the built-in table's format: {why}")),
+        }
+    }
+    table
+}
+
+fn read_file(source: &mut Source<'_>, name: &'static str, expected: &str) -> Option<Vec<u8>> {
+    let path = PathBuf::from(source.os(name)?);
+    match fs::read(&path) {
+        Ok(bytes) => Some(bytes),
+        Err(error) => {
+            source.problem(name, format!("expected {expected}, got {}: {error}", path.display()));
+            None
+        }
+    }
+}
+
+fn count(source: &mut Source<'_>, name: &'static str, default: u32, range: RangeInclusive<u32>) -> u32 {
+    let expected = format!("a whole number, {} to {}", range.start(), range.end());
+    source.value(name, default, &expected, |text| {
+        value::number(text).and_then(|number| u32::try_from(number).ok()).filter(|number| range.contains(number))
+    })
+}
+
+fn duration(source: &mut Source<'_>, name: &'static str, default_seconds: u64, least_ms: u64) -> Duration {
+    let expected = format!("a duration, {least_ms}ms to 24h, as in 500ms, 10s or 2m");
+    source.value(name, Duration::from_secs(default_seconds), &expected, |text| {
+        value::duration(text).filter(|&duration| duration >= Duration::from_millis(least_ms))
+    })
+}
+
+#[cfg(test)]
+mod tests;

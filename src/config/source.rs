@@ -1,0 +1,104 @@
+//! Where settings come from: the environment, then `.env`. Collects every problem on the way, so that an operator
+//! sees all of them at once.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+
+/// One thing that is wrong with the configuration. Its text never holds a secret's value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The variable, or `.env` where the file itself is at fault.
+    pub variable: &'static str,
+    /// What it must be and what it is.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.variable, self.message)
+    }
+}
+
+/// How much of a wrong value a problem repeats, in characters.
+const SHOWN_MAX: usize = 80;
+
+/// Settings by name, and the problems found so far.
+pub(super) struct Source<'a> {
+    env: &'a dyn Fn(&str) -> Option<OsString>,
+    dotenv: BTreeMap<String, String>,
+    pub problems: Vec<Problem>,
+}
+
+impl<'a> Source<'a> {
+    /// `dotenv` is the text of a `.env` file. Of a name set twice in it the first counts, as with dotenvy's own loader.
+    pub fn new(env: &'a dyn Fn(&str) -> Option<OsString>, dotenv: &str) -> Self {
+        let mut source = Self { env, dotenv: BTreeMap::new(), problems: Vec::new() };
+        let mut before = None;
+        // The iterator does not skip a byte order mark by itself.
+        for entry in dotenvy::Iter::new(dotenv.trim_start_matches('\u{feff}').as_bytes()) {
+            match entry {
+                Ok((name, value)) => {
+                    before = Some(name.clone());
+                    source.dotenv.entry(name).or_insert(value);
+                }
+                // The error's own text repeats the line, which may hold a key: say where it is instead.
+                Err(_) => source.problem(
+                    ".env",
+                    match &before {
+                        Some(name) => format!("expected NAME=value lines, got something else after {name}"),
+                        None => "expected NAME=value lines, got something else at its beginning".to_owned(),
+                    },
+                ),
+            }
+        }
+        source
+    }
+
+    pub fn problem(&mut self, variable: &'static str, message: String) {
+        self.problems.push(Problem { variable, message });
+    }
+
+    /// The value as it is; an empty one counts as none.
+    pub fn os(&self, name: &str) -> Option<OsString> {
+        let from_env = (self.env)(name).filter(|value| !value.is_empty());
+        from_env.or_else(|| self.dotenv.get(name).filter(|value| !value.is_empty()).map(OsString::from))
+    }
+
+    /// The value that `parse` makes of the text; none, with a problem noted, where it makes none.
+    pub fn optional<T>(
+        &mut self,
+        name: &'static str,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let raw = self.os(name)?;
+        let value = raw.to_str().and_then(parse);
+        if value.is_none() {
+            self.problem(name, format!("expected {expected}, got {}", shown(&raw.to_string_lossy())));
+        }
+        value
+    }
+
+    /// The same with a default.
+    pub fn value<T>(
+        &mut self,
+        name: &'static str,
+        default: T,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> T {
+        self.optional(name, expected, parse).unwrap_or(default)
+    }
+}
+
+/// A value as a problem repeats it: quoted, escaped and cut. What stands before an `@` may be a password.
+fn shown(value: &str) -> String {
+    if value.contains('@') {
+        return "a value with a user or password (not shown)".to_owned();
+    }
+    match value.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{:?}… ({} bytes)", &value[..end], value.len()),
+        None => format!("{value:?}"),
+    }
+}

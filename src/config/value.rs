@@ -1,0 +1,127 @@
+//! Values as operators write them: durations, sizes, switches, addresses. Text in, a value or `None` out.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+/// The longest duration that can be configured.
+const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// `500ms`, `10s`, `2m`, `1h`, or `0`: a number without a unit could be either of two things. At most a day.
+pub fn duration(text: &str) -> Option<Duration> {
+    let (digits, unit) = split_unit(text);
+    let number = number(digits)?;
+    let millis = match unit {
+        "ms" => number,
+        "s" => number.checked_mul(1_000)?,
+        "m" => number.checked_mul(60_000)?,
+        "h" => number.checked_mul(3_600_000)?,
+        "" if number == 0 => 0,
+        _ => return None,
+    };
+    Some(Duration::from_millis(millis)).filter(|&duration| duration <= DURATION_MAX)
+}
+
+/// A number of bytes, or of `KiB`, `MiB` or `GiB`.
+pub fn size(text: &str) -> Option<usize> {
+    let (digits, unit) = split_unit(text);
+    let factor = match unit.trim_start() {
+        "" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    usize::try_from(number(digits)?.checked_mul(factor)?).ok()
+}
+
+/// Decimal digits and nothing else.
+pub fn number(text: &str) -> Option<u64> {
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if plain { text.parse().ok() } else { None }
+}
+
+/// `true` or `false`.
+pub fn switch(text: &str) -> Option<bool> {
+    match text {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    }
+}
+
+/// An IP address to listen on (IPv6 with or without brackets), or `localhost`.
+pub fn listen_host(text: &str) -> Option<IpAddr> {
+    if text.eq_ignore_ascii_case("localhost") {
+        return Some(Ipv4Addr::LOCALHOST.into());
+    }
+    match text.strip_prefix('[') {
+        Some(bracketed) => bracketed.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::from),
+        None => text.parse().ok(),
+    }
+}
+
+fn split_unit(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|digit: char| !digit.is_ascii_digit()).unwrap_or(text.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, millis) in [
+            ("0", 0),
+            ("0s", 0),
+            ("500ms", 500),
+            ("10s", 10_000),
+            ("2m", 120_000),
+            ("24h", 86_400_000),
+            ("007s", 7_000),
+        ] {
+            assert_eq!(duration(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for text in
+            ["", "10", "s", "-1s", "1.5s", "10 s", "10S", "1d", "1sm", "25h", "86400001ms", "99999999999999999999s"]
+        {
+            assert_eq!(duration(text), None, "{text}");
+        }
+        assert_eq!(duration(&format!("{}h", u64::MAX)), None);
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [("0", 0), ("1234", 1234), ("64MiB", 64 << 20), ("1 KiB", 1024), ("2GiB", 2 << 30)] {
+            assert_eq!(size(text), Some(bytes), "{text}");
+        }
+        for text in
+            ["", "MiB", "1MB", "1mib", "1k", "-1", "1.5MiB", "1 MiB ", "99999999999999999999", "9999999999999GiB"]
+        {
+            assert_eq!(size(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        assert_eq!(listen_host("0.0.0.0"), Some(Ipv4Addr::UNSPECIFIED.into()));
+        assert_eq!(listen_host("Localhost"), Some(Ipv4Addr::LOCALHOST.into()));
+        assert_eq!(listen_host("::1"), Some(Ipv6Addr::LOCALHOST.into()));
+        assert_eq!(listen_host("[::]"), Some(Ipv6Addr::UNSPECIFIED.into()));
+        for text in ["", "example.com", "127.0.0.1:80", "[127.0.0.1]", "[::1", "*"] {
+            assert_eq!(listen_host(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn switches_and_numbers() {
+        assert_eq!(
+            (switch("true"), switch("false"), switch("1"), switch("True")),
+            (Some(true), Some(false), None, None)
+        );
+        assert_eq!(
+            (number("10"), number("+1"), number("-1"), number(" 1"), number("")),
+            (Some(10), None, None, None, None)
+        );
+        assert_eq!(number("18446744073709551616"), None);
+    }
+}

@@ -1,0 +1,176 @@
+//! Header fields: which ones we know, what `Connection` names, and which may pass a proxy.
+
+use super::HttpError;
+
+/// One header line: name as sent, value without surrounding white space.
+pub type Header<'b> = httparse::Header<'b>;
+
+/// Header names that the proxy acts on; any other is [`Known::Other`] and passes as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    AcceptEncoding,
+    Authorization,
+    Connection,
+    ContentEncoding,
+    ContentLength,
+    ContentType,
+    Expect,
+    Host,
+    IdempotencyKey,
+    KeepAlive,
+    ProxyAuthenticate,
+    ProxyAuthorization,
+    ProxyConnection,
+    Te,
+    Trailer,
+    TransferEncoding,
+    Upgrade,
+    UserId,
+    RequestId,
+    Other,
+}
+
+/// Classifies a name, in any case. By length first: most names are settled by one comparison.
+pub fn known(name: &str) -> Known {
+    let candidates: &[(&str, Known)] = match name.len() {
+        2 => &[("te", Known::Te)],
+        4 => &[("host", Known::Host)],
+        6 => &[("expect", Known::Expect)],
+        7 => &[("trailer", Known::Trailer), ("upgrade", Known::Upgrade)],
+        9 => &[("x-user-id", Known::UserId)],
+        10 => &[("connection", Known::Connection), ("keep-alive", Known::KeepAlive)],
+        12 => &[("content-type", Known::ContentType), ("x-request-id", Known::RequestId)],
+        13 => &[("authorization", Known::Authorization)],
+        14 => &[("content-length", Known::ContentLength)],
+        15 => &[("accept-encoding", Known::AcceptEncoding), ("idempotency-key", Known::IdempotencyKey)],
+        16 => &[("content-encoding", Known::ContentEncoding), ("proxy-connection", Known::ProxyConnection)],
+        17 => &[("transfer-encoding", Known::TransferEncoding)],
+        18 => &[("proxy-authenticate", Known::ProxyAuthenticate)],
+        19 => &[("proxy-authorization", Known::ProxyAuthorization)],
+        _ => &[],
+    };
+    candidates.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)).map_or(Known::Other, |&(_, known)| known)
+}
+
+impl Known {
+    /// Headers that concern one connection only and never pass (RFC 9110 §7.6.1). Framing is ours to set.
+    pub const fn is_hop_by_hop(self) -> bool {
+        matches!(
+            self,
+            Self::Connection
+                | Self::KeepAlive
+                | Self::ProxyAuthenticate
+                | Self::ProxyAuthorization
+                | Self::ProxyConnection
+                | Self::Te
+                | Self::Trailer
+                | Self::TransferEncoding
+                | Self::Upgrade
+                | Self::ContentLength
+        )
+    }
+
+    /// Headers that a `Connection` option can never name away: without them the message would say something else.
+    const fn is_protected(self) -> bool {
+        matches!(
+            self,
+            Self::Host | Self::ContentLength | Self::Authorization | Self::ContentType | Self::ContentEncoding
+        )
+    }
+}
+
+/// Most options that `Connection` may name beside `close` and `keep-alive`.
+const OPTIONS_MAX: usize = 8;
+
+/// What the `Connection` headers of a message say (RFC 9110 §7.6.1).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Connection<'b> {
+    pub close: bool,
+    pub keep_alive: bool,
+    options: [&'b str; OPTIONS_MAX],
+    count: usize,
+}
+
+impl<'b> Connection<'b> {
+    /// Reads all `Connection` headers together.
+    pub fn parse(headers: &[Header<'b>]) -> Result<Self, HttpError> {
+        let mut connection = Self::default();
+        for header in headers.iter().filter(|header| known(header.name) == Known::Connection) {
+            for option in header.value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+                connection.add(option)?;
+            }
+        }
+        Ok(connection)
+    }
+
+    fn add(&mut self, option: &'b [u8]) -> Result<(), HttpError> {
+        if option.eq_ignore_ascii_case(b"close") {
+            self.close = true;
+        } else if option.eq_ignore_ascii_case(b"keep-alive") {
+            self.keep_alive = true;
+        } else if !option.is_empty() {
+            let option =
+                std::str::from_utf8(option).map_err(|_| HttpError::Malformed("a Connection option is not a token"))?;
+            *self.options.get_mut(self.count).ok_or(HttpError::HeadTooLarge)? = option;
+            self.count += 1;
+        }
+        Ok(())
+    }
+
+    /// True where this header, of this class, was named as concerning the connection only.
+    pub fn names(&self, name: &str, class: Known) -> bool {
+        self.count > 0
+            && !class.is_protected()
+            && self.options[..self.count].iter().any(|option| option.eq_ignore_ascii_case(name))
+    }
+}
+
+/// Appends one header line.
+pub fn write(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends `number` in decimal digits.
+pub fn write_decimal(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connection_names_headers_but_never_protected_ones() {
+        let headers = [
+            Header { name: "Connection", value: b"close, X-Secret" },
+            Header { name: "connection", value: b"authorization,host , content-length" },
+        ];
+        let connection = Connection::parse(&headers).unwrap();
+        assert!(connection.close && !connection.keep_alive);
+        let named = |name: &str| connection.names(name, known(name));
+        assert!(named("x-secret"));
+        assert!(!named("Authorization") && !named("Host") && !named("Content-Length") && !named("x-other"));
+    }
+
+    #[test]
+    fn decimals_match_the_standard_library() {
+        for number in [0, 1, 9, 10, 1_000, 65_535, u64::MAX] {
+            let mut out = Vec::new();
+            write_decimal(&mut out, number);
+            assert_eq!(out, number.to_string().into_bytes());
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Answers of our own: errors in OpenAI's shape, marked so that nobody takes them for OpenAI's.
+
+use super::HttpError;
+use super::headers::{write, write_decimal};
+
+/// Why the proxy itself answers a request with an error. A closed set: `code()` is a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    BadRequest,
+    NotFound,
+    MethodNotAllowed,
+    HeaderTimeout,
+    BodyTooLarge,
+    UriTooLong,
+    ExpectationFailed,
+    RateLimited,
+    HeadTooLarge,
+    NotImplemented,
+    UpstreamUnreachable,
+    UpstreamProtocol,
+    UpstreamClosed,
+    Overloaded,
+    LedgerUnavailable,
+    UpstreamTimeout,
+}
+
+impl Fault {
+    /// The status, and the code that clients and metrics read.
+    const fn row(self) -> (u16, &'static str) {
+        match self {
+            Self::BadRequest => (400, "bad_request"),
+            Self::NotFound => (404, "not_found"),
+            Self::MethodNotAllowed => (405, "method_not_allowed"),
+            Self::HeaderTimeout => (408, "header_timeout"),
+            Self::BodyTooLarge => (413, "body_too_large"),
+            Self::UriTooLong => (414, "uri_too_long"),
+            Self::ExpectationFailed => (417, "expectation_failed"),
+            Self::RateLimited => (429, "rate_limit_exceeded"),
+            Self::HeadTooLarge => (431, "headers_too_large"),
+            Self::NotImplemented => (501, "not_implemented"),
+            Self::UpstreamUnreachable => (502, "upstream_unreachable"),
+            Self::UpstreamProtocol => (502, "upstream_protocol"),
+            Self::UpstreamClosed => (502, "upstream_closed"),
+            Self::Overloaded => (503, "overloaded"),
+            Self::LedgerUnavailable => (503, "ledger_unavailable"),
+            Self::UpstreamTimeout => (504, "upstream_timeout"),
+        }
+    }
+
+    /// The HTTP status.
+    pub const fn status(self) -> u16 {
+        self.row().0
+    }
+
+    /// The stable code, in the body, in `x-proxy-error` and in metrics.
+    pub const fn code(self) -> &'static str {
+        self.row().1
+    }
+
+    /// How a request that broke the protocol is answered.
+    pub const fn of(error: HttpError) -> Self {
+        match error {
+            HttpError::Malformed(_) => Self::BadRequest,
+            HttpError::LineTooLong => Self::UriTooLong,
+            HttpError::HeadTooLarge => Self::HeadTooLarge,
+            HttpError::UnknownCoding => Self::NotImplemented,
+            HttpError::UnknownExpectation => Self::ExpectationFailed,
+        }
+    }
+}
+
+/// The error body in OpenAI's shape, `type` being `proxy_error`.
+pub fn error_body(code: &str, message: &str) -> Vec<u8> {
+    let error = serde_json::json!({"message": message, "type": "proxy_error", "param": null, "code": code});
+    let mut body = format!("{{\"error\":{error}}}").into_bytes();
+    body.push(b'\n');
+    body
+}
+
+/// The parts of an answer of ours.
+pub struct Reply<'a> {
+    pub status: u16,
+    pub content_type: &'a str,
+    pub body: &'a [u8],
+    /// The fault's code where this is an error.
+    pub error_code: Option<&'a str>,
+    /// Further header lines, each ended by CRLF.
+    pub extra: &'a [u8],
+    /// The value of `x-request-id`.
+    pub request_id: &'a str,
+    /// The connection closes after it.
+    pub close: bool,
+    /// The request was a HEAD: the body stays away, its length is told.
+    pub to_head: bool,
+}
+
+impl Reply<'_> {
+    /// Appends head and body.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        write_decimal(out, u64::from(self.status));
+        out.push(b' ');
+        out.extend_from_slice(reason(self.status).as_bytes());
+        out.extend_from_slice(b"\r\n");
+        write(out, "content-type", self.content_type.as_bytes());
+        out.extend_from_slice(b"content-length: ");
+        write_decimal(out, self.body.len() as u64);
+        out.extend_from_slice(b"\r\n");
+        if let Some(code) = self.error_code {
+            write(out, "x-proxy-error", code.as_bytes());
+        }
+        write(out, "x-request-id", self.request_id.as_bytes());
+        out.extend_from_slice(self.extra);
+        if self.close {
+            write(out, "connection", b"close");
+        }
+        out.extend_from_slice(b"\r\n");
+        if !self.to_head {
+            out.extend_from_slice(self.body);
+        }
+    }
+}
+
+/// The reason phrase of a status that we send (RFC 9110 §15); clients ignore it, people do not.
+pub const fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        400 => "Bad Request",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        _ => "Error",
+    }
+}

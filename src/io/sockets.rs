@@ -1,0 +1,130 @@
+//! Real sockets over mio: edge-triggered, registered once for reading and writing, never re-registered.
+
+#![allow(clippy::disallowed_methods)] // the outside world reads the clocks
+
+use super::{Event, Io};
+use crate::base::clock::Now;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token, Waker};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+const LISTENER: Token = Token(usize::MAX);
+const WAKER: Token = Token(usize::MAX - 1);
+/// Events fetched by one poll.
+const EVENTS_MAX: usize = 1024;
+
+/// The listening socket, the poller and the clocks of a process.
+pub struct Sockets {
+    poll: Poll,
+    events: Events,
+    listener: Option<TcpListener>,
+    waker: Arc<Waker>,
+    started: Instant,
+}
+
+impl Sockets {
+    /// Listens on `address`.
+    pub fn listen(address: SocketAddr) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mut listener = TcpListener::bind(address)?;
+        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let events = Events::with_capacity(EVENTS_MAX);
+        Ok(Self { poll, events, listener: Some(listener), waker, started: Instant::now() })
+    }
+
+    /// Where it listens; differs from what was asked for where that named port 0.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.as_ref().ok_or(ErrorKind::NotConnected)?.local_addr()
+    }
+
+    /// Makes [`Io::poll`] return, from any thread.
+    pub fn waker(&self) -> impl Fn() + Send + Sync + 'static {
+        let waker = Arc::clone(&self.waker);
+        // It fails only where its descriptor is gone, and then the loop is.
+        move || drop(waker.wake())
+    }
+}
+
+impl Io for Sockets {
+    type Socket = TcpStream;
+
+    fn now(&mut self) -> Now {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { mono: nanoseconds(self.started.elapsed()), unix: nanoseconds(unix) }
+    }
+
+    fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<u64>) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, timeout.map(Duration::from_nanos)) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            polled => polled?,
+        }
+        events.extend(self.events.iter().filter_map(|event| match event.token() {
+            LISTENER => Some(Event::Acceptable),
+            WAKER => None,
+            token => {
+                let ended = event.is_read_closed() || event.is_error();
+                let readable = event.is_readable() || ended;
+                let writable = event.is_writable() || event.is_write_closed() || event.is_error();
+                Some(Event::Socket { token: token.0 as u64, readable, writable, ended })
+            }
+        }));
+        Ok(())
+    }
+
+    fn accept(&mut self) -> io::Result<TcpStream> {
+        let Some(listener) = &self.listener else { return Err(ErrorKind::WouldBlock.into()) };
+        let (socket, _) = listener.accept()?;
+        // Events of a stream are small and wanted now; without it a socket still works.
+        let _ = socket.set_nodelay(true);
+        Ok(socket)
+    }
+
+    fn stop_accepting(&mut self) {
+        self.listener = None;
+    }
+
+    fn register(&mut self, socket: &mut TcpStream, token: u64) -> io::Result<()> {
+        self.poll.registry().register(socket, Token(token as usize), Interest::READABLE | Interest::WRITABLE)
+    }
+
+    fn connect(&mut self, address: SocketAddr) -> io::Result<TcpStream> {
+        let socket = TcpStream::connect(address)?;
+        let _ = socket.set_nodelay(true); // as above
+        Ok(socket)
+    }
+
+    fn is_connected(&mut self, socket: &mut TcpStream) -> io::Result<bool> {
+        if let Some(error) = socket.take_error()? {
+            return Err(error);
+        }
+        match socket.peer_addr() {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn read(&mut self, socket: &mut TcpStream, into: &mut [u8]) -> io::Result<usize> {
+        socket.read(into)
+    }
+
+    fn write(&mut self, socket: &mut TcpStream, from: &[u8]) -> io::Result<usize> {
+        socket.write(from)
+    }
+
+    fn shutdown(&mut self, socket: &mut TcpStream) {
+        let _ = socket.shutdown(Shutdown::Write); // a broken socket is closed soon anyway
+    }
+
+    fn close(&mut self, socket: TcpStream) {
+        drop(socket); // the kernel takes a closed descriptor out of the poller
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,432 @@
+//! An incremental JSON scanner that finds the values at a few watched places of a document.
+//!
+//! In: the document's bytes, cut anywhere. Out: the raw bytes of each value at a watched path, with its position.
+//! It holds no more than the value it is after (each path has a cap), whatever the document's size, and it never
+//! validates more than it needs to keep its place: a document that serde_json takes is scanned rightly, any other makes
+//! it stop ([`Scanner::failed`]) or find something harmless, but never panic.
+
+use std::ops::Range;
+
+/// Containers deeper than this stop the scan; serde_json stops at the same depth.
+const DEPTH_MAX: usize = 127;
+/// Longest watched path.
+const PATH_KEYS_MAX: usize = 4;
+/// Longest raw key that is compared with a watched one: every byte of the longest could be a `\u` escape.
+const KEY_BYTES_MAX: usize = 160;
+
+/// A watched place: object keys from the root down, 1 to 4 of them.
+#[derive(Debug)]
+pub struct Path {
+    pub keys: &'static [&'static str],
+    /// A value of more raw bytes than this is reported without its bytes.
+    pub value_bytes_max: usize,
+}
+
+/// A value found at a watched place.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Found<'a> {
+    /// Index of the path in the watched list.
+    pub path: usize,
+    /// Where the value stands in the document, in bytes from its start.
+    pub at: Range<u64>,
+    /// Its raw JSON; `None` where it is over the path's cap.
+    pub raw: Option<&'a [u8]>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// A value must start here; a `]` may stand instead of the first in an array.
+    Value {
+        or_end: bool,
+    },
+    /// A key must start here; a `}` may stand instead of the first in an object.
+    Key {
+        or_end: bool,
+    },
+    InKey {
+        escaped: bool,
+    },
+    Colon,
+    InString {
+        escaped: bool,
+    },
+    InLiteral,
+    /// A comma or the end of the container must follow.
+    AfterValue,
+    Done,
+    Failed,
+}
+
+#[derive(Debug)]
+struct Capture {
+    path: usize,
+    depth: usize,
+    start: u64,
+}
+
+/// Scanner of one document; [`Scanner::reset`] makes it ready for the next.
+#[derive(Debug)]
+pub struct Scanner {
+    paths: &'static [Path],
+    state: State,
+    depth: usize,
+    /// Bit `d` says that the container at depth `d` is an object.
+    objects: u128,
+    /// For each depth, the paths (bits) whose first keys led to the container there.
+    open: [u32; PATH_KEYS_MAX],
+    /// The paths whose first keys lead to the value that comes next.
+    next: u32,
+    capture: Option<Capture>,
+    /// Bytes of a key or of a captured value from earlier input.
+    held: Vec<u8>,
+    held_overflow: bool,
+    /// Document offset of the current input's first byte.
+    offset: u64,
+}
+
+impl Scanner {
+    /// A scanner for at most 32 paths.
+    pub fn new(paths: &'static [Path]) -> Self {
+        debug_assert!(paths.len() <= 32 && paths.iter().all(|path| (1..=PATH_KEYS_MAX).contains(&path.keys.len())));
+        Self {
+            paths,
+            state: State::Value { or_end: false },
+            depth: 0,
+            objects: 0,
+            open: [0; PATH_KEYS_MAX],
+            next: (((1u64 << paths.len()) - 1) & u64::from(u32::MAX)) as u32,
+            capture: None,
+            held: Vec::new(),
+            held_overflow: false,
+            offset: 0,
+        }
+    }
+
+    /// Forgets the document, keeping the memory.
+    pub fn reset(&mut self) {
+        let mut held = std::mem::take(&mut self.held);
+        held.clear();
+        *self = Self { held, ..Self::new(self.paths) };
+    }
+
+    /// True once the root value has ended.
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// True where the bytes were not JSON, or too deep: nothing more will be found.
+    pub fn failed(&self) -> bool {
+        self.state == State::Failed
+    }
+
+    /// Takes the document's next bytes, telling each watched value as it ends.
+    pub fn feed(&mut self, input: &[u8], mut found: impl FnMut(Found<'_>)) {
+        let mut at = 0;
+        // Where the key or captured value that is being read starts in this input.
+        let mut piece_start = 0;
+        while at < input.len() {
+            match self.state {
+                State::InString { .. } | State::InKey { .. } => match self.string_end(input, &mut at) {
+                    false => break,
+                    true if matches!(self.state, State::InKey { .. }) => {
+                        self.end_key(&input[piece_start..at - 1]);
+                        self.state = State::Colon;
+                    }
+                    true => self.end_value(input, piece_start, at, &mut found),
+                },
+                State::InLiteral => {
+                    let rest = &input[at..];
+                    at += rest.iter().position(|byte| !is_literal(*byte)).unwrap_or(rest.len());
+                    if at < input.len() {
+                        self.end_value(input, piece_start, at, &mut found);
+                    }
+                }
+                State::Failed => break,
+                _ if matches!(input[at], b' ' | b'\n' | b'\r' | b'\t') => at += 1,
+                _ => self.token(input, &mut at, &mut piece_start, &mut found),
+            }
+        }
+        if self.capture.is_some() || matches!(self.state, State::InKey { .. }) {
+            self.hold(&input[piece_start.min(input.len())..]);
+        }
+        self.offset += input.len() as u64;
+    }
+
+    /// Moves `at` behind the closing quote; false where the input ends first.
+    fn string_end(&mut self, input: &[u8], at: &mut usize) -> bool {
+        let (State::InString { escaped } | State::InKey { escaped }) = &mut self.state else { return true };
+        loop {
+            if *escaped && *at < input.len() {
+                *escaped = false;
+                *at += 1;
+            }
+            match memchr::memchr2(b'"', b'\\', input.get(*at..).unwrap_or_default()) {
+                Some(offset) if input[*at + offset] == b'"' => {
+                    *at += offset + 1;
+                    return true;
+                }
+                Some(offset) => {
+                    *at += offset + 1;
+                    *escaped = true;
+                }
+                None => {
+                    *at = input.len();
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// One byte of structure.
+    fn token(&mut self, input: &[u8], at: &mut usize, piece_start: &mut usize, found: &mut impl FnMut(Found<'_>)) {
+        let byte = input[*at];
+        *at += 1;
+        self.state = match (self.state, byte) {
+            (State::Value { or_end: true }, b']') | (State::Key { or_end: true }, b'}') => {
+                return self.close(byte, input, *piece_start, *at, found);
+            }
+            (State::Value { .. }, _) => return self.start_value(byte, *at - 1, piece_start),
+            (State::Key { .. }, b'"') => {
+                if self.capture.is_none() {
+                    *piece_start = *at;
+                    self.clear_held();
+                }
+                State::InKey { escaped: false }
+            }
+            (State::Colon, b':') => State::Value { or_end: false },
+            (State::AfterValue, b',') if self.in_object() => State::Key { or_end: false },
+            (State::AfterValue, b',') if self.depth > 0 => {
+                self.next = 0;
+                State::Value { or_end: false }
+            }
+            (State::AfterValue, b'}' | b']') => return self.close(byte, input, *piece_start, *at, found),
+            _ => State::Failed,
+        };
+    }
+
+    fn start_value(&mut self, byte: u8, start: usize, piece_start: &mut usize) {
+        if self.capture.is_none() {
+            let here = |&(index, path): &(usize, &Path)| self.next & 1 << index != 0 && path.keys.len() == self.depth;
+            if let Some((path, _)) = self.paths.iter().enumerate().find(here) {
+                self.capture = Some(Capture { path, depth: self.depth, start: self.offset + start as u64 });
+                *piece_start = start;
+                self.clear_held();
+            }
+        }
+        self.state = match byte {
+            b'{' | b'[' if self.depth >= DEPTH_MAX => State::Failed,
+            b'{' | b'[' => {
+                let object = byte == b'{';
+                if let Some(open) = self.open.get_mut(self.depth) {
+                    *open = if object { self.next } else { 0 };
+                }
+                self.objects = self.objects & !(1 << self.depth) | u128::from(object) << self.depth;
+                self.depth += 1;
+                self.next = 0;
+                if object { State::Key { or_end: true } } else { State::Value { or_end: true } }
+            }
+            b'"' => State::InString { escaped: false },
+            _ if is_literal(byte) => State::InLiteral,
+            _ => State::Failed,
+        };
+    }
+
+    fn in_object(&self) -> bool {
+        self.depth > 0 && self.objects & 1 << (self.depth - 1) != 0
+    }
+
+    fn close(&mut self, byte: u8, input: &[u8], start: usize, end: usize, found: &mut impl FnMut(Found<'_>)) {
+        if self.depth == 0 || self.in_object() != (byte == b'}') {
+            self.state = State::Failed;
+            return;
+        }
+        self.depth -= 1;
+        self.end_value(input, start, end, found);
+    }
+
+    /// A value has ended before `end`; tells it where it is the captured one.
+    fn end_value(&mut self, input: &[u8], start: usize, end: usize, found: &mut impl FnMut(Found<'_>)) {
+        self.state = if self.depth == 0 { State::Done } else { State::AfterValue };
+        if self.capture.as_ref().is_none_or(|capture| capture.depth != self.depth) {
+            return;
+        }
+        let Some(Capture { path, start: from, .. }) = self.capture.take() else { return };
+        let to = self.offset + end as u64;
+        let cap = self.paths[path].value_bytes_max;
+        let raw = if to - from > cap as u64 || self.held_overflow {
+            None
+        } else if self.held.is_empty() {
+            Some(&input[start..end])
+        } else {
+            self.held.extend_from_slice(&input[start..end]);
+            Some(&self.held[..])
+        };
+        found(Found { path, at: from..to, raw });
+        self.clear_held();
+    }
+
+    /// Finds which paths go on through this key.
+    fn end_key(&mut self, last_part: &[u8]) {
+        if self.capture.is_some() {
+            return;
+        }
+        let level = self.depth - 1;
+        let candidates = self.open.get(level).copied().unwrap_or(0);
+        self.next = 0;
+        if candidates != 0 && !self.held_overflow {
+            let whole = [&self.held[..], last_part];
+            let raw = if self.held.is_empty() { last_part } else { &whole.concat() };
+            let decoded = if raw.contains(&b'\\') { unescape(raw) } else { None };
+            let key = decoded.as_deref().map_or(raw, str::as_bytes);
+            for (index, path) in self.paths.iter().enumerate().filter(|(index, _)| candidates & 1 << index != 0) {
+                if path.keys.get(level).is_some_and(|watched| watched.as_bytes() == key) {
+                    self.next |= 1 << index;
+                }
+            }
+        }
+        self.clear_held();
+    }
+
+    /// Keeps what was read of a key or captured value when the input ends inside it.
+    fn hold(&mut self, part: &[u8]) {
+        let cap = self.capture.as_ref().map_or(KEY_BYTES_MAX, |capture| self.paths[capture.path].value_bytes_max);
+        if self.held_overflow || self.held.len() + part.len() > cap {
+            self.held = Vec::new();
+            self.held_overflow = true;
+        } else {
+            self.held.extend_from_slice(part);
+        }
+    }
+
+    fn clear_held(&mut self) {
+        self.held.clear();
+        self.held_overflow = false;
+    }
+}
+
+fn is_literal(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.')
+}
+
+/// The text of a raw JSON string's inside.
+fn unescape(inside: &[u8]) -> Option<String> {
+    serde_json::from_slice(&[b"\"", inside, b"\""].concat()).ok()
+}
+
+/// The text of a raw JSON string value, quotes included; `None` for any other value.
+pub fn string(raw: &[u8]) -> Option<String> {
+    raw.first().filter(|&&first| first == b'"').and_then(|_| serde_json::from_slice(raw).ok())
+}
+
+/// Appends `text` as a JSON string, quotes included.
+pub fn write_string(out: &mut Vec<u8>, text: &str) {
+    // Writing into memory cannot fail, and a str is always valid JSON text.
+    serde_json::to_writer(out, text).expect("a string serialises");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    const PATHS: &[Path] = &[
+        Path { keys: &["usage"], value_bytes_max: 64 },
+        Path { keys: &["response", "usage"], value_bytes_max: 64 },
+        Path { keys: &["model"], value_bytes_max: 16 },
+        Path { keys: &["a", "usage", "b"], value_bytes_max: 64 },
+    ];
+
+    type Hit = (usize, Range<u64>, Option<Vec<u8>>);
+
+    fn scan(document: &[u8], cuts: &[usize]) -> (Vec<Hit>, bool) {
+        let (mut scanner, mut hits, mut at) = (Scanner::new(PATHS), Vec::new(), 0);
+        for cut in cuts.iter().copied().chain([document.len()]) {
+            let end = cut.clamp(at, document.len());
+            scanner.feed(&document[at..end], |found| hits.push((found.path, found.at, found.raw.map(<[u8]>::to_vec))));
+            assert!(scanner.held.len() <= KEY_BYTES_MAX);
+            at = end;
+        }
+        (hits, scanner.is_done())
+    }
+
+    /// What serde_json finds at the same places; of repeated keys it keeps the last.
+    fn expected(value: &Value, path: &Path) -> Option<Value> {
+        path.keys.iter().try_fold(value, |value, key| value.as_object()?.get(*key)).cloned()
+    }
+
+    fn json() -> impl Strategy<Value = Value> {
+        let key = prop_oneof!["usage", "response", "model", "a", "b", "[a-z\"\\\\\u{e9}]{0,4}"];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<i32>().prop_map(|number| Value::from(f64::from(number) / 4.0)),
+            "[ -~\u{3042}\n]{0,12}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(5, 60, 5, move |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::btree_map(key.clone(), inner, 0..5)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    #[test]
+    fn keys_are_compared_unescaped() {
+        let document = br#"{"us\u0061ge": {"x": 1}, "\u006d\u006f\u0064\u0065\u006c":"m"}"#;
+        for cut in 0..document.len() {
+            let (hits, done) = scan(document, &[cut]);
+            assert!(done);
+            assert_eq!(hits.iter().map(|hit| hit.0).collect::<Vec<_>>(), [0, 2], "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn only_the_watched_places_count() {
+        let document = br#"{"x":{"usage":1},"y":[{"usage":2}],"z":"\"usage\":3","a":{"usage":[{"b":4}]},"usage":5}"#;
+        assert_eq!(scan(document, &[]).0, [(0, 85..86, Some(b"5".to_vec()))]);
+    }
+
+    #[test]
+    fn over_the_cap_is_told_without_bytes() {
+        let document = format!("{{\"model\":\"{}\",\"usage\":{{}}}}", "m".repeat(1000));
+        for cuts in [vec![], (0..document.len()).collect::<Vec<_>>()] {
+            let (hits, _) = scan(document.as_bytes(), &cuts);
+            assert_eq!(hits[0], (2, 9..1011, None));
+            assert_eq!(hits[1].2.as_deref(), Some(&b"{}"[..]));
+        }
+    }
+
+    proptest! {
+        /// Any split finds the same, at the right place, and it is what serde_json finds there.
+        #[test]
+        fn agrees_with_serde_json(value in json(), pretty: bool, mut cuts in proptest::collection::vec(0usize..300, 0..12)) {
+            cuts.sort_unstable();
+            let text = if pretty { serde_json::to_vec_pretty(&value) } else { serde_json::to_vec(&value) }.unwrap();
+            let text = [&text[..], b"\n"].concat();
+            let (hits, done) = scan(&text, &cuts);
+            prop_assert!(done);
+            prop_assert_eq!(&hits, &scan(&text, &[]).0);
+            for (index, path) in PATHS.iter().enumerate() {
+                // A path below a captured one is not looked for; the lists in use have none.
+                let hit = hits.iter().rfind(|hit| hit.0 == index);
+                match (expected(&value, path), hit) {
+                    (Some(value), Some((_, at, raw))) => {
+                        let at = &text[at.start as usize..at.end as usize];
+                        prop_assert_eq!(raw.is_none(), at.len() > path.value_bytes_max);
+                        prop_assert_eq!(serde_json::from_slice::<Value>(at).unwrap(), value);
+                    }
+                    (expected, hit) => prop_assert_eq!(expected.is_some(), hit.is_some()),
+                }
+            }
+        }
+
+        /// No bytes make it panic or hold more than its caps.
+        #[test]
+        fn survives_anything(bytes in proptest::collection::vec(prop_oneof![Just(b'"'), Just(b'{'), Just(b'}'), Just(b'['), Just(b':'), Just(b','), Just(b'\\'), any::<u8>()], 0..200), cuts in proptest::collection::vec(0usize..200, 0..5)) {
+            scan(&bytes, &cuts);
+        }
+    }
+}

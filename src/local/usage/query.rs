@@ -1,0 +1,244 @@
+//! The parameters of `GET /usage`. Strict: an unknown or repeated parameter or a bad value is refused by name, so that
+//! a misspelt filter never answers with everybody's numbers.
+
+use crate::base::civil::{NS_PER_SECOND, parse_date, parse_rfc3339};
+
+/// Records in one answer where `limit` is not given.
+pub const LIMIT_DEFAULT: u32 = 100;
+/// The most records in one answer.
+pub const LIMIT_MAX: u32 = 1000;
+
+const NAME_BYTES_MAX: usize = 128;
+const KNOWN: &str = "user_id, from, to, model, limit, cursor";
+
+/// What is asked of the ledger. Times are nanoseconds since the Unix epoch, at most `i64::MAX`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// Only this user's; all users where `None`.
+    pub user: Option<String>,
+    /// Only what started at or after this.
+    pub from: Option<u64>,
+    /// Only what started before this.
+    pub to: Option<u64>,
+    /// Only this model (see [`Record::model_name`](crate::usage::record::Record::model_name)).
+    pub model: Option<String>,
+    /// Records in `data`: 1 to [`LIMIT_MAX`].
+    pub limit: u32,
+    /// Only records older than this id in `data`; the sums do not change.
+    pub cursor: Option<u64>,
+}
+
+impl Default for Query {
+    fn default() -> Self {
+        Self { user: None, from: None, to: None, model: None, limit: LIMIT_DEFAULT, cursor: None }
+    }
+}
+
+impl Query {
+    /// Reads the query string of a target (what follows `?`, undecoded). `now_unix_ns` is what `24h` counts back from.
+    ///
+    /// # Errors
+    /// One sentence for the client, naming the parameter and what it expects.
+    pub fn parse(raw: &str, now_unix_ns: u64) -> Result<Self, String> {
+        let (mut user, mut from, mut to, mut model, mut limit, mut cursor) = (None, None, None, None, None, None);
+        for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = decode(name).ok_or("a parameter's name is not percent-encoded UTF-8")?;
+            let value = decode(value).ok_or_else(|| format!("`{}` is not percent-encoded UTF-8", shown(&name)))?;
+            match name.as_str() {
+                "user_id" => once(&mut user, &name, parse_name(&name, value)?)?,
+                "from" => once(&mut from, &name, parse_time(&name, &value, now_unix_ns)?)?,
+                "to" => once(&mut to, &name, parse_time(&name, &value, now_unix_ns)?)?,
+                "model" => once(&mut model, &name, parse_name(&name, value)?)?,
+                "limit" => once(&mut limit, &name, parse_limit(&value)?)?,
+                "cursor" => once(&mut cursor, &name, parse_cursor(&value)?)?,
+                _ => return Err(format!("unknown parameter `{}`; known are {KNOWN}", shown(&name))),
+            }
+        }
+        if let (Some(from), Some(to)) = (from, to)
+            && from >= to
+        {
+            return Err("`from` must be before `to`".to_owned());
+        }
+        Ok(Self { user, from, to, model, limit: limit.unwrap_or(LIMIT_DEFAULT), cursor })
+    }
+}
+
+fn once<T>(slot: &mut Option<T>, name: &str, value: T) -> Result<(), String> {
+    if slot.replace(value).is_some() {
+        return Err(format!("`{name}` is given more than once"));
+    }
+    Ok(())
+}
+
+fn parse_name(name: &str, value: String) -> Result<String, String> {
+    if value.is_empty() || value.len() > NAME_BYTES_MAX || value.chars().any(char::is_control) {
+        return Err(format!("`{name}` must be 1 to {NAME_BYTES_MAX} bytes without control characters"));
+    }
+    Ok(value)
+}
+
+fn parse_limit(value: &str) -> Result<u32, String> {
+    decimal(value)
+        .and_then(|limit| u32::try_from(limit).ok())
+        .filter(|limit| (1..=LIMIT_MAX).contains(limit))
+        .ok_or_else(|| format!("`limit` must be a whole number from 1 to {LIMIT_MAX}"))
+}
+
+fn parse_cursor(value: &str) -> Result<u64, String> {
+    decimal(value)
+        .filter(|cursor| i64::try_from(*cursor).is_ok())
+        .ok_or_else(|| "`cursor` must be the `next_cursor` of an earlier answer".to_owned())
+}
+
+/// RFC 3339, a date, Unix seconds, or a length of time before now.
+fn parse_time(name: &str, value: &str, now_unix_ns: u64) -> Result<u64, String> {
+    let unix_seconds = || decimal(value)?.checked_mul(NS_PER_SECOND).filter(|ns| i64::try_from(*ns).is_ok());
+    parse_rfc3339(value)
+        .or_else(|| parse_date(value))
+        .or_else(unix_seconds)
+        .or_else(|| before(value, now_unix_ns))
+        .ok_or_else(|| {
+            format!(
+                "`{name}` must be a time: RFC 3339 (2026-11-23T09:30:00Z), a date (2026-11-23), Unix seconds, \
+                 or before now: 30m, 24h, 7d"
+            )
+        })
+}
+
+/// `24h` before now, not before 1970.
+fn before(value: &str, now_unix_ns: u64) -> Option<u64> {
+    let (count, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    let seconds = match unit {
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    let ns = decimal(count)?.checked_mul(seconds)?.checked_mul(NS_PER_SECOND)?;
+    Some(now_unix_ns.saturating_sub(ns))
+}
+
+/// Decimal digits and nothing else: `str::parse` would take a `+` sign.
+fn decimal(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// `application/x-www-form-urlencoded`: `+` is a space, `%XX` a byte; the result must be UTF-8.
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = text.bytes();
+    let mut out = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        out.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let (high, low) = (bytes.next()?, bytes.next()?);
+                let digit = |byte| char::from(byte).to_digit(16).map(|digit| digit as u8);
+                digit(high)? << 4 | digit(low)?
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(out).ok()
+}
+
+/// A client's text as far as a message repeats it.
+fn shown(text: &str) -> &str {
+    text.char_indices().nth(40).map_or(text, |(end, _)| &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NOW: u64 = 1_795_426_200 * NS_PER_SECOND; // 2026-11-23T09:30:00Z
+
+    fn parse(raw: &str) -> Result<Query, String> {
+        Query::parse(raw, NOW)
+    }
+
+    #[test]
+    fn defaults() {
+        let nothing = Query { user: None, from: None, to: None, model: None, limit: 100, cursor: None };
+        assert_eq!(parse(""), Ok(nothing.clone()));
+        assert_eq!(parse("&&"), Ok(nothing));
+    }
+
+    #[test]
+    fn every_parameter() {
+        let query = parse("user_id=%E5%A4%AA%E9%83%8E+a%2Bb&model=gpt-4o&from=24h&to=2026-11-23&limit=1000&cursor=77");
+        let midnight = 1_795_392_000 * NS_PER_SECOND;
+        assert_eq!(
+            query,
+            Ok(Query {
+                user: Some("太郎 a+b".to_owned()),
+                from: Some(NOW - 86_400 * NS_PER_SECOND),
+                to: Some(midnight),
+                model: Some("gpt-4o".to_owned()),
+                limit: 1000,
+                cursor: Some(77),
+            })
+        );
+    }
+
+    #[test]
+    fn times() {
+        let ns = |text: &str| parse(&format!("from={text}")).map(|query| query.from.unwrap());
+        assert_eq!(ns("30m"), Ok(NOW - 1_800 * NS_PER_SECOND));
+        assert_eq!(ns("7d"), Ok(NOW - 7 * 86_400 * NS_PER_SECOND));
+        assert_eq!(ns("100000d"), Ok(0));
+        assert_eq!(ns("0"), Ok(0));
+        assert_eq!(ns("1795392000"), Ok(1_795_392_000 * NS_PER_SECOND));
+        assert_eq!(ns("2026-11-23T18:30:00.5%2B09:00"), Ok(NOW + NS_PER_SECOND / 2));
+        assert_eq!(ns("2026-11-23T18:30:00+09:00"), Ok(NOW), "an unescaped plus, as people type it");
+        for bad in ["", "h", "-1h", "+5", "1.5h", "24H", "24s", "yesterday", "1795392000000", "２４h", "2026-11-31"] {
+            assert!(ns(bad).unwrap_err().starts_with("`from` must be a time"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_named() {
+        for (raw, message) in [
+            ("group_by=day", "unknown parameter `group_by`; known are user_id, from, to, model, limit, cursor"),
+            ("format=csv", "unknown parameter `format`"),
+            ("User_id=a", "unknown parameter `User_id`"),
+            ("user_id=a&user_id=a", "`user_id` is given more than once"),
+            ("user%5Fid=a&user_id=b", "`user_id` is given more than once"),
+            ("user_id=", "`user_id` must be 1 to 128 bytes"),
+            ("user_id", "`user_id` must be 1 to 128 bytes"),
+            ("user_id=a%0Ab", "`user_id` must be 1 to 128 bytes"),
+            ("user_id=%ff", "`user_id` is not percent-encoded UTF-8"),
+            ("user_id=%4", "`user_id` is not percent-encoded UTF-8"),
+            ("model=%zz", "`model` is not percent-encoded UTF-8"),
+            ("%ff=1", "a parameter's name"),
+            ("limit=0", "`limit` must be a whole number from 1 to 1000"),
+            ("limit=1001", "`limit` must be"),
+            ("limit=+5", "`limit` must be"),
+            ("limit=99999999999999999999", "`limit` must be"),
+            ("cursor=-1", "`cursor` must be"),
+            ("cursor=9223372036854775808", "`cursor` must be"),
+            ("from=2026-11-23&to=2026-11-23", "`from` must be before `to`"),
+        ] {
+            let error = parse(raw).unwrap_err();
+            assert!(error.starts_with(message), "{raw}: {error}");
+        }
+        let long = parse(&format!("{}=1", "é".repeat(5000))).unwrap_err();
+        assert!(long.len() < 200, "a long name is not echoed whole");
+        assert!(parse(&format!("user_id={}", "a".repeat(128))).is_ok());
+        assert!(parse(&format!("user_id={}", "a".repeat(129))).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_user_survives_encoding(user in "[^\\p{Cc}]{1,30}") {
+            let encoded: String = user.bytes().map(|byte| format!("%{byte:02x}")).collect();
+            prop_assert_eq!(parse(&format!("user_id={encoded}")).unwrap().user, Some(user));
+        }
+
+        #[test]
+        fn any_text_is_read_without_panic(raw in "[a-z_=&%+0-9:é-]{0,60}") {
+            let _ = parse(&raw);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! `proxy-server`: arguments → configuration → workers → loop.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::disallowed_methods)] // the outside world reads the clocks
+
+use openai_api_proxy::base::clock::Now;
+use openai_api_proxy::cli::{self, Command};
+use openai_api_proxy::config::{Config, Durability};
+use openai_api_proxy::io::Io;
+use openai_api_proxy::io::sockets::Sockets;
+use openai_api_proxy::limit::bucket::Rate;
+use openai_api_proxy::metrics::Metrics;
+use openai_api_proxy::proxy::{Proxy, Settings, Timeouts};
+use openai_api_proxy::reactor::Reactor;
+use openai_api_proxy::signal::Watch;
+use openai_api_proxy::tls::Connector;
+use openai_api_proxy::worker::ToLoop;
+use openai_api_proxy::worker::desk::Workers;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Records under way to the ledger beside those of the exchanges in flight.
+const LEDGER_QUEUE_RECORDS: usize = 10_000;
+/// Descriptors that are neither a client's nor its upstream connection's.
+const SPARE_DESCRIPTORS: u64 = 64;
+
+/// The configuration or the command line is wrong.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args().skip(1)) {
+        Ok(Command::Help) => {
+            print!("{}", cli::HELP);
+            ExitCode::SUCCESS
+        }
+        Ok(Command::Version) => {
+            println!("proxy-server {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        Ok(Command::Serve) => configured(),
+        Err(message) => {
+            eprintln!("proxy-server: {message}");
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+fn configured() -> ExitCode {
+    let config = match Config::from_process() {
+        Ok(config) => config,
+        Err(problems) => {
+            for problem in problems {
+                eprintln!("proxy-server: {problem}");
+            }
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    match serve(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("proxy-server: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(config: Config) -> Result<(), String> {
+    let connections_max = within_descriptors(config.connections_max);
+    let mut sockets =
+        Sockets::listen(config.listen).map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
+    let address = sockets.local_addr().map_err(|error| error.to_string())?;
+    let to_loop = ToLoop::new(sockets.waker());
+    let (host, port) = (config.target.host.clone(), config.target.port);
+    let workers = Workers::start(&config.database_path, &host, port, to_loop.clone())?;
+    let _watch = Watch::start(to_loop).map_err(|error| format!("cannot watch for signals: {error}"))?;
+
+    let started: Now = sockets.now();
+    let metrics = Metrics::new(config.metrics, started.unix);
+    let drain_timeout = nanoseconds(config.timeouts.drain);
+    let scheme = if config.target.tls { "https" } else { "http" };
+    eprintln!(
+        "level=info msg=listening addr={address} target={scheme}://{}{}",
+        config.target.authority, config.target.prefix
+    );
+    let prices = config.prices.clone();
+    let proxy = Proxy::new(settings(config, connections_max)?, prices, metrics, started);
+    let mut reactor = Reactor::new(sockets, workers, proxy, drain_timeout);
+    reactor.run().map_err(|error| format!("cannot wait for events: {error}"))?;
+    let ended = reactor.into_desk().shutdown();
+    eprintln!("level=info msg=stopped");
+    ended
+}
+
+fn settings(config: Config, connections_max: usize) -> Result<Settings, String> {
+    let target = &config.target;
+    let tls = target.tls.then(|| Connector::new(&target.host, config.tls_ca.as_deref())).transpose();
+    Ok(Settings {
+        authority: target.authority.clone(),
+        prefix: target.prefix.clone(),
+        tls: tls.map_err(|error| error.to_string())?,
+        authorization: config.api_key.as_ref().map(|key| format!("Bearer {}", key.expose())),
+        model_name: config.model_name,
+        rate: config.rate_limit.map(|limit| Rate { per_minute: limit.rpm.into(), burst: limit.burst.into() }),
+        connections_max,
+        body_bytes_max: config.body_bytes_max as u64,
+        settled: config.durability == Durability::Settled,
+        ledger_places: connections_max + LEDGER_QUEUE_RECORDS,
+        timeouts: Timeouts {
+            connect: nanoseconds(config.timeouts.connect),
+            response: nanoseconds(config.timeouts.response),
+            idle: nanoseconds(config.timeouts.idle),
+            header: nanoseconds(config.timeouts.header),
+            ledger_wait: config.ledger_wait.map_or(0, nanoseconds),
+        },
+    })
+}
+
+/// Raises the soft descriptor limit, and says how many clients there can be: each may need two descriptors.
+fn within_descriptors(wanted: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // Where it may not be raised, what is there must do.
+    let current = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    let Some(descriptors) = current else { return wanted };
+    let possible = usize::try_from(descriptors.saturating_sub(SPARE_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1);
+    if possible < wanted {
+        eprintln!(
+            "level=warn msg=\"MAX_CONNECTIONS lowered: the limit of open files is {descriptors}\" \
+             wanted={wanted} connections={possible}"
+        );
+    }
+    wanted.min(possible)
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

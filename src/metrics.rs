@@ -1,0 +1,256 @@
+//! What an operator's monitoring scrapes: plain integers in the loop, the Prometheus text format elsewhere.
+//!
+//! In: finished records, refusals and errors, as they happen. Out: a [`Snapshot`], cheap to take, that another thread
+//! renders. Nothing here reads a clock, a file or a lock, and no peer can make it grow without bound: label values and
+//! series past their limits are counted under `_other`, so every sum stays true.
+
+mod exposition;
+mod histogram;
+mod series;
+
+pub use exposition::{CONTENT_TYPE, Process};
+
+use crate::usage::record::{Endpoint, Record, Usage, UsageSource};
+use histogram::Histogram;
+use series::{Labels, OTHER, Series};
+use std::sync::Arc;
+
+/// Bounds of a request's duration and of its first byte, microseconds: 50 ms to 10 min.
+const SECONDS_BOUNDS_US: &[u64] = &[
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    20_000_000,
+    30_000_000,
+    60_000_000,
+    120_000_000,
+    300_000_000,
+    600_000_000,
+];
+
+/// Bounds of the time that the proxy itself adds, microseconds: 10 us to 100 ms.
+const OVERHEAD_BOUNDS_US: &[u64] = &[10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000];
+
+/// Limits of what peers can make us remember.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// User label values beside `_other`.
+    pub users_max: usize,
+    /// Model label values beside `_other`.
+    pub models_max: usize,
+    /// Label sets of one metric; beyond it, user and model are both `_other`.
+    pub series_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { users_max: 1_000, models_max: 200, series_max: 10_000 }
+    }
+}
+
+/// What the loop knows at the instant of a scrape.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Exchanges admitted and not yet settled.
+    pub requests_in_flight: u64,
+    /// Open connections from clients.
+    pub downstream_connections: u64,
+    /// Open connections to the target, idle ones included.
+    pub upstream_connections: u64,
+    /// The ledger commits.
+    pub ledger_up: bool,
+    /// Records settled and not yet committed.
+    pub ledger_queue_records: u64,
+}
+
+/// The counters of one process.
+#[derive(Debug)]
+pub struct Metrics {
+    users: Labels,
+    models: Labels,
+    requests: Series<RequestKey, u64>,
+    consumption: Series<ModelKey, Consumption>,
+    rate_limited: Series<(u32, &'static str), u64>,
+    upstream_errors: Series<&'static str, u64>,
+    refused: Series<&'static str, u64>,
+    totals: Totals,
+}
+
+/// The part of the counters whose size is fixed.
+#[derive(Clone, Debug)]
+struct Totals {
+    /// Nanoseconds since the Unix epoch.
+    started_at: u64,
+    records: [u64; UsageSource::ALL.len()],
+    duration: Histogram,
+    first_byte: Histogram,
+    overhead: Histogram,
+    ledger_committed: u64,
+    ledger_released: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct RequestKey {
+    user: u32,
+    model: u32,
+    endpoint: Endpoint,
+    status: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct ModelKey {
+    user: u32,
+    model: u32,
+}
+
+/// What one user consumed of one model.
+#[derive(Clone, Copy, Debug, Default)]
+struct Consumption {
+    tokens: [u64; TOKEN_TYPES.len()],
+    /// Nano-dollars; `None` until a request had a known cost.
+    cost_nano_usd: Option<u64>,
+}
+
+/// Values of the `type` label, in the order of [`token_counts`].
+const TOKEN_TYPES: [&str; 9] = [
+    "input",
+    "cached_input",
+    "cache_write",
+    "input_audio",
+    "input_image",
+    "output",
+    "reasoning",
+    "output_audio",
+    "output_image",
+];
+
+fn token_counts(usage: &Usage) -> [u64; TOKEN_TYPES.len()] {
+    [
+        usage.input_tokens,
+        usage.cached_input_tokens,
+        usage.cache_write_tokens,
+        usage.input_audio_tokens,
+        usage.input_image_tokens,
+        usage.output_tokens,
+        usage.reasoning_tokens,
+        usage.output_audio_tokens,
+        usage.output_image_tokens,
+    ]
+}
+
+impl Metrics {
+    /// `started_at`: when the process started, nanoseconds since the Unix epoch.
+    pub fn new(limits: Limits, started_at: u64) -> Self {
+        Self {
+            users: Labels::new(limits.users_max),
+            models: Labels::new(limits.models_max),
+            requests: Series::new(limits.series_max),
+            consumption: Series::new(limits.series_max),
+            rate_limited: Series::new(limits.series_max),
+            upstream_errors: Series::new(limits.series_max),
+            refused: Series::new(limits.series_max),
+            totals: Totals {
+                started_at,
+                records: [0; UsageSource::ALL.len()],
+                duration: Histogram::new(SECONDS_BOUNDS_US),
+                first_byte: Histogram::new(SECONDS_BOUNDS_US),
+                overhead: Histogram::new(OVERHEAD_BOUNDS_US),
+                ledger_committed: 0,
+                ledger_released: 0,
+            },
+        }
+    }
+
+    /// Counts a settled exchange. Allocates only for a user, model or series that is new.
+    pub fn record(&mut self, record: &Record) {
+        let (user, model) = (self.users.number(&record.user), self.models.number(record.model_name()));
+        let key = RequestKey { user, model, endpoint: record.endpoint, status: status_label(record.status) };
+        *self.requests.cell(key, RequestKey { user: OTHER, model: OTHER, ..key }) += 1;
+
+        let tokens = token_counts(&record.usage);
+        if record.cost_nano_usd.is_some() || tokens.iter().any(|&count| count > 0) {
+            let cell = self.consumption.cell(ModelKey { user, model }, ModelKey { user: OTHER, model: OTHER });
+            for (sum, count) in cell.tokens.iter_mut().zip(tokens) {
+                *sum = sum.saturating_add(count);
+            }
+            if let Some(cost) = record.cost_nano_usd {
+                cell.cost_nano_usd = Some(cell.cost_nano_usd.unwrap_or(0).saturating_add(cost));
+            }
+        }
+
+        self.totals.records[usize::from(record.usage_source.code())] += 1;
+        self.totals.duration.observe(record.duration_us);
+        self.totals.overhead.observe(record.proxy_us);
+        if let Some(us) = record.first_byte_us {
+            self.totals.first_byte.observe(us);
+        }
+    }
+
+    /// Counts a request refused because a user's limit was reached; `limit` names it (`requests`, `tokens`, …).
+    pub fn rate_limited(&mut self, user: &str, limit: &'static str) {
+        let user = self.users.number(user);
+        *self.rate_limited.cell((user, limit), (OTHER, limit)) += 1;
+    }
+
+    /// Counts a failed attempt at the upstream.
+    pub fn upstream_error(&mut self, reason: &'static str) {
+        *self.upstream_errors.cell(reason, reason) += 1;
+    }
+
+    /// Counts a request that was answered with an error of our own and never relayed.
+    pub fn refused(&mut self, reason: &'static str) {
+        *self.refused.cell(reason, reason) += 1;
+    }
+
+    /// Every record up to the number `upto` is committed.
+    pub fn ledger_committed(&mut self, upto: u64) {
+        self.totals.ledger_committed = self.totals.ledger_committed.max(upto);
+    }
+
+    /// Counts a reply that was let go before its record was committed.
+    pub fn ledger_released_uncommitted(&mut self) {
+        self.totals.ledger_released += 1;
+    }
+
+    /// A copy to render elsewhere: a few array copies, whose size the limits bound.
+    pub fn snapshot(&self, gauges: Gauges) -> Snapshot {
+        Snapshot {
+            users: self.users.values().into(),
+            models: self.models.values().into(),
+            requests: self.requests.cells().into(),
+            consumption: self.consumption.cells().into(),
+            rate_limited: self.rate_limited.cells().into(),
+            upstream_errors: self.upstream_errors.cells().into(),
+            refused: self.refused.cells().into(),
+            totals: self.totals.clone(),
+            gauges,
+        }
+    }
+}
+
+/// The counters at one instant. [`Snapshot::render`] makes the scrape's body of it, on any thread.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    users: Vec<Arc<str>>,
+    models: Vec<Arc<str>>,
+    requests: Vec<(RequestKey, u64)>,
+    consumption: Vec<(ModelKey, Consumption)>,
+    rate_limited: Vec<((u32, &'static str), u64)>,
+    upstream_errors: Vec<(&'static str, u64)>,
+    refused: Vec<(&'static str, u64)>,
+    totals: Totals,
+    gauges: Gauges,
+}
+
+/// Three digits are a status (RFC 9110 section 15); anything longer is counted as none.
+fn status_label(status: u16) -> u16 {
+    if status <= 999 { status } else { 0 }
+}
+
+#[cfg(test)]
+mod tests;

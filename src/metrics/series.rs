@@ -1,0 +1,107 @@
+//! Bounded tables behind the metrics: label values to small numbers, and label sets to cells.
+//!
+//! Whatever names peers invent, neither grows past its limit: what comes later is counted under [`OTHER`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The number of the label value `_other`, which stands for all that found no place.
+pub const OTHER: u32 = 0;
+
+/// Values of one label, numbered in the order of their first use.
+#[derive(Debug)]
+pub struct Labels {
+    numbers: BTreeMap<Arc<str>, u32>,
+    values: Vec<Arc<str>>,
+    max: usize,
+}
+
+impl Labels {
+    /// Room for `max` values beside `_other`.
+    pub fn new(max: usize) -> Self {
+        let mut labels = Self { numbers: BTreeMap::new(), values: Vec::new(), max };
+        // Registered like any other, so that a user who is called `_other` does not make a second series of that name.
+        labels.push("_other");
+        labels
+    }
+
+    /// The number of a value, [`OTHER`] once the table is full. Allocates on a value's first use only.
+    pub fn number(&mut self, value: &str) -> u32 {
+        match self.numbers.get(value) {
+            Some(&number) => number,
+            None if self.values.len() <= self.max => self.push(value),
+            None => OTHER,
+        }
+    }
+
+    /// The values by number.
+    pub fn values(&self) -> &[Arc<str>] {
+        &self.values
+    }
+
+    fn push(&mut self, value: &str) -> u32 {
+        let number = u32::try_from(self.values.len()).expect("a label has fewer than 2^32 values");
+        let value: Arc<str> = value.into();
+        self.values.push(Arc::clone(&value));
+        self.numbers.insert(value, number);
+        number
+    }
+}
+
+/// A cell for each label set, in the order of their first use.
+#[derive(Debug)]
+pub struct Series<K, V> {
+    places: BTreeMap<K, usize>,
+    cells: Vec<(K, V)>,
+    max: usize,
+}
+
+impl<K: Copy + Ord, V: Default> Series<K, V> {
+    /// Room for `max` label sets, beside those of the overflow.
+    pub fn new(max: usize) -> Self {
+        Self { places: BTreeMap::new(), cells: Vec::new(), max }
+    }
+
+    /// The cell of `key`, or, when that would be one too many, of `overflow`. The caller's overflow keys are few.
+    pub fn cell(&mut self, key: K, overflow: K) -> &mut V {
+        let place = match self.places.get(&key) {
+            Some(&place) => place,
+            None => self.place_of_new(if self.cells.len() < self.max { key } else { overflow }),
+        };
+        &mut self.cells[place].1
+    }
+
+    /// Every label set with its cell.
+    pub fn cells(&self) -> &[(K, V)] {
+        &self.cells
+    }
+
+    fn place_of_new(&mut self, key: K) -> usize {
+        *self.places.entry(key).or_insert_with(|| {
+            self.cells.push((key, V::default()));
+            self.cells.len() - 1
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_keep_their_numbers_and_then_run_out() {
+        let mut labels = Labels::new(2);
+        assert_eq!((labels.number("a"), labels.number("b"), labels.number("c")), (1, 2, OTHER));
+        assert_eq!((labels.number("b"), labels.number("_other"), labels.number("a")), (2, OTHER, 1));
+        assert_eq!(labels.values().iter().map(|value| &**value).collect::<Vec<_>>(), ["_other", "a", "b"]);
+    }
+
+    #[test]
+    fn series_fold_what_comes_too_late() {
+        let mut series: Series<u32, u64> = Series::new(2);
+        for key in [7, 8, 9, 7, 10, 8] {
+            *series.cell(key, OTHER) += 1;
+        }
+        assert_eq!(series.cells(), [(7, 2), (8, 2), (OTHER, 2)]);
+    }
+}

@@ -1,0 +1,300 @@
+//! The rendered scrape, read back: sums equal the records', names are escaped, and nothing grows past its limit.
+
+use super::*;
+use crate::usage::record::Outcome;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// One sample line: its name with its labels, decoded.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Sample {
+    name: String,
+    labels: Vec<(String, String)>,
+}
+
+impl Sample {
+    fn label(&self, name: &str) -> &str {
+        &self.labels.iter().find(|(label, _)| label == name).expect("the label is there").1
+    }
+}
+
+/// A reader of the text format, strict: one HELP and one TYPE before a family's samples, no sample twice.
+fn read(body: &[u8]) -> BTreeMap<Sample, f64> {
+    let text = std::str::from_utf8(body).expect("UTF-8");
+    assert!(text.ends_with('\n'));
+    let mut samples = BTreeMap::new();
+    let mut typed = Vec::new();
+    for line in text.lines() {
+        if let Some(comment) = line.strip_prefix("# ") {
+            let family = comment.split(' ').nth(1).expect("a family's name");
+            if comment.starts_with("TYPE") {
+                assert!(!typed.contains(&family), "{family} twice");
+                typed.push(family);
+            }
+            continue;
+        }
+        let (sample, value) = read_sample(line);
+        assert!(sample.name.starts_with(typed.last().expect("a TYPE first")), "{line} in another family");
+        assert_eq!(samples.insert(sample, value.parse().expect("a number")), None, "{line} twice");
+    }
+    samples
+}
+
+fn read_sample(line: &str) -> (Sample, &str) {
+    let Some((name, mut rest)) = line.split_once('{') else {
+        let (name, value) = line.split_once(' ').expect("a value");
+        return (Sample { name: name.into(), labels: Vec::new() }, value);
+    };
+    let mut labels = Vec::new();
+    loop {
+        let (label, after) = rest.split_once("=\"").expect("a label");
+        let mut value = String::new();
+        let mut chars = after.char_indices();
+        let end = loop {
+            match chars.next().expect("a closing quote") {
+                (at, '"') => break at,
+                (_, '\\') => match chars.next().expect("an escaped character").1 {
+                    'n' => value.push('\n'),
+                    other @ ('\\' | '"') => value.push(other),
+                    other => panic!("\\{other} is no escape"),
+                },
+                (_, other) => value.push(other),
+            }
+        };
+        labels.push((label.to_owned(), value));
+        rest = &after[end + 1..];
+        match rest.strip_prefix(',') {
+            Some(next) => rest = next,
+            None => break,
+        }
+    }
+    (Sample { name: name.into(), labels }, rest.strip_prefix("} ").expect("a value"))
+}
+
+fn sum(samples: &BTreeMap<Sample, f64>, name: &str, matches: impl Fn(&Sample) -> bool) -> f64 {
+    samples.iter().filter(|(sample, _)| sample.name == name && matches(sample)).map(|(_, value)| value).sum()
+}
+
+fn scrape(metrics: &Metrics) -> BTreeMap<Sample, f64> {
+    read(&metrics.snapshot(Gauges::default()).render(None))
+}
+
+fn record(user: &str, model: &str, status: u16) -> Record {
+    Record { user: user.into(), model: Some(model.into()), status, ..Record::default() }
+}
+
+#[test]
+fn a_scrape_in_full() {
+    let mut metrics = Metrics::new(Limits::default(), 1_700_000_000_500_000_000);
+    metrics.record(&Record {
+        endpoint: Endpoint::ChatCompletions,
+        usage: Usage { input_tokens: 19, cached_input_tokens: 4, output_tokens: 10, ..Usage::default() },
+        usage_source: UsageSource::Reported,
+        cost_nano_usd: Some(147_500),
+        duration_us: 300_000,
+        first_byte_us: Some(250_000),
+        proxy_us: 26,
+        ..record("太郎", "gpt-4o-2024-08-06", 200)
+    });
+    metrics.rate_limited("太郎", "requests");
+    metrics.upstream_error("connect");
+    metrics.refused("bad_request");
+    metrics.ledger_committed(1);
+    metrics.ledger_released_uncommitted();
+    let gauges = Gauges {
+        requests_in_flight: 2,
+        downstream_connections: 3,
+        upstream_connections: 4,
+        ledger_up: true,
+        ledger_queue_records: 5,
+    };
+    let process = Process {
+        cpu_seconds: 1.25,
+        resident_bytes: 6_000_000,
+        virtual_bytes: 90_000_000,
+        open_fds: 12,
+        max_fds: Some(1024),
+    };
+    let text = String::from_utf8(metrics.snapshot(gauges).render(Some(&process))).unwrap();
+    for line in [
+        r#"openai_proxy_requests_total{user="太郎",model="gpt-4o-2024-08-06",endpoint="chat/completions",status="200"} 1"#,
+        r#"openai_proxy_tokens_total{user="太郎",model="gpt-4o-2024-08-06",type="input"} 19"#,
+        r#"openai_proxy_tokens_total{user="太郎",model="gpt-4o-2024-08-06",type="cached_input"} 4"#,
+        r#"openai_proxy_cost_usd_total{user="太郎",model="gpt-4o-2024-08-06"} 0.0001475"#,
+        r#"openai_proxy_records_total{usage_source="reported"} 1"#,
+        r#"openai_proxy_records_total{usage_source="unknown"} 0"#,
+        "# TYPE openai_proxy_request_duration_seconds histogram",
+        r#"openai_proxy_request_duration_seconds_bucket{le="0.25"} 0"#,
+        r#"openai_proxy_request_duration_seconds_bucket{le="0.5"} 1"#,
+        r#"openai_proxy_request_duration_seconds_bucket{le="600"} 1"#,
+        r#"openai_proxy_request_duration_seconds_bucket{le="+Inf"} 1"#,
+        "openai_proxy_request_duration_seconds_sum 0.3",
+        r#"openai_proxy_time_to_first_byte_seconds_bucket{le="0.25"} 1"#,
+        r#"openai_proxy_overhead_seconds_bucket{le="0.000025"} 0"#,
+        r#"openai_proxy_overhead_seconds_bucket{le="0.00005"} 1"#,
+        r#"openai_proxy_rate_limited_total{user="太郎",limit="requests"} 1"#,
+        r#"openai_proxy_upstream_errors_total{reason="connect"} 1"#,
+        r#"openai_proxy_refused_total{reason="bad_request"} 1"#,
+        "openai_proxy_ledger_records_committed_total 1",
+        "openai_proxy_ledger_released_uncommitted_total 1",
+        "openai_proxy_ledger_up 1",
+        "openai_proxy_ledger_queue_records 5",
+        "openai_proxy_requests_in_flight 2",
+        r#"openai_proxy_connections{side="downstream"} 3"#,
+        r#"openai_proxy_connections{side="upstream"} 4"#,
+        concat!("openai_proxy_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+        "process_start_time_seconds 1700000000.5",
+        "process_cpu_seconds_total 1.25",
+        "process_resident_memory_bytes 6000000",
+        "process_open_fds 12",
+        "process_max_fds 1024",
+    ] {
+        assert!(text.lines().any(|have| have == line), "no line {line:?} in\n{text}");
+    }
+    assert!(!text.contains("type=\"reasoning\""), "a type that was never used has no sample");
+    read(text.as_bytes());
+}
+
+#[test]
+fn nothing_counted_yet_is_a_valid_scrape() {
+    let samples = scrape(&Metrics::new(Limits::default(), 0));
+    assert!(samples.keys().all(|sample| sample.name != "openai_proxy_requests_total"));
+    assert_eq!(sum(&samples, "openai_proxy_records_total", |_| true), 0.0);
+}
+
+#[test]
+fn hostile_names_come_back_as_they_were() {
+    let mut metrics = Metrics::new(Limits::default(), 0);
+    let names = [r#"a"b"#, r"a\", "a\nb", r#"\"} 1"#, "太郎 🙂", "_other", "", " ", "{user=\"x\"}", "#"];
+    for name in names {
+        metrics.record(&record(name, name, 200));
+        metrics.rate_limited(name, "requests");
+    }
+    let samples = scrape(&metrics);
+    for name in names {
+        assert_eq!(
+            sum(&samples, "openai_proxy_requests_total", |sample| sample.label("user") == name),
+            1.0,
+            "{name:?}"
+        );
+        assert_eq!(
+            sum(&samples, "openai_proxy_requests_total", |sample| sample.label("model") == name),
+            1.0,
+            "{name:?}"
+        );
+        assert_eq!(sum(&samples, "openai_proxy_rate_limited_total", |sample| sample.label("user") == name), 1.0);
+    }
+}
+
+#[test]
+fn whatever_peers_send_memory_is_bounded() {
+    let limits = Limits { users_max: 100, models_max: 20, series_max: 500 };
+    let mut metrics = Metrics::new(limits, 0);
+    // Ever new users, and the first ones again and again with ever new statuses, valid or not.
+    for number in 0..100_000u32 {
+        let user = if number % 2 == 0 { number } else { number % 100 };
+        let status = (number % 70_000) as u16;
+        let mut record = record(&format!("user-{user}"), &format!("model-{}", number % 5_000), status);
+        record.usage.input_tokens = 1;
+        metrics.record(&record);
+        metrics.rate_limited(&format!("other-{number}"), "requests");
+    }
+    for round in 0..100_000u32 {
+        let (user, model, status) = (round % 90, round % 19, (round % 1_000) as u16);
+        let mut record = record(&format!("user-{user}"), &format!("model-{model}"), status);
+        record.usage.input_tokens = 1;
+        metrics.record(&record);
+    }
+    assert_eq!((metrics.users.values().len(), metrics.models.values().len()), (101, 21));
+    // The series of their own, and for each three-digit status one of the overflow.
+    assert!(metrics.requests.cells().len() <= 500 + 1_000, "{}", metrics.requests.cells().len());
+    assert!(metrics.consumption.cells().len() <= 501);
+    let samples = scrape(&metrics);
+    assert_eq!(sum(&samples, "openai_proxy_requests_total", |_| true), 200_000.0);
+    assert_eq!(sum(&samples, "openai_proxy_tokens_total", |_| true), 200_000.0);
+    assert_eq!(sum(&samples, "openai_proxy_rate_limited_total", |_| true), 100_000.0);
+}
+
+fn records() -> impl Strategy<Value = Record> {
+    let usage = prop::array::uniform4(0..1_000_000u64).prop_map(|[input, cached, output, reasoning]| Usage {
+        input_tokens: input,
+        cached_input_tokens: cached,
+        output_tokens: output,
+        reasoning_tokens: reasoning,
+        ..Usage::default()
+    });
+    let names = (prop::sample::select(vec!["a", "b", "c", "_other"]), prop::sample::select(vec!["", "m", "n", "o"]));
+    let codes = (prop::sample::select(Endpoint::ALL), prop::sample::select(UsageSource::ALL));
+    let times = (0..2_000_000_000u64, prop::option::of(0..2_000_000_000u64), 0..200_000u64);
+    let cost = prop::option::of(0..1_000_000_000_000u64);
+    (names, prop::sample::select(vec![0u16, 200, 429, 500]), codes, usage, times, cost).prop_map(
+        |((user, model), status, (endpoint, usage_source), usage, (duration_us, first_byte_us, proxy_us), cost)| {
+            Record {
+                endpoint,
+                usage_source,
+                usage,
+                cost_nano_usd: cost,
+                duration_us,
+                first_byte_us,
+                proxy_us,
+                outcome: Outcome::Completed,
+                ..record(user, model, status)
+            }
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever the limits fold together, every sum over labels is the sum over the records.
+    #[test]
+    fn sums_over_labels_are_sums_over_records(
+        records in prop::collection::vec(records(), 0..60),
+        users_max in 0..4usize,
+        models_max in 0..4usize,
+        series_max in 0..12usize,
+    ) {
+        let mut metrics = Metrics::new(Limits { users_max, models_max, series_max }, 0);
+        records.iter().for_each(|record| metrics.record(record));
+        let samples = scrape(&metrics);
+        let total = |value: &dyn Fn(&Record) -> u64| records.iter().map(value).sum::<u64>() as f64;
+
+        prop_assert_eq!(sum(&samples, "openai_proxy_requests_total", |_| true), records.len() as f64);
+        for status in [0, 200, 429, 500] {
+            let label = status.to_string();
+            prop_assert_eq!(
+                sum(&samples, "openai_proxy_requests_total", |sample| sample.label("status") == label),
+                total(&|record| u64::from(record.status == status))
+            );
+        }
+        for (kind, value) in [
+            ("input", (|usage| usage.input_tokens) as fn(&Usage) -> u64),
+            ("cached_input", |usage| usage.cached_input_tokens),
+            ("output", |usage| usage.output_tokens),
+            ("reasoning", |usage| usage.reasoning_tokens),
+        ] {
+            prop_assert_eq!(
+                sum(&samples, "openai_proxy_tokens_total", |sample| sample.label("type") == kind),
+                total(&|record| value(&record.usage))
+            );
+        }
+        let dollars = sum(&samples, "openai_proxy_cost_usd_total", |_| true);
+        prop_assert_eq!((dollars * 1e9).round(), total(&|record| record.cost_nano_usd.unwrap_or(0)));
+        for source in UsageSource::ALL {
+            prop_assert_eq!(
+                sum(&samples, "openai_proxy_records_total", |sample| sample.label("usage_source") == source.as_str()),
+                total(&|record| u64::from(record.usage_source == *source))
+            );
+        }
+        prop_assert_eq!(sum(&samples, "openai_proxy_request_duration_seconds_count", |_| true), records.len() as f64);
+        prop_assert_eq!(
+            sum(&samples, "openai_proxy_time_to_first_byte_seconds_count", |_| true),
+            total(&|record| u64::from(record.first_byte_us.is_some()))
+        );
+        prop_assert_eq!(
+            (sum(&samples, "openai_proxy_overhead_seconds_sum", |_| true) * 1e6).round(),
+            total(&|record| record.proxy_us)
+        );
+    }
+}

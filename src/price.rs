@@ -1,0 +1,301 @@
+//! What a request cost: the model's name and its usage in, nano-dollars out.
+//!
+//! The built-in table is `prices.json` (its `_meta` says where it comes from, and describes the format that an
+//! operator's own file shares). Prices are whole femto-dollars, sums are integers, and the one rounding is at the end.
+//! Never: a float, a clock, or a guess. Where a needed price is missing the answer is `None`.
+
+mod decimal;
+
+use crate::usage::record::Usage;
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The table made into the binary.
+const BUILT_IN: &str = include_str!("prices.json");
+
+/// Femto-dollars (10⁻¹⁵ USD) in a nano-dollar.
+const FEMTO_PER_NANO: u128 = 1_000_000;
+const MICROS_PER_SECOND: u128 = 1_000_000;
+
+/// Prices by model name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PriceTable {
+    models: BTreeMap<Box<str>, Model>,
+}
+
+impl PriceTable {
+    /// The prices known when this version was made.
+    pub fn built_in() -> Self {
+        Self::parse(BUILT_IN).expect("the built-in table is valid: a test parses it")
+    }
+
+    /// Reads a table in the format that `prices.json` describes.
+    ///
+    /// # Errors
+    /// Not a JSON object of objects, an unknown price field, or a price that is no exact number of dollars.
+    pub fn parse(json: &str) -> Result<Self, PriceError> {
+        let entries: BTreeMap<String, Box<RawValue>> =
+            serde_json::from_str(json).map_err(|error| PriceError(format!("not a JSON object: {error}")))?;
+        let mut models = BTreeMap::new();
+        for (name, entry) in entries.iter().filter(|(name, _)| !name.starts_with('_')) {
+            let model = Model::parse(entry.get()).map_err(|why| PriceError(format!("{name:?}: {why}")))?;
+            models.insert(name.as_str().into(), model);
+        }
+        Ok(Self { models })
+    }
+
+    /// Adds another table's models; one of the same name is replaced whole.
+    pub fn merge(&mut self, other: Self) {
+        self.models.extend(other.models);
+    }
+
+    /// The cost in nano-dollars (10⁻⁹ USD), rounded half up once at the end.
+    ///
+    /// `model` is the response's own name of the model where it gave one; `service_tier` the tier that the response
+    /// says was used. `None`: the model or the tier is unknown, a price that this usage needs is not in the table, or
+    /// the counts contradict each other.
+    pub fn cost_nano_usd(&self, model: &str, usage: &Usage, service_tier: Option<&str>) -> Option<u64> {
+        let model = self.find(model)?;
+        let rates = Rates { model, tier: Tier::of(service_tier)?, above: model.threshold(usage.input_tokens) };
+        let (amount, per_nano) = if usage.input_tokens == 0 && usage.output_tokens == 0 {
+            (rates.media(usage)?, FEMTO_PER_NANO * MICROS_PER_SECOND)
+        } else {
+            (rates.input(usage)?.checked_add(rates.output(usage)?)?, FEMTO_PER_NANO)
+        };
+        u64::try_from(amount.checked_add(per_nano / 2)? / per_nano).ok()
+    }
+
+    /// The prices for a name: its own; else for `ft:BASE:ORG:NAME:ID` those of `ft:BASE`; else those of the undated
+    /// name. A fine-tuned model never falls back to its base, whose prices are others.
+    fn find(&self, name: &str) -> Option<&Model> {
+        let base = match name.strip_prefix("ft:") {
+            Some(rest) => &name[..rest.find(':').map_or(name.len(), |end| end + "ft:".len())],
+            None => name,
+        };
+        let get = |name: &str| self.models.get(name);
+        get(name).or_else(|| get(base)).or_else(|| get(undated(base)?))
+    }
+}
+
+/// Why a table cannot be used; names the model and the field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PriceError(String);
+
+impl fmt::Display for PriceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for PriceError {}
+
+/// The name before a snapshot's date, `-2024-08-06` or `-0613`; `None` when it ends in no date.
+fn undated(name: &str) -> Option<&str> {
+    let ends_in = |shape: &str| {
+        let tail = name.len().checked_sub(shape.len()).and_then(|start| name.get(start..))?;
+        let matches = tail.bytes().zip(shape.bytes()).all(|(byte, want)| match want {
+            b'-' => byte == b'-',
+            _ => byte.is_ascii_digit(),
+        });
+        matches.then_some(tail)
+    };
+    let is_date = |month: &str, day: &str| ("01"..="12").contains(&month) && ("01"..="31").contains(&day);
+    let dated = ends_in("-YYYY-MM-DD")
+        .filter(|tail| is_date(&tail[6..8], &tail[9..]))
+        .or_else(|| ends_in("-MMDD").filter(|tail| is_date(&tail[1..3], &tail[3..])))?;
+    Some(&name[..name.len() - dated.len()])
+}
+
+/// What a price is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Input,
+    CachedInput,
+    CacheWrite,
+    InputAudio,
+    CachedAudio,
+    InputImage,
+    CachedImage,
+    Output,
+    OutputAudio,
+    OutputImage,
+    /// A second of transcribed audio.
+    Second,
+    /// An image made.
+    Image,
+}
+
+/// The beginning of each field's name; a longer one stands before its own beginning.
+const FIELDS: [(&str, Kind); 12] = [
+    ("input_cost_per_token", Kind::Input),
+    ("cache_read_input_token_cost", Kind::CachedInput),
+    ("cache_creation_input_token_cost", Kind::CacheWrite),
+    ("input_cost_per_audio_token", Kind::InputAudio),
+    ("cache_read_input_audio_token_cost", Kind::CachedAudio),
+    ("input_cost_per_image_token", Kind::InputImage),
+    ("cache_read_input_image_token_cost", Kind::CachedImage),
+    ("output_cost_per_token", Kind::Output),
+    ("output_cost_per_audio_token", Kind::OutputAudio),
+    ("output_cost_per_image_token", Kind::OutputImage),
+    ("input_cost_per_second", Kind::Second),
+    ("input_cost_per_image", Kind::Image),
+];
+
+/// How fast an answer was asked for; each has its own prices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Tier {
+    Default,
+    Batch,
+    Flex,
+    Priority,
+    Ultrafast,
+}
+
+impl Tier {
+    /// From a response's `service_tier`. `auto` is what some answers say in place of the tier that was used, and stands
+    /// for the default one; `scale` is capacity paid in advance, which has no price a token.
+    fn of(service_tier: Option<&str>) -> Option<Self> {
+        Some(match service_tier {
+            None | Some("default" | "auto") => Self::Default,
+            Some("batch") => Self::Batch,
+            Some("flex") => Self::Flex,
+            Some("priority" | "fast") => Self::Priority,
+            Some("ultrafast") => Self::Ultrafast,
+            Some(_) => return None,
+        })
+    }
+}
+
+/// One price's place in a model: what for, in which tier, and above how many input tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    kind: Kind,
+    tier: Tier,
+    above: u64,
+}
+
+impl Key {
+    /// Reads a field's name: `KIND[_above_<N>k_tokens][_TIER]`.
+    fn parse(field: &str) -> Option<Self> {
+        FIELDS.iter().find_map(|&(name, kind)| {
+            let rest = field.strip_prefix(name)?;
+            let (above, rest) = match rest.strip_prefix("_above_") {
+                Some(rest) => {
+                    let (thousands, rest) = rest.split_once("k_tokens")?;
+                    let thousands: u64 = thousands.parse().ok().filter(|&thousands| thousands > 0)?;
+                    (thousands.checked_mul(1000)?, rest)
+                }
+                None => (0, rest),
+            };
+            let tier = match rest {
+                "" => Tier::Default,
+                "_batches" => Tier::Batch,
+                "_flex" => Tier::Flex,
+                "_priority" => Tier::Priority,
+                "_ultrafast" => Tier::Ultrafast,
+                _ => return None,
+            };
+            Some(Self { kind, tier, above })
+        })
+    }
+}
+
+/// One model's prices in femto-dollars a unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Model {
+    prices: BTreeMap<Key, u64>,
+    /// The input sizes above which other prices hold, largest first.
+    thresholds: Box<[u64]>,
+}
+
+impl Model {
+    fn parse(json: &str) -> Result<Self, String> {
+        let fields: BTreeMap<String, Box<RawValue>> =
+            serde_json::from_str(json).map_err(|_| "expected an object of price fields".to_string())?;
+        let mut prices = BTreeMap::new();
+        for (field, value) in &fields {
+            let key = Key::parse(field).ok_or_else(|| format!("unknown price field {field:?}"))?;
+            let price = decimal::femto_usd(value.get()).map_err(|why| format!("{field}: {why}"))?;
+            if prices.insert(key, price).is_some() {
+                return Err(format!("{field}: the same price is given twice"));
+            }
+        }
+        let mut thresholds: Vec<u64> = prices.keys().map(|key| key.above).filter(|&above| above > 0).collect();
+        thresholds.sort_unstable_by(|a, b| b.cmp(a));
+        thresholds.dedup();
+        Ok(Self { prices, thresholds: thresholds.into() })
+    }
+
+    /// The threshold that an input exceeds, which then sets the price of the whole request; 0 for none.
+    fn threshold(&self, input_tokens: u64) -> u64 {
+        self.thresholds.iter().copied().find(|&above| input_tokens > above).unwrap_or(0)
+    }
+
+    /// Whether a kind has a price of its own in any tier.
+    fn knows(&self, kind: Kind) -> bool {
+        self.prices.keys().any(|key| key.kind == kind)
+    }
+}
+
+/// A model's prices for one request. Amounts are femto-dollars unless they say otherwise.
+struct Rates<'a> {
+    model: &'a Model,
+    tier: Tier,
+    above: u64,
+}
+
+impl Rates<'_> {
+    /// `None` where the price is missing; what was not used needs none. A product of two 64-bit numbers always fits.
+    fn charge(&self, kind: Kind, count: u64) -> Option<u128> {
+        if count == 0 {
+            return Some(0);
+        }
+        let price = self.model.prices.get(&Key { kind, tier: self.tier, above: self.above })?;
+        Some(u128::from(count) * u128::from(*price))
+    }
+
+    fn charge_all(&self, counts: &[(Kind, u64)]) -> Option<u128> {
+        counts.iter().try_fold(0u128, |sum, &(kind, count)| sum.checked_add(self.charge(kind, count)?))
+    }
+
+    /// The input: cached, cache-written and plain tokens of one medium, or plain tokens of several.
+    ///
+    /// Usage does not say which of the cached tokens were audio or image, so a mixture that was partly cached has no
+    /// certain price. Image tokens are billed as text by models that have no price for them.
+    fn input(&self, usage: &Usage) -> Option<u128> {
+        let audio = usage.input_audio_tokens;
+        let image = if self.model.knows(Kind::InputImage) { usage.input_image_tokens } else { 0 };
+        let text = usage.input_tokens.checked_sub(audio)?.checked_sub(image)?;
+        let (cached, written) = (usage.cached_input_tokens, usage.cache_write_tokens);
+        if cached == 0 && written == 0 {
+            return self.charge_all(&[(Kind::Input, text), (Kind::InputAudio, audio), (Kind::InputImage, image)]);
+        }
+        let plain = usage.input_tokens.checked_sub(cached)?.checked_sub(written)?;
+        match (text, audio, image) {
+            (_, 0, 0) => {
+                self.charge_all(&[(Kind::Input, plain), (Kind::CachedInput, cached), (Kind::CacheWrite, written)])
+            }
+            (0, _, 0) if written == 0 => self.charge_all(&[(Kind::InputAudio, plain), (Kind::CachedAudio, cached)]),
+            (0, 0, _) if written == 0 => self.charge_all(&[(Kind::InputImage, plain), (Kind::CachedImage, cached)]),
+            _ => None,
+        }
+    }
+
+    /// The output. Reasoning tokens are part of it at its price.
+    fn output(&self, usage: &Usage) -> Option<u128> {
+        let (audio, image) = (usage.output_audio_tokens, usage.output_image_tokens);
+        let text = usage.output_tokens.checked_sub(audio)?.checked_sub(image)?;
+        self.charge_all(&[(Kind::Output, text), (Kind::OutputAudio, audio), (Kind::OutputImage, image)])
+    }
+
+    /// Audio by its length and images by their number, in millionths of a femto-dollar: for answers that report no
+    /// tokens, since those that do are billed by them.
+    fn media(&self, usage: &Usage) -> Option<u128> {
+        let images = self.charge(Kind::Image, usage.images)?.checked_mul(MICROS_PER_SECOND)?;
+        self.charge(Kind::Second, usage.audio_us)?.checked_add(images)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,224 @@
+//! Costs against values worked out by hand from `prices.json`, and against exact rational arithmetic.
+
+use super::*;
+use proptest::prelude::*;
+
+fn cost(model: &str, usage: Usage) -> Option<u64> {
+    PriceTable::built_in().cost_nano_usd(model, &usage, None)
+}
+
+fn tokens(input_tokens: u64, output_tokens: u64) -> Usage {
+    Usage { input_tokens, output_tokens, total_tokens: input_tokens + output_tokens, ..Usage::default() }
+}
+
+#[test]
+fn plain_tokens() {
+    // gpt-4o: 2.50 USD and 10 USD a million, that is 2,500 and 10,000 nano-dollars a token.
+    assert_eq!(cost("gpt-4o", tokens(19, 10)), Some(19 * 2_500 + 10 * 10_000));
+    assert_eq!(cost("gpt-4o", tokens(0, 0)), Some(0));
+    // text-embedding-3-small: 0.02 USD a million.
+    assert_eq!(cost("text-embedding-3-small", tokens(5, 0)), Some(100));
+    // A million dollars' worth, exactly.
+    assert_eq!(cost("gpt-4o", tokens(400_000_000_000, 0)), Some(1_000_000_000_000_000));
+}
+
+#[test]
+fn each_token_is_charged_once() {
+    // 1,000 in, 600 of them cached at 1.25 USD a million; reasoning is output like any other.
+    let usage = Usage { cached_input_tokens: 600, reasoning_tokens: 64, ..tokens(1_000, 100) };
+    assert_eq!(cost("gpt-4o", usage), Some(400 * 2_500 + 600 * 1_250 + 100 * 10_000));
+    // gpt-6.1-sol: 2 in, 0.1 cached, 2.5 written, 10 out.
+    let usage = Usage { cached_input_tokens: 600, cache_write_tokens: 300, ..tokens(1_000, 1) };
+    assert_eq!(cost("gpt-6.1-sol", usage), Some(100 * 2_000 + 600 * 100 + 300 * 2_500 + 10_000));
+    // gpt-audio: 2.5 text in, 32 audio in, 10 text out, 64 audio out.
+    let usage = Usage { input_audio_tokens: 30, output_audio_tokens: 200, ..tokens(50, 250) };
+    assert_eq!(cost("gpt-audio", usage), Some(20 * 2_500 + 30 * 32_000 + 50 * 10_000 + 200 * 64_000));
+    // gpt-image-1: 5 text in, 10 image in, 40 image out.
+    let usage = Usage { input_image_tokens: 300, output_image_tokens: 1_056, images: 1, ..tokens(350, 1_056) };
+    assert_eq!(cost("gpt-image-1", usage), Some(50 * 5_000 + 300 * 10_000 + 1_056 * 40_000));
+    // gpt-4o has no price for image tokens: they are text tokens.
+    let usage = Usage { input_image_tokens: 300, cached_input_tokens: 100, ..tokens(350, 0) };
+    assert_eq!(cost("gpt-4o", usage), Some(250 * 2_500 + 100 * 1_250));
+}
+
+#[test]
+fn cached_tokens_of_one_medium_or_no_price() {
+    // gpt-realtime: text 4, audio 32, cached audio 0.4.
+    let audio_only = Usage { input_audio_tokens: 500, cached_input_tokens: 100, ..tokens(500, 0) };
+    assert_eq!(cost("gpt-realtime", audio_only), Some(400 * 32_000 + 100 * 400));
+    let mixed = Usage { input_audio_tokens: 499, ..audio_only };
+    assert_eq!(cost("gpt-realtime", mixed), None);
+}
+
+#[test]
+fn media_without_tokens() {
+    // whisper-1: 0.0001 USD a second.
+    assert_eq!(cost("whisper-1", Usage { audio_us: 12_345_678, ..Usage::default() }), Some(1_234_568));
+    // Half a nano-dollar rounds up, a hair less does not: 5 us and 4 us at 100 nano-dollars a millisecond.
+    assert_eq!(cost("whisper-1", Usage { audio_us: 5, ..Usage::default() }), Some(1));
+    assert_eq!(cost("whisper-1", Usage { audio_us: 4, ..Usage::default() }), Some(0));
+    assert_eq!(cost("high/1024-x-1024/gpt-image-1", Usage { images: 2, ..Usage::default() }), Some(2 * 167_000_000));
+    // A transcription that reports tokens is billed by them, not by its length as well.
+    let usage = Usage { input_audio_tokens: 10, audio_us: 1_000_000, ..tokens(10, 0) };
+    assert_eq!(cost("gpt-4o-transcribe", usage), Some(10 * 2_500));
+}
+
+#[test]
+fn tiers_and_long_context() {
+    let table = PriceTable::built_in();
+    let cost = |model: &str, usage: &Usage, tier: &str| table.cost_nano_usd(model, usage, Some(tier));
+    let usage = Usage { cached_input_tokens: 10, ..tokens(110, 7) };
+    assert_eq!(cost("o3", &usage, "default"), Some(100 * 2_000 + 10 * 500 + 7 * 8_000));
+    assert_eq!(cost("o3", &usage, "auto"), cost("o3", &usage, "default"));
+    assert_eq!(cost("o3", &usage, "flex"), Some(100 * 1_000 + 10 * 250 + 7 * 4_000));
+    assert_eq!(cost("o3", &usage, "priority"), Some(100 * 3_500 + 10 * 875 + 7 * 14_000));
+    // A tier that the model has no price in, a price that the tier lacks, and a tier that nobody knows.
+    assert_eq!(cost("gpt-4o", &usage, "flex"), None);
+    assert_eq!(cost("o3", &usage, "batch"), None);
+    assert_eq!(cost("o3", &tokens(110, 7), "batch"), Some(110 * 1_000 + 7 * 4_000));
+    assert_eq!(cost("o3", &usage, "scale"), None);
+    // Above 272,000 input tokens the whole request is at the higher prices.
+    assert_eq!(cost("gpt-5.5", &tokens(272_000, 1), "default"), Some(272_000 * 5_000 + 30_000));
+    assert_eq!(cost("gpt-5.5", &tokens(272_001, 1), "default"), Some(272_001 * 10_000 + 45_000));
+    assert_eq!(cost("gpt-5.5", &tokens(272_001, 1), "flex"), Some(272_001 * 5_000 + 22_500));
+    assert_eq!(cost("gpt-5.5", &tokens(272_001, 1), "priority"), None);
+}
+
+#[test]
+fn names_of_snapshots_and_fine_tunes() {
+    let table = PriceTable::built_in();
+    let found = |name: &str| table.find(name).cloned();
+    assert_eq!(found("gpt-4o-2030-01-31"), found("gpt-4o"));
+    assert_ne!(found("gpt-4o-2024-05-13"), found("gpt-4o"), "the dated model has a price of its own");
+    assert_eq!(found("gpt-4-1231"), found("gpt-4"));
+    assert_eq!(found("ft:gpt-4o-2024-08-06:org::id"), table.models.get("ft:gpt-4o-2024-08-06").cloned());
+    assert_eq!(found("ft:gpt-3.5-turbo-0901:org:name:id"), found("ft:gpt-3.5-turbo"));
+    assert!(found("ft:gpt-4o-2024-08-06:org::id").is_some());
+    assert_ne!(found("ft:gpt-4o-2024-08-06"), found("gpt-4o-2024-08-06"));
+    for unknown in [
+        "",
+        "ft:",
+        "ft:gpt-5",
+        "gpt-4o-2030-13-01",
+        "gpt-4o-2030-00-01",
+        "gpt-4-1232",
+        "gpt-4-12345",
+        "-0101",
+        "モデル",
+    ] {
+        assert_eq!(found(unknown), None, "{unknown}");
+    }
+}
+
+#[test]
+fn counts_that_contradict_each_other_have_no_cost() {
+    for usage in [
+        Usage { cached_input_tokens: 11, ..tokens(10, 0) },
+        Usage { cached_input_tokens: 6, cache_write_tokens: 5, ..tokens(10, 0) },
+        Usage { input_audio_tokens: 11, ..tokens(10, 0) },
+        Usage { output_audio_tokens: 11, ..tokens(0, 10) },
+        Usage { input_tokens: u64::MAX, ..Usage::default() },
+    ] {
+        assert_eq!(cost("gpt-6.1-sol", usage), None, "{usage:?}");
+    }
+    assert_eq!(cost("gpt-4o", Usage { cache_write_tokens: 1, ..tokens(10, 0) }), None, "no price for it");
+    assert_eq!(cost("gpt-4o", Usage { audio_us: 1, ..Usage::default() }), None, "no price for it");
+}
+
+#[test]
+fn an_operators_table_replaces_whole_models_and_adds_others() {
+    let mut table = PriceTable::built_in();
+    let before = table.models.len();
+    let own = PriceTable::parse(r#"{"_note": 1, "gpt-4o": {"input_cost_per_token": 1e-6}, "mine": {}}"#).unwrap();
+    assert_eq!(own.models.len(), 2);
+    table.merge(own);
+    assert_eq!(table.models.len(), before + 1);
+    assert_eq!(table.cost_nano_usd("gpt-4o", &tokens(3, 0), None), Some(3_000));
+    assert_eq!(table.cost_nano_usd("gpt-4o", &tokens(3, 1), None), None);
+}
+
+#[test]
+fn faults_in_a_table_are_named() {
+    for (json, fault) in [
+        ("[]", "not a JSON object: invalid type: sequence, expected a map at line 1 column 0"),
+        (r#"{"m": 1}"#, r#""m": expected an object of price fields"#),
+        (r#"{"m": {"input_cost_per_tokens": 1}}"#, r#""m": unknown price field "input_cost_per_tokens""#),
+        (r#"{"m": {"input_cost_per_token_scale": 1}}"#, r#""m": unknown price field "input_cost_per_token_scale""#),
+        (
+            r#"{"m": {"input_cost_per_token": "1"}}"#,
+            r#""m": input_cost_per_token: expected a number of USD, zero or more"#,
+        ),
+        (
+            r#"{"m": {"input_cost_per_token": -1}}"#,
+            r#""m": input_cost_per_token: expected a number of USD, zero or more"#,
+        ),
+        (r#"{"m": {"input_cost_per_token": 1e-16}}"#, r#""m": input_cost_per_token: has more than 15 decimal places"#),
+        (
+            r#"{"m": {"input_cost_per_token_above_1k_tokens": 1, "input_cost_per_token_above_01k_tokens": 1}}"#,
+            r#""m": input_cost_per_token_above_1k_tokens: the same price is given twice"#,
+        ),
+    ] {
+        assert_eq!(PriceTable::parse(json).unwrap_err().to_string(), fault);
+    }
+}
+
+/// A price literal as its digits and its number of decimal places: the rational `digits / 10^places`.
+fn literals() -> impl Strategy<Value = Vec<(u32, u32)>> {
+    prop::collection::vec((0..18_000u32, 0..=15u32), 8)
+}
+
+proptest! {
+    /// The cost is the exact rational sum of price times count, rounded half up to a nano-dollar.
+    #[test]
+    fn costs_are_exact(
+        prices in literals(),
+        text in prop::array::uniform3(0..10_000_000u64),
+        audio_in in 0..10_000_000u64,
+        out in prop::array::uniform3(0..10_000_000u64),
+    ) {
+        let fields = ["input_cost_per_token", "cache_read_input_token_cost", "cache_creation_input_token_cost",
+            "input_cost_per_audio_token", "output_cost_per_token", "output_cost_per_audio_token",
+            "output_cost_per_image_token", "input_cost_per_image"];
+        let body: Vec<String> =
+            fields.iter().zip(&prices).map(|(field, (digits, places))| format!("\"{field}\": {digits}e-{places}")).collect();
+        let table = PriceTable::parse(&format!("{{\"m\": {{{}}}}}", body.join(", "))).unwrap();
+
+        // Cached tokens and audio never meet in one request here: that has no certain price.
+        let [plain, cached, written] = if audio_in > 5_000_000 { [text[0], 0, 0] } else { text };
+        let audio_in = if audio_in > 5_000_000 { audio_in } else { 0 };
+        let usage = Usage {
+            input_tokens: plain + cached + written + audio_in,
+            cached_input_tokens: cached,
+            cache_write_tokens: written,
+            input_audio_tokens: audio_in,
+            output_tokens: out.iter().sum(),
+            reasoning_tokens: out[0] / 2,
+            output_audio_tokens: out[1],
+            output_image_tokens: out[2],
+            ..Usage::default()
+        };
+        // All over the common denominator 10^15.
+        let counts = [plain, cached, written, audio_in, out[0], out[1], out[2]];
+        let exact: u128 = counts
+            .iter()
+            .zip(&prices)
+            .map(|(&count, &(digits, places))| u128::from(count) * u128::from(digits) * 10u128.pow(15 - places))
+            .sum();
+        let expected = u64::try_from((exact * 2 + 1_000_000) / 2_000_000).ok();
+        prop_assert_eq!(table.cost_nano_usd("m", &usage, None), expected);
+    }
+
+    /// No numbers that a peer may send make it panic.
+    #[test]
+    fn any_usage_has_a_cost_or_none(numbers in prop::array::uniform12(any::<u64>()), name in ".{0,40}") {
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = numbers;
+        let usage = Usage {
+            input_tokens: a, cached_input_tokens: b, cache_write_tokens: c, input_audio_tokens: d,
+            input_image_tokens: e, output_tokens: f, reasoning_tokens: g, output_audio_tokens: h,
+            output_image_tokens: i, total_tokens: j, audio_us: k, images: l,
+        };
+        let table = PriceTable::parse(r#"{"m": {"input_cost_per_token": 18446, "output_cost_per_token": 18446}}"#).unwrap();
+        let _ = table.cost_nano_usd("m", &usage, None);
+        let _ = table.cost_nano_usd(&name, &usage, None);
+    }
+}

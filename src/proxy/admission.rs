@@ -1,0 +1,323 @@
+//! What happens to a request when its head is complete: answered here, refused, or admitted as an exchange.
+//!
+//! The order of the checks is the order of their price: nothing is taken from a user's limit, and no place is reserved,
+//! for a request that another check refuses.
+
+use super::downstream::{DISCARD_BYTES_MAX, Phase, Sink};
+use super::exchange::{Exchange, Outgoing, Progress, Request, Response, Stage};
+use super::route::{Local, Route};
+use super::{Action, Conn, DownKey, ExchangeKey, Proxy, Question, forward, identity, route};
+use crate::base::clock::Now;
+use crate::http::body::BodyReader;
+use crate::http::framing::Framing;
+use crate::http::head::{self, RequestHead};
+use crate::http::headers::{Known, known};
+use crate::http::reply::{Fault, Reply, error_body};
+use crate::limit::limiter::Standing;
+use crate::local::Answer;
+use crate::local::usage::Query;
+use crate::usage::record::{Endpoint, Outcome, Record};
+use crate::usage::request::inspect;
+use std::sync::Arc;
+
+impl Proxy {
+    /// A head is complete. Leaves the connection in the state that its body needs.
+    pub(super) fn admit(&mut self, now: Now, key: DownKey, bytes: &[u8]) {
+        let mut storage = head::storage();
+        let head = match RequestHead::parse(bytes, &mut storage) {
+            Ok(head) => head,
+            Err(error) => return self.refuse_and_close(now, key, Fault::of(error), error.message()),
+        };
+        self.requests += 1;
+        if let Some(down) = self.downs.get_mut(key) {
+            down.keep_alive = head.keep_alive() && !self.draining && !down.ended;
+        }
+        let user = match identity::user(head.headers) {
+            Ok(user) => user,
+            Err(message) => return self.refuse(now, key, &head, Fault::BadRequest, message, &[]),
+        };
+        match route::route(head.method, head.target) {
+            Route::Local(local) => self.local_request(now, key, &head, local),
+            Route::Relay(endpoint) => self.relay(now, key, &head, user, endpoint),
+        }
+    }
+
+    fn relay(&mut self, now: Now, key: DownKey, head: &RequestHead<'_, '_>, user: &str, endpoint: Endpoint) {
+        let hold = endpoint != Endpoint::Other && head.framing != Framing::None && is_plain_json(head);
+        if let Framing::Length(length) = head.framing
+            && hold
+            && length > self.settings.body_bytes_max
+        {
+            return self.refuse(now, key, head, Fault::BodyTooLarge, "the request's body is too large", &[]);
+        }
+        // Exchanges whose reply waits for its commit are counted among the uncommitted records already.
+        let places_taken =
+            (self.exchanges.len() - self.uncommitted.len()) as u64 + self.settled_seq - self.committed_seq;
+        if places_taken >= self.settings.ledger_places as u64 {
+            let message = "the ledger cannot take more records at the moment";
+            return self.refuse(now, key, head, Fault::LedgerUnavailable, message, b"retry-after: 1\r\n");
+        }
+        let (user, standing) = match self.limiter.admit(user, now.mono) {
+            Ok(admitted) => admitted,
+            Err(refused) => {
+                let mut extra = Vec::new();
+                refused.write(&mut extra);
+                self.metrics.rate_limited(user, "requests");
+                let message = format!("Rate limit reached for requests: {} per minute.", self.requests_per_minute());
+                return self.refuse(now, key, head, Fault::RateLimited, &message, &extra);
+            }
+        };
+        let exchange = self.exchange(now, key, head, user, endpoint);
+        let exchange = self.exchanges.insert(Exchange { standing, ..exchange });
+        let Some(down) = self.downs.get_mut(key) else { return };
+        down.exchange = Some(exchange);
+        if head.expects_continue && head.framing != Framing::None {
+            down.out.append(b"HTTP/1.1 100 Continue\r\n\r\n");
+            self.actions.push_back(Action::Flush(Conn::Down(key)));
+        }
+        let sink = if hold { Sink::Hold } else { Sink::Stream };
+        down.phase = match head.framing {
+            Framing::None => Phase::Busy,
+            framing => Phase::Body { reader: BodyReader::new(framing), sink },
+        };
+        if !hold {
+            let outgoing = &mut self.exchanges.get_mut(exchange).expect("inserted above").request.outgoing;
+            forward::write_request_framing(&mut outgoing.head, head.method, head.framing);
+            self.dispatch(now, exchange);
+        }
+    }
+
+    fn requests_per_minute(&self) -> u64 {
+        self.settings.rate.map_or(0, |rate| rate.per_minute)
+    }
+
+    fn exchange(
+        &self,
+        now: Now,
+        down: DownKey,
+        head: &RequestHead<'_, '_>,
+        user: Arc<str>,
+        endpoint: Endpoint,
+    ) -> Exchange {
+        let mut outgoing = Outgoing::default();
+        forward::write_request(&mut outgoing.head, head, &self.settings, endpoint != Endpoint::Other);
+        let safe = matches!(head.method, "GET" | "HEAD");
+        let keyed = || head.headers.iter().any(|header| known(header.name) == Known::IdempotencyKey);
+        Exchange {
+            down,
+            up: None,
+            stage: Stage::Receiving,
+            standing: None,
+            request: Request {
+                to_head: head.method == "HEAD",
+                http11: head.http11,
+                idempotent: safe || keyed(),
+                model_wanted: !route::names_model(head.target),
+                usage_asked: false,
+                complete: head.framing == Framing::None,
+                retried: false,
+                outgoing,
+            },
+            response: Response::default(),
+            record: Record { started_at: now.unix, user, endpoint, ..Record::default() },
+            started: now.mono,
+            ready: now.mono,
+        }
+    }
+
+    /// A held body is complete: reads it, makes the two edits, and sends the request on its way.
+    pub(super) fn request_held(&mut self, now: Now, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        let request = &mut exchange.request;
+        let default_model = self.settings.model_name.as_deref().filter(|_| request.model_wanted);
+        let inspected = inspect(&request.outgoing.body, exchange.record.endpoint, default_model);
+        let edited_bytes = inspected
+            .splices
+            .iter()
+            .fold(request.outgoing.body.len(), |bytes, splice| bytes + splice.with.len() - splice.at.len());
+        forward::write_length(&mut request.outgoing.head, edited_bytes as u64);
+        request.outgoing.head.extend_from_slice(b"\r\n");
+        request.outgoing.finish_body(&inspected.splices);
+        request.usage_asked = inspected.usage_asked;
+        request.complete = true;
+        exchange.record.model_requested = inspected.model.map(Arc::from);
+        exchange.record.stream = inspected.stream;
+        exchange.ready = now.mono;
+        self.dispatch(now, key);
+    }
+
+    fn local_request(&mut self, now: Now, key: DownKey, head: &RequestHead<'_, '_>, local: Local) {
+        if !matches!(head.method, "GET" | "HEAD") {
+            let message = "only GET and HEAD are answered here";
+            return self.refuse(now, key, head, Fault::MethodNotAllowed, message, b"allow: GET, HEAD\r\n");
+        }
+        if head.framing != Framing::None {
+            return self.refuse(now, key, head, Fault::BadRequest, "a request with a body is not answered here", &[]);
+        }
+        let question = match local {
+            Local::Health => Ok(text(200, "ok\n")),
+            Local::Ready => Ok(self.readiness()),
+            Local::Metrics => Err(Question::Metrics(Box::new(self.metrics.snapshot(self.gauges())))),
+            Local::Usage => match Query::parse(route::split(head.target).1, now.unix) {
+                Ok(query) => Err(Question::Usage(query)),
+                Err(message) => return self.refuse(now, key, head, Fault::BadRequest, &message, &[]),
+            },
+        };
+        let Some(down) = self.downs.get_mut(key) else { return };
+        down.asked = Some(head.method == "HEAD");
+        down.phase = Phase::Busy;
+        match question {
+            Ok(answer) => self.local_answer(now, key, &answer),
+            Err(question) => {
+                self.next_ticket += 1;
+                self.tickets.insert(self.next_ticket, key);
+                self.actions.push_back(Action::Ask { ticket: self.next_ticket, question });
+            }
+        }
+    }
+
+    fn readiness(&self) -> Answer {
+        if self.draining {
+            text(503, "draining\n")
+        } else if let Some(trouble) = &self.ledger_trouble {
+            text(503, &format!("the ledger cannot commit: {trouble}\n"))
+        } else if self.addresses.is_empty() {
+            text(503, "the target's address is not known\n")
+        } else {
+            text(200, "ready\n")
+        }
+    }
+
+    /// Puts out an answer to a local request.
+    pub(super) fn local_answer(&mut self, now: Now, key: DownKey, answer: &Answer) {
+        let request_id = self.request_id();
+        let Some(down) = self.downs.get_mut(key) else { return };
+        let Some(to_head) = down.asked.take() else { return };
+        let reply = Reply {
+            status: answer.status,
+            content_type: answer.content_type,
+            body: &answer.body,
+            error_code: None,
+            extra: b"cache-control: no-store\r\n",
+            request_id: &request_id,
+            close: !down.keep_alive || self.draining,
+            to_head,
+        };
+        reply.write(down.out.tail());
+        self.next_request(now, key);
+        self.retime_down(now, key, false);
+    }
+
+    /// Refuses a request whose end can be told. A small body is read and dropped, to keep the connection.
+    fn refuse(
+        &mut self,
+        now: Now,
+        key: DownKey,
+        head: &RequestHead<'_, '_>,
+        fault: Fault,
+        message: &str,
+        extra: &[u8],
+    ) {
+        let short = match head.framing {
+            Framing::Length(length) => length <= DISCARD_BYTES_MAX,
+            Framing::None | Framing::Chunked => true,
+            Framing::Close => false,
+        };
+        // A client that waits for 100 Continue sends its body only if it likes: nobody can tell what comes next.
+        let keep = short && !head.expects_continue;
+        self.metrics.refused(fault.code());
+        self.write_error(key, fault, message, extra, head.method == "HEAD", !keep);
+        let Some(down) = self.downs.get_mut(key) else { return };
+        if !keep {
+            self.close_when_sent(now, key);
+        } else if head.framing == Framing::None {
+            self.next_request(now, key);
+        } else {
+            let sink = Sink::Discard(DISCARD_BYTES_MAX);
+            down.phase = Phase::Body { reader: BodyReader::new(head.framing), sink };
+            self.actions.push_back(Action::Flush(Conn::Down(key)));
+        }
+    }
+
+    /// Refuses a request whose end cannot be told, or is not worth waiting for, and closes.
+    pub(super) fn refuse_and_close(&mut self, now: Now, key: DownKey, fault: Fault, message: &str) {
+        if let Some(exchange) = self.downs.get(key).and_then(|down| down.exchange) {
+            match self.exchanges.get(exchange) {
+                Some(found) if found.stage == Stage::Receiving => self.withdraw(now, exchange),
+                Some(found) if found.response.progress == Progress::Awaited => {
+                    self.settle(now, exchange, Outcome::ClientAborted, fault.status());
+                    self.remove_exchange(exchange);
+                }
+                _ => return self.drop_down(now, key),
+            }
+        }
+        self.metrics.refused(fault.code());
+        self.write_error(key, fault, message, &[], false, true);
+        self.close_when_sent(now, key);
+    }
+
+    /// Appends an error of ours to what goes out.
+    pub(super) fn write_error(
+        &mut self,
+        key: DownKey,
+        fault: Fault,
+        message: &str,
+        extra: &[u8],
+        to_head: bool,
+        close: bool,
+    ) {
+        let request_id = self.request_id();
+        let Some(down) = self.downs.get_mut(key) else { return };
+        let close = close || !down.keep_alive || self.draining;
+        down.keep_alive = !close;
+        let reply = Reply {
+            status: fault.status(),
+            content_type: "application/json",
+            body: &error_body(fault.code(), message),
+            error_code: Some(fault.code()),
+            extra,
+            request_id: &request_id,
+            close,
+            to_head,
+        };
+        reply.write(down.out.tail());
+    }
+
+    /// The error for an exchange that ends without a response: with its user's standing.
+    pub(super) fn write_exchange_error(&mut self, key: ExchangeKey, fault: Fault, message: &str) {
+        let Some(exchange) = self.exchanges.get(key) else { return };
+        let (down, to_head) = (exchange.down, exchange.request.to_head);
+        let mut extra = Vec::new();
+        if let Some(standing) = &exchange.standing {
+            Standing::write(standing, &mut extra);
+        }
+        let close = !exchange.request.complete;
+        self.write_error(down, fault, message, &extra, to_head, close);
+    }
+
+    /// A request that was admitted is refused after all, before the target heard of it: it takes nothing.
+    pub(super) fn withdraw(&mut self, now: Now, key: ExchangeKey) {
+        if let Some(exchange) = self.exchanges.get(key) {
+            self.limiter.give_back(&exchange.record.user, now.mono);
+        }
+        self.remove_exchange(key);
+    }
+
+    /// Differs between requests and between processes; marks the answer as ours.
+    fn request_id(&mut self) -> String {
+        self.requests += 1;
+        format!("proxy-{:x}-{:x}", self.boot_id, self.requests)
+    }
+}
+
+fn text(status: u16, body: &str) -> Answer {
+    Answer { status, content_type: "text/plain; charset=utf-8", body: body.as_bytes().to_vec() }
+}
+
+/// True for a JSON body that is not compressed.
+fn is_plain_json(head: &RequestHead<'_, '_>) -> bool {
+    let is_json = |header: &&crate::http::headers::Header<'_>| known(header.name) == Known::ContentType;
+    let mut types = head.headers.iter().filter(is_json);
+    let json = types.next().is_some_and(|header| forward::is_json(header.value)) && types.next().is_none();
+    json && !head.headers.iter().any(|header| known(header.name) == Known::ContentEncoding)
+}

@@ -1,0 +1,218 @@
+//! One request and its response: the state that belongs to neither connection.
+
+use super::{DownKey, UpKey};
+use crate::base::buffer::Buffer;
+use crate::http::body::{BodyReader, BodyWriter};
+use crate::limit::limiter::Standing;
+use crate::usage::capture::Capture;
+use crate::usage::editor::Editor;
+use crate::usage::record::Record;
+use crate::usage::request::{Splice, write_spliced};
+
+/// A held body up to this size travels in one piece with its head: one copy, but one write and one TLS record.
+const COALESCE_BYTES_MAX: usize = 16 * 1024;
+
+/// How far an exchange has come.
+///
+/// ```text
+///   Receiving ──▶ Forwarding ──▶ Settled ──▶ (gone)
+///       │ refused: nothing is recorded  ▲
+///       ▼                               │ every way out
+///     (gone)
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The body is being held for inspection; the target knows nothing yet.
+    Receiving,
+    /// On its way: from here on there will be a record.
+    Forwarding,
+    /// The record is written; the reply's end waits for its commit.
+    Settled,
+}
+
+/// An admitted request.
+pub struct Exchange {
+    pub down: DownKey,
+    pub up: Option<UpKey>,
+    pub stage: Stage,
+    /// The user's limit after this request was admitted; told in the response.
+    pub standing: Option<Standing>,
+    pub request: Request,
+    pub response: Response,
+    /// Facts as they become known; complete at settlement.
+    pub record: Record,
+    /// When the head was complete, monotonic nanoseconds.
+    pub started: u64,
+    /// When the request could go out: its head, or its whole body where that is held.
+    pub ready: u64,
+}
+
+/// What must still be known of a request once it is parsed.
+pub struct Request {
+    pub to_head: bool,
+    pub http11: bool,
+    /// May be sent again after bytes of it were written.
+    pub idempotent: bool,
+    /// A model may be put in where the body names none.
+    pub model_wanted: bool,
+    /// Usage was asked for in the client's place.
+    pub usage_asked: bool,
+    /// All of it is in `outgoing`.
+    pub complete: bool,
+    /// It was sent a second time.
+    pub retried: bool,
+    pub outgoing: Outgoing,
+}
+
+/// The bytes for the target: the head, then a held body, then what streams through.
+#[derive(Default)]
+pub struct Outgoing {
+    pub head: Vec<u8>,
+    pub body: Vec<u8>,
+    /// Bytes of `body` that have been moved into `head`.
+    body_start: usize,
+    pub stream: Buffer,
+    /// Bytes of head and body that were taken.
+    sent: usize,
+    /// Bytes of the stream were taken: they are gone, nothing can be sent again.
+    stream_sent: bool,
+}
+
+impl Outgoing {
+    /// The body is whole: makes its edits, and joins it to the head where that is worth it.
+    pub fn finish_body(&mut self, splices: &[Splice]) {
+        let edited = splices.last().map_or(0, |splice| splice.at.end);
+        if self.body.len() <= COALESCE_BYTES_MAX {
+            write_spliced(&mut self.head, &self.body, splices);
+            self.body = Vec::new();
+        } else {
+            write_spliced(&mut self.head, &self.body[..edited], splices);
+            self.body_start = edited;
+        }
+    }
+
+    /// The next bytes to send; empty where none are here now.
+    pub fn next(&self) -> &[u8] {
+        if self.sent < self.head.len() {
+            return &self.head[self.sent..];
+        }
+        let body = self.body.get(self.body_start + self.sent - self.head.len()..).unwrap_or_default();
+        if body.is_empty() { self.stream.as_slice() } else { body }
+    }
+
+    /// `count` of the bytes that [`Outgoing::next`] gave were taken.
+    pub fn advance(&mut self, count: usize) {
+        if self.sent < self.fixed_bytes() {
+            self.sent += count;
+        } else {
+            self.stream.consume(count);
+            self.stream_sent |= count > 0;
+        }
+    }
+
+    /// True where all bytes that are here were taken.
+    pub fn is_sent(&self) -> bool {
+        self.sent >= self.fixed_bytes() && self.stream.is_empty()
+    }
+
+    /// True where everything from the first byte on is still here.
+    pub fn is_replayable(&self) -> bool {
+        !self.stream_sent && !self.head.is_empty()
+    }
+
+    /// Starts again from the first byte.
+    pub fn rewind(&mut self) {
+        self.sent = 0;
+    }
+
+    /// Gives the memory back of what was sent, once nothing can need it again.
+    pub fn forget_sent(&mut self) {
+        if self.sent >= self.fixed_bytes() {
+            (self.head, self.body, self.body_start, self.sent) = (Vec::new(), Vec::new(), 0, 0);
+        }
+    }
+
+    fn fixed_bytes(&self) -> usize {
+        self.head.len() + self.body.len() - self.body_start
+    }
+}
+
+/// How far a response has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Its head has not come.
+    Awaited,
+    /// Its head is with the client, its body is on the way.
+    Body,
+    /// All of it has come.
+    Complete,
+}
+
+/// A response on its way through.
+pub struct Response {
+    pub progress: Progress,
+    pub reader: BodyReader,
+    pub writer: BodyWriter,
+    /// An event stream: nothing of it is held back but its very end.
+    pub events: bool,
+    pub capture: Option<Box<Capture>>,
+    pub editor: Option<Box<Editor>>,
+    /// The connection to the target may carry another exchange afterwards.
+    pub reusable: bool,
+    /// Where it starts in the bytes ever put out to the client.
+    pub starts_at: u64,
+    /// Interim responses (1xx) skipped before it.
+    pub interim: u32,
+}
+
+impl Default for Response {
+    fn default() -> Self {
+        Self {
+            progress: Progress::Awaited,
+            reader: BodyReader::Length(0),
+            writer: BodyWriter::Nothing,
+            events: false,
+            capture: None,
+            editor: None,
+            reusable: false,
+            starts_at: 0,
+            interim: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drain(outgoing: &mut Outgoing, step: usize) -> Vec<u8> {
+        let mut sent = Vec::new();
+        while !outgoing.next().is_empty() {
+            let take = outgoing.next().len().min(step);
+            sent.extend_from_slice(&outgoing.next()[..take]);
+            outgoing.advance(take);
+        }
+        sent
+    }
+
+    #[test]
+    fn head_body_and_stream_leave_in_order_and_again_after_a_rewind() {
+        for body_bytes in [0, 5, COALESCE_BYTES_MAX, COALESCE_BYTES_MAX + 1, 50_000] {
+            let body: Vec<u8> = (0..body_bytes).map(|n| (n % 251) as u8).collect();
+            let splices = if body_bytes > 4 { vec![Splice { at: 2..3, with: b"<edit>".to_vec() }] } else { vec![] };
+            let mut expected = b"head".to_vec();
+            write_spliced(&mut expected, &body, &splices);
+            let mut outgoing = Outgoing { head: b"head".to_vec(), body, ..Outgoing::default() };
+            outgoing.finish_body(&splices);
+            assert!(drain(&mut outgoing, 7) == expected && outgoing.is_sent() && outgoing.is_replayable());
+            outgoing.rewind();
+            assert!(drain(&mut outgoing, 70_000) == expected);
+            outgoing.forget_sent();
+            assert!(outgoing.is_sent() && !outgoing.is_replayable());
+            outgoing.stream.append(b"stream");
+            assert!(!outgoing.is_sent());
+            assert_eq!(drain(&mut outgoing, 4), b"stream");
+            assert!(outgoing.is_sent());
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Heads on their way through: what passes, what is ours to write. Pure functions of parsed heads.
+
+use super::Settings;
+use crate::http::body::BodyWriter;
+use crate::http::framing::Framing;
+use crate::http::head::{RequestHead, ResponseHead};
+use crate::http::headers::{Header, Known, known, write, write_decimal};
+use crate::limit::limiter::Standing;
+use crate::usage::capture::{Coding, Form};
+
+/// Headers that our own request limit speaks for; the target's stay away then.
+const LIMIT_HEADERS: [&str; 3] =
+    ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
+
+/// Appends a request head for the target, but for its framing and its end. Where the response will be read for usage,
+/// only codings are accepted that can be read.
+pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, settings: &Settings, captured: bool) {
+    for part in [head.method, " ", &settings.prefix, head.target, " HTTP/1.1\r\nhost: ", &settings.authority, "\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    if let Some(authorization) = &settings.authorization {
+        write(out, "authorization", authorization.as_bytes());
+    }
+    for header in head.headers {
+        let class = known(header.name);
+        match class {
+            Known::Host | Known::UserId | Known::Expect => {}
+            Known::Authorization if settings.authorization.is_some() => {}
+            Known::AcceptEncoding if captured => write(out, header.name, readable(header.value)),
+            _ if class.is_hop_by_hop() || head.connection.names(header.name, class) => {}
+            _ => write(out, header.name, header.value),
+        }
+    }
+}
+
+/// Appends the framing of a request that streams through, and the end of its head.
+pub fn write_request_framing(out: &mut Vec<u8>, method: &str, framing: Framing) {
+    match framing {
+        Framing::Length(length) => write_length(out, length),
+        Framing::Chunked => write(out, "transfer-encoding", b"chunked"),
+        // A method that usually has a body says so where it has none (RFC 9110 §8.6).
+        Framing::None | Framing::Close if matches!(method, "POST" | "PUT" | "PATCH") => write_length(out, 0),
+        Framing::None | Framing::Close => {}
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends `content-length`.
+pub fn write_length(out: &mut Vec<u8>, length: u64) {
+    out.extend_from_slice(b"content-length: ");
+    write_decimal(out, length);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What a client accepts, reduced to what the capture decodes: gzip where it is among the offers, else nothing.
+fn readable(accepted: &[u8]) -> &'static [u8] {
+    let offers_gzip = accepted.split(|&byte| byte == b',').any(|offer| {
+        let mut parts = offer.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+        let coding = parts.next().unwrap_or_default();
+        let refused = parts
+            .any(|weight| weight.strip_prefix(b"q=").is_some_and(|q| q.iter().all(|byte| matches!(byte, b'0' | b'.'))));
+        (coding.eq_ignore_ascii_case(b"gzip") || coding == b"*") && !refused
+    });
+    if offers_gzip { b"gzip" } else { b"identity" }
+}
+
+/// How a response goes on to the client, and what its head says.
+pub struct ResponsePlan {
+    pub writer: BodyWriter,
+    /// The client's connection stays open after it.
+    pub keep_alive: bool,
+}
+
+/// Chooses the framing towards the client. `edited` bodies change their length on the way.
+pub fn plan(head: &ResponseHead<'_, '_>, http11_client: bool, edited: bool, keep_alive: bool) -> ResponsePlan {
+    let writer = match head.framing {
+        Framing::None => BodyWriter::Nothing,
+        Framing::Length(_) if !edited => BodyWriter::Bytes,
+        _ if http11_client => BodyWriter::Chunked,
+        _ => BodyWriter::Bytes,
+    };
+    let ends_by_closing = writer == BodyWriter::Bytes && (edited || !matches!(head.framing, Framing::Length(_)));
+    ResponsePlan { writer, keep_alive: keep_alive && !ends_by_closing }
+}
+
+/// Appends a response head for the client.
+pub fn write_response(
+    out: &mut Vec<u8>,
+    head: &ResponseHead<'_, '_>,
+    plan: &ResponsePlan,
+    standing: Option<&Standing>,
+    http11_client: bool,
+) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    write_decimal(out, u64::from(head.status));
+    out.push(b' ');
+    out.extend_from_slice(head.reason.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    for header in head.headers {
+        let class = known(header.name);
+        let told_here = standing.is_some() && LIMIT_HEADERS.iter().any(|name| header.name.eq_ignore_ascii_case(name));
+        // Of a message without a body (HEAD, 304) the length is information about another one, and stays.
+        let length_stays = class == Known::ContentLength && plan.writer == BodyWriter::Nothing;
+        if length_stays || !(class.is_hop_by_hop() || told_here || head.connection.names(header.name, class)) {
+            write(out, header.name, header.value);
+        }
+    }
+    match (plan.writer, head.framing) {
+        (BodyWriter::Chunked, _) => write(out, "transfer-encoding", b"chunked"),
+        (BodyWriter::Bytes, Framing::Length(length)) if plan.keep_alive || http11_client => write_length(out, length),
+        _ => {}
+    }
+    if let Some(standing) = standing {
+        standing.write(out);
+    }
+    match (plan.keep_alive, http11_client) {
+        (false, _) => write(out, "connection", b"close"),
+        (true, false) => write(out, "connection", b"keep-alive"), // 1.0 clients must be told
+        (true, true) => {}
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// How the body of a response is to be read, from its head.
+pub fn form(headers: &[Header<'_>]) -> (Form, Coding) {
+    let (mut form, mut coding) = (Form::Opaque, Coding::Identity);
+    for header in headers {
+        match known(header.name) {
+            Known::ContentType => form = form_of(header.value),
+            Known::ContentEncoding if header.value.eq_ignore_ascii_case(b"gzip") => coding = Coding::Gzip,
+            Known::ContentEncoding if !header.value.eq_ignore_ascii_case(b"identity") => coding = Coding::Unknown,
+            _ => {}
+        }
+    }
+    (form, coding)
+}
+
+fn form_of(content_type: &[u8]) -> Form {
+    let kind = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+    if kind.eq_ignore_ascii_case(b"text/event-stream") {
+        Form::Events
+    } else if is_json(content_type) {
+        Form::Json
+    } else {
+        Form::Opaque
+    }
+}
+
+/// True for `application/json` and `application/…+json`, with any parameters.
+pub fn is_json(content_type: &[u8]) -> bool {
+    let kind = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
+    kind == b"application/json" || kind.starts_with(b"application/") && kind.ends_with(b"+json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_codings_that_can_be_read_are_accepted() {
+        for (accepted, reduced) in [
+            ("gzip, deflate, br, zstd", "gzip"),
+            ("br;q=1.0, GZIP;q=0.5", "gzip"),
+            ("*", "gzip"),
+            ("br, gzip;q=0", "identity"),
+            ("gzip;q=0.000", "identity"),
+            ("identity", "identity"),
+            ("", "identity"),
+        ] {
+            assert_eq!(readable(accepted.as_bytes()), reduced.as_bytes(), "{accepted}");
+        }
+    }
+
+    #[test]
+    fn json_is_known_by_its_type() {
+        assert!(is_json(b"application/json; charset=utf-8") && is_json(b"Application/Problem+JSON"));
+        assert!(!is_json(b"text/json") && !is_json(b"application/jsonl") && !is_json(b""));
+    }
+}

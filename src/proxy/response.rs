@@ -1,0 +1,233 @@
+//! A response on its way from the target to the client, with the capture reading along.
+//!
+//! Plaintext of the connection in; bytes for the client out. What is relayed is what came, but for framing and, where
+//! usage was asked for in the client's place, the traces of that.
+
+use super::exchange::{Exchange, Progress};
+use super::forward;
+use super::upstream::Failure;
+use super::{Action, Conn, ExchangeKey, Proxy, UpKey};
+use crate::base::clock::{MICROSECOND, Now};
+use crate::http::HttpError;
+use crate::http::body::{BodyReader, BodyWriter};
+use crate::http::chunked::Piece;
+use crate::http::head::{self, HeadEnd, ResponseHead};
+use crate::http::headers::{Known, known};
+use crate::usage::capture::{Capture, Coding, Form};
+use crate::usage::editor::Editor;
+use crate::usage::record::Endpoint;
+
+/// Interim responses (RFC 9110 §15.2) accepted before a final one.
+const INTERIM_MAX: u32 = 64;
+/// Longest request id of the target's that is recorded, bytes.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// What happens after a piece of a response.
+enum Next {
+    /// More of it may follow in the input, from this many bytes on.
+    Bytes(usize),
+    /// The input is used up.
+    Wait,
+    /// The response is complete; so many bytes of the input were its.
+    Complete(usize),
+}
+
+impl Proxy {
+    /// Decrypted bytes of a connection to the target.
+    pub(super) fn upstream_plain(&mut self, now: Now, key: UpKey, bytes: &[u8]) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let Some(up) = self.ups.get(key) else { return };
+            let Some(exchange) = up.exchange.filter(|_| up.begun) else {
+                // Bytes that nobody asked for: whatever they are, the next response could not be told from them.
+                return self.fail_up(now, key, Failure::Protocol(HttpError::Malformed("bytes outside of a response")));
+            };
+            match self.response_bytes(now, key, exchange, rest) {
+                Ok(Next::Bytes(used)) => rest = &rest[used..],
+                Ok(Next::Wait) => return,
+                Ok(Next::Complete(used)) => {
+                    let junk_follows = used < rest.len();
+                    return self.response_complete(now, exchange, !junk_follows);
+                }
+                Err(error) => return self.fail_up(now, key, Failure::Protocol(error)),
+            }
+        }
+    }
+
+    fn response_bytes(&mut self, now: Now, key: UpKey, exchange: ExchangeKey, bytes: &[u8]) -> Result<Next, HttpError> {
+        let Some(found) = self.exchanges.get_mut(exchange) else { return Ok(Next::Wait) };
+        if found.response.progress != Progress::Awaited {
+            return self.body_piece(now, exchange, bytes);
+        }
+        let Some(up) = self.ups.get_mut(key) else { return Ok(Next::Wait) };
+        if up.input.is_empty() {
+            return match up.head_end.find(bytes)? {
+                Some(end) => {
+                    up.head_end = HeadEnd::default();
+                    self.response_head(exchange, &bytes[..end])?;
+                    self.complete_if_empty(exchange, end)
+                }
+                None => {
+                    up.input.append(bytes);
+                    Ok(Next::Wait)
+                }
+            };
+        }
+        let waited = up.input.len();
+        up.input.append(bytes);
+        let Some(end) = up.head_end.find(up.input.as_slice())? else { return Ok(Next::Wait) };
+        up.head_end = HeadEnd::default();
+        let input = std::mem::take(&mut up.input);
+        self.response_head(exchange, &input.as_slice()[..end])?;
+        self.complete_if_empty(exchange, end - waited)
+    }
+
+    fn complete_if_empty(&mut self, exchange: ExchangeKey, used: usize) -> Result<Next, HttpError> {
+        let Some(found) = self.exchanges.get_mut(exchange) else { return Ok(Next::Wait) };
+        let without_body = matches!(found.response.reader, BodyReader::Length(0));
+        let complete = found.response.progress == Progress::Body && without_body;
+        Ok(if complete { Next::Complete(used) } else { Next::Bytes(used) })
+    }
+
+    /// A response head: chooses how its body goes on, and writes ours.
+    fn response_head(&mut self, key: ExchangeKey, bytes: &[u8]) -> Result<(), HttpError> {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(()) };
+        let mut storage = head::storage();
+        let head = ResponseHead::parse(bytes, &mut storage, exchange.request.to_head)?;
+        if head.status < 200 {
+            exchange.response.interim += 1;
+            let switched = head.status == 101 || exchange.response.interim > INTERIM_MAX;
+            return if switched {
+                Err(HttpError::Malformed("an interim response that nobody asked for"))
+            } else {
+                Ok(())
+            };
+        }
+        let Some(down) = self.downs.get_mut(exchange.down) else { return Ok(()) };
+        let (form, coding) = forward::form(head.headers);
+        let events = form == Form::Events;
+        let read = exchange.record.endpoint != Endpoint::Other && form != Form::Opaque;
+        let edited = exchange.request.usage_asked && events && coding == Coding::Identity;
+        let keep_alive = down.keep_alive && !self.draining && exchange.request.complete;
+        let plan = forward::plan(&head, exchange.request.http11, edited, keep_alive);
+        down.keep_alive = plan.keep_alive;
+        let out = down.out.tail();
+        let before = out.len();
+        forward::write_response(out, &head, &plan, exchange.standing.as_ref(), exchange.request.http11);
+        let written = out.len() - before;
+        let response = &mut exchange.response;
+        response.starts_at = down.sent + (down.out.len() - written) as u64;
+        response.progress = Progress::Body;
+        response.reader = BodyReader::new(head.framing);
+        response.writer = plan.writer;
+        response.events = events;
+        response.reusable = head.keep_alive();
+        response.editor = edited.then(Box::<Editor>::default);
+        response.capture = read.then(|| Box::new(Capture::new(exchange.record.endpoint, form, coding)));
+        exchange.record.status = head.status;
+        exchange.record.stream = events;
+        exchange.record.upstream_request_id = request_id(&head);
+        // Nothing can be sent again any more.
+        exchange.request.outgoing.forget_sent();
+        self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
+        Ok(())
+    }
+
+    /// One piece of the body.
+    fn body_piece(&mut self, now: Now, key: ExchangeKey, bytes: &[u8]) -> Result<Next, HttpError> {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(Next::Wait) };
+        let Some(down) = self.downs.get_mut(exchange.down) else { return Ok(Next::Wait) };
+        let (used, piece) = exchange.response.reader.next(bytes)?;
+        let ends_with_piece = matches!(exchange.response.reader, BodyReader::Length(0));
+        match piece {
+            Piece::More => return Ok(Next::Wait),
+            Piece::End => return Ok(Next::Complete(used)),
+            Piece::Data(data) => {
+                if let Some(capture) = &mut exchange.response.capture {
+                    capture.feed(data);
+                }
+                let since_start = (now.mono - exchange.started) / MICROSECOND;
+                exchange.record.first_byte_us.get_or_insert(since_start);
+            }
+            Piece::Chunk(_) | Piece::ChunkEnd => {}
+        }
+        put_piece(exchange, down.out.tail(), piece);
+        self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
+        Ok(if ends_with_piece { Next::Complete(used) } else { Next::Bytes(used) })
+    }
+
+    /// The target has closed the connection: true where that is how its response ends.
+    pub(super) fn response_ends_here(&mut self, now: Now, key: UpKey) -> bool {
+        let Some(exchange) = self.ups.get(key).and_then(|up| up.exchange) else { return false };
+        let Some(found) = self.exchanges.get(exchange) else { return false };
+        let by_closing =
+            found.response.progress == Progress::Body && matches!(found.response.reader, BodyReader::Close);
+        if by_closing {
+            self.response_complete(now, exchange, false);
+        }
+        by_closing
+    }
+
+    /// All of the response has come: puts out its end, and settles. The end waits for the record's commit.
+    fn response_complete(&mut self, now: Now, key: ExchangeKey, reusable: bool) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        let (up, complete) = (exchange.up.take(), exchange.request.complete && exchange.request.outgoing.is_sent());
+        let reusable = reusable && exchange.response.reusable && complete;
+        exchange.response.progress = Progress::Complete;
+        if let Some(down) = self.downs.get_mut(exchange.down) {
+            let unsent_before = down.out.len();
+            let out = down.out.tail();
+            if let Some(editor) = &mut exchange.response.editor {
+                let mut last = Vec::new();
+                editor.finish(&mut last);
+                put_edited(exchange.response.writer, &mut exchange.record.response_bytes, out, &last);
+            }
+            exchange.response.writer.write(out, Piece::End, false);
+            // Of a stream only the last byte waits, with the last chunk where there is one; of anything else all that
+            // has not left yet, so that it leaves in one piece.
+            let end_bytes = (down.out.len() - unsent_before).max(1);
+            let of_this = (down.sent + down.out.len() as u64).saturating_sub(exchange.response.starts_at);
+            let all = usize::try_from(of_this).unwrap_or(usize::MAX);
+            let held = if exchange.response.events { end_bytes.min(all) } else { all };
+            down.held_back = if self.settings.settled { held.min(down.out.len()) } else { 0 };
+        }
+        if let Some(up) = up {
+            self.free_up(now, up, reusable);
+        }
+        self.settle_complete(now, key);
+        self.hold_or_release(now, key);
+    }
+}
+
+/// Puts a piece of the body out, through the editor where there is one.
+fn put_piece(exchange: &mut Exchange, out: &mut Vec<u8>, piece: Piece<'_>) {
+    let response = &mut exchange.response;
+    match (&mut response.editor, piece) {
+        (Some(editor), Piece::Data(data)) => {
+            let mut edited = Vec::new();
+            editor.feed(data, &mut edited);
+            put_edited(response.writer, &mut exchange.record.response_bytes, out, &edited);
+        }
+        (Some(_), _) => {} // chunks are ours to cut
+        (None, piece) => {
+            if let Piece::Data(data) = piece {
+                exchange.record.response_bytes += data.len() as u64;
+            }
+            let from_chunks = matches!(response.reader, BodyReader::Chunked(_));
+            response.writer.write(out, piece, from_chunks);
+        }
+    }
+}
+
+fn put_edited(writer: BodyWriter, count: &mut u64, out: &mut Vec<u8>, data: &[u8]) {
+    if !data.is_empty() {
+        *count += data.len() as u64;
+        writer.write(out, Piece::Data(data), false);
+    }
+}
+
+fn request_id(head: &ResponseHead<'_, '_>) -> Option<Box<str>> {
+    let id = head.headers.iter().find(|header| known(header.name) == Known::RequestId)?;
+    let id = std::str::from_utf8(id.value).ok()?;
+    Some(id[..id.floor_char_boundary(REQUEST_ID_BYTES_MAX)].into())
+}

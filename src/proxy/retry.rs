@@ -1,0 +1,80 @@
+//! When a request may be sent a second time.
+//!
+//! A completion costs money: it is never sent twice on a guess. A connection that was idle may have been closed by the
+//! target just as it was used (RFC 9112 §9.3.1); then a request that cannot have been acted on, or that is safe to
+//! repeat (RFC 9110 §9.2.2), goes out once more, on a connection that is new.
+
+/// What is known of a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The connection had served an exchange before.
+    pub reused: bool,
+    /// Bytes of this request were handed to the socket.
+    pub written: bool,
+    /// The request is GET or HEAD, or carries an idempotency key.
+    pub idempotent: bool,
+    /// Bytes of a response had come.
+    pub answered: bool,
+    /// All of the request is still here to be sent again.
+    pub replayable: bool,
+    /// It was sent a second time already.
+    pub retried: bool,
+}
+
+/// Why a request is not sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Final {
+    AlreadyRetried,
+    FreshConnection,
+    Answered,
+    BodyGone,
+    MayHaveBeenActedOn,
+}
+
+impl Attempt {
+    /// `Ok` where the request may be sent once more.
+    pub const fn verdict(self) -> Result<(), Final> {
+        if self.retried {
+            Err(Final::AlreadyRetried)
+        } else if !self.reused {
+            Err(Final::FreshConnection)
+        } else if self.answered {
+            Err(Final::Answered)
+        } else if !self.replayable {
+            Err(Final::BodyGone)
+        } else if self.written && !self.idempotent {
+            Err(Final::MayHaveBeenActedOn)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The whole truth table against the rule as DESIGN words it.
+    #[test]
+    fn truth_table() {
+        let mut retries = 0;
+        for bits in 0..64u8 {
+            let bit = |n: u8| bits >> n & 1 == 1;
+            let attempt = Attempt {
+                reused: bit(0),
+                written: bit(1),
+                idempotent: bit(2),
+                answered: bit(3),
+                replayable: bit(4),
+                retried: bit(5),
+            };
+            let once_and_possible = !attempt.retried && attempt.replayable;
+            let untouched = !attempt.written && !attempt.answered;
+            let repeatable = attempt.idempotent && !attempt.answered;
+            let expected = once_and_possible && attempt.reused && (untouched || repeatable);
+            assert_eq!(attempt.verdict().is_ok(), expected, "{attempt:?}");
+            retries += u32::from(expected);
+        }
+        assert_eq!(retries, 3);
+    }
+}

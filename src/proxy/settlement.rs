@@ -1,0 +1,155 @@
+//! The end of every exchange: one record, its place released, its reply let go once the record is committed.
+//!
+//! Every way out of [`super::exchange::Stage::Forwarding`] comes through [`Proxy::settle`], once. A gzip stream that
+//! compresses and cannot be edited is still counted; what cannot be read is marked `unknown`, never guessed.
+
+use super::exchange::{Progress, Stage};
+use super::{ExchangeKey, Proxy};
+use crate::base::clock::{MICROSECOND, Now};
+use crate::usage::capture::Reported;
+use crate::usage::record::{Endpoint, Outcome, Record, UsageSource};
+use std::sync::Arc;
+
+impl Proxy {
+    /// The whole response has come.
+    pub(super) fn settle_complete(&mut self, now: Now, key: ExchangeKey) {
+        if let Some(status) = self.exchanges.get(key).map(|exchange| exchange.record.status) {
+            self.settle(now, key, Outcome::Completed, status);
+        }
+    }
+
+    /// Writes the exchange's record. `status` is what the client is sent; an exchange that is settled already stays so.
+    pub(super) fn settle(&mut self, now: Now, key: ExchangeKey, outcome: Outcome, status: u16) {
+        let Some(exchange) = self.exchanges.get_mut(key).filter(|exchange| exchange.stage == Stage::Forwarding) else {
+            return;
+        };
+        exchange.stage = Stage::Settled;
+        let reported = exchange.response.capture.take().map(|capture| capture.finish());
+        let answered = exchange.response.progress != Progress::Awaited;
+        let begun = exchange.up.and_then(|up| self.ups.get(up)).is_some_and(|up| up.begun);
+        if let Some(up) = exchange.up.take() {
+            self.close_up(up);
+        }
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        self.settled_seq += 1;
+        let mut record = std::mem::take(&mut exchange.record);
+        record.seq = self.settled_seq;
+        record.outcome = outcome;
+        record.status = status;
+        record.duration_us = (now.mono - exchange.started) / MICROSECOND;
+        record.usage_source = source(&record, reported.as_ref(), answered || begun);
+        if let Some(reported) = reported {
+            let tier = reported.service_tier.as_deref();
+            record.usage = reported.usage.unwrap_or_default();
+            record.model = reported.model.map(Arc::from);
+            record.response_id = reported.id.map(String::into_boxed_str);
+            if record.usage_source == UsageSource::Reported {
+                record.cost_nano_usd = self.prices.cost_nano_usd(record.model_name(), &record.usage, tier);
+            }
+        }
+        self.metrics.record(&record);
+        self.records.push(record);
+    }
+
+    /// A settled exchange's reply goes out when its record is committed, or at once where that is not promised.
+    pub(super) fn hold_or_release(&mut self, now: Now, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.get(key) else { return };
+        let down = exchange.down;
+        if !self.settings.settled {
+            return self.release(now, key);
+        }
+        if let Some(down) = self.downs.get_mut(down)
+            && down.held_back == 0
+            && exchange.response.progress == Progress::Awaited
+        {
+            down.held_back = down.out.len(); // an error of ours
+        }
+        self.uncommitted.push_back((self.settled_seq, key));
+        self.retime_down(now, down, false);
+    }
+
+    /// Every record up to this one is in the ledger.
+    pub fn committed(&mut self, now: Now, upto: u64) {
+        self.committed_seq = self.committed_seq.max(upto);
+        self.metrics.ledger_committed(upto);
+        while let Some((_, key)) = self.uncommitted.pop_front_if(|&mut (seq, _)| seq <= upto) {
+            self.release(now, key);
+        }
+    }
+
+    /// The reply's end may go out; the exchange is over.
+    pub(super) fn release(&mut self, now: Now, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.remove(key) else { return };
+        let Some(down) = self.downs.get_mut(exchange.down) else { return };
+        down.exchange = None;
+        down.held_back = 0;
+        self.next_request(now, exchange.down);
+        self.retime_down(now, exchange.down, false);
+    }
+
+    /// The stream broke after its head: settles, and closes the client's connection without the stream's end, so that
+    /// nobody takes it for complete.
+    pub(super) fn cut(&mut self, now: Now, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.get(key) else { return };
+        let (down, status) = (exchange.down, exchange.record.status);
+        self.settle(now, key, Outcome::UpstreamError, status);
+        self.remove_exchange(key);
+        if let Some(found) = self.downs.get_mut(down) {
+            found.keep_alive = false;
+            self.close_when_sent(now, down);
+        }
+    }
+
+    /// The client is gone.
+    pub(super) fn client_gone(&mut self, now: Now, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.get(key) else { return };
+        match exchange.stage {
+            Stage::Receiving => return self.withdraw(now, key),
+            Stage::Forwarding => {
+                let status = exchange.record.status;
+                self.settle(now, key, Outcome::ClientAborted, status);
+            }
+            Stage::Settled => {}
+        }
+        self.remove_exchange(key);
+    }
+
+    /// The process stops with the exchange in flight.
+    pub(super) fn interrupt(&mut self, now: Now, key: ExchangeKey) {
+        let Some(status) = self.exchanges.get(key).map(|exchange| exchange.record.status) else { return };
+        self.settle(now, key, Outcome::Interrupted, status);
+        self.remove_exchange(key);
+    }
+
+    /// Frees the slot; the reply's client, where it is still there, has no exchange any more.
+    pub(super) fn remove_exchange(&mut self, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.remove(key) else { return };
+        if let Some(down) = self.downs.get_mut(exchange.down) {
+            down.exchange = None;
+            down.held_back = 0;
+        }
+        if exchange.stage == Stage::Settled {
+            self.uncommitted.retain(|&(_, waiting)| waiting != key);
+        }
+    }
+
+    /// The turn is over, what could be written is written: the time that the proxy added to the requests that went out.
+    pub fn turn_ended(&mut self, now: Now) {
+        for key in std::mem::take(&mut self.dispatched) {
+            if let Some(exchange) = self.exchanges.get_mut(key) {
+                exchange.record.proxy_us = now.mono.saturating_sub(exchange.ready) / MICROSECOND;
+            }
+        }
+    }
+}
+
+/// How far the numbers can be trusted. `reached` says that the target may have acted on the request.
+fn source(record: &Record, reported: Option<&Reported>, reached: bool) -> UsageSource {
+    let has_usage = reported.is_some_and(|reported| reported.usage.is_some());
+    match record.outcome {
+        _ if has_usage => UsageSource::Reported,
+        Outcome::Completed if record.endpoint == Endpoint::Other || record.status >= 400 => UsageSource::None,
+        _ if !reached => UsageSource::None,
+        _ => UsageSource::Unknown,
+    }
+}

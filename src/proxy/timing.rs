@@ -1,0 +1,167 @@
+//! Which deadline each connection has at each moment, and what happens when it passes.
+//!
+//! A connection has one deadline at a time, chosen by its state. Those that bound a whole step (a head, a connect, a
+//! linger) start once; those that bound a pause (a body, an answer) start again with every byte that moves.
+
+use super::downstream::{Phase, Sink};
+use super::exchange::{Progress, Stage};
+use super::upstream::{Failure, Link};
+use super::{Conn, DownKey, Proxy, Timeouts, UpKey};
+use crate::base::clock::{Now, SECOND};
+use crate::http::reply::Fault;
+
+/// How long a closing connection is read on, so that our last reply is not lost to a reset.
+const LINGER: u64 = 2 * SECOND;
+
+/// Kinds of deadlines; the discriminant is the class in [`crate::base::deadlines::Deadlines`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// A client between two requests.
+    Idle,
+    /// A client that sends a head, from its first byte; a new client, from its connect.
+    Header,
+    /// A client that sends a body: between two reads.
+    Body,
+    /// A client that takes an answer: between two writes.
+    Write,
+    /// A client whose connection we have closed for sending.
+    Linger,
+    /// A reply that waits for its commit.
+    LedgerWait,
+    /// Resolving, connecting, shaking hands.
+    Connect,
+    /// The target owes an answer: between two signs of life.
+    Response,
+    /// A connection in the pool.
+    Pool,
+}
+
+/// The classes in the order of their discriminants.
+const CLASSES: [Class; 9] = [
+    Class::Idle,
+    Class::Header,
+    Class::Body,
+    Class::Write,
+    Class::Linger,
+    Class::LedgerWait,
+    Class::Connect,
+    Class::Response,
+    Class::Pool,
+];
+
+/// The duration of each class, nanoseconds.
+pub fn durations(timeouts: &Timeouts) -> [u64; CLASSES.len()] {
+    CLASSES.map(|class| match class {
+        Class::Idle | Class::Body | Class::Write => timeouts.idle,
+        Class::Header => timeouts.header,
+        Class::Linger => LINGER,
+        Class::LedgerWait => timeouts.ledger_wait,
+        Class::Connect => timeouts.connect,
+        Class::Response => timeouts.response,
+        // Shorter than the peer's: servers commonly close at 60 or 75 s, and a request must not meet that.
+        Class::Pool => (timeouts.idle / 5 * 4).min(50 * SECOND),
+    })
+}
+
+impl Proxy {
+    /// When [`Proxy::expire`] must be called next, monotonic nanoseconds.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.deadlines.next_due()
+    }
+
+    /// Acts on every deadline that has passed.
+    pub fn expire(&mut self, now: Now) {
+        while let Some((conn, class)) = self.deadlines.expired(now.mono) {
+            match conn {
+                Conn::Down(key) => self.expire_down(now, key, CLASSES[usize::from(class)]),
+                Conn::Up(key) => self.expire_up(now, key, CLASSES[usize::from(class)]),
+            }
+        }
+    }
+
+    fn expire_down(&mut self, now: Now, key: DownKey, class: Class) {
+        let Some(down) = self.downs.get_mut(key) else { return };
+        self.deadlines.cancel(&mut down.timer);
+        down.timing = None;
+        let (has_begun, exchange) = (!down.input.is_empty(), down.exchange);
+        match class {
+            Class::Header if has_begun => {
+                self.refuse_and_close(now, key, Fault::HeaderTimeout, "the request's head did not arrive in time");
+            }
+            Class::Body if self.may_still_refuse(key) => {
+                self.refuse_and_close(now, key, Fault::HeaderTimeout, "the request's body did not arrive in time");
+            }
+            Class::LedgerWait => {
+                self.metrics.ledger_released_uncommitted();
+                if let Some(exchange) = exchange {
+                    self.uncommitted.retain(|&(_, waiting)| waiting != exchange);
+                    self.release(now, exchange);
+                }
+            }
+            _ => self.drop_down(now, key),
+        }
+    }
+
+    fn expire_up(&mut self, now: Now, key: UpKey, class: Class) {
+        match class {
+            Class::Pool => {
+                self.pool.remove(key);
+                self.close_up(key);
+            }
+            _ => self.fail_up(now, key, Failure::Timeout),
+        }
+    }
+
+    /// Arms the deadline that the client's state asks for; `progress` says that bytes have moved.
+    pub(super) fn retime_down(&mut self, now: Now, key: DownKey, progress: bool) {
+        let wanted = self.down_class(key);
+        let Some(down) = self.downs.get_mut(key) else { return };
+        let restarts = matches!(wanted, Some(Class::Body | Class::Write)) && progress;
+        if down.timing == wanted && !restarts {
+            return;
+        }
+        down.timing = wanted;
+        match wanted {
+            Some(class) => self.deadlines.arm(&mut down.timer, class as u8, Conn::Down(key), now.mono),
+            None => self.deadlines.cancel(&mut down.timer),
+        }
+    }
+
+    fn down_class(&self, key: DownKey) -> Option<Class> {
+        let down = self.downs.get(key)?;
+        let exchange = down.exchange.and_then(|exchange| self.exchanges.get(exchange));
+        let settled = exchange.is_some_and(|exchange| exchange.stage == Stage::Settled);
+        match &down.phase {
+            _ if down.sendable() > 0 => Some(Class::Write),
+            _ if down.lingering => Some(Class::Linger),
+            _ if settled && self.settings.timeouts.ledger_wait > 0 => Some(Class::LedgerWait),
+            Phase::Head if !down.input.is_empty() || !down.served => Some(Class::Header),
+            Phase::Head => Some(Class::Idle),
+            // Nothing is asked of a client that we do not read from.
+            Phase::Body { sink: Sink::Stream, .. } if !self.wants_client_bytes(key) => None,
+            Phase::Body { .. } => Some(Class::Body),
+            Phase::Busy | Phase::Deaf => None,
+        }
+    }
+
+    /// Arms the deadline that the upstream connection's state asks for; `progress` says that bytes have moved.
+    pub(super) fn retime_up(&mut self, now: Now, key: UpKey, progress: bool) {
+        let Some(up) = self.ups.get_mut(key) else { return };
+        let wanted = match (&up.link, up.exchange) {
+            (Link::Resolving | Link::Connecting | Link::Handshaking, _) => Class::Connect,
+            (_, Some(_)) => Class::Response,
+            (_, None) => Class::Pool,
+        };
+        if up.timing == Some(wanted) && !(wanted == Class::Response && progress) {
+            return;
+        }
+        up.timing = Some(wanted);
+        self.deadlines.arm(&mut up.timer, wanted as u8, Conn::Up(key), now.mono);
+    }
+
+    /// True where the client can still be told an error: nothing of an answer has begun.
+    fn may_still_refuse(&self, key: DownKey) -> bool {
+        let exchange = self.downs.get(key).and_then(|down| self.exchanges.get(down.exchange?));
+        exchange.is_some_and(|exchange| exchange.response.progress == Progress::Awaited)
+    }
+}

@@ -1,0 +1,305 @@
+//! A connection to the target: opened for one exchange, kept for the next.
+//!
+//! ```text
+//!   Resolving ─▶ Connecting ─▶ Handshaking ─▶ Ready ◀─────────── Looking
+//!                                             │ exchange complete   ▲ taken for an exchange
+//!                                             └──▶ (in the pool) ───┘
+//! ```
+//!
+//! Only a Ready connection with an exchange sends anything of it. Ciphertext that the socket would not take waits in
+//! `cipher`; a TLS session has no buffers of its own.
+
+use super::timing::Class;
+use super::{Action, Conn, ExchangeKey, HIGH_WATERMARK, Proxy, UpKey, Written};
+use crate::base::buffer::Buffer;
+use crate::base::clock::Now;
+use crate::base::deadlines::Timer;
+use crate::http::HttpError;
+use crate::http::head::HeadEnd;
+use crate::http::reply::Fault;
+use crate::tls::{Session, TlsError};
+use std::net::SocketAddr;
+
+/// Plaintext that is encrypted before the socket is tried: as much as a socket usually takes at once.
+const ENCRYPT_BYTES: usize = 64 * 1024;
+
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// The target's address is not known yet.
+    Resolving,
+    Connecting,
+    Handshaking,
+    /// Taken from the pool; whether it still lives is being looked at.
+    Looking,
+    Ready,
+}
+
+/// Why a connection is of no more use.
+#[derive(Debug)]
+pub enum Failure {
+    /// The target's name has no address.
+    Resolve(String),
+    /// It could not be connected, or broke with an error.
+    Broken,
+    /// The target closed it.
+    Closed,
+    /// TLS failed.
+    Tls(TlsError),
+    /// What the target sent is not HTTP.
+    Protocol(HttpError),
+    /// It took too long.
+    Timeout,
+}
+
+/// One connection to the target.
+pub struct Upstream {
+    pub link: Link,
+    /// Addresses not tried yet, the next one last.
+    pub addresses: Vec<SocketAddr>,
+    pub tls: Option<Box<Session>>,
+    /// Ciphertext that waits for the socket.
+    pub cipher: Buffer,
+    /// A response head that is not whole yet.
+    pub input: Buffer,
+    pub head_end: HeadEnd,
+    pub exchange: Option<ExchangeKey>,
+    /// It has carried an exchange before this one.
+    pub reused: bool,
+    /// This exchange's request has begun to leave `outgoing`.
+    pub begun: bool,
+    /// Bytes of it were taken by the socket.
+    pub written: bool,
+    pub timer: Timer,
+    pub timing: Option<Class>,
+}
+
+impl Upstream {
+    /// A connection still to be opened, for this exchange.
+    pub fn new(exchange: ExchangeKey) -> Self {
+        Self {
+            link: Link::Resolving,
+            addresses: Vec::new(),
+            tls: None,
+            cipher: Buffer::new(),
+            input: Buffer::new(),
+            head_end: HeadEnd::default(),
+            exchange: Some(exchange),
+            reused: false,
+            begun: false,
+            written: false,
+            timer: Timer::default(),
+            timing: None,
+        }
+    }
+}
+
+impl Failure {
+    /// How a client is told.
+    pub fn fault(&self, link: Link) -> Fault {
+        match self {
+            Self::Resolve(_) | Self::Tls(_) => Fault::UpstreamUnreachable,
+            Self::Broken | Self::Closed if matches!(link, Link::Connecting | Link::Handshaking) => {
+                Fault::UpstreamUnreachable
+            }
+            Self::Broken | Self::Closed => Fault::UpstreamClosed,
+            Self::Protocol(_) => Fault::UpstreamProtocol,
+            Self::Timeout => Fault::UpstreamTimeout,
+        }
+    }
+
+    /// Words for the client, and what to do where that is known. Never an address or a key.
+    pub fn message(&self, link: Link) -> String {
+        match self {
+            Self::Resolve(why) => format!("the upstream's name could not be resolved: {why}"),
+            Self::Tls(error) => format!("TLS with the upstream failed: {error}"),
+            Self::Protocol(error) => format!("the upstream's response is not valid HTTP: {}", error.message()),
+            Self::Timeout if matches!(link, Link::Ready) => "the upstream did not answer in time".to_owned(),
+            Self::Timeout => "the upstream could not be connected in time".to_owned(),
+            Self::Broken | Self::Closed => match self.fault(link) {
+                Fault::UpstreamUnreachable => "the upstream could not be connected".to_owned(),
+                _ => "the upstream closed the connection before it answered".to_owned(),
+            },
+        }
+    }
+
+    /// Label of the metric.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Resolve(_) => "resolve",
+            Self::Broken => "broken",
+            Self::Closed => "closed",
+            Self::Tls(_) => "tls",
+            Self::Protocol(_) => "protocol",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+impl Proxy {
+    /// True where reading from the target makes sense now: always, but for a client that does not keep up.
+    pub(super) fn wants_upstream_bytes(&self, key: UpKey) -> bool {
+        let Some(up) = self.ups.get(key) else { return false };
+        let exchange = up.exchange.and_then(|exchange| self.exchanges.get(exchange));
+        let down = exchange.and_then(|exchange| self.downs.get(exchange.down));
+        up.link != Link::Resolving && down.is_none_or(|down| down.out.len() < HIGH_WATERMARK)
+    }
+
+    /// The socket of [`Action::Connect`] is connected.
+    pub fn connected(&mut self, now: Now, key: UpKey) {
+        let Some(up) = self.ups.get_mut(key).filter(|up| up.link == Link::Connecting) else { return };
+        let Some(connector) = &self.settings.tls else { return self.link_ready(now, key) };
+        up.link = Link::Handshaking;
+        let mut hello = Vec::new();
+        let opened = connector.open().and_then(|mut session| {
+            session.start(&mut hello)?;
+            Ok(session)
+        });
+        match opened {
+            Ok(session) => {
+                up.tls = Some(Box::new(session));
+                up.cipher.append(&hello);
+                self.actions.push_back(Action::Flush(Conn::Up(key)));
+            }
+            Err(error) => self.fail_up(now, key, Failure::Tls(error)),
+        }
+    }
+
+    /// The connection from the pool has been looked at, and is still there.
+    pub fn looked(&mut self, now: Now, key: UpKey) {
+        if self.ups.get(key).is_some_and(|up| up.link == Link::Looking) {
+            self.link_ready(now, key);
+        }
+    }
+
+    fn link_ready(&mut self, now: Now, key: UpKey) {
+        let Some(up) = self.ups.get_mut(key) else { return };
+        up.link = Link::Ready;
+        up.addresses = Vec::new();
+        self.actions.push_back(Action::Flush(Conn::Up(key)));
+        self.retime_up(now, key, true);
+    }
+
+    pub(super) fn upstream_bytes(&mut self, now: Now, key: UpKey, bytes: &mut [u8]) {
+        let Some(up) = self.ups.get_mut(key) else { return };
+        let Some(mut session) = up.tls.take() else {
+            self.upstream_plain(now, key, bytes);
+            return self.retime_up(now, key, true);
+        };
+        let mut reply = std::mem::take(&mut self.scratch);
+        reply.clear();
+        let was_handshaking = session.is_handshaking();
+        let received = session.receive(bytes, &mut reply, |plain| self.upstream_plain(now, key, plain));
+        let ready = was_handshaking && !session.is_handshaking();
+        let closed = session.peer_closed();
+        if let Some(up) = self.ups.get_mut(key) {
+            up.tls = Some(session);
+            if !reply.is_empty() {
+                up.cipher.append(&reply);
+                self.actions.push_back(Action::Flush(Conn::Up(key)));
+            }
+        }
+        self.scratch = reply;
+        match received {
+            Err(error) => return self.fail_up(now, key, Failure::Tls(error)),
+            Ok(()) if ready => self.link_ready(now, key),
+            Ok(()) => {}
+        }
+        if closed {
+            self.upstream_ended(now, key);
+        }
+        self.retime_up(now, key, true);
+    }
+
+    pub(super) fn flush_up(&mut self, now: Now, key: UpKey, write: &mut dyn FnMut(&[u8]) -> Written) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let outcome = self.write_up(key, &mut scratch, write);
+        self.scratch = scratch;
+        match outcome {
+            Err(failure) => self.fail_up(now, key, failure),
+            Ok(progress) => {
+                self.retime_up(now, key, progress);
+                // Only then: what a client sends on asks for a flush again.
+                if progress {
+                    self.resume_client(key);
+                }
+            }
+        }
+    }
+
+    /// Writes until nothing is left or the socket takes no more; true where bytes have moved.
+    fn write_up(
+        &mut self,
+        key: UpKey,
+        scratch: &mut Vec<u8>,
+        write: &mut dyn FnMut(&[u8]) -> Written,
+    ) -> Result<bool, Failure> {
+        let Some(up) = self.ups.get_mut(key) else { return Ok(false) };
+        let mut progress = false;
+        while !up.cipher.is_empty() {
+            let Some(count) = taken(write(up.cipher.as_slice()))? else { return Ok(progress) };
+            up.cipher.consume(count);
+            up.written |= up.begun && count > 0;
+            progress = true;
+        }
+        let Some(exchange) = up.exchange.filter(|_| up.link == Link::Ready) else { return Ok(progress) };
+        let Some(found) = self.exchanges.get_mut(exchange) else { return Ok(progress) };
+        let outgoing = &mut found.request.outgoing;
+        while up.cipher.is_empty() && !outgoing.next().is_empty() {
+            if !std::mem::replace(&mut up.begun, true) {
+                self.dispatched.push(exchange);
+            }
+            let next = outgoing.next();
+            let count = match &mut up.tls {
+                None => {
+                    let Some(count) = taken(write(next))? else { return Ok(progress) };
+                    outgoing.advance(count);
+                    count
+                }
+                Some(session) => {
+                    let plain = &next[..next.len().min(ENCRYPT_BYTES)];
+                    scratch.clear();
+                    session.encrypt(plain, scratch).map_err(Failure::Tls)?;
+                    // Encrypted once is sent once: the record's number is used up, whatever the socket takes now.
+                    outgoing.advance(plain.len());
+                    let count = taken(write(scratch))?.unwrap_or(0);
+                    up.cipher.append(&scratch[count..]);
+                    count
+                }
+            };
+            up.written |= count > 0;
+            progress |= count > 0;
+        }
+        Ok(progress)
+    }
+
+    /// The client's body may go on where it had to wait for this connection.
+    fn resume_client(&mut self, key: UpKey) {
+        let exchange = self.ups.get(key).and_then(|up| self.exchanges.get(up.exchange?));
+        if let Some(exchange) = exchange.filter(|exchange| !exchange.request.complete) {
+            self.actions.push_back(Action::Read(Conn::Down(exchange.down)));
+        }
+    }
+
+    pub(super) fn upstream_ended(&mut self, now: Now, key: UpKey) {
+        let Some(up) = self.ups.get(key) else { return };
+        // Over TLS an end without close_notify may be somebody else's: what ends by it cannot be trusted to be whole.
+        let is_clean = up.tls.as_ref().is_none_or(|session| session.peer_closed());
+        if !(is_clean && self.response_ends_here(now, key)) {
+            self.fail_up(now, key, Failure::Closed);
+        }
+    }
+
+    pub(super) fn upstream_broken(&mut self, now: Now, key: UpKey) {
+        self.fail_up(now, key, Failure::Broken);
+    }
+}
+
+/// What a write took; `None` where the socket takes nothing now.
+fn taken(written: Written) -> Result<Option<usize>, Failure> {
+    match written {
+        Written::Taken(count) => Ok(Some(count)),
+        Written::Blocked => Ok(None),
+        Written::Broken => Err(Failure::Broken),
+    }
+}

@@ -1,0 +1,439 @@
+//! The turn of the loop: events in, proxy decisions carried out. The only place where sockets and the proxy meet.
+//!
+//! ```text
+//!   poll → now → socket events → deadlines → mailboxes → accept → run queue → actions and flushes → records → reap
+//! ```
+//!
+//! Sockets are registered once, edge-triggered. Each keeps what it may still be able to do; a bit is cleared only when
+//! the socket says so. Backpressure is not reading: the bit stays, and reading goes on from the run queue, for no edge
+//! would come. A socket is closed at the end of the turn, and its token's generation keeps late events away.
+
+use crate::base::clock::{MILLISECOND, Now};
+use crate::http::reply::{Fault, error_body};
+use crate::io::{Event, Io};
+use crate::local::Answer;
+use crate::metrics;
+use crate::proxy::{Action, Conn, Proxy, Question, Written};
+use crate::worker::query::Job;
+use crate::worker::{Desk, Done, process};
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+
+/// Bytes read from one socket at a time, and from one connection in a turn.
+const READ_BYTES: usize = 64 * 1024;
+/// Clients accepted in one turn.
+const ACCEPTS_PER_TURN: usize = 64;
+/// Pause after the system would give no more sockets.
+const ACCEPT_PAUSE: u64 = 100 * MILLISECOND;
+
+/// A socket and what is known of it.
+struct Sock<S> {
+    generation: u32,
+    socket: S,
+    readable: bool,
+    writable: bool,
+    /// The peer has ended: only a read of 0 bytes means that nothing is left.
+    ended: bool,
+    connecting: bool,
+    /// It waits in the run queue.
+    queued: bool,
+    /// It waits to be flushed.
+    dirty: bool,
+}
+
+/// Whether the loop goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    Continue,
+    /// Everything is ended and handed over.
+    Stopped,
+}
+
+/// The loop over a network and its workers.
+pub struct Reactor<I: Io, D: Desk> {
+    io: I,
+    desk: D,
+    proxy: Proxy,
+    /// By side and slot index.
+    socks: [Vec<Option<Sock<I::Socket>>>; 2],
+    run_queue: VecDeque<Conn>,
+    dirty: Vec<Conn>,
+    closing: Vec<(I::Socket, Vec<u8>)>,
+    events: Vec<Event>,
+    done: Vec<Done>,
+    scratch: Vec<u8>,
+    acceptable: bool,
+    accept_again_at: Option<u64>,
+    drain_timeout: u64,
+    drain_until: Option<u64>,
+    aborted: bool,
+}
+
+impl<I: Io, D: Desk> Reactor<I, D> {
+    /// `drain_timeout`: nanoseconds that exchanges have to end after the first [`Done::Stop`].
+    pub fn new(io: I, desk: D, proxy: Proxy, drain_timeout: u64) -> Self {
+        Self {
+            io,
+            desk,
+            proxy,
+            socks: [Vec::new(), Vec::new()],
+            run_queue: VecDeque::new(),
+            dirty: Vec::new(),
+            closing: Vec::new(),
+            events: Vec::new(),
+            done: Vec::new(),
+            scratch: vec![0; READ_BYTES],
+            acceptable: true,
+            accept_again_at: None,
+            drain_timeout,
+            drain_until: None,
+            aborted: false,
+        }
+    }
+
+    /// Turns until everything is ended.
+    ///
+    /// # Errors
+    /// The poller fails.
+    pub fn run(&mut self) -> std::io::Result<()> {
+        while self.turn()? == Turn::Continue {}
+        Ok(())
+    }
+
+    /// One turn.
+    ///
+    /// # Errors
+    /// The poller fails.
+    pub fn turn(&mut self) -> std::io::Result<Turn> {
+        let timeout = self.timeout();
+        self.io.poll(&mut self.events, timeout)?;
+        let now = self.io.now();
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
+            self.on_event(now, event);
+        }
+        self.events = events;
+        self.proxy.expire(now);
+        self.read_mailbox(now);
+        self.accept(now);
+        for _ in 0..self.run_queue.len() {
+            let Some(conn) = self.run_queue.pop_front() else { break };
+            self.run_conn(now, conn);
+        }
+        self.carry_out(now);
+        if self.drain_until.is_some_and(|until| until <= now.mono) && !self.aborted {
+            self.abort(now);
+        }
+        let records = self.proxy.take_records();
+        if !records.is_empty() {
+            self.desk.submit(records);
+        }
+        let after = self.io.now();
+        self.proxy.turn_ended(after);
+        self.reap();
+        let stopped = self.drain_until.is_some() && (self.proxy.is_drained() || self.aborted && self.proxy.is_quiet());
+        Ok(if stopped { Turn::Stopped } else { Turn::Continue })
+    }
+
+    /// The proxy, to look at.
+    pub fn proxy(&self) -> &Proxy {
+        &self.proxy
+    }
+
+    /// The workers, to end them.
+    pub fn into_desk(self) -> D {
+        self.desk
+    }
+
+    /// How long nothing needs doing, nanoseconds.
+    fn timeout(&mut self) -> Option<u64> {
+        let may_accept = self.acceptable && self.accept_again_at.is_none() && self.proxy.can_accept();
+        if !self.run_queue.is_empty() || may_accept {
+            return Some(0);
+        }
+        let drain_until = self.drain_until.filter(|_| !self.aborted);
+        let due = [self.proxy.next_deadline(), drain_until, self.accept_again_at].into_iter().flatten().min()?;
+        Some(due.saturating_sub(self.io.now().mono))
+    }
+
+    fn on_event(&mut self, now: Now, event: Event) {
+        let Event::Socket { token, readable, writable, ended } = event else {
+            self.acceptable = true;
+            return;
+        };
+        let conn = Conn::from_token(token);
+        let Some(sock) = sock(&mut self.socks, conn) else { return };
+        sock.readable |= readable;
+        sock.writable |= writable;
+        sock.ended |= ended;
+        if sock.connecting && writable {
+            match self.io.is_connected(&mut sock.socket) {
+                Ok(false) => {
+                    sock.writable = false;
+                    return;
+                }
+                Ok(true) => {
+                    sock.connecting = false;
+                    if let Conn::Up(key) = conn {
+                        self.proxy.connected(now, key);
+                    }
+                }
+                Err(_) => return self.proxy.failed(now, conn),
+            }
+        }
+        if readable {
+            self.queue(conn);
+        }
+        if writable {
+            self.mark_dirty(conn);
+        }
+    }
+
+    fn queue(&mut self, conn: Conn) {
+        if let Some(sock) = sock(&mut self.socks, conn)
+            && !std::mem::replace(&mut sock.queued, true)
+        {
+            self.run_queue.push_back(conn);
+        }
+    }
+
+    fn mark_dirty(&mut self, conn: Conn) {
+        if let Some(sock) = sock(&mut self.socks, conn)
+            && !std::mem::replace(&mut sock.dirty, true)
+        {
+            self.dirty.push(conn);
+        }
+    }
+
+    fn read_mailbox(&mut self, now: Now) {
+        let mut done = std::mem::take(&mut self.done);
+        self.desk.collect(&mut done);
+        for done in done.drain(..) {
+            match done {
+                Done::Committed { upto } => self.proxy.committed(now, upto),
+                Done::Ledger { trouble } => self.proxy.ledger_state(trouble),
+                Done::Answered { ticket, answer } => self.proxy.answered(now, ticket, &answer),
+                Done::Resolved { addresses } => self.proxy.resolved(now, addresses),
+                Done::Stop if self.drain_until.is_some() => self.abort(now),
+                Done::Stop => {
+                    self.drain_until = Some(now.mono.saturating_add(self.drain_timeout));
+                    self.io.stop_accepting();
+                    self.proxy.drain(now);
+                }
+            }
+        }
+        self.done = done;
+    }
+
+    fn abort(&mut self, now: Now) {
+        self.aborted = true;
+        self.proxy.abort(now);
+        self.carry_out(now);
+    }
+
+    fn accept(&mut self, now: Now) {
+        if self.accept_again_at.is_some_and(|at| at <= now.mono) {
+            self.accept_again_at = None;
+        }
+        for _ in 0..ACCEPTS_PER_TURN {
+            if !self.acceptable || self.accept_again_at.is_some() || !self.proxy.can_accept() {
+                return;
+            }
+            match self.io.accept() {
+                Ok(socket) => self.add_client(now, socket),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.acceptable = false,
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
+                // Out of descriptors or memory: the client waits in the backlog, the loop does not spin.
+                Err(_) => self.accept_again_at = Some(now.mono + ACCEPT_PAUSE),
+            }
+        }
+    }
+
+    fn add_client(&mut self, now: Now, mut socket: I::Socket) {
+        let conn = Conn::Down(self.proxy.accepted(now));
+        if self.io.register(&mut socket, conn.token()).is_err() {
+            self.io.close(socket);
+            return self.proxy.failed(now, conn);
+        }
+        self.put_sock(conn, socket, false);
+        self.queue(conn); // its request is often there already
+    }
+
+    fn put_sock(&mut self, conn: Conn, socket: I::Socket, connecting: bool) {
+        let (side, index, generation) = place(conn);
+        if self.socks[side].len() <= index {
+            self.socks[side].resize_with(index + 1, || None);
+        }
+        let ready = !connecting;
+        self.socks[side][index] = Some(Sock {
+            generation,
+            socket,
+            readable: ready,
+            writable: ready,
+            ended: false,
+            connecting,
+            queued: false,
+            dirty: false,
+        });
+    }
+
+    /// Reads a connection, as far as it and its share of the turn go.
+    fn run_conn(&mut self, now: Now, conn: Conn) {
+        let Some(found) = sock(&mut self.socks, conn) else { return };
+        found.queued = false;
+        if found.readable && !found.connecting && self.proxy.wants_read(conn) {
+            self.read(now, conn);
+        }
+        // Whatever is left waits for its next share.
+        let wants_more = self.proxy.wants_read(conn);
+        if sock(&mut self.socks, conn).is_some_and(|sock| sock.readable && !sock.connecting && wants_more) {
+            self.queue(conn);
+        }
+    }
+
+    /// One read; false where nothing more is there.
+    fn read(&mut self, now: Now, conn: Conn) -> bool {
+        let Some(sock) = sock(&mut self.socks, conn) else { return false };
+        match self.io.read(&mut sock.socket, &mut self.scratch) {
+            Ok(0) => {
+                sock.readable = false;
+                self.proxy.ended(now, conn);
+            }
+            Ok(count) => {
+                sock.readable = count == self.scratch.len() || sock.ended;
+                self.proxy.received(now, conn, &mut self.scratch[..count]);
+                return true;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => sock.readable = false,
+            Err(error) if error.kind() == ErrorKind::Interrupted => return true,
+            Err(_) => {
+                sock.readable = false;
+                self.proxy.failed(now, conn);
+            }
+        }
+        false
+    }
+
+    /// Does what the proxy asks for, and flushes, until neither is left.
+    fn carry_out(&mut self, now: Now) {
+        loop {
+            while let Some(action) = self.proxy.next_action() {
+                self.act(now, action);
+            }
+            let Some(conn) = self.dirty.pop() else { return };
+            self.flush(now, conn);
+        }
+    }
+
+    fn act(&mut self, now: Now, action: Action) {
+        match action {
+            Action::Flush(conn) => self.mark_dirty(conn),
+            Action::Read(conn) => {
+                self.proxy.resumed(now, conn);
+                let wants = self.proxy.wants_read(conn);
+                if sock(&mut self.socks, conn).is_some_and(|sock| sock.readable && wants) {
+                    self.queue(conn);
+                }
+            }
+            Action::Look(key) => {
+                // An end, or a session ticket, may be there without its event having been fetched.
+                while self.read(now, Conn::Up(key)) {}
+                self.proxy.looked(now, key);
+            }
+            Action::Connect { up, address } => {
+                let conn = Conn::Up(up);
+                let connected = self.io.connect(address).and_then(|mut socket| {
+                    self.io.register(&mut socket, conn.token())?;
+                    Ok(socket)
+                });
+                match connected {
+                    Ok(socket) => self.put_sock(conn, socket, true),
+                    Err(_) => self.proxy.failed(now, conn),
+                }
+            }
+            Action::Close { conn, last } => {
+                let (side, index, generation) = place(conn);
+                let slot = self.socks[side].get_mut(index);
+                let is_its = |sock: &&mut Option<Sock<I::Socket>>| {
+                    sock.as_ref().is_some_and(|sock| sock.generation == generation)
+                };
+                if let Some(sock) = slot.filter(is_its).and_then(Option::take) {
+                    self.closing.push((sock.socket, last));
+                }
+            }
+            Action::HalfClose(key) => {
+                if let Some(sock) = sock(&mut self.socks, Conn::Down(key)) {
+                    self.io.shutdown(&mut sock.socket);
+                }
+            }
+            Action::Resolve => self.desk.resolve(),
+            Action::Ask { ticket, question } => self.ask(now, ticket, question),
+        }
+    }
+
+    fn ask(&mut self, now: Now, ticket: u64, question: Question) {
+        let job = match question {
+            Question::Usage(query) => Job::Usage { ticket, query },
+            Question::Metrics(snapshot) => {
+                let render = Box::new(move || Answer {
+                    status: 200,
+                    content_type: metrics::CONTENT_TYPE,
+                    body: snapshot.render(process::read().as_ref()),
+                });
+                Job::Render { ticket, render }
+            }
+        };
+        if self.desk.ask(job).is_err() {
+            let body = error_body(Fault::Overloaded.code(), "too many questions are waiting; ask again in a moment");
+            let answer = Answer { status: Fault::Overloaded.status(), content_type: "application/json", body };
+            self.proxy.answered(now, ticket, &answer);
+        }
+    }
+
+    fn flush(&mut self, now: Now, conn: Conn) {
+        let Some(sock) = sock(&mut self.socks, conn) else { return };
+        sock.dirty = false;
+        if !sock.writable || sock.connecting {
+            return;
+        }
+        let io = &mut self.io;
+        self.proxy.flush(now, conn, &mut |bytes| {
+            loop {
+                match io.write(&mut sock.socket, bytes) {
+                    Ok(0) => return Written::Blocked,
+                    Ok(count) => return Written::Taken(count),
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        sock.writable = false;
+                        return Written::Blocked;
+                    }
+                    Err(_) => return Written::Broken,
+                }
+            }
+        });
+    }
+
+    /// Closes what the turn has ended.
+    fn reap(&mut self) {
+        for (mut socket, last) in self.closing.drain(..) {
+            if !last.is_empty() {
+                let _ = self.io.write(&mut socket, &last); // a goodbye, as far as it goes
+            }
+            self.io.close(socket);
+        }
+    }
+}
+
+/// Side, slot index and generation of a connection.
+fn place(conn: Conn) -> (usize, usize, u32) {
+    match conn {
+        Conn::Down(key) => (0, key.index as usize, key.generation),
+        Conn::Up(key) => (1, key.index as usize, key.generation),
+    }
+}
+
+/// The connection's socket; `None` for one that is gone, or not open yet.
+fn sock<S>(socks: &mut [Vec<Option<Sock<S>>>; 2], conn: Conn) -> Option<&mut Sock<S>> {
+    let (side, index, generation) = place(conn);
+    socks[side].get_mut(index)?.as_mut().filter(|sock| sock.generation == generation)
+}

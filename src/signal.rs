@@ -1,0 +1,64 @@
+//! SIGTERM and SIGINT become [`Done::Stop`]: the first means drain, the next at once.
+//!
+//! A small thread waits for them, so that the loop hears of a signal like of any other worker and never handles one.
+//! SIGPIPE needs nothing here: Rust's runtime ignores it before `main`, and a write to a closed socket is an error.
+
+use crate::worker::{Done, ToLoop};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals};
+use std::io;
+use std::thread;
+
+/// Watches for signals until it is dropped.
+#[derive(Debug)]
+pub struct Watch {
+    handle: Handle,
+}
+
+impl Watch {
+    /// From here on neither signal ends the process by itself. Two of a kind that arrive before the thread has looked
+    /// count as one, as everywhere in Unix.
+    ///
+    /// # Errors
+    /// The system gives no descriptors or no thread.
+    pub fn start(to_loop: ToLoop) -> io::Result<Self> {
+        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        let watch = Self { handle: signals.handle() };
+        thread::Builder::new().name("signals".into()).spawn(move || {
+            for _ in signals.forever() {
+                to_loop.send(Done::Stop);
+            }
+        })?;
+        Ok(watch)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.handle.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use signal_hook::low_level::raise;
+    use std::sync::mpsc;
+
+    #[test]
+    fn each_signal_is_one_message_and_dropping_ends_the_thread() {
+        let (wake, woken) = mpsc::channel();
+        let to_loop = ToLoop::new(move || wake.send(()).expect("the test listens to its end"));
+        let watch = Watch::start(to_loop.clone()).unwrap();
+        for signal in [SIGTERM, SIGINT, SIGTERM] {
+            raise(signal).unwrap();
+            woken.recv().unwrap();
+            let mut done = Vec::new();
+            to_loop.take(&mut done);
+            assert!(matches!(done[..], [Done::Stop]), "{done:?}");
+        }
+        drop(watch);
+        drop(to_loop);
+        assert!(woken.recv().is_err(), "the thread is gone, and its mailbox with it");
+    }
+}

@@ -1,0 +1,184 @@
+//! Server-sent events (WHATWG HTML, *Server-sent events*): splits a stream into the data of its events, cut anywhere.
+//!
+//! Lines end in LF, CRLF or CR. Only `data` fields and the blank lines that end events are told; comments and other
+//! fields are passed over. Nothing is held: the data of a line comes out as it goes in.
+
+/// What the next bytes of the stream are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// The input is used up.
+    More,
+    /// Bytes of the event's data. Each `data` line ends with one line feed.
+    Data(&'a [u8]),
+    /// A blank line: the event, if it had data (`true`), is complete.
+    Event(bool),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum At {
+    /// At the start of a line.
+    #[default]
+    Line,
+    /// Within a field name that has matched this many bytes of `data`.
+    Name(usize),
+    /// Before the one space that may stand between colon and value.
+    Space,
+    /// Within the value of a `data` field.
+    Data,
+    /// Within anything else.
+    Other,
+}
+
+const FIELD: &[u8] = b"data";
+
+/// Splitter of one stream.
+#[derive(Debug, Default)]
+pub struct Splitter {
+    at: At,
+    /// The last line ended in CR: an LF that follows belongs to that line end.
+    after_cr: bool,
+    has_data: bool,
+}
+
+impl Splitter {
+    /// True where the last byte was a CR that ended a line: an LF next would be its second half.
+    pub fn is_after_cr(&self) -> bool {
+        self.after_cr
+    }
+
+    /// The next piece, and how many bytes of `input` are used up with it.
+    pub fn next<'a>(&mut self, input: &'a [u8]) -> (usize, Piece<'a>) {
+        let mut used = 0;
+        while let Some(&byte) = input.get(used) {
+            if std::mem::take(&mut self.after_cr) && byte == b'\n' {
+                used += 1;
+                continue;
+            }
+            let line_end = matches!(byte, b'\r' | b'\n');
+            match self.at {
+                At::Data if !line_end => {
+                    let rest = &input[used..];
+                    let length = memchr::memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
+                    return (used + length, Piece::Data(&rest[..length]));
+                }
+                At::Other if !line_end => {
+                    let rest = &input[used..];
+                    used += memchr::memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
+                    continue;
+                }
+                _ => used += 1,
+            }
+            if line_end {
+                let crlf = byte == b'\r' && input.get(used) == Some(&b'\n');
+                used += usize::from(crlf);
+                self.after_cr = byte == b'\r' && !crlf;
+                if let Some(piece) = self.end_line() {
+                    return (used, piece);
+                }
+            } else {
+                self.name_byte(byte, &mut used);
+            }
+        }
+        (used, Piece::More)
+    }
+
+    /// The stream has ended: true where an event with data was still open, without its blank line.
+    pub fn finish(&mut self) -> bool {
+        std::mem::take(self).has_data
+    }
+
+    fn end_line(&mut self) -> Option<Piece<'static>> {
+        match std::mem::take(&mut self.at) {
+            At::Line => Some(Piece::Event(std::mem::take(&mut self.has_data))),
+            At::Space | At::Data => {
+                self.has_data = true;
+                Some(Piece::Data(b"\n"))
+            }
+            At::Name(matched) if matched == FIELD.len() => {
+                self.has_data = true; // a field name alone has an empty value
+                Some(Piece::Data(b"\n"))
+            }
+            At::Name(_) | At::Other => None,
+        }
+    }
+
+    fn name_byte(&mut self, byte: u8, used: &mut usize) {
+        let matched = match self.at {
+            At::Line => 0,
+            At::Name(matched) => matched,
+            _ => {
+                // At::Space: only a space is swallowed, anything else is the value's first byte.
+                self.at = At::Data;
+                self.has_data = true;
+                *used -= usize::from(byte != b' ');
+                return;
+            }
+        };
+        self.at = match FIELD.get(matched) {
+            Some(&expected) if expected == byte => At::Name(matched + 1),
+            None if byte == b':' => At::Space,
+            _ => At::Other,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn split(stream: &[u8], cuts: &[usize]) -> Vec<Vec<u8>> {
+        let (mut splitter, mut events, mut data, mut at) = (Splitter::default(), Vec::new(), Vec::new(), 0);
+        for cut in cuts.iter().copied().chain([stream.len()]) {
+            let end = cut.clamp(at, stream.len());
+            let mut part = &stream[at..end];
+            at = end;
+            loop {
+                let (used, piece) = splitter.next(part);
+                part = &part[used..];
+                match piece {
+                    Piece::More => break,
+                    Piece::Data(bytes) => data.extend_from_slice(bytes),
+                    Piece::Event(true) => events.push(std::mem::take(&mut data)),
+                    Piece::Event(false) => assert!(data.is_empty()),
+                }
+            }
+        }
+        if splitter.finish() {
+            events.push(data);
+        }
+        events
+    }
+
+    #[test]
+    fn every_line_end_and_the_last_event_without_its_blank_line() {
+        for end in ["\n", "\r\n", "\r"] {
+            let stream =
+                ": hello\n\nevent: x\ndata: one\n\ndata:two\ndata:  2\nid\n\n\n\ndata\n\ndatax: no\n\ndata: last";
+            let stream = stream.replace('\n', end);
+            for cut in 0..stream.len() {
+                let events = split(stream.as_bytes(), &[cut]);
+                assert_eq!(events, [&b"one\n"[..], b"two\n 2\n", b"\n", b"last"], "{end:?} cut at {cut}");
+            }
+        }
+    }
+
+    proptest! {
+        /// Any data, any line ends, cut anywhere: the same events.
+        #[test]
+        fn any_split_finds_the_same_events(
+            events in proptest::collection::vec("[ -~]{0,20}", 0..6),
+            ends in proptest::collection::vec(0usize..2, 12),
+            mut cuts in proptest::collection::vec(0usize..200, 0..20),
+        ) {
+            cuts.sort_unstable();
+            let mut stream = Vec::new();
+            for (index, event) in events.iter().enumerate() {
+                let end = ["\n", "\r\n"][ends[index]];
+                stream.extend_from_slice(format!("event: e{end}data: {event}{end}: c{end}{end}").as_bytes());
+            }
+            let expected: Vec<Vec<u8>> = events.iter().map(|event| format!("{event}\n").into_bytes()).collect();
+            prop_assert_eq!(split(&stream, &cuts), expected);
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! TLS to the upstream: ciphertext in, plaintext and ciphertext out. The only file that names rustls, so that the
+//! library can be swapped here.
+//!
+//! In: the target's name, bytes read from its socket, plaintext to send. Out: plaintext in pieces, bytes to write.
+//! Never: a socket, a buffer of its own between records, a clock (rustls alone asks for the date, to judge a
+//! certificate's validity).
+//!
+//! rustls' unbuffered API works inside the caller's buffer. All sessions share the loop's scratch, and each keeps bytes
+//! of its own only while a record, or a handshake message over several records, is incomplete:
+//!
+//! ```text
+//!  receive:   | record | record | rec…|      the loop's scratch, decrypted in place
+//!                                  '--'----> partial    exactly what must wait; no allocation when nothing does
+//!  the next:  |ord | record |
+//!              '---'----> partial completes, is decrypted there and freed; what follows is decrypted in place again
+//! ```
+
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
+use rustls::{CertificateError, ClientConfig, Error, HandshakeKind, InvalidMessage, RootCertStore};
+use std::fmt;
+use std::sync::Arc;
+
+/// RFC 8446 §5.1: type, version, length.
+const RECORD_HEADER_BYTES: usize = 5;
+/// Bytes kept for one session at most: a handshake message is at most 64 KiB for rustls, here with its records' own
+/// overhead. Application data needs one record, 16 KiB and a little.
+const PARTIAL_BYTES_MAX: usize = 96 * 1024;
+/// Plaintext in one record (RFC 8446 §5.1).
+const RECORD_PLAIN_BYTES_MAX: usize = 16 * 1024;
+/// Header, explicit nonce and tag of the largest cipher suite offered, rounded up; rustls says if it needs more.
+const RECORD_OVERHEAD_BYTES: usize = 32;
+
+/// How to reach one target: trust anchors, protocol versions, its name and its resumable sessions. Cheap to clone, and
+/// all clones share the sessions.
+#[derive(Clone)]
+pub struct Connector {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+}
+
+impl Connector {
+    /// `host` is a DNS name or an IP address (v6 without brackets), `extra_pem` holds certificates trusted beside
+    /// Mozilla's.
+    ///
+    /// # Errors
+    /// [`TlsError::ServerName`], or [`TlsError::Anchors`] when `extra_pem` holds no certificate or an invalid one.
+    pub fn new(host: &str, extra_pem: Option<&[u8]>) -> Result<Self, TlsError> {
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| TlsError::ServerName(host.to_owned()))?;
+        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        if let Some(pem) = extra_pem {
+            add_anchors(&mut roots, pem)?;
+        }
+        let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Handshake)?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self { config: Arc::new(config), name })
+    }
+
+    /// A new session, which resumes an earlier one where the target allows it.
+    ///
+    /// # Errors
+    /// [`TlsError::Handshake`] when the system gives no random bytes.
+    pub fn open(&self) -> Result<Session, TlsError> {
+        let tls =
+            UnbufferedClientConnection::new(self.config.clone(), self.name.clone()).map_err(TlsError::Handshake)?;
+        Ok(Session { tls, partial: Vec::new(), peer_closed: false, failed: false })
+    }
+}
+
+fn add_anchors(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), TlsError> {
+    let mut found = 0;
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|e| TlsError::Anchors(e.to_string()))?;
+        roots.add(certificate).map_err(|e| TlsError::Anchors(e.to_string()))?;
+        found += 1;
+    }
+    if found == 0 {
+        return Err(TlsError::Anchors("no BEGIN CERTIFICATE in it".to_owned()));
+    }
+    Ok(())
+}
+
+/// One connection's TLS. After an error it only refuses: send what is in `reply`, then close the socket.
+pub struct Session {
+    tls: UnbufferedClientConnection,
+    /// Ciphertext that waits for the rest of its record; no capacity when nothing does.
+    partial: Vec<u8>,
+    peer_closed: bool,
+    failed: bool,
+}
+
+impl Session {
+    /// Starts the handshake: appends the client hello to `reply`.
+    ///
+    /// # Errors
+    /// [`TlsError::Handshake`] when no hello can be made.
+    pub fn start(&mut self, reply: &mut Vec<u8>) -> Result<(), TlsError> {
+        self.process(&mut [], reply, &mut |_| {}).map(|_| ())
+    }
+
+    /// Takes ciphertext just read, decrypting it in place; calls `plain` for each piece of application data in order
+    /// (at most 16 KiB each), and appends to `reply` whatever TLS itself has to send: handshake flights, alerts.
+    ///
+    /// # Errors
+    /// Whatever the peer did wrong, once; `reply` then ends with the alert that tells it, where one is due. Later calls
+    /// give [`TlsError::Finished`].
+    pub fn receive(
+        &mut self,
+        mut input: &mut [u8],
+        reply: &mut Vec<u8>,
+        mut plain: impl FnMut(&[u8]),
+    ) -> Result<(), TlsError> {
+        while !input.is_empty() {
+            if self.peer_closed {
+                return Ok(()); // RFC 8446 §6.1: data after a closure alert is ignored.
+            }
+            if self.partial.is_empty() {
+                let used = self.process(input, reply, &mut plain)?;
+                self.partial = input[used..].to_vec();
+                return self.check_partial(reply);
+            }
+            let take = missing(&self.partial).unwrap_or(usize::MAX).min(input.len());
+            let (head, rest) = input.split_at_mut(take);
+            self.partial.extend_from_slice(head);
+            input = rest;
+            if missing(&self.partial).is_none() {
+                let mut buffer = std::mem::take(&mut self.partial);
+                let used = self.process(&mut buffer, reply, &mut plain)?;
+                if used < buffer.len() {
+                    buffer.drain(..used);
+                    self.partial = buffer;
+                    self.check_partial(reply)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// True until both sides may send application data.
+    pub fn is_handshaking(&self) -> bool {
+        self.tls.is_handshaking()
+    }
+
+    /// The peer sent close_notify: all that it had to say has arrived. An end of the socket without it is a cut.
+    pub fn peer_closed(&self) -> bool {
+        self.peer_closed
+    }
+
+    /// The handshake is done, and was a short one thanks to an earlier session.
+    pub fn is_resumed(&self) -> bool {
+        self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// Bytes held back for an incomplete record; 0 on an idle connection.
+    pub fn held_bytes(&self) -> usize {
+        self.partial.capacity()
+    }
+
+    /// Encrypts `plain` as records appended to `out`: one record for each 16 KiB begun.
+    ///
+    /// # Errors
+    /// [`TlsError::Finished`] before the handshake is done or after a failure; [`TlsError::Protocol`] when the keys are
+    /// worn out (TLS 1.2 only, after some 2²⁴ records: open a new connection).
+    pub fn encrypt(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), TlsError> {
+        if plain.is_empty() {
+            return Ok(());
+        }
+        let records = plain.len().div_ceil(RECORD_PLAIN_BYTES_MAX);
+        let room = plain.len() + records * RECORD_OVERHEAD_BYTES;
+        self.write(out, room, |traffic, free| traffic.encrypt(plain, free))
+    }
+
+    /// Appends close_notify, the last thing to send; nothing where the session cannot send it any more, or not yet.
+    pub fn close(&mut self, out: &mut Vec<u8>) {
+        // A session that cannot say goodbye is closed all the same: the caller closes the socket next.
+        let _ = self.write(out, 2 + RECORD_OVERHEAD_BYTES, |traffic, free| traffic.queue_close_notify(free));
+    }
+
+    /// Runs rustls over `buffer` until it wants more of it. Returns how many bytes at its front are done with; the rest
+    /// must be in front of what comes next.
+    fn process(
+        &mut self,
+        buffer: &mut [u8],
+        reply: &mut Vec<u8>,
+        plain: &mut impl FnMut(&[u8]),
+    ) -> Result<usize, TlsError> {
+        if self.failed {
+            return Err(TlsError::Finished);
+        }
+        let handshaking = self.is_handshaking();
+        self.run(buffer, reply, plain).map_err(|error| self.fail(error, handshaking, reply))
+    }
+
+    fn run(&mut self, buffer: &mut [u8], reply: &mut Vec<u8>, plain: &mut impl FnMut(&[u8])) -> Result<usize, Error> {
+        let mut used = 0;
+        loop {
+            let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(&mut buffer[used..]);
+            match state? {
+                ConnectionState::ReadTraffic(mut traffic) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record?;
+                        discard += record.discard;
+                        plain(record.payload);
+                    }
+                }
+                ConnectionState::EncodeTlsData(mut data) => append(reply, 0, |free| Ok(data.encode(free)?))?,
+                ConnectionState::TransmitTlsData(data) => data.done(),
+                ConnectionState::PeerClosed => {
+                    self.peer_closed = true;
+                    return Ok(buffer.len());
+                }
+                ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) | ConnectionState::Closed => {
+                    return Ok(used + discard);
+                }
+                // Early data is a server's, and the enum is open: neither can reach this client.
+                other => return Err(Error::General(format!("unexpected state {other:?}"))),
+            }
+            used += discard;
+        }
+    }
+
+    /// Brings rustls to the state in which it writes, and lets it write into the free end of `out`.
+    fn write(
+        &mut self,
+        out: &mut Vec<u8>,
+        room: usize,
+        write: impl Fn(&mut WriteTraffic<'_, ClientConnectionData>, &mut [u8]) -> Result<usize, EncryptError>,
+    ) -> Result<(), TlsError> {
+        while !self.failed {
+            // The partial record goes along only because rustls may hold positions in it; it stays incomplete.
+            let written = match self.tls.process_tls_records(&mut self.partial).state {
+                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                    append(out, room, |free| Ok(write(&mut traffic, free)?)).map(|()| true)
+                }
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    append(out, 0, |free| Ok(data.encode(free)?)).map(|()| false)
+                }
+                Ok(ConnectionState::TransmitTlsData(data)) => {
+                    data.done();
+                    Ok(false)
+                }
+                Ok(_) => return Err(TlsError::Finished),
+                Err(error) => Err(error),
+            };
+            if written.map_err(|error| self.fail(error, false, out))? {
+                return Ok(());
+            }
+        }
+        Err(TlsError::Finished)
+    }
+
+    /// Marks the session as failed, and appends the alert that rustls has queued for the peer.
+    fn fail(&mut self, error: Error, handshaking: bool, reply: &mut Vec<u8>) -> TlsError {
+        self.failed = true;
+        self.partial = Vec::new();
+        // What is queued comes out before rustls looks at any input, so none is given.
+        while self.tls.wants_write() {
+            let Ok(ConnectionState::EncodeTlsData(mut data)) = self.tls.process_tls_records(&mut []).state else {
+                break;
+            };
+            if append(reply, 0, |free| Ok(data.encode(free)?)).is_err() {
+                break;
+            }
+        }
+        match error {
+            Error::InvalidCertificate(error) => TlsError::Certificate(error),
+            error if handshaking => TlsError::Handshake(error),
+            error => TlsError::Protocol(error),
+        }
+    }
+
+    /// Bounds what a peer can make us keep.
+    fn check_partial(&mut self, reply: &mut Vec<u8>) -> Result<(), TlsError> {
+        if self.partial.len() <= PARTIAL_BYTES_MAX {
+            return Ok(());
+        }
+        let handshaking = self.is_handshaking();
+        Err(self.fail(InvalidMessage::HandshakePayloadTooLarge.into(), handshaking, reply))
+    }
+}
+
+/// How many bytes the record at the front of `partial` lacks (or first its header). `None` when it is complete: then it
+/// is to be processed, together with all that came after it, however often its handshake message goes on.
+fn missing(partial: &[u8]) -> Option<usize> {
+    let &[_, _, _, high, low, ..] = partial else { return Some(RECORD_HEADER_BYTES - partial.len()) };
+    let record = RECORD_HEADER_BYTES + usize::from(u16::from_be_bytes([high, low]));
+    record.checked_sub(partial.len()).filter(|&lacking| lacking > 0)
+}
+
+/// Why rustls wrote nothing.
+enum Unwritten {
+    /// It needs this much room.
+    Room(usize),
+    Never(Error),
+}
+
+impl From<EncodeError> for Unwritten {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::InsufficientSize(short) => Self::Room(short.required_size),
+            EncodeError::AlreadyEncoded => Self::Never(Error::General(error.to_string())),
+        }
+    }
+}
+
+impl From<EncryptError> for Unwritten {
+    fn from(error: EncryptError) -> Self {
+        match error {
+            EncryptError::InsufficientSize(short) => Self::Room(short.required_size),
+            EncryptError::EncryptExhausted => Self::Never(Error::EncryptError),
+        }
+    }
+}
+
+/// Lets `write` fill `room` bytes at the end of `out`, and once more with as many as it asks for.
+fn append(
+    out: &mut Vec<u8>,
+    room: usize,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, Unwritten>,
+) -> Result<(), Error> {
+    let start = out.len();
+    out.resize(start + room, 0);
+    let mut written = write(&mut out[start..]);
+    if let Err(Unwritten::Room(needed)) = written {
+        out.resize(start + needed, 0);
+        written = write(&mut out[start..]);
+    }
+    out.truncate(start + *written.as_ref().unwrap_or(&0));
+    match written {
+        Ok(_) => Ok(()),
+        Err(Unwritten::Never(error)) => Err(error),
+        Err(Unwritten::Room(needed)) => Err(Error::General(format!("{needed} bytes more were asked for than before"))),
+    }
+}
+
+/// Why there is no TLS with the target. `Display` says what to do about it.
+#[derive(Clone, Debug)]
+pub enum TlsError {
+    /// The extra trust anchors cannot be used.
+    Anchors(String),
+    /// The target's host is neither a DNS name nor an IP address.
+    ServerName(String),
+    /// The target's certificate is not acceptable.
+    Certificate(CertificateError),
+    /// There is no common ground, or the peer broke off or broke the protocol, before the handshake was done.
+    Handshake(Error),
+    /// The same after the handshake.
+    Protocol(Error),
+    /// The session has failed before, or cannot send yet.
+    Finished,
+}
+
+impl TlsError {
+    /// A stable name for metrics and logs.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Anchors(_) => "trust_anchors",
+            Self::ServerName(_) => "server_name",
+            Self::Certificate(_) => "certificate",
+            Self::Handshake(_) => "handshake",
+            Self::Protocol(_) => "protocol",
+            Self::Finished => "finished",
+        }
+    }
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anchors(why) => write!(f, "TLS_CA_FILE needs PEM certificates: {why}"),
+            Self::ServerName(host) => write!(f, "{host:?} is neither a DNS name nor an IP address"),
+            Self::Certificate(error) => write!(f, "the target's certificate is refused: {error}{}", remedy(error)),
+            Self::Handshake(Error::InvalidMessage(error)) => {
+                write!(f, "the target does not seem to speak TLS on this port ({error:?}): is it http:// instead?")
+            }
+            Self::Handshake(error) => write!(f, "no TLS handshake with the target: {error}"),
+            Self::Protocol(error) => write!(f, "TLS with the target broke: {error}"),
+            Self::Finished => f.write_str("the TLS session cannot be used any more, or not yet"),
+        }
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+fn remedy(error: &CertificateError) -> &'static str {
+    use CertificateError as E;
+    match error {
+        E::UnknownIssuer | E::BadSignature => " (for a private authority, name its current PEM file in TLS_CA_FILE)",
+        E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. } => {
+            " (renew it there, or set this machine's clock)"
+        }
+        E::NotValidForName | E::NotValidForNameContext { .. } => " (PROXY_TARGET must use a name in it)",
+        _ => "",
+    }
+}

@@ -1,0 +1,11 @@
+//! Usage accounting: which bytes of a request or response say what was consumed. Pure: bytes in, numbers out.
+//!
+//! [`request`] reads what is asked for and asks for usage where the client did not; [`capture`] reads a response beside
+//! its relaying; [`editor`] takes out again what only our asking brought; [`fields`] turns every dialect's usage object
+//! into one [`record::Usage`].
+
+pub mod capture;
+pub mod editor;
+pub mod fields;
+pub mod record;
+pub mod request;

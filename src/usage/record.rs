@@ -1,0 +1,181 @@
+//! What one relayed request consumed, and how we know.
+//!
+//! In: numbers that the capture found. Out: one [`Record`] for each exchange, moved (never copied) to the ledger.
+//! Never: text of a prompt or an answer, a key, a clock.
+
+use std::sync::Arc;
+
+/// Token and media counts of one response, as the upstream reported them. Subset fields (`cached`, `reasoning`,
+/// `audio`, `image`) are contained in their total, as OpenAI counts them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the input, cached and written-to-cache ones included.
+    pub input_tokens: u64,
+    /// Of the input, those read from the prompt cache.
+    pub cached_input_tokens: u64,
+    /// Of the input, those written to the prompt cache.
+    pub cache_write_tokens: u64,
+    /// Of the input, audio tokens.
+    pub input_audio_tokens: u64,
+    /// Of the input, image tokens.
+    pub input_image_tokens: u64,
+    /// Tokens of the output, reasoning ones included.
+    pub output_tokens: u64,
+    /// Of the output, reasoning tokens.
+    pub reasoning_tokens: u64,
+    /// Of the output, audio tokens.
+    pub output_audio_tokens: u64,
+    /// Of the output, image tokens.
+    pub output_image_tokens: u64,
+    /// The upstream's own total; the sum of input and output where it gave none.
+    pub total_tokens: u64,
+    /// Length of transcribed audio, in microseconds.
+    pub audio_us: u64,
+    /// Number of images made.
+    pub images: u64,
+}
+
+/// The API operation, a closed set so that labels and rollups stay bounded whatever paths clients ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Endpoint {
+    /// `POST …/chat/completions`
+    ChatCompletions,
+    /// `POST …/completions` (legacy)
+    Completions,
+    /// `POST …/responses`
+    Responses,
+    /// `POST …/embeddings`
+    Embeddings,
+    /// Anything else.
+    #[default]
+    Other,
+}
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Outcome {
+    /// The client received the upstream's whole response (an error response of the upstream included).
+    #[default]
+    Completed,
+    /// The client went away first.
+    ClientAborted,
+    /// The upstream could not be reached, broke off, timed out or broke the protocol.
+    UpstreamError,
+    /// The proxy itself was stopped in mid-exchange.
+    Interrupted,
+}
+
+/// How far a record's numbers can be trusted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UsageSource {
+    /// The upstream reported them in the response that the client read.
+    Reported,
+    /// The upstream reported them after the client had gone, read on to the end.
+    Drained,
+    /// Counted by us, because the response was cut before it reported.
+    Estimated,
+    /// The response is whole and of a kind that reports none: nothing was consumed that is counted in tokens.
+    #[default]
+    None,
+    /// Something was or may have been consumed and no number is known.
+    Unknown,
+}
+
+/// One line of the ledger: one relayed request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Position in the order of settlement since the process started, from 1; what a commit acknowledges. Not stored.
+    pub seq: u64,
+    /// When the request's head was complete, nanoseconds since the Unix epoch.
+    pub started_at: u64,
+    /// Who asked: 1–128 bytes.
+    pub user: Arc<str>,
+    /// The client key used, where keys are on.
+    pub key_id: Option<i64>,
+    pub endpoint: Endpoint,
+    /// The model that the request named (after `MODEL_NAME`), at most 128 bytes.
+    pub model_requested: Option<Arc<str>>,
+    /// The model that the response named, at most 128 bytes.
+    pub model: Option<Arc<str>>,
+    /// The response was a stream of events.
+    pub stream: bool,
+    /// The HTTP status that the client was sent; 0 where it left before any.
+    pub status: u16,
+    pub outcome: Outcome,
+    pub usage_source: UsageSource,
+    pub usage: Usage,
+    /// Money in nano-dollars (10⁻⁹ USD); `None` where the model has no price or the usage is unknown.
+    pub cost_nano_usd: Option<u64>,
+    /// From the request's head to the end of the response, microseconds.
+    pub duration_us: u64,
+    /// From the request's head to the first byte of the response's body, microseconds.
+    pub first_byte_us: Option<u64>,
+    /// Of `duration_us`, what the proxy itself added before the request was on its way, microseconds.
+    pub proxy_us: u64,
+    /// Bytes of the request's body as the client sent it.
+    pub request_bytes: u64,
+    /// Bytes of the response's body as the client was sent it.
+    pub response_bytes: u64,
+    /// The upstream's `x-request-id`, at most 128 bytes.
+    pub upstream_request_id: Option<Box<str>>,
+    /// The response's own id (`chatcmpl-…`, `resp_…`), at most 128 bytes.
+    pub response_id: Option<Box<str>>,
+}
+
+impl Record {
+    /// The model to show and to count under: the response's, else the request's, else the empty string.
+    pub fn model_name(&self) -> &str {
+        self.model.as_deref().or(self.model_requested.as_deref()).unwrap_or("")
+    }
+
+    /// True for what a reader of the ledger would call an error: an HTTP error, or an exchange that did not complete.
+    pub fn is_error(&self) -> bool {
+        self.status >= 400 || self.outcome != Outcome::Completed
+    }
+}
+
+/// Stable names and stored codes of a closed set. Codes are part of the ledger's schema: never renumbered.
+macro_rules! coded {
+    ($type:ident { $($variant:ident = $code:literal $name:literal),+ $(,)? }) => {
+        impl $type {
+            /// Every value, in code order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The stable name, as users read and type it.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name),+ }
+            }
+
+            /// The number stored in the ledger.
+            pub const fn code(self) -> u8 {
+                match self { $(Self::$variant => $code),+ }
+            }
+
+            /// The value of a stored number, `None` for one that this version does not know.
+            pub const fn from_code(code: u8) -> Option<Self> {
+                match code { $($code => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+coded!(Endpoint {
+    Other = 0 "other",
+    ChatCompletions = 1 "chat/completions",
+    Completions = 2 "completions",
+    Responses = 3 "responses",
+    Embeddings = 4 "embeddings",
+});
+coded!(Outcome {
+    Completed = 0 "completed",
+    ClientAborted = 1 "client_aborted",
+    UpstreamError = 2 "upstream_error",
+    Interrupted = 3 "interrupted",
+});
+coded!(UsageSource {
+    Reported = 0 "reported",
+    Drained = 1 "drained",
+    Estimated = 2 "estimated",
+    None = 3 "none",
+    Unknown = 4 "unknown",
+});

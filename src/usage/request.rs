@@ -1,0 +1,229 @@
+//! What a JSON request asks for, and the two edits that SPEC allows in it: a model where none is named, and usage where
+//! a stream would come without. All other bytes stay as they are.
+//!
+//! In: the whole body. Out: facts, and splices by position; the body itself is never copied here.
+
+use super::record::Endpoint;
+use crate::json::{self, Found, Path, Scanner};
+use std::ops::Range;
+
+/// Longest model name that is recorded, bytes.
+pub const MODEL_BYTES_MAX: usize = 128;
+
+/// Model, stream, stream options: the order in which [`inspect`] takes them apart.
+const PATHS: &[Path] = &[
+    Path { keys: &["model"], value_bytes_max: 6 * MODEL_BYTES_MAX },
+    Path { keys: &["stream"], value_bytes_max: 8 },
+    Path { keys: &["stream_options"], value_bytes_max: 4096 },
+];
+const OPTION_PATHS: &[Path] = &[Path { keys: &["include_usage"], value_bytes_max: 8 }];
+
+/// Replacement of a range of the body.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Splice {
+    pub at: Range<usize>,
+    pub with: Vec<u8>,
+}
+
+/// What the proxy needs to know of a JSON request.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Inspected {
+    /// The model it names, or that was put in; `None` where neither.
+    pub model: Option<String>,
+    /// It asks for a stream of events.
+    pub stream: bool,
+    /// We ask for usage in its place, and must take the traces out of the response again.
+    pub usage_asked: bool,
+    /// The edits, in order of position, none overlapping.
+    pub splices: Vec<Splice>,
+}
+
+/// Where a value stands, and its bytes where it is not over its cap.
+type Seen<'b> = (Range<usize>, Option<&'b [u8]>);
+
+/// Reads a body. Not an object, or not JSON at all: nothing is known and nothing is changed; the upstream will say what
+/// is wrong with it.
+pub fn inspect(body: &[u8], endpoint: Endpoint, default_model: Option<&str>) -> Inspected {
+    let mut seen: [Option<Seen<'_>>; 3] = [const { None }; 3];
+    let mut scanner = Scanner::new(PATHS);
+    // Of a repeated key the last counts, as every common parser has it. The whole body is one piece, so each value is a
+    // part of it.
+    scanner.feed(body, |Found { path, at, raw }| {
+        let at = at.start as usize..at.end as usize;
+        let raw = raw.map(|_| &body[at.clone()]);
+        seen[path] = Some((at, raw));
+    });
+    let Some(brace) = body.iter().position(|byte| !byte.is_ascii_whitespace()).filter(|&at| body[at] == b'{') else {
+        return Inspected::default();
+    };
+    if !scanner.is_done() {
+        return Inspected::default();
+    }
+    let [model, stream, options] = seen;
+    let stream = stream.and_then(|(_, raw)| raw) == Some(b"true");
+    let mut edit = Edit { brace, empty: is_empty_object(body, brace), splices: Vec::new() };
+    let named = model.as_ref().and_then(|(_, raw)| *raw).and_then(json::string);
+    let is_null = model.as_ref().is_some_and(|(_, raw)| *raw == Some(b"null"));
+    let model = match (named, default_model) {
+        (None, Some(default)) if model.is_none() || is_null => {
+            edit.set("model", model.map(|(at, _)| at), |out| json::write_string(out, default));
+            Some(default.to_owned())
+        }
+        (named, _) => named,
+    };
+    let wants_usage = stream && matches!(endpoint, Endpoint::ChatCompletions | Endpoint::Completions);
+    let usage_asked = wants_usage && ask_for_usage(&mut edit, options);
+    Inspected { model: model.map(clip), stream, usage_asked, splices: edit.into_splices() }
+}
+
+/// Sets `stream_options.include_usage` to true; false where it is already, or where `stream_options` is something that
+/// the upstream must refuse.
+fn ask_for_usage(edit: &mut Edit, options: Option<Seen<'_>>) -> bool {
+    let Some((at, raw)) = options else {
+        edit.set("stream_options", None, |out| out.extend_from_slice(br#"{"include_usage":true}"#));
+        return true;
+    };
+    match raw {
+        Some(b"null") => edit.replace(at, br#"{"include_usage":true}"#),
+        Some(raw) if raw.starts_with(b"{") => {
+            let mut asked = None;
+            Scanner::new(OPTION_PATHS).feed(raw, |found| {
+                asked = Some((found.at.start as usize..found.at.end as usize, found.raw == Some(b"true")));
+            });
+            match asked {
+                Some((_, true)) => return false,
+                Some((value, false)) => edit.replace(at.start + value.start..at.start + value.end, b"true"),
+                None if is_empty_object(raw, 0) => edit.replace(at.start + 1..at.start + 1, br#""include_usage":true"#),
+                None => edit.replace(at.start + 1..at.start + 1, br#""include_usage":true,"#),
+            }
+        }
+        _ => return false,
+    }
+    true
+}
+
+struct Edit {
+    brace: usize,
+    empty: bool,
+    splices: Vec<Splice>,
+}
+
+impl Edit {
+    /// Gives a top-level key a value: in place of the old one, or first in the object.
+    fn set(&mut self, key: &str, old: Option<Range<usize>>, value: impl FnOnce(&mut Vec<u8>)) {
+        let mut with = Vec::new();
+        if old.is_none() {
+            json::write_string(&mut with, key);
+            with.push(b':');
+        }
+        value(&mut with);
+        let first = self.brace + 1..self.brace + 1;
+        if old.is_none() && !std::mem::take(&mut self.empty) {
+            with.push(b',');
+        }
+        self.splices.push(Splice { at: old.unwrap_or(first), with });
+    }
+
+    fn replace(&mut self, at: Range<usize>, with: &[u8]) {
+        self.splices.push(Splice { at, with: with.to_vec() });
+    }
+
+    fn into_splices(mut self) -> Vec<Splice> {
+        // Stable and reversed for equal places: what was set later stands first, before the comma of the earlier.
+        self.splices.reverse();
+        self.splices.sort_by_key(|splice| splice.at.start);
+        self.splices
+    }
+}
+
+fn is_empty_object(body: &[u8], brace: usize) -> bool {
+    body[brace + 1..].iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'}')
+}
+
+/// Cuts a name to what is recorded, at a character's boundary.
+pub fn clip(mut name: String) -> String {
+    name.truncate(name.floor_char_boundary(MODEL_BYTES_MAX));
+    name
+}
+
+/// Appends `body` with the splices made.
+pub fn write_spliced(out: &mut Vec<u8>, body: &[u8], splices: &[Splice]) {
+    let mut at = 0;
+    for splice in splices {
+        out.extend_from_slice(&body[at..splice.at.start]);
+        out.extend_from_slice(&splice.with);
+        at = splice.at.end;
+    }
+    out.extend_from_slice(&body[at..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn edited(body: &str, default_model: Option<&str>) -> (Inspected, String) {
+        let inspected = inspect(body.as_bytes(), Endpoint::ChatCompletions, default_model);
+        let mut out = Vec::new();
+        write_spliced(&mut out, body.as_bytes(), &inspected.splices);
+        (inspected, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn what_needs_no_edit_gets_none() {
+        for body in [
+            r#"{"model":"m"}"#,
+            r#"{"model":"m","stream":false}"#,
+            r#" {"model":"m","stream":true,"stream_options":{"include_usage":true}} "#,
+            r#"{"model":"m","stream":true,"stream_options":7}"#,
+            r#"{"model":7}"#,
+            r#"[{"stream":true}]"#,
+            r#"{"stream":true"#,
+            "",
+        ] {
+            let (inspected, out) = edited(body, Some("default").filter(|_| body.contains("model")));
+            assert_eq!(out, body);
+            assert!(!inspected.usage_asked);
+        }
+    }
+
+    #[test]
+    fn usage_is_asked_for_in_every_form_and_nothing_else_changes() {
+        for (options, unedited) in [
+            ("", json!({})),
+            (r#","stream_options":null"#, json!({})),
+            (r#","stream_options":{}"#, json!({})),
+            (r#","stream_options":{ "include_usage" : false }"#, json!({})),
+            (r#","stream_options":{"include_usage":null}"#, json!({})),
+            (r#","stream_options":{"include_obfuscation":false}"#, json!({"include_obfuscation": false})),
+        ] {
+            let body = format!("\n{{ \"stream\" : true , \"model\":\"gpt\\u002d4\"{options} }}");
+            let (inspected, out) = edited(&body, Some("unused"));
+            assert!(inspected.usage_asked && inspected.stream, "{body}");
+            assert_eq!(inspected.model.as_deref(), Some("gpt-4"));
+            let mut expected: Value = serde_json::from_str(&body).unwrap();
+            expected["stream_options"] = unedited;
+            expected["stream_options"]["include_usage"] = json!(true);
+            assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), expected, "{out}");
+        }
+    }
+
+    #[test]
+    fn the_model_is_put_in_only_where_none_is_named() {
+        let (inspected, out) = edited(r#"{"messages":[]}"#, Some("a\"b"));
+        assert_eq!(inspected.model.as_deref(), Some("a\"b"));
+        assert_eq!(out, r#"{"model":"a\"b","messages":[]}"#);
+        assert_eq!(edited("{ }", Some("m")).1, r#"{"model":"m" }"#);
+        assert_eq!(edited(r#"{"model":null}"#, Some("m")).1, r#"{"model":"m"}"#);
+        let (inspected, out) = edited(r#"{"stream":true}"#, Some("m"));
+        assert!(inspected.usage_asked);
+        let expected = json!({"stream": true, "model": "m", "stream_options": {"include_usage": true}});
+        assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), expected);
+    }
+
+    #[test]
+    fn other_endpoints_are_not_asked_for_usage() {
+        let inspected = inspect(br#"{"stream":true}"#, Endpoint::Responses, None);
+        assert!(inspected.stream && !inspected.usage_asked && inspected.splices.is_empty());
+    }
+}

@@ -1,0 +1,88 @@
+//! The threads that may block (ledger, query, resolver), each behind a bounded mailbox, and the one mailbox back.
+//!
+//! In: records, questions and names from the loop. Out: [`Done`] messages, and one wake-up of the loop for all that
+//! arrive while it has not looked. Never: a decision about an exchange.
+
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
+
+pub mod append;
+pub mod checkpoint;
+pub mod desk;
+pub mod fold;
+pub mod ledger;
+pub mod process;
+pub mod query;
+pub mod report;
+pub mod resolver;
+pub mod schema;
+
+use crate::local::Answer;
+use crate::usage::record::Record;
+use query::Job;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a worker tells the loop.
+#[derive(Debug)]
+pub enum Done {
+    /// Every record with `seq <= upto` is committed.
+    Committed { upto: u64 },
+    /// The ledger began to fail (`Some(why)`) or works again (`None`). Sent once a change, not once a retry.
+    Ledger { trouble: Option<String> },
+    /// The answer to the question with this ticket.
+    Answered { ticket: u64, answer: Answer },
+    /// The target's addresses, or why they cannot be had.
+    Resolved { addresses: Result<Vec<SocketAddr>, String> },
+    /// Stop: the first means drain, the next means at once.
+    Stop,
+}
+
+/// The mailbox to the loop, shared by all workers. Bounded by what the loop itself asked for: a worker only answers.
+#[derive(Clone)]
+pub struct ToLoop {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    queue: Mutex<Vec<Done>>,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+impl ToLoop {
+    /// `wake` makes the loop's poll return; called only when the mailbox was empty.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { inner: Arc::new(Inner { queue: Mutex::new(Vec::new()), wake: Box::new(wake) }) }
+    }
+
+    /// Puts a message in, waking the loop if it may be asleep.
+    pub fn send(&self, done: Done) {
+        let mut queue = self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_empty = queue.is_empty();
+        queue.push(done);
+        drop(queue);
+        if was_empty {
+            (self.inner.wake)();
+        }
+    }
+
+    /// Moves every message to `into`, in order. Called by the loop, once a turn.
+    pub fn take(&self, into: &mut Vec<Done>) {
+        let mut queue = self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        into.append(&mut queue);
+    }
+}
+
+/// The workers as the loop sees them. Nothing here blocks.
+pub trait Desk {
+    /// A turn's records, in order; each is acknowledged by [`Done::Committed`].
+    fn submit(&mut self, records: Vec<Record>);
+
+    /// A question, answered by [`Done::Answered`]; it comes back where too many wait.
+    fn ask(&mut self, job: Job) -> Result<(), Job>;
+
+    /// Look the target up again; answered by [`Done::Resolved`].
+    fn resolve(&mut self);
+
+    /// Moves every message to `into`, in order.
+    fn collect(&mut self, into: &mut Vec<Done>);
+}

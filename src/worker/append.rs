@@ -1,0 +1,162 @@
+//! Appends records to the ledger: one transaction a batch, prepared statements, names turned into numbers.
+//!
+//! In: records. Out: rows of `records`, and of `users` and `models` for names not seen before. Never: an update of
+//! anything else; that is the fold's.
+
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
+
+use crate::usage::record::Record;
+use rusqlite::{Connection, OptionalExtension as _, Statement, params};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The largest number stored for a count, time or price. No response consumes more (2⁴⁸ nano-dollars are 281,474 USD);
+/// what a broken upstream claims beyond it is cut, so that sums stay far from an `i64`'s end.
+pub const COUNT_MAX: u64 = 1 << 48;
+
+/// Names whose numbers are remembered, of users and of models each; beyond it they are looked up again.
+const NAMES_KNOWN_MAX: usize = 10_000;
+
+/// The statements and names of the one connection that appends.
+pub struct Writer<'c> {
+    conn: &'c Connection,
+    begin: Statement<'c>,
+    insert: Statement<'c>,
+    commit: Statement<'c>,
+    users: Names<'c>,
+    models: Names<'c>,
+}
+
+impl<'c> Writer<'c> {
+    /// Prepares the statements.
+    ///
+    /// # Errors
+    /// SQLite's, if the schema is not the one of this build.
+    pub fn new(conn: &'c Connection) -> rusqlite::Result<Self> {
+        Ok(Self {
+            conn,
+            begin: conn.prepare("BEGIN IMMEDIATE")?,
+            insert: conn.prepare(INSERT)?,
+            commit: conn.prepare("COMMIT")?,
+            users: Names::new(conn, "users")?,
+            models: Names::new(conn, "models")?,
+        })
+    }
+
+    /// Commits the records in their order, in one transaction: all, or none where it fails.
+    ///
+    /// # Errors
+    /// SQLite's. Nothing is committed then, and the same call may be made again.
+    pub fn append(&mut self, records: &[Record]) -> rusqlite::Result<()> {
+        let result = self.try_append(records);
+        if result.is_err() {
+            // Names given numbers in this transaction do not exist.
+            self.users.known.clear();
+            self.models.known.clear();
+            if !self.conn.is_autocommit() {
+                // A failure here leaves the transaction open, and the next attempt at `BEGIN` reports it and ends here.
+                let _ = self.conn.execute_batch("ROLLBACK");
+            }
+        }
+        result
+    }
+
+    fn try_append(&mut self, records: &[Record]) -> rusqlite::Result<()> {
+        self.begin.raw_execute()?;
+        for record in records {
+            self.insert(record)?;
+        }
+        self.commit.raw_execute()?;
+        Ok(())
+    }
+
+    fn insert(&mut self, record: &Record) -> rusqlite::Result<()> {
+        let user = self.users.id(&record.user)?;
+        let model_requested = record.model_requested.as_ref().map(|name| self.models.id(name)).transpose()?;
+        let model = record.model.as_ref().map(|name| self.models.id(name)).transpose()?;
+        let usage = &record.usage;
+        self.insert.execute(params![
+            stored_instant(record.started_at),
+            user,
+            record.endpoint.code(),
+            model_requested,
+            model,
+            record.status,
+            record.outcome.code(),
+            record.usage_source.code(),
+            record.stream,
+            record.cost_nano_usd.map(stored),
+            stored(usage.input_tokens),
+            stored(usage.cached_input_tokens),
+            stored(usage.output_tokens),
+            stored(usage.reasoning_tokens),
+            stored(usage.total_tokens),
+            stored(usage.cache_write_tokens),
+            stored(usage.input_audio_tokens),
+            stored(usage.input_image_tokens),
+            stored(usage.output_audio_tokens),
+            stored(usage.output_image_tokens),
+            stored(usage.audio_us),
+            stored(usage.images),
+            stored(record.duration_us),
+            record.first_byte_us.map(stored),
+            stored(record.proxy_us),
+            stored(record.request_bytes),
+            stored(record.response_bytes),
+            record.key_id,
+            record.upstream_request_id.as_deref(),
+            record.response_id.as_deref(),
+        ])?;
+        Ok(())
+    }
+}
+
+const INSERT: &str =
+    "INSERT INTO records (started_at, user_id, endpoint, model_requested_id, model_id, status, outcome,
+    usage_source, stream, cost_nano_usd, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens,
+    total_tokens, cache_write_tokens, input_audio_tokens, input_image_tokens, output_audio_tokens, output_image_tokens,
+    audio_us, images, duration_us, first_byte_us, proxy_us, request_bytes, response_bytes, key_id, upstream_request_id,
+    response_id)
+    VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+
+fn stored(value: u64) -> i64 {
+    value.min(COUNT_MAX) as i64
+}
+
+/// Below `i64::MAX`, so that a half-open range can hold it.
+fn stored_instant(unix_ns: u64) -> i64 {
+    unix_ns.min(i64::MAX as u64 - 1) as i64
+}
+
+/// The numbers of one side table's names.
+struct Names<'c> {
+    known: HashMap<Arc<str>, i64>,
+    select: Statement<'c>,
+    insert: Statement<'c>,
+}
+
+impl<'c> Names<'c> {
+    fn new(conn: &'c Connection, table: &str) -> rusqlite::Result<Self> {
+        Ok(Self {
+            known: HashMap::new(),
+            select: conn.prepare(&format!("SELECT id FROM {table} WHERE name = ?"))?,
+            insert: conn.prepare(&format!("INSERT INTO {table} (name) VALUES (?)"))?,
+        })
+    }
+
+    fn id(&mut self, name: &Arc<str>) -> rusqlite::Result<i64> {
+        if let Some(id) = self.known.get(name) {
+            return Ok(*id);
+        }
+        let found = self.select.query_row([&**name], |row| row.get(0)).optional()?;
+        let id = match found {
+            Some(id) => id,
+            None => self.insert.insert([&**name])?,
+        };
+        if self.known.len() >= NAMES_KNOWN_MAX {
+            self.known.clear();
+        }
+        self.known.insert(Arc::clone(name), id);
+        Ok(id)
+    }
+}

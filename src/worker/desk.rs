@@ -1,0 +1,58 @@
+//! The real workers behind the one face that the loop knows.
+
+use super::ledger::{Ledger, LedgerHandle};
+use super::query::{Job, QueryHandle};
+use super::resolver::Resolver;
+use super::{Desk, Done, ToLoop};
+use crate::usage::record::Record;
+use std::path::Path;
+
+/// Ledger, query and resolver threads of a process.
+pub struct Workers {
+    to_loop: ToLoop,
+    ledger: LedgerHandle,
+    query: QueryHandle,
+    resolver: Resolver,
+}
+
+impl Workers {
+    /// Opens the ledger and starts the threads; the target is being looked up from here on.
+    ///
+    /// # Errors
+    /// One sentence: the ledger cannot be used, or the system gives no thread.
+    pub fn start(database: &Path, host: &str, port: u16, to_loop: ToLoop) -> Result<Self, String> {
+        let ledger = Ledger::start(database, to_loop.clone())?;
+        let query = QueryHandle::start(database, to_loop.clone())?;
+        let resolver = Resolver::start(host, port, to_loop.clone())
+            .map_err(|error| format!("the resolver thread cannot start: {error}"))?;
+        Ok(Self { to_loop, ledger, query, resolver })
+    }
+
+    /// Ends the threads, the ledger last and only when all that was submitted is committed.
+    ///
+    /// # Errors
+    /// One sentence: the ledger could not commit.
+    pub fn shutdown(self) -> Result<(), String> {
+        drop(self.resolver);
+        self.query.shutdown();
+        self.ledger.shutdown()
+    }
+}
+
+impl Desk for Workers {
+    fn submit(&mut self, records: Vec<Record>) {
+        self.ledger.submit(records);
+    }
+
+    fn ask(&mut self, job: Job) -> Result<(), Job> {
+        self.query.ask(job)
+    }
+
+    fn resolve(&mut self) {
+        self.resolver.refresh();
+    }
+
+    fn collect(&mut self, into: &mut Vec<Done>) {
+        self.to_loop.take(into);
+    }
+}

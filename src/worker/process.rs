@@ -1,0 +1,66 @@
+//! What the operating system says of this process, for `/metrics`. Reads files, so never on the loop: the query
+//! thread asks when it renders a scrape.
+
+use crate::metrics::Process;
+use std::fs;
+
+/// The process now; `None` where there is no Linux `/proc`.
+pub fn read() -> Option<Process> {
+    let stat = Stat::parse(&fs::read_to_string("/proc/self/stat").ok()?)?;
+    // The listing itself holds one descriptor open.
+    let open_fds = fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1) as u64;
+    Some(Process {
+        cpu_seconds: stat.cpu_ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
+        resident_bytes: stat.resident_pages.saturating_mul(rustix::param::page_size() as u64),
+        virtual_bytes: stat.virtual_bytes,
+        open_fds,
+        max_fds: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
+    })
+}
+
+/// The fields of `/proc/PID/stat` that we use (`man 5 proc_pid_stat`).
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    cpu_ticks: u64,
+    virtual_bytes: u64,
+    resident_pages: u64,
+}
+
+impl Stat {
+    /// The second field is the program's name in parentheses, which may itself hold spaces and parentheses; numbers
+    /// are counted from the third.
+    fn parse(text: &str) -> Option<Self> {
+        let fields: Vec<&str> = text[text.rfind(')')? + 1..].split_ascii_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+        Some(Self {
+            cpu_ticks: field(14)?.checked_add(field(15)?)?,
+            virtual_bytes: field(23)?,
+            resident_pages: field(24)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fields_of_stat() {
+        let tail = "S 1 2 3 0 -1 4194304 100 0 0 0 250 75 0 0 20 0 4 0 12345 104857600 1500 18446744073709551615 1 1 0";
+        let stat = Stat { cpu_ticks: 325, virtual_bytes: 104_857_600, resident_pages: 1500 };
+        for name in ["proxy-server", "a b", ") S 9 (", "()"] {
+            assert_eq!(Stat::parse(&format!("42 ({name}) {tail}\n")).as_ref(), Some(&stat), "{name}");
+        }
+        for text in ["", "42 (x", "42 (x) S 1 2", "42 (x) S 1 2 3 0 -1 4194304 100 0 0 0 x 75 0 0 20 0 4 0 12345 1 2"] {
+            assert_eq!(Stat::parse(text), None, "{text}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn this_process() {
+        let process = read().expect("Linux has /proc");
+        assert!(process.resident_bytes > 0 && process.virtual_bytes > process.resident_bytes, "{process:?}");
+        assert!(process.open_fds >= 1 && process.max_fds.is_none_or(|max| max >= process.open_fds), "{process:?}");
+    }
+}

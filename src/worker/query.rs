@@ -1,0 +1,187 @@
+//! The query thread: answers questions that take time, on a read-only connection of its own.
+//!
+//! In: [`Job`]s, at most 64 waiting. Out: one [`Done::Answered`] for each job taken. Never: a write; a read transaction
+//! that outlives its question.
+
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
+
+use super::{Done, ToLoop, report, schema};
+use crate::local::Answer;
+use crate::local::usage::{Query, Report};
+use rusqlite::{Connection, ErrorCode};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Questions that may wait.
+const JOBS_MAX: usize = 64;
+/// How long one question may take.
+const TIME_LIMIT: Duration = Duration::from_secs(5);
+/// SQLite's virtual machine looks at the clock once in this many instructions: about every 100 us.
+const INSTRUCTIONS_A_LOOK: i32 = 10_000;
+
+/// A question. `ticket` comes back with the answer.
+pub enum Job {
+    /// `GET /usage`.
+    Usage { ticket: u64, query: Query },
+    /// Anything else that takes too long for the loop and needs no database, such as rendering the metrics.
+    Render { ticket: u64, render: Box<dyn FnOnce() -> Answer + Send> },
+}
+
+/// The loop's end of the thread.
+pub struct QueryHandle {
+    jobs: SyncSender<Job>,
+    stopping: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl QueryHandle {
+    /// Starts the thread. The ledger at `path` is opened when the first question needs it, and again after any failure.
+    ///
+    /// # Errors
+    /// One sentence, if the system gives no thread.
+    pub fn start(path: &Path, to_loop: ToLoop) -> Result<Self, String> {
+        let (jobs, inbox) = sync_channel(JOBS_MAX);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let reader = Reader {
+            path: schema::absolute(path)?,
+            conn: None,
+            failing: false,
+            time_limit: TIME_LIMIT,
+            deadline: Arc::new(Mutex::new(Instant::now())),
+            stopping: Arc::clone(&stopping),
+        };
+        let thread = std::thread::Builder::new()
+            .name("query".to_owned())
+            .spawn(move || reader.run(&inbox, &to_loop))
+            .map_err(|error| format!("the query thread cannot start: {error}"))?;
+        Ok(Self { jobs, stopping, thread })
+    }
+
+    /// Puts a question. Never blocks.
+    ///
+    /// # Errors
+    /// The job itself, if too many wait already.
+    pub fn ask(&self, job: Job) -> Result<(), Job> {
+        self.jobs.try_send(job).map_err(|error| match error {
+            TrySendError::Full(job) | TrySendError::Disconnected(job) => job,
+        })
+    }
+
+    /// Ends the thread without waiting for the questions that it has; they get no answer.
+    pub fn shutdown(self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        drop(self.jobs);
+        let _ = self.thread.join();
+    }
+}
+
+struct Reader {
+    path: PathBuf,
+    conn: Option<Connection>,
+    /// The last question found no readable ledger; said once.
+    failing: bool,
+    time_limit: Duration,
+    /// When the question at hand is given up; shared with the connection's progress handler.
+    deadline: Arc<Mutex<Instant>>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Reader {
+    fn run(mut self, inbox: &Receiver<Job>, to_loop: &ToLoop) {
+        while let Ok(job) = inbox.recv() {
+            if self.stopping.load(Ordering::Relaxed) {
+                break;
+            }
+            let (ticket, answer) = match job {
+                Job::Usage { ticket, query } => (ticket, self.usage(query)),
+                Job::Render { ticket, render } => (ticket, render()),
+            };
+            to_loop.send(Done::Answered { ticket, answer });
+        }
+    }
+
+    fn usage(&mut self, query: Query) -> Answer {
+        match self.report(query) {
+            Ok(report) => {
+                self.failing = false;
+                Answer { status: 200, content_type: "application/json", body: report.to_json() }
+            }
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => refusal(
+                "overloaded",
+                "This question takes too long to answer; narrow it with `from`, `to`, `user_id` or `model`.",
+            ),
+            Err(error) => {
+                self.conn = None;
+                if !std::mem::replace(&mut self.failing, true) {
+                    eprintln!("level=error msg=\"ledger cannot be read\" error={:?}", error.to_string());
+                }
+                refusal("ledger_unavailable", "The ledger cannot be read at the moment; try again.")
+            }
+        }
+    }
+
+    fn report(&mut self, query: Query) -> rusqlite::Result<Report> {
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + self.time_limit;
+        let conn = match self.conn.take() {
+            Some(conn) => conn,
+            None => self.open()?,
+        };
+        report::report(self.conn.insert(conn), query)
+    }
+
+    fn open(&self) -> rusqlite::Result<Connection> {
+        let mut conn = schema::open_reader(&self.path)?;
+        let (deadline, stopping) = (Arc::clone(&self.deadline), Arc::clone(&self.stopping));
+        let give_up = move || {
+            let deadline = *deadline.lock().unwrap_or_else(PoisonError::into_inner);
+            Instant::now() > deadline || stopping.load(Ordering::Relaxed)
+        };
+        conn.progress_handler(INSTRUCTIONS_A_LOOK, Some(give_up))?;
+        Ok(conn)
+    }
+}
+
+/// A 503 in OpenAI's shape.
+fn refusal(code: &str, message: &str) -> Answer {
+    let body = format!(
+        "{{\"error\":{{\"message\":\"{message}\",\"type\":\"proxy_error\",\"param\":null,\"code\":\"{code}\"}}}}\n"
+    );
+    Answer { status: 503, content_type: "application/json", body: body.into_bytes() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::usage::record::Record;
+    use crate::worker::append::Writer;
+
+    #[test]
+    fn a_question_that_takes_too_long_is_given_up_and_the_next_is_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("usage.db");
+        let writer = schema::open(&path).unwrap();
+        Writer::new(&writer).unwrap().append(&vec![Record::default(); 4096]).unwrap();
+        let mut reader = Reader {
+            path,
+            conn: None,
+            failing: false,
+            time_limit: Duration::ZERO,
+            deadline: Arc::new(Mutex::new(Instant::now())),
+            stopping: Arc::new(AtomicBool::new(false)),
+        };
+        let late = reader.usage(Query::default());
+        assert_eq!(late.status, 503);
+        let body: serde_json::Value = serde_json::from_slice(&late.body).unwrap();
+        assert_eq!(body["error"]["code"], "overloaded");
+        assert!(body["error"]["message"].as_str().unwrap().contains("narrow it"));
+        // It holds no old state of the ledger.
+        Writer::new(&writer).unwrap().append(&[Record::default()]).unwrap();
+        reader.time_limit = TIME_LIMIT;
+        let body: serde_json::Value = serde_json::from_slice(&reader.usage(Query::default()).body).unwrap();
+        assert_eq!(body["totals"]["requests"], 4097);
+    }
+}

@@ -1,0 +1,11 @@
+//! The ledger's promises: what is acknowledged is there, sums are exact at every instant, a crash at any byte leaves a
+//! consistent ledger, a file that is not ours is left untouched, trouble passes without loss.
+
+#[path = "ledger/exact.rs"]
+mod exact;
+#[path = "ledger/files.rs"]
+mod files;
+#[path = "ledger/oracle.rs"]
+mod oracle;
+#[path = "ledger/threads.rs"]
+mod threads;

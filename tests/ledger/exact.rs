@@ -1,0 +1,195 @@
+//! Sums and history equal a scan over all records, wherever the fold is and wherever the log breaks off.
+
+use crate::oracle::{HOUR, Oracle, START, USERS, query, record};
+use openai_api_proxy::local::usage::{Query, Totals};
+use openai_api_proxy::usage::record::{Record, Usage};
+use openai_api_proxy::worker::append::{COUNT_MAX, Writer};
+use openai_api_proxy::worker::fold::{Progress, fold};
+use openai_api_proxy::worker::report::report;
+use openai_api_proxy::worker::schema;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use rusqlite::Connection;
+use std::collections::BTreeSet;
+use std::fs;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append(Vec<Record>),
+    Fold(i64),
+    FoldThatFails,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => vec(record(), 1..12).prop_map(Step::Append),
+        2 => (1..20i64).prop_map(Step::Fold),
+        1 => Just(Step::FoldThatFails),
+    ]
+}
+
+fn apply(conn: &Connection, writer: &mut Writer<'_>, step: &Step) {
+    match step {
+        Step::Append(records) => writer.append(records).unwrap(),
+        Step::Fold(rows) => {
+            fold(conn, *rows).unwrap();
+        }
+        Step::FoldThatFails => fold_that_fails(conn),
+    }
+}
+
+/// A fold that has written all but its last table when it ends, as by a full disk.
+fn fold_that_fails(conn: &Connection) {
+    let before = Progress::read(conn).unwrap();
+    conn.execute_batch("CREATE TEMP TRIGGER full BEFORE INSERT ON hours BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+        .unwrap();
+    assert_eq!(fold(conn, 10).is_err(), before.pending() > 0);
+    conn.execute_batch("DROP TRIGGER full").unwrap();
+    assert_eq!(Progress::read(conn).unwrap(), before);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// A reader on its own connection, asked after each step.
+    #[test]
+    fn exact_at_every_instant(steps in vec((step(), vec(query(), 1..5)), 1..16)) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("usage.db");
+        let conn = schema::open(&path).unwrap();
+        let mut writer = Writer::new(&conn).unwrap();
+        let reader = schema::open_reader(&path).unwrap();
+        let mut oracle = Oracle::default();
+        for (step, queries) in steps {
+            apply(&conn, &mut writer, &step);
+            if let Step::Append(records) = &step {
+                oracle.append(records);
+            }
+            for query in queries {
+                prop_assert_eq!(report(&reader, query.clone()).unwrap(), oracle.report(&query));
+            }
+        }
+    }
+
+    /// The log cut at any byte, as a crash leaves it: a whole number of transactions, and every sum exact over them.
+    #[test]
+    fn exact_after_a_crash_at_any_byte(steps in vec(step(), 1..12), query in query(), cut in 0.0..=1.0) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("usage.db");
+        let conn = schema::open(&path).unwrap();
+        let mut writer = Writer::new(&conn).unwrap();
+        let mut after_commits = vec![Oracle::default()];
+        for step in &steps {
+            apply(&conn, &mut writer, step);
+            if let Step::Append(records) = step {
+                let mut next = after_commits.last().unwrap().clone();
+                next.append(records);
+                after_commits.push(next);
+            }
+        }
+        let log = fs::read(folder.path().join("usage.db-wal")).unwrap_or_default();
+        let copy = folder.path().join("copy.db");
+        fs::copy(&path, &copy).unwrap();
+        let kept = (log.len() as f64 * cut) as usize;
+        fs::write(folder.path().join("copy.db-wal"), &log[..kept]).unwrap();
+
+        let conn = schema::open(&copy).unwrap();
+        let found = Progress::read(&conn).unwrap();
+        let oracle = after_commits.iter().find(|oracle| oracle.records.len() as i64 == found.last);
+        let oracle = oracle.expect("the log ends between two transactions");
+        if cut == 1.0 {
+            prop_assert_eq!(oracle.records.len(), after_commits.last().unwrap().records.len());
+        }
+        let everything = Query { limit: 1000, ..Query::default() };
+        prop_assert_eq!(report(&conn, everything.clone()).unwrap(), oracle.report(&everything));
+        while fold(&conn, 7).unwrap().pending() > 0 {
+            prop_assert_eq!(report(&conn, query.clone()).unwrap(), oracle.report(&query));
+        }
+        prop_assert_eq!(report(&conn, everything.clone()).unwrap(), oracle.report(&everything));
+    }
+}
+
+/// Some of it folded, some not, and over more than two blocks of the index.
+#[test]
+fn paging_visits_each_record_once() {
+    const ROWS: usize = 40_000;
+    let folder = tempfile::tempdir().unwrap();
+    let conn = schema::open(&folder.path().join("usage.db")).unwrap();
+    let mut writer = Writer::new(&conn).unwrap();
+    let mut oracle = Oracle::default();
+    for first in (0..ROWS).step_by(1000) {
+        let rows: Vec<Record> = (first..first + 1000)
+            .map(|row| Record {
+                started_at: START + row as u64 * (HOUR / 4000),
+                // The last user is met in the first block and in the tail only.
+                user: USERS[if row > 1000 && row < 39_500 { row % 3 } else { row % 4 }].into(),
+                model: Some("gpt-4o".into()),
+                status: 200,
+                cost_nano_usd: Some(row as u64),
+                ..Record::default()
+            })
+            .collect();
+        writer.append(&rows).unwrap();
+        oracle.append(&rows);
+        if first < 38_000 {
+            fold(&conn, 4096).unwrap();
+        }
+    }
+    assert_eq!(Progress::read(&conn).unwrap().pending(), 2000);
+    for user in USERS.map(Some).into_iter().chain([None]) {
+        let range = (Some(START + HOUR / 3), Some(START + 9 * HOUR + HOUR / 2 + 1));
+        for (from, to) in [(None, None), range] {
+            let mut query = Query { user: user.map(Into::into), from, to, limit: 1000, ..Query::default() };
+            let mut seen = BTreeSet::new();
+            loop {
+                let page = report(&conn, query.clone()).unwrap();
+                assert_eq!(page, oracle.report(&query));
+                assert!(page.data.iter().all(|entry| seen.insert(entry.id)), "a record is on two pages");
+                match page.next_cursor {
+                    Some(cursor) => query.cursor = Some(cursor),
+                    None => break assert_eq!(seen.len() as u64, page.totals.requests),
+                }
+            }
+        }
+    }
+}
+
+/// A broken upstream's numbers neither stop the fold nor wrap a sum.
+#[test]
+fn absurd_numbers_are_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let conn = schema::open(&folder.path().join("usage.db")).unwrap();
+    let mut writer = Writer::new(&conn).unwrap();
+    let usage = Usage { input_tokens: u64::MAX, total_tokens: u64::MAX, ..Usage::default() };
+    let absurd = Record { started_at: u64::MAX, usage, cost_nano_usd: Some(u64::MAX), ..Record::default() };
+    writer.append(&vec![absurd; 4096]).unwrap();
+    for _ in 0..2 {
+        let found = report(&conn, Query { limit: 1, ..Query::default() }).unwrap();
+        let sum = 4096 * COUNT_MAX;
+        let expected =
+            Totals { requests: 4096, input_tokens: sum, total_tokens: sum, cost_nano_usd: sum, ..Totals::default() };
+        assert_eq!(found.totals, expected);
+        assert_eq!(found.data[0].record.usage.total_tokens, COUNT_MAX);
+        fold(&conn, 4096).unwrap();
+    }
+}
+
+/// Names are remembered for a batch that then fails: its numbers must not be used by the next.
+#[test]
+fn a_failed_batch_leaves_no_name_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let conn = schema::open(&folder.path().join("usage.db")).unwrap();
+    let mut writer = Writer::new(&conn).unwrap();
+    let of = |user: &str| Record { user: user.into(), model: Some(user.into()), ..Record::default() };
+    conn.execute_batch(
+        "CREATE TEMP TRIGGER full BEFORE INSERT ON records WHEN new.status = 507
+         BEGIN SELECT RAISE(ABORT, 'disk full'); END",
+    )
+    .unwrap();
+    writer.append(&[of("a")]).unwrap();
+    assert!(writer.append(&[of("b"), Record { status: 507, ..of("c") }]).is_err());
+    writer.append(&[of("c"), of("b")]).unwrap();
+    let found = report(&conn, Query::default()).unwrap();
+    let names: Vec<_> = found.data.iter().map(|entry| (&*entry.record.user, entry.record.model_name())).collect();
+    assert_eq!(names, [("b", "b"), ("c", "c"), ("a", "a")]);
+}

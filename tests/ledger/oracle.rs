@@ -1,0 +1,132 @@
+//! Random records and questions, and the naive answer: a scan over all records in memory.
+
+use openai_api_proxy::local::usage::{Entry, Query, Report, Totals};
+use openai_api_proxy::usage::record::{Endpoint, Outcome, Record, Usage, UsageSource};
+use proptest::prelude::*;
+use proptest::sample::select;
+use std::collections::BTreeMap;
+
+pub const HOUR: u64 = 3_600_000_000_000;
+/// 2026-11-23T00:00:00Z
+pub const START: u64 = 1_795_392_000_000_000_000;
+pub const USERS: [&str; 4] = ["user123", "太郎", "o'brien \"x\"", "anonymous"];
+const MODELS: [Option<&str>; 4] = [None, Some("gpt-4o"), Some("gpt-4o-2024-08-06"), Some("")];
+
+/// Instants within five hours, often on an hour's edge or beside it, so that ranges cut where it hurts.
+pub fn instant() -> impl Strategy<Value = u64> {
+    let beside = (0..5u64, 0..3u64).prop_map(|(hour, beside)| START + hour * HOUR + beside - 1);
+    prop_oneof![beside, (START..START + 5 * HOUR)]
+}
+
+fn usage() -> impl Strategy<Value = Usage> {
+    [0..1u64 << 20, 0..1 << 20, 0..5, 0..5, 0..5, 0..1 << 20, 0..1 << 20, 0..5, 0..5, 0..1 << 21, 0..1 << 30, 0..9]
+        .prop_map(|n| Usage {
+            input_tokens: n[0],
+            cached_input_tokens: n[1],
+            cache_write_tokens: n[2],
+            input_audio_tokens: n[3],
+            input_image_tokens: n[4],
+            output_tokens: n[5],
+            reasoning_tokens: n[6],
+            output_audio_tokens: n[7],
+            output_image_tokens: n[8],
+            total_tokens: n[9],
+            audio_us: n[10],
+            images: n[11],
+        })
+}
+
+/// A record with every field drawn, `seq` aside.
+pub fn record() -> impl Strategy<Value = Record> {
+    let what = (instant(), select(&USERS[..]), select(&MODELS[..]), select(&MODELS[..]), select(Endpoint::ALL));
+    let how = (any::<bool>(), select(&[0u16, 200, 400, 429, 500][..]), select(Outcome::ALL), select(UsageSource::ALL));
+    let numbers = (usage(), proptest::option::of(0..1u64 << 40), proptest::array::uniform5(0..1u64 << 32));
+    let ids = (proptest::option::of(1..9i64), any::<bool>(), proptest::option::of("[a-z0-9_-]{1,40}"));
+    (what, how, numbers, ids).prop_map(|(what, how, numbers, ids)| Record {
+        seq: 0,
+        started_at: what.0,
+        user: what.1.into(),
+        model_requested: what.2.map(Into::into),
+        model: what.3.map(Into::into),
+        endpoint: what.4,
+        stream: how.0,
+        status: how.1,
+        outcome: how.2,
+        usage_source: how.3,
+        usage: numbers.0,
+        cost_nano_usd: numbers.1,
+        duration_us: numbers.2[0],
+        proxy_us: numbers.2[1],
+        request_bytes: numbers.2[2],
+        response_bytes: numbers.2[3],
+        first_byte_us: ids.1.then_some(numbers.2[4]),
+        key_id: ids.0,
+        upstream_request_id: ids.2.clone().map(Into::into),
+        response_id: ids.2.map(|id| format!("chatcmpl-{id}").into()),
+    })
+}
+
+/// A question about users and models that may or may not exist, with ranges inside, around and outside of the data.
+pub fn query() -> impl Strategy<Value = Query> {
+    let user = proptest::option::of(select(&["user123", "太郎", "o'brien \"x\"", "nobody"][..]));
+    let model = proptest::option::of(select(&["gpt-4o", "gpt-4o-2024-08-06", "", "unknown"][..]));
+    let time = || proptest::option::of(prop_oneof![4 => instant(), 1 => 0..2 * START]);
+    let page = (1..12u32, proptest::option::of(0..80u64));
+    (user, model, time(), time(), page).prop_map(|(user, model, a, b, (limit, cursor))| {
+        let (from, to) = match (a, b) {
+            (Some(a), Some(b)) if a >= b => (Some(b), Some(a + 1)),
+            range => range,
+        };
+        Query { user: user.map(Into::into), model: model.map(Into::into), from, to, limit, cursor }
+    })
+}
+
+/// Records committed, the first with id 1.
+#[derive(Clone, Default)]
+pub struct Oracle {
+    pub records: Vec<Record>,
+}
+
+impl Oracle {
+    pub fn append(&mut self, records: &[Record]) {
+        self.records.extend_from_slice(records);
+    }
+
+    /// The answer, by the definition of each of its fields.
+    pub fn report(&self, query: &Query) -> Report {
+        let selected = |record: &Record| {
+            query.user.as_deref().is_none_or(|user| *user == *record.user)
+                && query.model.as_deref().is_none_or(|model| model == record.model_name())
+                && query.from.is_none_or(|from| from <= record.started_at)
+                && query.to.is_none_or(|to| record.started_at < to)
+        };
+        let found: Vec<(u64, &Record)> = (1..).zip(&self.records).filter(|(_, record)| selected(record)).collect();
+        let mut models = BTreeMap::<&str, Totals>::new();
+        let mut totals = Totals::default();
+        for (_, record) in &found {
+            let one = Totals {
+                requests: 1,
+                errors: record.is_error().into(),
+                unpriced: record.cost_nano_usd.is_none().into(),
+                input_tokens: record.usage.input_tokens,
+                cached_input_tokens: record.usage.cached_input_tokens,
+                output_tokens: record.usage.output_tokens,
+                reasoning_tokens: record.usage.reasoning_tokens,
+                total_tokens: record.usage.total_tokens,
+                cost_nano_usd: record.cost_nano_usd.unwrap_or(0),
+            };
+            totals.add(&one);
+            models.entry(record.model_name()).or_default().add(&one);
+        }
+        let mut by_model: Vec<_> = models.into_iter().map(|(name, totals)| (name.to_owned(), totals)).collect();
+        by_model.sort_by_key(|(_, totals)| std::cmp::Reverse((totals.cost_nano_usd, totals.total_tokens)));
+        let mut older = found.iter().rev().filter(|(id, _)| query.cursor.is_none_or(|cursor| *id < cursor));
+        let data: Vec<Entry> = older
+            .by_ref()
+            .take(query.limit as usize)
+            .map(|(id, record)| Entry { id: *id, record: (*record).clone() })
+            .collect();
+        let next_cursor = older.next().and(data.last()).map(|entry| entry.id);
+        Report { query: query.clone(), totals, by_model, data, next_cursor }
+    }
+}

@@ -1,0 +1,244 @@
+//! The ledger and query threads, as the loop sees them.
+
+use crate::oracle::{START, query};
+use openai_api_proxy::local::Answer;
+use openai_api_proxy::local::usage::Query;
+use openai_api_proxy::usage::record::Record;
+use openai_api_proxy::worker::ledger::{Ledger, LedgerHandle};
+use openai_api_proxy::worker::query::{Job, QueryHandle};
+use openai_api_proxy::worker::report::report;
+use openai_api_proxy::worker::{Done, ToLoop, schema};
+use proptest::strategy::{Strategy as _, ValueTree as _};
+use proptest::test_runner::TestRunner;
+use rusqlite::Connection;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+/// The loop's side: sleeps until it is woken, and hands out one message at a time.
+struct Loop {
+    to_loop: ToLoop,
+    woken: Receiver<()>,
+    messages: Vec<Done>,
+}
+
+impl Loop {
+    fn new() -> Self {
+        let (wake, woken) = channel();
+        let to_loop = ToLoop::new(move || wake.send(()).unwrap());
+        Self { to_loop, woken, messages: Vec::new() }
+    }
+
+    /// The next message. A minute of silence is a hang.
+    fn next(&mut self) -> Done {
+        while self.messages.is_empty() {
+            self.woken.recv_timeout(Duration::from_secs(60)).expect("a message");
+            self.to_loop.take(&mut self.messages);
+        }
+        self.messages.remove(0)
+    }
+
+    fn wait_for_commit(&mut self, seq: u64) {
+        let mut acknowledged = 0;
+        while acknowledged < seq {
+            match self.next() {
+                Done::Committed { upto } => {
+                    assert!(upto > acknowledged, "acknowledged in order, once a commit");
+                    acknowledged = upto;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(acknowledged, seq);
+    }
+}
+
+fn records(seqs: std::ops::RangeInclusive<u64>) -> Vec<Record> {
+    let one = |seq| Record { seq, started_at: START + seq, user: "u".into(), status: 200, ..Record::default() };
+    seqs.map(one).collect()
+}
+
+fn start(path: &Path) -> (LedgerHandle, Loop) {
+    let own = Loop::new();
+    (Ledger::start(path, own.to_loop.clone()).unwrap(), own)
+}
+
+/// What `/usage` would show, oldest first.
+fn committed(path: &Path) -> Vec<u64> {
+    let reader = schema::open_reader(path).unwrap();
+    let found = report(&reader, Query { limit: 1000, ..Query::default() }).unwrap();
+    assert_eq!(found.totals.requests, found.data.len() as u64);
+    found.data.iter().rev().map(|entry| entry.record.started_at - START).collect()
+}
+
+#[test]
+fn what_is_acknowledged_can_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("usage.db");
+    let (ledger, mut own) = start(&path);
+    for seq in 1..=20 {
+        ledger.submit(records(seq..=seq));
+        own.wait_for_commit(seq);
+        assert_eq!(committed(&path), (1..=seq).collect::<Vec<_>>());
+    }
+    ledger.shutdown().unwrap();
+}
+
+#[test]
+fn what_was_submitted_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("usage.db");
+    let (ledger, _own) = start(&path);
+    for first in (1..=400).step_by(4) {
+        ledger.submit(records(first..=first + 3));
+    }
+    ledger.submit(vec![]);
+    ledger.shutdown().unwrap();
+    assert!(!folder.path().join("usage.db-wal").exists(), "a clean shutdown leaves one file");
+    let (ledger, mut own) = start(&path);
+    ledger.submit(records(401..=401));
+    own.wait_for_commit(401);
+    assert_eq!(committed(&path), (1..=401).collect::<Vec<_>>());
+    ledger.shutdown().unwrap();
+}
+
+/// More than one transaction's worth, and enough for forced folds and checkpoints.
+#[test]
+fn a_flood_is_acknowledged_to_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("usage.db");
+    let (ledger, mut own) = start(&path);
+    ledger.submit(records(1..=10_000));
+    for first in (10_001..=20_000).step_by(5) {
+        ledger.submit(records(first..=first + 4));
+    }
+    own.wait_for_commit(20_000);
+    let reader = schema::open_reader(&path).unwrap();
+    assert_eq!(report(&reader, Query::default()).unwrap().totals.requests, 20_000);
+    ledger.shutdown().unwrap();
+}
+
+#[test]
+fn trouble_is_told_once_and_passes_without_loss() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("usage.db");
+    let (ledger, mut own) = start(&path);
+    for round in 0..2u64 {
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        let first = round * 20;
+        ledger.submit(records(first + 1..=first + 10));
+        match own.next() {
+            Done::Ledger { trouble: Some(reason) } => assert!(reason.contains("locked"), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+        ledger.submit(records(first + 11..=first + 20));
+        other.execute_batch("ROLLBACK").unwrap();
+        let mut recovered = false;
+        let mut acknowledged = 0;
+        while !recovered || acknowledged < first + 20 {
+            match own.next() {
+                Done::Committed { upto } => acknowledged = upto,
+                Done::Ledger { trouble: None } if !recovered => recovered = true,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(committed(&path), (1..=40).collect::<Vec<_>>());
+    ledger.shutdown().unwrap();
+}
+
+#[test]
+fn a_shutdown_in_trouble_says_what_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("usage.db");
+    let (ledger, mut own) = start(&path);
+    ledger.submit(records(1..=1));
+    own.wait_for_commit(1);
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    ledger.submit(records(2..=4));
+    ledger.submit(records(5..=5));
+    let error = ledger.shutdown().unwrap_err();
+    assert!(error.starts_with("4 records could not be committed"), "{error}");
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(committed(&path), [1]);
+}
+
+#[test]
+fn a_refused_file_is_an_error_at_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("usage.db");
+    std::fs::write(&path, b"not a database").unwrap();
+    let error = Ledger::start(&path, ToLoop::new(|| {})).unwrap_err();
+    assert!(error.contains("is not a SQLite database"), "{error}");
+}
+
+fn answer(own: &mut Loop) -> (u64, Answer) {
+    match own.next() {
+        Done::Answered { ticket, answer } => (ticket, answer),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn questions_are_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("usage.db");
+    let mut own = Loop::new();
+    let queries = QueryHandle::start(&path, own.to_loop.clone()).unwrap();
+    let ask = |ticket, query| assert!(queries.ask(Job::Usage { ticket, query }).is_ok());
+
+    ask(1, Query::default());
+    let (ticket, unavailable) = answer(&mut own);
+    assert_eq!((ticket, unavailable.status), (1, 503));
+    let error: serde_json::Value = serde_json::from_slice(&unavailable.body).unwrap();
+    assert_eq!(error["error"]["code"], "ledger_unavailable");
+    assert_eq!(error["error"]["type"], "proxy_error");
+    assert!(!path.exists(), "a reader makes no file");
+
+    let (ledger, mut ledger_own) = start(&path);
+    ledger.submit(records(1..=10));
+    ledger_own.wait_for_commit(10);
+    let mut runner = TestRunner::deterministic();
+    for ticket in 2..50 {
+        let query = query().new_tree(&mut runner).unwrap().current();
+        ask(ticket, query.clone());
+        let (answered, found) = answer(&mut own);
+        assert_eq!((answered, found.status, found.content_type), (ticket, 200, "application/json"));
+        let reader = schema::open_reader(&path).unwrap();
+        assert_eq!(found.body, report(&reader, query).unwrap().to_json());
+    }
+    queries.shutdown();
+    ledger.shutdown().unwrap();
+    assert!(!folder.path().join("usage.db-wal").exists(), "no reader is left to hold the log");
+}
+
+#[test]
+fn a_full_mailbox_gives_the_job_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut own = Loop::new();
+    let queries = QueryHandle::start(&folder.path().join("usage.db"), own.to_loop.clone()).unwrap();
+    let (started, has_started) = channel();
+    let (release, released) = channel::<()>();
+    let empty = || Answer { status: 200, content_type: "text/plain", body: vec![] };
+    let render = Box::new(move || {
+        started.send(()).unwrap();
+        released.recv().unwrap();
+        empty()
+    });
+    assert!(queries.ask(Job::Render { ticket: 0, render }).is_ok());
+    has_started.recv().unwrap();
+    for ticket in 1..=64 {
+        assert!(queries.ask(Job::Render { ticket, render: Box::new(empty) }).is_ok());
+    }
+    match queries.ask(Job::Render { ticket: 65, render: Box::new(empty) }) {
+        Err(Job::Render { ticket: 65, .. }) => {}
+        _ => panic!("the mailbox is full"),
+    }
+    release.send(()).unwrap();
+    for ticket in 0..=64 {
+        assert_eq!(answer(&mut own), (ticket, empty()));
+    }
+    queries.shutdown();
+}

@@ -1,0 +1,245 @@
+//! Holds the README to what it describes: both languages name the same things, and these are the program's own.
+//!
+//! Reads the README, `.env.example`, `.ci/run` and the sources as text; needs no network and starts nothing. What only a
+//! reader can judge (is the Japanese good, is a promise kept) is not tested here.
+
+use openai_api_proxy::local::usage::{Entry, Query, Report, Totals};
+use openai_api_proxy::price::PriceTable;
+use openai_api_proxy::usage::record::{Endpoint, Outcome, Record, Usage, UsageSource};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+fn read(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{file}: {e}"))
+}
+
+/// The README's two halves.
+fn halves() -> [String; 2] {
+    let text = read("README.md");
+    let (_, both) = text.split_once("\n## English\n").expect("an English half");
+    let (english, japanese) = both.split_once("\n## 日本語\n").expect("a Japanese half");
+    [english.to_string(), japanese.to_string()]
+}
+
+/// Fenced blocks, each with its language on the first line.
+fn blocks(half: &str) -> Vec<&str> {
+    half.split("```").skip(1).step_by(2).collect()
+}
+
+/// Everything outside fenced blocks.
+fn prose(half: &str) -> String {
+    half.split("```").step_by(2).collect()
+}
+
+/// What stands in backticks in a piece of prose.
+fn names(prose: &str) -> BTreeSet<&str> {
+    prose.split('`').skip(1).step_by(2).collect()
+}
+
+/// Cells of all table rows, without the rules under their heads.
+fn rows(prose: &str) -> Vec<Vec<&str>> {
+    let lines = prose.lines().filter(|line| line.starts_with('|') && !line.starts_with("|---"));
+    lines.map(|line| line.trim_matches('|').split('|').map(str::trim).collect()).collect()
+}
+
+/// The content of a cell that is one name in backticks.
+fn sole_name(cell: &str) -> Option<&str> {
+    cell.strip_prefix('`')?.strip_suffix('`').filter(|name| !name.contains('`'))
+}
+
+/// The string literals of a source that `wanted` knows by their form.
+fn literals<'a>(source: &'a str, wanted: impl Fn(&str) -> bool + 'a) -> BTreeSet<&'a str> {
+    source.split('"').filter(|piece| wanted(piece)).collect()
+}
+
+fn is_variable(text: &str) -> bool {
+    text.len() >= 4 && text.chars().all(|c| c.is_ascii_uppercase() || c == '_')
+}
+
+/// Variables of the configuration table with their defaults, `None` where the default is words.
+fn documented(half: &str) -> BTreeMap<String, Option<String>> {
+    let text = prose(half);
+    let variables = rows(&text).into_iter().filter_map(|cells| {
+        let name = sole_name(cells[0]).filter(|name| is_variable(name) && cells.len() == 3)?;
+        Some((name.to_string(), sole_name(cells[1]).map(String::from)))
+    });
+    variables.collect()
+}
+
+#[test]
+fn both_languages_say_the_same() {
+    let [english, japanese] = halves();
+    assert!(blocks(&english).len() >= 10, "the blocks are not where they were");
+    assert_eq!(blocks(&english), blocks(&japanese));
+    let (english, japanese) = (prose(&english), prose(&japanese));
+    assert_eq!(names(&english), names(&japanese));
+    let headings = |half: &str| half.lines().filter(|line| line.starts_with("### ")).count();
+    assert_eq!(headings(&english), headings(&japanese));
+    assert_eq!(rows(&english).len(), rows(&japanese).len());
+    for (english, japanese) in rows(&english).iter().zip(rows(&japanese)) {
+        assert_eq!(names(&english.join("|")), names(&japanese.join("|")), "{english:?}\n{japanese:?}");
+    }
+}
+
+#[test]
+fn variables_are_those_of_the_configuration() {
+    let source = read("src/config.rs");
+    let (before, rest) = source.split_once("const LATER").expect("the variables of later versions");
+    let (_, after) = rest.split_once("];").expect("the end of their list");
+    let accepted: BTreeSet<&str> = [before, after].into_iter().flat_map(|part| literals(part, is_variable)).collect();
+
+    let example = read(".env.example");
+    let lines = example.lines().filter_map(|line| line.trim_start_matches('#').split_once('='));
+    let example: BTreeMap<&str, &str> = lines.filter(|(name, _)| is_variable(name)).collect();
+    assert_eq!(example.keys().copied().collect::<BTreeSet<_>>(), accepted, ".env.example and src/config.rs");
+
+    for half in halves() {
+        let documented = documented(&half);
+        assert_eq!(
+            documented.keys().map(String::as_str).collect::<BTreeSet<_>>(),
+            accepted,
+            "README and src/config.rs"
+        );
+        for (name, default) in documented {
+            let Some(default) = default else { continue };
+            assert_eq!(example[name.as_str()], default, "{name}: .env.example and README");
+        }
+    }
+}
+
+#[test]
+fn metrics_are_those_of_the_exposition() {
+    let is_metric = |text: &str| text.starts_with("openai_proxy_");
+    let source = read("src/metrics/exposition.rs");
+    let exposed = literals(&source, is_metric);
+    assert!(exposed.len() > 10, "the metrics are not where they were");
+    for half in halves() {
+        let prose = prose(&half);
+        let documented: BTreeSet<&str> = names(&prose).into_iter().filter(|name| is_metric(name)).collect();
+        assert_eq!(documented, exposed);
+    }
+}
+
+#[test]
+fn errors_are_those_that_the_proxy_answers() {
+    let source = read("src/http/reply.rs");
+    let answered: BTreeSet<(&str, &str)> = source
+        .lines()
+        .filter_map(|line| {
+            let (status, code) = line.trim().split_once("=> (")?.1.strip_suffix("),")?.split_once(", ")?;
+            Some((status, code.trim_matches('"')))
+        })
+        .collect();
+    assert!(answered.len() > 10, "the errors are not where they were");
+    for half in halves() {
+        let prose = prose(&half);
+        let is_status = |cell: &str| cell.len() == 3 && cell.parse::<u16>().is_ok();
+        let errors = rows(&prose).into_iter().filter(|cells| is_status(cells[0]));
+        let documented: BTreeSet<_> = errors.map(|cells| (cells[0], sole_name(cells[1]).expect("a code"))).collect();
+        assert_eq!(documented, answered);
+    }
+}
+
+#[test]
+fn usage_parameters_are_those_that_are_read() {
+    for half in halves() {
+        let prose = prose(&half);
+        let parameters = ["user_id", "from", "to", "model", "limit", "cursor"];
+        let table = rows(&prose).into_iter().skip_while(|cells| cells[0] != "`user_id`").take(parameters.len() - 1);
+        let documented: BTreeSet<&str> = table.flat_map(|cells| names(cells[0])).collect();
+        assert_eq!(documented, BTreeSet::from(parameters));
+    }
+    let unknown = Query::parse("surely_unknown=1", 0).expect_err("an unknown parameter is refused");
+    assert!(unknown.ends_with("user_id, from, to, model, limit, cursor"), "{unknown}");
+}
+
+#[test]
+fn the_usage_example_is_what_the_program_prints() {
+    let usage = Usage { input_tokens: 8, output_tokens: 9, total_tokens: 17, ..Usage::default() };
+    let model = "gpt-4o-mini-2024-07-18";
+    let record = Record {
+        started_at: 1_795_426_200_123_456_000,
+        user: "user123".into(),
+        endpoint: Endpoint::ChatCompletions,
+        model_requested: Some("gpt-4o-mini".into()),
+        model: Some(model.into()),
+        status: 200,
+        outcome: Outcome::Completed,
+        usage_source: UsageSource::Reported,
+        usage,
+        cost_nano_usd: PriceTable::built_in().cost_nano_usd(model, &usage, None),
+        duration_us: 612_034,
+        first_byte_us: Some(611_720),
+        proxy_us: 84,
+        request_bytes: 76,
+        response_bytes: 841,
+        upstream_request_id: Some("req_0123456789abcdef".into()),
+        response_id: Some("chatcmpl-0123456789abcdef".into()),
+        ..Record::default()
+    };
+    let totals = Totals {
+        requests: 1,
+        input_tokens: usage.input_tokens,
+        output_tokens: usage.output_tokens,
+        total_tokens: usage.total_tokens,
+        cost_nano_usd: record.cost_nano_usd.expect("a priced model"),
+        ..Totals::default()
+    };
+    let report = Report {
+        query: Query { user: Some("user123".into()), ..Query::default() },
+        totals,
+        by_model: vec![(model.into(), totals)],
+        data: vec![Entry { id: 1, record }],
+        next_cursor: None,
+    };
+    let printed: serde_json::Value = serde_json::from_slice(&report.to_json()).expect("JSON");
+    for half in halves() {
+        let example =
+            blocks(&half).into_iter().find_map(|block| block.strip_prefix("json\n").filter(|b| b.contains("totals")));
+        let shown: serde_json::Value = serde_json::from_str(example.expect("an example of /usage")).expect("JSON");
+        assert_eq!(shown, printed);
+    }
+}
+
+#[test]
+fn commands_are_those_that_are_checked() {
+    let [english, _] = halves();
+    let commands: Vec<&str> =
+        blocks(&english).into_iter().filter_map(|block| block.strip_prefix("sh\n")).flat_map(str::lines).collect();
+    let test = commands.iter().find(|line| line.starts_with("cargo test")).expect("a test command");
+    let ci = read(".ci/run");
+    assert!(ci.lines().any(|line| line == format!("run {test}")), ".ci/run does not run the README's `{test}`");
+
+    let manifest = read("Cargo.toml");
+    let benches: Vec<&str> = commands.iter().filter_map(|line| line.strip_prefix("cargo bench --bench ")).collect();
+    assert!(!benches.is_empty(), "a command for the benchmarks");
+    for bench in benches {
+        assert!(manifest.contains(&format!("[[bench]]\nname = \"{bench}\"\n")), "Cargo.toml has no bench `{bench}`");
+    }
+    let version = manifest.lines().find_map(|line| line.strip_prefix("version = ")).expect("a version");
+    let rust = manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).expect("a Rust version");
+    for half in halves() {
+        assert!(half.contains(&format!("\n- {}", version.trim_matches('"'))), "the changelog lacks version {version}");
+        assert!(half.contains(rust.trim_matches('"')), "the needed Rust is {rust}");
+    }
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let text = read("README.md");
+    let anchor = |heading: &str| {
+        let kept = heading.trim_start_matches('#').trim().to_lowercase();
+        kept.chars().filter(|c| c.is_alphanumeric() || " -_ー".contains(*c)).collect::<String>().replace(' ', "-")
+    };
+    let anchors: BTreeSet<String> = prose(&text).lines().filter(|line| line.starts_with("##")).map(anchor).collect();
+    let links: Vec<&str> = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(to, _)| to).collect();
+    assert!(links.len() > 5, "the links are not where they were");
+    for link in links {
+        match link.strip_prefix('#') {
+            Some(to) => assert!(anchors.contains(to), "no heading for #{to} among {anchors:?}"),
+            None if link.starts_with("https://") => {}
+            None => assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(link).exists(), "no file {link}"),
+        }
+    }
+}

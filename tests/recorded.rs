@@ -1,0 +1,267 @@
+//! Real traffic through the binary: every recorded exchange of the token endpoints, replayed over TLS with the response
+//! cut at random places. The client gets the recorded bytes, and the ledger the recorded usage.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use support::ca::{Ca, Server};
+use support::client::{Client, Response};
+use support::proxy::Proxy;
+use support::recordings::{self, Exchange};
+use support::rng::Rng;
+use support::script::{Ending, Reply, Step, chunk};
+use support::upstream::{SeenRequest, Upstream};
+
+const ENDPOINTS: [&str; 4] =
+    ["POST /v1/chat/completions", "POST /v1/completions", "POST /v1/responses", "POST /v1/embeddings"];
+
+type Exchanges = Arc<BTreeMap<usize, Exchange>>;
+
+/// The recorded exchanges by line; `None`, said aloud, where there are no recordings.
+fn exchanges() -> Option<Exchanges> {
+    let Some(all) = recordings::read("openai.jsonl.gz") else {
+        support::skip("no recorded traffic beside the project (shared/recorded/openai.jsonl.gz)");
+        return None;
+    };
+    let ours = all.into_iter().filter(|e| ENDPOINTS.contains(&e.endpoint.as_str()));
+    let ours: BTreeMap<_, _> = ours.map(|e| (e.line, e)).collect();
+    assert!(ours.len() > 800, "only {} exchanges were found", ours.len());
+    Some(Arc::new(ours))
+}
+
+/// A request for a stream that does not ask for usage: the proxy asks on its behalf.
+fn is_asked_for(exchange: &Exchange) -> bool {
+    let request = exchange.request_json();
+    exchange.endpoint.ends_with("completions") && request["stream"] == true && request.get("stream_options").is_none()
+}
+
+/// The usage that the exchange reports: as recorded, or made up where the recording has none because nobody had asked.
+fn reported_usage(exchange: &Exchange) -> Option<Value> {
+    let made_up = || (exchange.streaming && is_asked_for(exchange)).then(|| made_up_usage(exchange.line));
+    exchange.usage.clone().or_else(made_up)
+}
+
+/// The usage that the upstream reports where only the proxy has asked for it.
+fn made_up_usage(line: usize) -> Value {
+    let (prompt, completion) = (1000 + line, 7 + line % 50);
+    json!({
+        "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": line % 64, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": line % 7, "audio_tokens": 0,
+            "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0}
+    })
+}
+
+/// What OpenAI streams when usage is asked for: `"usage":null` in each chunk, in one of the three places where it has
+/// been seen, and one more chunk before the end.
+fn with_usage(body: &[u8], usage: &Value, place: usize) -> Vec<u8> {
+    let body = std::str::from_utf8(body).unwrap();
+    let mut first: Option<Value> = None;
+    let mut out = String::new();
+    for event in body.split_inclusive("\n\n") {
+        let Some(data) = event.strip_prefix("data: ").filter(|d| d.starts_with('{')) else {
+            if event.starts_with("data: [DONE]") {
+                let first = first.as_ref().expect("a chunk before the end");
+                let mut last = first.clone();
+                last["choices"] = json!([]);
+                last["usage"] = usage.clone();
+                out.push_str(&format!("data: {last}\n\n"));
+            }
+            out.push_str(event);
+            continue;
+        };
+        let data = data.trim_end();
+        first.get_or_insert_with(|| serde_json::from_str(data).unwrap());
+        let at = match place {
+            0 => data.find(",\"choices\":").unwrap(),
+            1 => data.rfind(",\"obfuscation\":").unwrap_or(data.len() - 1),
+            _ => data.len() - 1,
+        };
+        out.push_str(&format!("data: {},\"usage\":null{}\n\n", &data[..at], &data[at..]));
+    }
+    out.into_bytes()
+}
+
+/// Replays the exchange that `x-exchange` names, framed and cut as its own seed says.
+fn replay(exchanges: &Exchanges, seed: u64, request: &SeenRequest) -> Vec<Step> {
+    let line = request.head.get("x-exchange").expect("x-exchange passes through").parse::<usize>().unwrap();
+    let exchange = &exchanges[&line];
+    let mut rng = Rng::new(seed ^ line as u64);
+    assert_eq!((&request.method, &request.target), (&exchange.method, &exchange.path), "line {line}");
+    let mut body = exchange.response_body.clone();
+    if request.body != exchange.request_body {
+        assert!(is_asked_for(exchange), "line {line}: this body was not to be edited");
+        let mut expected = exchange.request_json();
+        expected["stream_options"] = json!({"include_usage": true});
+        assert_eq!(request.json(), expected, "line {line}");
+        if exchange.streaming {
+            body = with_usage(&body, &made_up_usage(line), rng.below(3));
+        }
+    }
+    let ending = match rng.below(8) {
+        0 => Ending::Close,
+        1..=3 => Ending::Length,
+        _ => Ending::Chunked(1 + rng.below(6000)),
+    };
+    let fields = exchange.response_fields.clone();
+    let pieces = 1 + rng.below(12);
+    Reply { status: exchange.status, fields, body, ending }.steps_cut(&mut rng, pieces)
+}
+
+/// Sends the recorded request (chunked and in pieces, by seed) and reads the response.
+fn send(client: &mut Client, exchange: &Exchange, rng: &mut Rng) -> Response {
+    let mut head = format!("{} {} HTTP/1.1\r\nhost: proxy.test\r\n", exchange.method, exchange.path);
+    head.push_str("authorization: Bearer sk-recorded\r\n");
+    let ours = ["host", "content-length", "transfer-encoding", "connection", "authorization"];
+    for (name, value) in exchange.request_fields.iter().filter(|(n, _)| !ours.contains(&n.to_lowercase().as_str())) {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str(&format!("x-exchange: {0}\r\nX-User-ID: line-{0}\r\n", exchange.line));
+    let body = &exchange.request_body;
+    let bytes = if rng.below(4) == 0 {
+        head.push_str("transfer-encoding: chunked\r\n\r\n");
+        let chunks = rng.cut(body, 5).into_iter().flat_map(chunk);
+        head.into_bytes().into_iter().chain(chunks).chain(*b"0\r\n\r\n").collect()
+    } else {
+        head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
+        [head.as_bytes(), body].concat()
+    };
+    let pieces = 1 + rng.below(4);
+    for piece in rng.cut(&bytes, pieces) {
+        client.send(piece);
+    }
+    client.response(&exchange.method)
+}
+
+/// The client sees what was recorded: status, fields in order, body.
+fn check_response(exchange: &Exchange, response: &Response) {
+    let line = exchange.line;
+    assert_eq!((response.status, &response.cut), (exchange.status, &None), "line {line}: {}", response.text());
+    let framing = ["content-length", "transfer-encoding", "connection", "keep-alive"];
+    let end_to_end = |fields: &[(String, String)]| -> Vec<(String, String)> {
+        let lower = fields.iter().map(|(name, value)| (name.to_lowercase(), value.clone()));
+        lower.filter(|(name, _)| !framing.contains(&name.as_str())).collect()
+    };
+    assert_eq!(end_to_end(&response.head.fields), end_to_end(&exchange.response_fields), "line {line}");
+    assert!(response.body == exchange.response_body, "line {line}: got {}", response.text());
+}
+
+fn at(usage: &Value, paths: &[&str]) -> u64 {
+    paths.iter().find_map(|path| usage.pointer(path)).and_then(Value::as_u64).unwrap_or(0)
+}
+
+/// The ledger's columns for a usage object of the API, whichever dialect.
+fn columns(usage: &Value) -> Vec<(&'static str, u64)> {
+    let (input, output) = (["/prompt_tokens", "/input_tokens"], ["/completion_tokens", "/output_tokens"]);
+    let details = |group: [&str; 2], name: &str| {
+        let paths = group.map(|g| format!("{g}_details/{name}"));
+        at(usage, &[&paths[0], &paths[1]])
+    };
+    vec![
+        ("input_tokens", at(usage, &input)),
+        ("output_tokens", at(usage, &output)),
+        ("total_tokens", at(usage, &["/total_tokens"])),
+        ("cached_input_tokens", details(input, "cached_tokens")),
+        ("cache_write_tokens", details(input, "cache_write_tokens")),
+        ("input_audio_tokens", details(input, "audio_tokens")),
+        ("input_image_tokens", details(input, "image_tokens")),
+        ("reasoning_tokens", details(output, "reasoning_tokens")),
+        ("output_audio_tokens", details(output, "audio_tokens")),
+        ("output_image_tokens", details(output, "image_tokens")),
+    ]
+}
+
+/// Whether `/usage` of the exchange's own user shows exactly its usage.
+fn check_usage(proxy: &Proxy, exchange: &Exchange) -> Result<(), String> {
+    let answer = proxy.usage(&format!("user_id=line-{}", exchange.line));
+    let usage = reported_usage(exchange);
+    let (row, totals) = (&answer["data"][0], &answer["totals"]);
+    let mut wrong = Vec::new();
+    let mut same = |what: &str, got: &Value, expected: Value| {
+        if *got != expected {
+            wrong.push(format!("{what} is {got}, not {expected}"));
+        }
+    };
+    same("totals.requests", &totals["requests"], json!(1));
+    same("rows", &json!(answer["data"].as_array().map_or(0, Vec::len)), json!(1));
+    same("totals.errors", &totals["errors"], json!(u64::from(exchange.status >= 400)));
+    same("status", &row["status"], json!(exchange.status));
+    same("endpoint", &row["endpoint"], json!(exchange.endpoint.strip_prefix("POST /v1/").unwrap()));
+    let reported = if usage.is_some() { json!("reported") } else { row["usage_source"].clone() };
+    same("usage_source", &row["usage_source"], reported);
+    same("reported", &json!(row["usage_source"] == "reported"), json!(usage.is_some()));
+    for (column, expected) in columns(&usage.unwrap_or(Value::Null)) {
+        same(column, &row[column], json!(expected));
+        if !totals[column].is_null() {
+            same(&format!("totals.{column}"), &totals[column], json!(expected));
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(format!("line {}: {}", exchange.line, wrong.join(", "))) }
+}
+
+/// The replay without a proxy between, so that a difference found below is the proxy's doing.
+#[test]
+fn the_replay_alone_is_faithful() {
+    let Some(exchanges) = exchanges() else { return };
+    let mut rng = Rng::from_env();
+    let (seed, for_upstream) = (rng.next(), exchanges.clone());
+    let upstream = Upstream::plain(move |request| replay(&for_upstream, seed, request));
+    for exchange in exchanges.values() {
+        let response = send(&mut Client::connect(upstream.addr()), exchange, &mut rng);
+        check_response(exchange, &response);
+    }
+    assert_eq!(upstream.requests().len(), exchanges.len());
+}
+
+/// Asking for usage changes the stream: else the test below would have nothing to take out again.
+#[test]
+fn the_replayed_upstream_reports_usage_when_asked() {
+    let body = b"data: {\"id\":\"x\",\"choices\":[1],\"obfuscation\":\"ab\"}\n\ndata: [DONE]\n\n";
+    let expected = [
+        "data: {\"id\":\"x\",\"usage\":null,\"choices\":[1],\"obfuscation\":\"ab\"}\n\n",
+        "data: {\"id\":\"x\",\"choices\":[1],\"usage\":null,\"obfuscation\":\"ab\"}\n\n",
+        "data: {\"id\":\"x\",\"choices\":[1],\"obfuscation\":\"ab\",\"usage\":null}\n\n",
+    ];
+    for (place, first) in expected.iter().enumerate() {
+        let asked = String::from_utf8(with_usage(body, &json!({"total_tokens": 3}), place)).unwrap();
+        let rest = asked.strip_prefix(first).unwrap();
+        assert!(rest.contains("\"total_tokens\":3") && rest.ends_with("data: [DONE]\n\n"), "{rest}");
+    }
+}
+
+#[test]
+fn every_recorded_exchange_passes_unchanged_and_is_counted() {
+    let Some(exchanges) = exchanges() else { return };
+    let mut rng = Rng::from_env();
+    let (seed, for_upstream) = (rng.next(), exchanges.clone());
+    let ca = Ca::new();
+    let config = ca.server(&["localhost", "127.0.0.1"], Server::Usual);
+    let upstream = Upstream::tls(config, move |request| replay(&for_upstream, seed, request));
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("ca.pem"), ca.pem()).unwrap();
+    let target = upstream.url();
+    let vars = [("PROXY_TARGET", target.as_str()), ("TLS_CA_FILE", "ca.pem"), ("RATE_LIMIT_RPM", "0")];
+    let proxy = Proxy::start_in(folder, &vars);
+
+    let mut client = Client::connect(proxy.addr());
+    for exchange in exchanges.values() {
+        if rng.below(10) == 0 {
+            client = Client::connect(proxy.addr());
+        }
+        let response = send(&mut client, exchange, &mut rng);
+        check_response(exchange, &response);
+    }
+    let requests = upstream.requests();
+    assert_eq!(requests.len(), exchanges.len(), "each exchange reaches the upstream once");
+    assert!(requests.iter().all(|r| r.head.get("x-user-id").is_none()), "X-User-ID stays with us");
+
+    let outcomes: Vec<_> = exchanges.values().map(|e| check_usage(&proxy, e)).collect();
+    let reporting = exchanges.values().filter(|e| reported_usage(e).is_some()).count();
+    let equal = outcomes.iter().filter(|o| o.is_ok()).count();
+    println!("{} exchanges, {reporting} with usage, {equal} equal", exchanges.len());
+    let wrong: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
+    assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert_eq!(proxy.usage("")["totals"]["requests"], json!(exchanges.len()), "nothing else is counted");
+}

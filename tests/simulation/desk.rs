@@ -1,0 +1,87 @@
+//! Fake workers: a ledger that commits when it likes, addresses that come late, answers to questions.
+
+use crate::rng::Rng;
+use openai_api_proxy::local::Answer;
+use openai_api_proxy::usage::record::Record;
+use openai_api_proxy::worker::query::Job;
+use openai_api_proxy::worker::{Desk, Done};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+
+/// What the workers have and owe.
+#[derive(Default)]
+pub struct Workers {
+    /// Submitted, not committed.
+    pub pending: VecDeque<Record>,
+    pub committed: Vec<Record>,
+    replies: VecDeque<Done>,
+    tickets: VecDeque<u64>,
+    resolving: bool,
+    /// The target resolves to so many addresses.
+    addresses: u16,
+}
+
+impl Workers {
+    pub fn new(addresses: u16) -> Self {
+        Self { addresses, ..Self::default() }
+    }
+
+    /// One worker may act; false where none had anything to do.
+    pub fn act(&mut self, rng: &mut Rng) -> bool {
+        match rng.below(3) {
+            0 if !self.pending.is_empty() => {
+                let batch = 1 + rng.below(self.pending.len());
+                self.committed.extend(self.pending.drain(..batch));
+                let upto = self.committed.last().map_or(0, |record| record.seq);
+                self.replies.push_back(Done::Committed { upto });
+            }
+            1 if !self.tickets.is_empty() => {
+                let ticket = self.tickets.pop_front().expect("not empty");
+                let answer =
+                    Answer { status: 200, content_type: "text/plain", body: format!("answer {ticket}").into() };
+                self.replies.push_back(Done::Answered { ticket, answer });
+            }
+            2 if self.resolving => {
+                self.resolving = false;
+                let address = |n| SocketAddr::from((Ipv4Addr::LOCALHOST, 1000 + n));
+                self.replies.push_back(Done::Resolved { addresses: Ok((0..self.addresses).map(address).collect()) });
+            }
+            _ => {}
+        }
+        !(self.pending.is_empty() && self.tickets.is_empty() && self.replies.is_empty()) || self.resolving
+    }
+
+    pub fn stop(&mut self) {
+        self.replies.push_back(Done::Stop);
+    }
+}
+
+/// The loop's view of them.
+#[derive(Clone)]
+pub struct FakeDesk(pub Rc<RefCell<Workers>>);
+
+impl Desk for FakeDesk {
+    fn submit(&mut self, records: Vec<Record>) {
+        self.0.borrow_mut().pending.extend(records);
+    }
+
+    fn ask(&mut self, job: Job) -> Result<(), Job> {
+        let (Job::Usage { ticket, .. } | Job::Render { ticket, .. }) = &job;
+        let tickets = &mut self.0.borrow_mut().tickets;
+        if tickets.len() >= 2 {
+            return Err(job);
+        }
+        tickets.push_back(*ticket);
+        Ok(())
+    }
+
+    fn resolve(&mut self) {
+        self.0.borrow_mut().resolving = true;
+    }
+
+    fn collect(&mut self, into: &mut Vec<Done>) {
+        into.extend(self.0.borrow_mut().replies.drain(..));
+    }
+}

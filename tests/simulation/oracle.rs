@@ -1,0 +1,137 @@
+//! The judge of a finished run.
+
+use crate::scenario::{Fault, Plan, Planned};
+use crate::world::World;
+use openai_api_proxy::usage::record::{Outcome, Record, UsageSource};
+use std::fmt;
+
+/// What was seen in a run; two runs of a seed see the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub requests: usize,
+    pub whole: usize,
+    pub refused: usize,
+    pub cut: usize,
+    pub left: usize,
+    pub records: usize,
+    pub aborted: usize,
+    pub retried: usize,
+    pub sleeps: u64,
+    pub elapsed: u64,
+}
+
+/// Sums over all seeds.
+#[derive(Debug, Default)]
+pub struct Sums {
+    requests: usize,
+    whole: usize,
+    refused: usize,
+    cut: usize,
+    left: usize,
+    records: usize,
+    aborted: usize,
+    retried: usize,
+}
+
+impl Sums {
+    pub fn add(&mut self, seen: &Seen) {
+        self.requests += seen.requests;
+        self.whole += seen.whole;
+        self.refused += seen.refused;
+        self.cut += seen.cut;
+        self.left += seen.left;
+        self.records += seen.records;
+        self.aborted += seen.aborted;
+        self.retried += seen.retried;
+    }
+
+    /// A run of many seeds that never saw one of these has tested nothing there.
+    pub fn assert_everything_happened(&self) {
+        let all = [self.whole, self.refused, self.cut, self.left, self.records, self.aborted, self.retried];
+        assert!(all.iter().all(|&count| count > 0), "some outcome never happened: {self}");
+    }
+}
+
+impl fmt::Display for Sums {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { requests, whole, refused, cut, left, records, aborted, retried } = self;
+        write!(
+            out,
+            "{requests} requests: {whole} whole, {refused} answered by an error of ours, {cut} cut, {left} left by \
+             their client; {records} records, {aborted} of them aborted; {retried} sent twice"
+        )
+    }
+}
+
+pub fn judge(
+    plan: &Plan,
+    records: &[Record],
+    world: &World,
+    slots: (usize, usize, usize),
+    faults: bool,
+    stopped_early: bool,
+) -> Seen {
+    assert_eq!((slots.0, slots.2), (0, 0), "clients or exchanges are left in their slabs");
+    assert_eq!(slots.1, 0, "upstream connections are left in their slab");
+    for (number, pipe) in world.pipes.iter().enumerate() {
+        let never_accepted = world.backlog.contains(&number);
+        assert!(pipe.proxy_closed || never_accepted || stopped_early || faults, "socket {number} is left open");
+    }
+    for (index, record) in records.iter().enumerate() {
+        assert_eq!(record.seq, index as u64 + 1, "records are out of order");
+    }
+    for (id, request) in plan.requests.iter().enumerate() {
+        let of_it: Vec<&Record> = records.iter().filter(|record| *record.user == *request.user).collect();
+        judge_request(id, request, &of_it, faults || stopped_early);
+    }
+    let count = |test: fn(&Planned) -> bool| plan.requests.iter().filter(|request| test(request)).count();
+    Seen {
+        requests: plan.requests.len(),
+        whole: count(|request| request.got.as_ref().is_some_and(|got| got.whole && got.ours.is_none())),
+        refused: count(|request| request.got.as_ref().is_some_and(|got| got.ours.is_some())),
+        cut: count(|request| request.got.as_ref().is_some_and(|got| !got.whole)),
+        left: count(|request| request.left && request.got.is_none()),
+        records: records.len(),
+        aborted: records.iter().filter(|record| record.outcome == Outcome::ClientAborted).count(),
+        retried: count(|request| request.seen > 1),
+        sleeps: world.sleeps,
+        elapsed: world.mono,
+    }
+}
+
+fn judge_request(id: usize, request: &Planned, records: &[&Record], excused: bool) {
+    assert!(records.len() <= 1, "request {id} has {} records", records.len());
+    if request.local {
+        assert!(records.is_empty(), "a local request has a record");
+    }
+    if request.seen > 0 {
+        assert_eq!(records.len(), 1, "request {id} reached an upstream and has no record");
+    }
+    assert!(request.seen <= 1 || request.repeatable, "request {id} was sent twice");
+    let Some(got) = &request.got else {
+        assert!(excused, "request {id} got no answer");
+        return;
+    };
+    if got.whole && !request.local {
+        // Whatever a client takes for whole has its record, and had it committed before its end.
+        let refused_unrecorded = got.ours.is_some() && records.is_empty();
+        assert!(request.saw_end_at || refused_unrecorded, "request {id} ended before its record was committed");
+    }
+    let healthy = matches!(request.fault, None | Some(Fault::CloseDelimited | Fault::Junk)) && !request.early;
+    if !excused && healthy {
+        assert!(got.whole, "request {id} was cut: {got:?}");
+        assert_eq!(got.ours, None, "request {id} was refused: {got:?}");
+    }
+    let from_upstream = got.whole && got.ours.is_none() && !request.local && got.status != 413;
+    if from_upstream {
+        assert_eq!(got.status, request.right_status, "request {id}");
+        assert!(got.body == request.right_body, "request {id} got another body: {}", got.body.escape_ascii());
+        let [record] = records else { panic!("request {id} was answered and has no record") };
+        assert_eq!((record.outcome, record.status), (Outcome::Completed, got.status), "request {id}");
+        assert_eq!(record.usage.input_tokens, request.tokens, "request {id}");
+        let source = if request.tokens > 0 { UsageSource::Reported } else { UsageSource::None };
+        assert_eq!(record.usage_source, source, "request {id}");
+    } else if !got.whole {
+        assert!(request.right_body.starts_with(&got.body) || got.status == 0, "request {id} was cut and changed");
+    }
+}

@@ -1,0 +1,132 @@
+//! The target: one actor for each connection that the proxy opens. Parses requests with a reader of its own, answers
+//! each as the plan says, in pieces, and misbehaves where the plan wants it.
+
+use crate::client::find;
+use crate::scenario::{Fault, Plan};
+use crate::world::World;
+use std::collections::VecDeque;
+
+/// One connection's server side.
+pub struct Upstream {
+    pipe: usize,
+    received: Vec<u8>,
+    unsent: VecDeque<u8>,
+    grain: (usize, usize),
+    /// What happens once `unsent` is sent.
+    then: Option<Fault>,
+    /// Nothing is read or written any more.
+    pub done: bool,
+}
+
+impl Upstream {
+    pub fn new(world: &mut World, pipe: usize) -> Self {
+        let grain = (world.grain(), world.grain());
+        Self { pipe, received: Vec::new(), unsent: VecDeque::new(), grain, then: None, done: false }
+    }
+
+    /// Does one thing; false where there was nothing to do.
+    pub fn act(&mut self, world: &mut World, plan: &mut Plan) -> bool {
+        if self.done {
+            return false;
+        }
+        let bytes = world.peer_read(self.pipe, self.grain.1);
+        self.received.extend_from_slice(&bytes);
+        let closed = world.pipes[self.pipe].proxy_closed && world.pipes[self.pipe].from_proxy.is_empty();
+        let progress = !bytes.is_empty();
+        if !self.unsent.is_empty() {
+            let count = self.unsent.len().min(1 + world.rng.below(self.grain.0));
+            let bytes: Vec<u8> = self.unsent.drain(..count).collect();
+            world.peer_write(self.pipe, &bytes);
+            return true;
+        }
+        if let Some(fault) = self.then.take() {
+            self.misbehave(world, fault);
+            return true;
+        }
+        if self.take_request(plan) {
+            return true;
+        }
+        if closed {
+            self.done = true;
+            return true;
+        }
+        if plan.idle_closes && self.received.is_empty() && !progress && world.rng.below(40) == 0 {
+            self.done = true;
+            world.peer_end(self.pipe);
+            return true;
+        }
+        progress
+    }
+
+    fn misbehave(&mut self, world: &mut World, fault: Fault) {
+        match fault {
+            Fault::Reset(_) => world.peer_reset(self.pipe),
+            Fault::End(_) | Fault::CloseDelimited => world.peer_end(self.pipe),
+            Fault::Silence | Fault::Garbage | Fault::Junk => {}
+        }
+        self.done = fault != Fault::Junk;
+    }
+
+    /// Answers the next whole request; false where there is none.
+    fn take_request(&mut self, plan: &mut Plan) -> bool {
+        let Some(end) = find(&self.received, b"\r\n\r\n").map(|at| at + 4) else { return false };
+        let head = String::from_utf8(self.received[..end].to_vec()).expect("heads are text here");
+        let header = |name: &str| {
+            let line = head.split("\r\n").find(|line| line.to_ascii_lowercase().starts_with(&format!("{name}: ")));
+            line.map(|line| line[name.len() + 2..].to_owned())
+        };
+        assert!(header("x-user-id").is_none(), "the user's id went upstream");
+        let id: usize = header("x-sim").expect("our header passes").parse().expect("a number");
+        let Some((body, used)) = body(&self.received[end..], header("content-length"), header("transfer-encoding"))
+        else {
+            // An answer before the request is whole is one of the faults that a target can have.
+            if plan.requests[id].early && plan.requests[id].seen == 0 {
+                plan.requests[id].seen = 1;
+                self.unsent.extend(b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig");
+                self.then = Some(Fault::End(0));
+                return true;
+            }
+            return false;
+        };
+        self.received.drain(..end + used);
+        let request = &mut plan.requests[id];
+        request.seen += 1;
+        assert_eq!(body, request.upstream_body, "request {id} arrived changed");
+        let mut wire = request.response.clone();
+        match request.fault {
+            Some(Fault::Reset(at) | Fault::End(at)) => wire.truncate(at),
+            Some(Fault::Silence) => wire.clear(),
+            Some(Fault::Garbage) => wire = b"HTTP/1.1 200 OK\nnot http\n\n".to_vec(),
+            Some(Fault::Junk) => wire.extend_from_slice(b"junk"),
+            Some(Fault::CloseDelimited) | None => {}
+        }
+        self.then = request.fault;
+        self.unsent.extend(wire);
+        true
+    }
+}
+
+/// A body and its length on the wire; `None` where it is not all there.
+fn body(bytes: &[u8], length: Option<String>, coding: Option<String>) -> Option<(Vec<u8>, usize)> {
+    if let Some(length) = length {
+        assert!(coding.is_none(), "two framings");
+        let length: usize = length.parse().expect("a length");
+        return Some((bytes.get(..length)?.to_vec(), length));
+    }
+    if coding.is_none() {
+        return Some((Vec::new(), 0));
+    }
+    let (mut body, mut at) = (Vec::new(), 0);
+    loop {
+        let line = find(&bytes[at..], b"\r\n")?;
+        let size =
+            usize::from_str_radix(std::str::from_utf8(&bytes[at..at + line]).expect("a size"), 16).expect("a size");
+        at += line + 2;
+        body.extend_from_slice(bytes.get(at..at + size)?);
+        assert_eq!(bytes.get(at + size..at + size + 2)?, b"\r\n");
+        at += size + 2;
+        if size == 0 {
+            return Some((body, at));
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! The fake network: connections as two queues of bytes, and edge-triggered events as a kernel gives them.
+//!
+//! An edge is told once: when bytes arrive, when room appears after a write was refused, when the peer ends or breaks
+//! off. A read takes all there is (a short read means drained, as with a real socket). Beside the real events there are
+//! spurious ones, and events for tokens whose connection is gone.
+
+use crate::rng::Rng;
+use openai_api_proxy::base::clock::{MILLISECOND, Now};
+use openai_api_proxy::io::{Event, Io};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+/// One connection between the proxy and a peer.
+#[derive(Default)]
+pub struct Pipe {
+    pub to_proxy: VecDeque<u8>,
+    pub from_proxy: VecDeque<u8>,
+    /// Bytes that `from_proxy` takes before a write is refused.
+    capacity: usize,
+    token: Option<u64>,
+    readable_edge: bool,
+    writable_edge: bool,
+    write_refused: bool,
+    /// The peer has shut its sending side.
+    peer_ended: bool,
+    /// Whoever broke it: both sides get errors.
+    broken: bool,
+    /// The proxy has shut its sending side.
+    pub proxy_ended: bool,
+    /// The proxy has closed the socket.
+    pub proxy_closed: bool,
+    connecting: Option<Connecting>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Connecting {
+    Succeeds,
+    Fails,
+    Hangs,
+}
+
+/// Everything outside of the loop but its workers.
+pub struct World {
+    pub rng: Rng,
+    /// Bytes move a few at a time; bodies are small then. Else they move in lumps, and bodies are large.
+    pub fine: bool,
+    pub pipes: Vec<Pipe>,
+    pub mono: u64,
+    /// Connections of clients that the proxy has not accepted yet.
+    pub backlog: VecDeque<usize>,
+    /// Connections that the proxy has opened and the upstream has not seen yet.
+    pub opened: Vec<usize>,
+    pub listening: bool,
+    accept_edge: bool,
+    /// In per cent.
+    pub spurious: usize,
+    /// Connecting may fail or hang.
+    pub connect_faults: bool,
+    /// A client may be gone before it is accepted.
+    pub accept_faults: bool,
+    old_tokens: Vec<u64>,
+    /// Timeouts that the loop slept through because nothing else could happen.
+    pub sleeps: u64,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let spurious = [0, 0, 5, 30][rng.below(4)];
+        let fine = rng.coin();
+        Self {
+            rng,
+            fine,
+            pipes: Vec::new(),
+            mono: MILLISECOND,
+            backlog: VecDeque::new(),
+            opened: Vec::new(),
+            listening: true,
+            accept_edge: false,
+            spurious,
+            connect_faults: false,
+            accept_faults: false,
+            old_tokens: Vec::new(),
+            sleeps: 0,
+        }
+    }
+
+    fn pipe(&mut self) -> usize {
+        let capacities = if self.fine { [1, 7, 100, 4096] } else { [3_000, 16_000, 70_000, 500_000] };
+        let capacity = capacities[self.rng.below(4)];
+        self.pipes.push(Pipe { capacity, ..Pipe::default() });
+        self.pipes.len() - 1
+    }
+
+    /// Most bytes that a peer moves at once.
+    pub fn grain(&mut self) -> usize {
+        let grains = if self.fine { [1, 3, 50, 5_000] } else { [700, 10_000, 80_000, 1_000_000] };
+        grains[self.rng.below(4)]
+    }
+
+    /// The connections that are not over, for the message of a failure.
+    fn describe(&self) -> String {
+        let open = |(number, pipe): (usize, &Pipe)| {
+            let Pipe { to_proxy, from_proxy, capacity, write_refused, peer_ended, broken, proxy_ended, .. } = pipe;
+            let (to, from) = (to_proxy.len(), from_proxy.len());
+            (!pipe.proxy_closed).then(|| {
+                format!(
+                    "socket {number}: {to} bytes wait for the proxy, {from} of {capacity} from it, refused \
+                     {write_refused}, peer ended {peer_ended}, broken {broken}, proxy ended {proxy_ended}"
+                )
+            })
+        };
+        let open: Vec<String> = self.pipes.iter().enumerate().filter_map(open).collect();
+        format!("{} wait to be accepted\n{}", self.backlog.len(), open.join("\n"))
+    }
+
+    /// A client connects.
+    pub fn dial(&mut self) -> usize {
+        let pipe = self.pipe();
+        self.backlog.push_back(pipe);
+        self.accept_edge = true;
+        pipe
+    }
+
+    /// A peer writes.
+    pub fn peer_write(&mut self, pipe: usize, bytes: &[u8]) {
+        let pipe = &mut self.pipes[pipe];
+        if !pipe.proxy_closed && !pipe.broken {
+            pipe.to_proxy.extend(bytes);
+            pipe.readable_edge |= !bytes.is_empty();
+        }
+    }
+
+    /// A peer reads at most `count` bytes.
+    pub fn peer_read(&mut self, pipe: usize, count: usize) -> Vec<u8> {
+        let pipe = &mut self.pipes[pipe];
+        let count = count.min(pipe.from_proxy.len());
+        if count > 0 && pipe.write_refused {
+            pipe.write_refused = false;
+            pipe.writable_edge = true;
+        }
+        pipe.from_proxy.drain(..count).collect()
+    }
+
+    /// A peer shuts its sending side down.
+    pub fn peer_end(&mut self, pipe: usize) {
+        let pipe = &mut self.pipes[pipe];
+        pipe.peer_ended = true;
+        pipe.readable_edge = true;
+    }
+
+    /// A peer resets the connection: what the proxy has not read is lost.
+    pub fn peer_reset(&mut self, pipe: usize) {
+        let pipe = &mut self.pipes[pipe];
+        pipe.broken = true;
+        pipe.to_proxy.clear();
+        pipe.from_proxy.clear();
+        pipe.readable_edge = true;
+        pipe.writable_edge = true;
+    }
+
+    /// True where an event waits to be told.
+    fn has_events(&self) -> bool {
+        let waits = |pipe: &Pipe| {
+            pipe.token.is_some() && !pipe.proxy_closed && (pipe.readable_edge || pipe.writable_edge || pipe.settles())
+        };
+        self.accept_edge && self.listening || self.pipes.iter().any(waits)
+    }
+
+    fn collect(&mut self, events: &mut Vec<Event>) {
+        if std::mem::take(&mut self.accept_edge) && self.listening {
+            events.push(Event::Acceptable);
+        }
+        for index in 0..self.pipes.len() {
+            let pipe = &mut self.pipes[index];
+            let Some(token) = pipe.token.filter(|_| !pipe.proxy_closed) else { continue };
+            let settled = pipe.settles();
+            if settled {
+                pipe.writable_edge = true;
+                pipe.broken |= pipe.connecting == Some(Connecting::Fails);
+                if pipe.connecting.take() == Some(Connecting::Succeeds) {
+                    self.opened.push(index);
+                }
+            }
+            let pipe = &mut self.pipes[index];
+            let ended = pipe.peer_ended || pipe.broken;
+            let (readable, writable) =
+                (std::mem::take(&mut pipe.readable_edge), std::mem::take(&mut pipe.writable_edge));
+            let spurious = self.rng.below(100) < self.spurious;
+            if readable || writable || spurious {
+                let readable = readable || spurious;
+                events.push(Event::Socket { token, readable, writable: writable || spurious, ended });
+            }
+        }
+        if self.rng.below(100) < self.spurious && !self.old_tokens.is_empty() {
+            let token = self.old_tokens[self.rng.below(self.old_tokens.len())];
+            events.push(Event::Socket { token, readable: true, writable: true, ended: true });
+        }
+        let first = self.rng.below(events.len());
+        events.rotate_left(first);
+    }
+}
+
+impl Pipe {
+    fn settles(&self) -> bool {
+        matches!(self.connecting, Some(Connecting::Succeeds | Connecting::Fails))
+    }
+}
+
+/// The network, shared with the peers.
+#[derive(Clone)]
+pub struct Net {
+    pub world: Rc<RefCell<World>>,
+    /// Lets the peers and workers act once; false where none of them could do anything.
+    pub act: Rc<dyn Fn(&mut World) -> bool>,
+}
+
+impl Io for Net {
+    type Socket = usize;
+
+    fn now(&mut self) -> Now {
+        let mono = self.world.borrow().mono;
+        Now { mono, unix: 1_700_000_000_000_000_000 + mono }
+    }
+
+    fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<u64>) -> io::Result<()> {
+        let world = &mut *self.world.borrow_mut();
+        world.mono += 1_000 * world.rng.below(50) as u64;
+        loop {
+            let acted = (self.act)(world);
+            // Peers act a few times between two turns, or once.
+            if acted && world.rng.below(3) > 0 && world.has_events() {
+                continue;
+            }
+            if acted || world.has_events() || timeout == Some(0) {
+                break;
+            }
+            let Some(timeout) = timeout else {
+                panic!("a lost wake-up: somebody waits and nothing can happen\n{}", world.describe());
+            };
+            world.mono += timeout;
+            world.sleeps += 1;
+            assert!(world.sleeps < 10_000, "the loop only sleeps");
+            break;
+        }
+        world.collect(events);
+        Ok(())
+    }
+
+    fn accept(&mut self) -> io::Result<usize> {
+        let world = &mut *self.world.borrow_mut();
+        match world.backlog.pop_front() {
+            Some(pipe) if world.accept_faults && world.rng.below(20) == 0 => {
+                // Gone before it was accepted.
+                world.peer_reset(pipe);
+                world.pipes[pipe].proxy_closed = true;
+                Err(ErrorKind::ConnectionAborted.into())
+            }
+            Some(pipe) => Ok(pipe),
+            None => Err(ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn stop_accepting(&mut self) {
+        self.world.borrow_mut().listening = false;
+    }
+
+    fn register(&mut self, socket: &mut usize, token: u64) -> io::Result<()> {
+        let world = &mut *self.world.borrow_mut();
+        let pipe = &mut world.pipes[*socket];
+        assert!(pipe.token.replace(token).is_none(), "registered twice");
+        pipe.readable_edge |= !pipe.to_proxy.is_empty() || pipe.peer_ended;
+        pipe.writable_edge |= pipe.connecting.is_none();
+        Ok(())
+    }
+
+    fn connect(&mut self, _: SocketAddr) -> io::Result<usize> {
+        let world = &mut *self.world.borrow_mut();
+        let fate = if world.connect_faults { world.rng.below(10) } else { 9 };
+        if fate == 0 {
+            return Err(ErrorKind::ConnectionRefused.into());
+        }
+        let pipe = world.pipe();
+        world.pipes[pipe].connecting = Some(match fate {
+            1 => Connecting::Fails,
+            2 => Connecting::Hangs,
+            _ => Connecting::Succeeds,
+        });
+        Ok(pipe)
+    }
+
+    fn is_connected(&mut self, socket: &mut usize) -> io::Result<bool> {
+        let pipe = &self.world.borrow().pipes[*socket];
+        match pipe.connecting {
+            _ if pipe.broken => Err(ErrorKind::ConnectionRefused.into()),
+            connecting => Ok(connecting.is_none()),
+        }
+    }
+
+    fn read(&mut self, socket: &mut usize, into: &mut [u8]) -> io::Result<usize> {
+        let pipe = &mut self.world.borrow_mut().pipes[*socket];
+        assert!(!pipe.proxy_closed, "read after close");
+        if pipe.broken {
+            return Err(ErrorKind::ConnectionReset.into());
+        }
+        if pipe.to_proxy.is_empty() {
+            return if pipe.peer_ended { Ok(0) } else { Err(ErrorKind::WouldBlock.into()) };
+        }
+        let count = into.len().min(pipe.to_proxy.len());
+        for (to, from) in into.iter_mut().zip(pipe.to_proxy.drain(..count)) {
+            *to = from;
+        }
+        Ok(count)
+    }
+
+    fn write(&mut self, socket: &mut usize, from: &[u8]) -> io::Result<usize> {
+        let world = &mut *self.world.borrow_mut();
+        let pipe = &mut world.pipes[*socket];
+        assert!(!pipe.proxy_closed && !pipe.proxy_ended, "write after the end");
+        assert!(!from.is_empty(), "an empty write");
+        if pipe.broken {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        let room = pipe.capacity.saturating_sub(pipe.from_proxy.len());
+        if room == 0 || pipe.connecting.is_some() {
+            pipe.write_refused = true;
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let count = 1 + world.rng.below(room.min(from.len()));
+        pipe.from_proxy.extend(&from[..count]);
+        Ok(count)
+    }
+
+    fn shutdown(&mut self, socket: &mut usize) {
+        self.world.borrow_mut().pipes[*socket].proxy_ended = true;
+    }
+
+    fn close(&mut self, socket: usize) {
+        let world = &mut *self.world.borrow_mut();
+        let pipe = &mut world.pipes[socket];
+        assert!(!std::mem::replace(&mut pipe.proxy_closed, true), "closed twice");
+        world.old_tokens.extend(pipe.token);
+    }
+}

@@ -1,0 +1,26 @@
+//! What the integration tests share: certificates, a mock upstream, the binary under test and a strict client. Threads
+//! and blocking sockets only, so that a test cannot share a fault with the event loop that it tests.
+
+#![allow(dead_code)] // each test file is a crate of its own, and uses its part of this
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests are the outside world
+
+pub mod api;
+pub mod ca;
+pub mod client;
+pub mod proxy;
+pub mod recordings;
+pub mod rng;
+pub mod script;
+pub mod upstream;
+pub mod wire;
+
+use std::time::Duration;
+
+/// How long anything may take before a test is given up. It guards against hanging and measures nothing.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Says aloud that a test cannot run here. Under `REQUIRE_REAL_SERVERS=1`, as in CI, that is a failure.
+pub fn skip(why: &str) {
+    println!("SKIPPED: {why}");
+    assert!(std::env::var_os("REQUIRE_REAL_SERVERS").is_none_or(|v| v != "1"), "must not be skipped here: {why}");
+}
