@@ -260,7 +260,7 @@ fn every_recorded_exchange_passes_unchanged_and_is_counted() {
     let outcomes: Vec<_> = exchanges.values().map(|e| check_usage(&proxy, e)).collect();
     let reporting = exchanges.values().filter(|e| reported_usage(e).is_some()).count();
     let equal = outcomes.iter().filter(|o| o.is_ok()).count();
-    println!("{} exchanges, {reporting} with usage, {equal} equal", exchanges.len());
+    support::say(&format!("{} exchanges, {reporting} with usage, {equal} equal", exchanges.len()));
     let wrong: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
     assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
     assert_eq!(proxy.usage("")["totals"]["requests"], json!(exchanges.len()), "nothing else is counted");

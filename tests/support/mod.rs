@@ -14,13 +14,19 @@ pub mod script;
 pub mod upstream;
 pub mod wire;
 
+use std::io::Write;
 use std::time::Duration;
 
 /// How long anything may take before a test is given up. It guards against hanging and measures nothing.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
+/// Says something that is seen although the test passes: the harness captures only what the print macros write.
+pub fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Says aloud that a test cannot run here. Under `REQUIRE_REAL_SERVERS=1`, as in CI, that is a failure.
 pub fn skip(why: &str) {
-    println!("SKIPPED: {why}");
+    say(&format!("SKIPPED: {why}"));
     assert!(std::env::var_os("REQUIRE_REAL_SERVERS").is_none_or(|v| v != "1"), "must not be skipped here: {why}");
 }
