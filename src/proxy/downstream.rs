@@ -196,7 +196,7 @@ impl Proxy {
                 exchange.record.request_bytes += data_bytes;
                 let writer = if from_chunks { BodyWriter::Chunked } else { BodyWriter::Bytes };
                 writer.write(exchange.request.outgoing.stream.tail(), piece, from_chunks);
-                if let Some(up) = exchange.up {
+                if let Some(up) = exchange.up.filter(|_| piece != Piece::More) {
                     self.actions.push_back(Action::Flush(Conn::Up(up)));
                 }
             }
@@ -293,7 +293,10 @@ impl Proxy {
         if progress && waiting < LOW_WATERMARK {
             let up = exchange.and_then(|exchange| self.exchanges.get(exchange)).and_then(|exchange| exchange.up);
             self.actions.extend(up.map(|up| Action::Read(Conn::Up(up))));
-            self.actions.push_back(Action::Read(Conn::Down(key)));
+            // Pipelined requests wait while replies pile up.
+            if matches!(down.phase, Phase::Head) {
+                self.actions.push_back(Action::Read(Conn::Down(key)));
+            }
         }
         self.retime_down(now, key, progress);
     }

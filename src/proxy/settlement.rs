@@ -47,6 +47,9 @@ impl Proxy {
                 record.cost_nano_usd = self.prices.cost_nano_usd(record.model_name(), &record.usage, tier);
             }
         }
+        if record.usage_source == UsageSource::None {
+            record.cost_nano_usd = Some(0); // nothing was consumed, whatever the model's price
+        }
         self.metrics.record(&record);
         self.records.push(record);
     }
