@@ -33,6 +33,14 @@ fn bytes(text: &str) -> Step {
     Step::Send(text.as_bytes().to_vec())
 }
 
+/// The record of a request that failed with the target at work, perhaps: never passed off as one that used nothing.
+#[track_caller]
+fn expect_unknown(proxy: &Proxy) {
+    let row = proxy.only_row("u");
+    assert_eq!((&row["outcome"], &row["usage_source"]), (&"upstream_error".into(), &"unknown".into()), "{row}");
+    assert!(row["cost_nano_usd"].is_null(), "{row}");
+}
+
 #[test]
 fn nobody_listens() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -41,6 +49,7 @@ fn nobody_listens() {
     response.expect_proxy_error(502, "upstream_unreachable");
     let row = proxy.only_row("u");
     assert_eq!((&row["status"], &row["outcome"]), (&502.into(), &"upstream_error".into()));
+    assert_eq!(row["usage_source"], "none", "the target never heard of it");
     get(proxy.addr(), "/healthz").expect(200);
 }
 
@@ -76,7 +85,7 @@ fn an_answer_that_never_comes() {
     let (upstream, proxy) = scripted(&[("RESPONSE_TIMEOUT", "200ms")], move |_| steps.lock().unwrap().take().unwrap());
     let response = post_json(proxy.addr(), "/v1/chat/completions", &[("x-user-id", "u")], CHAT);
     response.expect_proxy_error(504, "upstream_timeout");
-    assert_eq!(proxy.only_row("u")["outcome"], "upstream_error");
+    expect_unknown(&proxy);
     assert_eq!(upstream.requests().len(), 1, "a completion is not sent twice");
     drop(open);
 }
@@ -132,7 +141,7 @@ fn a_completion_is_never_sent_twice() {
     let response = post_json(proxy.addr(), "/v1/chat/completions", &[("x-user-id", "u")], CHAT);
     response.expect_proxy_error(502, "upstream_closed");
     assert_eq!(upstream.requests().len(), 2);
-    assert_eq!(proxy.only_row("u")["outcome"], "upstream_error");
+    expect_unknown(&proxy);
 }
 
 #[test]
@@ -159,7 +168,7 @@ fn an_answer_that_is_not_http_is_refused() {
         let (upstream, proxy) = scripted(&[], move |_| vec![bytes(answer), Step::AwaitClose]);
         let response = post_json(proxy.addr(), "/v1/chat/completions", &[("x-user-id", "u")], CHAT);
         response.expect_proxy_error(502, "upstream_protocol");
-        assert_eq!(proxy.only_row("u")["outcome"], "upstream_error", "{answer}");
+        expect_unknown(&proxy);
         assert_eq!(upstream.requests().len(), 1);
     }
 }

@@ -116,6 +116,7 @@ impl Proxy {
                 usage_asked: false,
                 complete: head.framing == Framing::None,
                 retried: false,
+                reached: false,
                 outgoing,
             },
             response: Response::default(),

@@ -91,6 +91,7 @@ impl Proxy {
         }
         let Some(found) = self.exchanges.get_mut(exchange) else { return };
         found.up = None;
+        found.request.reached |= written;
         let attempt = Attempt {
             reused,
             written,

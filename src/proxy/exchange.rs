@@ -61,6 +61,8 @@ pub struct Request {
     pub complete: bool,
     /// It was sent a second time.
     pub retried: bool,
+    /// Bytes of it were taken by a connection that failed since: the target may have acted on them.
+    pub reached: bool,
     pub outgoing: Outgoing,
 }
 

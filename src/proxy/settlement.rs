@@ -26,7 +26,8 @@ impl Proxy {
         exchange.stage = Stage::Settled;
         let reported = exchange.response.capture.take().map(|capture| capture.finish());
         let answered = exchange.response.progress != Progress::Awaited;
-        let begun = exchange.up.and_then(|up| self.ups.get(up)).is_some_and(|up| up.begun);
+        let written = exchange.up.and_then(|up| self.ups.get(up)).is_some_and(|up| up.written);
+        let reached = answered || written || exchange.request.reached;
         if let Some(up) = exchange.up.take() {
             self.close_up(up);
         }
@@ -37,7 +38,7 @@ impl Proxy {
         record.outcome = outcome;
         record.status = status;
         record.duration_us = (now.mono - exchange.started) / MICROSECOND;
-        record.usage_source = source(&record, reported.as_ref(), answered || begun);
+        record.usage_source = source(&record, reported.as_ref(), reached);
         if let Some(reported) = reported {
             let tier = reported.service_tier.as_deref();
             record.usage = reported.usage.unwrap_or_default();
