@@ -15,6 +15,7 @@ pub use target::Target;
 
 use crate::metrics;
 use crate::price::PriceTable;
+use crate::tls::{Connector, TlsError};
 use source::Source;
 use std::ffi::OsString;
 use std::fs;
@@ -229,6 +230,8 @@ fn tls_ca(source: &mut Source<'_>) -> Option<Vec<u8>> {
     let pem = read_file(source, "TLS_CA_FILE", "a readable PEM file")?;
     if memchr::memmem::find(&pem, b"-----BEGIN CERTIFICATE-----").is_none() {
         source.problem("TLS_CA_FILE", "expected a PEM file with certificates, found none in it".to_owned());
+    } else if let Err(TlsError::Anchors(why)) = Connector::new("localhost", Some(&pem)) {
+        source.problem("TLS_CA_FILE", format!("expected a PEM file with certificates, found a bad one: {why}"));
     }
     Some(pem)
 }

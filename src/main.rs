@@ -66,25 +66,31 @@ fn configured() -> ExitCode {
 }
 
 fn serve(config: Config) -> Result<(), String> {
-    let connections_max = within_descriptors(config.connections_max);
-    let mut sockets =
-        Sockets::listen(config.listen).map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
+    let wanted = config.connections_max;
+    let connections_max = within_descriptors(wanted);
+    let (listen, database) = (config.listen, config.database_path.clone());
+    let (host, port) = (config.target.host.clone(), config.target.port);
+    let scheme = if config.target.tls { "https" } else { "http" };
+    let target = format!("{scheme}://{}{}", config.target.authority, config.target.prefix);
+    let (prices, metrics) = (config.prices.clone(), config.metrics);
+    let drain_timeout = nanoseconds(config.timeouts.drain);
+    let settings = settings(config, connections_max)?;
+
+    let mut sockets = Sockets::listen(listen).map_err(|error| format!("cannot listen on {listen}: {error}"))?;
     let address = sockets.local_addr().map_err(|error| error.to_string())?;
     let to_loop = ToLoop::new(sockets.waker());
-    let (host, port) = (config.target.host.clone(), config.target.port);
-    let workers = Workers::start(&config.database_path, &host, port, to_loop.clone())?;
+    let workers = Workers::start(&database, &host, port, to_loop.clone())?;
     let _watch = Watch::start(to_loop).map_err(|error| format!("cannot watch for signals: {error}"))?;
+    if connections_max < wanted {
+        eprintln!(
+            "level=warn msg=\"MAX_CONNECTIONS lowered: a client may need two open files, and the hard limit of them \
+             (ulimit -Hn) is too low\" wanted={wanted} connections={connections_max}"
+        );
+    }
+    eprintln!("level=info msg=listening addr={address} target={target}");
 
     let started: Now = sockets.now();
-    let metrics = Metrics::new(config.metrics, started.unix);
-    let drain_timeout = nanoseconds(config.timeouts.drain);
-    let scheme = if config.target.tls { "https" } else { "http" };
-    eprintln!(
-        "level=info msg=listening addr={address} target={scheme}://{}{}",
-        config.target.authority, config.target.prefix
-    );
-    let prices = config.prices.clone();
-    let proxy = Proxy::new(settings(config, connections_max)?, prices, metrics, started);
+    let proxy = Proxy::new(settings, prices, Metrics::new(metrics, started.unix), started);
     let mut reactor = Reactor::new(sockets, workers, proxy, drain_timeout);
     reactor.run().map_err(|error| format!("cannot wait for events: {error}"))?;
     let ended = reactor.into_desk().shutdown();
@@ -124,12 +130,6 @@ fn within_descriptors(wanted: usize) -> usize {
     let current = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
     let Some(descriptors) = current else { return wanted };
     let possible = usize::try_from(descriptors.saturating_sub(SPARE_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1);
-    if possible < wanted {
-        eprintln!(
-            "level=warn msg=\"MAX_CONNECTIONS lowered: the limit of open files is {descriptors}\" \
-             wanted={wanted} connections={possible}"
-        );
-    }
     wanted.min(possible)
 }
 

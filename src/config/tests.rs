@@ -47,7 +47,10 @@ fn no_configuration_at_all_works() {
 
 #[test]
 fn everything_can_be_set() {
-    let ca = file(b"-----BEGIN CERTIFICATE-----\n");
+    let key = rcgen::KeyPair::generate().unwrap();
+    let ca = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+    let pem = ca.pem();
+    let ca = file(pem.as_bytes());
     let prices = file(br#"{"mine": {"input_cost_per_token": 1e-6}}"#);
     let config = load(&[
         ("PROXY_TARGET", "http://[::1]:9000/base/"),
@@ -84,7 +87,7 @@ fn everything_can_be_set() {
     assert_eq!((config.connections_max, config.body_bytes_max), (17, 1024 * 1024));
     let Timeouts { connect, response, idle, header, drain } = config.timeouts;
     assert_eq!([connect, response, idle, header, drain].map(|it| it.as_millis()), [500, 120_000, 3_600_000, 3_000, 0]);
-    assert_eq!(config.tls_ca.as_deref(), Some(&b"-----BEGIN CERTIFICATE-----\n"[..]));
+    assert_eq!(config.tls_ca.as_deref(), Some(pem.as_bytes()));
     let usage = Usage { input_tokens: 2, ..Usage::default() };
     assert_eq!(config.prices.cost_nano_usd("mine", &usage, None), Some(2_000));
     assert!(config.prices.cost_nano_usd("gpt-4o", &usage, None).is_some());
@@ -210,6 +213,11 @@ fn files_that_are_not_what_they_should_be() {
         ]
     );
     assert!(problems(&[("PRICES_FILE", &path(&binary))])[0].contains("invalid utf-8"));
+    let bad = file(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    let found = problems(&[("TLS_CA_FILE", &path(&bad)), ("PORT", "x")]);
+    assert!(
+        found.len() == 2 && found[1].starts_with("TLS_CA_FILE: expected a PEM file with certificates, found a bad")
+    );
 }
 
 #[cfg(unix)]
