@@ -67,6 +67,10 @@ fn main() {
     let outcome = match args.first().map(String::as_str) {
         Some("mock") => mock::run(&args[1..]).map_err(|e| format!("mock: {e}")),
         Some("generate") => generator::run(&args[1..]),
+        Some("--help") => {
+            println!("{USAGE}");
+            Ok(())
+        }
         _ => parse(&args).and_then(|options| compare(&options)),
     };
     if let Err(message) = outcome {

@@ -8,7 +8,6 @@ use serde_json::Value;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     BadRequest,
-    NotFound,
     MethodNotAllowed,
     HeaderTimeout,
     BodyTooLarge,
@@ -30,7 +29,6 @@ impl Fault {
     const fn row(self) -> (u16, &'static str) {
         match self {
             Self::BadRequest => (400, "bad_request"),
-            Self::NotFound => (404, "not_found"),
             Self::MethodNotAllowed => (405, "method_not_allowed"),
             Self::HeaderTimeout => (408, "header_timeout"),
             Self::BodyTooLarge => (413, "body_too_large"),
@@ -127,7 +125,6 @@ pub const fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
         400 => "Bad Request",
-        404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         413 => "Content Too Large",
