@@ -47,8 +47,9 @@ use downstream::Downstream;
 use exchange::Exchange;
 use pool::Pool;
 use std::collections::{BTreeMap, VecDeque};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
-use upstream::Upstream;
+use upstream::{Failure, Upstream};
 
 /// Key of a client's connection.
 pub type DownKey = Key<Downstream>;
@@ -185,7 +186,8 @@ pub struct Proxy {
     next_ticket: u64,
     /// Prefix of our request ids, the same for the life of the process.
     boot_id: u64,
-    requests: u64,
+    /// Replies of our own so far.
+    replies: u64,
     draining: bool,
     /// Ciphertext under way, loop-wide: no connection has a buffer of its own for it.
     scratch: Vec<u8>,
@@ -216,7 +218,7 @@ impl Proxy {
             tickets: BTreeMap::new(),
             next_ticket: 0,
             boot_id: started.unix,
-            requests: 0,
+            replies: 0,
             draining: false,
             scratch: Vec::new(),
         }
@@ -266,10 +268,10 @@ impl Proxy {
     }
 
     /// The connection is broken, or could not be opened.
-    pub fn failed(&mut self, now: Now, conn: Conn) {
+    pub fn failed(&mut self, now: Now, conn: Conn, why: ErrorKind) {
         match conn {
             Conn::Down(key) => self.drop_down(now, key),
-            Conn::Up(key) => self.upstream_broken(now, key),
+            Conn::Up(key) => self.fail_up(now, key, Failure::Broken(why)),
         }
     }
 
@@ -366,5 +368,5 @@ pub enum Written {
     /// None, until the socket is writable again.
     Blocked,
     /// The connection is broken.
-    Broken,
+    Broken(ErrorKind),
 }

@@ -178,7 +178,7 @@ impl<I: Io, D: Desk> Reactor<I, D> {
                         self.proxy.connected(now, key);
                     }
                 }
-                Err(_) => return self.proxy.failed(now, conn),
+                Err(error) => return self.proxy.failed(now, conn, error.kind()),
             }
         }
         if readable {
@@ -251,9 +251,9 @@ impl<I: Io, D: Desk> Reactor<I, D> {
 
     fn add_client(&mut self, now: Now, mut socket: I::Socket) {
         let conn = Conn::Down(self.proxy.accepted(now));
-        if self.io.register(&mut socket, conn.token()).is_err() {
+        if let Err(error) = self.io.register(&mut socket, conn.token()) {
             self.io.close(socket);
-            return self.proxy.failed(now, conn);
+            return self.proxy.failed(now, conn, error.kind());
         }
         self.put_sock(conn, socket, false);
         self.queue(conn); // its request is often there already
@@ -306,9 +306,9 @@ impl<I: Io, D: Desk> Reactor<I, D> {
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => sock.readable = false,
             Err(error) if error.kind() == ErrorKind::Interrupted => return true,
-            Err(_) => {
+            Err(error) => {
                 sock.readable = false;
-                self.proxy.failed(now, conn);
+                self.proxy.failed(now, conn, error.kind());
             }
         }
         false
@@ -348,7 +348,7 @@ impl<I: Io, D: Desk> Reactor<I, D> {
                 });
                 match connected {
                     Ok(socket) => self.put_sock(conn, socket, true),
-                    Err(_) => self.proxy.failed(now, conn),
+                    Err(error) => self.proxy.failed(now, conn, error.kind()),
                 }
             }
             Action::Close { conn, last } => {
@@ -407,7 +407,7 @@ impl<I: Io, D: Desk> Reactor<I, D> {
                         sock.writable = false;
                         return Written::Blocked;
                     }
-                    Err(_) => return Written::Broken,
+                    Err(error) => return Written::Broken(error.kind()),
                 }
             }
         });

@@ -173,6 +173,12 @@ fn a_response_that_is_read_comes_in_a_coding_that_can_be_read() {
     let seen = upstream.requests();
     assert_eq!(seen[0].head.get("accept-encoding"), Some("gzip"));
     assert!(matches!(seen[1].head.get("accept-encoding"), None | Some("identity")), "{:?}", seen[1].head);
+    // A compressed stream could not have its traces of our asking removed; one whose client asked itself may be.
+    for (options, coding) in [("", "identity"), (r#","stream_options":{"include_usage":true}"#, "gzip")] {
+        let body = format!("{{\"model\":\"gpt-4o\",\"stream\":true{options}}}");
+        post_json(proxy.addr(), "/v1/chat/completions", &[("accept-encoding", "gzip")], &body).expect(200);
+        assert_eq!(upstream.requests().last().unwrap().head.get("accept-encoding"), Some(coding));
+    }
 }
 
 #[test]

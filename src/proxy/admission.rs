@@ -28,7 +28,6 @@ impl Proxy {
             Ok(head) => head,
             Err(error) => return self.refuse_and_close(now, key, Fault::of(error), error.message()),
         };
-        self.requests += 1;
         if let Some(down) = self.downs.get_mut(key) {
             down.keep_alive = head.keep_alive() && !self.draining && !down.ended;
         }
@@ -81,8 +80,9 @@ impl Proxy {
             framing => Phase::Body { reader: BodyReader::new(framing), sink },
         };
         if !hold {
-            let outgoing = &mut self.exchanges.get_mut(exchange).expect("inserted above").request.outgoing;
-            forward::write_request_framing(&mut outgoing.head, head.method, head.framing);
+            let request = &mut self.exchanges.get_mut(exchange).expect("inserted above").request;
+            forward::write_accepted(&mut request.outgoing.head, request.accepted);
+            forward::write_request_framing(&mut request.outgoing.head, head.method, head.framing);
             self.dispatch(now, exchange);
         }
     }
@@ -100,7 +100,8 @@ impl Proxy {
         endpoint: Endpoint,
     ) -> Exchange {
         let mut outgoing = Outgoing::default();
-        forward::write_request(&mut outgoing.head, head, &self.settings, endpoint != Endpoint::Other);
+        let captured = endpoint != Endpoint::Other;
+        let accepted = forward::write_request(&mut outgoing.head, head, &self.settings, captured);
         let safe = matches!(head.method, "GET" | "HEAD");
         let keyed = || head.headers.iter().any(|header| known(header.name) == Known::IdempotencyKey);
         Exchange {
@@ -113,6 +114,7 @@ impl Proxy {
                 http11: head.http11,
                 idempotent: safe || keyed(),
                 model_wanted: !route::names_model(head.target),
+                accepted,
                 usage_asked: false,
                 complete: head.framing == Framing::None,
                 retried: false,
@@ -136,6 +138,10 @@ impl Proxy {
             .splices
             .iter()
             .fold(request.outgoing.body.len(), |bytes, splice| bytes + splice.with.len() - splice.at.len());
+        // A compressed stream could not be edited.
+        let accepted =
+            request.accepted.map(|accepted| if inspected.usage_asked { forward::IDENTITY } else { accepted });
+        forward::write_accepted(&mut request.outgoing.head, accepted);
         forward::write_length(&mut request.outgoing.head, edited_bytes as u64);
         request.outgoing.head.extend_from_slice(b"\r\n");
         request.outgoing.finish_body(&inspected.splices);
@@ -306,8 +312,8 @@ impl Proxy {
 
     /// Differs between requests and between processes; marks the answer as ours.
     fn request_id(&mut self) -> String {
-        self.requests += 1;
-        format!("proxy-{:x}-{:x}", self.boot_id, self.requests)
+        self.replies += 1;
+        format!("proxy-{:x}-{:x}", self.boot_id, self.replies)
     }
 }
 

@@ -100,7 +100,7 @@ impl Proxy {
             replayable: found.request.outgoing.is_replayable(),
             retried: found.request.retried,
         };
-        let lost = matches!(failure, Failure::Closed | Failure::Broken);
+        let lost = matches!(failure, Failure::Closed | Failure::Broken(_));
         if lost && attempt.verdict().is_ok() {
             found.request.retried = true;
             found.request.outgoing.rewind();

@@ -279,7 +279,7 @@ impl Proxy {
                     progress = true;
                 }
                 Written::Blocked => break,
-                Written::Broken => return self.drop_down(now, key),
+                Written::Broken(_) => return self.drop_down(now, key),
             }
         }
         let (waiting, exchange) = (down.out.len(), down.exchange);

@@ -55,6 +55,8 @@ pub struct Request {
     pub idempotent: bool,
     /// A model may be put in where the body names none.
     pub model_wanted: bool,
+    /// `Accept-Encoding` for the target, where the client sent one that we must change.
+    pub accepted: Option<&'static str>,
     /// Usage was asked for in the client's place.
     pub usage_asked: bool,
     /// All of it is in `outgoing`.

@@ -8,13 +8,23 @@ use crate::http::headers::{Header, Known, known, write, write_decimal};
 use crate::limit::limiter::Standing;
 use crate::usage::capture::{Coding, Form};
 
+/// No coding at all.
+pub const IDENTITY: &str = "identity";
+
 /// Headers that our own request limit speaks for; the target's stay away then.
 const LIMIT_HEADERS: [&str; 3] =
     ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
 
 /// Appends a request head for the target, but for its framing and its end. Where the response will be read for usage,
-/// only codings are accepted that can be read.
-pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, settings: &Settings, captured: bool) {
+/// `Accept-Encoding` stays out: what is returned in its place is to be written once it is known what is done with the
+/// response.
+pub fn write_request(
+    out: &mut Vec<u8>,
+    head: &RequestHead<'_, '_>,
+    settings: &Settings,
+    captured: bool,
+) -> Option<&'static str> {
+    let mut accepted = None;
     for part in [head.method, " ", &settings.prefix, head.target, " HTTP/1.1\r\nhost: ", &settings.authority, "\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
@@ -26,10 +36,18 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, settings: &S
         match class {
             Known::Host | Known::UserId | Known::Expect => {}
             Known::Authorization if settings.authorization.is_some() => {}
-            Known::AcceptEncoding if captured => write(out, header.name, readable(header.value)),
+            Known::AcceptEncoding if captured => accepted = Some(readable(header.value)),
             _ if class.is_hop_by_hop() || head.connection.names(header.name, class) => {}
             _ => write(out, header.name, header.value),
         }
+    }
+    accepted
+}
+
+/// Appends `accept-encoding`, where the client sent one.
+pub fn write_accepted(out: &mut Vec<u8>, accepted: Option<&str>) {
+    if let Some(accepted) = accepted {
+        write(out, "accept-encoding", accepted.as_bytes());
     }
 }
 
@@ -53,7 +71,7 @@ pub fn write_length(out: &mut Vec<u8>, length: u64) {
 }
 
 /// What a client accepts, reduced to what the capture decodes: gzip where it is among the offers, else nothing.
-fn readable(accepted: &[u8]) -> &'static [u8] {
+fn readable(accepted: &[u8]) -> &'static str {
     let offers_gzip = accepted.split(|&byte| byte == b',').any(|offer| {
         let mut parts = offer.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
         let coding = parts.next().unwrap_or_default();
@@ -61,7 +79,7 @@ fn readable(accepted: &[u8]) -> &'static [u8] {
             .any(|weight| weight.strip_prefix(b"q=").is_some_and(|q| q.iter().all(|byte| matches!(byte, b'0' | b'.'))));
         (coding.eq_ignore_ascii_case(b"gzip") || coding == b"*") && !refused
     });
-    if offers_gzip { b"gzip" } else { b"identity" }
+    if offers_gzip { "gzip" } else { IDENTITY }
 }
 
 /// How a response goes on to the client, and what its head says.
@@ -167,7 +185,7 @@ mod tests {
             ("identity", "identity"),
             ("", "identity"),
         ] {
-            assert_eq!(readable(accepted.as_bytes()), reduced.as_bytes(), "{accepted}");
+            assert_eq!(readable(accepted.as_bytes()), reduced, "{accepted}");
         }
     }
 

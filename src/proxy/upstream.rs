@@ -18,6 +18,7 @@ use crate::http::HttpError;
 use crate::http::head::HeadEnd;
 use crate::http::reply::Fault;
 use crate::tls::{Session, TlsError};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 /// Plaintext that is encrypted before the socket is tried: as much as a socket usually takes at once.
@@ -41,7 +42,7 @@ pub enum Failure {
     /// The target's name has no address.
     Resolve(String),
     /// It could not be connected, or broke with an error.
-    Broken,
+    Broken(ErrorKind),
     /// The target closed it.
     Closed,
     /// TLS failed.
@@ -99,10 +100,10 @@ impl Failure {
     pub fn fault(&self, link: Link) -> Fault {
         match self {
             Self::Resolve(_) | Self::Tls(_) => Fault::UpstreamUnreachable,
-            Self::Broken | Self::Closed if matches!(link, Link::Connecting | Link::Handshaking) => {
+            Self::Broken(_) | Self::Closed if matches!(link, Link::Connecting | Link::Handshaking) => {
                 Fault::UpstreamUnreachable
             }
-            Self::Broken | Self::Closed => Fault::UpstreamClosed,
+            Self::Broken(_) | Self::Closed => Fault::UpstreamClosed,
             Self::Protocol(_) => Fault::UpstreamProtocol,
             Self::Timeout => Fault::UpstreamTimeout,
         }
@@ -116,8 +117,11 @@ impl Failure {
             Self::Protocol(error) => format!("the upstream's response is not valid HTTP: {}", error.message()),
             Self::Timeout if matches!(link, Link::Ready) => "the upstream did not answer in time".to_owned(),
             Self::Timeout => "the upstream could not be connected in time".to_owned(),
-            Self::Broken | Self::Closed => match self.fault(link) {
-                Fault::UpstreamUnreachable => "the upstream could not be connected".to_owned(),
+            Self::Broken(_) | Self::Closed => match (self.fault(link), self) {
+                (Fault::UpstreamUnreachable, Self::Broken(why)) => {
+                    format!("the upstream could not be connected: {why}")
+                }
+                (Fault::UpstreamUnreachable, _) => "the upstream closed the connection at once".to_owned(),
                 _ => "the upstream closed the connection before it answered".to_owned(),
             },
         }
@@ -127,7 +131,7 @@ impl Failure {
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Resolve(_) => "resolve",
-            Self::Broken => "broken",
+            Self::Broken(_) => "broken",
             Self::Closed => "closed",
             Self::Tls(_) => "tls",
             Self::Protocol(_) => "protocol",
@@ -289,10 +293,6 @@ impl Proxy {
             self.fail_up(now, key, Failure::Closed);
         }
     }
-
-    pub(super) fn upstream_broken(&mut self, now: Now, key: UpKey) {
-        self.fail_up(now, key, Failure::Broken);
-    }
 }
 
 /// What a write took; `None` where the socket takes nothing now.
@@ -300,6 +300,6 @@ fn taken(written: Written) -> Result<Option<usize>, Failure> {
     match written {
         Written::Taken(count) => Ok(Some(count)),
         Written::Blocked => Ok(None),
-        Written::Broken => Err(Failure::Broken),
+        Written::Broken(why) => Err(Failure::Broken(why)),
     }
 }
