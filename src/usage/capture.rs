@@ -34,9 +34,10 @@ const UNDER_RESPONSE: &[Path] = &[
     path(&["response", "id"], NAME_BYTES_MAX),
     path(&["response", "service_tier"], NAME_BYTES_MAX),
 ];
-/// What a line must contain to be worth scanning once the model is known: a key that leads to usage, or an escape that
-/// might hide one.
-const MARKS: [&[u8]; 2] = [b"\"usage\"", b"\\u"];
+/// The key that leads to usage, as a line must contain it to be worth scanning once the model is known.
+const MARK: &[u8] = b"\"usage\"";
+/// An escape, which might hide the key.
+const ESCAPE: &[u8] = b"\\u";
 
 /// What a response said of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -179,8 +180,15 @@ impl Body {
     }
 }
 
+/// False where no usage object can be in the line. A null says nothing, and stands in almost every event of a stream
+/// whose client, or we in its place, asked for usage.
 fn may_hold_usage(line: &[u8]) -> bool {
-    MARKS.iter().any(|mark| memchr::memmem::find(line, mark).is_some())
+    let is_null = |after: &[u8]| {
+        let value = after.trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start);
+        value.is_some_and(|value| value.starts_with(b"null"))
+    };
+    memchr::memmem::find_iter(line, MARK).any(|at| !is_null(&line[at + MARK.len()..]))
+        || memchr::memmem::find(line, ESCAPE).is_some()
 }
 
 impl Write for Body {
