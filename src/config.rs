@@ -55,6 +55,8 @@ pub struct Config {
     pub prices: PriceTable,
     /// `METRICS_MAX_USERS` and `METRICS_MAX_MODELS`.
     pub metrics: metrics::Limits,
+    /// Variables that are set and do nothing in this version.
+    pub ignored: Vec<&'static str>,
 }
 
 /// What the ledger promises of a response that a client has received.
@@ -116,9 +118,10 @@ impl Config {
     /// All problems together.
     pub fn load(env: &dyn Fn(&str) -> Option<OsString>, dotenv: &str) -> Result<Self, Vec<Problem>> {
         let mut source = Source::new(env, dotenv);
-        refuse_what_comes_later(&mut source);
+        let ignored = what_comes_later(&mut source);
         let api_key = api_key(&mut source);
         let config = Self {
+            ignored,
             listen: listen(&mut source, api_key.is_some()),
             api_key,
             target: source
@@ -151,24 +154,41 @@ impl Config {
     }
 }
 
-/// Protections that later versions have. A value that asks for one must not be passed over in silence.
-const LATER: [(&str, &str); 8] = [
-    ("CLIENT_AUTH", "none"),
-    ("ADMIN_TOKEN", ""),
-    ("LEDGER_FSYNC", "false"),
-    ("RATE_LIMIT_TPM", "0"),
-    ("MAX_CONCURRENT_PER_USER", "0"),
-    ("BUDGET_USD_DAY", "0"),
-    ("BUDGET_USD_MONTH", "0"),
-    ("RETENTION_DAYS", "0"),
+/// What a variable of a later version stands for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Later {
+    /// Protects or promises something: a value that asks for it must not be passed over.
+    Promise,
+    /// Adds something: its absence is told at start.
+    Addition,
+}
+
+/// Variables that later versions have, each with the value that asks for nothing.
+const LATER: [(&str, &str, Later); 11] = [
+    ("CLIENT_AUTH", "none", Later::Promise),
+    ("ADMIN_TOKEN", "", Later::Promise),
+    ("LEDGER_FSYNC", "false", Later::Promise),
+    ("RATE_LIMIT_TPM", "0", Later::Promise),
+    ("MAX_CONCURRENT_PER_USER", "0", Later::Promise),
+    ("BUDGET_USD_DAY", "0", Later::Promise),
+    ("BUDGET_USD_MONTH", "0", Later::Promise),
+    ("RETENTION_DAYS", "0", Later::Promise),
+    ("INFLUXDB_URL", "", Later::Addition),
+    ("ON_CLIENT_ABORT", "cancel", Later::Addition),
+    ("LOG_FORMAT", "logfmt", Later::Addition),
 ];
 
-fn refuse_what_comes_later(source: &mut Source<'_>) {
-    for (name, off) in LATER {
-        if source.os(name).is_some_and(|value| value != off) {
-            source.problem(name, "is not available in this version: leave it out".to_owned());
+/// Refuses what promises; returns what only adds.
+fn what_comes_later(source: &mut Source<'_>) -> Vec<&'static str> {
+    let mut ignored = Vec::new();
+    for (name, off, later) in LATER {
+        match source.os(name).filter(|value| value != off) {
+            None => {}
+            Some(_) if later == Later::Addition => ignored.push(name),
+            Some(_) => source.problem(name, "is not available in this version: leave it out".to_owned()),
         }
     }
+    ignored
 }
 
 fn api_key(source: &mut Source<'_>) -> Option<Secret> {

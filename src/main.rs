@@ -74,6 +74,9 @@ fn serve(config: Config) -> Result<(), String> {
     let target = format!("{scheme}://{}{}", config.target.authority, config.target.prefix);
     let (prices, metrics) = (config.prices.clone(), config.metrics);
     let drain_timeout = nanoseconds(config.timeouts.drain);
+    for variable in &config.ignored {
+        eprintln!("level=warn msg=\"not available in this version, ignored\" variable={variable}");
+    }
     let settings = settings(config, connections_max)?;
 
     let mut sockets = Sockets::listen(listen).map_err(|error| format!("cannot listen on {listen}: {error}"))?;

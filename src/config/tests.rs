@@ -43,6 +43,14 @@ fn no_configuration_at_all_works() {
     assert_eq!([connect, response, idle, header, drain], [10, 600, 75, 10, 30].map(seconds));
     assert_eq!(config.prices, PriceTable::built_in());
     assert_eq!(config.metrics, metrics::Limits::default());
+    assert!(config.ignored.is_empty());
+}
+
+#[test]
+fn what_a_later_version_adds_is_told_and_what_it_promises_is_refused() {
+    let config = load(&[("INFLUXDB_URL", "http://127.0.0.1:8086"), ("ON_CLIENT_ABORT", "cancel")]).unwrap();
+    assert_eq!(config.ignored, ["INFLUXDB_URL"]);
+    assert!(problems(&[("BUDGET_USD_DAY", "5"), ("INFLUXDB_URL", "x")])[0].starts_with("BUDGET_USD_DAY: "));
 }
 
 #[test]
