@@ -59,4 +59,9 @@ pub trait Io {
 
     /// Closes the socket.
     fn close(&mut self, socket: Self::Socket);
+
+    /// Closes the socket so that its peer is told of an error, not of an end. A network without such a way closes.
+    fn reset(&mut self, socket: Self::Socket) {
+        self.close(socket);
+    }
 }

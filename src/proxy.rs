@@ -98,8 +98,9 @@ pub enum Action {
     Flush(Conn),
     /// Reading, paused until now, may go on: call [`Proxy::resumed`], then read; no event will come for what waits.
     Read(Conn),
-    /// The slot is gone; close the socket at the end of the turn, after writing `last` as far as it goes at once.
-    Close { conn: Conn, last: Vec<u8> },
+    /// The slot is gone; close the socket at the end of the turn, after writing `last` as far as it goes at once. With
+    /// `reset` so that the peer cannot take it for the end of a message.
+    Close { conn: Conn, last: Vec<u8>, reset: bool },
     /// Nothing more will be written: shut the sending side down.
     HalfClose(DownKey),
     /// Look the target up again.

@@ -41,6 +41,14 @@ struct Sock<S> {
     dirty: bool,
 }
 
+/// A socket to close at the end of the turn.
+struct Closing<S> {
+    socket: S,
+    /// A goodbye.
+    last: Vec<u8>,
+    reset: bool,
+}
+
 /// Whether the loop goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
@@ -58,7 +66,7 @@ pub struct Reactor<I: Io, D: Desk> {
     socks: [Vec<Option<Sock<I::Socket>>>; 2],
     run_queue: VecDeque<Conn>,
     dirty: Vec<Conn>,
-    closing: Vec<(I::Socket, Vec<u8>)>,
+    closing: Vec<Closing<I::Socket>>,
     events: Vec<Event>,
     done: Vec<Done>,
     scratch: Vec<u8>,
@@ -351,14 +359,14 @@ impl<I: Io, D: Desk> Reactor<I, D> {
                     Err(error) => self.proxy.failed(now, conn, error.kind()),
                 }
             }
-            Action::Close { conn, last } => {
+            Action::Close { conn, last, reset } => {
                 let (side, index, generation) = place(conn);
                 let slot = self.socks[side].get_mut(index);
                 let is_its = |sock: &&mut Option<Sock<I::Socket>>| {
                     sock.as_ref().is_some_and(|sock| sock.generation == generation)
                 };
                 if let Some(sock) = slot.filter(is_its).and_then(Option::take) {
-                    self.closing.push((sock.socket, last));
+                    self.closing.push(Closing { socket: sock.socket, last, reset });
                 }
             }
             Action::HalfClose(key) => {
@@ -415,11 +423,14 @@ impl<I: Io, D: Desk> Reactor<I, D> {
 
     /// Closes what the turn has ended.
     fn reap(&mut self) {
-        for (mut socket, last) in self.closing.drain(..) {
+        for Closing { mut socket, last, reset } in self.closing.drain(..) {
             if !last.is_empty() {
-                let _ = self.io.write(&mut socket, &last); // a goodbye, as far as it goes
+                let _ = self.io.write(&mut socket, &last); // as far as it goes
             }
-            self.io.close(socket);
+            match reset {
+                true => self.io.reset(socket),
+                false => self.io.close(socket),
+            }
         }
     }
 }

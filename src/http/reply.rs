@@ -87,8 +87,8 @@ pub struct Reply<'a> {
     pub extra: &'a [u8],
     /// The value of `x-request-id`.
     pub request_id: &'a str,
-    /// The connection closes after it.
-    pub close: bool,
+    /// The value of `connection`, where there is something to say.
+    pub connection: Option<&'a str>,
     /// The request was a HEAD: the body stays away, its length is told.
     pub to_head: bool,
 }
@@ -110,8 +110,8 @@ impl Reply<'_> {
         }
         write(out, "x-request-id", self.request_id.as_bytes());
         out.extend_from_slice(self.extra);
-        if self.close {
-            write(out, "connection", b"close");
+        if let Some(connection) = self.connection {
+            write(out, "connection", connection.as_bytes());
         }
         out.extend_from_slice(b"\r\n");
         if !self.to_head {

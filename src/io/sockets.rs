@@ -6,6 +6,7 @@ use super::{Event, Io};
 use crate::base::clock::Now;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
+use rustix::net::sockopt::set_socket_linger;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
@@ -122,6 +123,11 @@ impl Io for Sockets {
 
     fn close(&mut self, socket: TcpStream) {
         drop(socket); // the kernel takes a closed descriptor out of the poller
+    }
+
+    fn reset(&mut self, socket: TcpStream) {
+        // Without it the peer sees an end; there is no other way to tell.
+        let _ = set_socket_linger(&socket, Some(Duration::ZERO));
     }
 }
 

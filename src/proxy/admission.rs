@@ -30,6 +30,7 @@ impl Proxy {
         };
         if let Some(down) = self.downs.get_mut(key) {
             down.keep_alive = head.keep_alive() && !self.draining && !down.ended;
+            down.http10 = !head.http11;
         }
         let user = match identity::user(head.headers) {
             Ok(user) => user,
@@ -103,7 +104,11 @@ impl Proxy {
         let captured = endpoint != Endpoint::Other;
         let accepted = forward::write_request(&mut outgoing.head, head, &self.settings, captured);
         let safe = matches!(head.method, "GET" | "HEAD");
-        let keyed = || head.headers.iter().any(|header| known(header.name) == Known::IdempotencyKey);
+        // A key that does not reach the target does not make a repetition safe.
+        let keyed = || {
+            let mut keys = head.headers.iter().filter(|header| known(header.name) == Known::IdempotencyKey);
+            keys.any(|header| !head.connection.names(header.name, Known::IdempotencyKey))
+        };
         Exchange {
             down,
             up: None,
@@ -207,7 +212,7 @@ impl Proxy {
             error_code: None,
             extra: b"cache-control: no-store\r\n",
             request_id: &request_id,
-            close: !down.keep_alive || self.draining,
+            connection: down.connection_header(!down.keep_alive || self.draining),
             to_head,
         };
         reply.write(down.out.tail());
@@ -284,7 +289,7 @@ impl Proxy {
             error_code: Some(fault.code()),
             extra,
             request_id: &request_id,
-            close,
+            connection: down.connection_header(close),
             to_head,
         };
         reply.write(down.out.tail());

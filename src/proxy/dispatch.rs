@@ -81,7 +81,8 @@ impl Proxy {
             self.pool.remove(key);
             return self.close_up(key);
         };
-        let (link, reused, written) = (up.link, up.reused, up.written);
+        let (link, reused, written, begun) = (up.link, up.reused, up.written, up.begun);
+        let head_begun = !up.input.is_empty();
         let untried = std::mem::take(&mut up.addresses);
         let is_connecting = matches!(link, Link::Connecting | Link::Handshaking);
         self.metrics.upstream_error(failure.label());
@@ -96,11 +97,16 @@ impl Proxy {
             reused,
             written,
             idempotent: found.request.idempotent,
-            answered: found.response.progress != Progress::Awaited,
+            answered: found.response.progress != Progress::Awaited || found.response.interim > 0 || head_begun,
             replayable: found.request.outgoing.is_replayable(),
             retried: found.request.retried,
         };
-        let lost = matches!(failure, Failure::Closed | Failure::Broken(_));
+        let lost = match failure {
+            Failure::Closed | Failure::Broken(_) => true,
+            // What a kept connection said before our request cannot be an answer to it: a 408 on its way to the pool.
+            Failure::Protocol(_) | Failure::Tls(_) => !begun,
+            Failure::Resolve(_) | Failure::Timeout => false,
+        };
         if lost && attempt.verdict().is_ok() {
             found.request.retried = true;
             found.request.outgoing.rewind();
@@ -153,6 +159,6 @@ impl Proxy {
             session.close(&mut last);
         }
         self.resolving.retain(|&resolving| resolving != key);
-        self.actions.push_back(Action::Close { conn: Conn::Up(key), last });
+        self.actions.push_back(Action::Close { conn: Conn::Up(key), last, reset: false });
     }
 }

@@ -65,6 +65,10 @@ pub struct Downstream {
     pub asked: Option<bool>,
     /// The connection stays open after the current reply.
     pub keep_alive: bool,
+    /// The current request is HTTP/1.0: a client that must be told that the connection stays open.
+    pub http10: bool,
+    /// Only the end of the connection ends the current reply: cut, it must not look like that.
+    pub until_close: bool,
     /// A request was read on this connection.
     pub served: bool,
     /// The client has shut its sending side down.
@@ -76,6 +80,15 @@ pub struct Downstream {
 }
 
 impl Downstream {
+    /// The value of `connection` in a reply after which the connection closes, or does not.
+    pub fn connection_header(&self, close: bool) -> Option<&'static str> {
+        match (close, self.http10) {
+            (true, _) => Some("close"),
+            (false, true) => Some("keep-alive"),
+            (false, false) => None,
+        }
+    }
+
     /// Bytes that may go out now.
     pub fn sendable(&self) -> usize {
         self.out.len() - self.held_back
@@ -170,6 +183,11 @@ impl Proxy {
         let from_chunks = matches!(reader, BodyReader::Chunked(_));
         let (used, piece) = match reader.next(bytes) {
             Ok(step) => step,
+            // Its reply is out already: a second one would be taken for the next request's.
+            Err(_) if matches!(sink, Sink::Discard(_)) => {
+                self.close_when_sent(now, key);
+                return Some(bytes.len());
+            }
             Err(error) => {
                 self.refuse_and_close(now, key, Fault::of(error), error.message());
                 return Some(bytes.len());
@@ -201,7 +219,7 @@ impl Proxy {
                 }
             }
             // Unreachable: a body with a destination belongs to an exchange.
-            (Sink::Hold | Sink::Stream, None) => return Some(bytes.len()),
+            (Sink::Hold | Sink::Stream, None) => return None,
         }
         if piece == Piece::End {
             self.body_complete(now, key);
@@ -284,6 +302,7 @@ impl Proxy {
         }
         let (waiting, exchange) = (down.out.len(), down.exchange);
         if waiting == 0 && exchange.is_none() && matches!(down.phase, Phase::Deaf) && !down.lingering {
+            down.until_close = false; // here it ends as it should
             if down.ended {
                 return self.drop_down(now, key);
             }
@@ -308,7 +327,10 @@ impl Proxy {
         }
         let Some(mut down) = self.downs.remove(key) else { return };
         self.deadlines.cancel(&mut down.timer);
-        self.actions.push_back(Action::Close { conn: Conn::Down(key), last: Vec::new() });
+        // A reply that would end like this is cut, not ended; what has come of it is worth having all the same.
+        let reset = down.until_close;
+        let last = if reset { down.out.as_slice().to_vec() } else { Vec::new() };
+        self.actions.push_back(Action::Close { conn: Conn::Down(key), last, reset });
     }
 
     /// True for a connection that owes nobody anything.

@@ -36,8 +36,8 @@ pub fn write_request(
         match class {
             Known::Host | Known::UserId | Known::Expect => {}
             Known::Authorization if settings.authorization.is_some() => {}
-            Known::AcceptEncoding if captured => accepted = Some(readable(header.value)),
             _ if class.is_hop_by_hop() || head.connection.names(header.name, class) => {}
+            Known::AcceptEncoding if captured => accepted = Some(readable(header.value)),
             _ => write(out, header.name, header.value),
         }
     }
@@ -85,6 +85,10 @@ fn readable(accepted: &[u8]) -> &'static str {
 /// How a response goes on to the client, and what its head says.
 pub struct ResponsePlan {
     pub writer: BodyWriter,
+    /// The body's length, where it is told.
+    pub length: Option<u64>,
+    /// Only the end of the connection tells the end of the body.
+    pub until_close: bool,
     /// The client's connection stays open after it.
     pub keep_alive: bool,
 }
@@ -97,8 +101,12 @@ pub fn plan(head: &ResponseHead<'_, '_>, http11_client: bool, edited: bool, keep
         _ if http11_client => BodyWriter::Chunked,
         _ => BodyWriter::Bytes,
     };
-    let ends_by_closing = writer == BodyWriter::Bytes && (edited || !matches!(head.framing, Framing::Length(_)));
-    ResponsePlan { writer, keep_alive: keep_alive && !ends_by_closing }
+    let length = match head.framing {
+        Framing::Length(length) if writer == BodyWriter::Bytes && !edited => Some(length),
+        _ => None,
+    };
+    let until_close = writer == BodyWriter::Bytes && length.is_none();
+    ResponsePlan { writer, length, until_close, keep_alive: keep_alive && !until_close }
 }
 
 /// Appends a response head for the client.
@@ -117,15 +125,16 @@ pub fn write_response(
     for header in head.headers {
         let class = known(header.name);
         let told_here = standing.is_some() && LIMIT_HEADERS.iter().any(|name| header.name.eq_ignore_ascii_case(name));
-        // Of a message without a body (HEAD, 304) the length is information about another one, and stays.
-        let length_stays = class == Known::ContentLength && plan.writer == BodyWriter::Nothing;
+        // Of a message without a body (HEAD, 304) the length is information about another one, and stays; a 204 has
+        // none (RFC 9110 §8.6).
+        let length_stays = class == Known::ContentLength && plan.writer == BodyWriter::Nothing && head.status != 204;
         if length_stays || !(class.is_hop_by_hop() || told_here || head.connection.names(header.name, class)) {
             write(out, header.name, header.value);
         }
     }
-    match (plan.writer, head.framing) {
+    match (plan.writer, plan.length) {
         (BodyWriter::Chunked, _) => write(out, "transfer-encoding", b"chunked"),
-        (BodyWriter::Bytes, Framing::Length(length)) if plan.keep_alive || http11_client => write_length(out, length),
+        (BodyWriter::Bytes, Some(length)) => write_length(out, length),
         _ => {}
     }
     if let Some(standing) = standing {

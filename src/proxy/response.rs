@@ -111,6 +111,7 @@ impl Proxy {
         let keep_alive = down.keep_alive && !self.draining && exchange.request.complete;
         let plan = forward::plan(&head, exchange.request.http11, edited, keep_alive);
         down.keep_alive = plan.keep_alive;
+        down.until_close = plan.until_close;
         let out = down.out.tail();
         let before = out.len();
         forward::write_response(out, &head, &plan, exchange.standing.as_ref(), exchange.request.http11);

@@ -100,6 +100,9 @@ impl Proxy {
         self.remove_exchange(key);
         if let Some(found) = self.downs.get_mut(down) {
             found.keep_alive = false;
+            if found.until_close {
+                return self.drop_down(now, down);
+            }
             self.close_when_sent(now, down);
         }
     }

@@ -71,6 +71,8 @@ pub struct Upstream {
     pub begun: bool,
     /// Bytes of it were taken by the socket.
     pub written: bool,
+    /// The socket takes no more: it is read to its end, and then given up.
+    pub broken: Option<ErrorKind>,
     pub timer: Timer,
     pub timing: Option<Class>,
 }
@@ -89,6 +91,7 @@ impl Upstream {
             reused: false,
             begun: false,
             written: false,
+            broken: None,
             timer: Timer::default(),
             timing: None,
         }
@@ -169,10 +172,13 @@ impl Proxy {
         }
     }
 
-    /// The connection from the pool has been looked at, and is still there.
+    /// All that had come was read: a connection from the pool that is still there can be used; one that broke while it
+    /// was written to is of no more use.
     pub fn looked(&mut self, now: Now, key: UpKey) {
-        if self.ups.get(key).is_some_and(|up| up.link == Link::Looking) {
-            self.link_ready(now, key);
+        match self.ups.get(key) {
+            Some(Upstream { broken: Some(why), .. }) => self.fail_up(now, key, Failure::Broken(*why)),
+            Some(up) if up.link == Link::Looking => self.link_ready(now, key),
+            _ => {}
         }
     }
 
@@ -220,6 +226,14 @@ impl Proxy {
         let outcome = self.write_up(key, &mut scratch, write);
         self.scratch = scratch;
         match outcome {
+            // A target that refuses a request before it has read it may answer, close, and so reset the connection: the
+            // answer has come then, and must be read before the reset counts.
+            Err(Failure::Broken(why)) => {
+                if let Some(up) = self.ups.get_mut(key) {
+                    up.broken = Some(why);
+                }
+                self.actions.push_back(Action::Look(key));
+            }
             Err(failure) => self.fail_up(now, key, failure),
             Ok(progress) => {
                 self.retime_up(now, key, progress);
@@ -238,7 +252,7 @@ impl Proxy {
         scratch: &mut Vec<u8>,
         write: &mut dyn FnMut(&[u8]) -> Written,
     ) -> Result<bool, Failure> {
-        let Some(up) = self.ups.get_mut(key) else { return Ok(false) };
+        let Some(up) = self.ups.get_mut(key).filter(|up| up.broken.is_none()) else { return Ok(false) };
         let mut progress = false;
         while !up.cipher.is_empty() {
             let Some(count) = taken(write(up.cipher.as_slice()))? else { return Ok(progress) };

@@ -123,8 +123,10 @@ fn planned(rng: &mut Rng, id: usize, faults: bool, fine: bool) -> Planned {
     if faults && !request.local && rng.below(3) == 0 && request.fault.is_none() {
         let at = rng.below(request.response.len());
         let at = if rng.coin() { at } else { at.min(rng.below(200)) };
+        // What may be sent again is sent again only where nothing came back.
+        let (at, kinds) = if request.repeatable && rng.coin() { (0, 2) } else { (at, 5) };
         request.fault =
-            Some([Fault::Reset(at), Fault::End(at), Fault::Silence, Fault::Garbage, Fault::Junk][rng.below(5)]);
+            Some([Fault::Reset(at), Fault::End(at), Fault::Silence, Fault::Garbage, Fault::Junk][rng.below(kinds)]);
     }
     request
 }
