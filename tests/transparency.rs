@@ -1,0 +1,10 @@
+//! The proxy is transparent: what a client receives through it is what it would have received from the upstream itself,
+//! and what the upstream receives is what the client sent, byte for byte, but for the edits that are its purpose.
+//!
+//! Each request is made twice, directly and through the proxy, and the two answers are compared.
+
+#[path = "transparency/requests.rs"]
+mod requests;
+#[path = "transparency/responses.rs"]
+mod responses;
+mod support;
