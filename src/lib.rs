@@ -13,8 +13,8 @@
 //!
 //! One thread owns every socket, every connection's state and every token bucket. Whatever can block lives on a thread
 //! of its own behind a mailbox. The modules stand in layers, and each imports only from its own layer or from below;
-//! `tests/tidy.rs` holds them to it. Start reading at [`proxy`], which is what it is all about, or at [`reactor`], which
-//! makes it move.
+//! `tests/tidy.rs` holds them to it. Start reading at [`proxy`], which is what it is all about, or at [`reactor`],
+//! which makes it move.
 #![forbid(unsafe_code)]
 
 // L4: wiring, and the turn of the loop.

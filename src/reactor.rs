@@ -8,6 +8,8 @@
 //! the socket says so. Backpressure is not reading: the bit stays, and reading goes on from the run queue, for no edge
 //! would come. A socket is closed at the end of the turn, and its token's generation keeps late events away.
 
+mod socks;
+
 use crate::base::clock::{MILLISECOND, Now};
 use crate::http::reply::{Fault, error_body};
 use crate::io::{Event, Io};
@@ -16,6 +18,7 @@ use crate::metrics;
 use crate::proxy::{Action, Conn, Proxy, Question, Written};
 use crate::worker::query::Job;
 use crate::worker::{Desk, Done, process};
+use socks::Socks;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 
@@ -25,21 +28,6 @@ const READ_BYTES: usize = 64 * 1024;
 const ACCEPTS_PER_TURN: usize = 64;
 /// Pause after the system would give no more sockets.
 const ACCEPT_PAUSE: u64 = 100 * MILLISECOND;
-
-/// A socket and what is known of it.
-struct Sock<S> {
-    generation: u32,
-    socket: S,
-    readable: bool,
-    writable: bool,
-    /// The peer has ended: only a read of 0 bytes means that nothing is left.
-    ended: bool,
-    connecting: bool,
-    /// It waits in the run queue.
-    queued: bool,
-    /// It waits to be flushed.
-    dirty: bool,
-}
 
 /// A socket to close at the end of the turn.
 struct Closing<S> {
@@ -62,8 +50,7 @@ pub struct Reactor<I: Io, D: Desk> {
     io: I,
     desk: D,
     proxy: Proxy,
-    /// By side and slot index.
-    socks: [Vec<Option<Sock<I::Socket>>>; 2],
+    socks: Socks<I::Socket>,
     run_queue: VecDeque<Conn>,
     dirty: Vec<Conn>,
     closing: Vec<Closing<I::Socket>>,
@@ -84,7 +71,7 @@ impl<I: Io, D: Desk> Reactor<I, D> {
             io,
             desk,
             proxy,
-            socks: [Vec::new(), Vec::new()],
+            socks: Socks::default(),
             run_queue: VecDeque::new(),
             dirty: Vec::new(),
             closing: Vec::new(),
@@ -170,7 +157,7 @@ impl<I: Io, D: Desk> Reactor<I, D> {
             return;
         };
         let conn = Conn::from_token(token);
-        let Some(sock) = sock(&mut self.socks, conn) else { return };
+        let Some(sock) = self.socks.get(conn) else { return };
         sock.readable |= readable;
         sock.writable |= writable;
         sock.ended |= ended;
@@ -198,7 +185,7 @@ impl<I: Io, D: Desk> Reactor<I, D> {
     }
 
     fn queue(&mut self, conn: Conn) {
-        if let Some(sock) = sock(&mut self.socks, conn)
+        if let Some(sock) = self.socks.get(conn)
             && !std::mem::replace(&mut sock.queued, true)
         {
             self.run_queue.push_back(conn);
@@ -206,7 +193,7 @@ impl<I: Io, D: Desk> Reactor<I, D> {
     }
 
     fn mark_dirty(&mut self, conn: Conn) {
-        if let Some(sock) = sock(&mut self.socks, conn)
+        if let Some(sock) = self.socks.get(conn)
             && !std::mem::replace(&mut sock.dirty, true)
         {
             self.dirty.push(conn);
@@ -263,45 +250,27 @@ impl<I: Io, D: Desk> Reactor<I, D> {
             self.io.close(socket);
             return self.proxy.failed(now, conn, error.kind());
         }
-        self.put_sock(conn, socket, false);
+        self.socks.put(conn, socket, false);
         self.queue(conn); // its request is often there already
-    }
-
-    fn put_sock(&mut self, conn: Conn, socket: I::Socket, connecting: bool) {
-        let (side, index, generation) = place(conn);
-        if self.socks[side].len() <= index {
-            self.socks[side].resize_with(index + 1, || None);
-        }
-        let ready = !connecting;
-        self.socks[side][index] = Some(Sock {
-            generation,
-            socket,
-            readable: ready,
-            writable: ready,
-            ended: false,
-            connecting,
-            queued: false,
-            dirty: false,
-        });
     }
 
     /// Reads a connection, as far as it and its share of the turn go.
     fn run_conn(&mut self, now: Now, conn: Conn) {
-        let Some(found) = sock(&mut self.socks, conn) else { return };
+        let Some(found) = self.socks.get(conn) else { return };
         found.queued = false;
         if found.readable && !found.connecting && self.proxy.wants_read(conn) {
             self.read(now, conn);
         }
         // Whatever is left waits for its next share.
         let wants_more = self.proxy.wants_read(conn);
-        if sock(&mut self.socks, conn).is_some_and(|sock| sock.readable && !sock.connecting && wants_more) {
+        if self.socks.get(conn).is_some_and(|sock| sock.readable && !sock.connecting && wants_more) {
             self.queue(conn);
         }
     }
 
     /// One read; false where nothing more is there.
     fn read(&mut self, now: Now, conn: Conn) -> bool {
-        let Some(sock) = sock(&mut self.socks, conn) else { return false };
+        let Some(sock) = self.socks.get(conn) else { return false };
         match self.io.read(&mut sock.socket, &mut self.scratch) {
             Ok(0) => {
                 sock.readable = false;
@@ -339,7 +308,7 @@ impl<I: Io, D: Desk> Reactor<I, D> {
             Action::Read(conn) => {
                 self.proxy.resumed(now, conn);
                 let wants = self.proxy.wants_read(conn);
-                if sock(&mut self.socks, conn).is_some_and(|sock| sock.readable && wants) {
+                if self.socks.get(conn).is_some_and(|sock| sock.readable && wants) {
                     self.queue(conn);
                 }
             }
@@ -355,22 +324,17 @@ impl<I: Io, D: Desk> Reactor<I, D> {
                     Ok(socket)
                 });
                 match connected {
-                    Ok(socket) => self.put_sock(conn, socket, true),
+                    Ok(socket) => self.socks.put(conn, socket, true),
                     Err(error) => self.proxy.failed(now, conn, error.kind()),
                 }
             }
             Action::Close { conn, last, reset } => {
-                let (side, index, generation) = place(conn);
-                let slot = self.socks[side].get_mut(index);
-                let is_its = |sock: &&mut Option<Sock<I::Socket>>| {
-                    sock.as_ref().is_some_and(|sock| sock.generation == generation)
-                };
-                if let Some(sock) = slot.filter(is_its).and_then(Option::take) {
-                    self.closing.push(Closing { socket: sock.socket, last, reset });
+                if let Some(socket) = self.socks.take(conn) {
+                    self.closing.push(Closing { socket, last, reset });
                 }
             }
             Action::HalfClose(key) => {
-                if let Some(sock) = sock(&mut self.socks, Conn::Down(key)) {
+                if let Some(sock) = self.socks.get(Conn::Down(key)) {
                     self.io.shutdown(&mut sock.socket);
                 }
             }
@@ -399,7 +363,7 @@ impl<I: Io, D: Desk> Reactor<I, D> {
     }
 
     fn flush(&mut self, now: Now, conn: Conn) {
-        let Some(sock) = sock(&mut self.socks, conn) else { return };
+        let Some(sock) = self.socks.get(conn) else { return };
         sock.dirty = false;
         if !sock.writable || sock.connecting {
             return;
@@ -433,18 +397,4 @@ impl<I: Io, D: Desk> Reactor<I, D> {
             }
         }
     }
-}
-
-/// Side, slot index and generation of a connection.
-fn place(conn: Conn) -> (usize, usize, u32) {
-    match conn {
-        Conn::Down(key) => (0, key.index as usize, key.generation),
-        Conn::Up(key) => (1, key.index as usize, key.generation),
-    }
-}
-
-/// The connection's socket; `None` for one that is gone, or not open yet.
-fn sock<S>(socks: &mut [Vec<Option<Sock<S>>>; 2], conn: Conn) -> Option<&mut Sock<S>> {
-    let (side, index, generation) = place(conn);
-    socks[side].get_mut(index)?.as_mut().filter(|sock| sock.generation == generation)
 }
