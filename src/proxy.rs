@@ -25,6 +25,7 @@ pub mod exchange;
 pub mod forward;
 pub mod identity;
 pub mod pool;
+pub mod replies;
 pub mod response;
 pub mod retry;
 pub mod route;

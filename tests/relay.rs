@@ -434,6 +434,8 @@ fn a_target_may_have_a_path() {
     for prefix in ["/gateway/openai", "/gateway/openai/"] {
         let proxy = Proxy::start(&[("PROXY_TARGET", &format!("{}{prefix}", upstream.url()))]);
         get(proxy.addr(), "/v1/models?a=b").expect(200);
+        let climbs = get(proxy.addr(), "/v1/%2e%2e/../admin").expect(400);
+        assert!(climbs.head.get("date").is_some_and(|date| date.ends_with(" GMT")), "our own answers are dated");
     }
     assert!(upstream.requests().iter().all(|seen| seen.target == "/gateway/openai/v1/models?a=b"));
 }

@@ -56,6 +56,27 @@ pub fn write_rfc3339(out: &mut Vec<u8>, unix_ns: u64, fraction_digits: u32) {
     out.push(b'Z');
 }
 
+/// Appends an instant as HTTP writes it, to the second: `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 §5.6.7).
+pub fn write_imf_fixdate(out: &mut Vec<u8>, unix_ns: u64) {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"]; // 1970-01-01 was a Thursday
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let seconds = unix_ns / NS_PER_SECOND;
+    let (days, of_day) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil_from_days(days as i64);
+    out.extend_from_slice(DAYS[(days % 7) as usize].as_bytes());
+    out.extend_from_slice(b", ");
+    write_padded(out, day, 2);
+    out.push(b' ');
+    out.extend_from_slice(MONTHS[month as usize - 1].as_bytes());
+    out.push(b' ');
+    write_padded(out, year.unsigned_abs(), 4);
+    for (separator, value) in [(b' ', of_day / 3600), (b':', of_day / 60 % 60), (b':', of_day % 60)] {
+        out.push(separator);
+        write_padded(out, value, 2);
+    }
+    out.extend_from_slice(b" GMT");
+}
+
 /// Days since 1970-01-01 of a date in the proleptic Gregorian calendar. The date must be valid.
 ///
 /// Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms": a year starts in March, so that the leap day is its
@@ -168,6 +189,19 @@ mod tests {
         let mut out = Vec::new();
         write_rfc3339(&mut out, unix_ns, digits);
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn http_dates_are_those_of_the_rfc() {
+        for (seconds, text) in [
+            (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (1_709_251_199, "Thu, 29 Feb 2024 23:59:59 GMT"),
+        ] {
+            let mut out = Vec::new();
+            write_imf_fixdate(&mut out, seconds * NS_PER_SECOND + 999_999_999);
+            assert_eq!(String::from_utf8(out).unwrap(), text);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::HttpError;
 use super::headers::{write, write_decimal};
+use crate::base::civil::write_imf_fixdate;
 use serde_json::Value;
 
 /// Why the proxy itself answers a request with an error. A closed set: `code()` is a metric label.
@@ -85,21 +86,21 @@ pub struct Reply<'a> {
     pub error_code: Option<&'a str>,
     /// Further header lines, each ended by CRLF.
     pub extra: &'a [u8],
-    /// The value of `x-request-id`.
-    pub request_id: &'a str,
-    /// The value of `connection`, where there is something to say.
-    pub connection: Option<&'a str>,
     /// The request was a HEAD: the body stays away, its length is told.
     pub to_head: bool,
+    /// When, nanoseconds since the Unix epoch.
+    pub unix: u64,
 }
 
 impl Reply<'_> {
-    /// Appends head and body.
-    pub fn write(&self, out: &mut Vec<u8>) {
+    /// Appends head and body. `connection` is that header's value, where there is something to say.
+    pub fn write(&self, out: &mut Vec<u8>, request_id: &str, connection: Option<&str>) {
         out.extend_from_slice(b"HTTP/1.1 ");
         write_decimal(out, u64::from(self.status));
         out.push(b' ');
         out.extend_from_slice(reason(self.status).as_bytes());
+        out.extend_from_slice(b"\r\ndate: ");
+        write_imf_fixdate(out, self.unix);
         out.extend_from_slice(b"\r\n");
         write(out, "content-type", self.content_type.as_bytes());
         out.extend_from_slice(b"content-length: ");
@@ -108,9 +109,9 @@ impl Reply<'_> {
         if let Some(code) = self.error_code {
             write(out, "x-proxy-error", code.as_bytes());
         }
-        write(out, "x-request-id", self.request_id.as_bytes());
+        write(out, "x-request-id", request_id.as_bytes());
         out.extend_from_slice(self.extra);
-        if let Some(connection) = self.connection {
+        if let Some(connection) = connection {
             write(out, "connection", connection.as_bytes());
         }
         out.extend_from_slice(b"\r\n");

@@ -3,8 +3,9 @@
 //! The order of the checks is the order of their price: nothing is taken from a user's limit, and no place is reserved,
 //! for a request that another check refuses.
 
-use super::downstream::{DISCARD_BYTES_MAX, Phase, Sink};
-use super::exchange::{Exchange, Outgoing, Progress, Request, Response, Stage};
+use super::downstream::{Phase, Sink};
+use super::exchange::{Exchange, Outgoing, Request, Response, Stage};
+use super::replies::text;
 use super::route::{Local, Route};
 use super::{Action, Conn, DownKey, ExchangeKey, Proxy, Question, forward, identity, route};
 use crate::base::clock::Now;
@@ -12,11 +13,9 @@ use crate::http::body::BodyReader;
 use crate::http::framing::Framing;
 use crate::http::head::{self, RequestHead};
 use crate::http::headers::{Known, known};
-use crate::http::reply::{Fault, Reply, error_body};
-use crate::limit::limiter::Standing;
-use crate::local::Answer;
+use crate::http::reply::Fault;
 use crate::local::usage::Query;
-use crate::usage::record::{Endpoint, Outcome, Record};
+use crate::usage::record::{Endpoint, Record};
 use crate::usage::request::inspect;
 use std::sync::Arc;
 
@@ -43,6 +42,10 @@ impl Proxy {
     }
 
     fn relay(&mut self, now: Now, key: DownKey, head: &RequestHead<'_, '_>, user: &str, endpoint: Endpoint) {
+        if !self.settings.prefix.is_empty() && route::climbs(head.target) {
+            let message = "a path with `..` could leave the target's own path";
+            return self.refuse(now, key, head, Fault::BadRequest, message, &[]);
+        }
         let hold = endpoint != Endpoint::Other && head.framing != Framing::None && is_plain_json(head);
         if let Framing::Length(length) = head.framing
             && hold
@@ -188,125 +191,6 @@ impl Proxy {
         }
     }
 
-    fn readiness(&self) -> Answer {
-        if self.draining {
-            text(503, "draining\n")
-        } else if let Some(trouble) = &self.ledger_trouble {
-            text(503, &format!("the ledger cannot commit: {trouble}\n"))
-        } else if self.addresses.is_empty() {
-            text(503, "the target's address is not known\n")
-        } else {
-            text(200, "ready\n")
-        }
-    }
-
-    /// Puts out an answer to a local request.
-    pub(super) fn local_answer(&mut self, now: Now, key: DownKey, answer: &Answer) {
-        let request_id = self.request_id();
-        let Some(down) = self.downs.get_mut(key) else { return };
-        let Some(to_head) = down.asked.take() else { return };
-        let reply = Reply {
-            status: answer.status,
-            content_type: answer.content_type,
-            body: &answer.body,
-            error_code: None,
-            extra: b"cache-control: no-store\r\n",
-            request_id: &request_id,
-            connection: down.connection_header(!down.keep_alive || self.draining),
-            to_head,
-        };
-        reply.write(down.out.tail());
-        self.next_request(now, key);
-        self.retime_down(now, key, false);
-    }
-
-    /// Refuses a request whose end can be told. A small body is read and dropped, to keep the connection.
-    fn refuse(
-        &mut self,
-        now: Now,
-        key: DownKey,
-        head: &RequestHead<'_, '_>,
-        fault: Fault,
-        message: &str,
-        extra: &[u8],
-    ) {
-        let short = match head.framing {
-            Framing::Length(length) => length <= DISCARD_BYTES_MAX,
-            Framing::None | Framing::Chunked => true,
-            Framing::Close => false,
-        };
-        // A client that waits for 100 Continue sends its body only if it likes: nobody can tell what comes next.
-        let keep = short && !head.expects_continue;
-        self.metrics.refused(fault.code());
-        self.write_error(key, fault, message, extra, head.method == "HEAD", !keep);
-        let Some(down) = self.downs.get_mut(key) else { return };
-        if !keep {
-            self.close_when_sent(now, key);
-        } else if head.framing == Framing::None {
-            self.next_request(now, key);
-        } else {
-            let sink = Sink::Discard(DISCARD_BYTES_MAX);
-            down.phase = Phase::Body { reader: BodyReader::new(head.framing), sink };
-            self.actions.push_back(Action::Flush(Conn::Down(key)));
-        }
-    }
-
-    /// Refuses a request whose end cannot be told, or is not worth waiting for, and closes.
-    pub(super) fn refuse_and_close(&mut self, now: Now, key: DownKey, fault: Fault, message: &str) {
-        if let Some(exchange) = self.downs.get(key).and_then(|down| down.exchange) {
-            match self.exchanges.get(exchange) {
-                Some(found) if found.stage == Stage::Receiving => self.withdraw(now, exchange),
-                Some(found) if found.response.progress == Progress::Awaited => {
-                    self.settle(now, exchange, Outcome::ClientAborted, fault.status());
-                    self.remove_exchange(exchange);
-                }
-                _ => return self.drop_down(now, key),
-            }
-        }
-        self.metrics.refused(fault.code());
-        self.write_error(key, fault, message, &[], false, true);
-        self.close_when_sent(now, key);
-    }
-
-    /// Appends an error of ours to what goes out.
-    pub(super) fn write_error(
-        &mut self,
-        key: DownKey,
-        fault: Fault,
-        message: &str,
-        extra: &[u8],
-        to_head: bool,
-        close: bool,
-    ) {
-        let request_id = self.request_id();
-        let Some(down) = self.downs.get_mut(key) else { return };
-        let close = close || !down.keep_alive || self.draining;
-        down.keep_alive = !close;
-        let reply = Reply {
-            status: fault.status(),
-            content_type: "application/json",
-            body: &error_body(fault.code(), message),
-            error_code: Some(fault.code()),
-            extra,
-            request_id: &request_id,
-            connection: down.connection_header(close),
-            to_head,
-        };
-        reply.write(down.out.tail());
-    }
-
-    /// The error for an exchange that ends without a response: with its user's standing.
-    pub(super) fn write_exchange_error(&mut self, key: ExchangeKey, fault: Fault, message: &str) {
-        let Some(exchange) = self.exchanges.get(key) else { return };
-        let (down, to_head) = (exchange.down, exchange.request.to_head);
-        let mut extra = Vec::new();
-        if let Some(standing) = &exchange.standing {
-            Standing::write(standing, &mut extra);
-        }
-        let close = !exchange.request.complete;
-        self.write_error(down, fault, message, &extra, to_head, close);
-    }
-
     /// A request that was admitted is refused after all, before the target heard of it: it takes nothing.
     pub(super) fn withdraw(&mut self, now: Now, key: ExchangeKey) {
         if let Some(exchange) = self.exchanges.get(key) {
@@ -314,16 +198,6 @@ impl Proxy {
         }
         self.remove_exchange(key);
     }
-
-    /// Differs between requests and between processes; marks the answer as ours.
-    fn request_id(&mut self) -> String {
-        self.replies += 1;
-        format!("proxy-{:x}-{:x}", self.boot_id, self.replies)
-    }
-}
-
-fn text(status: u16, body: &str) -> Answer {
-    Answer { status, content_type: "text/plain; charset=utf-8", body: body.as_bytes().to_vec() }
 }
 
 /// True for a JSON body that is not compressed.

@@ -131,7 +131,7 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get(key) else { return };
         if exchange.response.progress == Progress::Awaited {
             let fault = failure.fault(link);
-            self.write_exchange_error(key, fault, &failure.message(link));
+            self.write_exchange_error(now, key, fault, &failure.message(link));
             self.settle(now, key, Outcome::UpstreamError, fault.status());
             self.hold_or_release(now, key);
         } else {

@@ -54,6 +54,15 @@ pub fn names_model(target: &str) -> bool {
     split(target).0.split('/').any(|segment| segment == "deployments")
 }
 
+/// True where a segment of the path is `..`, plain or encoded: a target that resolves it (RFC 3986 §5.2.4) would see
+/// another path than the one that was put together here.
+pub fn climbs(target: &str) -> bool {
+    let is_dot_dot = |segment: &str| {
+        segment.len() <= 6 && matches!(&*segment.to_ascii_lowercase(), ".." | ".%2e" | "%2e." | "%2e%2e")
+    };
+    split(target).0.split(['/', '\\']).any(is_dot_dot)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,5 +85,15 @@ mod tests {
         }
         assert_eq!(route("GET", "/usage?user_id=a"), Route::Local(Local::Usage));
         assert!(names_model("/openai/deployments/gpt/embeddings") && !names_model("/v1/embeddings?x=/deployments/"));
+    }
+
+    #[test]
+    fn paths_that_climb_are_known_in_every_spelling() {
+        for target in ["/..", "/a/../b", "/a/.%2E/b", "/%2e%2E?x", "/a\\..\\b"] {
+            assert!(climbs(target), "{target}");
+        }
+        for target in ["/", "/a.../b", "/..a", "/a?b=/../c", "/%2e", "/...."] {
+            assert!(!climbs(target), "{target}");
+        }
     }
 }

@@ -9,6 +9,8 @@ pub const LIMIT_DEFAULT: u32 = 100;
 pub const LIMIT_MAX: u32 = 1000;
 
 const NAME_BYTES_MAX: usize = 128;
+/// Faults named in one answer.
+const FAULTS_MAX: usize = 8;
 const KNOWN: &str = "user_id, from, to, model, limit, cursor";
 
 /// What is asked of the ledger. Times are nanoseconds since the Unix epoch, at most `i64::MAX`.
@@ -38,29 +40,52 @@ impl Query {
     /// Reads the query string of a target (what follows `?`, undecoded). `now_unix_ns` is what `24h` counts back from.
     ///
     /// # Errors
-    /// One sentence for the client, naming the parameter and what it expects.
+    /// Words for the client, naming every parameter that is wrong and what it expects.
     pub fn parse(raw: &str, now_unix_ns: u64) -> Result<Self, String> {
-        let (mut user, mut from, mut to, mut model, mut limit, mut cursor) = (None, None, None, None, None, None);
-        for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let name = decode(name).ok_or("a parameter's name is not percent-encoded UTF-8")?;
-            let value = decode(value).ok_or_else(|| format!("`{}` is not percent-encoded UTF-8", shown(&name)))?;
-            match name.as_str() {
-                "user_id" => once(&mut user, &name, parse_name(&name, value)?)?,
-                "from" => once(&mut from, &name, parse_time(&name, &value, now_unix_ns)?)?,
-                "to" => once(&mut to, &name, parse_time(&name, &value, now_unix_ns)?)?,
-                "model" => once(&mut model, &name, parse_name(&name, value)?)?,
-                "limit" => once(&mut limit, &name, parse_limit(&value)?)?,
-                "cursor" => once(&mut cursor, &name, parse_cursor(&value)?)?,
-                _ => return Err(format!("unknown parameter `{}`; known are {KNOWN}", shown(&name))),
-            }
-        }
-        if let (Some(from), Some(to)) = (from, to)
+        let mut given = Given::default();
+        let pairs = raw.split('&').filter(|pair| !pair.is_empty());
+        let faults = pairs.filter_map(|pair| given.take(pair, now_unix_ns).err());
+        let mut faults: Vec<String> = faults.take(FAULTS_MAX).collect();
+        if let (Some(from), Some(to)) = (given.from, given.to)
             && from >= to
+            && faults.len() < FAULTS_MAX
         {
-            return Err("`from` must be before `to`".to_owned());
+            faults.push("`from` must be before `to`".to_owned());
         }
+        if !faults.is_empty() {
+            return Err(faults.join("; "));
+        }
+        let Given { user, from, to, model, limit, cursor } = given;
         Ok(Self { user, from, to, model, limit: limit.unwrap_or(LIMIT_DEFAULT), cursor })
+    }
+}
+
+/// What was given so far.
+#[derive(Default)]
+struct Given {
+    user: Option<String>,
+    from: Option<u64>,
+    to: Option<u64>,
+    model: Option<String>,
+    limit: Option<u32>,
+    cursor: Option<u64>,
+}
+
+impl Given {
+    /// Takes one `name=value`.
+    fn take(&mut self, pair: &str, now_unix_ns: u64) -> Result<(), String> {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let name = decode(name).ok_or("a parameter's name is not percent-encoded UTF-8")?;
+        let value = decode(value).ok_or_else(|| format!("`{}` is not percent-encoded UTF-8", shown(&name)))?;
+        match name.as_str() {
+            "user_id" => once(&mut self.user, &name, parse_name(&name, value)?),
+            "from" => once(&mut self.from, &name, parse_time(&name, &value, now_unix_ns)?),
+            "to" => once(&mut self.to, &name, parse_time(&name, &value, now_unix_ns)?),
+            "model" => once(&mut self.model, &name, parse_name(&name, value)?),
+            "limit" => once(&mut self.limit, &name, parse_limit(&value)?),
+            "cursor" => once(&mut self.cursor, &name, parse_cursor(&value)?),
+            _ => Err(format!("unknown parameter `{}`; known are {KNOWN}", shown(&name))),
+        }
     }
 }
 
@@ -227,6 +252,16 @@ mod tests {
         assert!(long.len() < 200, "a long name is not echoed whole");
         assert!(parse(&format!("user_id={}", "a".repeat(128))).is_ok());
         assert!(parse(&format!("user_id={}", "a".repeat(129))).is_err());
+    }
+
+    #[test]
+    fn every_fault_is_named_up_to_a_bound() {
+        let message = Query::parse("limit=0&x=1&limit=7&from=2&to=1&user_id=", 0).unwrap_err();
+        for part in ["`limit` must be", "unknown parameter `x`", "`from` must be before", "`user_id` must be"] {
+            assert!(message.contains(part), "{message}");
+        }
+        let endless = "x&".repeat(10_000);
+        assert_eq!(Query::parse(&endless, 0).unwrap_err().matches("unknown").count(), FAULTS_MAX);
     }
 
     proptest! {
