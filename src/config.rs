@@ -42,6 +42,9 @@ pub struct Config {
     pub durability: Durability,
     /// `LEDGER_WAIT`: how long a reply waits for its commit; `None` is for ever.
     pub ledger_wait: Option<Duration>,
+    /// `ON_CLIENT_ABORT` and `DRAIN_MAX_SECONDS`: how long a response whose client has gone is read on for its exact
+    /// usage; `None` cancels it at once and estimates.
+    pub read_on: Option<Duration>,
     /// `RATE_LIMIT_RPM` and `RATE_LIMIT_BURST`; `None` is no limit.
     pub rate_limit: Option<RateLimit>,
     /// `MAX_CONNECTIONS`: of clients, at least 1.
@@ -130,6 +133,7 @@ impl Config {
             model_name: source.optional("MODEL_NAME", "a model's name, at most 128 bytes", model_name),
             database_path: source.os("DATABASE_PATH").unwrap_or_else(|| "usage.db".into()).into(),
             durability: durability(&mut source),
+            read_on: read_on(&mut source),
             ledger_wait: Some(duration(&mut source, "LEDGER_WAIT", 2, 0)).filter(|wait| !wait.is_zero()),
             rate_limit: rate_limit(&mut source),
             connections_max: count(&mut source, "MAX_CONNECTIONS", 10_000, 1..=1_000_000) as usize,
@@ -164,7 +168,7 @@ enum Later {
 }
 
 /// Variables that later versions have, each with the value that asks for nothing.
-const LATER: [(&str, &str, Later); 11] = [
+const LATER: [(&str, &str, Later); 10] = [
     ("CLIENT_AUTH", "none", Later::Promise),
     ("ADMIN_TOKEN", "", Later::Promise),
     ("LEDGER_FSYNC", "false", Later::Promise),
@@ -174,7 +178,6 @@ const LATER: [(&str, &str, Later); 11] = [
     ("BUDGET_USD_MONTH", "0", Later::Promise),
     ("RETENTION_DAYS", "0", Later::Promise),
     ("INFLUXDB_URL", "", Later::Addition),
-    ("ON_CLIENT_ABORT", "cancel", Later::Addition),
     ("LOG_FORMAT", "logfmt", Later::Addition),
 ];
 
@@ -230,6 +233,16 @@ fn durability(source: &mut Source<'_>) -> Durability {
         "settled" => Some(Durability::Settled),
         _ => None,
     })
+}
+
+fn read_on(source: &mut Source<'_>) -> Option<Duration> {
+    let reads_on = source.value("ON_CLIENT_ABORT", false, "cancel or drain", |text| match text {
+        "cancel" => Some(false),
+        "drain" => Some(true),
+        _ => None,
+    });
+    let seconds = count(source, "DRAIN_MAX_SECONDS", 60, 1..=86_400);
+    reads_on.then(|| Duration::from_secs(seconds.into()))
 }
 
 fn rate_limit(source: &mut Source<'_>) -> Option<RateLimit> {

@@ -113,6 +113,7 @@ fn settings(config: Config, connections_max: usize) -> Result<Settings, String> 
         rate: config.rate_limit.map(|limit| Rate { per_minute: limit.rpm.into(), burst: limit.burst.into() }),
         connections_max,
         body_bytes_max: config.body_bytes_max as u64,
+        read_on: config.read_on.is_some(),
         settled: config.durability == Durability::Settled,
         ledger_places: connections_max + LEDGER_QUEUE_RECORDS,
         timeouts: Timeouts {
@@ -120,6 +121,7 @@ fn settings(config: Config, connections_max: usize) -> Result<Settings, String> 
             response: nanoseconds(config.timeouts.response),
             idle: nanoseconds(config.timeouts.idle),
             header: nanoseconds(config.timeouts.header),
+            read_on: config.read_on.map_or(0, nanoseconds),
             ledger_wait: config.ledger_wait.map_or(0, nanoseconds),
         },
     })

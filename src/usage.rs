@@ -2,10 +2,11 @@
 //!
 //! [`request`] reads what is asked for and asks for usage where the client did not; [`capture`] reads a response beside
 //! its relaying; [`editor`] takes out again what only our asking brought; [`fields`] turns every dialect's usage object
-//! into one [`record::Usage`].
+//! into one [`record::Usage`]; [`estimate`] counts where a response was cut before it reported.
 
 pub mod capture;
 pub mod editor;
+pub mod estimate;
 pub mod fields;
 pub mod record;
 pub mod request;

@@ -43,12 +43,12 @@ fn no_configuration_at_all_works() {
     assert_eq!([connect, response, idle, header, drain], [10, 600, 75, 10, 30].map(seconds));
     assert_eq!(config.prices, PriceTable::built_in());
     assert_eq!(config.metrics, metrics::Limits::default());
-    assert!(config.ignored.is_empty());
+    assert!(config.ignored.is_empty() && config.read_on.is_none());
 }
 
 #[test]
 fn what_a_later_version_adds_is_told_and_what_it_promises_is_refused() {
-    let config = load(&[("INFLUXDB_URL", "http://127.0.0.1:8086"), ("ON_CLIENT_ABORT", "cancel")]).unwrap();
+    let config = load(&[("INFLUXDB_URL", "http://127.0.0.1:8086"), ("LOG_FORMAT", "logfmt")]).unwrap();
     assert_eq!(config.ignored, ["INFLUXDB_URL"]);
     assert!(problems(&[("BUDGET_USD_DAY", "5"), ("INFLUXDB_URL", "x")])[0].starts_with("BUDGET_USD_DAY: "));
 }
@@ -61,6 +61,8 @@ fn everything_can_be_set() {
     let ca = file(pem.as_bytes());
     let prices = file(br#"{"mine": {"input_cost_per_token": 1e-6}}"#);
     let config = load(&[
+        ("ON_CLIENT_ABORT", "drain"),
+        ("DRAIN_MAX_SECONDS", "5"),
         ("PROXY_TARGET", "http://[::1]:9000/base/"),
         ("OPENAI_API_KEY", "sk-secret"),
         ("MODEL_NAME", "gpt-4o-mini"),
@@ -96,6 +98,7 @@ fn everything_can_be_set() {
     let Timeouts { connect, response, idle, header, drain } = config.timeouts;
     assert_eq!([connect, response, idle, header, drain].map(|it| it.as_millis()), [500, 120_000, 3_600_000, 3_000, 0]);
     assert_eq!(config.tls_ca.as_deref(), Some(pem.as_bytes()));
+    assert_eq!(config.read_on, Some(Duration::from_secs(5)));
     let usage = Usage { input_tokens: 2, ..Usage::default() };
     assert_eq!(config.prices.cost_nano_usd("mine", &usage, None), Some(2_000));
     assert!(config.prices.cost_nano_usd("gpt-4o", &usage, None).is_some());

@@ -15,6 +15,7 @@ use crate::http::head::{self, RequestHead};
 use crate::http::headers::{Known, known};
 use crate::http::reply::Fault;
 use crate::local::usage::Query;
+use crate::usage::estimate;
 use crate::usage::record::{Endpoint, Record};
 use crate::usage::request::inspect;
 use std::sync::Arc;
@@ -116,6 +117,7 @@ impl Proxy {
             down,
             up: None,
             stage: Stage::Receiving,
+            abandoned: false,
             standing: None,
             request: Request {
                 to_head: head.method == "HEAD",
@@ -124,6 +126,7 @@ impl Proxy {
                 model_wanted: !route::names_model(head.target),
                 accepted,
                 usage_asked: false,
+                text_bytes: 0,
                 complete: head.framing == Framing::None,
                 retried: false,
                 reached: false,
@@ -142,6 +145,9 @@ impl Proxy {
         let request = &mut exchange.request;
         let default_model = self.settings.model_name.as_deref().filter(|_| request.model_wanted);
         let inspected = inspect(&request.outgoing.body, exchange.record.endpoint, default_model);
+        if inspected.stream {
+            request.text_bytes = estimate::text_bytes(&request.outgoing.body);
+        }
         let edited_bytes = inspected
             .splices
             .iter()

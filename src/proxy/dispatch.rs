@@ -107,6 +107,9 @@ impl Proxy {
             Failure::Protocol(_) | Failure::Tls(_) => !begun,
             Failure::Resolve(_) | Failure::Timeout => false,
         };
+        if found.abandoned {
+            return self.end_abandoned(now, exchange);
+        }
         if lost && attempt.verdict().is_ok() {
             found.request.retried = true;
             found.request.outgoing.rewind();

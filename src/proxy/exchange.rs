@@ -6,6 +6,7 @@ use crate::http::body::{BodyReader, BodyWriter};
 use crate::limit::limiter::Standing;
 use crate::usage::capture::Capture;
 use crate::usage::editor::Editor;
+use crate::usage::estimate::Deltas;
 use crate::usage::record::Record;
 use crate::usage::request::{Splice, write_spliced};
 
@@ -35,6 +36,8 @@ pub struct Exchange {
     pub down: DownKey,
     pub up: Option<UpKey>,
     pub stage: Stage,
+    /// The client has gone; what comes is read for its usage only.
+    pub abandoned: bool,
     /// The user's limit after this request was admitted; told in the response.
     pub standing: Option<Standing>,
     pub request: Request,
@@ -59,6 +62,8 @@ pub struct Request {
     pub accepted: Option<&'static str>,
     /// Usage was asked for in the client's place.
     pub usage_asked: bool,
+    /// Bytes of text in it, for an estimate; counted only where it asks for a stream.
+    pub text_bytes: u64,
     /// All of it is in `outgoing`.
     pub complete: bool,
     /// It was sent a second time.
@@ -161,6 +166,8 @@ pub struct Response {
     pub events: bool,
     pub capture: Option<Box<Capture>>,
     pub editor: Option<Box<Editor>>,
+    /// What goes by, in case the stream is cut.
+    pub deltas: Option<Box<Deltas>>,
     /// The connection to the target may carry another exchange afterwards.
     pub reusable: bool,
     /// Where it starts in the bytes ever put out to the client.
@@ -178,6 +185,7 @@ impl Default for Response {
             events: false,
             capture: None,
             editor: None,
+            deltas: None,
             reusable: false,
             starts_at: 0,
             interim: 0,

@@ -15,6 +15,7 @@ use crate::http::head::{self, HeadEnd, ResponseHead};
 use crate::http::headers::{Known, known};
 use crate::usage::capture::{Capture, Coding, Form};
 use crate::usage::editor::Editor;
+use crate::usage::estimate::Deltas;
 use crate::usage::record::Endpoint;
 
 /// Interim responses (RFC 9110 §15.2) accepted before a final one.
@@ -103,33 +104,36 @@ impl Proxy {
                 Ok(())
             };
         }
-        let Some(down) = self.downs.get_mut(exchange.down) else { return Ok(()) };
         let (form, coding) = forward::form(head.headers);
+        let endpoint = exchange.record.endpoint;
         let events = form == Form::Events;
-        let read = exchange.record.endpoint != Endpoint::Other && form != Form::Opaque;
         let edited = exchange.request.usage_asked && events && coding == Coding::Identity;
+        let response = &mut exchange.response;
+        response.progress = Progress::Body;
+        response.reader = BodyReader::new(head.framing);
+        response.events = events;
+        response.reusable = head.keep_alive();
+        if endpoint != Endpoint::Other && form != Form::Opaque {
+            response.capture = Some(Box::new(Capture::new(endpoint, form, coding)));
+        }
+        if events && coding == Coding::Identity {
+            response.deltas = Deltas::new(endpoint).map(Box::new);
+        }
+        // Nothing can be sent again any more.
+        exchange.request.outgoing.forget_sent();
+        exchange.record.stream = events;
+        exchange.record.upstream_request_id = request_id(&head);
+        let Some(down) = self.downs.get_mut(exchange.down) else { return Ok(()) };
         let keep_alive = down.keep_alive && !self.draining && exchange.request.complete;
         let plan = forward::plan(&head, exchange.request.http11, edited, keep_alive);
         down.keep_alive = plan.keep_alive;
         down.until_close = plan.until_close;
-        let out = down.out.tail();
-        let before = out.len();
-        forward::write_response(out, &head, &plan, exchange.standing.as_ref(), exchange.request.http11);
-        let written = out.len() - before;
-        let response = &mut exchange.response;
-        response.starts_at = down.sent + (down.out.len() - written) as u64;
-        response.progress = Progress::Body;
-        response.reader = BodyReader::new(head.framing);
+        response.starts_at = down.sent + down.out.len() as u64;
         response.writer = plan.writer;
-        response.events = events;
-        response.reusable = head.keep_alive();
         response.editor = edited.then(Box::<Editor>::default);
-        response.capture = read.then(|| Box::new(Capture::new(exchange.record.endpoint, form, coding)));
         exchange.record.status = head.status;
-        exchange.record.stream = events;
-        exchange.record.upstream_request_id = request_id(&head);
-        // Nothing can be sent again any more.
-        exchange.request.outgoing.forget_sent();
+        let standing = exchange.standing.as_ref();
+        forward::write_response(down.out.tail(), &head, &plan, standing, exchange.request.http11);
         self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
         Ok(())
     }
@@ -137,7 +141,6 @@ impl Proxy {
     /// One piece of the body.
     fn body_piece(&mut self, now: Now, key: ExchangeKey, bytes: &[u8]) -> Result<Next, HttpError> {
         let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(Next::Wait) };
-        let Some(down) = self.downs.get_mut(exchange.down) else { return Ok(Next::Wait) };
         let (used, piece) = exchange.response.reader.next(bytes)?;
         let ends_with_piece = matches!(exchange.response.reader, BodyReader::Length(0));
         match piece {
@@ -147,13 +150,18 @@ impl Proxy {
                 if let Some(capture) = &mut exchange.response.capture {
                     capture.feed(data);
                 }
+                if let Some(deltas) = &mut exchange.response.deltas {
+                    deltas.feed(data);
+                }
                 let since_start = (now.mono - exchange.started) / MICROSECOND;
                 exchange.record.first_byte_us.get_or_insert(since_start);
             }
             Piece::Chunk(_) | Piece::ChunkEnd => {}
         }
-        put_piece(exchange, down.out.tail(), piece);
-        self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
+        if let Some(down) = self.downs.get_mut(exchange.down) {
+            put_piece(exchange, down.out.tail(), piece);
+            self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
+        }
         Ok(if ends_with_piece { Next::Complete(used) } else { Next::Bytes(used) })
     }
 
@@ -194,6 +202,9 @@ impl Proxy {
         }
         if let Some(up) = up {
             self.free_up(now, up, reusable);
+        }
+        if self.exchanges.get(key).is_some_and(|exchange| exchange.abandoned) {
+            return self.end_abandoned(now, key);
         }
         self.settle_complete(now, key);
         self.hold_or_release(now, key);

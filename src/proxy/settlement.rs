@@ -3,11 +3,12 @@
 //! Every way out of [`super::exchange::Stage::Forwarding`] comes through [`Proxy::settle`], once. A gzip stream that
 //! compresses and cannot be edited is still counted; what cannot be read is marked `unknown`, never guessed.
 
-use super::exchange::{Progress, Stage};
-use super::{ExchangeKey, Proxy};
+use super::exchange::{Exchange, Progress, Stage};
+use super::{Action, Conn, ExchangeKey, Proxy};
 use crate::base::clock::{MICROSECOND, Now};
 use crate::usage::capture::Reported;
-use crate::usage::record::{Endpoint, Outcome, Record, UsageSource};
+use crate::usage::estimate;
+use crate::usage::record::{Endpoint, Outcome, Record, Usage, UsageSource};
 use std::sync::Arc;
 
 impl Proxy {
@@ -38,19 +39,17 @@ impl Proxy {
         record.outcome = outcome;
         record.status = status;
         record.duration_us = (now.mono - exchange.started) / MICROSECOND;
-        record.usage_source = source(&record, reported.as_ref(), reached);
-        if let Some(reported) = reported {
-            let tier = reported.service_tier.as_deref();
-            record.usage = reported.usage.unwrap_or_default();
-            record.model = reported.model.map(Arc::from);
-            record.response_id = reported.id.map(String::into_boxed_str);
-            if record.usage_source == UsageSource::Reported {
-                record.cost_nano_usd = self.prices.cost_nano_usd(record.model_name(), &record.usage, tier);
-            }
-        }
-        if record.usage_source == UsageSource::None {
-            record.cost_nano_usd = Some(0); // nothing was consumed, whatever the model's price
-        }
+        let reported = reported.unwrap_or_default();
+        let estimate = estimate(exchange, outcome, reached);
+        record.usage_source = source(&record, &reported, exchange.abandoned, reached, estimate.is_some());
+        record.usage = reported.usage.or(estimate).unwrap_or_default();
+        record.model = reported.model.map(Arc::from);
+        record.response_id = reported.id.map(String::into_boxed_str);
+        record.cost_nano_usd = match record.usage_source {
+            UsageSource::None => Some(0), // nothing was consumed, whatever the model's price
+            UsageSource::Unknown => None,
+            _ => self.prices.cost_nano_usd(record.model_name(), &record.usage, reported.service_tier.as_deref()),
+        };
         self.metrics.record(&record);
         self.records.push(record);
     }
@@ -112,12 +111,34 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get(key) else { return };
         match exchange.stage {
             Stage::Receiving => return self.withdraw(now, key),
-            Stage::Forwarding => {
-                let status = exchange.record.status;
-                self.settle(now, key, Outcome::ClientAborted, status);
-            }
+            Stage::Forwarding if self.reads_on(exchange) => return self.abandon(now, key),
+            Stage::Forwarding => return self.end_abandoned(now, key),
             Stage::Settled => {}
         }
+        self.remove_exchange(key);
+    }
+
+    /// True where the target is at work on the whole request, and will say what it took.
+    fn reads_on(&self, exchange: &Exchange) -> bool {
+        let begun = exchange.up.and_then(|up| self.ups.get(up)).is_some_and(|up| up.begun);
+        self.settings.read_on && begun && exchange.request.complete && exchange.record.endpoint != Endpoint::Other
+    }
+
+    /// Lets the response come to its end, or to the end of its time, without a client.
+    fn abandon(&mut self, now: Now, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        exchange.abandoned = true;
+        exchange.response.editor = None;
+        if let Some(up) = exchange.up {
+            self.retime_up(now, up, false);
+            self.actions.push_back(Action::Read(Conn::Up(up)));
+        }
+    }
+
+    /// An exchange without a client is over: by its response's end, or otherwise.
+    pub(super) fn end_abandoned(&mut self, now: Now, key: ExchangeKey) {
+        let Some(status) = self.exchanges.get(key).map(|exchange| exchange.record.status) else { return };
+        self.settle(now, key, Outcome::ClientAborted, status);
         self.remove_exchange(key);
     }
 
@@ -150,11 +171,29 @@ impl Proxy {
     }
 }
 
+/// What a stream that was cut probably consumed; `None` for what was not cut, or never reached the target, or of which
+/// nothing was seen that could be counted.
+fn estimate(exchange: &Exchange, outcome: Outcome, reached: bool) -> Option<Usage> {
+    let input_tokens = estimate::input_tokens(exchange.request.text_bytes);
+    if outcome == Outcome::Completed || !reached || input_tokens == 0 {
+        return None;
+    }
+    match (&exchange.response.deltas, exchange.response.progress) {
+        (Some(deltas), _) => Some(deltas.usage(input_tokens)),
+        // A target that failed before it answered has most likely not charged for it; one whose client left has.
+        (None, Progress::Awaited) if outcome == Outcome::UpstreamError => None,
+        (None, Progress::Awaited) => Some(Usage { input_tokens, total_tokens: input_tokens, ..Usage::default() }),
+        // An answer of another form, or in a coding that was not read.
+        (None, _) => None,
+    }
+}
+
 /// How far the numbers can be trusted. `reached` says that the target may have acted on the request.
-fn source(record: &Record, reported: Option<&Reported>, reached: bool) -> UsageSource {
-    let has_usage = reported.is_some_and(|reported| reported.usage.is_some());
+fn source(record: &Record, reported: &Reported, abandoned: bool, reached: bool, estimated: bool) -> UsageSource {
     match record.outcome {
-        _ if has_usage => UsageSource::Reported,
+        _ if reported.usage.is_some() && abandoned => UsageSource::Drained,
+        _ if reported.usage.is_some() => UsageSource::Reported,
+        _ if estimated => UsageSource::Estimated,
         Outcome::Completed if record.endpoint == Endpoint::Other || record.status >= 400 => UsageSource::None,
         _ if !reached => UsageSource::None,
         _ => UsageSource::Unknown,

@@ -32,12 +32,14 @@ pub enum Class {
     Connect,
     /// The target owes an answer: between two signs of life.
     Response,
+    /// The target answers a client that has gone: until we lose interest.
+    ReadOn,
     /// A connection in the pool.
     Pool,
 }
 
 /// The classes in the order of their discriminants.
-const CLASSES: [Class; 9] = [
+const CLASSES: [Class; 10] = [
     Class::Idle,
     Class::Header,
     Class::Body,
@@ -46,6 +48,7 @@ const CLASSES: [Class; 9] = [
     Class::LedgerWait,
     Class::Connect,
     Class::Response,
+    Class::ReadOn,
     Class::Pool,
 ];
 
@@ -58,6 +61,7 @@ pub fn durations(timeouts: &Timeouts) -> [u64; CLASSES.len()] {
         Class::LedgerWait => timeouts.ledger_wait,
         Class::Connect => timeouts.connect,
         Class::Response => timeouts.response,
+        Class::ReadOn => timeouts.read_on,
         // Shorter than the peer's: servers commonly close at 60 or 75 s, and a request must not meet that.
         Class::Pool => (timeouts.idle / 5 * 4).min(50 * SECOND),
     })
@@ -147,7 +151,9 @@ impl Proxy {
     /// Arms the deadline that the upstream connection's state asks for; `progress` says that bytes have moved.
     pub(super) fn retime_up(&mut self, now: Now, key: UpKey, progress: bool) {
         let Some(up) = self.ups.get_mut(key) else { return };
+        let exchange = up.exchange.and_then(|exchange| self.exchanges.get(exchange));
         let wanted = match (&up.link, up.exchange) {
+            _ if exchange.is_some_and(|exchange| exchange.abandoned) => Class::ReadOn,
             (Link::Resolving | Link::Connecting | Link::Handshaking, _) => Class::Connect,
             (_, Some(_)) => Class::Response,
             (_, None) => Class::Pool,

@@ -15,6 +15,7 @@ pub struct Seen {
     pub left: usize,
     pub records: usize,
     pub aborted: usize,
+    pub drained: usize,
     pub retried: usize,
     pub sleeps: u64,
     pub elapsed: u64,
@@ -30,6 +31,7 @@ pub struct Sums {
     left: usize,
     records: usize,
     aborted: usize,
+    drained: usize,
     retried: usize,
 }
 
@@ -42,23 +44,25 @@ impl Sums {
         self.left += seen.left;
         self.records += seen.records;
         self.aborted += seen.aborted;
+        self.drained += seen.drained;
         self.retried += seen.retried;
     }
 
     /// A run of many seeds that never saw one of these has tested nothing there.
     pub fn assert_everything_happened(&self) {
-        let all = [self.whole, self.refused, self.cut, self.left, self.records, self.aborted, self.retried];
+        let all =
+            [self.whole, self.refused, self.cut, self.left, self.records, self.aborted, self.drained, self.retried];
         assert!(all.iter().all(|&count| count > 0), "some outcome never happened: {self}");
     }
 }
 
 impl fmt::Display for Sums {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { requests, whole, refused, cut, left, records, aborted, retried } = self;
+        let Self { requests, whole, refused, cut, left, records, aborted, drained, retried } = self;
         write!(
             out,
             "{requests} requests: {whole} whole, {refused} answered by an error of ours, {cut} cut, {left} left by \
-             their client; {records} records, {aborted} of them aborted; {retried} sent twice"
+             their client; {records} records, {aborted} of them aborted, {drained} read on; {retried} sent twice"
         )
     }
 }
@@ -93,6 +97,7 @@ pub fn judge(
         left: count(|request| request.left && request.got.is_none()),
         records: records.len(),
         aborted: records.iter().filter(|record| record.outcome == Outcome::ClientAborted).count(),
+        drained: records.iter().filter(|record| record.usage_source == UsageSource::Drained).count(),
         retried: count(|request| request.seen > 1),
         sleeps: world.sleeps,
         elapsed: world.mono,
@@ -106,6 +111,10 @@ fn judge_request(id: usize, request: &Planned, records: &[&Record], excused: boo
     }
     if request.seen > 0 {
         assert_eq!(records.len(), 1, "request {id} reached an upstream and has no record");
+    }
+    for record in records.iter().filter(|record| record.usage_source == UsageSource::Drained) {
+        assert_eq!(record.outcome, Outcome::ClientAborted, "request {id}");
+        assert_eq!(record.usage.input_tokens, request.tokens, "request {id} was read on");
     }
     assert!(request.seen <= 1 || request.repeatable, "request {id} was sent twice");
     let Some(got) = &request.got else {

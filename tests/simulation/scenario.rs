@@ -231,7 +231,7 @@ fn respond(request: &mut Planned, rng: &mut Rng, content_type: &str) {
     request.response.extend(framed(rng, head.as_bytes(), &body));
 }
 
-fn settings() -> Settings {
+fn settings(read_on: bool) -> Settings {
     Settings {
         authority: "target".to_owned(),
         prefix: String::new(),
@@ -241,6 +241,7 @@ fn settings() -> Settings {
         rate: None,
         connections_max: 3,
         body_bytes_max: 1 << 20,
+        read_on,
         settled: true,
         ledger_places: 100,
         timeouts: Timeouts {
@@ -248,6 +249,7 @@ fn settings() -> Settings {
             response: 600 * SECOND,
             idle: 75 * SECOND,
             header: 10 * SECOND,
+            read_on: 60 * SECOND,
             ledger_wait: 0,
         },
     }
@@ -269,6 +271,7 @@ pub fn run(seed: u64) -> Seen {
         let rest = ids.split_off(share);
         clients.push(Client::new(&mut world, std::mem::replace(&mut ids, rest), faults));
     }
+    let read_on = world.rng.coin();
     let stop_early = faults && world.rng.below(8) == 0;
     let workers = Rc::new(RefCell::new(Workers::new(1 + world.rng.below(3) as u16)));
     let world = Rc::new(RefCell::new(world));
@@ -277,7 +280,7 @@ pub fn run(seed: u64) -> Seen {
     let act = actor(&workers, &plan, &peers, stop_early);
     let net = Net { world: Rc::clone(&world), act };
     let metrics = Metrics::new(metrics::Limits::default(), 0);
-    let proxy = Proxy::new(settings(), PriceTable::built_in(), metrics, Now::default());
+    let proxy = Proxy::new(settings(read_on), PriceTable::built_in(), metrics, Now::default());
     let mut reactor = Reactor::new(net, FakeDesk(Rc::clone(&workers)), proxy, 30 * SECOND);
     let mut turns = 0;
     while reactor.turn().expect("the fake poller works") == Turn::Continue {

@@ -1,0 +1,239 @@
+//! What a response that was cut probably consumed: counted from the text that went by, where no usage was reported.
+//!
+//! A token is about four bytes of text in most languages; and a stream's event carries at least one. These are
+//! estimates, and every record that holds one says so.
+
+use super::record::{Endpoint, Usage};
+
+/// Bytes of text to a token, on average.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// Longest mark.
+const MARK_BYTES_MAX: usize = 16;
+
+/// The keys whose strings are output in the events of each operation.
+const fn marks(endpoint: Endpoint) -> &'static [&'static [u8]] {
+    match endpoint {
+        Endpoint::ChatCompletions => &[b"\"content\":", b"\"arguments\":"],
+        Endpoint::Completions => &[b"\"text\":"],
+        Endpoint::Responses => &[b"\"delta\":"],
+        _ => &[],
+    }
+}
+
+/// Bytes of text in a JSON body: of all its strings that are values, but for data URLs, whose price is another.
+pub fn text_bytes(body: &[u8]) -> u64 {
+    let (mut text, mut rest) = (0, body);
+    while let Some(start) = memchr::memchr(b'"', rest) {
+        rest = &rest[start + 1..];
+        let end = string_end(rest);
+        let (string, after) = rest.split_at(end);
+        rest = after.get(1..).unwrap_or_default();
+        let is_key = rest.trim_ascii_start().starts_with(b":");
+        if !is_key && !string.starts_with(b"data:") {
+            text += string.len() as u64;
+        }
+    }
+    text
+}
+
+/// Where the string that `inside` begins with ends.
+fn string_end(inside: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(offset) = memchr::memchr2(b'"', b'\\', inside.get(at..).unwrap_or_default()) {
+        if inside[at + offset] == b'"' {
+            return at + offset;
+        }
+        at += offset + 2;
+    }
+    inside.len()
+}
+
+/// Tokens of an input with so many bytes of text.
+pub fn input_tokens(text_bytes: u64) -> u64 {
+    text_bytes.div_ceil(BYTES_PER_TOKEN)
+}
+
+/// Counts the output text in a stream of events, cut anywhere. It looks for keys, not for events: at the speed of a
+/// search for a word, and without holding more than the length of one.
+#[derive(Debug)]
+pub struct Deltas {
+    searches: Vec<Search>,
+}
+
+impl Deltas {
+    /// A counter for streams of this operation; `None` where none is known to carry text.
+    pub fn new(endpoint: Endpoint) -> Option<Self> {
+        let searches: Vec<Search> = marks(endpoint).iter().map(|mark| Search::new(mark)).collect();
+        (!searches.is_empty()).then_some(Self { searches })
+    }
+
+    /// Takes the stream's next bytes.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        for search in &mut self.searches {
+            search.feed(bytes);
+        }
+    }
+
+    /// The usage of the cut response, given its input's.
+    pub fn usage(&self, input_tokens: u64) -> Usage {
+        let of_one = |search: &Search| search.strings.max(search.bytes.div_ceil(BYTES_PER_TOKEN));
+        let output_tokens = self.searches.iter().map(of_one).sum();
+        Usage { input_tokens, output_tokens, total_tokens: input_tokens + output_tokens, ..Usage::default() }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum At {
+    /// The last bytes match so many bytes of the mark.
+    Mark(usize),
+    /// Behind the mark: white space may stand before the value.
+    Value,
+    String {
+        escaped: bool,
+    },
+}
+
+/// The strings behind one mark.
+#[derive(Debug)]
+struct Search {
+    mark: &'static [u8],
+    at: At,
+    /// Strings that were not empty.
+    strings: u64,
+    /// Their raw bytes.
+    bytes: u64,
+    /// Raw bytes of the string that is being read.
+    current: u64,
+}
+
+impl Search {
+    const fn new(mark: &'static [u8]) -> Self {
+        assert!(mark.len() <= MARK_BYTES_MAX);
+        Self { mark, at: At::Mark(0), strings: 0, bytes: 0, current: 0 }
+    }
+
+    fn feed(&mut self, mut bytes: &[u8]) {
+        while let Some(&byte) = bytes.first() {
+            let used = match self.at {
+                At::Mark(0) => self.find(bytes),
+                At::Mark(matched) => {
+                    self.at = self.step(matched, byte);
+                    1
+                }
+                At::Value => {
+                    self.at = match byte {
+                        b' ' | b'\t' => At::Value,
+                        b'"' => At::String { escaped: false },
+                        _ => At::Mark(0),
+                    };
+                    1
+                }
+                At::String { escaped } => self.string(bytes, escaped),
+            };
+            bytes = &bytes[used..];
+        }
+    }
+
+    /// One more byte after `matched` ones of the mark. A mark is a quoted word and a colon: only its closing quote can
+    /// be the start of another.
+    fn step(&self, matched: usize, byte: u8) -> At {
+        let colon = self.mark.len() - 1;
+        if self.mark[matched] == byte {
+            return if matched == colon { At::Value } else { At::Mark(matched + 1) };
+        }
+        match matched == colon && self.mark[1] == byte {
+            true => At::Mark(2),
+            false => At::Mark(usize::from(byte == self.mark[0])),
+        }
+    }
+
+    /// Looks for the mark, whole or begun at the very end; how many bytes are done with.
+    fn find(&mut self, bytes: &[u8]) -> usize {
+        if let Some(at) = memchr::memmem::find(bytes, self.mark) {
+            self.at = At::Value;
+            return at + self.mark.len();
+        }
+        let longest = bytes.len().min(self.mark.len() - 1);
+        let begun = (1..=longest).rev().find(|&length| bytes.ends_with(&self.mark[..length]));
+        self.at = At::Mark(begun.unwrap_or(0));
+        bytes.len()
+    }
+
+    fn string(&mut self, bytes: &[u8], escaped: bool) -> usize {
+        if escaped {
+            self.current += 1;
+            self.at = At::String { escaped: false };
+            return 1;
+        }
+        match memchr::memchr2(b'"', b'\\', bytes) {
+            Some(end) if bytes[end] == b'"' => {
+                let length = self.current + end as u64;
+                self.strings += u64::from(length > 0);
+                self.bytes += length;
+                (self.current, self.at) = (0, At::Mark(0));
+                end + 1
+            }
+            Some(backslash) => {
+                self.current += backslash as u64 + 1;
+                self.at = At::String { escaped: true };
+                backslash + 1
+            }
+            None => {
+                self.current += bytes.len() as u64;
+                bytes.len()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn output_tokens(endpoint: Endpoint, stream: &str, cuts: &[usize]) -> u64 {
+        let (mut deltas, mut at) = (Deltas::new(endpoint).unwrap(), 0);
+        for cut in cuts.iter().copied().chain([stream.len()]) {
+            let end = cut.clamp(at, stream.len());
+            deltas.feed(&stream.as_bytes()[at..end]);
+            at = end;
+        }
+        deltas.usage(10).output_tokens
+    }
+
+    #[test]
+    fn each_event_counts_at_least_one_and_long_ones_by_their_length() {
+        let chat = concat!(
+            "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n",
+            "data: {\"choices\":[{\"delta\":{\"content\":\"Hi\"}}]}\n\n",
+            "data: {\"choices\":[{\"delta\": {\"content\": \"\\\"twelve\\\" b\"}}]}\n\n",
+            "data: {\"choices\":[{\"delta\":{\"content\":null,\"tool_calls\":[{\"function\":{\"arguments\":\"{\\\"a\\\":1}\"}}]}}]}\n\n",
+        );
+        for cut in 0..chat.len() {
+            // 2 and 12 bytes of content: 14 in all, 4 tokens. 9 bytes of arguments: 3 tokens.
+            assert_eq!(output_tokens(Endpoint::ChatCompletions, chat, &[cut]), 4 + 3, "cut at {cut}");
+        }
+        let short = "data: {\"type\":\"response.output_text.delta\",\"delta\":\"a\"}\n\n".repeat(5);
+        assert_eq!(output_tokens(Endpoint::Responses, &short, &[]), 5);
+        assert_eq!(Deltas::new(Endpoint::Responses).unwrap().usage(10).total_tokens, 10);
+        assert!(Deltas::new(Endpoint::Embeddings).is_none());
+        let body = br#"{"model" : "ab", "x": ["c\"d", 5, {"e":"data:image/png;base64,AAAA"}], "f":""}"#;
+        assert_eq!(text_bytes(body), 2 + 4);
+        assert_eq!((text_bytes(b""), text_bytes(b"\"a\\"), text_bytes(b"\"")), (0, 2, 0));
+        assert_eq!((input_tokens(0), input_tokens(1), input_tokens(8)), (0, 1, 2));
+    }
+
+    proptest! {
+        /// Any split counts the same.
+        #[test]
+        fn any_split_counts_the_same(
+            stream in "(\"content\":|\"content|\"|: |\\\\|[a-c]){0,60}",
+            mut cuts in proptest::collection::vec(0usize..300, 0..12),
+        ) {
+            cuts.sort_unstable();
+            let whole = output_tokens(Endpoint::ChatCompletions, &stream, &[]);
+            prop_assert_eq!(output_tokens(Endpoint::ChatCompletions, &stream, &cuts), whole);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Responses that do not come to their end: what is cancelled, what is read on, and how far the record can be trusted.
+
+#![allow(clippy::disallowed_methods)] // deadlines against hanging
+
+mod support;
+
+use serde_json::{Value, json};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Instant;
+use support::client::{Client, response_framing};
+use support::proxy::Proxy;
+use support::script::{Reply, Step, chunk, gate, tell};
+use support::upstream::Upstream;
+use support::{DEADLINE, api};
+
+/// A request whose text has 28 bytes: the model's name, the role and the content.
+const BODY: &[u8] = br#"{"model":"gpt-4o","stream":true,"messages":[{"role":"user","content":"Count to a hundred"}]}"#;
+const INPUT_TOKENS: u64 = (6 + 4 + 18_u64).div_ceil(4);
+
+fn event(content: &str) -> Vec<u8> {
+    let data = json!({"model": "gpt-4o-2024-08-06", "choices": [{"delta": {"content": content}}]});
+    chunk(format!("data: {data}\n\n").as_bytes())
+}
+
+/// The rest of a stream, usage included.
+fn rest() -> Vec<u8> {
+    let usage = json!({"choices": [], "usage": api::chat_usage()});
+    [chunk(format!("data: {usage}\n\ndata: [DONE]\n\n").as_bytes()), b"0\r\n\r\n".to_vec()].concat()
+}
+
+/// A stream of three events whose client has read them; then comes what `steps` say.
+struct Stream {
+    _upstream: Upstream,
+    proxy: Proxy,
+    client: Client,
+}
+
+fn stream(vars: &[(&str, &str)], then: Vec<Step>) -> Stream {
+    let start = [Reply::sse("").head(), event("one "), event("two "), event("a whole sentence more")].concat();
+    let steps = Mutex::new(Some([Step::Send(start)].into_iter().chain(then).collect()));
+    let upstream = Upstream::plain(move |_| steps.lock().unwrap().take().expect("one request"));
+    let target = upstream.url();
+    let proxy = Proxy::start(&[&[("PROXY_TARGET", target.as_str())], vars].concat());
+    let mut client = Client::connect(proxy.addr());
+    let fields = [("x-user-id", "u"), ("content-type", "application/json")];
+    client.send_request("POST", "/v1/chat/completions", &fields, BODY);
+    let head = client.head().unwrap().unwrap();
+    let mut framing = response_framing("POST", &head).unwrap();
+    let mut got = String::new();
+    while !got.contains("sentence") {
+        let piece = client.body_piece(&mut framing).unwrap().expect("the stream goes on");
+        got.push_str(&String::from_utf8(piece).unwrap());
+    }
+    Stream { _upstream: upstream, proxy, client }
+}
+
+impl Stream {
+    /// The client leaves; returns once the proxy has noticed.
+    fn leave(self) -> (Proxy, Upstream) {
+        self.client.reset();
+        let start = Instant::now();
+        // The one that is left is the scrape's own.
+        while self.proxy.metrics()["openai_proxy_connections{side=\"downstream\"}"] > 1.0 {
+            assert!(start.elapsed() < DEADLINE, "the client's leaving goes unnoticed");
+        }
+        (self.proxy, self._upstream)
+    }
+}
+
+fn closed_upstream() -> (Receiver<()>, Vec<Step>) {
+    let (closed, tell) = tell();
+    (closed, vec![Step::AwaitClose, tell])
+}
+
+fn gated(last: Step) -> (Sender<()>, Vec<Step>) {
+    let (open, wait) = gate();
+    (open, vec![wait, last])
+}
+
+/// 4, 4 and 21 bytes of output: 29, so 8 tokens.
+fn assert_estimated(row: &Value, outcome: &str) {
+    assert_eq!((&row["outcome"], &row["usage_source"]), (&json!(outcome), &json!("estimated")), "{row}");
+    assert_eq!((&row["input_tokens"], &row["output_tokens"]), (&json!(INPUT_TOKENS), &json!(8)), "{row}");
+    assert_eq!(row["total_tokens"], INPUT_TOKENS + 8);
+    assert_eq!(row["model"], "gpt-4o-2024-08-06");
+    // gpt-4o: 2.5 and 10 USD a million tokens.
+    assert_eq!(row["cost_nano_usd"], INPUT_TOKENS * 2_500 + 8 * 10_000);
+}
+
+#[test]
+fn cancel_ends_the_request_at_once_and_estimates() {
+    let (closed, steps) = closed_upstream();
+    let (proxy, _upstream) = stream(&[], steps).leave();
+    closed.recv_timeout(DEADLINE).expect("the upstream's connection is closed");
+    assert_estimated(&proxy.only_row("u"), "client_aborted");
+}
+
+#[test]
+fn drain_reads_on_for_the_exact_usage() {
+    let (open, steps) = gated(Step::Send(rest()));
+    let (proxy, _upstream) = stream(&[("ON_CLIENT_ABORT", "drain")], steps).leave();
+    assert_eq!(proxy.metrics()["openai_proxy_requests_in_flight"], 1.0, "it is read on");
+    open.send(()).unwrap();
+    let row = proxy.only_row("u");
+    assert_eq!((&row["outcome"], &row["usage_source"]), (&json!("client_aborted"), &json!("drained")));
+    assert_eq!(row["input_tokens"], api::chat_usage()["prompt_tokens"]);
+    assert_eq!(row["output_tokens"], api::chat_usage()["completion_tokens"]);
+    assert_eq!(row["status"], 200);
+    assert_eq!(proxy.metrics()["openai_proxy_requests_in_flight"], 0.0);
+}
+
+#[test]
+fn drain_gives_up_after_its_time_or_when_the_stream_breaks() {
+    let (closed, steps) = closed_upstream();
+    let (proxy, _upstream) = stream(&[("ON_CLIENT_ABORT", "drain"), ("DRAIN_MAX_SECONDS", "1")], steps).leave();
+    closed.recv_timeout(DEADLINE).expect("the upstream's connection is closed in the end");
+    assert_estimated(&proxy.only_row("u"), "client_aborted");
+
+    let (open, steps) = gated(Step::Reset);
+    let (proxy, _upstream) = stream(&[("ON_CLIENT_ABORT", "drain")], steps).leave();
+    open.send(()).unwrap();
+    assert_estimated(&proxy.only_row("u"), "client_aborted");
+}
+
+#[test]
+fn a_stream_that_the_upstream_breaks_is_estimated() {
+    let (open, steps) = gated(Step::Reset);
+    let stream = stream(&[], steps);
+    open.send(()).unwrap();
+    assert_estimated(&stream.proxy.only_row("u"), "upstream_error");
+}
+
+#[test]
+fn what_was_reported_before_the_end_is_not_estimated() {
+    for usage in [api::chat_usage(), json!({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0})] {
+        let reported = chunk(format!("data: {}\n\n", json!({"choices": [], "usage": usage})).as_bytes());
+        let (sent, tell) = tell();
+        let (proxy, _upstream) = {
+            let stream = stream(&[], vec![Step::Send(reported), tell, Step::AwaitClose]);
+            sent.recv_timeout(DEADLINE).unwrap();
+            // What was sent has been read once something sent after it has been answered: the scrape of `leave`.
+            stream.proxy.metrics();
+            stream.leave()
+        };
+        let row = proxy.only_row("u");
+        assert_eq!((&row["outcome"], &row["usage_source"]), (&json!("client_aborted"), &json!("reported")), "{row}");
+        assert_eq!(row["output_tokens"], usage["completion_tokens"], "an explicit zero stays zero");
+    }
+}
