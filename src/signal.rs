@@ -25,7 +25,11 @@ impl Watch {
         let mut signals = Signals::new([SIGTERM, SIGINT])?;
         let watch = Self { handle: signals.handle() };
         thread::Builder::new().name("signals".into()).spawn(move || {
+            let mut message = "draining: requests in flight may finish, a second signal stops at once";
             for _ in signals.forever() {
+                // Told from here: the loop itself never writes to a pipe that may be full.
+                eprintln!("level=info msg={message:?}");
+                message = "stopping at once";
                 to_loop.send(Done::Stop);
             }
         })?;
