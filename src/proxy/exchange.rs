@@ -162,8 +162,8 @@ pub struct Response {
     pub progress: Progress,
     pub reader: BodyReader,
     pub writer: BodyWriter,
-    /// An event stream: nothing of it is held back but its very end.
-    pub events: bool,
+    /// A stream of events or lines: nothing of it is held back but its very end.
+    pub streamed: bool,
     pub capture: Option<Box<Capture>>,
     pub editor: Option<Box<Editor>>,
     /// What goes by, in case the stream is cut.
@@ -182,7 +182,7 @@ impl Default for Response {
             progress: Progress::Awaited,
             reader: BodyReader::Length(0),
             writer: BodyWriter::Nothing,
-            events: false,
+            streamed: false,
             capture: None,
             editor: None,
             deltas: None,

@@ -166,6 +166,8 @@ fn form_of(content_type: &[u8]) -> Form {
     let kind = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
     if kind.eq_ignore_ascii_case(b"text/event-stream") {
         Form::Events
+    } else if kind.eq_ignore_ascii_case(b"application/x-ndjson") {
+        Form::Lines
     } else if is_json(content_type) {
         Form::Json
     } else {
@@ -202,5 +204,8 @@ mod tests {
     fn json_is_known_by_its_type() {
         assert!(is_json(b"application/json; charset=utf-8") && is_json(b"Application/Problem+JSON"));
         assert!(!is_json(b"text/json") && !is_json(b"application/jsonl") && !is_json(b""));
+        assert_eq!(form_of(b"text/event-stream;charset=UTF-8"), Form::Events);
+        assert_eq!(form_of(b"application/x-ndjson; charset=utf-8"), Form::Lines);
+        assert_eq!(form_of(b"audio/mpeg"), Form::Opaque);
     }
 }

@@ -106,22 +106,22 @@ impl Proxy {
         }
         let (form, coding) = forward::form(head.headers);
         let endpoint = exchange.record.endpoint;
-        let events = form == Form::Events;
-        let edited = exchange.request.usage_asked && events && coding == Coding::Identity;
+        let streamed = matches!(form, Form::Events | Form::Lines);
+        let edited = exchange.request.usage_asked && form == Form::Events && coding == Coding::Identity;
         let response = &mut exchange.response;
         response.progress = Progress::Body;
         response.reader = BodyReader::new(head.framing);
-        response.events = events;
+        response.streamed = streamed;
         response.reusable = head.keep_alive();
         if endpoint != Endpoint::Other && form != Form::Opaque {
             response.capture = Some(Box::new(Capture::new(endpoint, form, coding)));
         }
-        if events && coding == Coding::Identity {
+        if streamed && coding == Coding::Identity {
             response.deltas = Deltas::new(endpoint).map(Box::new);
         }
         // Nothing can be sent again any more.
         exchange.request.outgoing.forget_sent();
-        exchange.record.stream = events;
+        exchange.record.stream = streamed;
         exchange.record.upstream_request_id = request_id(&head);
         let Some(down) = self.downs.get_mut(exchange.down) else { return Ok(()) };
         let keep_alive = down.keep_alive && !self.draining && exchange.request.complete;
@@ -197,7 +197,7 @@ impl Proxy {
             let end_bytes = (down.out.len() - unsent_before).max(1);
             let of_this = (down.sent + down.out.len() as u64).saturating_sub(exchange.response.starts_at);
             let all = usize::try_from(of_this).unwrap_or(usize::MAX);
-            let held = if exchange.response.events { end_bytes.min(all) } else { all };
+            let held = if exchange.response.streamed { end_bytes.min(all) } else { all };
             down.held_back = if self.settings.settled { held.min(down.out.len()) } else { 0 };
         }
         if let Some(up) = up {

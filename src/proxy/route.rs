@@ -39,14 +39,32 @@ pub fn route(method: &str, target: &str) -> Route {
     if method != "POST" {
         return Route::Relay(Endpoint::Other);
     }
+    Route::Relay(operation(path))
+}
+
+/// The operation that a POST to `path` asks for. Only what creates something is one: a POST under an id (`…/cancel`,
+/// `…/submit_tool_outputs`, a thread's `…/messages`) is none.
+fn operation(path: &str) -> Endpoint {
     let mut segments = path.rsplit('/').filter(|segment| !segment.is_empty());
-    Route::Relay(match (segments.next(), segments.next()) {
-        (Some("completions"), Some("chat")) => Endpoint::ChatCompletions,
-        (Some("completions"), _) => Endpoint::Completions,
-        (Some("responses"), _) => Endpoint::Responses,
-        (Some("embeddings"), _) => Endpoint::Embeddings,
+    match [segments.next(), segments.next(), segments.next()].map(Option::unwrap_or_default) {
+        ["completions", "chat", _] => Endpoint::ChatCompletions,
+        ["completions", ..] => Endpoint::Completions,
+        ["responses", ..] => Endpoint::Responses,
+        ["compact", "responses", _] => Endpoint::ResponsesCompact,
+        ["embeddings", ..] => Endpoint::Embeddings,
+        ["transcriptions", "audio", _] => Endpoint::AudioTranscriptions,
+        ["translations", "audio", _] => Endpoint::AudioTranslations,
+        ["speech", "audio", _] => Endpoint::AudioSpeech,
+        ["generations", "images", _] => Endpoint::ImagesGenerations,
+        ["edits", "images", _] => Endpoint::ImagesEdits,
+        ["variations", "images", _] => Endpoint::ImagesVariations,
+        ["moderations", ..] => Endpoint::Moderations,
+        ["messages", "v1" | "", _] => Endpoint::Messages,
+        ["runs", "threads", _] | ["runs", _, "threads"] => Endpoint::ThreadsRuns,
+        ["chat", "api", _] => Endpoint::ApiChat,
+        ["generate", "api", _] => Endpoint::ApiGenerate,
         _ => Endpoint::Other,
-    })
+    }
 }
 
 /// True where the path, not the body, chooses the model (Azure's deployments): no model is put in then.
@@ -80,6 +98,35 @@ mod tests {
             ("GET", "/v1/chat/completions", Endpoint::Other),
             ("POST", "/", Endpoint::Other),
             ("POST", "/v1/usage", Endpoint::Other),
+            ("POST", "/v1/responses/compact", Endpoint::ResponsesCompact),
+            ("POST", "/v1/responses/input_tokens", Endpoint::Other),
+            ("POST", "/v1/audio/transcriptions", Endpoint::AudioTranscriptions),
+            ("POST", "//openai/deployments/w/audio/transcriptions?api-version=1", Endpoint::AudioTranscriptions),
+            ("POST", "/v1/audio/translations", Endpoint::AudioTranslations),
+            ("POST", "/openai/deployments/tts//audio//speech?api-version=1", Endpoint::AudioSpeech),
+            ("POST", "//openai/deployments/d/images/generations?api-version=1", Endpoint::ImagesGenerations),
+            ("POST", "/v1/images/edits", Endpoint::ImagesEdits),
+            ("POST", "/v1/images/variations", Endpoint::ImagesVariations),
+            ("POST", "/v1/moderations", Endpoint::Moderations),
+            ("POST", "/v1/messages?beta=true", Endpoint::Messages),
+            ("POST", "/anthropic/v1/messages", Endpoint::Messages),
+            ("POST", "/messages", Endpoint::Messages),
+            ("POST", "/v1/messages/count_tokens", Endpoint::Other),
+            ("POST", "/v1/messages/batches", Endpoint::Other),
+            ("POST", "/v1/threads/thread_1/messages", Endpoint::Other),
+            ("POST", "/v1/threads/runs", Endpoint::ThreadsRuns),
+            ("POST", "/openai//threads/thread_1/runs?api-version=1", Endpoint::ThreadsRuns),
+            ("POST", "/v1/threads/thread_1/runs/run_1", Endpoint::Other),
+            ("POST", "/v1/threads/thread_1/runs/run_1/cancel", Endpoint::Other),
+            ("POST", "/v1/threads/thread_1/runs/run_1/submit_tool_outputs", Endpoint::Other),
+            ("GET", "/v1/threads/thread_1/runs", Endpoint::Other),
+            ("POST", "/v1/evals/eval_1/runs", Endpoint::Other),
+            ("POST", "/v1/chat/completions/chatcmpl-1", Endpoint::Other),
+            ("GET", "/v1/responses/resp_1?stream=true", Endpoint::Other),
+            ("POST", "/api/chat", Endpoint::ApiChat),
+            ("POST", "/api/generate", Endpoint::ApiGenerate),
+            ("GET", "/v1/messages", Endpoint::Other),
+            ("POST", "/v1/rerank", Endpoint::Other),
         ] {
             assert_eq!(route(method, target), Route::Relay(endpoint), "{method} {target}");
         }

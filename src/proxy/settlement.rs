@@ -8,7 +8,7 @@ use super::{Action, Conn, ExchangeKey, Proxy};
 use crate::base::clock::{MICROSECOND, Now};
 use crate::usage::capture::Reported;
 use crate::usage::estimate;
-use crate::usage::record::{Endpoint, Outcome, Record, Usage, UsageSource};
+use crate::usage::record::{Outcome, Record, Usage, UsageSource};
 use std::sync::Arc;
 
 impl Proxy {
@@ -121,7 +121,7 @@ impl Proxy {
     /// True where the target is at work on the whole request, and will say what it took.
     fn reads_on(&self, exchange: &Exchange) -> bool {
         let begun = exchange.up.and_then(|up| self.ups.get(up)).is_some_and(|up| up.begun);
-        self.settings.read_on && begun && exchange.request.complete && exchange.record.endpoint != Endpoint::Other
+        self.settings.read_on && begun && exchange.request.complete && exchange.record.endpoint.is_metered()
     }
 
     /// Lets the response come to its end, or to the end of its time, without a client.
@@ -194,7 +194,7 @@ fn source(record: &Record, reported: &Reported, abandoned: bool, reached: bool, 
         _ if reported.usage.is_some() && abandoned => UsageSource::Drained,
         _ if reported.usage.is_some() => UsageSource::Reported,
         _ if estimated => UsageSource::Estimated,
-        Outcome::Completed if record.endpoint == Endpoint::Other || record.status >= 400 => UsageSource::None,
+        Outcome::Completed if !record.endpoint.is_metered() || record.status >= 400 => UsageSource::None,
         _ if !reached => UsageSource::None,
         _ => UsageSource::Unknown,
     }

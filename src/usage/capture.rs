@@ -3,46 +3,22 @@
 //! In: the body's bytes as the upstream sent them, cut anywhere, perhaps compressed. Out, at the end: what it reported.
 //! It holds the one value that it is after, never the body.
 
-use super::fields;
+use super::fields::{self, Field, Reading};
+use super::places::{Means, Shape};
 use super::record::{Endpoint, Usage};
 use super::request::clip;
-use crate::json::{self, Found, Path, Scanner};
+use crate::json::{self, Found, Scanner};
 use crate::sse::{Piece, Splitter};
 use flate2::write::MultiGzDecoder;
 use std::io::Write;
 
-/// Largest usage object that is read, bytes; real ones have a few hundred.
-const USAGE_BYTES_MAX: usize = 16 * 1024;
-/// Longest id or name that is read, raw bytes.
-const NAME_BYTES_MAX: usize = 512;
-
-const fn path(keys: &'static [&'static str], value_bytes_max: usize) -> Path {
-    Path { keys, value_bytes_max }
-}
-
-// Where usage stands: at the top of an answer and of a chat chunk; under `response` in the events of a responses
-// stream. Nowhere else counts: prompts, tool results and metadata can contain anything.
-const TOP: &[Path] = &[
-    path(&["usage"], USAGE_BYTES_MAX),
-    path(&["model"], NAME_BYTES_MAX),
-    path(&["id"], NAME_BYTES_MAX),
-    path(&["service_tier"], NAME_BYTES_MAX),
-];
-const UNDER_RESPONSE: &[Path] = &[
-    path(&["response", "usage"], USAGE_BYTES_MAX),
-    path(&["response", "model"], NAME_BYTES_MAX),
-    path(&["response", "id"], NAME_BYTES_MAX),
-    path(&["response", "service_tier"], NAME_BYTES_MAX),
-];
-/// The key that leads to usage, as a line must contain it to be worth scanning once the model is known.
-const MARK: &[u8] = b"\"usage\"";
-/// An escape, which might hide the key.
+/// An escape, which might hide the key that leads to usage.
 const ESCAPE: &[u8] = b"\\u";
 
 /// What a response said of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reported {
-    /// The last usage object that was not null.
+    /// The usage that holds for the whole response.
     pub usage: Option<Usage>,
     /// The model that answered, at most 128 bytes.
     pub model: Option<String>,
@@ -61,6 +37,8 @@ pub enum Form {
     Json,
     /// A stream of events, each a JSON document.
     Events,
+    /// Lines, each a JSON document.
+    Lines,
     /// Nothing in it is read.
     Opaque,
 }
@@ -89,13 +67,13 @@ enum Reader {
 impl Capture {
     /// A reader for a body of this form and coding, of an answer from `endpoint`.
     pub fn new(endpoint: Endpoint, form: Form, coding: Coding) -> Self {
-        let paths = match (endpoint, form) {
-            (_, Form::Opaque) => return Self { reader: Reader::Off(false) },
-            (Endpoint::Responses, Form::Events) => UNDER_RESPONSE,
-            _ => TOP,
+        let units = match form {
+            Form::Opaque => return Self { reader: Reader::Off(false) },
+            Form::Json => Units::One,
+            Form::Events => Units::Events(Splitter::default()),
+            Form::Lines => Units::Lines,
         };
-        let events = (form == Form::Events).then(Events::default);
-        let body = Body { scanner: Scanner::new(paths), events, reported: Reported::default() };
+        let body = Body::new(Shape::of(endpoint, form == Form::Events), units);
         let reader = match coding {
             Coding::Identity => Reader::Plain(Box::new(body)),
             Coding::Gzip => Reader::Gzip(Box::new(MultiGzDecoder::new(body))),
@@ -130,64 +108,103 @@ impl Capture {
     }
 }
 
-/// The reader of a decoded body.
-struct Body {
-    scanner: Scanner,
-    events: Option<Events>,
-    reported: Reported,
+/// How a body is divided into documents.
+enum Units {
+    One,
+    Events(Splitter),
+    Lines,
 }
 
-#[derive(Default)]
-struct Events {
-    splitter: Splitter,
-    /// Some of the event's data has gone to the scanner; else all so far was passed over.
+/// The reader of a decoded body.
+struct Body {
+    shape: &'static Shape,
+    scanner: Scanner,
+    units: Units,
+    /// Some of the document has gone to the scanner; else all so far was passed over.
     scanning: bool,
+    facts: Facts,
+    /// Of the document that is being read, where only its end tells whether it counts.
+    draft: Option<Box<Facts>>,
 }
 
 impl Body {
+    fn new(shape: &'static Shape, units: Units) -> Self {
+        let draft = shape.object.map(|_| Box::default());
+        Self { shape, scanner: Scanner::new(shape.paths), units, scanning: false, facts: Facts::default(), draft }
+    }
+
     fn feed(&mut self, mut bytes: &[u8]) {
-        let Self { scanner, events, reported } = self;
-        let Some(Events { splitter, scanning }) = events else {
-            scanner.feed(bytes, |found| reported.take(found));
-            return;
-        };
         loop {
-            let (used, piece) = splitter.next(bytes);
+            let (used, piece) = match &mut self.units {
+                Units::One => return self.scan(bytes),
+                Units::Events(splitter) => splitter.next(bytes),
+                Units::Lines => next_of_lines(bytes),
+            };
             match piece {
                 Piece::More => return,
                 Piece::Data(data) => {
-                    // A whole line (its end is in this input) that cannot hold usage is not scanned.
-                    let whole = used < bytes.len() && !*scanning;
-                    if !(whole && reported.model.is_some() && !may_hold_usage(data)) {
-                        *scanning = true;
-                        scanner.feed(data, |found| reported.take(found));
-                    }
+                    let line_ends = used < bytes.len();
+                    self.line(data, line_ends);
                 }
-                Piece::Event(_) => {
-                    if std::mem::take(scanning) {
-                        scanner.reset();
-                    }
-                }
+                Piece::Event(_) => self.end_document(),
             }
             bytes = &bytes[used..];
         }
     }
 
+    /// A line of a document, or a part of one. A whole one that is a document of its own and says nothing is not
+    /// scanned.
+    fn line(&mut self, data: &[u8], line_ends: bool) {
+        let whole = line_ends && !self.scanning && data.first() == Some(&b'{') && data.last() == Some(&b'}');
+        let nothing_new = || self.facts.model.is_some() && !may_hold_usage(data, self.shape.mark);
+        if !(whole && nothing_new()) {
+            self.scanning = true;
+            self.scan(data);
+        }
+    }
+
+    fn scan(&mut self, data: &[u8]) {
+        let facts = self.draft.as_deref_mut().unwrap_or(&mut self.facts);
+        self.scanner.feed(data, |found| facts.take(self.shape, found));
+    }
+
+    fn end_document(&mut self) {
+        if std::mem::take(&mut self.scanning) {
+            self.scanner.reset();
+        }
+        if let Some(draft) = self.draft.as_deref_mut().map(std::mem::take)
+            && draft.is_wanted
+        {
+            self.facts.adopt(draft);
+        }
+    }
+
     fn finish(mut self) -> Reported {
-        // A cut event stream is no fault of the reader's; a cut document is.
-        self.reported.unreadable = self.events.is_none() && !self.scanner.is_done();
-        self.reported
+        // A cut stream is no fault of the reader's; a cut document is.
+        let unreadable = matches!(self.units, Units::One) && !self.scanner.is_done();
+        self.end_document();
+        Reported { unreadable, ..self.facts.into_reported(self.shape) }
     }
 }
 
-/// False where no usage object can be in the line. A null says nothing, and stands in almost every event of a stream
-/// whose client, or we in its place, asked for usage.
-fn may_hold_usage(line: &[u8]) -> bool {
+/// The next piece of newline-delimited JSON, in the terms of an event stream.
+fn next_of_lines(bytes: &[u8]) -> (usize, Piece<'_>) {
+    match memchr::memchr(b'\n', bytes) {
+        _ if bytes.is_empty() => (0, Piece::More),
+        Some(0) => (1, Piece::Event(true)),
+        Some(end) => (end, Piece::Data(&bytes[..end])),
+        None => (bytes.len(), Piece::Data(bytes)),
+    }
+}
+
+/// False where no usage can be in the line. A null says nothing, and stands in almost every event of a stream whose
+/// client, or we in its place, asked for usage.
+fn may_hold_usage(line: &[u8], mark: &[u8]) -> bool {
     let is_null = |after: &[u8]| {
         let value = after.trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start);
         value.is_some_and(|value| value.starts_with(b"null"))
     };
-    memchr::memmem::find_iter(line, MARK).any(|at| !is_null(&line[at + MARK.len()..]))
+    memchr::memmem::find_iter(line, mark).any(|at| !is_null(&line[at + mark.len()..]))
         || memchr::memmem::find(line, ESCAPE).is_some()
 }
 
@@ -202,15 +219,66 @@ impl Write for Body {
     }
 }
 
-impl Reported {
-    /// Both path lists have the same four things in the same order. The last non-null wins.
-    fn take(&mut self, found: Found<'_>) {
+/// What has been found.
+#[derive(Default)]
+struct Facts {
+    opening: Option<Reading>,
+    reading: Option<Reading>,
+    model: Option<String>,
+    id: Option<String>,
+    service_tier: Option<String>,
+    /// The document is of the kind that the shape asks for.
+    is_wanted: bool,
+}
+
+impl Facts {
+    fn take(&mut self, shape: &Shape, found: Found<'_>) {
         let Some(raw) = found.raw else { return };
-        match found.path {
-            0 => self.usage = fields::read(raw).or(self.usage.take()),
-            1 => set_name(&mut self.model, raw),
-            2 => set_name(&mut self.id, raw),
-            _ => set_name(&mut self.service_tier, raw),
+        match shape.means[found.path] {
+            Means::Usage => self.reading = Reading::parse(raw).or(self.reading.take()),
+            Means::Opening => self.opening = Reading::parse(raw).or(self.opening.take()),
+            Means::Update => {
+                if let Some(later) = Reading::parse(raw) {
+                    self.reading.get_or_insert_default().merge(&later);
+                }
+            }
+            Means::Input => self.set(Field::input_tokens, raw),
+            Means::Output => self.set(Field::output_tokens, raw),
+            Means::Model => set_name(&mut self.model, raw),
+            Means::Id => set_name(&mut self.id, raw),
+            Means::ServiceTier => set_name(&mut self.service_tier, raw),
+            Means::Object => self.is_wanted = json::string(raw).as_deref() == shape.object,
+        }
+    }
+
+    fn set(&mut self, field: Field, raw: &[u8]) {
+        if let Some(value) = fields::number(raw) {
+            self.reading.get_or_insert_default().set(field, value);
+        }
+    }
+
+    /// Takes over what a later document says.
+    fn adopt(&mut self, later: Self) {
+        self.reading = later.reading.or(self.reading.take());
+        self.model = later.model.or(self.model.take());
+        self.id = later.id.or(self.id.take());
+        self.service_tier = later.service_tier.or(self.service_tier.take());
+    }
+
+    fn into_reported(self, shape: &Shape) -> Reported {
+        let reading = self.reading.map(|reading| match self.opening {
+            Some(mut opening) => {
+                opening.merge(&reading);
+                opening
+            }
+            None => reading,
+        });
+        Reported {
+            usage: reading.map(|reading| reading.usage(shape.cache_beside_input)),
+            model: self.model,
+            id: self.id,
+            service_tier: self.service_tier,
+            unreadable: false,
         }
     }
 }
@@ -226,85 +294,4 @@ fn set_name(slot: &mut Option<String>, raw: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use flate2::{Compression, write::GzEncoder};
-    use proptest::prelude::*;
-
-    fn capture(endpoint: Endpoint, form: Form, coding: Coding, body: &[u8], cuts: &[usize]) -> Reported {
-        let (mut capture, mut at) = (Capture::new(endpoint, form, coding), 0);
-        for cut in cuts.iter().copied().chain([body.len()]) {
-            let end = cut.clamp(at, body.len());
-            capture.feed(&body[at..end]);
-            at = end;
-        }
-        capture.finish()
-    }
-
-    const CHAT: &str = concat!(
-        "data: {\"id\":\"chatcmpl-1\",\"model\":\"gpt-4o-2024-08-06\",\"choices\":[{\"delta\":{\"content\":\"\\\"usage\\\":{\"}}],\"usage\":null}\n\n",
-        ": a comment\r\n\r\n",
-        "data: {\"id\":\"chatcmpl-1\",\"choices\":[{\"delta\":{\"content\":\"x\"}}],\"metadata\":{\"usage\":{\"prompt_tokens\":9999}}}\n\n",
-        "data: {\"id\":\"chatcmpl-1\",\"service_tier\":\"default\",\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":2,\"total_tokens\":9}}\n\n",
-        "data: {\"id\":\"chatcmpl-1\",\"choices\":[],\"usage\":null}\n\n",
-        "data: [DONE]\n\n",
-    );
-    const RESPONSES: &str = concat!(
-        "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"resp_1\",\"model\":\"o3\",\"usage\":null}}\n\n",
-        "event: response.output_text.delta\ndata: {\"type\":\"x\",\"delta\":\"d\",\"usage\":{\"input_tokens\":1}}\n\n",
-        "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"id\":\"resp_1\",\"usage\":{\"input_tokens\":3,\"output_tokens\":4,\"total_tokens\":7}}}",
-    );
-
-    fn usage(input_tokens: u64, output_tokens: u64) -> Option<Usage> {
-        Some(Usage { input_tokens, output_tokens, total_tokens: input_tokens + output_tokens, ..Usage::default() })
-    }
-
-    #[test]
-    fn streams_cut_at_every_byte() {
-        for cut in 0..CHAT.len() {
-            let reported = capture(Endpoint::ChatCompletions, Form::Events, Coding::Identity, CHAT.as_bytes(), &[cut]);
-            assert_eq!(reported.usage, usage(7, 2), "cut at {cut}");
-            assert_eq!(reported.model.as_deref(), Some("gpt-4o-2024-08-06"));
-            assert_eq!(reported.id.as_deref(), Some("chatcmpl-1"));
-            assert_eq!(reported.service_tier.as_deref(), Some("default"));
-        }
-        for cut in 0..RESPONSES.len() {
-            let reported = capture(Endpoint::Responses, Form::Events, Coding::Identity, RESPONSES.as_bytes(), &[cut]);
-            assert_eq!(reported.usage, usage(3, 4), "cut at {cut}");
-            assert_eq!((reported.id.as_deref(), reported.model.as_deref()), (Some("resp_1"), Some("o3")));
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_read_says_so() {
-        let whole = br#"{"usage":{"prompt_tokens":1}}"#;
-        let json = |coding, body: &[u8]| capture(Endpoint::ChatCompletions, Form::Json, coding, body, &[]);
-        assert!(!json(Coding::Identity, whole).unreadable);
-        assert!(json(Coding::Identity, &whole[..20]).unreadable);
-        assert!(json(Coding::Identity, b"<html>").unreadable);
-        assert!(json(Coding::Gzip, whole).unreadable);
-        assert!(json(Coding::Unknown, whole).unreadable);
-        assert!(!capture(Endpoint::Other, Form::Opaque, Coding::Identity, b"<html>", &[]).unreadable);
-    }
-
-    proptest! {
-        /// Compressed or not, cut anywhere: the same numbers.
-        #[test]
-        fn any_split_and_coding_reports_the_same(gzip: bool, pad in "[ -~]{0,2000}", mut cuts in proptest::collection::vec(0usize..2500, 0..9)) {
-            cuts.sort_unstable();
-            let document = serde_json::json!({"id": "a", "choices": [{"text": pad, "usage": {"prompt_tokens": 5}}],
-                "usage": {"prompt_tokens": 11, "completion_tokens": 22, "total_tokens": 33}, "model": "m"});
-            let mut body = serde_json::to_vec_pretty(&document).unwrap();
-            if gzip {
-                let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-                encoder.write_all(&body).unwrap();
-                body = encoder.finish().unwrap();
-            }
-            let coding = if gzip { Coding::Gzip } else { Coding::Identity };
-            let reported = capture(Endpoint::ChatCompletions, Form::Json, coding, &body, &cuts);
-            prop_assert_eq!(reported.usage, usage(11, 22));
-            prop_assert_eq!(reported.model.as_deref(), Some("m"));
-            prop_assert!(!reported.unreadable);
-        }
-    }
-}
+mod tests;

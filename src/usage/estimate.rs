@@ -17,6 +17,9 @@ const fn marks(endpoint: Endpoint) -> &'static [&'static [u8]] {
         Endpoint::ChatCompletions => &[b"\"content\":", b"\"arguments\":"],
         Endpoint::Completions => &[b"\"text\":"],
         Endpoint::Responses => &[b"\"delta\":"],
+        Endpoint::Messages => &[b"\"text\":", b"\"thinking\":", b"\"partial_json\":"],
+        Endpoint::ApiChat => &[b"\"content\":"],
+        Endpoint::ApiGenerate => &[b"\"response\":"],
         _ => &[],
     }
 }

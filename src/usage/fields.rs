@@ -1,108 +1,125 @@
 //! One usage object, in any dialect, as [`Usage`].
 //!
 //! The table below is the whole knowledge: which place of a usage object says which number. Null, unknown and
-//! malformed fields are passed over; where two names of one number appear, the later in the object wins.
+//! malformed fields are passed over. Where two names of one number appear the larger counts: a server that knows one of
+//! them leaves the other at zero. A number that is given as zero is zero, one that is not given is unknown, and a later
+//! object's zero replaces an earlier one's number.
 
 use super::record::Usage;
 use crate::json::{Path, Scanner};
 
 /// Longest number that is read.
 const NUMBER_BYTES_MAX: usize = 32;
+/// Numbers from here on are nobody's count, and a float would not be exact.
+const FLOAT_MAX: f64 = 9e15;
+const MICROS_PER_SECOND: f64 = 1e6;
 
 macro_rules! fields {
     ($($field:ident: $([$($key:literal),+])|+;)+) => {
+        /// A number of [`Usage`], by its name there.
+        #[allow(non_camel_case_types)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Field { $($field),+ }
+
         const PATHS: &[Path] = &[$($(Path { keys: &[$($key),+], value_bytes_max: NUMBER_BYTES_MAX },)+)+];
-        const SETTERS: &[fn(&mut Usage, u64)] =
-            &[$($({ let _ = [$($key),+]; |usage, value| usage.$field = value },)+)+];
+        /// The field that each of `PATHS` says.
+        const FIELDS: &[Field] = &[$($({ let _ = [$($key),+]; Field::$field },)+)+];
+        const FIELD_COUNT: usize = [$(Field::$field),+].len();
+
+        impl Reading {
+            fn plain(&self) -> Usage {
+                Usage { $($field: self.values[Field::$field as usize].unwrap_or(0),)+ ..Usage::default() }
+            }
+        }
     };
 }
 
-// Shapes A, B and C of the API reference: chat and legacy completions, responses, embeddings; and the spellings of
-// the same numbers by compatible servers.
+// In the order of the API reference's shapes: completions (A), responses (B), embeddings (C), transcription (D: details
+// in the singular, or seconds), speech (E), images (F), realtime (G), runs (I: details in the singular). Then other
+// servers: Together and Copilot at the top, Mistral, DeepSeek, Anthropic.
 fields! {
     input_tokens: ["prompt_tokens"] | ["input_tokens"];
-    cached_input_tokens: ["prompt_tokens_details", "cached_tokens"] | ["input_tokens_details", "cached_tokens"];
-    cache_write_tokens:
-        ["prompt_tokens_details", "cache_write_tokens"] | ["input_tokens_details", "cache_write_tokens"];
-    input_audio_tokens: ["prompt_tokens_details", "audio_tokens"];
-    input_image_tokens: ["prompt_tokens_details", "image_tokens"];
+    cached_input_tokens: ["prompt_tokens_details", "cached_tokens"] | ["input_tokens_details", "cached_tokens"]
+        | ["input_token_details", "cached_tokens"] | ["prompt_token_details", "cached_tokens"] | ["cached_tokens"]
+        | ["num_cached_tokens"] | ["prompt_cache_hit_tokens"] | ["cache_read_input_tokens"];
+    cache_write_tokens: ["prompt_tokens_details", "cache_write_tokens"]
+        | ["input_tokens_details", "cache_write_tokens"] | ["cache_creation_input_tokens"];
+    input_audio_tokens: ["prompt_tokens_details", "audio_tokens"] | ["input_token_details", "audio_tokens"];
+    input_image_tokens: ["prompt_tokens_details", "image_tokens"] | ["input_tokens_details", "image_tokens"]
+        | ["input_token_details", "image_tokens"];
     output_tokens: ["completion_tokens"] | ["output_tokens"];
-    reasoning_tokens: ["completion_tokens_details", "reasoning_tokens"] | ["output_tokens_details", "reasoning_tokens"];
-    output_audio_tokens: ["completion_tokens_details", "audio_tokens"];
+    reasoning_tokens: ["completion_tokens_details", "reasoning_tokens"] | ["output_tokens_details", "reasoning_tokens"]
+        | ["output_token_details", "reasoning_tokens"] | ["reasoning_tokens"];
+    output_audio_tokens: ["completion_tokens_details", "audio_tokens"] | ["output_token_details", "audio_tokens"];
+    output_image_tokens: ["completion_tokens_details", "image_tokens"] | ["output_tokens_details", "image_tokens"];
     total_tokens: ["total_tokens"];
+    audio_us: ["seconds"];
 }
 
-/// The numbers of a raw usage value; `None` where it is not an object (`null`, most often).
-pub fn read(raw: &[u8]) -> Option<Usage> {
-    if raw.first() != Some(&b'{') {
-        return None;
-    }
-    let mut usage = Usage::default();
-    let mut scanner = Scanner::new(PATHS);
-    scanner.feed(raw, |found| {
-        if let Some(value) = found.raw.and_then(number) {
-            SETTERS[found.path](&mut usage, value);
+/// The numbers that a usage object gives.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    values: [Option<u64>; FIELD_COUNT],
+}
+
+impl Reading {
+    /// Reads a raw usage value; `None` where no number is in it: `null` most often, or an empty object.
+    pub fn parse(raw: &[u8]) -> Option<Self> {
+        if raw.first() != Some(&b'{') {
+            return None;
         }
-    });
-    if usage.total_tokens == 0 {
-        usage.total_tokens = usage.input_tokens.saturating_add(usage.output_tokens);
+        let mut reading = Self::default();
+        Scanner::new(PATHS).feed(raw, |found| {
+            let field = FIELDS[found.path];
+            let value = found.raw.and_then(|raw| if field == Field::audio_us { micros(raw) } else { number(raw) });
+            let slot = &mut reading.values[field as usize];
+            *slot = (*slot).max(value);
+        });
+        reading.values.iter().any(Option::is_some).then_some(reading)
     }
-    Some(usage)
+
+    /// Sets a number.
+    pub fn set(&mut self, field: Field, value: u64) {
+        self.values[field as usize] = Some(value);
+    }
+
+    /// Takes over the numbers that a later object gives.
+    pub fn merge(&mut self, later: &Self) {
+        for (value, later) in self.values.iter_mut().zip(later.values) {
+            *value = later.or(*value);
+        }
+    }
+
+    /// The usage. With `cache_beside_input` (Anthropic) the input's own number leaves out what was read from the cache
+    /// and written to it; here those are parts of the input, as OpenAI counts, and are added to it.
+    pub fn usage(&self, cache_beside_input: bool) -> Usage {
+        let mut usage = self.plain();
+        if cache_beside_input {
+            let cache = usage.cached_input_tokens.saturating_add(usage.cache_write_tokens);
+            usage.input_tokens = usage.input_tokens.saturating_add(cache);
+        }
+        if usage.total_tokens == 0 {
+            usage.total_tokens = usage.input_tokens.saturating_add(usage.output_tokens);
+        }
+        usage
+    }
 }
 
-/// A count. Some servers write it as a float; a fraction counts as a whole one.
-fn number(raw: &[u8]) -> Option<u64> {
+/// A count from raw JSON; `None` for anything else. Some servers write it as a float; a fraction counts as a whole one.
+pub fn number(raw: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(raw).ok()?;
-    text.parse().ok().or_else(|| {
-        let float: f64 = text.parse().ok()?;
-        (0.0..9e15).contains(&float).then_some(float.ceil() as u64)
-    })
+    text.parse().ok().or_else(|| float(text).map(|float| float.ceil() as u64))
+}
+
+/// Seconds, whole or not, as microseconds.
+fn micros(raw: &[u8]) -> Option<u64> {
+    let micros = float(std::str::from_utf8(raw).ok()?)? * MICROS_PER_SECOND;
+    (micros < FLOAT_MAX).then(|| micros.round() as u64)
+}
+
+fn float(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|float| (0.0..FLOAT_MAX).contains(float))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chat_responses_and_embeddings() {
-        let chat = br#"{"prompt_tokens":48,"completion_tokens":14,"total_tokens":62,"prompt_tokens_details":
-            {"cached_tokens":5,"audio_tokens":2,"cache_write_tokens":3,"image_tokens":1},
-            "completion_tokens_details":{"reasoning_tokens":7,"audio_tokens":4,"accepted_prediction_tokens":9}}"#;
-        let expected = Usage {
-            input_tokens: 48,
-            cached_input_tokens: 5,
-            cache_write_tokens: 3,
-            input_audio_tokens: 2,
-            input_image_tokens: 1,
-            output_tokens: 14,
-            reasoning_tokens: 7,
-            output_audio_tokens: 4,
-            total_tokens: 62,
-            ..Usage::default()
-        };
-        assert_eq!(read(chat), Some(expected));
-        let responses = br#"{"input_tokens":9,"input_tokens_details":{"cached_tokens":1,"cache_write_tokens":2},
-            "output_tokens":3,"output_tokens_details":{"reasoning_tokens":2},"total_tokens":12}"#;
-        let expected = Usage {
-            input_tokens: 9,
-            cached_input_tokens: 1,
-            cache_write_tokens: 2,
-            output_tokens: 3,
-            reasoning_tokens: 2,
-            total_tokens: 12,
-            ..Usage::default()
-        };
-        assert_eq!(read(responses), Some(expected));
-        let embeddings = Usage { input_tokens: 8, total_tokens: 8, ..Usage::default() };
-        assert_eq!(read(br#"{"prompt_tokens":8,"total_tokens":8}"#), Some(embeddings));
-    }
-
-    #[test]
-    fn nulls_floats_and_nonsense_are_passed_over() {
-        assert_eq!(read(b"null"), None);
-        let odd = br#"{"prompt_tokens":4.0,"completion_tokens":"7","prompt_tokens_details":null,"queue_time":0.5,
-            "completion_tokens_details":[1],"x":{"prompt_tokens":99},"total_tokens":null}"#;
-        assert_eq!(read(odd), Some(Usage { input_tokens: 4, total_tokens: 4, ..Usage::default() }));
-        assert_eq!(read(br#"{"prompt_tokens":-4,"total_tokens":1e300}"#), Some(Usage::default()));
-    }
-}
+mod tests;

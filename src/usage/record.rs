@@ -46,9 +46,40 @@ pub enum Endpoint {
     Responses,
     /// `POST …/embeddings`
     Embeddings,
+    /// `POST …/responses/compact`
+    ResponsesCompact,
+    /// `POST …/audio/transcriptions`
+    AudioTranscriptions,
+    /// `POST …/audio/translations`: never reports usage
+    AudioTranslations,
+    /// `POST …/audio/speech`: reports usage only where it is streamed as events
+    AudioSpeech,
+    /// `POST …/images/generations`
+    ImagesGenerations,
+    /// `POST …/images/edits`
+    ImagesEdits,
+    /// `POST …/images/variations`
+    ImagesVariations,
+    /// `POST …/moderations`: free
+    Moderations,
+    /// `POST …/messages` (Anthropic's own API)
+    Messages,
+    /// `POST …/threads/runs` and `POST …/threads/{id}/runs`
+    ThreadsRuns,
+    /// `POST …/api/chat` (Ollama's own API)
+    ApiChat,
+    /// `POST …/api/generate` (Ollama's own API)
+    ApiGenerate,
     /// Anything else.
     #[default]
     Other,
+}
+
+impl Endpoint {
+    /// False where a whole response without usage means that nothing was consumed.
+    pub const fn is_metered(self) -> bool {
+        !matches!(self, Self::Other | Self::Moderations)
+    }
 }
 
 /// How an exchange ended.
@@ -165,6 +196,18 @@ coded!(Endpoint {
     Completions = 2 "completions",
     Responses = 3 "responses",
     Embeddings = 4 "embeddings",
+    ResponsesCompact = 5 "responses/compact",
+    AudioTranscriptions = 6 "audio/transcriptions",
+    AudioTranslations = 7 "audio/translations",
+    AudioSpeech = 8 "audio/speech",
+    ImagesGenerations = 9 "images/generations",
+    ImagesEdits = 10 "images/edits",
+    ImagesVariations = 11 "images/variations",
+    Moderations = 12 "moderations",
+    Messages = 13 "messages",
+    ThreadsRuns = 14 "threads/runs",
+    ApiChat = 15 "api/chat",
+    ApiGenerate = 16 "api/generate",
 });
 coded!(Outcome {
     Completed = 0 "completed",

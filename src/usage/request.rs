@@ -65,7 +65,7 @@ pub fn inspect(body: &[u8], endpoint: Endpoint, default_model: Option<&str>) -> 
     let named = model.as_ref().and_then(|(_, raw)| *raw).and_then(json::string);
     let is_null = model.as_ref().is_some_and(|(_, raw)| *raw == Some(b"null"));
     let model = match (named, default_model) {
-        (None, Some(default)) if model.is_none() || is_null => {
+        (None, Some(default)) if needs_model(endpoint) && (model.is_none() || is_null) => {
             edit.set("model", model.map(|(at, _)| at), |out| json::write_string(out, default));
             Some(default.to_owned())
         }
@@ -74,6 +74,19 @@ pub fn inspect(body: &[u8], endpoint: Endpoint, default_model: Option<&str>) -> 
     let wants_usage = stream && matches!(endpoint, Endpoint::ChatCompletions | Endpoint::Completions);
     let usage_asked = wants_usage && ask_for_usage(&mut edit, options);
     Inspected { model: model.map(clip), stream, usage_asked, splices: edit.into_splices() }
+}
+
+/// True where a request without a model would be refused. Elsewhere the upstream has a model of its own in mind (the
+/// assistant's for a run, the newest for moderations and images), which a default for completions must not displace.
+fn needs_model(endpoint: Endpoint) -> bool {
+    !matches!(
+        endpoint,
+        Endpoint::ThreadsRuns
+            | Endpoint::Moderations
+            | Endpoint::ImagesGenerations
+            | Endpoint::ImagesEdits
+            | Endpoint::ImagesVariations
+    )
 }
 
 /// Sets `stream_options.include_usage` to true; false where it is already, or where `stream_options` is something that
@@ -219,6 +232,15 @@ mod tests {
         assert!(inspected.usage_asked);
         let expected = json!({"stream": true, "model": "m", "stream_options": {"include_usage": true}});
         assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_model_of_the_upstreams_own_choice_is_not_displaced() {
+        let with_default = |endpoint| inspect(br#"{"assistant_id":"asst_1"}"#, endpoint, Some("m")).splices.len();
+        assert_eq!(with_default(Endpoint::ThreadsRuns), 0);
+        assert_eq!(with_default(Endpoint::Moderations), 0);
+        assert_eq!(with_default(Endpoint::ImagesEdits), 0);
+        assert_eq!(with_default(Endpoint::Messages), 1);
     }
 
     #[test]

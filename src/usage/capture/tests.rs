@@ -1,0 +1,215 @@
+//! Every shape of an answer, cut anywhere, and the places that must not count.
+
+use super::*;
+use flate2::{Compression, write::GzEncoder};
+use proptest::prelude::*;
+
+fn capture(endpoint: Endpoint, form: Form, coding: Coding, body: &[u8], cuts: &[usize]) -> Reported {
+    let (mut capture, mut at) = (Capture::new(endpoint, form, coding), 0);
+    for cut in cuts.iter().copied().chain([body.len()]) {
+        let end = cut.clamp(at, body.len());
+        capture.feed(&body[at..end]);
+        at = end;
+    }
+    capture.finish()
+}
+
+const CHAT: &str = concat!(
+    "data: {\"id\":\"chatcmpl-1\",\"model\":\"gpt-4o-2024-08-06\",\"choices\":[{\"delta\":{\"content\":\"\\\"usage\\\":{\"}}],\"usage\":null}\n\n",
+    ": a comment\r\n\r\n",
+    "data: {\"id\":\"chatcmpl-1\",\"choices\":[{\"delta\":{\"content\":\"x\"}}],\"metadata\":{\"usage\":{\"prompt_tokens\":9999}}}\n\n",
+    "data: {\"id\":\"chatcmpl-1\",\"service_tier\":\"default\",\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":2,\"total_tokens\":9}}\n\n",
+    "data: {\"id\":\"chatcmpl-1\",\"choices\":[],\"usage\":null}\n\n",
+    "data: [DONE]\n\n",
+);
+const RESPONSES: &str = concat!(
+    "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"resp_1\",\"model\":\"o3\",\"usage\":null}}\n\n",
+    "event: response.output_text.delta\ndata: {\"type\":\"x\",\"delta\":\"d\",\"usage\":{\"input_tokens\":1}}\n\n",
+    "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"id\":\"resp_1\",\"usage\":{\"input_tokens\":3,\"output_tokens\":4,\"total_tokens\":7}}}",
+);
+
+fn usage(input_tokens: u64, output_tokens: u64) -> Option<Usage> {
+    Some(Usage { input_tokens, output_tokens, total_tokens: input_tokens + output_tokens, ..Usage::default() })
+}
+
+#[test]
+fn streams_cut_at_every_byte() {
+    for cut in 0..CHAT.len() {
+        let reported = capture(Endpoint::ChatCompletions, Form::Events, Coding::Identity, CHAT.as_bytes(), &[cut]);
+        assert_eq!(reported.usage, usage(7, 2), "cut at {cut}");
+        assert_eq!(reported.model.as_deref(), Some("gpt-4o-2024-08-06"));
+        assert_eq!(reported.id.as_deref(), Some("chatcmpl-1"));
+        assert_eq!(reported.service_tier.as_deref(), Some("default"));
+    }
+    for cut in 0..RESPONSES.len() {
+        let reported = capture(Endpoint::Responses, Form::Events, Coding::Identity, RESPONSES.as_bytes(), &[cut]);
+        assert_eq!(reported.usage, usage(3, 4), "cut at {cut}");
+        assert_eq!((reported.id.as_deref(), reported.model.as_deref()), (Some("resp_1"), Some("o3")));
+    }
+}
+
+#[test]
+fn what_cannot_be_read_says_so() {
+    let whole = br#"{"usage":{"prompt_tokens":1}}"#;
+    let json = |coding, body: &[u8]| capture(Endpoint::ChatCompletions, Form::Json, coding, body, &[]);
+    assert!(!json(Coding::Identity, whole).unreadable);
+    assert!(json(Coding::Identity, &whole[..20]).unreadable);
+    assert!(json(Coding::Identity, b"<html>").unreadable);
+    assert!(json(Coding::Gzip, whole).unreadable);
+    assert!(json(Coding::Unknown, whole).unreadable);
+    assert!(!capture(Endpoint::Other, Form::Opaque, Coding::Identity, b"<html>", &[]).unreadable);
+}
+
+proptest! {
+    /// Compressed or not, cut anywhere: the same numbers.
+    #[test]
+    fn any_split_and_coding_reports_the_same(gzip: bool, pad in "[ -~]{0,2000}", mut cuts in proptest::collection::vec(0usize..2500, 0..9)) {
+        cuts.sort_unstable();
+        let document = serde_json::json!({"id": "a", "choices": [{"text": pad, "usage": {"prompt_tokens": 5}}],
+            "usage": {"prompt_tokens": 11, "completion_tokens": 22, "total_tokens": 33}, "model": "m"});
+        let mut body = serde_json::to_vec_pretty(&document).unwrap();
+        if gzip {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            encoder.write_all(&body).unwrap();
+            body = encoder.finish().unwrap();
+        }
+        let coding = if gzip { Coding::Gzip } else { Coding::Identity };
+        let reported = capture(Endpoint::ChatCompletions, Form::Json, coding, &body, &cuts);
+        prop_assert_eq!(reported.usage, usage(11, 22));
+        prop_assert_eq!(reported.model.as_deref(), Some("m"));
+        prop_assert!(!reported.unreadable);
+    }
+}
+
+/// The same report, whichever byte the body is cut at.
+fn everywhere(endpoint: Endpoint, form: Form, body: &str) -> Reported {
+    let whole = capture(endpoint, form, Coding::Identity, body.as_bytes(), &[]);
+    for cut in 0..body.len() {
+        assert_eq!(capture(endpoint, form, Coding::Identity, body.as_bytes(), &[cut]), whole, "cut at {cut}");
+    }
+    whole
+}
+
+fn events(documents: &[&str], end: &str) -> String {
+    documents.iter().map(|document| format!("data: {document}{end}{end}")).collect()
+}
+
+#[test]
+fn a_run_counts_once_and_its_steps_never() {
+    let run = |usage: &str| format!(r#"{{"usage":{usage},"id":"run_1","object":"thread.run","model":"gpt-4o"}}"#);
+    let step = r#"{"id":"step_1","object":"thread.run.step","model":"no","usage":{"prompt_tokens":850,"completion_tokens":9}}"#;
+    let total = run(r#"{"prompt_tokens":2000,"completion_tokens":68,"total_tokens":2068}"#);
+    let body = events(&[&run("null"), step, &total, step, "[DONE]"], "\n");
+    let reported = everywhere(Endpoint::ThreadsRuns, Form::Events, &body);
+    assert_eq!(reported.usage, usage(2000, 68));
+    assert_eq!((reported.id.as_deref(), reported.model.as_deref()), (Some("run_1"), Some("gpt-4o")));
+    let steps_only = events(&[&run("null"), step], "\n");
+    assert_eq!(everywhere(Endpoint::ThreadsRuns, Form::Events, &steps_only).usage, None);
+    assert_eq!(everywhere(Endpoint::ThreadsRuns, Form::Json, &total).usage, usage(2000, 68));
+    assert_eq!(everywhere(Endpoint::ThreadsRuns, Form::Json, step).usage, None);
+}
+
+#[test]
+fn messages_are_merged_by_field() {
+    let start = r#"{"type":"message_start","message":{"id":"msg_1","model":"claude","usage":{"input_tokens":2,"cache_read_input_tokens":30,"cache_creation_input_tokens":4,"output_tokens":1}}}"#;
+    let tool = r#"{"type":"content_block_start","content_block":{"input":{"usage":{"output_tokens":999}}}}"#;
+    let delta = r#"{"type":"message_delta","delta":{"usage":{"output_tokens":8}},"usage":{"output_tokens":50,"input_tokens":null}}"#;
+    let reported = everywhere(Endpoint::Messages, Form::Events, &events(&[start, tool, delta], "\n"));
+    let expected = Usage { cached_input_tokens: 30, cache_write_tokens: 4, ..usage(36, 50).unwrap() };
+    assert_eq!(reported.usage, Some(expected));
+    assert_eq!((reported.id.as_deref(), reported.model.as_deref()), (Some("msg_1"), Some("claude")));
+    // Server tools: the delta's input is another than the start's, and holds.
+    let grown = r#"{"type":"message_delta","usage":{"input_tokens":1591,"cache_read_input_tokens":0,"cache_creation_input_tokens":0,"output_tokens":175}}"#;
+    assert_eq!(everywhere(Endpoint::Messages, Form::Events, &events(&[start, grown], "\n")).usage, usage(1591, 175));
+    // Cut before its end: what the start said is not what was consumed.
+    assert_eq!(everywhere(Endpoint::Messages, Form::Events, &events(&[start, tool], "\n")).usage, None);
+    let whole = r#"{"id":"msg_1","model":"claude","content":[{"usage":{"input_tokens":7}}],"usage":{"input_tokens":2,"cache_read_input_tokens":30,"cache_creation_input_tokens":4,"output_tokens":50}}"#;
+    assert_eq!(everywhere(Endpoint::Messages, Form::Json, whole).usage, Some(expected));
+}
+
+#[test]
+fn ollama_counts_stand_in_the_last_line() {
+    let line = r#"{"model":"llama3","message":{"content":"{\"eval_count\":7}","eval_count":8},"done":false}"#;
+    let last = r#"{"model":"llama3","done":true,"prompt_eval_count":26,"eval_count":298,"eval_duration":1}"#;
+    for end in ["\n", "\r\n", ""] {
+        let body = format!("{line}\n{line}\n{last}{end}");
+        let reported = everywhere(Endpoint::ApiChat, Form::Lines, &body);
+        assert_eq!((reported.usage, reported.model.as_deref()), (usage(26, 298), Some("llama3")));
+        assert!(!reported.unreadable);
+    }
+    assert_eq!(everywhere(Endpoint::ApiGenerate, Form::Json, last).usage, usage(26, 298));
+    assert_eq!(everywhere(Endpoint::ApiChat, Form::Lines, &format!("{line}\n{line}\n")).usage, None);
+}
+
+#[test]
+fn audio_and_image_events_in_crlf() {
+    let done = r#"{"type":"transcript.text.done","text":"\"usage\":{","usage":{"type":"tokens","input_tokens":14,"input_token_details":{"audio_tokens":14},"output_tokens":4,"total_tokens":18}}"#;
+    let body = events(&[r#"{"type":"transcript.text.delta","delta":"a"}"#, done, "[DONE]"], "\r\n");
+    let expected = Usage { input_audio_tokens: 14, ..usage(14, 4).unwrap() };
+    assert_eq!(everywhere(Endpoint::AudioTranscriptions, Form::Events, &body).usage, Some(expected));
+    let done = r#"{"type":"speech.audio.done","usage":{"input_tokens":14,"output_tokens":101,"total_tokens":115}}"#;
+    let body = events(&[r#"{"type":"speech.audio.delta","audio":"UklG"}"#, done], "\r\n");
+    assert_eq!(everywhere(Endpoint::AudioSpeech, Form::Events, &body).usage, usage(14, 101));
+    let partial = r#"{"type":"image_generation.partial_image","b64_json":"iVBO","partial_image_index":0}"#;
+    for (endpoint, kind) in [(Endpoint::ImagesGenerations, "image_generation"), (Endpoint::ImagesEdits, "image_edit")] {
+        let done = format!(
+            r#"{{"type":"{kind}.completed","b64_json":"{}","usage":{{"total_tokens":100,"input_tokens":50,"output_tokens":50,"input_tokens_details":{{"text_tokens":10,"image_tokens":40}}}}}}"#,
+            "A".repeat(300)
+        );
+        let expected = Usage { input_image_tokens: 40, ..usage(50, 50).unwrap() };
+        assert_eq!(everywhere(endpoint, Form::Events, &events(&[partial, &done], "\n")).usage, Some(expected));
+    }
+    let failed = r#"{"error":{"message":"no"},"usage":{"type":"duration","seconds":0}}"#;
+    assert_eq!(everywhere(Endpoint::AudioTranscriptions, Form::Json, failed).usage, usage(0, 0));
+}
+
+#[test]
+fn every_terminal_event_of_a_responses_stream() {
+    for terminal in ["completed", "incomplete", "failed"] {
+        // In background streams usage precedes the output, which may hold anything.
+        let last = format!(
+            r#"{{"type":"response.{terminal}","response":{{"id":"resp_1","model":"o3","service_tier":"flex","usage":{{"input_tokens":3,"output_tokens":4,"total_tokens":7}},"output":[{{"usage":{{"input_tokens":999}}}}],"tool_usage":{{"image_gen":{{"input_tokens":888}}}}}}}}"#
+        );
+        let created =
+            r#"{"type":"response.created","response":{"id":"resp_1","model":"o3","service_tier":"auto","usage":null}}"#;
+        let reported = everywhere(Endpoint::Responses, Form::Events, &events(&[created, &last], "\n"));
+        assert_eq!((reported.usage, reported.service_tier.as_deref()), (usage(3, 4), Some("flex")), "{terminal}");
+    }
+    let compaction = r#"{"id":"resp_2","object":"response.compaction","output":[{"usage":{"input_tokens":9}}],"usage":{"input_tokens":3,"output_tokens":4,"total_tokens":7}}"#;
+    assert_eq!(everywhere(Endpoint::ResponsesCompact, Form::Json, compaction).usage, usage(3, 4));
+}
+
+#[test]
+fn chat_chunks_are_never_added_up() {
+    let chunk = |rest: &str| format!(r#"{{"id":"c","model":"m",{rest}}}"#);
+    let one = r#""usage":{"prompt_tokens":7,"completion_tokens":2,"total_tokens":9}"#;
+    let groq = chunk(
+        r#""choices":[{}],"x_groq":{"id":"r","usage":{"queue_time":0.1,"prompt_tokens":7,"completion_tokens":2,"total_tokens":9}}"#,
+    );
+    let finish = chunk(&format!(r#""choices":[{{"finish_reason":"stop"}}],{one}"#));
+    let alone = chunk(&format!(r#""choices":[],{one}"#));
+    let growing = chunk(r#""choices":[{}],"usage":{"prompt_tokens":7,"completion_tokens":1,"total_tokens":8}"#);
+    let audio = chunk(r#""delta":{"audio":{"expires_at":1}},"usage":null"#);
+    let empty = chunk(r#""choices":[],"usage":{}"#);
+    for documents in [
+        vec![&groq],
+        vec![&groq, &finish],
+        vec![&finish, &alone],
+        vec![&growing, &growing, &finish],
+        vec![&audio, &audio, &alone, &audio],
+        vec![&finish, &empty],
+    ] {
+        let documents: Vec<&str> = documents.into_iter().map(String::as_str).collect();
+        let reported = everywhere(Endpoint::ChatCompletions, Form::Events, &events(&documents, "\n"));
+        assert_eq!(reported.usage, usage(7, 2), "{documents:?}");
+    }
+}
+
+#[test]
+fn an_event_over_several_lines_is_one_document() {
+    let body = concat!(
+        "data: {\"model\":\"m\",\"choices\":[]}\n\n",
+        "data: {\ndata: \"choices\": [],\ndata: \"usage\": {\"prompt_tokens\":7,\ndata: \"completion_tokens\":2}\ndata: }\n\n"
+    );
+    assert_eq!(everywhere(Endpoint::ChatCompletions, Form::Events, body).usage, usage(7, 2));
+}

@@ -1,0 +1,138 @@
+//! Where the answers of each endpoint say what they consumed: the only places that count.
+//!
+//! One table, in the order of the API reference. A prompt, a tool result, metadata or a file can contain `"usage"` too;
+//! it stands elsewhere in the document and is never looked at.
+
+use super::record::Endpoint;
+use crate::json::Path;
+
+/// Largest usage object that is read, bytes; real ones have a few hundred.
+const USAGE_BYTES_MAX: usize = 16 * 1024;
+/// Longest id or name that is read, raw bytes.
+const NAME_BYTES_MAX: usize = 512;
+/// Longest number that is read.
+const NUMBER_BYTES_MAX: usize = 32;
+
+/// What a place says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// A usage object of the whole response so far: the last that is not null replaces those before, and none are added
+    /// up. Some servers repeat a growing one in every chunk.
+    Usage,
+    /// A usage object that later ones complete. Alone it is no report: the output has only begun.
+    Opening,
+    /// A usage object, each of whose numbers replaces the same of an earlier one.
+    Update,
+    /// A number beside no usage object: the input's tokens.
+    Input,
+    /// The same for the output's.
+    Output,
+    Model,
+    Id,
+    ServiceTier,
+    /// The document's kind, which [`Shape::object`] may ask for.
+    Object,
+}
+
+impl Means {
+    const fn bytes_max(self) -> usize {
+        match self {
+            Self::Usage | Self::Opening | Self::Update => USAGE_BYTES_MAX,
+            Self::Input | Self::Output => NUMBER_BYTES_MAX,
+            Self::Model | Self::Id | Self::ServiceTier | Self::Object => NAME_BYTES_MAX,
+        }
+    }
+}
+
+/// The places of one kind of document.
+#[derive(Debug)]
+pub struct Shape {
+    pub paths: &'static [Path],
+    /// What each of `paths` says.
+    pub means: &'static [Means],
+    /// The end of the key that leads to usage: a line without it is not worth scanning once the model is known.
+    pub mark: &'static [u8],
+    /// Only documents whose `object` is this count.
+    pub object: Option<&'static str>,
+    /// The input's tokens are counted without those read from and written to the cache.
+    pub cache_beside_input: bool,
+}
+
+macro_rules! shape {
+    ($name:ident: $($means:ident: $([$($key:literal),+])|+;)+ $({ $($option:ident: $value:expr),+ })?) => {
+        static $name: Shape = Shape {
+            paths: &[$($(Path { keys: &[$($key),+], value_bytes_max: Means::$means.bytes_max() },)+)+],
+            means: &[$($({ let _ = [$($key),+]; Means::$means },)+)+],
+            $($($option: $value,)+)?
+            ..PLAIN
+        };
+    };
+}
+
+const PLAIN: Shape = Shape { paths: &[], means: &[], mark: b"\"usage\"", object: None, cache_beside_input: false };
+
+// Whole answers of all endpoints but those below; chunks of completions; `transcript.text.done`, `speech.audio.done`,
+// `image_generation.completed`, `image_edit.completed`. Groq puts usage under `x_groq` where nobody asked for it, or in
+// both places, equal.
+shape! { TOP:
+    Usage: ["usage"] | ["x_groq", "usage"];
+    Model: ["model"];
+    Id: ["id"];
+    ServiceTier: ["service_tier"];
+}
+
+// Events of a responses stream; in `response.created` and its like the usage is null, so that only the terminal ones
+// (`completed`, `incomplete`, `failed`) say something.
+shape! { RESPONSE_EVENT:
+    Usage: ["response", "usage"];
+    Model: ["response", "model"];
+    Id: ["response", "id"];
+    ServiceTier: ["response", "service_tier"];
+}
+
+// Runs and their events. A step (`thread.run.step`) has a usage too, which is a part of its run's.
+shape! { RUN:
+    Usage: ["usage"];
+    Model: ["model"];
+    Id: ["id"];
+    Object: ["object"];
+    { object: Some("thread.run") }
+}
+
+shape! { MESSAGE:
+    Update: ["usage"];
+    Model: ["model"];
+    Id: ["id"];
+    { cache_beside_input: true }
+}
+
+// `message_start` and `message_delta`; the latter has all numbers, or only the output's.
+shape! { MESSAGE_EVENT:
+    Opening: ["message", "usage"];
+    Update: ["usage"];
+    Model: ["message", "model"];
+    Id: ["message", "id"];
+    { cache_beside_input: true }
+}
+
+// Ollama's own answers and lines; the last has the numbers.
+shape! { OLLAMA:
+    Input: ["prompt_eval_count"];
+    Output: ["eval_count"];
+    Model: ["model"];
+    { mark: b"eval_count\"" }
+}
+
+impl Shape {
+    /// The shape of an answer from `endpoint`, or of the events of one.
+    pub fn of(endpoint: Endpoint, event: bool) -> &'static Self {
+        match endpoint {
+            Endpoint::Responses if event => &RESPONSE_EVENT,
+            Endpoint::ThreadsRuns => &RUN,
+            Endpoint::Messages if event => &MESSAGE_EVENT,
+            Endpoint::Messages => &MESSAGE,
+            Endpoint::ApiChat | Endpoint::ApiGenerate => &OLLAMA,
+            _ => &TOP,
+        }
+    }
+}
