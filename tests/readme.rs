@@ -142,6 +142,17 @@ fn errors_are_those_that_the_proxy_answers() {
 }
 
 #[test]
+fn endpoints_are_those_that_are_recorded() {
+    let recorded: BTreeSet<&str> = Endpoint::ALL.iter().map(|endpoint| endpoint.as_str()).collect();
+    for half in halves() {
+        let prose = prose(&half);
+        let named = names(&prose);
+        let missing: Vec<_> = recorded.difference(&named).collect();
+        assert!(missing.is_empty(), "the README does not name {missing:?}");
+    }
+}
+
+#[test]
 fn usage_parameters_are_those_that_are_read() {
     for half in halves() {
         let prose = prose(&half);

@@ -1,5 +1,5 @@
-//! Real traffic through the binary: every recorded exchange of the token endpoints, replayed over TLS with the response
-//! cut at random places. The client gets the recorded bytes, and the ledger the recorded usage.
+//! Real traffic through the binary: every recorded exchange that creates something whose usage is read, of OpenAI, Azure
+//! and compatible servers, replayed over TLS with the response cut at random places. The client gets the recorded bytes, and the ledger the recorded usage.
 
 mod support;
 
@@ -14,33 +14,86 @@ use support::rng::Rng;
 use support::script::{Ending, Reply, Step, chunk};
 use support::upstream::{SeenRequest, Upstream};
 
-const ENDPOINTS: [&str; 4] =
-    ["POST /v1/chat/completions", "POST /v1/completions", "POST /v1/responses", "POST /v1/embeddings"];
+const OPERATIONS: [&str; 16] = [
+    "chat/completions",
+    "completions",
+    "responses",
+    "responses/compact",
+    "embeddings",
+    "audio/transcriptions",
+    "audio/translations",
+    "audio/speech",
+    "images/generations",
+    "images/edits",
+    "images/variations",
+    "moderations",
+    "messages",
+    "threads/runs",
+    "api/chat",
+    "api/generate",
+];
+/// Where a base path other than `/v1` stands before the operation.
+const PREFIXES: [&str; 7] =
+    ["/v1/", "/api/paas/v4/", "/nebius/v1/", "/novita/v3/openai/", "/proxy/openai/", "/together/v1/", "/"];
+/// Lines of the second file count from here.
+const COMPATIBLE_FROM: usize = 10_000;
+/// Streams of servers (Novita, Together) that report usage although nobody asked, in the very form in which others
+/// answer when asked. The proxy asks, so it cannot tell one from the other, and takes it out: the client gets what it
+/// would get from a server that reports only when asked.
+const REPORT_UNASKED: [usize; 2] = [COMPATIBLE_FROM + 252, COMPATIBLE_FROM + 304];
 
 type Exchanges = Arc<BTreeMap<usize, Exchange>>;
 
+/// The operation that an exchange asks for, as the ledger calls it; `None` where its usage is not read.
+fn operation(exchange: &Exchange) -> Option<&'static str> {
+    let path = exchange.endpoint.strip_prefix("POST ")?.replace("/threads/{id}/runs", "/threads/runs");
+    let rest = PREFIXES.iter().find_map(|prefix| path.strip_prefix(prefix))?;
+    OPERATIONS.into_iter().find(|operation| *operation == rest)
+}
+
 /// The recorded exchanges by line; `None`, said aloud, where there are no recordings.
 fn exchanges() -> Option<Exchanges> {
-    let Some(all) = recordings::read("openai.jsonl.gz") else {
-        support::skip("no recorded traffic beside the project (shared/recorded/openai.jsonl.gz)");
+    let (Some(openai), Some(compatible)) =
+        (recordings::read("openai.jsonl.gz"), recordings::read("compatible.jsonl.gz"))
+    else {
+        support::skip("no recorded traffic beside the project (shared/recorded/*.jsonl.gz)");
         return None;
     };
-    let ours = all.into_iter().filter(|e| ENDPOINTS.contains(&e.endpoint.as_str()));
+    let compatible = compatible.into_iter().map(|e| Exchange { line: e.line + COMPATIBLE_FROM, ..e });
+    let ours = openai.into_iter().chain(compatible).filter(|e| operation(e).is_some());
     let ours: BTreeMap<_, _> = ours.map(|e| (e.line, e)).collect();
-    assert!(ours.len() > 800, "only {} exchanges were found", ours.len());
+    assert!(ours.len() > 1100, "only {} exchanges were found", ours.len());
     Some(Arc::new(ours))
 }
 
 /// A request for a stream that does not ask for usage: the proxy asks on its behalf.
 fn is_asked_for(exchange: &Exchange) -> bool {
-    let request = exchange.request_json();
-    exchange.endpoint.ends_with("completions") && request["stream"] == true && request.get("stream_options").is_none()
+    let asks = |request: Value| request["stream"] == true && request.get("stream_options").is_none();
+    exchange.endpoint.ends_with("completions") && asks(exchange.request_json())
 }
 
 /// The usage that the exchange reports: as recorded, or made up where the recording has none because nobody had asked.
 fn reported_usage(exchange: &Exchange) -> Option<Value> {
-    let made_up = || (exchange.streaming && is_asked_for(exchange)).then(|| made_up_usage(exchange.line));
+    let made_up = || (adds_usage(exchange) && is_asked_for(exchange)).then(|| made_up_usage(exchange.line));
     exchange.usage.clone().or_else(made_up)
+}
+
+/// A whole stream without usage: had it been asked for, it would be there. A stream that ends in an error has none.
+fn adds_usage(exchange: &Exchange) -> bool {
+    exchange.streaming && exchange.usage.is_none() && memchr::memmem::find(&exchange.response_body, b"[DONE]").is_some()
+}
+
+/// The body that the client is to get.
+fn expected_body(exchange: &Exchange) -> Vec<u8> {
+    if !REPORT_UNASKED.contains(&exchange.line) {
+        return exchange.response_body.clone();
+    }
+    let body = std::str::from_utf8(&exchange.response_body).unwrap();
+    let is_report = |event: &str| event.contains("\"choices\":[],") && event.contains("\"usage\":{");
+    let kept: String = body.split_inclusive("\n\n").filter(|event| !is_report(event)).collect();
+    let edited = kept.replace(",\"usage\":null", "");
+    assert_ne!(edited, body, "line {}: nothing is to be taken out", exchange.line);
+    edited.into_bytes()
 }
 
 /// The usage that the upstream reports where only the proxy has asked for it.
@@ -96,7 +149,7 @@ fn replay(exchanges: &Exchanges, seed: u64, request: &SeenRequest) -> Vec<Step> 
         let mut expected = exchange.request_json();
         expected["stream_options"] = json!({"include_usage": true});
         assert_eq!(request.json(), expected, "line {line}");
-        if exchange.streaming {
+        if adds_usage(exchange) {
             body = with_usage(&body, &made_up_usage(line), rng.below(3));
         }
     }
@@ -136,7 +189,7 @@ fn send(client: &mut Client, exchange: &Exchange, rng: &mut Rng) -> Response {
 }
 
 /// The client sees what was recorded: status, fields in order, body.
-fn check_response(exchange: &Exchange, response: &Response) {
+fn check_response(exchange: &Exchange, response: &Response, body: &[u8]) {
     let line = exchange.line;
     assert_eq!((response.status, &response.cut), (exchange.status, &None), "line {line}: {}", response.text());
     let framing = ["content-length", "transfer-encoding", "connection", "keep-alive"];
@@ -145,7 +198,7 @@ fn check_response(exchange: &Exchange, response: &Response) {
         lower.filter(|(name, _)| !framing.contains(&name.as_str())).collect()
     };
     assert_eq!(end_to_end(&response.head.fields), end_to_end(&exchange.response_fields), "line {line}");
-    assert!(response.body == exchange.response_body, "line {line}: got {}", response.text());
+    assert!(response.body == body, "line {line}: got {}", response.text());
 }
 
 fn at(usage: &Value, paths: &[&str]) -> u64 {
@@ -154,22 +207,32 @@ fn at(usage: &Value, paths: &[&str]) -> u64 {
 
 /// The ledger's columns for a usage object of the API, whichever dialect.
 fn columns(usage: &Value) -> Vec<(&'static str, u64)> {
-    let (input, output) = (["/prompt_tokens", "/input_tokens"], ["/completion_tokens", "/output_tokens"]);
-    let details = |group: [&str; 2], name: &str| {
-        let paths = group.map(|g| format!("{g}_details/{name}"));
-        at(usage, &[&paths[0], &paths[1]])
+    let input_groups = ["prompt_tokens_details", "input_tokens_details", "prompt_token_details", "input_token_details"];
+    let output_groups = ["completion_tokens_details", "output_tokens_details", "output_token_details"];
+    let details = |groups: &[&str], name: &str, elsewhere: &[&str]| {
+        let paths: Vec<String> = groups.iter().map(|group| format!("/{group}/{name}")).collect();
+        let paths: Vec<&str> = paths.iter().map(String::as_str).chain(elsewhere.iter().copied()).collect();
+        at(usage, &paths)
     };
+    let elsewhere = ["/num_cached_tokens", "/prompt_cache_hit_tokens", "/cached_tokens", "/cache_read_input_tokens"];
+    let cached = details(&input_groups, "cached_tokens", &elsewhere);
+    let written = details(&input_groups, "cache_write_tokens", &["/cache_creation_input_tokens"]);
+    let output = at(usage, &["/completion_tokens", "/output_tokens"]);
+    // Anthropic counts what the cache did beside the input, the ledger as a part of it.
+    let beside = if usage.get("cache_read_input_tokens").is_some() { cached + written } else { 0 };
+    let input = at(usage, &["/prompt_tokens", "/input_tokens"]) + beside;
     vec![
-        ("input_tokens", at(usage, &input)),
-        ("output_tokens", at(usage, &output)),
-        ("total_tokens", at(usage, &["/total_tokens"])),
-        ("cached_input_tokens", details(input, "cached_tokens")),
-        ("cache_write_tokens", details(input, "cache_write_tokens")),
-        ("input_audio_tokens", details(input, "audio_tokens")),
-        ("input_image_tokens", details(input, "image_tokens")),
-        ("reasoning_tokens", details(output, "reasoning_tokens")),
-        ("output_audio_tokens", details(output, "audio_tokens")),
-        ("output_image_tokens", details(output, "image_tokens")),
+        ("input_tokens", input),
+        ("output_tokens", output),
+        ("total_tokens", usage["total_tokens"].as_u64().unwrap_or(input + output)),
+        ("cached_input_tokens", cached),
+        ("cache_write_tokens", written),
+        ("input_audio_tokens", details(&input_groups, "audio_tokens", &[])),
+        ("input_image_tokens", details(&input_groups, "image_tokens", &[])),
+        ("reasoning_tokens", details(&output_groups, "reasoning_tokens", &["/reasoning_tokens"])),
+        ("output_audio_tokens", details(&output_groups, "audio_tokens", &[])),
+        ("output_image_tokens", details(&output_groups, "image_tokens", &[])),
+        ("audio_seconds", at(usage, &["/seconds"])),
     ]
 }
 
@@ -188,7 +251,7 @@ fn check_usage(proxy: &Proxy, exchange: &Exchange) -> Result<(), String> {
     same("rows", &json!(answer["data"].as_array().map_or(0, Vec::len)), json!(1));
     same("totals.errors", &totals["errors"], json!(u64::from(exchange.status >= 400)));
     same("status", &row["status"], json!(exchange.status));
-    same("endpoint", &row["endpoint"], json!(exchange.endpoint.strip_prefix("POST /v1/").unwrap()));
+    same("endpoint", &row["endpoint"], json!(operation(exchange).unwrap()));
     let reported = if usage.is_some() { json!("reported") } else { row["usage_source"].clone() };
     same("usage_source", &row["usage_source"], reported);
     same("reported", &json!(row["usage_source"] == "reported"), json!(usage.is_some()));
@@ -210,7 +273,7 @@ fn the_replay_alone_is_faithful() {
     let upstream = Upstream::plain(move |request| replay(&for_upstream, seed, request));
     for exchange in exchanges.values() {
         let response = send(&mut Client::connect(upstream.addr()), exchange, &mut rng);
-        check_response(exchange, &response);
+        check_response(exchange, &response, &exchange.response_body);
     }
     assert_eq!(upstream.requests().len(), exchanges.len());
 }
@@ -251,7 +314,7 @@ fn every_recorded_exchange_passes_unchanged_and_is_counted() {
             client = Client::connect(proxy.addr());
         }
         let response = send(&mut client, exchange, &mut rng);
-        check_response(exchange, &response);
+        check_response(exchange, &response, &expected_body(exchange));
     }
     let requests = upstream.requests();
     assert_eq!(requests.len(), exchanges.len(), "each exchange reaches the upstream once");

@@ -121,8 +121,9 @@ fn only_codings_that_can_be_read_are_asked_for_where_the_answer_is_read() {
         (CHAT, streamed, None, None),
         (CHAT, asking, Some("gzip, br"), Some("gzip")),
         ("/v1/responses", streamed, Some("gzip, br"), Some("gzip")),
+        ("/v1/audio/speech", "{}", Some("br, zstd"), Some("identity")),
         // Nothing is read here.
-        ("/v1/audio/speech", "{}", Some("br, zstd"), Some("br, zstd")),
+        ("/v1/rerank", "{}", Some("br, zstd"), Some("br, zstd")),
     ] {
         let accept = accepted.map(|value| ("accept-encoding", value));
         let fields: Vec<(&str, &str)> = [JSON].into_iter().chain(accept).collect();
