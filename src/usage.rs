@@ -2,8 +2,8 @@
 //!
 //! [`request`] reads what is asked for and asks for usage where the client did not; [`capture`] reads a response beside
 //! its relaying, at the [`places`] where its endpoint reports; [`editor`] takes out again what only our asking brought;
-//! [`fields`] turns every dialect's usage object into one [`record::Usage`]; [`estimate`] counts where a response was cut
-//! before it reported.
+//! [`fields`] turns every dialect's usage object into one [`record::Usage`]; [`estimate`] counts where a response was
+//! cut before it reported.
 
 pub mod capture;
 pub mod editor;

@@ -142,21 +142,22 @@ impl Body {
             };
             match piece {
                 Piece::More => return,
-                Piece::Data(data) => {
-                    let line_ends = used < bytes.len();
-                    self.line(data, line_ends);
-                }
+                Piece::Data(data) => self.data(data, &bytes[used..]),
                 Piece::Event(_) => self.end_document(),
             }
             bytes = &bytes[used..];
         }
     }
 
-    /// A line of a document, or a part of one. A whole one that is a document of its own and says nothing is not
-    /// scanned.
-    fn line(&mut self, data: &[u8], line_ends: bool) {
-        let whole = line_ends && !self.scanning && data.first() == Some(&b'{') && data.last() == Some(&b'}');
-        let nothing_new = || self.facts.model.is_some() && !may_hold_usage(data, self.shape.mark);
+    /// Data of a document, with what follows it. One whose end is in this input, and that says nothing new, is not
+    /// scanned: almost every event. Scanned or not, it comes to the same (see [`Facts::end_document`]).
+    fn data(&mut self, data: &[u8], after: &[u8]) {
+        let ends = match self.units {
+            Units::Events(_) => ends_event(after),
+            Units::Lines | Units::One => !after.is_empty(),
+        };
+        let whole = ends && !self.scanning;
+        let nothing_new = || self.facts.names.model.is_some() && !may_hold_usage(data, self.shape.mark);
         if !(whole && nothing_new()) {
             self.scanning = true;
             self.scan(data);
@@ -172,10 +173,10 @@ impl Body {
         if std::mem::take(&mut self.scanning) {
             self.scanner.reset();
         }
-        if let Some(draft) = self.draft.as_deref_mut().map(std::mem::take)
-            && draft.is_wanted
-        {
-            self.facts.adopt(draft);
+        match self.draft.as_deref_mut().map(std::mem::take) {
+            Some(draft) if draft.is_wanted => self.facts.adopt(draft),
+            Some(_) => {}
+            None => self.facts.end_document(),
         }
     }
 
@@ -185,6 +186,11 @@ impl Body {
         self.end_document();
         Reported { unreadable, ..self.facts.into_reported(self.shape) }
     }
+}
+
+/// True where what follows a line's data ends its event too.
+fn ends_event(after: &[u8]) -> bool {
+    [&b"\n\n"[..], b"\r\n\r\n", b"\r\r"].iter().any(|end| after.starts_with(end))
 }
 
 /// The next piece of newline-delimited JSON, in the terms of an event stream.
@@ -219,14 +225,33 @@ impl Write for Body {
     }
 }
 
+/// What a response calls itself.
+#[derive(Default)]
+struct Names {
+    model: Option<String>,
+    id: Option<String>,
+    service_tier: Option<String>,
+}
+
+impl Names {
+    /// Takes over what a later document says.
+    fn adopt(&mut self, later: Self) {
+        self.model = later.model.or(self.model.take());
+        self.id = later.id.or(self.id.take());
+        self.service_tier = later.service_tier.or(self.service_tier.take());
+    }
+}
+
 /// What has been found.
 #[derive(Default)]
 struct Facts {
     opening: Option<Reading>,
     reading: Option<Reading>,
-    model: Option<String>,
-    id: Option<String>,
-    service_tier: Option<String>,
+    names: Names,
+    /// The names in the document that is being read.
+    beside: Names,
+    /// Usage stands in the document that is being read.
+    has_usage: bool,
     /// The document is of the kind that the shape asks for.
     is_wanted: bool,
 }
@@ -235,34 +260,53 @@ impl Facts {
     fn take(&mut self, shape: &Shape, found: Found<'_>) {
         let Some(raw) = found.raw else { return };
         match shape.means[found.path] {
-            Means::Usage => self.reading = Reading::parse(raw).or(self.reading.take()),
-            Means::Opening => self.opening = Reading::parse(raw).or(self.opening.take()),
+            Means::Usage => {
+                let reading = Reading::parse(raw);
+                self.has_usage |= reading.is_some();
+                self.reading = reading.or(self.reading.take());
+            }
+            Means::Opening => {
+                let opening = Reading::parse(raw);
+                self.has_usage |= opening.is_some();
+                self.opening = opening.or(self.opening.take());
+            }
             Means::Update => {
                 if let Some(later) = Reading::parse(raw) {
+                    self.has_usage = true;
                     self.reading.get_or_insert_default().merge(&later);
                 }
             }
             Means::Input => self.set(Field::input_tokens, raw),
             Means::Output => self.set(Field::output_tokens, raw),
-            Means::Model => set_name(&mut self.model, raw),
-            Means::Id => set_name(&mut self.id, raw),
-            Means::ServiceTier => set_name(&mut self.service_tier, raw),
+            Means::Model => set_name(&mut self.beside.model, raw),
+            Means::Id => set_name(&mut self.beside.id, raw),
+            Means::ServiceTier => set_name(&mut self.beside.service_tier, raw),
             Means::Object => self.is_wanted = json::string(raw).as_deref() == shape.object,
         }
     }
 
     fn set(&mut self, field: Field, raw: &[u8]) {
         if let Some(value) = fields::number(raw) {
+            self.has_usage = true;
             self.reading.get_or_insert_default().set(field, value);
+        }
+    }
+
+    /// A document has ended: its names count where usage stands beside them, or none were known. So it makes no
+    /// difference whether a document that says nothing new was looked at.
+    fn end_document(&mut self) {
+        let names = std::mem::take(&mut self.beside);
+        if std::mem::take(&mut self.has_usage) || self.names.model.is_none() {
+            self.names.adopt(names);
         }
     }
 
     /// Takes over what a later document says.
     fn adopt(&mut self, later: Self) {
+        self.has_usage = later.reading.is_some();
         self.reading = later.reading.or(self.reading.take());
-        self.model = later.model.or(self.model.take());
-        self.id = later.id.or(self.id.take());
-        self.service_tier = later.service_tier.or(self.service_tier.take());
+        self.beside = later.beside;
+        self.end_document();
     }
 
     fn into_reported(self, shape: &Shape) -> Reported {
@@ -275,20 +319,16 @@ impl Facts {
         });
         Reported {
             usage: reading.map(|reading| reading.usage(shape.cache_beside_input)),
-            model: self.model,
-            id: self.id,
-            service_tier: self.service_tier,
+            model: self.names.model,
+            id: self.names.id,
+            service_tier: self.names.service_tier,
             unreadable: false,
         }
     }
 }
 
 fn set_name(slot: &mut Option<String>, raw: &[u8]) {
-    // Chunk after chunk repeats the same name; it is decoded once.
-    let same = |old: &String| raw.len() == old.len() + 2 && &raw[1..raw.len() - 1] == old.as_bytes();
-    if !slot.as_ref().is_some_and(same)
-        && let Some(name) = json::string(raw).filter(|name| !name.is_empty())
-    {
+    if let Some(name) = json::string(raw).filter(|name| !name.is_empty()) {
         *slot = Some(clip(name));
     }
 }

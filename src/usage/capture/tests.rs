@@ -49,6 +49,22 @@ fn streams_cut_at_every_byte() {
 }
 
 #[test]
+fn what_is_passed_over_is_no_matter_of_cuts() {
+    let stream = concat!(
+        "data: {\"id\":\"a\",\"model\":\"m\"}\n\n",
+        "data: {\"id\":\"b\",\"model\":\"n\",\"service_tier\":\"flex\"}\n\n",
+        "data: {\"id\":\"c\",\r\ndata: \"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}\r\n\r\n",
+        "data: {\"id\":\"d\",\"service_tier\":\"auto\"}\n\n",
+    );
+    for cut in 0..=stream.len() {
+        let reported = capture(Endpoint::ChatCompletions, Form::Events, Coding::Identity, stream.as_bytes(), &[cut]);
+        assert_eq!(reported.usage, usage(3, 4), "cut at {cut}");
+        let names = [reported.model, reported.id, reported.service_tier];
+        assert_eq!(names.each_ref().map(Option::as_deref), [Some("m"), Some("c"), None], "cut at {cut}");
+    }
+}
+
+#[test]
 fn what_cannot_be_read_says_so() {
     let whole = br#"{"usage":{"prompt_tokens":1}}"#;
     let json = |coding, body: &[u8]| capture(Endpoint::ChatCompletions, Form::Json, coding, body, &[]);

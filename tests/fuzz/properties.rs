@@ -1,0 +1,431 @@
+//! What must hold for any bytes: the bodies of the fuzz targets, which `tests/fuzz_corpus.rs` runs too.
+//!
+//! In: one input. Its first bytes say how the rest is cut into parts and read (see [`Input`]). A property panics where
+//! it does not hold; else it says whether the rest was accepted, so that a corpus can be held to have both kinds. Each
+//! compares a reading in parts with a reading in one piece, and what was accepted with a second, simpler reader.
+
+// Each target uses one of them.
+#![allow(dead_code)]
+
+use flate2::{Compression, write::GzEncoder};
+use openai_api_proxy::http::body::BodyWriter;
+use openai_api_proxy::http::chunked::{Decoder, Piece};
+use openai_api_proxy::http::framing::Framing;
+use openai_api_proxy::http::head::{HeadEnd, RequestHead, ResponseHead, storage};
+use openai_api_proxy::http::headers::{Header, Known, known};
+use openai_api_proxy::http::{HttpError, headers::Connection};
+use openai_api_proxy::json::{Path, Scanner};
+use openai_api_proxy::sse::{self, Splitter};
+use openai_api_proxy::usage::capture::{Capture, Coding, Form, Reported};
+use openai_api_proxy::usage::editor::Editor;
+use openai_api_proxy::usage::record::Endpoint;
+use serde_json::Value;
+use std::io::Write;
+use std::ops::Range;
+
+/// An input: three bytes whose low five bits are the lengths of the parts, in turn (`a` is 1, `z` is 26, `@` is all
+/// that is left), one byte that says how to read, and what is read.
+struct Input<'a> {
+    lengths: [usize; 3],
+    mode: u8,
+    bytes: &'a [u8],
+}
+
+impl<'a> Input<'a> {
+    fn parse(input: &'a [u8]) -> Option<Self> {
+        let (&[a, b, c, mode], bytes) = input.split_first_chunk()?;
+        Some(Self { lengths: [a, b, c].map(|byte| usize::from(byte & 0x1f)), mode, bytes })
+    }
+
+    /// The bytes that are read, in parts.
+    fn parts(&self) -> Vec<&'a [u8]> {
+        let (mut parts, mut rest) = (Vec::new(), self.bytes);
+        for length in self.lengths.iter().cycle() {
+            let length = if *length == 0 { rest.len() } else { rest.len().min(*length) };
+            let (part, left) = rest.split_at(length);
+            parts.push(part);
+            rest = left;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        parts
+    }
+}
+
+// ----------------------------------------------------------------------------------------------------------- JSON
+
+const PATHS: &[Path] = &[
+    Path { keys: &["usage"], value_bytes_max: 24 },
+    Path { keys: &["response", "usage"], value_bytes_max: 1024 },
+    Path { keys: &["model"], value_bytes_max: 8 },
+    Path { keys: &["a", "usage", "b"], value_bytes_max: 0 },
+];
+
+/// A path's index, where the value stands, and its bytes.
+type Hit = (usize, Range<usize>, Option<Vec<u8>>);
+
+/// Any split finds the same values; of a document that serde_json takes, those that serde_json finds.
+pub fn json(input: &[u8]) -> bool {
+    let Some(input) = Input::parse(input) else { return false };
+    let document = input.bytes;
+    let (hits, done, failed) = scan(&[document]);
+    assert_eq!(scan(&input.parts()), (hits.clone(), done, failed));
+    for (path, at, raw) in &hits {
+        let fits = at.len() <= PATHS[*path].value_bytes_max;
+        assert_eq!(raw.as_deref(), fits.then(|| &document[at.clone()]), "the bytes at the place, or over the cap");
+    }
+    let Ok(value) = serde_json::from_slice::<Value>(document) else { return false };
+    // A number or a word at the root has no end of its own.
+    assert!(done || !(value.is_object() || value.is_array() || value.is_string()));
+    assert!(!failed);
+    let read = |at: &Range<usize>| serde_json::from_slice::<Value>(&document[at.clone()]).expect("a value of its own");
+    let found: Vec<(usize, Value)> = hits.iter().map(|(path, at, _)| (*path, read(at))).collect();
+    if colons(document) == members(&value) {
+        // No key is repeated, so serde_json has kept everything.
+        for (index, path) in PATHS.iter().enumerate() {
+            let expected = path.keys.iter().try_fold(&value, |value, key| value.as_object()?.get(*key));
+            assert!(found.iter().filter(|hit| hit.0 == index).map(|hit| &hit.1).eq(expected), "{:?}", path.keys);
+        }
+    }
+    true
+}
+
+fn scan(parts: &[&[u8]]) -> (Vec<Hit>, bool, bool) {
+    let (mut scanner, mut hits) = (Scanner::new(PATHS), Vec::new());
+    for part in parts {
+        scanner.feed(part, |found| {
+            let at = found.at.start as usize..found.at.end as usize;
+            hits.push((found.path, at, found.raw.map(<[u8]>::to_vec)));
+        });
+    }
+    (hits, scanner.is_done(), scanner.failed())
+}
+
+/// Members of all objects in a value.
+fn members(value: &Value) -> usize {
+    match value {
+        Value::Object(object) => object.len() + object.values().map(members).sum::<usize>(),
+        Value::Array(array) => array.iter().map(members).sum(),
+        _ => 0,
+    }
+}
+
+/// Members of all objects in a valid document, repeated keys included: colons outside of strings.
+fn colons(document: &[u8]) -> usize {
+    let (mut count, mut in_string, mut escaped) = (0, false, false);
+    for byte in document {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => in_string = !in_string,
+            b':' if !in_string => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
+// ------------------------------------------------------------------------------------------------------------ SSE
+
+/// Any split finds the same events, those of a reader by lines; any split is edited to the same stream, in which every
+/// event that does not speak of usage is left as it was.
+pub fn sse(input: &[u8]) -> bool {
+    let Some(input) = Input::parse(input) else { return false };
+    let whole = events(&[input.bytes]);
+    assert_eq!(events(&input.parts()), whole);
+    assert_eq!(whole, events_by_line(input.bytes));
+    let edited = edit(&[input.bytes]);
+    assert_eq!(edit(&input.parts()), edited);
+    let after = events(&[&edited]);
+    let mut rest = after.iter();
+    for event in whole.iter().filter(|event| !holds(event, b"\"usage\"")) {
+        assert!(rest.any(|kept| kept == event), "lost: {}", event.escape_ascii());
+    }
+    if !holds(input.bytes, b"\"usage\"") {
+        assert_eq!(edited, input.bytes);
+    }
+    !whole.is_empty()
+}
+
+fn holds(bytes: &[u8], what: &[u8]) -> bool {
+    bytes.windows(what.len()).any(|window| window == what)
+}
+
+/// The data of each event, the last one even without its blank line.
+fn events(parts: &[&[u8]]) -> Vec<Vec<u8>> {
+    let (mut splitter, mut events, mut data) = (Splitter::default(), Vec::new(), Vec::new());
+    for mut part in parts.iter().copied() {
+        loop {
+            let (used, piece) = splitter.next(part);
+            part = &part[used..];
+            match piece {
+                sse::Piece::More => break,
+                sse::Piece::Data(bytes) => data.extend_from_slice(bytes),
+                sse::Piece::Event(true) => events.push(std::mem::take(&mut data)),
+                sse::Piece::Event(false) => assert!(data.is_empty(), "an event without data has data"),
+            }
+        }
+        assert!(part.is_empty(), "the input is used up");
+    }
+    if splitter.finish() {
+        events.push(data);
+    }
+    events
+}
+
+/// The same, from the whole stream.
+fn events_by_line(stream: &[u8]) -> Vec<Vec<u8>> {
+    let (mut lines, mut at) = (vec![Vec::new()], 0);
+    while let Some(&byte) = stream.get(at) {
+        at += 1;
+        match byte {
+            b'\r' | b'\n' => {
+                at += usize::from(byte == b'\r' && stream.get(at) == Some(&b'\n'));
+                lines.push(Vec::new());
+            }
+            _ => lines.last_mut().expect("a line").push(byte),
+        }
+    }
+    let last = lines.len() - 1; // has no line end
+    let (mut events, mut event): (Vec<Vec<u8>>, Option<Vec<u8>>) = (Vec::new(), None);
+    for (index, line) in lines.iter().enumerate() {
+        let value = line.strip_prefix(b"data:").map(|value| value.strip_prefix(b" ").unwrap_or(value));
+        match value.or((line == b"data").then_some(&[])) {
+            // A last line counts once it is longer than its field name.
+            Some(value) if index < last || line.len() > b"data:".len() => {
+                let data = event.get_or_insert_default();
+                data.extend_from_slice(value);
+                data.extend_from_slice(if index < last { b"\n" } else { b"" });
+            }
+            None if line.is_empty() && index < last => events.extend(event.take()),
+            _ => {}
+        }
+    }
+    events.extend(event);
+    events
+}
+
+fn edit(parts: &[&[u8]]) -> Vec<u8> {
+    let (mut editor, mut out) = (Editor::default(), Vec::new());
+    for part in parts {
+        editor.feed(part, &mut out);
+    }
+    editor.finish(&mut out);
+    out
+}
+
+// ---------------------------------------------------------------------------------------------------------- heads
+
+/// Any split ends at the same byte or is refused for the same reason. An accepted head says what its lines say, could
+/// not be framed in a second way, and is read the same when it is written out again.
+pub fn request_head(input: &[u8]) -> bool {
+    let Some(input) = Input::parse(input) else { return false };
+    let Some(head) = whole_head(&input) else { return false };
+    let mut room = storage();
+    let Ok(request) = RequestHead::parse(head, &mut room) else { return false };
+    let line = format!("{} {} HTTP/1.{}", request.method, request.target, u8::from(request.http11));
+    let wire = check_headers(head, &line, request.headers, request.framing);
+    assert!(request.target.starts_with('/') && request.target.bytes().all(|byte| byte.is_ascii_graphic()));
+    let hosts = request.headers.iter().filter(|header| known(header.name) == Known::Host).count();
+    assert!(hosts == 1 || hosts == 0 && !request.http11);
+    assert_ne!(request.framing, Framing::Close);
+    let mut room = storage();
+    let again = RequestHead::parse(&wire, &mut room).expect("what was accepted once");
+    let facts = |head: &RequestHead<'_, '_>| {
+        let flags = (head.http11, head.keep_alive(), head.expects_continue);
+        (head.method.to_owned(), head.target.to_owned(), flags, head.framing, lines(head.headers))
+    };
+    assert_eq!(facts(&again), facts(&request));
+    check_options(&again.connection, &request.connection, request.headers);
+    true
+}
+
+/// The same for responses; that the request was a HEAD changes the framing and nothing else.
+pub fn response_head(input: &[u8]) -> bool {
+    let Some(input) = Input::parse(input) else { return false };
+    let Some(head) = whole_head(&input) else { return false };
+    let (mut room, mut head_room) = (storage(), storage());
+    let to_head = ResponseHead::parse(head, &mut head_room, true);
+    let Ok(response) = ResponseHead::parse(head, &mut room, false) else {
+        assert!(to_head.is_err());
+        return false;
+    };
+    let to_head = to_head.expect("the same head");
+    assert_eq!(
+        (to_head.framing, to_head.status, lines(to_head.headers)),
+        (Framing::None, response.status, lines(response.headers))
+    );
+    let line = format!("HTTP/1.{} {} {}", u8::from(response.http11), response.status, response.reason);
+    let bodiless = matches!(response.status, 100..200 | 204 | 304);
+    assert!(!bodiless || response.framing == Framing::None);
+    let framing = if bodiless { None } else { Some(response.framing) };
+    let wire = check_headers(head, &line, response.headers, framing.unwrap_or(Framing::None));
+    let mut room = storage();
+    let again = ResponseHead::parse(&wire, &mut room, false).expect("what was accepted once");
+    let facts = |head: &ResponseHead<'_, '_>| {
+        let reason = head.reason.to_owned();
+        (head.status, reason, head.http11, head.keep_alive(), head.framing, lines(head.headers))
+    };
+    assert_eq!(facts(&again), facts(&response));
+    check_options(&again.connection, &response.connection, response.headers);
+    true
+}
+
+/// The head at the input's start, as any split finds it.
+fn whole_head<'a>(input: &Input<'a>) -> Option<&'a [u8]> {
+    let whole = HeadEnd::default().find(input.bytes);
+    let (mut end, mut seen, mut split) = (HeadEnd::default(), 0, Ok(None));
+    for part in input.parts() {
+        seen += part.len();
+        split = end.find(&input.bytes[..seen]);
+        if split != Ok(None) {
+            break;
+        }
+    }
+    assert_eq!(split, whole);
+    whole.ok()?.map(|end| &input.bytes[..end])
+}
+
+fn lines(headers: &[Header<'_>]) -> Vec<(String, Vec<u8>)> {
+    headers.iter().map(|header| (header.name.to_owned(), header.value.to_owned())).collect()
+}
+
+/// The headers are the head's lines, one for one, and only one framing can be read from them. Returns a head made of
+/// `start_line` and the headers.
+fn check_headers(head: &[u8], start_line: &str, headers: &[Header<'_>], framing: Framing) -> Vec<u8> {
+    let head = head.strip_prefix(b"\r\n").unwrap_or(head);
+    let text: String = head.iter().copied().map(char::from).collect(); // Latin-1: a character for each byte
+    let mut rows = text.strip_suffix("\r\n\r\n").expect("ends with an empty line").split("\r\n").skip(1);
+    let mut wire = format!("{start_line}\r\n").into_bytes();
+    for header in headers {
+        let row = rows.next().expect("a line for each header");
+        assert!(!row.contains(['\r', '\n', '\0']), "{row:?}");
+        let (name, value) = row.split_once(':').expect("a colon in each line");
+        assert_eq!(name, header.name);
+        let bytes: String = header.value.iter().copied().map(char::from).collect();
+        assert_eq!(value.trim_matches([' ', '\t']), bytes);
+        wire.extend_from_slice(format!("{name}: ").as_bytes());
+        wire.extend_from_slice(header.value);
+        wire.extend_from_slice(b"\r\n");
+    }
+    assert_eq!(rows.next(), None, "a line that is no header");
+    wire.extend_from_slice(b"\r\n");
+    let of = |what| headers.iter().filter(move |header| known(header.name) == what);
+    let (lengths, codings) = (of(Known::ContentLength).count(), of(Known::TransferEncoding).count());
+    assert!(lengths + codings <= 1);
+    match framing {
+        Framing::Length(length) => {
+            let said = of(Known::ContentLength).map(|header| str::from_utf8(header.value).expect("digits"));
+            assert_eq!(said.map(|said| said.parse()).collect::<Vec<_>>(), [Ok(length)]);
+        }
+        Framing::Chunked => assert_eq!(codings, 1),
+        Framing::None | Framing::Close => {}
+    }
+    wire
+}
+
+/// Both name the same headers away.
+fn check_options(one: &Connection<'_>, other: &Connection<'_>, headers: &[Header<'_>]) {
+    assert_eq!((one.close, one.keep_alive), (other.close, other.keep_alive));
+    for header in headers {
+        assert_eq!(one.names(header.name, known(header.name)), other.names(header.name, known(header.name)));
+    }
+}
+
+// -------------------------------------------------------------------------------------------------------- chunked
+
+/// What a decoder made of a body: its data, its chunks' sizes, the body written out again, and how many bytes were
+/// used when it ended (`None`: it did not).
+type Decoded = (Vec<u8>, Vec<u64>, Vec<u8>, Option<usize>);
+
+/// Any split decodes the same or is refused for the same reason. An accepted body is what a simple decoder makes of
+/// it, and comes back from being written out again.
+pub fn chunked(input: &[u8]) -> bool {
+    let Some(input) = Input::parse(input) else { return false };
+    let whole = decode(&[input.bytes]);
+    assert_eq!(decode(&input.parts()), whole);
+    let Ok((body, sizes, wire, Some(used))) = whole else { return false };
+    assert_eq!(simple_decode(input.bytes), Some((body.clone(), used)));
+    assert_eq!(sizes.iter().sum::<u64>(), body.len() as u64);
+    let length = wire.len();
+    assert_eq!(decode(&[&wire]), Ok((body, sizes, wire, Some(length))));
+    true
+}
+
+fn decode(parts: &[&[u8]]) -> Result<Decoded, HttpError> {
+    let (mut decoder, mut body, mut sizes) = (Decoder::default(), Vec::new(), Vec::new());
+    let (mut wire, mut used_in_all) = (Vec::new(), 0);
+    for mut part in parts.iter().copied() {
+        loop {
+            let (used, piece) = decoder.next(part)?;
+            used_in_all += used;
+            part = &part[used..];
+            BodyWriter::Chunked.write(&mut wire, piece, true);
+            match piece {
+                Piece::More => break,
+                Piece::Data(data) => body.extend_from_slice(data),
+                Piece::Chunk(size) => sizes.push(size),
+                Piece::ChunkEnd => {}
+                Piece::End => return Ok((body, sizes, wire, Some(used_in_all))),
+            }
+        }
+        assert!(part.is_empty(), "the input is used up");
+    }
+    Ok((body, sizes, wire, None))
+}
+
+/// Reads a whole body by its lines: data, and how many bytes it took.
+fn simple_decode(wire: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let line = |at: usize| {
+        let length = wire[at..].windows(2).position(|two| two == b"\r\n")?;
+        Some((&wire[at..at + length], at + length + 2))
+    };
+    let (mut body, mut at) = (Vec::new(), 0);
+    loop {
+        let (size, data) = line(at)?;
+        let size = str::from_utf8(size.split(|&byte| byte == b';').next()?).ok()?;
+        let size = usize::from_str_radix(size, 16).ok()?;
+        at = data;
+        if size == 0 {
+            break;
+        }
+        body.extend_from_slice(wire.get(at..at.checked_add(size)?)?);
+        at = line(at + size).filter(|end| end.0.is_empty())?.1;
+    }
+    loop {
+        let (trailer, next) = line(at)?;
+        at = next;
+        if trailer.is_empty() {
+            return Some((body, at));
+        }
+    }
+}
+
+// -------------------------------------------------------------------------------------------------------- capture
+
+/// Any split reports the same, compressed or not. Bit 0 of the mode reads events, bit 1 the paths of the responses
+/// endpoint, bit 2 takes the bytes themselves as gzip.
+pub fn capture(input: &[u8]) -> bool {
+    let Some(input) = Input::parse(input) else { return false };
+    let form = if input.mode & 1 == 0 { Form::Json } else { Form::Events };
+    let endpoint = if input.mode & 2 == 0 { Endpoint::ChatCompletions } else { Endpoint::Responses };
+    let report = |coding, parts: &[&[u8]]| {
+        let mut capture = Capture::new(endpoint, form, coding);
+        for part in parts {
+            capture.feed(part);
+        }
+        capture.finish()
+    };
+    let own_coding = if input.mode & 4 == 0 { Coding::Identity } else { Coding::Gzip };
+    let whole: Reported = report(own_coding, &[input.bytes]);
+    assert_eq!(report(own_coding, &input.parts()), whole);
+    if own_coding == Coding::Identity {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(input.bytes).expect("memory");
+        let packed = encoder.finish().expect("memory");
+        let packed = Input { bytes: &packed, ..input };
+        assert_eq!(report(Coding::Gzip, &packed.parts()), whole);
+    }
+    whole.usage.is_some()
+}
