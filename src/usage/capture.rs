@@ -99,10 +99,13 @@ impl Capture {
     pub fn finish(self) -> Reported {
         match self.reader {
             Reader::Plain(body) => body.finish(),
-            Reader::Gzip(decoder) => match decoder.finish() {
-                Ok(body) => body.finish(),
-                Err(_) => Reported { unreadable: true, ..Reported::default() },
-            },
+            Reader::Gzip(mut decoder) => {
+                // What was decoded before a break has been read all the same.
+                let broken = decoder.try_finish().is_err();
+                let rest = Body::new(decoder.get_ref().shape, Units::One);
+                let reported = std::mem::replace(decoder.get_mut(), rest).finish();
+                Reported { unreadable: reported.unreadable || broken, ..reported }
+            }
             Reader::Off(unreadable) => Reported { unreadable, ..Reported::default() },
         }
     }

@@ -65,6 +65,16 @@ fn what_is_passed_over_is_no_matter_of_cuts() {
 }
 
 #[test]
+fn what_was_read_before_a_compressed_stream_broke_counts() {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(CHAT.as_bytes()).unwrap();
+    encoder.flush().unwrap();
+    let body = encoder.get_ref().clone();
+    let reported = capture(Endpoint::ChatCompletions, Form::Events, Coding::Gzip, &body, &[]);
+    assert_eq!((reported.usage, reported.unreadable), (usage(7, 2), true));
+}
+
+#[test]
 fn what_cannot_be_read_says_so() {
     let whole = br#"{"usage":{"prompt_tokens":1}}"#;
     let json = |coding, body: &[u8]| capture(Endpoint::ChatCompletions, Form::Json, coding, body, &[]);
