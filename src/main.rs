@@ -66,23 +66,17 @@ fn configured() -> ExitCode {
 }
 
 fn serve(config: Config) -> Result<(), String> {
-    let wanted = config.connections_max;
+    let (wanted, listen, target) = (config.connections_max, config.listen, &config.target);
     let connections_max = within_descriptors(wanted);
-    let (listen, database) = (config.listen, config.database_path.clone());
-    let (host, port) = (config.target.host.clone(), config.target.port);
-    let scheme = if config.target.tls { "https" } else { "http" };
-    let target = format!("{scheme}://{}{}", config.target.authority, config.target.prefix);
-    let (prices, metrics) = (config.prices.clone(), config.metrics);
-    let drain_timeout = nanoseconds(config.timeouts.drain);
     for variable in &config.ignored {
         eprintln!("level=warn msg=\"not available in this version, ignored\" variable={variable}");
     }
-    let settings = settings(config, connections_max)?;
+    let settings = settings(&config, connections_max)?;
 
     let mut sockets = Sockets::listen(listen).map_err(|error| format!("cannot listen on {listen}: {error}"))?;
     let address = sockets.local_addr().map_err(|error| error.to_string())?;
     let to_loop = ToLoop::new(sockets.waker());
-    let workers = Workers::start(&database, &host, port, to_loop.clone())?;
+    let workers = Workers::start(&config.database_path, &target.host, target.port, to_loop.clone())?;
     let _watch = Watch::start(to_loop).map_err(|error| format!("cannot watch for signals: {error}"))?;
     if connections_max < wanted {
         eprintln!(
@@ -90,18 +84,20 @@ fn serve(config: Config) -> Result<(), String> {
              (ulimit -Hn) is too low\" wanted={wanted} connections={connections_max}"
         );
     }
-    eprintln!("level=info msg=listening addr={address} target={target}");
+    let scheme = if target.tls { "https" } else { "http" };
+    eprintln!("level=info msg=listening addr={address} target={scheme}://{}{}", target.authority, target.prefix);
 
     let started: Now = sockets.now();
-    let proxy = Proxy::new(settings, prices, Metrics::new(metrics, started.unix), started);
-    let mut reactor = Reactor::new(sockets, workers, proxy, drain_timeout);
+    let metrics = Metrics::new(config.metrics, started.unix);
+    let proxy = Proxy::new(settings, config.prices, metrics, started);
+    let mut reactor = Reactor::new(sockets, workers, proxy, nanoseconds(config.timeouts.drain));
     reactor.run().map_err(|error| format!("cannot wait for events: {error}"))?;
     let ended = reactor.into_desk().shutdown();
     eprintln!("level=info msg=stopped");
     ended
 }
 
-fn settings(config: Config, connections_max: usize) -> Result<Settings, String> {
+fn settings(config: &Config, connections_max: usize) -> Result<Settings, String> {
     let target = &config.target;
     let tls = target.tls.then(|| Connector::new(&target.host, config.tls_ca.as_deref())).transpose();
     Ok(Settings {
@@ -109,11 +105,10 @@ fn settings(config: Config, connections_max: usize) -> Result<Settings, String> 
         prefix: target.prefix.clone(),
         tls: tls.map_err(|error| error.to_string())?,
         authorization: config.api_key.as_ref().map(|key| format!("Bearer {}", key.expose())),
-        model_name: config.model_name,
+        model_name: config.model_name.clone(),
         rate: config.rate_limit.map(|limit| Rate { per_minute: limit.rpm.into(), burst: limit.burst.into() }),
         connections_max,
         body_bytes_max: config.body_bytes_max as u64,
-        read_on: config.read_on.is_some(),
         settled: config.durability == Durability::Settled,
         ledger_places: connections_max + LEDGER_QUEUE_RECORDS,
         timeouts: Timeouts {

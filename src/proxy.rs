@@ -128,7 +128,7 @@ pub struct Timeouts {
     pub idle: u64,
     /// For a client to send a whole head.
     pub header: u64,
-    /// To read a response on whose client has gone.
+    /// To read a response on, for its usage, whose client has gone; 0 is not at all.
     pub read_on: u64,
     /// A reply's wait for its commit when the ledger is in trouble; 0 is for ever.
     pub ledger_wait: u64,
@@ -152,8 +152,6 @@ pub struct Settings {
     pub connections_max: usize,
     /// Largest request body that is held for inspection, bytes.
     pub body_bytes_max: u64,
-    /// A response whose client has gone is read on to its end, for its usage.
-    pub read_on: bool,
     /// A reply's last byte waits for its record's commit.
     pub settled: bool,
     /// Records that may be under way to the ledger, exchanges in flight included.

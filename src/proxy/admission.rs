@@ -208,8 +208,7 @@ impl Proxy {
 
 /// True for a JSON body that is not compressed.
 fn is_plain_json(head: &RequestHead<'_, '_>) -> bool {
-    let is_json = |header: &&crate::http::headers::Header<'_>| known(header.name) == Known::ContentType;
-    let mut types = head.headers.iter().filter(is_json);
+    let mut types = head.headers.iter().filter(|header| known(header.name) == Known::ContentType);
     let json = types.next().is_some_and(|header| forward::is_json(header.value)) && types.next().is_none();
     json && !head.headers.iter().any(|header| known(header.name) == Known::ContentEncoding)
 }

@@ -135,7 +135,7 @@ impl Proxy {
         if exchange.response.progress == Progress::Awaited {
             let fault = failure.fault(link);
             self.write_exchange_error(now, key, fault, &failure.message(link));
-            self.settle(now, key, Outcome::UpstreamError, fault.status());
+            self.settle(now, key, Outcome::UpstreamError);
             self.hold_or_release(now, key);
         } else {
             self.cut(now, key);

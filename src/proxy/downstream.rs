@@ -266,12 +266,12 @@ impl Proxy {
     /// The current reply is all in `out`, and its request was all read.
     pub(super) fn next_request(&mut self, now: Now, key: DownKey) {
         let Some(down) = self.downs.get_mut(key) else { return };
-        self.actions.push_back(Action::Flush(Conn::Down(key)));
         // A reply that came before the request was read leaves no way to tell where the next one starts.
         if !down.keep_alive || self.draining || matches!(down.phase, Phase::Body { .. } | Phase::Deaf) {
             self.close_when_sent(now, key);
         } else {
             down.phase = Phase::Head;
+            self.actions.push_back(Action::Flush(Conn::Down(key)));
             self.actions.push_back(Action::Read(Conn::Down(key)));
         }
     }

@@ -102,13 +102,14 @@ impl Proxy {
         if let Some(down) = self.downs.get_mut(down) {
             down.phase = Phase::Deaf;
         }
-        self.settle(now, key, Outcome::ClientAborted, fault.status());
+        self.settle(now, key, Outcome::ClientAborted);
         self.hold_or_release(now, key);
     }
 
-    /// The error for an exchange that ends without a response: with its user's standing.
+    /// The error for an exchange that ends without a response: with its user's standing, and for its record.
     pub(super) fn write_exchange_error(&mut self, now: Now, key: ExchangeKey, fault: Fault, message: &str) {
-        let Some(exchange) = self.exchanges.get(key) else { return };
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        exchange.record.status = fault.status();
         let (down, to_head, close) = (exchange.down, exchange.request.to_head, !exchange.request.complete);
         let mut extra = Vec::new();
         if let Some(standing) = &exchange.standing {

@@ -16,7 +16,7 @@ use crate::http::headers::{Known, known};
 use crate::usage::capture::{Capture, Coding, Form};
 use crate::usage::editor::Editor;
 use crate::usage::estimate::Deltas;
-use crate::usage::record::Endpoint;
+use crate::usage::record::{Endpoint, Outcome};
 
 /// Interim responses (RFC 9110 §15.2) accepted before a final one.
 const INTERIM_MAX: u32 = 64;
@@ -206,7 +206,7 @@ impl Proxy {
         if self.exchanges.get(key).is_some_and(|exchange| exchange.abandoned) {
             return self.end_abandoned(now, key);
         }
-        self.settle_complete(now, key);
+        self.settle(now, key, Outcome::Completed);
         self.hold_or_release(now, key);
     }
 }

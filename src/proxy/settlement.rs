@@ -12,15 +12,9 @@ use crate::usage::record::{Outcome, Record, Usage, UsageSource};
 use std::sync::Arc;
 
 impl Proxy {
-    /// The whole response has come.
-    pub(super) fn settle_complete(&mut self, now: Now, key: ExchangeKey) {
-        if let Some(status) = self.exchanges.get(key).map(|exchange| exchange.record.status) {
-            self.settle(now, key, Outcome::Completed, status);
-        }
-    }
-
-    /// Writes the exchange's record. `status` is what the client is sent; an exchange that is settled already stays so.
-    pub(super) fn settle(&mut self, now: Now, key: ExchangeKey, outcome: Outcome, status: u16) {
+    /// Writes the exchange's record, with the status that the client was sent until now. An exchange that is settled
+    /// already stays so.
+    pub(super) fn settle(&mut self, now: Now, key: ExchangeKey, outcome: Outcome) {
         let Some(exchange) = self.exchanges.get_mut(key).filter(|exchange| exchange.stage == Stage::Forwarding) else {
             return;
         };
@@ -37,7 +31,6 @@ impl Proxy {
         let mut record = std::mem::take(&mut exchange.record);
         record.seq = self.settled_seq;
         record.outcome = outcome;
-        record.status = status;
         record.duration_us = (now.mono - exchange.started) / MICROSECOND;
         let reported = reported.unwrap_or_default();
         let estimate = estimate(exchange, outcome, reached);
@@ -94,8 +87,8 @@ impl Proxy {
     /// nobody takes it for complete.
     pub(super) fn cut(&mut self, now: Now, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.get(key) else { return };
-        let (down, status) = (exchange.down, exchange.record.status);
-        self.settle(now, key, Outcome::UpstreamError, status);
+        let down = exchange.down;
+        self.settle(now, key, Outcome::UpstreamError);
         self.remove_exchange(key);
         if let Some(found) = self.downs.get_mut(down) {
             found.keep_alive = false;
@@ -121,7 +114,10 @@ impl Proxy {
     /// True where the target is at work on the whole request, and will say what it took.
     fn reads_on(&self, exchange: &Exchange) -> bool {
         let begun = exchange.up.and_then(|up| self.ups.get(up)).is_some_and(|up| up.begun);
-        self.settings.read_on && begun && exchange.request.complete && exchange.record.endpoint.is_metered()
+        self.settings.timeouts.read_on > 0
+            && begun
+            && exchange.request.complete
+            && exchange.record.endpoint.is_metered()
     }
 
     /// Lets the response come to its end, or to the end of its time, without a client.
@@ -137,15 +133,13 @@ impl Proxy {
 
     /// An exchange without a client is over: by its response's end, or otherwise.
     pub(super) fn end_abandoned(&mut self, now: Now, key: ExchangeKey) {
-        let Some(status) = self.exchanges.get(key).map(|exchange| exchange.record.status) else { return };
-        self.settle(now, key, Outcome::ClientAborted, status);
+        self.settle(now, key, Outcome::ClientAborted);
         self.remove_exchange(key);
     }
 
     /// The process stops with the exchange in flight.
     pub(super) fn interrupt(&mut self, now: Now, key: ExchangeKey) {
-        let Some(status) = self.exchanges.get(key).map(|exchange| exchange.record.status) else { return };
-        self.settle(now, key, Outcome::Interrupted, status);
+        self.settle(now, key, Outcome::Interrupted);
         self.remove_exchange(key);
     }
 

@@ -8,8 +8,8 @@
 use super::record::Usage;
 use crate::json::{Path, Scanner};
 
-/// Longest number that is read.
-const NUMBER_BYTES_MAX: usize = 32;
+/// Longest number that is read, bytes.
+pub const NUMBER_BYTES_MAX: usize = 32;
 /// Numbers from here on are nobody's count, and a float would not be exact.
 const FLOAT_MAX: f64 = 9e15;
 const MICROS_PER_SECOND: f64 = 1e6;

@@ -3,6 +3,7 @@
 //! One table, in the order of the API reference. A prompt, a tool result, metadata or a file can contain `"usage"` too;
 //! it stands elsewhere in the document and is never looked at.
 
+use super::fields::NUMBER_BYTES_MAX;
 use super::record::Endpoint;
 use crate::json::Path;
 
@@ -10,8 +11,6 @@ use crate::json::Path;
 const USAGE_BYTES_MAX: usize = 16 * 1024;
 /// Longest id or name that is read, raw bytes.
 const NAME_BYTES_MAX: usize = 512;
-/// Longest number that is read.
-const NUMBER_BYTES_MAX: usize = 32;
 
 /// What a place says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -241,7 +241,6 @@ fn settings(read_on: bool) -> Settings {
         rate: None,
         connections_max: 3,
         body_bytes_max: 1 << 20,
-        read_on,
         settled: true,
         ledger_places: 100,
         timeouts: Timeouts {
@@ -249,7 +248,7 @@ fn settings(read_on: bool) -> Settings {
             response: 600 * SECOND,
             idle: 75 * SECOND,
             header: 10 * SECOND,
-            read_on: 60 * SECOND,
+            read_on: if read_on { 60 * SECOND } else { 0 },
             ledger_wait: 0,
         },
     }
