@@ -70,6 +70,26 @@ pub enum Endpoint {
     ApiChat,
     /// `POST …/api/generate` (Ollama's own API)
     ApiGenerate,
+    /// `POST …/decisions`
+    Decisions,
+    /// One response inside of a realtime session
+    Realtime,
+    /// The transcription of what was said to a realtime session, by another model than the session's
+    RealtimeTranscription,
+    /// A WebSocket at `…/realtime`, as a whole
+    RealtimeSession,
+    /// A WebSocket at `…/responses`, as a whole; each response in it is one of [`Endpoint::Responses`]
+    ResponsesSession,
+    /// A WebSocket at `…/live/sessions`, as a whole: its seconds
+    LiveSession,
+    /// A response looked at again: `GET …/responses/{id}`, `POST …/responses/{id}/cancel`
+    ResponsesRetrieve,
+    /// A run looked at again or led on: `GET …/runs/{id}`, `POST …/runs/{id}/cancel` and `…/submit_tool_outputs`
+    ThreadsRunsRetrieve,
+    /// `POST …/batches`, `GET …/batches/{id}`, `POST …/batches/{id}/cancel`: the batch's total so far
+    Batches,
+    /// Images that a tool made in the course of a response, which are billed beside it
+    ResponsesImages,
     /// Anything else.
     #[default]
     Other,
@@ -78,7 +98,20 @@ pub enum Endpoint {
 impl Endpoint {
     /// False where a whole response without usage means that nothing was consumed.
     pub const fn is_metered(self) -> bool {
-        !matches!(self, Self::Other | Self::Moderations)
+        !matches!(self, Self::Other | Self::Moderations | Self::RealtimeSession | Self::ResponsesSession)
+            && !matches!(self, Self::LiveSession)
+            && !self.is_retrieval()
+    }
+
+    /// True where the usage may have been counted before: by the creation of the same thing, or by an earlier look at
+    /// it. It counts as far as it exceeds what was counted under the same id.
+    pub const fn is_retrieval(self) -> bool {
+        matches!(self, Self::ResponsesRetrieve | Self::ThreadsRunsRetrieve | Self::Batches)
+    }
+
+    /// True where a later retrieval may report the same usage again, under the same id.
+    pub const fn is_retrievable(self) -> bool {
+        self.is_retrieval() || matches!(self, Self::Responses | Self::ThreadsRuns)
     }
 }
 
@@ -208,6 +241,16 @@ coded!(Endpoint {
     ThreadsRuns = 14 "threads/runs",
     ApiChat = 15 "api/chat",
     ApiGenerate = 16 "api/generate",
+    Decisions = 17 "decisions",
+    Realtime = 18 "realtime",
+    RealtimeTranscription = 19 "realtime/transcription",
+    RealtimeSession = 20 "realtime/session",
+    ResponsesSession = 21 "responses/session",
+    LiveSession = 22 "live/session",
+    ResponsesRetrieve = 23 "responses/retrieve",
+    ThreadsRunsRetrieve = 24 "threads/runs/retrieve",
+    Batches = 25 "batches",
+    ResponsesImages = 26 "responses/images",
 });
 coded!(Outcome {
     Completed = 0 "completed",
