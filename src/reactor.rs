@@ -205,7 +205,7 @@ impl<I: Io, D: Desk> Reactor<I, D> {
         self.desk.collect(&mut done);
         for done in done.drain(..) {
             match done {
-                Done::Committed { upto } => self.proxy.committed(now, upto),
+                Done::Committed { upto, retrieved } => self.proxy.committed(now, upto, &retrieved),
                 Done::Ledger { trouble } => self.proxy.ledger_state(trouble),
                 Done::Answered { ticket, answer } => self.proxy.answered(now, ticket, &answer),
                 Done::Resolved { addresses } => self.proxy.resolved(now, addresses),

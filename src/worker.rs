@@ -7,6 +7,7 @@
 
 pub mod append;
 pub mod checkpoint;
+pub mod counted;
 pub mod desk;
 pub mod fold;
 pub mod ledger;
@@ -25,8 +26,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// What a worker tells the loop.
 #[derive(Debug)]
 pub enum Done {
-    /// Every record with `seq <= upto` is committed.
-    Committed { upto: u64 },
+    /// Every record with `seq <= upto` is committed. Those of them whose numbers might have been counted before come
+    /// back as they count.
+    Committed { upto: u64, retrieved: Vec<Record> },
     /// The ledger began to fail (`Some(why)`) or works again (`None`). Sent once a change, not once a retry.
     Ledger { trouble: Option<String> },
     /// The answer to the question with this ticket.

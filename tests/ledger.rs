@@ -5,6 +5,8 @@
 mod exact;
 #[path = "ledger/files.rs"]
 mod files;
+#[path = "ledger/once.rs"]
+mod once;
 #[path = "ledger/oracle.rs"]
 mod oracle;
 #[path = "ledger/threads.rs"]

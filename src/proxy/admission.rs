@@ -133,7 +133,13 @@ impl Proxy {
                 outgoing,
             },
             response: Response::default(),
-            record: Record { started_at: now.unix, user, endpoint, ..Record::default() },
+            record: Record {
+                started_at: now.unix,
+                user,
+                endpoint,
+                is_retrieval: endpoint.is_retrieval(),
+                ..Record::default()
+            },
             started: now.mono,
             ready: now.mono,
         }

@@ -36,33 +36,54 @@ pub fn route(method: &str, target: &str) -> Route {
         "/readyz" => return Route::Local(Local::Ready),
         _ => {}
     }
-    if method != "POST" {
-        return Route::Relay(Endpoint::Other);
-    }
-    Route::Relay(operation(path))
+    Route::Relay(match method {
+        "POST" => operation(path),
+        "GET" => retrieval(path),
+        _ => Endpoint::Other,
+    })
 }
 
-/// The operation that a POST to `path` asks for. Only what creates something is one: a POST under an id (`…/cancel`,
-/// `…/submit_tool_outputs`, a thread's `…/messages`) is none.
-fn operation(path: &str) -> Endpoint {
+/// The last segments of a path, the very last first; those that are not there are empty.
+fn tail(path: &str) -> [&str; 5] {
     let mut segments = path.rsplit('/').filter(|segment| !segment.is_empty());
-    match [segments.next(), segments.next(), segments.next()].map(Option::unwrap_or_default) {
-        ["completions", "chat", _] => Endpoint::ChatCompletions,
+    [(); 5].map(|()| segments.next().unwrap_or_default())
+}
+
+/// The operation that a POST to `path` asks for. Under an id it is one only where its answer is the thing itself, with
+/// the usage of it: not a thread's `…/messages`.
+fn operation(path: &str) -> Endpoint {
+    match tail(path) {
+        ["completions", "chat", ..] => Endpoint::ChatCompletions,
         ["completions", ..] => Endpoint::Completions,
         ["responses", ..] => Endpoint::Responses,
-        ["compact", "responses", _] => Endpoint::ResponsesCompact,
+        ["compact", "responses", ..] => Endpoint::ResponsesCompact,
         ["embeddings", ..] => Endpoint::Embeddings,
-        ["transcriptions", "audio", _] => Endpoint::AudioTranscriptions,
-        ["translations", "audio", _] => Endpoint::AudioTranslations,
-        ["speech", "audio", _] => Endpoint::AudioSpeech,
-        ["generations", "images", _] => Endpoint::ImagesGenerations,
-        ["edits", "images", _] => Endpoint::ImagesEdits,
-        ["variations", "images", _] => Endpoint::ImagesVariations,
+        ["transcriptions", "audio", ..] => Endpoint::AudioTranscriptions,
+        ["translations", "audio", ..] => Endpoint::AudioTranslations,
+        ["speech", "audio", ..] => Endpoint::AudioSpeech,
+        ["generations", "images", ..] => Endpoint::ImagesGenerations,
+        ["edits", "images", ..] => Endpoint::ImagesEdits,
+        ["variations", "images", ..] => Endpoint::ImagesVariations,
         ["moderations", ..] => Endpoint::Moderations,
-        ["messages", "v1" | "", _] => Endpoint::Messages,
-        ["runs", "threads", _] | ["runs", _, "threads"] => Endpoint::ThreadsRuns,
-        ["chat", "api", _] => Endpoint::ApiChat,
-        ["generate", "api", _] => Endpoint::ApiGenerate,
+        ["messages", "v1" | "", ..] => Endpoint::Messages,
+        ["runs", "threads", ..] | ["runs", _, "threads", ..] => Endpoint::ThreadsRuns,
+        ["chat", "api", ..] => Endpoint::ApiChat,
+        ["generate", "api", ..] => Endpoint::ApiGenerate,
+        ["batches", "messages", ..] | ["cancel", _, "batches", "messages", _] => Endpoint::Other, // Anthropic's
+        ["batches", ..] | ["cancel", _, "batches", ..] => Endpoint::Batches,
+        ["cancel", _, "responses", ..] => Endpoint::ResponsesRetrieve,
+        ["cancel" | "submit_tool_outputs", _, "runs", _, "threads"] => Endpoint::ThreadsRunsRetrieve,
+        _ => Endpoint::Other,
+    }
+}
+
+/// What a GET of `path` looks at again: one thing whose usage may have been counted already. Lists are none.
+fn retrieval(path: &str) -> Endpoint {
+    match tail(path) {
+        [_, "batches", "messages", ..] => Endpoint::Other, // Anthropic's
+        [_, "batches", ..] => Endpoint::Batches,
+        [_, "responses", ..] => Endpoint::ResponsesRetrieve,
+        [_, "runs", _, "threads", _] => Endpoint::ThreadsRunsRetrieve,
         _ => Endpoint::Other,
     }
 }
@@ -93,7 +114,7 @@ mod tests {
             ("POST", "/v1/chat//completions/", Endpoint::ChatCompletions),
             ("POST", "/v1/completions", Endpoint::Completions),
             ("POST", "/v1/responses?beta=true", Endpoint::Responses),
-            ("POST", "/v1/responses/resp_1/cancel", Endpoint::Other),
+            ("POST", "/v1/responses/resp_1/cancel", Endpoint::ResponsesRetrieve),
             ("POST", "/v1/embeddings", Endpoint::Embeddings),
             ("GET", "/v1/chat/completions", Endpoint::Other),
             ("POST", "/", Endpoint::Other),
@@ -117,12 +138,25 @@ mod tests {
             ("POST", "/v1/threads/runs", Endpoint::ThreadsRuns),
             ("POST", "/openai//threads/thread_1/runs?api-version=1", Endpoint::ThreadsRuns),
             ("POST", "/v1/threads/thread_1/runs/run_1", Endpoint::Other),
-            ("POST", "/v1/threads/thread_1/runs/run_1/cancel", Endpoint::Other),
-            ("POST", "/v1/threads/thread_1/runs/run_1/submit_tool_outputs", Endpoint::Other),
+            ("POST", "/v1/threads/thread_1/runs/run_1/cancel", Endpoint::ThreadsRunsRetrieve),
+            ("POST", "/v1/threads/thread_1/runs/run_1/submit_tool_outputs", Endpoint::ThreadsRunsRetrieve),
             ("GET", "/v1/threads/thread_1/runs", Endpoint::Other),
             ("POST", "/v1/evals/eval_1/runs", Endpoint::Other),
             ("POST", "/v1/chat/completions/chatcmpl-1", Endpoint::Other),
-            ("GET", "/v1/responses/resp_1?stream=true", Endpoint::Other),
+            ("GET", "/v1/responses/resp_1?stream=true&starting_after=3", Endpoint::ResponsesRetrieve),
+            ("GET", "/v1/responses/resp_1/input_items", Endpoint::Other),
+            ("DELETE", "/v1/responses/resp_1", Endpoint::Other),
+            ("GET", "/v1/threads/thread_1/runs/run_1", Endpoint::ThreadsRunsRetrieve),
+            ("GET", "/v1/threads/thread_1/runs/run_1/steps", Endpoint::Other),
+            ("GET", "/v1/threads/thread_1/runs/run_1/steps/step_1", Endpoint::Other),
+            ("GET", "/v1/evals/eval_1/runs/run_1", Endpoint::Other),
+            ("POST", "/v1/batches", Endpoint::Batches),
+            ("GET", "/v1/batches/batch_1", Endpoint::Batches),
+            ("GET", "/v1/batches", Endpoint::Other),
+            ("POST", "/openai/batches/batch_1/cancel?api-version=1", Endpoint::Batches),
+            ("GET", "/v1/messages/batches/b", Endpoint::Other),
+            ("POST", "/v1/messages/batches/b/cancel", Endpoint::Other),
+            ("GET", "/v1/chat/completions/chatcmpl-1", Endpoint::Other),
             ("POST", "/api/chat", Endpoint::ApiChat),
             ("POST", "/api/generate", Endpoint::ApiGenerate),
             ("GET", "/v1/messages", Endpoint::Other),

@@ -43,7 +43,9 @@ impl Proxy {
             UsageSource::Unknown => None,
             _ => self.prices.cost_nano_usd(record.model_name(), &record.usage, reported.service_tier.as_deref()),
         };
-        self.metrics.record(&record);
+        if !record.may_repeat() {
+            self.metrics.record(&record);
+        }
         self.records.push(record);
     }
 
@@ -64,8 +66,11 @@ impl Proxy {
         self.retime_down(now, down, false);
     }
 
-    /// Every record up to this one is in the ledger.
-    pub fn committed(&mut self, now: Now, upto: u64) {
+    /// Every record up to this one is in the ledger; of those that may repeat others, `retrieved` says how they count.
+    pub fn committed(&mut self, now: Now, upto: u64, retrieved: &[Record]) {
+        for record in retrieved {
+            self.metrics.record(record);
+        }
         self.committed_seq = self.committed_seq.max(upto);
         self.metrics.ledger_committed(upto);
         while let Some((_, key)) = self.uncommitted.pop_front_if(|&mut (seq, _)| seq <= upto) {
@@ -189,7 +194,7 @@ fn source(record: &Record, reported: &Reported, abandoned: bool, reached: bool, 
         _ if reported.usage.is_some() => UsageSource::Reported,
         _ if estimated => UsageSource::Estimated,
         Outcome::Completed if !record.endpoint.is_metered() || record.status >= 400 => UsageSource::None,
-        _ if !reached => UsageSource::None,
+        _ if !reached || record.is_retrieval => UsageSource::None,
         _ => UsageSource::Unknown,
     }
 }

@@ -126,8 +126,8 @@ impl Shape {
     /// The shape of an answer from `endpoint`, or of the events of one.
     pub fn of(endpoint: Endpoint, event: bool) -> &'static Self {
         match endpoint {
-            Endpoint::Responses if event => &RESPONSE_EVENT,
-            Endpoint::ThreadsRuns => &RUN,
+            Endpoint::Responses | Endpoint::ResponsesRetrieve if event => &RESPONSE_EVENT,
+            Endpoint::ThreadsRuns | Endpoint::ThreadsRunsRetrieve => &RUN,
             Endpoint::Messages if event => &MESSAGE_EVENT,
             Endpoint::Messages => &MESSAGE,
             Endpoint::ApiChat | Endpoint::ApiGenerate => &OLLAMA,

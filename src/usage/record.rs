@@ -35,6 +35,35 @@ pub struct Usage {
     pub images: u64,
 }
 
+impl Usage {
+    /// Both together.
+    pub fn plus(&self, other: &Self) -> Self {
+        self.each(other, u64::saturating_add)
+    }
+
+    /// What this is more than the other, number by number.
+    pub fn beyond(&self, other: &Self) -> Self {
+        self.each(other, u64::saturating_sub)
+    }
+
+    fn each(&self, other: &Self, combine: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            input_tokens: combine(self.input_tokens, other.input_tokens),
+            cached_input_tokens: combine(self.cached_input_tokens, other.cached_input_tokens),
+            cache_write_tokens: combine(self.cache_write_tokens, other.cache_write_tokens),
+            input_audio_tokens: combine(self.input_audio_tokens, other.input_audio_tokens),
+            input_image_tokens: combine(self.input_image_tokens, other.input_image_tokens),
+            output_tokens: combine(self.output_tokens, other.output_tokens),
+            reasoning_tokens: combine(self.reasoning_tokens, other.reasoning_tokens),
+            output_audio_tokens: combine(self.output_audio_tokens, other.output_audio_tokens),
+            output_image_tokens: combine(self.output_image_tokens, other.output_image_tokens),
+            total_tokens: combine(self.total_tokens, other.total_tokens),
+            audio_us: combine(self.audio_us, other.audio_us),
+            images: combine(self.images, other.images),
+        }
+    }
+}
+
 /// The API operation, a closed set so that labels and rollups stay bounded whatever paths clients ask for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Endpoint {
@@ -145,6 +174,13 @@ pub enum UsageSource {
     Unknown,
 }
 
+impl UsageSource {
+    /// True where there are numbers, of whatever kind.
+    pub const fn has_numbers(self) -> bool {
+        matches!(self, Self::Reported | Self::Drained | Self::Estimated)
+    }
+}
+
 /// One line of the ledger: one relayed request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
@@ -180,6 +216,9 @@ pub struct Record {
     pub request_bytes: u64,
     /// Bytes of the response's body as the client was sent it.
     pub response_bytes: u64,
+    /// The numbers may have been counted under the same id before: the ledger counts what they are more than that. Not
+    /// stored.
+    pub is_retrieval: bool,
     /// The upstream's `x-request-id`, at most 128 bytes.
     pub upstream_request_id: Option<Box<str>>,
     /// The response's own id (`chatcmpl-…`, `resp_…`), at most 128 bytes.
@@ -190,6 +229,11 @@ impl Record {
     /// The model to show and to count under: the response's, else the request's, else the empty string.
     pub fn model_name(&self) -> &str {
         self.model.as_deref().or(self.model_requested.as_deref()).unwrap_or("")
+    }
+
+    /// True where only the ledger can tell how much of the numbers is new.
+    pub const fn may_repeat(&self) -> bool {
+        self.is_retrieval && self.usage_source.has_numbers()
     }
 
     /// True for what a reader of the ledger would call an error: an HTTP error, or an exchange that did not complete.

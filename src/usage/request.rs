@@ -86,6 +86,9 @@ fn needs_model(endpoint: Endpoint) -> bool {
             | Endpoint::ImagesGenerations
             | Endpoint::ImagesEdits
             | Endpoint::ImagesVariations
+            | Endpoint::ResponsesRetrieve
+            | Endpoint::ThreadsRunsRetrieve
+            | Endpoint::Batches
     )
 }
 

@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
+use super::counted::Counted;
 use crate::usage::record::Record;
 use rusqlite::{Connection, OptionalExtension as _, Statement, params};
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ pub struct Writer<'c> {
     commit: Statement<'c>,
     users: Names<'c>,
     models: Names<'c>,
+    counted: Counted<'c>,
 }
 
 impl<'c> Writer<'c> {
@@ -40,14 +42,16 @@ impl<'c> Writer<'c> {
             commit: conn.prepare("COMMIT")?,
             users: Names::new(conn, "users")?,
             models: Names::new(conn, "models")?,
+            counted: Counted::new(conn)?,
         })
     }
 
-    /// Commits the records in their order, in one transaction: all, or none where it fails.
+    /// Commits the records in their order, in one transaction: all, or none where it fails. Returns those whose numbers
+    /// might have been counted before, as they count now.
     ///
     /// # Errors
     /// SQLite's. Nothing is committed then, and the same call may be made again.
-    pub fn append(&mut self, records: &[Record]) -> rusqlite::Result<()> {
+    pub fn append(&mut self, records: &[Record]) -> rusqlite::Result<Vec<Record>> {
         let result = self.try_append(records);
         if result.is_err() {
             // Names given numbers in this transaction do not exist.
@@ -61,13 +65,20 @@ impl<'c> Writer<'c> {
         result
     }
 
-    fn try_append(&mut self, records: &[Record]) -> rusqlite::Result<()> {
+    fn try_append(&mut self, records: &[Record]) -> rusqlite::Result<Vec<Record>> {
+        let mut retrieved = Vec::new();
         self.begin.raw_execute()?;
         for record in records {
-            self.insert(record)?;
+            if record.may_repeat() {
+                let counting = self.counted.beyond(record)?;
+                self.insert(&counting)?;
+                retrieved.push(counting);
+            } else {
+                self.insert(record)?;
+            }
         }
         self.commit.raw_execute()?;
-        Ok(())
+        Ok(retrieved)
     }
 
     fn insert(&mut self, record: &Record) -> rusqlite::Result<()> {

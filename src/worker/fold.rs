@@ -6,6 +6,7 @@
 //! The rows are grouped in memory, by the keys of the tables, and written in key order: each page is visited once, and
 //! a key that many rows share is written once.
 
+use super::counted;
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params, params_from_iter};
 use std::collections::BTreeMap;
 
@@ -26,18 +27,25 @@ pub struct Progress {
     pub last: i64,
     /// The last record folded.
     pub mark: i64,
+    /// The last record whose id is in the index of what was counted.
+    pub counted: i64,
 }
 
 impl Progress {
     /// Reads both.
     pub fn read(conn: &Connection) -> rusqlite::Result<Self> {
         let last = conn.prepare_cached("SELECT coalesce(max(id), 0) FROM records")?.query_row([], |row| row.get(0))?;
-        Ok(Self { last, mark: read_mark(conn)? })
+        Ok(Self { last, mark: read_mark(conn)?, counted: counted::read_mark(conn)? })
     }
 
     /// Rows that the next folds will take.
     pub fn pending(&self) -> i64 {
         self.last - self.mark
+    }
+
+    /// True where all that follows behind the rows has caught up with them.
+    pub fn is_folded(&self) -> bool {
+        self.last == self.mark.min(self.counted)
     }
 }
 
@@ -52,14 +60,15 @@ pub fn read_mark(conn: &Connection) -> rusqlite::Result<i64> {
 /// SQLite's; nothing has changed then.
 pub fn fold(conn: &Connection, rows_max: i64) -> rusqlite::Result<Progress> {
     let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
-    let Progress { last, mark } = Progress::read(&transaction)?;
+    let Progress { last, mark, .. } = Progress::read(&transaction)?;
     let to = last.min(mark + rows_max);
     if to > mark {
         Grouped::read(&transaction, mark, to)?.write(&transaction)?;
         transaction.prepare_cached("UPDATE marks SET record_id = ? WHERE name = 'fold'")?.execute([to])?;
     }
+    let counted = counted::index(&transaction, last, rows_max)?;
     transaction.commit()?;
-    Ok(Progress { last, mark: to })
+    Ok(Progress { last, mark: to, counted })
 }
 
 /// The summed columns of `rollups`, in its order: what each row of `records` adds to them.

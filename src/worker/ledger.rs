@@ -136,7 +136,7 @@ impl Ledger {
             let until = match (self.queue.is_empty(), self.commits.retry_at) {
                 (false, None) => break,
                 (false, Some(retry_at)) => Some(retry_at),
-                (true, _) if self.progress.pending() == 0 => None,
+                (true, _) if self.progress.is_folded() => None,
                 (true, _) => Some(self.folds.retry_at.map_or(quiet_at, |retry_at| retry_at.max(quiet_at))),
             };
             let message = match until {
@@ -174,13 +174,16 @@ impl Ledger {
     fn commit(&mut self, writer: &mut Writer<'_>, conn: &Connection) {
         let batch = &self.queue[..self.queue.len().min(BATCH_ROWS_MAX)];
         let Some(last) = batch.last() else { return };
-        if let Err(error) = writer.append(batch) {
-            if let Some(reason) = self.commits.failed(&error) {
-                self.to_loop.send(Done::Ledger { trouble: Some(reason) });
+        let retrieved = match writer.append(batch) {
+            Ok(retrieved) => retrieved,
+            Err(error) => {
+                if let Some(reason) = self.commits.failed(&error) {
+                    self.to_loop.send(Done::Ledger { trouble: Some(reason) });
+                }
+                return;
             }
-            return;
-        }
-        self.to_loop.send(Done::Committed { upto: last.seq });
+        };
+        self.to_loop.send(Done::Committed { upto: last.seq, retrieved });
         self.progress.last = conn.last_insert_rowid();
         if self.commits.worked() {
             self.to_loop.send(Done::Ledger { trouble: None });

@@ -287,6 +287,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let optional = |column: usize| row.get::<_, Option<i64>>(column).map(|value| value.map(i64::unsigned_abs));
     let record = Record {
         seq: 0,
+        is_retrieval: false,
         started_at: count(row, 1)?,
         user: text(2)?.unwrap_or_default().into(),
         key_id: row.get(3)?,

@@ -33,7 +33,8 @@ pub const VERSION: u32 = MIGRATIONS.len() as u32;
 ///
 /// Measured on rows like a streamed chat's: 152 bytes a row in `records`, of which 72 are the upstream's two ids, and
 /// 14 in `user_records`.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
     CREATE TABLE models (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
     INSERT INTO models VALUES (0, '');
@@ -104,7 +105,18 @@ const MIGRATIONS: &[&str] = &["
     ) WITHOUT ROWID;
     -- The records of an hour are all within these ids (with others among them), so an hour can be cut exactly.
     CREATE TABLE hours (hour INTEGER PRIMARY KEY, min_id INTEGER NOT NULL, max_id INTEGER NOT NULL);
-"];
+",
+    "
+    -- Where a retrieval finds what was counted under its id, up to a mark of its own.
+    CREATE TABLE counted (
+        block INTEGER NOT NULL,               -- record_id / 65536
+        hash INTEGER NOT NULL,                -- of records.response_id
+        record_id INTEGER NOT NULL,
+        PRIMARY KEY (block, hash, record_id)
+    ) WITHOUT ROWID;
+    INSERT INTO marks VALUES ('counted', 0);
+",
+];
 
 /// Memory for pages of the writer and of a reader, in KiB. A fold for many users touches more pages than the writer may
 /// hold, and spills them to the log, which costs time but no memory.

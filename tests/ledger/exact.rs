@@ -30,7 +30,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn apply(conn: &Connection, writer: &mut Writer<'_>, step: &Step) {
     match step {
-        Step::Append(records) => writer.append(records).unwrap(),
+        Step::Append(records) => _ = writer.append(records).unwrap(),
         Step::Fold(rows) => {
             fold(conn, *rows).unwrap();
         }

@@ -44,6 +44,7 @@ pub fn record() -> impl Strategy<Value = Record> {
     let ids = (proptest::option::of(1..9i64), any::<bool>(), proptest::option::of("[a-z0-9_-]{1,40}"));
     (what, how, numbers, ids).prop_map(|(what, how, numbers, ids)| Record {
         seq: 0,
+        is_retrieval: false,
         started_at: what.0,
         user: what.1.into(),
         model_requested: what.2.map(Into::into),

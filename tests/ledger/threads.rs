@@ -42,7 +42,7 @@ impl Loop {
         let mut acknowledged = 0;
         while acknowledged < seq {
             match self.next() {
-                Done::Committed { upto } => {
+                Done::Committed { upto, .. } => {
                     assert!(upto > acknowledged, "acknowledged in order, once a commit");
                     acknowledged = upto;
                 }
@@ -138,7 +138,7 @@ fn trouble_is_told_once_and_passes_without_loss() {
         let mut acknowledged = 0;
         while !recovered || acknowledged < first + 20 {
             match own.next() {
-                Done::Committed { upto } => acknowledged = upto,
+                Done::Committed { upto, .. } => acknowledged = upto,
                 Done::Ledger { trouble: None } if !recovered => recovered = true,
                 other => panic!("{other:?}"),
             }

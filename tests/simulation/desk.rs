@@ -35,7 +35,7 @@ impl Workers {
                 let batch = 1 + rng.below(self.pending.len());
                 self.committed.extend(self.pending.drain(..batch));
                 let upto = self.committed.last().map_or(0, |record| record.seq);
-                self.replies.push_back(Done::Committed { upto });
+                self.replies.push_back(Done::Committed { upto, retrieved: Vec::new() });
             }
             1 if !self.tickets.is_empty() => {
                 let ticket = self.tickets.pop_front().expect("not empty");
