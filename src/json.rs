@@ -10,11 +10,11 @@ use std::ops::Range;
 /// Containers deeper than this stop the scan; serde_json stops at the same depth.
 const DEPTH_MAX: usize = 127;
 /// Longest watched path.
-const PATH_KEYS_MAX: usize = 4;
+const PATH_KEYS_MAX: usize = 5;
 /// Longest raw key that is compared with a watched one: every byte of the longest could be a `\u` escape.
 const KEY_BYTES_MAX: usize = 160;
 
-/// A watched place: object keys from the root down, 1 to 4 of them.
+/// A watched place: object keys from the root down, 1 to 5 of them.
 #[derive(Debug)]
 pub struct Path {
     pub keys: &'static [&'static str],

@@ -40,6 +40,7 @@ pub mod price;
 pub mod sse;
 pub mod tls;
 pub mod usage;
+pub mod websocket;
 
 // L0: data structures.
 pub mod base;

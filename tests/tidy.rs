@@ -23,6 +23,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("sse", 1),
     ("tls", 1),
     ("usage", 1),
+    ("websocket", 1),
     ("proxy", 2),
     ("io", 3),
     ("worker", 3),
