@@ -298,6 +298,12 @@ impl Scanner {
         }
     }
 
+    /// Bytes of memory that it keeps beside its own size.
+    #[cfg(test)]
+    pub(crate) fn held_capacity(&self) -> usize {
+        self.held.capacity()
+    }
+
     fn clear_held(&mut self) {
         self.held.clear();
         self.held_overflow = false;

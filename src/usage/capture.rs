@@ -330,7 +330,7 @@ impl Facts {
     }
 }
 
-fn set_name(slot: &mut Option<String>, raw: &[u8]) {
+pub(super) fn set_name(slot: &mut Option<String>, raw: &[u8]) {
     if let Some(name) = json::string(raw).filter(|name| !name.is_empty()) {
         *slot = Some(clip(name));
     }

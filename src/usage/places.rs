@@ -34,7 +34,7 @@ pub enum Means {
 }
 
 impl Means {
-    const fn bytes_max(self) -> usize {
+    pub(super) const fn bytes_max(self) -> usize {
         match self {
             Self::Usage | Self::Opening | Self::Update => USAGE_BYTES_MAX,
             Self::Input | Self::Output => NUMBER_BYTES_MAX,

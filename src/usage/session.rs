@@ -1,0 +1,154 @@
+//! Reads usage from the server's side of a tunnelled WebSocket, beside its relaying: realtime, responses and live
+//! sessions.
+//!
+//! In: the bytes behind the `101` head, cut anywhere. Out: a [`Report`] for each response, transcription and decision,
+//! given at the last byte of the message that brings it, so that its record can have a place before the next byte is
+//! read; at the end, what the session says of itself. It holds the one value that it is after, and between messages
+//! three names. It never sees the client's side: what was asked for does not matter, only what was consumed.
+
+mod message;
+
+use super::capture::Reported;
+use super::record::Endpoint;
+use crate::websocket::{Frames, Piece};
+use message::{Message, Said};
+
+/// What one message reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// What was consumed: [`Endpoint::Realtime`], [`Endpoint::RealtimeTranscription`], [`Endpoint::Responses`] or
+    /// [`Endpoint::Decisions`].
+    pub endpoint: Endpoint,
+    /// Its usage, which is always there, and its names.
+    pub reported: Reported,
+}
+
+/// What is known of a session at its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// The server said goodbye: a close frame has come.
+    pub closed: bool,
+    /// What the session says of itself: its model, its id (`sess_…`) and, of a live session, its length as it was last
+    /// told, as usage. `unreadable` where a part of the stream that may have held a report could not be read.
+    pub reported: Reported,
+    /// Something was consumed, or may have been, that was never reported: a response had begun and its end did not
+    /// come, or came without numbers; a live session began and did not tell its length; a part of the stream could not
+    /// be read.
+    pub unreported: bool,
+}
+
+/// The reader of the server's side of one session.
+#[derive(Debug)]
+pub struct Session {
+    endpoint: Endpoint,
+    frames: Frames,
+    message: Message,
+    /// Responses that have begun and not ended; several can be under way at once.
+    open: u32,
+    /// The model that transcribes, which its transcriptions do not name.
+    transcription_model: Option<String>,
+    ended: Ended,
+}
+
+impl Session {
+    /// A reader for a session of [`Endpoint::RealtimeSession`], [`Endpoint::ResponsesSession`] or
+    /// [`Endpoint::LiveSession`]; in one of any other, nothing is found.
+    pub fn new(endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            frames: Frames::default(),
+            message: Message::new(endpoint),
+            open: 0,
+            transcription_model: None,
+            ended: Ended::default(),
+        }
+    }
+
+    /// Takes bytes up to and including the last byte of the first message that reports usage. Returns how many were
+    /// used, and the report; without one, all were.
+    pub fn feed(&mut self, bytes: &[u8]) -> (usize, Option<Report>) {
+        let mut used = 0;
+        loop {
+            let (length, piece) = self.frames.next(&bytes[used..]);
+            used += length;
+            match piece {
+                Piece::More => return (used, None),
+                Piece::Text(text) => self.message.read(text),
+                Piece::TextEnd => {
+                    let said = self.next_message().end();
+                    if let Some(report) = self.hear(said) {
+                        return (used, Some(report));
+                    }
+                }
+                Piece::Unreadable => {
+                    self.next_message();
+                    self.ended.reported.unreadable = true;
+                }
+                Piece::Lost => self.ended.reported.unreadable = true,
+                Piece::Close => self.ended.closed = true,
+            }
+        }
+    }
+
+    /// The stream has ended or was cut.
+    pub fn finish(mut self) -> Ended {
+        let reported = &mut self.ended.reported;
+        // A message that was cut is lost with its report, if it was to have one.
+        reported.unreadable |= self.frames.is_in_text() && !self.message.says_nothing();
+        let began = reported.id.is_some();
+        let length_untold = self.endpoint == Endpoint::LiveSession && began && reported.usage.is_none();
+        self.ended.unreported |= reported.unreadable || length_untold || self.open > 0;
+        self.ended
+    }
+
+    /// Makes ready for the next message, with nothing held; returns the last.
+    fn next_message(&mut self) -> Message {
+        std::mem::replace(&mut self.message, Message::new(self.endpoint))
+    }
+
+    fn hear(&mut self, said: Said) -> Option<Report> {
+        match said {
+            Said::Nothing => None,
+            Said::Unreadable => {
+                self.ended.reported.unreadable = true;
+                None
+            }
+            Said::Session(session, transcription_model) => {
+                let known = &mut self.ended.reported;
+                known.model = session.model.or(known.model.take());
+                known.id = session.id.or(known.id.take());
+                // The whole length so far: it replaces what was told before and is never added to it.
+                known.usage = session.usage.or(known.usage);
+                // Switched off, it may still have something to finish: the last one named stays.
+                self.transcription_model = transcription_model.or(self.transcription_model.take());
+                None
+            }
+            Said::Begun => {
+                self.open = self.open.saturating_add(1);
+                None
+            }
+            Said::Ended(endpoint, mut response) => {
+                self.open = self.open.saturating_sub(1);
+                if endpoint == Endpoint::Realtime && response.model.is_none() {
+                    response.model.clone_from(&self.ended.reported.model);
+                }
+                self.report(endpoint, response)
+            }
+            Said::Transcribed(item) if item.usage.is_none() => None, // some servers do not bill it by itself
+            Said::Transcribed(item) => {
+                let item = Reported { model: self.transcription_model.clone(), ..item };
+                self.report(Endpoint::RealtimeTranscription, item)
+            }
+            Said::Decided(decision) => self.report(Endpoint::Decisions, decision),
+        }
+    }
+
+    /// Tells what something that has ended consumed, or notes that it does not say.
+    fn report(&mut self, endpoint: Endpoint, reported: Reported) -> Option<Report> {
+        self.ended.unreported |= reported.usage.is_none();
+        reported.usage.is_some().then_some(Report { endpoint, reported })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,235 @@
+//! One message of a session, a JSON document: what it says of usage.
+//!
+//! In: its text, cut anywhere. Out: one [`Said`]. Of a message whose `type` reports nothing, the rest is not looked at:
+//! almost every one is a piece of audio or text. `usage` stands in tool results, transcripts and metadata too; only the
+//! places in the table count, and only in messages of the `type` that goes with them.
+
+use crate::json::{self, Found, Path, Scanner};
+use crate::usage::capture::{Reported, set_name};
+use crate::usage::fields::Reading;
+use crate::usage::places::Means;
+use crate::usage::record::Endpoint;
+
+/// The `type` mostly stands within so many bytes from the message's start: these are scanned before the rest, which can
+/// be a megabyte of audio.
+const OPENING_BYTES: usize = 256;
+
+/// What a message says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    Nothing,
+    /// Not JSON, or not all of it.
+    Unreadable,
+    /// The session's names; its whole length so far as usage, where that is what the message is about; and the model
+    /// that transcribes what is said to it.
+    Session(Reported, Option<String>),
+    /// A response has begun.
+    Begun,
+    /// A response, of this endpoint, has ended.
+    Ended(Endpoint, Reported),
+    /// Something that was said to the session is transcribed.
+    Transcribed(Reported),
+    Decided(Reported),
+}
+
+/// A part of a message that speaks of one thing.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Top,
+    Response,
+    Session,
+    /// The model that transcribes.
+    Transcription,
+    /// The event of a response that a live session has asked for.
+    Event,
+    Decision,
+}
+
+const PARTS: usize = Part::Decision as usize + 1;
+
+macro_rules! places {
+    ($($part:ident $means:ident: $([$($key:literal),+])|+;)+) => {
+        const PATHS: &[Path] = &[$($(Path { keys: &[$($key),+], value_bytes_max: Means::$means.bytes_max() },)+)+];
+        /// What each of `PATHS` says, and of what part.
+        const SAYS: &[(Part, Means)] = &[$($({ let _ = [$($key),+]; (Part::$part, Means::$means) },)+)+];
+    };
+}
+
+places! {
+    Top Object: ["type"];
+    Top Usage: ["usage"];
+    Top Id: ["item_id"];
+    Response Usage: ["response", "usage"];
+    Response Model: ["response", "model"];
+    Response Id: ["response", "id"];
+    Response ServiceTier: ["response", "service_tier"];
+    Session Model: ["session", "model"];
+    Session Id: ["session", "id"];
+    Transcription Model: ["session", "audio", "input", "transcription", "model"]
+        | ["session", "input_audio_transcription", "model"];
+    Event Object: ["event", "type"];
+    Event Usage: ["event", "response", "usage"];
+    Event Model: ["event", "response", "model"];
+    Event Id: ["event", "response", "id"];
+    Event ServiceTier: ["event", "response", "service_tier"];
+    Decision Usage: ["event", "decision", "usage"];
+    Decision Model: ["event", "decision", "model"];
+    Decision Id: ["event", "decision", "id"];
+}
+
+/// What a message is about, by its `type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Session,
+    /// How long the session has lasted so far.
+    Length,
+    Begun,
+    Ended,
+    Transcribed,
+    /// An event of a response that the session has asked for.
+    Event,
+    Decided,
+    Other,
+}
+
+impl Kind {
+    fn of(endpoint: Endpoint, name: &str) -> Self {
+        match (endpoint, name) {
+            (Endpoint::RealtimeSession, "session.created" | "session.updated")
+            | (Endpoint::RealtimeSession, "transcription_session.created" | "transcription_session.updated")
+            | (Endpoint::LiveSession, "session.started" | "session.updated") => Self::Session,
+            (Endpoint::RealtimeSession, "conversation.item.input_audio_transcription.completed") => Self::Transcribed,
+            (Endpoint::RealtimeSession | Endpoint::ResponsesSession, name) => Self::of_response(name),
+            (Endpoint::LiveSession, "session.usage.updated" | "session.closed") => Self::Length,
+            (Endpoint::LiveSession, "response.event") => Self::Event,
+            (Endpoint::LiveSession, "decision.event") => Self::Decided,
+            _ => Self::Other,
+        }
+    }
+
+    /// A realtime response is `done`, whatever became of it; the others have a name for each end.
+    fn of_response(name: &str) -> Self {
+        match name {
+            "response.created" => Self::Begun,
+            "response.done" | "response.completed" | "response.failed" | "response.incomplete" => Self::Ended,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The reader of one message.
+#[derive(Debug)]
+pub(super) struct Message {
+    endpoint: Endpoint,
+    scanner: Scanner,
+    /// Bytes read, up to `OPENING_BYTES`.
+    opening: usize,
+    findings: Findings,
+}
+
+#[derive(Debug, Default)]
+struct Findings {
+    kind: Option<Kind>,
+    /// The same of the event inside.
+    event: Option<Kind>,
+    /// What each [`Part`] says. Few messages say anything.
+    parts: Option<Box<[Reported; PARTS]>>,
+}
+
+impl Message {
+    /// A reader for a message of such a session.
+    pub(super) fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint, scanner: Scanner::new(PATHS), opening: 0, findings: Findings::default() }
+    }
+
+    /// Takes the message's next text.
+    pub(super) fn read(&mut self, text: &[u8]) {
+        let (opening, rest) = text.split_at(text.len().min(OPENING_BYTES - self.opening));
+        self.opening += opening.len();
+        for part in [opening, rest] {
+            if !self.says_nothing() {
+                self.scanner.feed(part, |found| self.findings.take(self.endpoint, &found));
+            }
+        }
+    }
+
+    /// True once it is known to say nothing, whatever may follow.
+    pub(super) fn says_nothing(&self) -> bool {
+        match self.findings.kind {
+            Some(Kind::Event) => self.findings.event == Some(Kind::Other),
+            kind => kind == Some(Kind::Other),
+        }
+    }
+
+    /// The message is complete.
+    pub(super) fn end(mut self) -> Said {
+        // Empty ones keep some connections alive.
+        if self.says_nothing() || self.opening == 0 {
+            return Said::Nothing;
+        }
+        if !self.scanner.is_done() {
+            return Said::Unreadable;
+        }
+        let Some(kind) = self.findings.kind else { return Said::Nothing };
+        match kind {
+            Kind::Session | Kind::Length => {
+                let usage = if kind == Kind::Length { self.part(Part::Top).usage } else { None };
+                let names = self.part(Part::Session);
+                Said::Session(Reported { usage, ..names }, self.part(Part::Transcription).model)
+            }
+            Kind::Begun => Said::Begun,
+            Kind::Ended => {
+                let endpoint = match self.endpoint {
+                    Endpoint::RealtimeSession => Endpoint::Realtime,
+                    _ => Endpoint::Responses,
+                };
+                // xAI leaves the response's own usage empty and puts it beside the response.
+                let (response, beside) = (self.part(Part::Response), self.part(Part::Top));
+                Said::Ended(endpoint, Reported { usage: response.usage.or(beside.usage), ..response })
+            }
+            Kind::Transcribed => Said::Transcribed(self.part(Part::Top)),
+            Kind::Event => match self.findings.event {
+                Some(Kind::Begun) => Said::Begun,
+                Some(Kind::Ended) => Said::Ended(Endpoint::Responses, self.part(Part::Event)),
+                _ => Said::Nothing,
+            },
+            Kind::Decided => Said::Decided(self.part(Part::Decision)),
+            Kind::Other => Said::Nothing,
+        }
+    }
+
+    /// Bytes of memory that it keeps beside its own size.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.scanner.held_capacity() + self.findings.parts.as_ref().map_or(0, |parts| size_of_val(&**parts))
+    }
+
+    /// Takes out what one part says.
+    fn part(&mut self, part: Part) -> Reported {
+        self.findings.parts.as_mut().map(|parts| std::mem::take(&mut parts[part as usize])).unwrap_or_default()
+    }
+}
+
+impl Findings {
+    fn take(&mut self, endpoint: Endpoint, found: &Found<'_>) {
+        let (part, means) = SAYS[found.path];
+        if means == Means::Object {
+            let name = found.raw.and_then(json::string).unwrap_or_default();
+            // Of a repeated `type` the first counts, for nothing is looked at behind one that says nothing.
+            match part {
+                Part::Event => self.event.get_or_insert(Kind::of_response(&name)),
+                _ => self.kind.get_or_insert(Kind::of(endpoint, &name)),
+            };
+            return;
+        }
+        let Some(raw) = found.raw else { return };
+        let said = &mut self.parts.get_or_insert_default()[part as usize];
+        match means {
+            Means::Usage => said.usage = Reading::parse(raw).map(|reading| reading.usage(false)).or(said.usage),
+            Means::Model => set_name(&mut said.model, raw),
+            Means::Id => set_name(&mut said.id, raw),
+            Means::ServiceTier => set_name(&mut said.service_tier, raw),
+            _ => unreachable!("the table has no other"),
+        }
+    }
+}
