@@ -31,6 +31,7 @@ pub mod retry;
 pub mod route;
 pub mod settlement;
 pub mod timing;
+pub mod tunnel;
 pub mod upstream;
 
 use crate::base::clock::Now;
@@ -181,8 +182,12 @@ pub struct Proxy {
     settled_seq: u64,
     /// `seq` of the last record that is known to be committed.
     committed_seq: u64,
-    /// Exchanges whose reply waits for a commit, in the order of their `seq`.
+    /// Exchanges whose reply, or a part of it, waits for a commit, in the order of their `seq`.
     uncommitted: VecDeque<(u64, ExchangeKey)>,
+    /// Places in the ledger's queue for records that are still to come.
+    places_reserved: u64,
+    /// Tunnels that wait for a place.
+    placeless: VecDeque<ExchangeKey>,
     /// Exchanges whose request was completed in this turn, for their overhead.
     dispatched: Vec<ExchangeKey>,
     ledger_trouble: Option<String>,
@@ -217,6 +222,8 @@ impl Proxy {
             settled_seq: 0,
             committed_seq: 0,
             uncommitted: VecDeque::new(),
+            places_reserved: 0,
+            placeless: VecDeque::new(),
             dispatched: Vec::new(),
             ledger_trouble: None,
             tickets: BTreeMap::new(),
@@ -250,8 +257,9 @@ impl Proxy {
 
     /// Reading goes on: first with what was read before and had to wait.
     pub fn resumed(&mut self, now: Now, conn: Conn) {
-        if let Conn::Down(key) = conn {
-            self.advance(now, key);
+        match conn {
+            Conn::Down(key) => self.advance(now, key),
+            Conn::Up(key) => self.advance_upstream(now, key),
         }
     }
 

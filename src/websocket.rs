@@ -1,9 +1,9 @@
 //! WebSocket frames of one direction, the server's (RFC 6455 §5): splits a byte stream into its text messages, cut
 //! anywhere.
 //!
-//! In: the bytes behind the `101` head, as they are relayed. Out: the payload of each text message, its fragments joined
-//! to one, and where it ends; binary messages, pings and pongs are passed over. It holds one frame's header, never a
-//! payload. What it cannot read (a compressed or masked message) it passes over by its length and says so; where the
+//! In: the bytes behind the `101` head, as they are relayed. Out: the payload of each text message, its fragments
+//! joined to one, and where it ends; binary messages, pings and pongs are passed over. It holds one frame's header,
+//! never a payload. What it cannot read (a compressed or masked message) it passes over by its length and says so; where the
 //! borders between frames are lost, it reads no more. It never unmasks, decompresses or answers anything: the bytes go
 //! their way whatever it makes of them, and judging them is the client's part.
 

@@ -113,10 +113,26 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         })
     }
 
+    /// True where it asks for the WebSocket protocol and nothing else (RFC 6455 §4.1).
+    pub fn is_websocket(&self) -> bool {
+        self.method == "GET"
+            && self.http11
+            && self.framing == Framing::None
+            && is_websocket(self.headers, &self.connection)
+    }
+
     /// True where the connection stays open after this exchange (RFC 9112 §9.3).
     pub fn keep_alive(&self) -> bool {
         if self.http11 { !self.connection.close } else { self.connection.keep_alive && !self.connection.close }
     }
+}
+
+/// One `Upgrade`, to the WebSocket protocol, named by `Connection` (RFC 9110 §7.8).
+fn is_websocket(headers: &[Header<'_>], connection: &Connection<'_>) -> bool {
+    let mut upgrades = headers.iter().filter(|header| known(header.name) == Known::Upgrade);
+    let only = upgrades.next().filter(|_| upgrades.next().is_none());
+    only.is_some_and(|header| header.value.eq_ignore_ascii_case(b"websocket"))
+        && connection.names("upgrade", Known::Upgrade)
 }
 
 /// A response head that passed every check.
@@ -135,6 +151,11 @@ pub struct ResponseHead<'h, 'b> {
 }
 
 impl<'h, 'b> ResponseHead<'h, 'b> {
+    /// True where it switches to the WebSocket protocol (RFC 6455 §4.2.2).
+    pub fn is_websocket(&self) -> bool {
+        self.status == 101 && self.http11 && is_websocket(self.headers, &self.connection)
+    }
+
     /// Parses a whole head: `head` ends where [`HeadEnd::find`] said. `to_head` says that the request was a HEAD.
     pub fn parse(head: &'b [u8], storage: &'h mut Storage<'b>, to_head: bool) -> Result<Self, HttpError> {
         if head.first() == Some(&b'\r') {

@@ -27,6 +27,7 @@ pub enum Known {
     Upgrade,
     UserId,
     RequestId,
+    WebSocketExtensions,
     Other,
 }
 
@@ -47,6 +48,7 @@ pub fn known(name: &str) -> Known {
         17 => &[("transfer-encoding", Known::TransferEncoding)],
         18 => &[("proxy-authenticate", Known::ProxyAuthenticate)],
         19 => &[("proxy-authorization", Known::ProxyAuthorization)],
+        24 => &[("sec-websocket-extensions", Known::WebSocketExtensions)],
         _ => &[],
     };
     candidates.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)).map_or(Known::Other, |&(_, known)| known)

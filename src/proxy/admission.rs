@@ -36,7 +36,7 @@ impl Proxy {
             Ok(user) => user,
             Err(message) => return self.refuse(now, key, &head, Fault::BadRequest, message, &[]),
         };
-        match route::route(head.method, head.target) {
+        match route::route(head.method, head.target, head.is_websocket()) {
             Route::Local(local) => self.local_request(now, key, &head, local),
             Route::Relay(endpoint) => self.relay(now, key, &head, user, endpoint),
         }
@@ -54,10 +54,9 @@ impl Proxy {
         {
             return self.refuse(now, key, head, Fault::BodyTooLarge, "the request's body is too large", &[]);
         }
-        // Exchanges whose reply waits for its commit are counted among the uncommitted records already.
-        let places_taken =
-            (self.exchanges.len() - self.uncommitted.len()) as u64 + self.settled_seq - self.committed_seq;
-        if places_taken >= self.settings.ledger_places as u64 {
+        // A session's next part has a place of its own.
+        let places = if endpoint.is_session() { 2 } else { 1 };
+        if places > self.places_left() {
             let message = "the ledger cannot take more records at the moment";
             return self.refuse(now, key, head, Fault::LedgerUnavailable, message, b"retry-after: 1\r\n");
         }
@@ -72,7 +71,8 @@ impl Proxy {
             }
         };
         let exchange = self.exchange(now, key, head, user, endpoint);
-        let exchange = self.exchanges.insert(Exchange { standing, ..exchange });
+        self.places_reserved += places;
+        let exchange = self.exchanges.insert(Exchange { standing, places, ..exchange });
         let Some(down) = self.downs.get_mut(key) else { return };
         down.exchange = Some(exchange);
         if head.expects_continue && head.framing != Framing::None {
@@ -117,11 +117,14 @@ impl Proxy {
             down,
             up: None,
             stage: Stage::Receiving,
+            places: 0,
+            tunnel: None,
             abandoned: false,
             standing: None,
             request: Request {
                 to_head: head.method == "HEAD",
                 http11: head.http11,
+                websocket: head.is_websocket(),
                 idempotent: safe || keyed(),
                 model_wanted: !route::names_model(head.target),
                 accepted,
@@ -140,6 +143,7 @@ impl Proxy {
                 is_retrieval: endpoint.is_retrieval(),
                 ..Record::default()
             },
+            settled_as: 0,
             started: now.mono,
             ready: now.mono,
         }
@@ -208,7 +212,7 @@ impl Proxy {
         if let Some(exchange) = self.exchanges.get(key) {
             self.limiter.give_back(&exchange.record.user, now.mono);
         }
-        self.remove_exchange(key);
+        self.remove_exchange(now, key);
     }
 }
 

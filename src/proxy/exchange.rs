@@ -1,5 +1,6 @@
 //! One request and its response: the state that belongs to neither connection.
 
+use super::tunnel::Tunnel;
 use super::{DownKey, UpKey};
 use crate::base::buffer::Buffer;
 use crate::http::body::{BodyReader, BodyWriter};
@@ -36,6 +37,10 @@ pub struct Exchange {
     pub down: DownKey,
     pub up: Option<UpKey>,
     pub stage: Stage,
+    /// Places that are reserved for its records.
+    pub places: u64,
+    /// After the switch to a WebSocket whose messages are read along.
+    pub tunnel: Option<Box<Tunnel>>,
     /// The client has gone; what comes is read for its usage only.
     pub abandoned: bool,
     /// The user's limit after this request was admitted; told in the response.
@@ -44,16 +49,27 @@ pub struct Exchange {
     pub response: Response,
     /// Facts as they become known; complete at settlement.
     pub record: Record,
+    /// `seq` of the record, once it is settled.
+    pub settled_as: u64,
     /// When the head was complete, monotonic nanoseconds.
     pub started: u64,
     /// When the request could go out: its head, or its whole body where that is held.
     pub ready: u64,
 }
 
+impl Exchange {
+    /// True where something that the client waits for leaves with a record's commit.
+    pub fn awaits_commit(&self) -> bool {
+        self.stage == Stage::Settled || self.tunnel.as_ref().is_some_and(|tunnel| tunnel.awaits_commit())
+    }
+}
+
 /// What must still be known of a request once it is parsed.
 pub struct Request {
     pub to_head: bool,
     pub http11: bool,
+    /// It asks for a WebSocket.
+    pub websocket: bool,
     /// May be sent again after bytes of it were written.
     pub idempotent: bool,
     /// A model may be put in where the body names none.

@@ -11,6 +11,9 @@ use crate::usage::capture::{Coding, Form};
 /// No coding at all.
 pub const IDENTITY: &str = "identity";
 
+/// The one upgrade that passes (RFC 6455 §4).
+const UPGRADE: &[u8] = b"connection: Upgrade\r\nupgrade: websocket\r\n";
+
 /// Headers that our own request limit speaks for; the target's stay away then.
 const LIMIT_HEADERS: [&str; 3] =
     ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
@@ -34,12 +37,16 @@ pub fn write_request(
     for header in head.headers {
         let class = known(header.name);
         match class {
-            Known::Host | Known::UserId | Known::Expect => {}
+            // Frames that an extension has changed (compressed) could not be read.
+            Known::Host | Known::UserId | Known::Expect | Known::WebSocketExtensions => {}
             Known::Authorization if settings.authorization.is_some() => {}
             _ if class.is_hop_by_hop() || head.connection.names(header.name, class) => {}
             Known::AcceptEncoding if captured => accepted = Some(readable(header.value)),
             _ => write(out, header.name, header.value),
         }
+    }
+    if head.is_websocket() {
+        out.extend_from_slice(UPGRADE);
     }
     accepted
 }
@@ -109,6 +116,35 @@ pub fn plan(head: &ResponseHead<'_, '_>, http11_client: bool, edited: bool, keep
     ResponsePlan { writer, length, until_close, keep_alive: keep_alive && !until_close }
 }
 
+/// Appends the head of a switch to the WebSocket protocol.
+pub fn write_switch(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>, standing: Option<&Standing>) {
+    write_status(out, head);
+    for header in head.headers {
+        let class = known(header.name);
+        if !(class.is_hop_by_hop() || is_told_here(header, standing) || head.connection.names(header.name, class)) {
+            write(out, header.name, header.value);
+        }
+    }
+    out.extend_from_slice(UPGRADE);
+    if let Some(standing) = standing {
+        standing.write(out);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_status(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    write_decimal(out, u64::from(head.status));
+    out.push(b' ');
+    out.extend_from_slice(head.reason.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// True where our own limit speaks in this header's place.
+fn is_told_here(header: &Header<'_>, standing: Option<&Standing>) -> bool {
+    standing.is_some() && LIMIT_HEADERS.iter().any(|name| header.name.eq_ignore_ascii_case(name))
+}
+
 /// Appends a response head for the client.
 pub fn write_response(
     out: &mut Vec<u8>,
@@ -117,14 +153,10 @@ pub fn write_response(
     standing: Option<&Standing>,
     http11_client: bool,
 ) {
-    out.extend_from_slice(b"HTTP/1.1 ");
-    write_decimal(out, u64::from(head.status));
-    out.push(b' ');
-    out.extend_from_slice(head.reason.as_bytes());
-    out.extend_from_slice(b"\r\n");
+    write_status(out, head);
     for header in head.headers {
         let class = known(header.name);
-        let told_here = standing.is_some() && LIMIT_HEADERS.iter().any(|name| header.name.eq_ignore_ascii_case(name));
+        let told_here = is_told_here(header, standing);
         // Of a message without a body (HEAD, 304) the length is information about another one, and stays; a 204 has
         // none (RFC 9110 §8.6).
         let length_stays = class == Known::ContentLength && plan.writer == BodyWriter::Nothing && head.status != 204;

@@ -24,11 +24,13 @@ const INTERIM_MAX: u32 = 64;
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// What happens after a piece of a response.
-enum Next {
+pub(super) enum Next {
     /// More of it may follow in the input, from this many bytes on.
     Bytes(usize),
     /// The input is used up.
     Wait,
+    /// The input must wait for something else.
+    Later,
     /// The response is complete; so many bytes of the input were its.
     Complete(usize),
 }
@@ -46,6 +48,10 @@ impl Proxy {
             match self.response_bytes(now, key, exchange, rest) {
                 Ok(Next::Bytes(used)) => rest = &rest[used..],
                 Ok(Next::Wait) => return,
+                Ok(Next::Later) => {
+                    let Some(up) = self.ups.get_mut(key) else { return };
+                    return up.input.append(rest);
+                }
                 Ok(Next::Complete(used)) => {
                     let junk_follows = used < rest.len();
                     return self.response_complete(now, exchange, !junk_follows);
@@ -57,10 +63,12 @@ impl Proxy {
 
     fn response_bytes(&mut self, now: Now, key: UpKey, exchange: ExchangeKey, bytes: &[u8]) -> Result<Next, HttpError> {
         let Some(found) = self.exchanges.get_mut(exchange) else { return Ok(Next::Wait) };
-        if found.response.progress != Progress::Awaited {
-            return self.body_piece(now, exchange, bytes);
-        }
+        let is_awaited = found.response.progress == Progress::Awaited;
         let Some(up) = self.ups.get_mut(key) else { return Ok(Next::Wait) };
+        if !is_awaited {
+            // Of a tunnel, what came before may still wait.
+            return if up.input.is_empty() { self.body_piece(now, exchange, bytes) } else { Ok(Next::Later) };
+        }
         if up.input.is_empty() {
             return match up.head_end.find(bytes)? {
                 Some(end) => {
@@ -95,14 +103,13 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(()) };
         let mut storage = head::storage();
         let head = ResponseHead::parse(bytes, &mut storage, exchange.request.to_head)?;
+        if head.status == 101 {
+            return self.switch(key, &head);
+        }
         if head.status < 200 {
             exchange.response.interim += 1;
-            let switched = head.status == 101 || exchange.response.interim > INTERIM_MAX;
-            return if switched {
-                Err(HttpError::Malformed("an interim response that nobody asked for"))
-            } else {
-                Ok(())
-            };
+            let too_many = exchange.response.interim > INTERIM_MAX;
+            return if too_many { Err(HttpError::Malformed("too many interim responses")) } else { Ok(()) };
         }
         let (form, coding) = forward::form(head.headers);
         let endpoint = exchange.record.endpoint;
@@ -124,7 +131,9 @@ impl Proxy {
         exchange.record.stream = streamed;
         exchange.record.upstream_request_id = request_id(&head);
         let Some(down) = self.downs.get_mut(exchange.down) else { return Ok(()) };
-        let keep_alive = down.keep_alive && !self.draining && exchange.request.complete;
+        // What was sent on the assumption of a WebSocket is no request.
+        let mistaken = exchange.request.websocket && !down.input.is_empty();
+        let keep_alive = down.keep_alive && !self.draining && exchange.request.complete && !mistaken;
         let plan = forward::plan(&head, exchange.request.http11, edited, keep_alive);
         down.keep_alive = plan.keep_alive;
         down.until_close = plan.until_close;
@@ -141,6 +150,9 @@ impl Proxy {
     /// One piece of the body.
     fn body_piece(&mut self, now: Now, key: ExchangeKey, bytes: &[u8]) -> Result<Next, HttpError> {
         let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(Next::Wait) };
+        if exchange.tunnel.is_some() {
+            return Ok(self.tunnel_piece(now, key, bytes));
+        }
         let (used, piece) = exchange.response.reader.next(bytes)?;
         let ends_with_piece = matches!(exchange.response.reader, BodyReader::Length(0));
         match piece {

@@ -25,9 +25,9 @@ pub fn split(target: &str) -> (&str, &str) {
     target.split_once('?').unwrap_or((target, ""))
 }
 
-/// The route of a request. Local paths are exact; an operation is known by the end of its path, so that prefixes
-/// (`/v1`, Azure's deployments, a gateway's own) do not matter, nor do doubled slashes.
-pub fn route(method: &str, target: &str) -> Route {
+/// The route of a request, which may ask for a WebSocket. Local paths are exact; an operation is known by the end of its
+/// path, so that prefixes (`/v1`, Azure's deployments, a gateway's own) do not matter, nor do doubled slashes.
+pub fn route(method: &str, target: &str, websocket: bool) -> Route {
     let (path, _) = split(target);
     match path {
         "/usage" => return Route::Local(Local::Usage),
@@ -37,6 +37,7 @@ pub fn route(method: &str, target: &str) -> Route {
         _ => {}
     }
     Route::Relay(match method {
+        _ if websocket => session(path),
         "POST" => operation(path),
         "GET" => retrieval(path),
         _ => Endpoint::Other,
@@ -73,6 +74,16 @@ fn operation(path: &str) -> Endpoint {
         ["batches", ..] | ["cancel", _, "batches", ..] => Endpoint::Batches,
         ["cancel", _, "responses", ..] => Endpoint::ResponsesRetrieve,
         ["cancel" | "submit_tool_outputs", _, "runs", _, "threads"] => Endpoint::ThreadsRunsRetrieve,
+        _ => Endpoint::Other,
+    }
+}
+
+/// The session that a WebSocket at `path` opens.
+fn session(path: &str) -> Endpoint {
+    match tail(path) {
+        ["realtime", ..] => Endpoint::RealtimeSession,
+        ["responses", ..] => Endpoint::ResponsesSession,
+        ["sessions", "live", ..] => Endpoint::LiveSession,
         _ => Endpoint::Other,
     }
 }
@@ -162,9 +173,19 @@ mod tests {
             ("GET", "/v1/messages", Endpoint::Other),
             ("POST", "/v1/rerank", Endpoint::Other),
         ] {
-            assert_eq!(route(method, target), Route::Relay(endpoint), "{method} {target}");
+            assert_eq!(route(method, target, false), Route::Relay(endpoint), "{method} {target}");
         }
-        assert_eq!(route("GET", "/usage?user_id=a"), Route::Local(Local::Usage));
+        for (target, endpoint) in [
+            ("/v1/realtime?model=gpt-realtime", Endpoint::RealtimeSession),
+            ("/openai/realtime?api-version=1&deployment=d", Endpoint::RealtimeSession),
+            ("/v1/responses", Endpoint::ResponsesSession),
+            ("/v1/live/sessions", Endpoint::LiveSession),
+            ("/v1/responses/resp_1", Endpoint::Other),
+            ("/v1/chat/completions", Endpoint::Other),
+        ] {
+            assert_eq!(route("GET", target, true), Route::Relay(endpoint), "{target}");
+        }
+        assert_eq!(route("GET", "/usage?user_id=a", false), Route::Local(Local::Usage));
         assert!(names_model("/openai/deployments/gpt/embeddings") && !names_model("/v1/embeddings?x=/deployments/"));
     }
 

@@ -19,6 +19,7 @@ impl Proxy {
             return;
         };
         exchange.stage = Stage::Settled;
+        let tunnel = exchange.tunnel.take();
         let reported = exchange.response.capture.take().map(|capture| capture.finish());
         let answered = exchange.response.progress != Progress::Awaited;
         let written = exchange.up.and_then(|up| self.ups.get(up)).is_some_and(|up| up.written);
@@ -27,9 +28,7 @@ impl Proxy {
             self.close_up(up);
         }
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        self.settled_seq += 1;
         let mut record = std::mem::take(&mut exchange.record);
-        record.seq = self.settled_seq;
         record.outcome = outcome;
         record.duration_us = (now.mono - exchange.started) / MICROSECOND;
         let reported = reported.unwrap_or_default();
@@ -38,15 +37,39 @@ impl Proxy {
         record.usage = reported.usage.or(estimate).unwrap_or_default();
         record.model = reported.model.map(Arc::from);
         record.response_id = reported.id.map(String::into_boxed_str);
+        if let Some(tunnel) = tunnel {
+            tunnel.conclude(&mut record);
+        }
+        let seq = self.push_record(record, reported.service_tier.as_deref());
+        // A part of a tunnel that was waited for goes out with the end of the whole.
+        self.uncommitted.retain(|&(_, waiting)| waiting != key);
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.settled_as = seq;
+            self.places_reserved -= std::mem::take(&mut exchange.places);
+        }
+        self.places_freed(now);
+    }
+
+    /// Prices a record and sends it on its way to the ledger; its `seq`.
+    pub(super) fn push_record(&mut self, mut record: Record, service_tier: Option<&str>) -> u64 {
+        self.settled_seq += 1;
+        record.seq = self.settled_seq;
         record.cost_nano_usd = match record.usage_source {
             UsageSource::None => Some(0), // nothing was consumed, whatever the model's price
             UsageSource::Unknown => None,
-            _ => self.prices.cost_nano_usd(record.model_name(), &record.usage, reported.service_tier.as_deref()),
+            _ => self.prices.cost_nano_usd(record.model_name(), &record.usage, service_tier),
         };
         if !record.may_repeat() {
             self.metrics.record(&record);
         }
         self.records.push(record);
+        self.settled_seq
+    }
+
+    /// Places in the ledger's queue that nobody has.
+    pub(super) fn places_left(&self) -> u64 {
+        let taken = self.places_reserved + self.settled_seq - self.committed_seq;
+        (self.settings.ledger_places as u64).saturating_sub(taken)
     }
 
     /// A settled exchange's reply goes out when its record is committed, or at once where that is not promised.
@@ -62,7 +85,7 @@ impl Proxy {
         {
             down.held_back = down.out.len(); // an error of ours
         }
-        self.uncommitted.push_back((self.settled_seq, key));
+        self.uncommitted.push_back((exchange.settled_as, key));
         self.retime_down(now, down, false);
     }
 
@@ -74,7 +97,16 @@ impl Proxy {
         self.committed_seq = self.committed_seq.max(upto);
         self.metrics.ledger_committed(upto);
         while let Some((_, key)) = self.uncommitted.pop_front_if(|&mut (seq, _)| seq <= upto) {
-            self.release(now, key);
+            self.release_one(now, key);
+        }
+        self.places_freed(now);
+    }
+
+    /// What an exchange held back may go out: the end of its reply, or of a part of a tunnel.
+    pub(super) fn release_one(&mut self, now: Now, key: ExchangeKey) {
+        match self.exchanges.get(key).map(|exchange| exchange.stage) {
+            Some(Stage::Settled) => self.release(now, key),
+            _ => self.next_part(now, key),
         }
     }
 
@@ -94,7 +126,7 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get(key) else { return };
         let down = exchange.down;
         self.settle(now, key, Outcome::UpstreamError);
-        self.remove_exchange(key);
+        self.remove_exchange(now, key);
         if let Some(found) = self.downs.get_mut(down) {
             found.keep_alive = false;
             if found.until_close {
@@ -113,7 +145,7 @@ impl Proxy {
             Stage::Forwarding => return self.end_abandoned(now, key),
             Stage::Settled => {}
         }
-        self.remove_exchange(key);
+        self.remove_exchange(now, key);
     }
 
     /// True where the target is at work on the whole request, and will say what it took.
@@ -139,18 +171,19 @@ impl Proxy {
     /// An exchange without a client is over: by its response's end, or otherwise.
     pub(super) fn end_abandoned(&mut self, now: Now, key: ExchangeKey) {
         self.settle(now, key, Outcome::ClientAborted);
-        self.remove_exchange(key);
+        self.remove_exchange(now, key);
     }
 
     /// The process stops with the exchange in flight.
     pub(super) fn interrupt(&mut self, now: Now, key: ExchangeKey) {
         self.settle(now, key, Outcome::Interrupted);
-        self.remove_exchange(key);
+        self.remove_exchange(now, key);
     }
 
     /// Frees the slot; the reply's client, where it is still there, has no exchange any more.
-    pub(super) fn remove_exchange(&mut self, key: ExchangeKey) {
+    pub(super) fn remove_exchange(&mut self, now: Now, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.remove(key) else { return };
+        self.places_reserved -= exchange.places;
         if let Some(down) = self.downs.get_mut(exchange.down) {
             down.exchange = None;
             down.held_back = 0;
@@ -158,6 +191,7 @@ impl Proxy {
         if exchange.stage == Stage::Settled {
             self.uncommitted.retain(|&(_, waiting)| waiting != key);
         }
+        self.places_freed(now);
     }
 
     /// The turn is over, what could be written is written: the time that the proxy added to the requests that went out.
@@ -194,7 +228,7 @@ fn source(record: &Record, reported: &Reported, abandoned: bool, reached: bool, 
         _ if reported.usage.is_some() => UsageSource::Reported,
         _ if estimated => UsageSource::Estimated,
         Outcome::Completed if !record.endpoint.is_metered() || record.status >= 400 => UsageSource::None,
-        _ if !reached || record.is_retrieval => UsageSource::None,
+        _ if !reached || record.is_retrieval || record.endpoint.is_session() => UsageSource::None,
         _ => UsageSource::Unknown,
     }
 }

@@ -4,10 +4,11 @@
 //! linger) start once; those that bound a pause (a body, an answer) start again with every byte that moves.
 
 use super::downstream::{Phase, Sink};
-use super::exchange::{Progress, Stage};
+use super::exchange::{Exchange, Progress};
 use super::upstream::{Failure, Link};
 use super::{Conn, DownKey, Proxy, Timeouts, UpKey};
 use crate::base::clock::{Now, SECOND};
+use crate::http::body::BodyReader;
 use crate::http::reply::Fault;
 
 /// How long a closing connection is read on, so that our last reply is not lost to a reset.
@@ -99,7 +100,7 @@ impl Proxy {
                 self.metrics.ledger_released_uncommitted();
                 if let Some(exchange) = exchange {
                     self.uncommitted.retain(|&(_, waiting)| waiting != exchange);
-                    self.release(now, exchange);
+                    self.release_one(now, exchange);
                 }
             }
             _ => self.drop_down(now, key),
@@ -134,15 +135,17 @@ impl Proxy {
     fn down_class(&self, key: DownKey) -> Option<Class> {
         let down = self.downs.get(key)?;
         let exchange = down.exchange.and_then(|exchange| self.exchanges.get(exchange));
-        let settled = exchange.is_some_and(|exchange| exchange.stage == Stage::Settled);
+        let awaits_commit = exchange.is_some_and(Exchange::awaits_commit);
         match &down.phase {
             _ if down.sendable() > 0 => Some(Class::Write),
             _ if down.lingering => Some(Class::Linger),
-            _ if settled && self.settings.timeouts.ledger_wait > 0 => Some(Class::LedgerWait),
+            _ if awaits_commit && self.settings.timeouts.ledger_wait > 0 => Some(Class::LedgerWait),
             Phase::Head if !down.input.is_empty() || !down.served => Some(Class::Header),
             Phase::Head => Some(Class::Idle),
             // Nothing is asked of a client that we do not read from.
             Phase::Body { sink: Sink::Stream, .. } if !self.wants_client_bytes(key) => None,
+            // Nor of a WebSocket, which may be silent for as long as the target's side is.
+            Phase::Body { reader: BodyReader::Close, .. } => None,
             Phase::Body { .. } => Some(Class::Body),
             Phase::Busy | Phase::Deaf => None,
         }

@@ -10,6 +10,7 @@
 //! `cipher`; a TLS session has no buffers of its own.
 
 use super::timing::Class;
+use super::tunnel::Tunnel;
 use super::{Action, Conn, ExchangeKey, HIGH_WATERMARK, Proxy, UpKey, Written};
 use crate::base::buffer::Buffer;
 use crate::base::clock::Now;
@@ -61,7 +62,7 @@ pub struct Upstream {
     pub tls: Option<Box<Session>>,
     /// Ciphertext that waits for the socket.
     pub cipher: Buffer,
-    /// A response head that is not whole yet.
+    /// A response head that is not whole yet; or what comes of a tunnel while it must wait.
     pub input: Buffer,
     pub head_end: HeadEnd,
     pub exchange: Option<ExchangeKey>,
@@ -73,6 +74,8 @@ pub struct Upstream {
     pub written: bool,
     /// The socket takes no more: it is read to its end, and then given up.
     pub broken: Option<ErrorKind>,
+    /// The target has closed it, and bytes that came before are still to be read.
+    pub ended: bool,
     pub timer: Timer,
     pub timing: Option<Class>,
 }
@@ -92,6 +95,7 @@ impl Upstream {
             begun: false,
             written: false,
             broken: None,
+            ended: false,
             timer: Timer::default(),
             timing: None,
         }
@@ -149,7 +153,8 @@ impl Proxy {
         let Some(up) = self.ups.get(key) else { return false };
         let exchange = up.exchange.and_then(|exchange| self.exchanges.get(exchange));
         let down = exchange.and_then(|exchange| self.downs.get(exchange.down));
-        up.link != Link::Resolving && down.is_none_or(|down| down.out.len() < HIGH_WATERMARK)
+        let waits = self.tunnel_of(key).is_some_and(Tunnel::is_paused);
+        up.link != Link::Resolving && !waits && down.is_none_or(|down| down.out.len() < HIGH_WATERMARK)
     }
 
     /// The socket of [`Action::Connect`] is connected.
@@ -175,10 +180,12 @@ impl Proxy {
     /// All that had come was read: a connection from the pool that is still there can be used; one that broke while it
     /// was written to is of no more use.
     pub fn looked(&mut self, now: Now, key: UpKey) {
-        match self.ups.get(key) {
-            Some(Upstream { broken: Some(why), .. }) => self.fail_up(now, key, Failure::Broken(*why)),
-            Some(up) if up.link == Link::Looking => self.link_ready(now, key),
-            _ => {}
+        let Some(up) = self.ups.get(key) else { return };
+        match (up.broken, up.link) {
+            (Some(_), _) if self.puts_end_off(key) => {}
+            (Some(why), _) => self.fail_up(now, key, Failure::Broken(why)),
+            (None, Link::Looking) => self.link_ready(now, key),
+            (None, _) => {}
         }
     }
 
@@ -300,6 +307,9 @@ impl Proxy {
     }
 
     pub(super) fn upstream_ended(&mut self, now: Now, key: UpKey) {
+        if self.puts_end_off(key) {
+            return;
+        }
         let Some(up) = self.ups.get(key) else { return };
         // Over TLS an end without close_notify may be somebody else's: what ends by it cannot be trusted to be whole.
         let is_clean = up.tls.as_ref().is_none_or(|session| session.peer_closed());

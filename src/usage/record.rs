@@ -127,15 +127,18 @@ pub enum Endpoint {
 impl Endpoint {
     /// False where a whole response without usage means that nothing was consumed.
     pub const fn is_metered(self) -> bool {
-        !matches!(self, Self::Other | Self::Moderations | Self::RealtimeSession | Self::ResponsesSession)
-            && !matches!(self, Self::LiveSession)
-            && !self.is_retrieval()
+        !matches!(self, Self::Other | Self::Moderations) && !self.is_session() && !self.is_retrieval()
     }
 
     /// True where the usage may have been counted before: by the creation of the same thing, or by an earlier look at
     /// it. It counts as far as it exceeds what was counted under the same id.
     pub const fn is_retrieval(self) -> bool {
         matches!(self, Self::ResponsesRetrieve | Self::ThreadsRunsRetrieve | Self::Batches)
+    }
+
+    /// True for a WebSocket as a whole.
+    pub const fn is_session(self) -> bool {
+        matches!(self, Self::RealtimeSession | Self::ResponsesSession | Self::LiveSession)
     }
 
     /// True where a later retrieval may report the same usage again, under the same id.

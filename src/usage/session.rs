@@ -90,6 +90,11 @@ impl Session {
         }
     }
 
+    /// True while a response is under way.
+    pub fn is_responding(&self) -> bool {
+        self.open > 0
+    }
+
     /// The stream has ended or was cut.
     pub fn finish(mut self) -> Ended {
         let reported = &mut self.ended.reported;

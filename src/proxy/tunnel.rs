@@ -1,0 +1,226 @@
+//! WebSockets: after the handshake the bytes of both sides pass as they are, and what the target says is read along.
+//!
+//! A tunnel is an exchange whose request and response end with their connections. It has a record of its own like any
+//! other, and one for each message of the target that reports usage. The place for the next of those is reserved before
+//! the next byte of the target is taken up:
+//!
+//! ```text
+//!   reading ──message reports usage──▶ its record is on its way to the ledger: the message's last byte waits for it,
+//!      ▲                               and what follows waits in `Upstream::input`
+//!      │                                 │ committed (or `LEDGER_WAIT` is over)
+//!      └───────── next place ◀───────────┘
+//! ```
+
+use super::downstream::{Phase, Sink};
+use super::exchange::{Progress, Stage};
+use super::response::Next;
+use super::upstream::Failure;
+use super::{Action, Conn, ExchangeKey, Proxy, UpKey, forward};
+use crate::base::clock::{MICROSECOND, Now};
+use crate::http::HttpError;
+use crate::http::body::{BodyReader, BodyWriter};
+use crate::http::head::ResponseHead;
+use crate::usage::record::{Endpoint, Outcome, Record, UsageSource};
+use crate::usage::session::{Report, Session};
+
+/// What must still be known of a tunnel that is read along.
+pub struct Tunnel {
+    session: Box<Session>,
+    pause: Pause,
+    /// When the response that the target is at work on began.
+    response_began: Option<Now>,
+}
+
+/// Why the target's bytes are not taken up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pause {
+    /// They are.
+    None,
+    /// The record of this `seq` is on its way to the ledger.
+    Commit(u64),
+    /// No place for a record is left.
+    Place,
+}
+
+impl Tunnel {
+    /// True while the target's bytes must wait.
+    pub fn is_paused(&self) -> bool {
+        self.pause != Pause::None
+    }
+
+    /// True while a record must be committed first.
+    pub fn awaits_commit(&self) -> bool {
+        matches!(self.pause, Pause::Commit(_))
+    }
+
+    /// The record of the whole, from what its session says in the end.
+    pub fn conclude(self, record: &mut Record) {
+        let ended = self.session.finish();
+        // A goodbye is the end that both sides wanted; without one, the target has broken off.
+        record.outcome = match record.outcome {
+            _ if ended.closed => Outcome::Completed,
+            Outcome::Completed => Outcome::UpstreamError,
+            other => other,
+        };
+        record.usage_source = match ended.reported.usage {
+            _ if ended.unreported => UsageSource::Unknown,
+            Some(_) => UsageSource::Reported,
+            None => UsageSource::None,
+        };
+        record.usage = ended.reported.usage.unwrap_or_default();
+        record.model = ended.reported.model.map(Into::into);
+        record.response_id = ended.reported.id.map(Into::into);
+    }
+}
+
+impl Proxy {
+    /// The target takes up the WebSocket: from here on there are no messages of HTTP any more.
+    pub(super) fn switch(&mut self, key: ExchangeKey, head: &ResponseHead<'_, '_>) -> Result<(), HttpError> {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(()) };
+        if !(exchange.request.websocket && head.is_websocket()) {
+            return Err(HttpError::Malformed("a switch of protocols that nobody asked for"));
+        }
+        let endpoint = exchange.record.endpoint;
+        if endpoint.is_session() {
+            let session = Box::new(Session::new(endpoint));
+            exchange.tunnel = Some(Box::new(Tunnel { session, pause: Pause::None, response_began: None }));
+        }
+        exchange.request.complete = false;
+        exchange.request.outgoing.forget_sent();
+        exchange.record.status = head.status;
+        exchange.record.stream = true;
+        let response = &mut exchange.response;
+        (response.progress, response.streamed, response.reusable) = (Progress::Body, true, false);
+        (response.reader, response.writer) = (BodyReader::Close, BodyWriter::Bytes);
+        let Some(down) = self.downs.get_mut(exchange.down) else { return Ok(()) };
+        response.starts_at = down.sent + down.out.len() as u64;
+        (down.keep_alive, down.until_close) = (false, true);
+        down.phase = Phase::Body { reader: BodyReader::Close, sink: Sink::Stream };
+        forward::write_switch(down.out.tail(), head, exchange.standing.as_ref());
+        self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
+        self.actions.push_back(Action::Read(Conn::Down(exchange.down)));
+        Ok(())
+    }
+
+    /// Bytes of the target's side: relays them up to the end of the first message that reports usage.
+    pub(super) fn tunnel_piece(&mut self, now: Now, key: ExchangeKey, bytes: &[u8]) -> Next {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return Next::Wait };
+        let Some(tunnel) = exchange.tunnel.as_mut() else { return Next::Wait };
+        if tunnel.is_paused() {
+            return Next::Later;
+        }
+        let (used, report) = tunnel.session.feed(bytes);
+        let began = tunnel.response_began.take_if(|_| !tunnel.session.is_responding());
+        if tunnel.session.is_responding() {
+            tunnel.response_began.get_or_insert(now);
+        }
+        exchange.record.first_byte_us.get_or_insert((now.mono - exchange.started) / MICROSECOND);
+        exchange.record.response_bytes += used as u64;
+        if let Some(down) = self.downs.get_mut(exchange.down) {
+            down.out.append(&bytes[..used]);
+            self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
+        }
+        if let Some(report) = report {
+            self.settle_part(now, key, report, began.unwrap_or(now));
+        }
+        Next::Bytes(used)
+    }
+
+    /// A record for a part of a tunnel; what follows it waits.
+    fn settle_part(&mut self, now: Now, key: ExchangeKey, report: Report, began: Now) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        let Report { endpoint, reported } = report;
+        let whole = &exchange.record;
+        let record = Record {
+            started_at: began.unix,
+            user: whole.user.clone(),
+            key_id: whole.key_id,
+            endpoint,
+            // What the session's model transcribes is another one's doing.
+            model_requested: whole.model_requested.clone().filter(|_| endpoint != Endpoint::RealtimeTranscription),
+            model: reported.model.as_deref().map(Into::into),
+            stream: true,
+            status: whole.status,
+            usage_source: UsageSource::Reported,
+            usage: reported.usage.unwrap_or_default(),
+            duration_us: (now.mono - began.mono) / MICROSECOND,
+            response_id: reported.id.as_deref().map(Into::into),
+            upstream_request_id: whole.upstream_request_id.clone(),
+            ..Record::default()
+        };
+        exchange.places -= 1;
+        self.places_reserved -= 1;
+        let seq = self.push_record(record, reported.service_tier.as_deref());
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        let Some(tunnel) = exchange.tunnel.as_mut() else { return };
+        tunnel.pause = Pause::Commit(seq);
+        if !self.settings.settled {
+            return self.next_part(now, key);
+        }
+        if let Some(down) = self.downs.get_mut(exchange.down) {
+            down.held_back = 1;
+        }
+        self.uncommitted.push_back((seq, key));
+        let down = exchange.down;
+        self.retime_down(now, down, false);
+    }
+
+    /// The last part's record is committed, or no longer waited for: goes on as soon as there is a place for the next.
+    pub(super) fn next_part(&mut self, now: Now, key: ExchangeKey) {
+        let place = self.places_left() > 0;
+        let Some(exchange) = self.exchanges.get_mut(key).filter(|exchange| exchange.stage == Stage::Forwarding) else {
+            return;
+        };
+        let Some(tunnel) = exchange.tunnel.as_mut() else { return };
+        if let Some(down) = self.downs.get_mut(exchange.down) {
+            down.held_back = 0;
+            self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
+        }
+        if place {
+            tunnel.pause = Pause::None;
+            exchange.places += 1;
+            self.places_reserved += 1;
+            self.actions.extend(exchange.up.map(|up| Action::Read(Conn::Up(up))));
+        } else {
+            tunnel.pause = Pause::Place;
+            self.placeless.push_back(key);
+        }
+        let down = exchange.down;
+        self.retime_down(now, down, false);
+    }
+
+    /// Places have become free: whoever waits for one goes on, in order.
+    pub(super) fn places_freed(&mut self, now: Now) {
+        while self.places_left() > 0
+            && let Some(key) = self.placeless.pop_front()
+        {
+            self.next_part(now, key);
+        }
+    }
+
+    /// Goes on with what the target sent while it had to wait, and with its end if that has come meanwhile.
+    pub(super) fn advance_upstream(&mut self, now: Now, key: UpKey) {
+        let Some((false, up)) = self.tunnel_of(key).map(Tunnel::is_paused).zip(self.ups.get_mut(key)) else { return };
+        let input = std::mem::take(&mut up.input);
+        self.upstream_plain(now, key, input.as_slice());
+        let Some(up) = self.ups.get(key).filter(|up| up.ended && up.input.is_empty()) else { return };
+        match up.broken {
+            Some(why) => self.fail_up(now, key, Failure::Broken(why)),
+            None => self.upstream_ended(now, key),
+        }
+    }
+
+    /// Puts the end of the target's side off, where bytes that came before it are still to be read.
+    pub(super) fn puts_end_off(&mut self, key: UpKey) -> bool {
+        let Some(paused) = self.tunnel_of(key).map(Tunnel::is_paused) else { return false };
+        let Some(up) = self.ups.get_mut(key) else { return false };
+        let waits = paused || !up.input.is_empty();
+        up.ended |= waits;
+        waits
+    }
+
+    /// The tunnel that a connection carries.
+    pub(super) fn tunnel_of(&self, key: UpKey) -> Option<&Tunnel> {
+        self.exchanges.get(self.ups.get(key)?.exchange?)?.tunnel.as_deref()
+    }
+}
