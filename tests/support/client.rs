@@ -147,6 +147,11 @@ impl Client {
         self.wire.stream.shutdown(Shutdown::Write).unwrap();
     }
 
+    /// The connection itself, for what is not HTTP any more.
+    pub fn into_wire(self) -> Wire<TcpStream> {
+        self.wire
+    }
+
     /// Leaves in the rudest way.
     pub fn reset(self) {
         rustix::net::sockopt::set_socket_linger(&self.wire.stream, Some(Duration::ZERO)).unwrap();

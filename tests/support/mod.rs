@@ -12,6 +12,8 @@ pub mod recordings;
 pub mod rng;
 pub mod script;
 pub mod upstream;
+pub mod usage;
+pub mod websocket;
 pub mod wire;
 
 use std::io::Write;

@@ -1,8 +1,10 @@
-//! Recorded exchanges with the real API, read from beside the project where they are, never copied into it.
+//! Recorded exchanges and WebSocket sessions with the real API, read from beside the project where they are, never copied into it.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
@@ -35,11 +37,69 @@ impl Exchange {
     }
 }
 
+/// One recorded WebSocket session, of as many sockets as the client opened.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Its line in the file, from 1.
+    pub line: usize,
+    /// `openai`, `azure`, `xai`, …
+    pub provider: String,
+    pub sockets: Vec<Socket>,
+    /// What was reported, in order: the kind of event, the id of its response or item, the usage as the API wrote it.
+    pub usages: Vec<(String, String, Value)>,
+}
+
+/// One connection of a session.
+#[derive(Clone, Debug, Default)]
+pub struct Socket {
+    pub messages: Vec<Message>,
+    /// Code and reason, where the server's close frame was recorded.
+    pub closed: Option<(u16, String)>,
+}
+
+/// One message, as the JSON text that was recorded.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// The client's; else the server's.
+    pub sent: bool,
+    pub text: String,
+}
+
 /// The exchanges of `../shared/recorded/FILE`, `None` where the file is not there.
 pub fn read(file: &str) -> Option<Vec<Exchange>> {
+    Some(lines(file)?.enumerate().map(|(i, line)| exchange(i + 1, &line)).collect())
+}
+
+/// The WebSocket sessions of a file there.
+pub fn read_sessions(file: &str) -> Option<Vec<Session>> {
+    Some(lines(file)?.enumerate().map(|(i, line)| session(i + 1, &line)).collect())
+}
+
+fn lines(file: &str) -> Option<impl Iterator<Item = String>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/recorded").join(file);
     let lines = BufReader::new(flate2::read::GzDecoder::new(std::fs::File::open(path).ok()?)).lines();
-    Some(lines.enumerate().map(|(i, line)| exchange(i + 1, &line.unwrap())).collect())
+    Some(lines.map(Result::unwrap))
+}
+
+fn session(line: usize, text: &str) -> Session {
+    type Object = BTreeMap<String, Box<RawValue>>; // the recorded text, and with it the order of the members
+    let value: Value = serde_json::from_str(text).unwrap();
+    let raw: Object = serde_json::from_str(text).unwrap();
+    let frames: Vec<Object> = serde_json::from_str(raw["frames"].get()).unwrap();
+    let mut sockets = vec![Socket::default()];
+    for (raw, frame) in frames.iter().zip(value["frames"].as_array().unwrap()) {
+        let socket = sockets.last_mut().unwrap();
+        if frame["kind"] == "close" {
+            socket.closed = Some((frame["code"].as_u64().unwrap() as u16, text_of(&frame["reason"])));
+            sockets.push(Socket::default());
+            continue;
+        }
+        let text = raw["data"].get().to_owned();
+        socket.messages.push(Message { sent: frame["dir"] == "sent", text });
+    }
+    let usage = |usage: &Value| (text_of(&usage["event"]), text_of(&usage["id"]), usage["usage"].clone());
+    let usages = value["expected_usages"].as_array().unwrap().iter().map(usage).collect();
+    Session { line, provider: text_of(&value["provider"]), sockets, usages }
 }
 
 fn exchange(line: usize, text: &str) -> Exchange {

@@ -1,6 +1,8 @@
 //! What a mock upstream does for one request: steps, and replies that turn into steps.
 
 use super::rng::Rng;
+use super::upstream::Tunnel;
+use super::wire::Cut;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// One step of an answer.
@@ -11,6 +13,9 @@ pub enum Step {
     Wait(Receiver<()>),
     /// Tells the test that all before this is done.
     Tell(Sender<()>),
+    /// Hands the connection over, whatever is spoken on it from now on. A peer that leaves is no failure, one that
+    /// says what it must not is.
+    Talk(Talk),
     /// Waits until the peer closes or resets the connection.
     AwaitClose,
     /// Ends what is sent properly: with close_notify where there is TLS. No request is read any more.
@@ -20,6 +25,9 @@ pub enum Step {
     /// Resets the connection at once.
     Reset,
 }
+
+/// The upstream's part of a conversation that is not HTTP.
+pub type Talk = Box<dyn FnOnce(&mut Tunnel) -> Result<(), Cut> + Send>;
 
 /// A gate: the upstream waits at the step until the test sends (or drops) the handle.
 pub fn gate() -> (Sender<()>, Step) {

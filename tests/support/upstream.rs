@@ -159,8 +159,11 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
+/// A connection after its upgrade, with what was read of it too early.
+pub type Tunnel = Wire<Stream>;
+
 /// A connection, with or without TLS.
-enum Stream {
+pub enum Stream {
     Plain(TcpStream),
     Tls(Box<StreamOwned<ServerConnection, TcpStream>>),
 }
@@ -280,6 +283,7 @@ fn perform(wire: &mut Wire<Stream>, steps: Vec<Step>) -> Result<bool, Cut> {
             Step::Tell(tell) => {
                 let _ = tell.send(()); // the test may have seen enough
             }
+            Step::Talk(talk) => talk(wire)?,
             Step::AwaitClose => {
                 while matches!(wire.stream.read(&mut [0; 4096]), Ok(1..)) {}
                 closed = true;

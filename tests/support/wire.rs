@@ -1,6 +1,6 @@
 //! HTTP/1.1 as a test wants it: whatever is not exactly right is an error, and nothing is repaired.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 
 /// Why a message could not be read to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +15,18 @@ pub enum Cut {
     Malformed(String),
 }
 
-fn malformed<T>(why: impl Into<String>) -> Result<T, Cut> {
+impl From<io::Error> for Cut {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => Self::Deadline,
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Self::Reset,
+            ErrorKind::UnexpectedEof => Self::Closed, // TLS without close_notify, or an end in the middle
+            _ => Self::Malformed(error.to_string()),
+        }
+    }
+}
+
+pub fn malformed<T>(why: impl Into<String>) -> Result<T, Cut> {
     Err(Cut::Malformed(why.into()))
 }
 
@@ -90,16 +101,9 @@ impl<S: Read> Wire<S> {
         self.held.drain(..self.at);
         self.at = 0;
         let mut chunk = [0; 16 * 1024];
-        match self.stream.read(&mut chunk) {
-            Ok(n) => {
-                self.held.extend_from_slice(&chunk[..n]);
-                Ok(n > 0)
-            }
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Err(Cut::Deadline),
-            Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => Err(Cut::Reset),
-            Err(e) if e.kind() == ErrorKind::UnexpectedEof => Err(Cut::Closed), // TLS without close_notify
-            Err(e) => malformed(e.to_string()),
-        }
+        let n = self.stream.read(&mut chunk)?;
+        self.held.extend_from_slice(&chunk[..n]);
+        Ok(n > 0)
     }
 
     /// Waits for the end of the stream. An error where anything else comes.
@@ -209,6 +213,29 @@ impl<S: Read> Wire<S> {
                 Err(cut) => return (body, Some(cut)),
             }
         }
+    }
+}
+
+/// The bytes that follow what was read as a message: those at hand first.
+impl<S: Read> Read for Wire<S> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.rest().is_empty() {
+            return self.stream.read(buf);
+        }
+        let n = self.rest().len().min(buf.len());
+        buf[..n].copy_from_slice(&self.rest()[..n]);
+        self.at += n;
+        Ok(n)
+    }
+}
+
+impl<S: Write> Write for Wire<S> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.stream.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
     }
 }
 
