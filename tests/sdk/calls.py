@@ -8,6 +8,7 @@ import json
 import sys
 
 import openai
+import websockets
 
 MESSAGES = [{"role": "user", "content": "Say hello. 日本語でも。"}]
 
@@ -96,6 +97,59 @@ async def concurrent(base_url):
         return await asyncio.gather(*(one() for _ in range(10)))
 
 
+TEXT = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hi"}]}
+
+
+def until(events, kind):
+    """What a connection receives up to and with an event of this kind."""
+    received = []
+    for event in events:
+        received.append(dump(event))
+        if event.type == kind:
+            return received
+    raise AssertionError(f"no {kind}")
+
+
+def realtime(client):
+    with client.realtime.connect(model="gpt-realtime", extra_headers=user("realtime")) as connection:
+        events = [dump(connection.recv())]
+        connection.session.update(session={"type": "realtime", "output_modalities": ["text"]})
+        for _ in range(2):
+            connection.conversation.item.create(item=TEXT)
+            connection.response.create()
+            events += until(connection, "response.done")
+        connection.input_audio_buffer.append(audio="AAAA" * 100_000)
+        connection.input_audio_buffer.commit()
+        events += until(connection, "conversation.item.input_audio_transcription.completed")
+    return events
+
+
+async def realtime_async(base_url):
+    async with openai.AsyncOpenAI(base_url=base_url, api_key="sk-test", max_retries=0) as client:
+        options = {"model": "gpt-realtime", "extra_headers": user("realtime_async")}
+        async with client.realtime.connect(**options) as connection:
+            await connection.response.create()
+            return [dump(await connection.recv()) for _ in range(5)]
+
+
+def realtime_refused(client):
+    client = client.with_options(api_key="sk-wrong")
+    try:
+        with client.realtime.connect(model="gpt-realtime", extra_headers=user("realtime_refused"), max_retries=0):
+            raise AssertionError("it was let in")
+    except websockets.exceptions.InvalidStatus as e:
+        return [e.response.status_code, e.response.headers["content-type"], e.response.body.decode()]
+
+
+def responses_socket(client):
+    with client.responses.connect(extra_headers=user("responses_socket")) as connection:
+        events = []
+        for model in ["gpt-4.1", "gpt-4.1-mini"]:
+            connection.response.create(model=model, input="Hi")
+            events += until(connection, "response.completed")
+        return events
+
+
 def main():
     base_url = sys.argv[1]
     client = openai.OpenAI(base_url=base_url, api_key="sk-test", max_retries=0)
@@ -113,9 +167,13 @@ def main():
         "models": models,
         "error": error(False),
         "error_stream": error(True),
+        "realtime": realtime,
+        "realtime_refused": realtime_refused,
+        "responses_socket": responses_socket,
     }
     results = {name: call(client) for name, call in calls.items()}
     results["async"] = asyncio.run(concurrent(base_url))
+    results["realtime_async"] = asyncio.run(realtime_async(base_url))
     json.dump(results, sys.stdout)
 
 

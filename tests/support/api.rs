@@ -156,18 +156,22 @@ fn response(model: &str, status: &str, usage: Value) -> Value {
 }
 
 fn responses_stream(model: &str) -> Reply {
+    let line = |event: Value| format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap());
+    Reply::sse(response_events(model).into_iter().map(line).collect::<String>())
+}
+
+/// The events of one response, streamed or on a WebSocket.
+pub fn response_events(model: &str) -> Vec<Value> {
     let delta = |n: u64, text: &str| {
         json!({"type": "response.output_text.delta", "item_id": "msg_1", "output_index": 0, "content_index": 0,
             "delta": text, "logprobs": [], "sequence_number": n})
     };
     let of = |kind: &str, n: u64, status: &str, usage: Value| json!({"type": format!("response.{kind}"), "response": response(model, status, usage), "sequence_number": n});
-    let events = [
+    vec![
         of("created", 0, "in_progress", Value::Null),
         of("in_progress", 1, "in_progress", Value::Null),
         delta(2, "Hel"),
         delta(3, "lo"),
         of("completed", 4, "completed", response_usage()),
-    ];
-    let lines = events.iter().map(|e| format!("event: {}\ndata: {e}\n\n", e["type"].as_str().unwrap()));
-    Reply::sse(lines.collect::<String>())
+    ]
 }

@@ -11,6 +11,7 @@ pub mod proxy;
 pub mod recordings;
 pub mod rng;
 pub mod script;
+pub mod sockets;
 pub mod upstream;
 pub mod usage;
 pub mod websocket;
