@@ -3,9 +3,9 @@
 //!
 //! In: the bytes behind the `101` head, as they are relayed. Out: the payload of each text message, its fragments
 //! joined to one, and where it ends; binary messages, pings and pongs are passed over. It holds one frame's header,
-//! never a payload. What it cannot read (a compressed or masked message) it passes over by its length and says so; where the
-//! borders between frames are lost, it reads no more. It never unmasks, decompresses or answers anything: the bytes go
-//! their way whatever it makes of them, and judging them is the client's part.
+//! never a payload. What it cannot read (a compressed or masked message) it passes over by its length and says so;
+//! where the borders between frames are lost, it reads no more. It never unmasks, decompresses or answers anything: the
+//! bytes go their way whatever it makes of them, and judging them is the client's part.
 
 const FIN: u8 = 0x80;
 /// Extensions give these bits a meaning (§5.2); we let none be agreed on.

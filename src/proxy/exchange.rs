@@ -135,6 +135,11 @@ impl Outgoing {
         }
     }
 
+    /// What streams through and was not taken yet.
+    pub fn take_stream(&mut self) -> Buffer {
+        std::mem::take(&mut self.stream)
+    }
+
     /// True where all bytes that are here were taken.
     pub fn is_sent(&self) -> bool {
         self.sent >= self.fixed_bytes() && self.stream.is_empty()

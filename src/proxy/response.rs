@@ -250,7 +250,8 @@ fn put_edited(writer: BodyWriter, count: &mut u64, out: &mut Vec<u8>, data: &[u8
     }
 }
 
-fn request_id(head: &ResponseHead<'_, '_>) -> Option<Box<str>> {
+/// The target's own id of the request.
+pub(super) fn request_id(head: &ResponseHead<'_, '_>) -> Option<Box<str>> {
     let id = head.headers.iter().find(|header| known(header.name) == Known::RequestId)?;
     let id = std::str::from_utf8(id.value).ok()?;
     Some(id[..id.floor_char_boundary(REQUEST_ID_BYTES_MAX)].into())

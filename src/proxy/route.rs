@@ -25,8 +25,8 @@ pub fn split(target: &str) -> (&str, &str) {
     target.split_once('?').unwrap_or((target, ""))
 }
 
-/// The route of a request, which may ask for a WebSocket. Local paths are exact; an operation is known by the end of its
-/// path, so that prefixes (`/v1`, Azure's deployments, a gateway's own) do not matter, nor do doubled slashes.
+/// The route of a request, which may ask for a WebSocket. Local paths are exact; an operation is known by the end of
+/// its path, so that prefixes (`/v1`, Azure's deployments, a gateway's own) do not matter, nor do doubled slashes.
 pub fn route(method: &str, target: &str, websocket: bool) -> Route {
     let (path, _) = split(target);
     match path {

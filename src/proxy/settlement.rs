@@ -5,6 +5,7 @@
 
 use super::exchange::{Exchange, Progress, Stage};
 use super::{Action, Conn, ExchangeKey, Proxy};
+use crate::base::buffer::Buffer;
 use crate::base::clock::{MICROSECOND, Now};
 use crate::usage::capture::Reported;
 use crate::usage::estimate;
@@ -25,6 +26,8 @@ impl Proxy {
         let written = exchange.up.and_then(|up| self.ups.get(up)).is_some_and(|up| up.written);
         let reached = answered || written || exchange.request.reached;
         if let Some(up) = exchange.up.take() {
+            let last_words = if tunnel.is_some() { exchange.request.outgoing.take_stream() } else { Buffer::new() };
+            self.say_last(up, last_words.as_slice());
             self.close_up(up);
         }
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
@@ -151,10 +154,11 @@ impl Proxy {
     /// True where the target is at work on the whole request, and will say what it took.
     fn reads_on(&self, exchange: &Exchange) -> bool {
         let begun = exchange.up.and_then(|up| self.ups.get(up)).is_some_and(|up| up.begun);
-        self.settings.timeouts.read_on > 0
-            && begun
-            && exchange.request.complete
-            && exchange.record.endpoint.is_metered()
+        let will_report = match &exchange.tunnel {
+            Some(tunnel) => tunnel.is_responding(),
+            None => exchange.request.complete && exchange.record.endpoint.is_metered(),
+        };
+        self.settings.timeouts.read_on > 0 && begun && will_report
     }
 
     /// Lets the response come to its end, or to the end of its time, without a client.

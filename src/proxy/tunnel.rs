@@ -13,7 +13,7 @@
 
 use super::downstream::{Phase, Sink};
 use super::exchange::{Progress, Stage};
-use super::response::Next;
+use super::response::{Next, request_id};
 use super::upstream::Failure;
 use super::{Action, Conn, ExchangeKey, Proxy, UpKey, forward};
 use crate::base::clock::{MICROSECOND, Now};
@@ -53,6 +53,11 @@ impl Tunnel {
         matches!(self.pause, Pause::Commit(_))
     }
 
+    /// True while the target is at work on a response.
+    pub fn is_responding(&self) -> bool {
+        self.session.is_responding()
+    }
+
     /// The record of the whole, from what its session says in the end.
     pub fn conclude(self, record: &mut Record) {
         let ended = self.session.finish();
@@ -88,6 +93,7 @@ impl Proxy {
         exchange.request.complete = false;
         exchange.request.outgoing.forget_sent();
         exchange.record.status = head.status;
+        exchange.record.upstream_request_id = request_id(head);
         exchange.record.stream = true;
         let response = &mut exchange.response;
         (response.progress, response.streamed, response.reusable) = (Progress::Body, true, false);
@@ -120,8 +126,13 @@ impl Proxy {
             down.out.append(&bytes[..used]);
             self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
         }
+        let is_over = exchange.abandoned && !tunnel.session.is_responding();
         if let Some(report) = report {
             self.settle_part(now, key, report, began.unwrap_or(now));
+        }
+        if is_over {
+            self.end_abandoned(now, key);
+            return Next::Wait;
         }
         Next::Bytes(used)
     }
@@ -141,7 +152,7 @@ impl Proxy {
             model: reported.model.as_deref().map(Into::into),
             stream: true,
             status: whole.status,
-            usage_source: UsageSource::Reported,
+            usage_source: if exchange.abandoned { UsageSource::Drained } else { UsageSource::Reported },
             usage: reported.usage.unwrap_or_default(),
             duration_us: (now.mono - began.mono) / MICROSECOND,
             response_id: reported.id.as_deref().map(Into::into),
@@ -154,12 +165,10 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         let Some(tunnel) = exchange.tunnel.as_mut() else { return };
         tunnel.pause = Pause::Commit(seq);
-        if !self.settings.settled {
+        let Some(down) = self.downs.get_mut(exchange.down).filter(|_| self.settings.settled) else {
             return self.next_part(now, key);
-        }
-        if let Some(down) = self.downs.get_mut(exchange.down) {
-            down.held_back = 1;
-        }
+        };
+        down.held_back = 1;
         self.uncommitted.push_back((seq, key));
         let down = exchange.down;
         self.retime_down(now, down, false);

@@ -306,6 +306,15 @@ impl Proxy {
         }
     }
 
+    /// Puts bytes out as the last ones before the connection is closed; as far as the socket takes them.
+    pub(super) fn say_last(&mut self, key: UpKey, words: &[u8]) {
+        let Some(up) = self.ups.get_mut(key).filter(|up| up.link == Link::Ready) else { return };
+        match &mut up.tls {
+            None => up.cipher.append(words),
+            Some(session) => _ = session.encrypt(words, up.cipher.tail()), // it is over either way
+        }
+    }
+
     pub(super) fn upstream_ended(&mut self, now: Now, key: UpKey) {
         if self.puts_end_off(key) {
             return;

@@ -1,6 +1,7 @@
 //! How sessions end: in good order, by either side's leaving, by a signal; and a client that does not read.
 
 use super::{accepting, begun, close, done, rows, scripted, summary, tokens};
+use crate::support::DEADLINE;
 use crate::support::client::get;
 use crate::support::proxy::Proxy;
 use crate::support::rng::Rng;
@@ -12,9 +13,9 @@ use rustix::net::sockopt::set_socket_linger;
 use rustix::process::Signal;
 use serde_json::Value;
 use std::io::Write;
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const TARGET: &str = "/v1/realtime?model=gpt-realtime";
@@ -66,7 +67,7 @@ fn a_client_that_leaves_in_mid_response_leaves_it_unknown() {
     let whole = done("resp_1", &tokens(10, 5));
     let session = session(&[], &[begun("resp_1"), whole, begun("resp_2")], vec![Step::AwaitClose, told]);
     let (_upstream, proxy) = session.leave();
-    closed.recv_timeout(crate::support::DEADLINE).expect("the upstream's connection is closed");
+    closed.recv_timeout(DEADLINE).expect("the upstream's connection is closed");
     let rows = summary(&rows(&proxy, "u", 2));
     assert_eq!(rows[1], "realtime/session 101 client_aborted unknown");
     assert!(rows[0].starts_with("realtime ") && rows[0].ends_with(" reported"), "{rows:?}");
@@ -77,7 +78,7 @@ fn a_client_that_leaves_between_responses_leaves_nothing_open() {
     let (closed, told) = tell();
     let events = [begun("resp_1"), done("resp_1", &tokens(10, 5))];
     let (_upstream, proxy) = session(&[], &events, vec![Step::AwaitClose, told]).leave();
-    closed.recv_timeout(crate::support::DEADLINE).expect("the upstream's connection is closed");
+    closed.recv_timeout(DEADLINE).expect("the upstream's connection is closed");
     assert_eq!(summary(&rows(&proxy, "u", 2))[1], "realtime/session 101 client_aborted none");
 }
 
@@ -105,22 +106,39 @@ fn a_session_that_the_server_breaks_off_is_its_error() {
     }
 }
 
-/// Either side may stop sending and still be heard: a close of one direction is passed on, not taken for the end.
+/// Closing and half-closing look the same, and the server may be at work for money: the client is taken to be gone. What
+/// it said last is still passed on.
 #[test]
-fn one_direction_may_end_before_the_other() {
-    let (_upstream, proxy) = accepting(&[], |socket| {
-        assert_eq!(socket.message()?, Some(Frame::text("last words")));
-        assert_eq!(socket.message()?, None, "the client's end is passed on");
-        socket.send_json(&done("resp_1", &tokens(10, 5)))?;
-        socket.send(&Frame::close(1000, ""))
+fn a_client_that_stops_sending_is_gone_with_its_last_words_said() {
+    let (heard, hears) = channel();
+    let (_upstream, proxy) = accepting(&[], move |socket| {
+        heard.send((socket.message()?, socket.message())).unwrap();
+        Ok(())
     });
     let mut socket = websocket::connect(proxy.addr(), TARGET, &FIELDS);
     socket.send(&Frame::text("last words")).unwrap();
     socket.stream.stream.shutdown(std::net::Shutdown::Write).unwrap();
-    assert_eq!(socket.event(), done("resp_1", &tokens(10, 5)));
-    assert_eq!(socket.message(), Ok(Some(Frame::close(1000, ""))));
-    assert_eq!(socket.stream.expect_end(), Ok(()));
-    assert_eq!(rows(&proxy, "u", 2)[0]["output_tokens"], 5);
+    assert_eq!(hears.recv_timeout(DEADLINE).unwrap(), (Some(Frame::text("last words")), Ok(None)));
+    assert_eq!(summary(&rows(&proxy, "u", 1)), ["realtime/session 101 client_aborted none"]);
+}
+
+/// With `drain`, a response that is under way when its client leaves is read to its end.
+#[test]
+fn a_response_in_flight_is_drained() {
+    let (_upstream, proxy) = accepting(&[("ON_CLIENT_ABORT", "drain")], |socket| {
+        socket.send_json(&begun("resp_1"))?;
+        assert_eq!(socket.message()?, Some(Frame::text("bye")));
+        socket.send_json(&done("resp_1", &tokens(10, 5)))?;
+        assert_eq!(socket.message()?, None, "nothing is left to read on for");
+        Ok(())
+    });
+    let mut client = websocket::connect(proxy.addr(), TARGET, &FIELDS);
+    assert_eq!(client.event(), begun("resp_1"));
+    client.send(&Frame::text("bye")).unwrap();
+    drop(client);
+    let rows = rows(&proxy, "u", 2);
+    assert_eq!(summary(&rows), ["realtime 101 completed drained", "realtime/session 101 client_aborted none"]);
+    assert_eq!(rows[0]["output_tokens"], 5);
 }
 
 /// More than all sockets between can hold.

@@ -5,7 +5,6 @@ use crate::support::client::{Client, post_json, request};
 use crate::support::rng::Rng;
 use crate::support::script::{Reply, Step};
 use crate::support::websocket::{self, Frame, HANDSHAKE, Side, Socket, accept_of, switching_protocols};
-use serde_json::json;
 
 const TARGET: &str = "/v1/realtime?model=gpt-realtime";
 
@@ -92,12 +91,9 @@ fn a_handshake_passes_without_extensions() {
         };
         assert_eq!(seen.head.get(name), passed, "{name}");
     }
-    let row = &rows(&proxy, "u", 1)[0];
-    assert_eq!(summary(std::slice::from_ref(row)), ["realtime/session 101 completed none"]);
-    assert_eq!(
-        (&row["model_requested"], &row["upstream_request_id"]),
-        (&json!("gpt-realtime"), &json!("req_of_a_socket"))
-    );
+    let rows = rows(&proxy, "u", 1);
+    assert_eq!(summary(&rows), ["realtime/session 101 completed none"]);
+    assert_eq!(rows[0]["upstream_request_id"], "req_of_a_socket");
 }
 
 /// A server that refuses answers as the API does: JSON under `text/plain`. The connection goes on.

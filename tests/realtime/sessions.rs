@@ -59,7 +59,7 @@ fn lane(kind: &str, lane: Option<&str>, id: &str, usage: Value) -> Value {
 }
 
 fn usage(input: u64, output: u64) -> Value {
-    json!({"input_tokens": input, "input_tokens_details": {"cached_tokens": 2, "cache_write_tokens": 1},
+    json!({"input_tokens": input, "input_tokens_details": {"cached_tokens": 2, "cache_write_tokens": 0},
         "output_tokens": output, "output_tokens_details": {"reasoning_tokens": 1}, "total_tokens": input + output})
 }
 

@@ -41,7 +41,7 @@ pub fn answer(request: &SeenRequest) -> Option<Vec<Step>> {
 
 fn converse(tunnel: &mut Tunnel, greeting: Option<Value>, talk: fn(&Value) -> Vec<Value>) -> Result<(), Cut> {
     let mut socket = Socket::new(tunnel, Side::Server);
-    for event in greeting {
+    if let Some(event) = greeting {
         socket.send_json(&event)?;
     }
     while let Some(message) = socket.message()? {
