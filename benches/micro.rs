@@ -1,5 +1,5 @@
 //! Times the cores that every request passes through, on messages of real size: heads, chunks, events, the usage
-//! capture, the request's inspection and the limiter.
+//! capture, WebSocket sessions, the request's inspection and the limiter.
 //!
 //! `cargo bench --bench micro` measures; an argument narrows it to the benchmarks whose name contains it. Throughput is
 //! bytes of input a second. Never: a pass or fail; a time depends on the machine.
@@ -16,6 +16,7 @@ use openai_api_proxy::usage::capture::{Capture, Coding, Form};
 use openai_api_proxy::usage::editor::Editor;
 use openai_api_proxy::usage::record::Endpoint;
 use openai_api_proxy::usage::request::inspect;
+use openai_api_proxy::usage::session::Session;
 use std::hint::black_box;
 use std::io::Write;
 
@@ -37,6 +38,8 @@ const RESPONSE_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nDate: Mon, 23 Nov 2026 09:30:0
     x-ratelimit-reset-tokens: 5ms\r\nx-request-id: req_0123456789abcdef0123456789abcdef\r\n\
     strict-transport-security: max-age=31536000; includeSubDomains; preload\r\ncf-cache-status: DYNAMIC\r\n\r\n";
 const CHUNKS: usize = 200;
+/// Base64 in one message of a realtime session: a fifth of a second of sound.
+const AUDIO_BYTES: usize = 12_800;
 const USAGE: &str = r#"{"prompt_tokens":19,"completion_tokens":200,"total_tokens":219,"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}"#;
 
 /// One event of a chat stream.
@@ -167,6 +170,40 @@ fn capture<'a>(form: Form, coding: Coding, pieces: impl IntoIterator<Item = &'a 
     capture.finish().usage.expect("the body reports its usage").output_tokens
 }
 
+/// A realtime session's audio: 200 pieces of it and the response's end, as frames. OpenAI puts the `type` first.
+fn audio_session(type_first: bool) -> Vec<u8> {
+    let audio = "AAD//wEA/v8DAP3/".repeat(AUDIO_BYTES / 16);
+    let (kind, delta) = (r#""type":"response.output_audio.delta""#, format!(r#""item_id":"item_1","delta":"{audio}""#));
+    let piece = if type_first { format!("{{{kind},{delta}}}") } else { format!("{{{delta},{kind}}}") };
+    let done = r#"{"type":"response.done","response":{"id":"resp_1","usage":{"input_tokens":42,"output_tokens":60}}}"#;
+    let mut stream = Vec::new();
+    for message in std::iter::repeat_n(piece.as_str(), CHUNKS).chain([done]) {
+        let length = u16::try_from(message.len()).expect("a short message");
+        stream.extend_from_slice(&[0x81, 126]);
+        stream.extend_from_slice(&length.to_be_bytes());
+        stream.extend_from_slice(message.as_bytes());
+    }
+    stream
+}
+
+fn sessions(c: &mut Criterion) {
+    let mut group = c.benchmark_group("session");
+    for (type_first, name) in [(true, "pass over audio"), (false, "pass over audio, its type last")] {
+        let stream = audio_session(type_first);
+        group.throughput(Throughput::Bytes(stream.len() as u64));
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let mut session = Session::new(Endpoint::RealtimeSession);
+                // Parts of the size of a TLS record.
+                let reports = stream.chunks(16 * 1024).filter_map(|part| session.feed(black_box(part)).1);
+                assert_eq!(reports.count(), 1);
+                session.finish()
+            });
+        });
+    }
+    group.finish();
+}
+
 fn bodies(c: &mut Criterion) {
     let mut group = c.benchmark_group("body");
     for bytes in [500, 50_000] {
@@ -215,5 +252,5 @@ fn limits(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, heads, streams, bodies, limits);
+criterion_group!(benches, heads, streams, sessions, bodies, limits);
 criterion_main!(benches);

@@ -56,3 +56,8 @@ fn chunked() {
 fn capture() {
     replay("capture", properties::capture);
 }
+
+#[test]
+fn websocket() {
+    replay("websocket", properties::websocket);
+}

@@ -19,6 +19,8 @@ use openai_api_proxy::sse::{self, Splitter};
 use openai_api_proxy::usage::capture::{Capture, Coding, Form, Reported};
 use openai_api_proxy::usage::editor::Editor;
 use openai_api_proxy::usage::record::Endpoint;
+use openai_api_proxy::usage::session::{Ended, Report, Session};
+use openai_api_proxy::websocket::{self, Frames};
 use serde_json::Value;
 use std::io::Write;
 use std::ops::Range;
@@ -428,4 +430,165 @@ pub fn capture(input: &[u8]) -> bool {
         assert_eq!(report(Coding::Gzip, &packed.parts()), whole);
     }
     whole.usage.is_some()
+}
+
+// ------------------------------------------------------------------------------------------------------ websocket
+
+/// What a stream of frames says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Said {
+    Text(Vec<u8>),
+    Unreadable,
+    Close,
+    Lost,
+}
+
+/// Any split finds the same texts at the same places, those of a simple reader, and the same reports. Each stands at the
+/// end of a text in which serde_json finds the usage too; and where it finds numbers, there is one. The mode's low bits
+/// choose the session: realtime, responses, live.
+pub fn websocket(input: &[u8]) -> bool {
+    let Some(input) = Input::parse(input) else { return false };
+    let said = frames(&[input.bytes]);
+    assert_eq!(frames(&input.parts()), said);
+    assert_eq!(simple_frames(input.bytes), said);
+    let endpoint = match input.mode & 3 {
+        0 => Endpoint::RealtimeSession,
+        1 => Endpoint::ResponsesSession,
+        _ => Endpoint::LiveSession,
+    };
+    let (reports, ended) = session(endpoint, &[input.bytes]);
+    assert_eq!(session(endpoint, &input.parts()), (reports.clone(), ended.clone()));
+    assert_eq!(ended.closed, said.iter().any(|(_, said)| *said == Said::Close));
+    let mut at_ends = reports.iter().map(|(end, _)| *end).peekable();
+    for (end, text) in
+        said.iter().filter_map(|(end, said)| if let Said::Text(text) = said { Some((*end, text)) } else { None })
+    {
+        let is_reported = at_ends.next_if_eq(&end).is_some();
+        let Some(value) = serde_json::from_slice::<Value>(text).ok().filter(|value| colons(text) == members(value))
+        else {
+            continue;
+        };
+        let usages = usages(endpoint, &value);
+        assert!(!is_reported || usages.iter().any(|usage| usage.is_object()), "{value}");
+        let has_number = |usage: &&Value| usage["output_tokens"].is_u64() && text.len() < 16 * 1024;
+        assert!(is_reported || !usages.iter().any(has_number), "{value}");
+    }
+    assert_eq!(at_ends.next(), None, "a report where no text ends");
+    !reports.is_empty()
+}
+
+/// What is said, each with the number of bytes used when it was told.
+fn frames(parts: &[&[u8]]) -> Vec<(usize, Said)> {
+    let (mut frames, mut said, mut text, mut total) = (Frames::default(), Vec::new(), Vec::new(), 0);
+    for mut part in parts.iter().copied() {
+        loop {
+            let (used, piece) = frames.next(part);
+            (part, total) = (&part[used..], total + used);
+            let told = match piece {
+                websocket::Piece::More => break,
+                websocket::Piece::Text(bytes) => {
+                    text.extend_from_slice(bytes);
+                    continue;
+                }
+                websocket::Piece::TextEnd => Said::Text(std::mem::take(&mut text)),
+                websocket::Piece::Unreadable => {
+                    text.clear();
+                    Said::Unreadable
+                }
+                websocket::Piece::Close => Said::Close,
+                websocket::Piece::Lost => Said::Lost,
+            };
+            said.push((total, told));
+        }
+        assert!(part.is_empty(), "the input is used up");
+    }
+    said
+}
+
+/// The same, from the whole stream.
+fn simple_frames(stream: &[u8]) -> Vec<(usize, Said)> {
+    // The data message that is open: its text, `None` where it is binary or cannot be read.
+    let (mut said, mut open, mut at): (_, Option<Option<Vec<u8>>>, _) = (Vec::new(), None, 0);
+    while let Some((first, length, is_masked, payload)) = simple_header(stream, at) {
+        let (is_final, opcode) = (first >= 0x80, first & 15);
+        let is_known = matches!(opcode, 0..=2 | 8..=10) && length < 1 << 63;
+        let is_control_good = opcode < 8 || (is_final && length <= 125);
+        let is_in_turn = opcode > 2 || (opcode == 0) == open.is_some();
+        if !(is_known && is_control_good && is_in_turn) {
+            said.push((payload, Said::Lost));
+            break;
+        }
+        if opcode == 8 {
+            said.push((payload, Said::Close));
+            break;
+        }
+        if opcode == 1 || opcode == 2 {
+            open = Some((opcode == 1).then(Vec::new));
+        }
+        if opcode <= 2 && (is_masked || first & 0x70 != 0) && open.replace(None).flatten().is_some() {
+            said.push((payload, Said::Unreadable));
+        }
+        let Some(end) = usize::try_from(length).ok().and_then(|length| payload.checked_add(length)) else { break };
+        let Some(bytes) = stream.get(payload..end) else { break };
+        if opcode <= 2 {
+            open.as_mut().and_then(Option::as_mut).into_iter().for_each(|text| text.extend_from_slice(bytes));
+            if is_final {
+                said.extend(open.take().flatten().map(|text| (end, Said::Text(text))));
+            }
+        }
+        at = end;
+    }
+    said
+}
+
+/// The frame at `at`: its first byte, how long its payload is, whether it is masked, and where the payload starts.
+fn simple_header(stream: &[u8], at: usize) -> Option<(u8, u64, bool, usize)> {
+    let &[first, second] = stream.get(at..)?.first_chunk()?;
+    let (is_masked, short) = (second >= 0x80, second & 0x7f);
+    let more = &stream[at + 2..];
+    let (length, taken) = match short {
+        126 => (u64::from(u16::from_be_bytes(*more.first_chunk()?)), 2),
+        127 => (u64::from_be_bytes(*more.first_chunk()?), 8),
+        short => (u64::from(short), 0),
+    };
+    let payload = at + 2 + taken + if is_masked { 4 } else { 0 };
+    (payload <= stream.len()).then_some((first, length, is_masked, payload))
+}
+
+/// The reports, each with the number of bytes used when it was given.
+fn session(endpoint: Endpoint, parts: &[&[u8]]) -> (Vec<(usize, Report)>, Ended) {
+    let (mut session, mut reports, mut total) = (Session::new(endpoint), Vec::new(), 0);
+    for mut part in parts.iter().copied() {
+        loop {
+            let (used, report) = session.feed(part);
+            (part, total) = (&part[used..], total + used);
+            match report {
+                Some(report) => reports.push((total, report)),
+                None => break,
+            }
+        }
+        assert!(part.is_empty(), "the input is used up");
+    }
+    (reports, session.finish())
+}
+
+/// The usages that count in a message, where its type says that it has any.
+fn usages(endpoint: Endpoint, message: &Value) -> Vec<&Value> {
+    let is_end = |kind: &Value| {
+        let ends = ["response.done", "response.completed", "response.failed", "response.incomplete"];
+        kind.as_str().is_some_and(|kind| ends.contains(&kind))
+    };
+    let event = &message["event"];
+    match endpoint {
+        Endpoint::LiveSession if message["type"] == "response.event" && is_end(&event["type"]) => {
+            vec![&event["response"]["usage"]]
+        }
+        Endpoint::LiveSession if message["type"] == "decision.event" => vec![&event["decision"]["usage"]],
+        Endpoint::LiveSession => vec![],
+        _ if is_end(&message["type"]) => vec![&message["response"]["usage"], &message["usage"]],
+        Endpoint::RealtimeSession if message["type"] == "conversation.item.input_audio_transcription.completed" => {
+            vec![&message["usage"]]
+        }
+        _ => vec![],
+    }
 }
