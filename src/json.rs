@@ -13,6 +13,8 @@ const DEPTH_MAX: usize = 127;
 const PATH_KEYS_MAX: usize = 5;
 /// Longest raw key that is compared with a watched one: every byte of the longest could be a `\u` escape.
 const KEY_BYTES_MAX: usize = 160;
+/// The byte order mark in UTF-8, which may stand before the document.
+const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A watched place: object keys from the root down, 1 to 5 of them.
 #[derive(Debug)]
@@ -227,6 +229,7 @@ impl Scanner {
             }
             b'"' => State::InString { escaped: false },
             _ if is_literal(byte) => State::InLiteral,
+            _ if self.depth == 0 && MARK.get(self.offset as usize + start) == Some(&byte) => return,
             _ => State::Failed,
         };
     }
@@ -386,6 +389,18 @@ mod tests {
             let (hits, done) = scan(document, &[cut]);
             assert!(done);
             assert_eq!(hits.iter().map(|hit| hit.0).collect::<Vec<_>>(), [0, 2], "cut at {cut}");
+        }
+    }
+
+    /// RFC 8259 §8.1: a sender must not add one, a reader may ignore it; the API's clients do.
+    #[test]
+    fn a_leading_byte_order_mark_is_passed_over() {
+        let document = "\u{feff} {\"model\":\"m\"}".as_bytes();
+        for cut in 0..document.len() {
+            assert_eq!(scan(document, &[cut]), (vec![(2, 13..16, Some(b"\"m\"".to_vec()))], true), "cut at {cut}");
+        }
+        for not_there in ["{\u{feff}\"model\":\"m\"}", " \u{feff}{\"model\":\"m\"}", "\u{feff}\u{feff}{\"model\":\"m\"}"] {
+            assert_eq!(scan(not_there.as_bytes(), &[]), (vec![], false), "{not_there:?}");
         }
     }
 

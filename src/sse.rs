@@ -1,6 +1,6 @@
 //! Server-sent events (WHATWG HTML, *Server-sent events*): splits a stream into the data of its events, cut anywhere.
 //!
-//! Lines end in LF, CRLF or CR. Only `data` fields and the blank lines that end events are told; comments and other
+//! Lines end in LF, CRLF or CR, and a byte order mark before the first is no part of it. Only `data` fields and the blank lines that end events are told; comments and other
 //! fields are passed over. Nothing is held: the data of a line comes out as it goes in.
 
 /// What the next bytes of the stream are.
@@ -10,12 +10,15 @@ pub enum Piece<'a> {
     More,
     /// Bytes of the event's data. Each `data` line ends with one line feed.
     Data(&'a [u8]),
-    /// A blank line: the event, if it had data (`true`), is complete.
+    /// A blank line: the event, if it had data (`true`), is complete. A byte order mark at the start of the stream is told
+    /// as one without data, so that whoever cuts the stream into events has it apart.
     Event(bool),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum At {
+    /// At the start of the stream, of whose byte order mark so many bytes have come.
+    Start(usize),
     /// At the start of a line.
     #[default]
     Line,
@@ -30,14 +33,22 @@ enum At {
 }
 
 const FIELD: &[u8] = b"data";
+/// The byte order mark in UTF-8.
+const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Splitter of one stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Splitter {
     at: At,
     /// The last line ended in CR: an LF that follows belongs to that line end.
     after_cr: bool,
     has_data: bool,
+}
+
+impl Default for Splitter {
+    fn default() -> Self {
+        Self { at: At::Start(0), after_cr: false, has_data: false }
+    }
 }
 
 impl Splitter {
@@ -56,6 +67,15 @@ impl Splitter {
             }
             let line_end = matches!(byte, b'\r' | b'\n');
             match self.at {
+                At::Start(matched) if MARK[matched] == byte => {
+                    used += 1;
+                    if matched + 1 == MARK.len() {
+                        self.at = At::Line;
+                        return (used, Piece::Event(false));
+                    }
+                    self.at = At::Start(matched + 1);
+                    continue;
+                }
                 At::Data if !line_end => {
                     let rest = &input[used..];
                     let length = memchr::memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
@@ -89,7 +109,7 @@ impl Splitter {
 
     fn end_line(&mut self) -> Option<Piece<'static>> {
         match std::mem::take(&mut self.at) {
-            At::Line => Some(Piece::Event(std::mem::take(&mut self.has_data))),
+            At::Line | At::Start(0) => Some(Piece::Event(std::mem::take(&mut self.has_data))),
             At::Space | At::Data => {
                 self.has_data = true;
                 Some(Piece::Data(b"\n"))
@@ -98,14 +118,18 @@ impl Splitter {
                 self.has_data = true; // a field name alone has an empty value
                 Some(Piece::Data(b"\n"))
             }
-            At::Name(_) | At::Other => None,
+            At::Name(_) | At::Other | At::Start(_) => None,
         }
     }
 
     fn name_byte(&mut self, byte: u8, used: &mut usize) {
         let matched = match self.at {
-            At::Line => 0,
+            At::Line | At::Start(0) => 0,
             At::Name(matched) => matched,
+            At::Start(_) => {
+                self.at = At::Other; // a name that begins like a mark
+                return;
+            }
             _ => {
                 // At::Space: only a space is swallowed, anything else is the value's first byte.
                 self.at = At::Data;
@@ -159,6 +183,49 @@ mod tests {
             for cut in 0..stream.len() {
                 let events = split(stream.as_bytes(), &[cut]);
                 assert_eq!(events, [&b"one\n"[..], b"two\n 2\n", b"\n", b"last"], "{end:?} cut at {cut}");
+            }
+        }
+    }
+
+    /// WHATWG: "one leading U+FEFF BYTE ORDER MARK character must be ignored if any are present".
+    #[test]
+    fn one_byte_order_mark_may_open_the_stream() {
+        for (stream, expected) in [
+            ("\u{feff}data: a\n\ndata: b\n\n", vec!["a\n", "b\n"]),
+            ("\u{feff}\r\ndata: a\r\n\r\n", vec!["a\n"]),
+            ("\u{feff}data", vec![]),
+            ("\u{feff}", vec![]),
+            // A second one, or one that stands elsewhere, is a part of its line.
+            ("\u{feff}\u{feff}data: a\n\ndata: b\n\n", vec!["b\n"]),
+            ("\n\u{feff}data: a\n\ndata: \u{feff}b\n\n", vec!["\u{feff}b\n"]),
+            // What only begins like one is a field name.
+            ("\u{fec0}data: a\n\ndata: b\n\n", vec!["b\n"]),
+            ("\u{f000}\n\ndata: b\n\n", vec!["b\n"]),
+        ] {
+            for cut in 0..=stream.len() {
+                let expected: Vec<&[u8]> = expected.iter().map(|event| event.as_bytes()).collect();
+                assert_eq!(split(stream.as_bytes(), &[cut, cut + 1]), expected, "{stream:?} cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn odd_lines() {
+        for (stream, expected) in [
+            ("data\n\n", vec!["\n"]),
+            ("data:\n\n", vec!["\n"]),
+            ("data: \n\n", vec!["\n"]),
+            ("data:x\n\n", vec!["x\n"]),
+            ("data::x\n\n", vec![":x\n"]),
+            ("data:\tx\n\n", vec!["\tx\n"]),
+            ("data: one\ndata\ndata:two\n\n", vec!["one\n\ntwo\n"]),
+            (" data: x\n\nData: x\n\ndata : x\n\ndat\n\n", vec![]),
+            ("event: data\nid: data: x\nretry: 1\n\n", vec![]),
+            ("data: \0\0\ndata\0: x\n\0data: x\n\n", vec!["\0\0\n"]),
+        ] {
+            for cut in 0..=stream.len() {
+                let expected: Vec<&[u8]> = expected.iter().map(|event| event.as_bytes()).collect();
+                assert_eq!(split(stream.as_bytes(), &[cut]), expected, "{stream:?} cut at {cut}");
             }
         }
     }

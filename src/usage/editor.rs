@@ -227,6 +227,20 @@ mod tests {
     }
 
     #[test]
+    fn a_leading_byte_order_mark_stays_and_hides_nothing() {
+        let counted = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1}}\n\n";
+        for (with, without) in [
+            ("data: {\"choices\":[1],\"usage\":null}\n\n", "data: {\"choices\":[1]}\n\n"),
+            (counted, ""),
+        ] {
+            let (with, without) = (format!("\u{feff}{with}{counted}"), format!("\u{feff}{without}"));
+            for cut in 0..=with.len() {
+                assert_eq!(edit(&with, cut), without, "cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
     fn a_huge_event_passes() {
         let huge = format!("data: {{\"x\":\"{}\",\"usage\":null}}\n\n", "x".repeat(EVENT_BYTES_MAX));
         let tail = "data: {\"choices\":[1],\"usage\":null}\n\n";

@@ -178,6 +178,7 @@ fn events(parts: &[&[u8]]) -> Vec<Vec<u8>> {
 
 /// The same, from the whole stream.
 fn events_by_line(stream: &[u8]) -> Vec<Vec<u8>> {
+    let stream = stream.strip_prefix(b"\xef\xbb\xbf").unwrap_or(stream);
     let (mut lines, mut at) = (vec![Vec::new()], 0);
     while let Some(&byte) = stream.get(at) {
         at += 1;
