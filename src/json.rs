@@ -399,7 +399,9 @@ mod tests {
         for cut in 0..document.len() {
             assert_eq!(scan(document, &[cut]), (vec![(2, 13..16, Some(b"\"m\"".to_vec()))], true), "cut at {cut}");
         }
-        for not_there in ["{\u{feff}\"model\":\"m\"}", " \u{feff}{\"model\":\"m\"}", "\u{feff}\u{feff}{\"model\":\"m\"}"] {
+        for not_there in
+            ["{\u{feff}\"model\":\"m\"}", " \u{feff}{\"model\":\"m\"}", "\u{feff}\u{feff}{\"model\":\"m\"}"]
+        {
             assert_eq!(scan(not_there.as_bytes(), &[]), (vec![], false), "{not_there:?}");
         }
     }

@@ -9,6 +9,7 @@ pub mod capture;
 pub mod editor;
 pub mod estimate;
 pub mod fields;
+mod gunzip;
 pub mod places;
 pub mod record;
 pub mod request;

@@ -186,12 +186,21 @@ pub fn form(headers: &[Header<'_>]) -> (Form, Coding) {
     for header in headers {
         match known(header.name) {
             Known::ContentType => form = form_of(header.value),
-            Known::ContentEncoding if header.value.eq_ignore_ascii_case(b"gzip") => coding = Coding::Gzip,
-            Known::ContentEncoding if !header.value.eq_ignore_ascii_case(b"identity") => coding = Coding::Unknown,
+            Known::ContentEncoding => coding = with_coding(coding, header.value),
             _ => {}
         }
     }
     (form, coding)
+}
+
+/// The coding of a body that is in `coding` already, after one more `Content-Encoding`.
+fn with_coding(coding: Coding, value: &[u8]) -> Coding {
+    match value.to_ascii_lowercase().as_slice() {
+        b"" | b"identity" => coding,
+        // The second is the first's old name (RFC 9110 §8.4.1.3).
+        b"gzip" | b"x-gzip" if coding == Coding::Identity => Coding::Gzip,
+        _ => Coding::Unknown,
+    }
 }
 
 fn form_of(content_type: &[u8]) -> Form {
@@ -229,6 +238,23 @@ mod tests {
             ("", "identity"),
         ] {
             assert_eq!(readable(accepted.as_bytes()), reduced, "{accepted}");
+        }
+    }
+
+    #[test]
+    fn codings_add_up() {
+        for (values, coding) in [
+            (&[][..], Coding::Identity),
+            (&["identity", ""], Coding::Identity),
+            (&["GZIP"], Coding::Gzip),
+            (&["x-gzip", "identity"], Coding::Gzip),
+            (&["br"], Coding::Unknown),
+            (&["gzip, br"], Coding::Unknown),
+            (&["br", "gzip"], Coding::Unknown),
+            (&["gzip", "gzip"], Coding::Unknown),
+        ] {
+            let field = |value: &&'static str| Header { name: "Content-Encoding", value: value.as_bytes() };
+            assert_eq!(form(&values.iter().map(field).collect::<Vec<_>>()).1, coding, "{values:?}");
         }
     }
 

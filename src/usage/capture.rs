@@ -4,12 +4,12 @@
 //! It holds the one value that it is after, never the body.
 
 use super::fields::{self, Field, Reading};
+use super::gunzip::Gunzip;
 use super::places::{Means, Shape};
 use super::record::{Endpoint, Usage};
 use super::request::clip;
 use crate::json::{self, Found, Scanner};
 use crate::sse::{Piece, Splitter};
-use flate2::write::MultiGzDecoder;
 use std::io::Write;
 
 /// An escape, which might hide the key that leads to usage.
@@ -59,7 +59,7 @@ pub struct Capture {
 
 enum Reader {
     Plain(Box<Body>),
-    Gzip(Box<MultiGzDecoder<Body>>),
+    Gzip(Box<Gunzip<Body>>),
     /// Nothing is read; true where something should have been.
     Off(bool),
 }
@@ -76,7 +76,7 @@ impl Capture {
         let body = Body::new(Shape::of(endpoint, form == Form::Events), units);
         let reader = match coding {
             Coding::Identity => Reader::Plain(Box::new(body)),
-            Coding::Gzip => Reader::Gzip(Box::new(MultiGzDecoder::new(body))),
+            Coding::Gzip => Reader::Gzip(Box::new(Gunzip::new(body))),
             Coding::Unknown => Reader::Off(true),
         };
         Self { reader }
@@ -86,11 +86,7 @@ impl Capture {
     pub fn feed(&mut self, bytes: &[u8]) {
         match &mut self.reader {
             Reader::Plain(body) => body.feed(bytes),
-            Reader::Gzip(decoder) => {
-                if decoder.write_all(bytes).is_err() {
-                    self.reader = Reader::Off(true);
-                }
-            }
+            Reader::Gzip(decoder) => decoder.feed(bytes),
             Reader::Off(_) => {}
         }
     }
@@ -99,13 +95,13 @@ impl Capture {
     pub fn finish(self) -> Reported {
         match self.reader {
             Reader::Plain(body) => body.finish(),
-            Reader::Gzip(mut decoder) => {
-                // What was decoded before a break has been read all the same.
-                let broken = decoder.try_finish().is_err();
-                let rest = Body::new(decoder.get_ref().shape, Units::One);
-                let reported = std::mem::replace(decoder.get_mut(), rest).finish();
-                Reported { unreadable: reported.unreadable || broken, ..reported }
-            }
+            Reader::Gzip(decoder) => match decoder.finish(Body::new(Shape::of(Endpoint::Other, false), Units::One)) {
+                Some((body, whole)) => {
+                    let reported = body.finish();
+                    Reported { unreadable: reported.unreadable || !whole, ..reported }
+                }
+                None => Reported { unreadable: true, ..Reported::default() },
+            },
             Reader::Off(unreadable) => Reported { unreadable, ..Reported::default() },
         }
     }

@@ -229,10 +229,9 @@ mod tests {
     #[test]
     fn a_leading_byte_order_mark_stays_and_hides_nothing() {
         let counted = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1}}\n\n";
-        for (with, without) in [
-            ("data: {\"choices\":[1],\"usage\":null}\n\n", "data: {\"choices\":[1]}\n\n"),
-            (counted, ""),
-        ] {
+        for (with, without) in
+            [("data: {\"choices\":[1],\"usage\":null}\n\n", "data: {\"choices\":[1]}\n\n"), (counted, "")]
+        {
             let (with, without) = (format!("\u{feff}{with}{counted}"), format!("\u{feff}{without}"));
             for cut in 0..=with.len() {
                 assert_eq!(edit(&with, cut), without, "cut at {cut}");

@@ -74,6 +74,52 @@ fn what_was_read_before_a_compressed_stream_broke_counts() {
     assert_eq!((reported.usage, reported.unreadable), (usage(7, 2), true));
 }
 
+fn packed(body: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(body).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// The same report of a gzip body, whichever byte it is cut at.
+fn unpacked(body: &[u8]) -> Reported {
+    let whole = capture(Endpoint::Completions, Form::Json, Coding::Gzip, body, &[]);
+    for cut in 0..body.len() {
+        let reported = capture(Endpoint::Completions, Form::Json, Coding::Gzip, body, &[cut, cut + 1]);
+        assert_eq!(reported, whole, "cut at {cut}");
+    }
+    whole
+}
+
+const PACKED: &[u8] = br#"{"text":"abcabcabc","usage":{"prompt_tokens":7,"completion_tokens":2,"total_tokens":9}}"#;
+
+#[test]
+fn gzip_members_make_one_body() {
+    let (first, second) = PACKED.split_at(50);
+    let body = [packed(first), packed(b""), packed(second)].concat();
+    assert_eq!(unpacked(&body).usage, usage(7, 2));
+    // What follows the last member is no part of the body; clients pass it over, or call it broken.
+    for junk in [&b"\0\0\0\0"[..], b"\x1f", b"\x1f\x8b\x08", b"\r\n", b"\x1f\x8b\x08\xff\xff\xff\xff\xff\xff\xff\xff"] {
+        assert_eq!(unpacked(&[&body, junk].concat()).usage, usage(7, 2), "{}", junk.escape_ascii());
+    }
+}
+
+#[test]
+fn a_broken_gzip_body_never_gives_a_wrong_number() {
+    let body = packed(PACKED);
+    for end in 0..body.len() {
+        let found = unpacked(&body[..end]).usage;
+        assert!(found.is_none() || found == usage(7, 2), "of {end} bytes: {found:?}");
+    }
+    for at in 0..body.len() {
+        for bit in 0..8 {
+            let mut broken = body.clone();
+            broken[at] ^= 1 << bit;
+            let found = unpacked(&broken).usage;
+            assert!(found.is_none() || found == usage(7, 2), "bit {bit} of byte {at}: {found:?}");
+        }
+    }
+}
+
 #[test]
 fn what_cannot_be_read_says_so() {
     let whole = br#"{"usage":{"prompt_tokens":1}}"#;
