@@ -3,6 +3,10 @@
 //!
 //! Each request is made twice, directly and through the proxy, and the two answers are compared.
 
+#[path = "transparency/encodings.rs"]
+mod encodings;
+#[path = "transparency/endpoints.rs"]
+mod endpoints;
 #[path = "transparency/requests.rs"]
 mod requests;
 #[path = "transparency/responses.rs"]

@@ -4,6 +4,7 @@
 #![allow(dead_code)] // each test file is a crate of its own, and uses its part of this
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests are the outside world
 
+pub mod answers;
 pub mod api;
 pub mod ca;
 pub mod client;

@@ -122,6 +122,9 @@ fn only_codings_that_can_be_read_are_asked_for_where_the_answer_is_read() {
         (CHAT, asking, Some("gzip, br"), Some("gzip")),
         ("/v1/responses", streamed, Some("gzip, br"), Some("gzip")),
         ("/v1/audio/speech", "{}", Some("br, zstd"), Some("identity")),
+        ("/v1/audio/transcriptions", "{}", Some("deflate, *"), Some("gzip")),
+        ("/v1/messages", streamed, Some("br;q=1, gzip;q=0.1"), Some("gzip")),
+        ("/api/chat", streamed, Some(""), Some("identity")),
         // Nothing is read here.
         ("/v1/rerank", "{}", Some("br, zstd"), Some("br, zstd")),
     ] {
