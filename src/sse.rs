@@ -1,8 +1,8 @@
 //! Server-sent events (WHATWG HTML, *Server-sent events*): splits a stream into the data of its events, cut anywhere.
 //!
-//! Lines end in LF, CRLF or CR, and a byte order mark before the first is no part of it. Only `data` fields and the blank
-//! lines that end events are told; comments and other fields are passed over. Nothing is held: the data of a line comes
-//! out as it goes in.
+//! Lines end in LF, CRLF or CR, and a byte order mark before the first is no part of it. Only `data` fields and the
+//! blank lines that end events are told; comments and other fields are passed over. Nothing is held: the data of a line
+//! comes out as it goes in.
 
 /// What the next bytes of the stream are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
