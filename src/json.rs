@@ -16,7 +16,11 @@ const KEY_BYTES_MAX: usize = 160;
 /// The byte order mark in UTF-8, which may stand before the document.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// A watched place: object keys from the root down, 1 to 5 of them.
+/// Stands for every element of an array where a path has a key. An object's key of the same spelling is not meant by it,
+/// so that nobody can write a document in which one is taken for the other.
+pub const EACH: &str = "[]";
+
+/// A watched place: object keys (or [`EACH`]) from the root down, 1 to 5 of them.
 #[derive(Debug)]
 pub struct Path {
     pub keys: &'static [&'static str],
@@ -74,10 +78,11 @@ pub struct Scanner {
     depth: usize,
     /// Bit `d` says that the container at depth `d` is an object.
     objects: u128,
-    /// For each depth, the paths (bits) whose first keys led to the container there.
-    open: [u32; PATH_KEYS_MAX],
+    /// For each depth, the paths (bits) whose first keys led to the container there; of an array, those that go on to
+    /// its elements.
+    open: [u64; PATH_KEYS_MAX],
     /// The paths whose first keys lead to the value that comes next.
-    next: u32,
+    next: u64,
     capture: Option<Capture>,
     /// Bytes of a key or of a captured value from earlier input.
     held: Vec<u8>,
@@ -87,16 +92,16 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// A scanner for at most 32 paths.
+    /// A scanner for at most 64 paths.
     pub fn new(paths: &'static [Path]) -> Self {
-        debug_assert!(paths.len() <= 32 && paths.iter().all(|path| (1..=PATH_KEYS_MAX).contains(&path.keys.len())));
+        debug_assert!(paths.len() <= 64 && paths.iter().all(|path| (1..=PATH_KEYS_MAX).contains(&path.keys.len())));
         Self {
             paths,
             state: State::Value { or_end: false },
             depth: 0,
             objects: 0,
             open: [0; PATH_KEYS_MAX],
-            next: (((1u64 << paths.len()) - 1) & u64::from(u32::MAX)) as u32,
+            next: u64::MAX.checked_shr(64 - paths.len() as u32).unwrap_or(0),
             capture: None,
             held: Vec::new(),
             held_overflow: false,
@@ -198,7 +203,7 @@ impl Scanner {
             (State::Colon, b':') => State::Value { or_end: false },
             (State::AfterValue, b',') if self.in_object() => State::Key { or_end: false },
             (State::AfterValue, b',') if self.depth > 0 => {
-                self.next = 0;
+                self.next = self.open.get(self.depth - 1).copied().unwrap_or(0);
                 State::Value { or_end: false }
             }
             (State::AfterValue, b'}' | b']') => return self.close(byte, input, *piece_start, *at, found),
@@ -219,12 +224,14 @@ impl Scanner {
             b'{' | b'[' if self.depth >= DEPTH_MAX => State::Failed,
             b'{' | b'[' => {
                 let object = byte == b'{';
+                // An object's keys choose among the paths, all elements of an array go on with the same.
+                let inside = if object { self.next } else { self.next_of_elements() };
                 if let Some(open) = self.open.get_mut(self.depth) {
-                    *open = if object { self.next } else { 0 };
+                    *open = inside;
                 }
                 self.objects = self.objects & !(1 << self.depth) | u128::from(object) << self.depth;
                 self.depth += 1;
-                self.next = 0;
+                self.next = if object { 0 } else { inside };
                 if object { State::Key { or_end: true } } else { State::Value { or_end: true } }
             }
             b'"' => State::InString { escaped: false },
@@ -232,6 +239,16 @@ impl Scanner {
             _ if self.depth == 0 && MARK.get(self.offset as usize + start) == Some(&byte) => return,
             _ => State::Failed,
         };
+    }
+
+    /// The paths that lead to the elements of an array that starts here.
+    fn next_of_elements(&self) -> u64 {
+        if self.next == 0 {
+            return 0;
+        }
+        let of_elements = |path: &Path| path.keys.get(self.depth) == Some(&EACH);
+        let each = self.paths.iter().enumerate().filter(|(_, path)| of_elements(path));
+        each.fold(0, |paths, (index, _)| paths | 1 << index) & self.next
     }
 
     fn in_object(&self) -> bool {
@@ -282,7 +299,7 @@ impl Scanner {
             let decoded = if raw.contains(&b'\\') { unescape(raw) } else { None };
             let key = decoded.as_deref().map_or(raw, str::as_bytes);
             for (index, path) in self.paths.iter().enumerate().filter(|(index, _)| candidates & 1 << index != 0) {
-                if path.keys.get(level).is_some_and(|watched| watched.as_bytes() == key) {
+                if path.keys.get(level).is_some_and(|watched| watched.as_bytes() == key && *watched != EACH) {
                     self.next |= 1 << index;
                 }
             }
@@ -344,6 +361,10 @@ mod tests {
         Path { keys: &["response", "usage"], value_bytes_max: 64 },
         Path { keys: &["model"], value_bytes_max: 16 },
         Path { keys: &["a", "usage", "b"], value_bytes_max: 64 },
+        Path { keys: &["a", EACH], value_bytes_max: 0 },
+        Path { keys: &["b", EACH, "model"], value_bytes_max: 64 },
+        Path { keys: &["b", EACH, EACH, "a"], value_bytes_max: 64 },
+        Path { keys: &[EACH, "usage", EACH], value_bytes_max: 64 },
     ];
 
     type Hit = (usize, Range<u64>, Option<Vec<u8>>);
@@ -359,13 +380,19 @@ mod tests {
         (hits, scanner.is_done())
     }
 
-    /// What serde_json finds at the same places; of repeated keys it keeps the last.
-    fn expected(value: &Value, path: &Path) -> Option<Value> {
-        path.keys.iter().try_fold(value, |value, key| value.as_object()?.get(*key)).cloned()
+    /// What serde_json finds at the same places, in the document's order.
+    fn expected<'v>(value: &'v Value, keys: &[&str]) -> Vec<&'v Value> {
+        let Some((key, rest)) = keys.split_first() else { return vec![value] };
+        let inner: Vec<&Value> = match value {
+            Value::Array(elements) if *key == EACH => elements.iter().collect(),
+            Value::Object(members) if *key != EACH => members.get(*key).into_iter().collect(),
+            _ => Vec::new(),
+        };
+        inner.into_iter().flat_map(|value| expected(value, rest)).collect()
     }
 
     fn json() -> impl Strategy<Value = Value> {
-        let key = prop_oneof!["usage", "response", "model", "a", "b", "[a-z\"\\\\\u{e9}]{0,4}"];
+        let key = prop_oneof!["usage", "response", "model", "a", "b", Just(EACH.to_owned()), "[a-z\"\\\\\u{e9}]{0,4}"];
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
@@ -413,6 +440,21 @@ mod tests {
     }
 
     #[test]
+    fn every_element_counts_and_no_key_that_is_spelt_like_them() {
+        let document = br#"{"b":[{"model":1},[],[{"a":2},3,{"a":[4]}],{"b":[{"model":0}]},{"model":5}],"a":["",{}]}"#;
+        let spelt = br#"{"b":{"[]":{"model":1}},"a":{"[]":2},"[]":{"usage":{"[]":3}}}"#;
+        for cut in 0..document.len() {
+            let found = |hits: Vec<Hit>| hits.into_iter().map(|hit| (hit.0, hit.2)).collect::<Vec<_>>();
+            let raw = |path: usize, text: &str| (path, Some(text.as_bytes().to_vec()));
+            let expected = [raw(5, "1"), raw(6, "2"), raw(6, "[4]"), raw(5, "5"), (4, None), (4, None)];
+            assert_eq!(found(scan(document, &[cut]).0), expected, "cut at {cut}");
+            assert_eq!(scan(spelt, &[cut]), (vec![], true));
+        }
+        let root = br#"[{"usage":[1,2]},{"usage":{"[]":3}},{"usage":[[4]]},[{"usage":[5]}]]"#;
+        assert_eq!(scan(root, &[]).0.iter().map(|hit| hit.1.start).collect::<Vec<_>>(), [11, 13, 46]);
+    }
+
+    #[test]
     fn over_the_cap_is_told_without_bytes() {
         let document = format!("{{\"model\":\"{}\",\"usage\":{{}}}}", "m".repeat(1000));
         for cuts in [vec![], (0..document.len()).collect::<Vec<_>>()] {
@@ -434,15 +476,13 @@ mod tests {
             prop_assert_eq!(&hits, &scan(&text, &[]).0);
             for (index, path) in PATHS.iter().enumerate() {
                 // A path below a captured one is not looked for; the lists in use have none.
-                let hit = hits.iter().rfind(|hit| hit.0 == index);
-                match (expected(&value, path), hit) {
-                    (Some(value), Some((_, at, raw))) => {
-                        let at = &text[at.start as usize..at.end as usize];
-                        prop_assert_eq!(raw.is_none(), at.len() > path.value_bytes_max);
-                        prop_assert_eq!(serde_json::from_slice::<Value>(at).unwrap(), value);
-                    }
-                    (expected, hit) => prop_assert_eq!(expected.is_some(), hit.is_some()),
+                let mut found = Vec::new();
+                for (_, at, raw) in hits.iter().filter(|hit| hit.0 == index) {
+                    let at = &text[at.start as usize..at.end as usize];
+                    prop_assert_eq!(raw.is_none(), at.len() > path.value_bytes_max);
+                    found.push(serde_json::from_slice::<Value>(at).unwrap());
                 }
+                prop_assert_eq!(found.iter().collect::<Vec<_>>(), expected(&value, path.keys));
             }
         }
 

@@ -14,7 +14,7 @@ use openai_api_proxy::http::framing::Framing;
 use openai_api_proxy::http::head::{HeadEnd, RequestHead, ResponseHead, storage};
 use openai_api_proxy::http::headers::{Header, Known, known};
 use openai_api_proxy::http::{HttpError, headers::Connection};
-use openai_api_proxy::json::{Path, Scanner};
+use openai_api_proxy::json::{EACH, Path, Scanner};
 use openai_api_proxy::sse::{self, Splitter};
 use openai_api_proxy::usage::capture::{Capture, Coding, Form, Reported};
 use openai_api_proxy::usage::editor::Editor;
@@ -62,6 +62,8 @@ const PATHS: &[Path] = &[
     Path { keys: &["response", "usage"], value_bytes_max: 1024 },
     Path { keys: &["model"], value_bytes_max: 8 },
     Path { keys: &["a", "usage", "b"], value_bytes_max: 0 },
+    Path { keys: &["b", EACH], value_bytes_max: 8 },
+    Path { keys: &[EACH, "a", EACH, "model"], value_bytes_max: 8 },
 ];
 
 /// A path's index, where the value stands, and its bytes.
@@ -86,8 +88,8 @@ pub fn json(input: &[u8]) -> bool {
     if colons(document) == members(&value) {
         // No key is repeated, so serde_json has kept everything.
         for (index, path) in PATHS.iter().enumerate() {
-            let expected = path.keys.iter().try_fold(&value, |value, key| value.as_object()?.get(*key));
-            assert!(found.iter().filter(|hit| hit.0 == index).map(|hit| &hit.1).eq(expected), "{:?}", path.keys);
+            let found = found.iter().filter(|hit| hit.0 == index).map(|hit| &hit.1);
+            assert!(found.eq(at_path(&value, path.keys)), "{:?}", path.keys);
         }
     }
     true
@@ -102,6 +104,17 @@ fn scan(parts: &[&[u8]]) -> (Vec<Hit>, bool, bool) {
         });
     }
     (hits, scanner.is_done(), scanner.failed())
+}
+
+/// The values at a path, in the document's order.
+fn at_path<'v>(value: &'v Value, keys: &[&str]) -> Vec<&'v Value> {
+    let Some((key, rest)) = keys.split_first() else { return vec![value] };
+    let inner: Vec<&Value> = match value {
+        Value::Array(elements) if *key == EACH => elements.iter().collect(),
+        Value::Object(members) if *key != EACH => members.get(*key).into_iter().collect(),
+        _ => Vec::new(),
+    };
+    inner.into_iter().flat_map(|value| at_path(value, rest)).collect()
 }
 
 /// Members of all objects in a value.
