@@ -16,8 +16,8 @@ const KEY_BYTES_MAX: usize = 160;
 /// The byte order mark in UTF-8, which may stand before the document.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Stands for every element of an array where a path has a key. An object's key of the same spelling is not meant by it,
-/// so that nobody can write a document in which one is taken for the other.
+/// Stands for every element of an array where a path has a key. It never means an object's key of the same spelling, so
+/// that nobody can write a document in which one is taken for the other.
 pub const EACH: &str = "[]";
 
 /// A watched place: object keys (or [`EACH`]) from the root down, 1 to 5 of them.

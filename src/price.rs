@@ -53,17 +53,30 @@ impl PriceTable {
     /// The cost in nano-dollars (10⁻⁹ USD), rounded half up once at the end.
     ///
     /// `model` is the response's own name of the model where it gave one; `service_tier` the tier that the response
-    /// says was used. `None`: the model or the tier is unknown, a price that this usage needs is not in the table, or
-    /// the counts contradict each other.
+    /// says was used. What consumed nothing costs nothing, whatever the model. `None`: model or tier is unknown, a price
+    /// that this usage needs is not in the table, or the counts contradict each other.
     pub fn cost_nano_usd(&self, model: &str, usage: &Usage, service_tier: Option<&str>) -> Option<u64> {
+        if *usage == Usage::default() {
+            return Some(0);
+        }
         let model = self.find(model)?;
         let rates = Rates { model, tier: Tier::of(service_tier)?, above: model.threshold(usage.input_tokens) };
         let (amount, per_nano) = if usage.input_tokens == 0 && usage.output_tokens == 0 {
-            (rates.media(usage)?, FEMTO_PER_NANO * MICROS_PER_SECOND)
+            // A total alone does not say what it is made of.
+            let media = rates.media(usage).filter(|_| usage.total_tokens == 0)?;
+            (media, FEMTO_PER_NANO * MICROS_PER_SECOND)
         } else {
             (rates.input(usage)?.checked_add(rates.output(usage)?)?, FEMTO_PER_NANO)
         };
         u64::try_from(amount.checked_add(per_nano / 2)? / per_nano).ok()
+    }
+
+    /// The cost of an answer that made images and reports no tokens: by the table's name for the model at the quality
+    /// and size that the answer says (`high/1024-x-1536/gpt-image-1`), or by a price of the model's for any image.
+    pub fn images_cost_nano_usd(&self, model: &str, usage: &Usage, quality: &str, size: &str) -> Option<u64> {
+        let sized = size.split_once('x').map(|(width, height)| format!("{quality}/{width}-x-{height}/{model}"));
+        let sized = sized.filter(|name| !quality.is_empty() && self.find(name).is_some());
+        self.cost_nano_usd(sized.as_deref().unwrap_or(model), usage, None)
     }
 
     /// The prices for a name: its own; else for `ft:BASE:ORG:NAME:ID` those of `ft:BASE`; else those of the undated
@@ -238,6 +251,10 @@ impl Model {
     }
 }
 
+/// The prices of text, audio and image tokens in the input: plain, and read from the cache.
+const INPUT_KINDS: [(Kind, Kind); 3] =
+    [(Kind::Input, Kind::CachedInput), (Kind::InputAudio, Kind::CachedAudio), (Kind::InputImage, Kind::CachedImage)];
+
 /// A model's prices for one request. Amounts are femto-dollars unless they say otherwise.
 struct Rates<'a> {
     model: &'a Model,
@@ -259,32 +276,49 @@ impl Rates<'_> {
         counts.iter().try_fold(0u128, |sum, &(kind, count)| sum.checked_add(self.charge(kind, count)?))
     }
 
-    /// The input: cached, cache-written and plain tokens of one medium, or plain tokens of several.
-    ///
-    /// Usage does not say which of the cached tokens were audio or image, so a mixture that was partly cached has no
-    /// certain price. Image tokens are billed as text by models that have no price for them.
+    /// The input: cached, cache-written and plain tokens of text, audio and images, each at its own price. Image tokens
+    /// are billed as text by models that have no price for them.
     fn input(&self, usage: &Usage) -> Option<u128> {
+        let has_images = self.model.knows(Kind::InputImage);
         let audio = usage.input_audio_tokens;
-        let image = if self.model.knows(Kind::InputImage) { usage.input_image_tokens } else { 0 };
+        let image = if has_images { usage.input_image_tokens } else { 0 };
         let text = usage.input_tokens.checked_sub(audio)?.checked_sub(image)?;
         let (cached, written) = (usage.cached_input_tokens, usage.cache_write_tokens);
-        if cached == 0 && written == 0 {
-            return self.charge_all(&[(Kind::Input, text), (Kind::InputAudio, audio), (Kind::InputImage, image)]);
-        }
-        let plain = usage.input_tokens.checked_sub(cached)?.checked_sub(written)?;
-        match (text, audio, image) {
-            (_, 0, 0) => {
-                self.charge_all(&[(Kind::Input, plain), (Kind::CachedInput, cached), (Kind::CacheWrite, written)])
-            }
-            (0, _, 0) if written == 0 => self.charge_all(&[(Kind::InputAudio, plain), (Kind::CachedAudio, cached)]),
-            (0, 0, _) if written == 0 => self.charge_all(&[(Kind::InputImage, plain), (Kind::CachedImage, cached)]),
-            _ => None,
-        }
+        // Which media the written tokens were of is never said.
+        let text = if written == 0 || (audio, image) == (0, 0) { text.checked_sub(written)? } else { return None };
+        let all = [text, audio, image];
+        let of_cached = self.charge(Kind::CacheWrite, written)?;
+        let Some(cached_each) = cached_media(usage, all, has_images) else {
+            return self.mixed_input(all, cached);
+        };
+        all.into_iter().zip(cached_each).zip(INPUT_KINDS).try_fold(of_cached, |sum, ((all, cached), (plain, read))| {
+            let plain = self.charge(plain, all.checked_sub(cached)?)?;
+            sum.checked_add(plain)?.checked_add(self.charge(read, cached)?)
+        })
     }
 
-    /// The output. Reasoning tokens are part of it at its price.
+    /// The input where it is not known of which medium the cached tokens were: its price is certain only where a token
+    /// of each medium gets the same off.
+    fn mixed_input(&self, all: [u64; 3], cached: u64) -> Option<u128> {
+        all.into_iter().try_fold(0u64, u64::checked_add).filter(|&total| cached <= total)?;
+        let (mut sum, mut off) = (0u128, None);
+        for (all, (plain, read)) in all.into_iter().zip(INPUT_KINDS).filter(|&(all, _)| all > 0) {
+            let off_here = self.charge(plain, 1)?.checked_sub(self.charge(read, 1)?)?;
+            if *off.get_or_insert(off_here) != off_here {
+                return None;
+            }
+            sum = sum.checked_add(self.charge(plain, all)?)?;
+        }
+        sum.checked_sub(off?.checked_mul(u128::from(cached))?)
+    }
+
+    /// The output. Reasoning tokens are part of it at its price. An answer that made images and does not say what its
+    /// output tokens are has only tokens of images (the API reference's `ImagesUsage`).
     fn output(&self, usage: &Usage) -> Option<u128> {
-        let (audio, image) = (usage.output_audio_tokens, usage.output_image_tokens);
+        let audio = usage.output_audio_tokens;
+        let unsaid = usage.images > 0 && (audio, usage.output_image_tokens) == (0, 0);
+        let only_images = unsaid && self.model.knows(Kind::OutputImage);
+        let image = if only_images { usage.output_tokens } else { usage.output_image_tokens };
         let text = usage.output_tokens.checked_sub(audio)?.checked_sub(image)?;
         self.charge_all(&[(Kind::Output, text), (Kind::OutputAudio, audio), (Kind::OutputImage, image)])
     }
@@ -294,6 +328,22 @@ impl Rates<'_> {
     fn media(&self, usage: &Usage) -> Option<u128> {
         let images = self.charge(Kind::Image, usage.images)?.checked_mul(MICROS_PER_SECOND)?;
         self.charge(Kind::Second, usage.audio_us)?.checked_add(images)
+    }
+}
+
+/// How many of the cached tokens are of each medium; `None` where that is not known. `all` are the input's tokens of
+/// text, audio and images.
+fn cached_media(usage: &Usage, all: [u64; 3], has_images: bool) -> Option<[u64; 3]> {
+    let cached = usage.cached_input_tokens;
+    let (text, audio, image) = (usage.cached_text_tokens, usage.cached_audio_tokens, usage.cached_image_tokens);
+    if text.checked_add(audio)?.checked_add(image)? == cached {
+        return Some(if has_images { [text, audio, image] } else { [text + image, audio, 0] });
+    }
+    let media = || all.iter().filter(|&&count| count > 0).count();
+    match cached {
+        _ if all.into_iter().try_fold(0u64, u64::checked_add) == Some(cached) => Some(all),
+        _ if media() <= 1 => Some(all.map(|count| if count > 0 { cached } else { 0 })),
+        _ => None,
     }
 }
 

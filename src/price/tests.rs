@@ -48,6 +48,78 @@ fn cached_tokens_of_one_medium_or_no_price() {
     assert_eq!(cost("gpt-realtime", audio_only), Some(400 * 32_000 + 100 * 400));
     let mixed = Usage { input_audio_tokens: 499, ..audio_only };
     assert_eq!(cost("gpt-realtime", mixed), None);
+    // All of it cached: no medium is in doubt. More than all of it: nonsense.
+    assert_eq!(cost("gpt-realtime", Usage { cached_input_tokens: 500, ..mixed }), Some(499 * 400 + 400));
+    assert_eq!(cost("gpt-realtime", Usage { cached_input_tokens: 501, ..mixed }), None);
+}
+
+#[test]
+fn cached_tokens_whose_media_are_told() {
+    // gpt-realtime-mini: text 0.6, audio 10, image 0.8; cached 0.06, 0.3, 0.08.
+    let usage = Usage {
+        input_audio_tokens: 500,
+        input_image_tokens: 200,
+        cached_input_tokens: 170,
+        cached_text_tokens: 60,
+        cached_audio_tokens: 100,
+        cached_image_tokens: 10,
+        ..tokens(1_000, 0)
+    };
+    let plain = 240 * 600 + 400 * 10_000 + 190 * 800;
+    assert_eq!(cost("gpt-realtime-mini", usage), Some(plain + 60 * 60 + 100 * 300 + 10 * 80));
+    // The parts are not the whole, or more of a medium is cached than there is.
+    assert_eq!(cost("gpt-realtime-mini", Usage { cached_text_tokens: 61, ..usage }), None);
+    let too_much = Usage { cached_text_tokens: 159, cached_audio_tokens: 1, ..usage };
+    assert_eq!(cost("gpt-realtime-mini", Usage { input_audio_tokens: 700, ..too_much }), None);
+    // gpt-4o bills images as text: the cached ones too.
+    let usage = Usage { input_audio_tokens: 0, cached_text_tokens: 160, cached_audio_tokens: 0, ..usage };
+    assert_eq!(cost("gpt-4o", usage), Some(830 * 2_500 + 170 * 1_250));
+}
+
+#[test]
+fn cached_tokens_of_any_medium_where_each_gets_the_same_off() {
+    let table = r#"{"same": {"input_cost_per_token": 4e-6, "cache_read_input_token_cost": 1e-6,
+            "input_cost_per_audio_token": 9e-6, "cache_read_input_audio_token_cost": 6e-6,
+            "input_cost_per_image_token": 5e-6, "cache_read_input_image_token_cost": 1e-6}}"#;
+    let table = PriceTable::parse(table).unwrap();
+    let cost = |usage: Usage| table.cost_nano_usd("same", &usage, None);
+    let usage = Usage { input_audio_tokens: 40, cached_input_tokens: 30, ..tokens(100, 0) };
+    assert_eq!(cost(usage), Some(60 * 4_000 + 40 * 9_000 - 30 * 3_000));
+    assert_eq!(cost(Usage { cached_input_tokens: 101, ..usage }), None);
+    assert_eq!(cost(Usage { cache_write_tokens: 1, ..usage }), None);
+    assert_eq!(cost(Usage { input_image_tokens: 1, ..usage }), None, "an image token gets another amount off");
+}
+
+#[test]
+fn nothing_costs_nothing_and_a_total_alone_is_unknown() {
+    assert_eq!(cost("nobody-knows", Usage::default()), Some(0));
+    assert_eq!(PriceTable::built_in().cost_nano_usd("", &Usage::default(), Some("scale")), Some(0));
+    assert_eq!(cost("gpt-4o", Usage { total_tokens: 9, ..Usage::default() }), None);
+}
+
+#[test]
+fn images_by_quality_and_size_or_by_their_tokens() {
+    let table = PriceTable::built_in();
+    let cost = |model: &str, quality: &str, size: &str, images: u64| {
+        table.images_cost_nano_usd(model, &Usage { images, ..Usage::default() }, quality, size)
+    };
+    assert_eq!(cost("gpt-image-1", "high", "1024x1536", 2), Some(2 * 250_000_000));
+    assert_eq!(cost("gpt-image-1.5-2025-12-16", "low", "1024x1024", 1), Some(9_000_000));
+    assert_eq!(cost("gpt-image-1-2030-01-01", "medium", "1536x1024", 1), Some(63_000_000));
+    for (quality, size) in [("", "1024x1024"), ("high", ""), ("auto", "1024x1024"), ("high", "auto"), ("high", "9x9")] {
+        assert_eq!(cost("gpt-image-1", quality, size, 1), None, "{quality} {size}");
+    }
+    assert_eq!(cost("dall-e-3", "hd", "1024x1792", 1), None);
+    let own = PriceTable::parse(r#"{"dall-e-3": {"input_cost_per_image": 0.08}}"#).unwrap();
+    let two = Usage { images: 2, ..Usage::default() };
+    assert_eq!(own.images_cost_nano_usd("dall-e-3", &two, "", ""), Some(160_000_000));
+    // A stream's usage does not say that its output tokens are an image's. gpt-image-1.5: 32 an image token, 10 text.
+    let streamed = Usage { images: 1, ..tokens(10, 1_056) };
+    assert_eq!(table.cost_nano_usd("gpt-image-1.5", &streamed, None), Some(10 * 5_000 + 1_056 * 32_000));
+    let said = Usage { output_image_tokens: 1_000, ..streamed };
+    let expected = 10 * 5_000 + 1_000 * 32_000 + 56 * 10_000;
+    assert_eq!(table.cost_nano_usd("gpt-image-1.5", &said, None), Some(expected));
+    assert_eq!(table.cost_nano_usd("gpt-4o", &streamed, None), Some(10 * 2_500 + 1_056 * 10_000));
 }
 
 #[test]
@@ -216,6 +288,7 @@ proptest! {
             input_tokens: a, cached_input_tokens: b, cache_write_tokens: c, input_audio_tokens: d,
             input_image_tokens: e, output_tokens: f, reasoning_tokens: g, output_audio_tokens: h,
             output_image_tokens: i, total_tokens: j, audio_us: k, images: l,
+            cached_text_tokens: l, cached_audio_tokens: k, cached_image_tokens: j,
         };
         let table = PriceTable::parse(r#"{"m": {"input_cost_per_token": 18446, "output_cost_per_token": 18446}}"#).unwrap();
         let _ = table.cost_nano_usd("m", &usage, None);

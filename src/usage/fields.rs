@@ -35,8 +35,9 @@ macro_rules! fields {
 }
 
 // In the order of the API reference's shapes: completions (A), responses (B), embeddings (C), transcription (D: details
-// in the singular, or seconds), speech (E), images (F), realtime (G), runs (I: details in the singular). Then other
-// servers: Together and Copilot at the top, Mistral, DeepSeek, Anthropic.
+// in the singular, or seconds), speech (E), images (F), realtime (G), runs (I: details in the singular); the images of
+// a response's tool, whose cached tokens have details at the top. Then other servers: Together and Copilot at the top,
+// Mistral, DeepSeek, Anthropic.
 fields! {
     input_tokens: ["prompt_tokens"] | ["input_tokens"];
     cached_input_tokens: ["prompt_tokens_details", "cached_tokens"] | ["input_tokens_details", "cached_tokens"]
@@ -54,6 +55,11 @@ fields! {
     output_image_tokens: ["completion_tokens_details", "image_tokens"] | ["output_tokens_details", "image_tokens"];
     total_tokens: ["total_tokens"];
     audio_us: ["seconds"];
+    cached_text_tokens: ["input_token_details", "cached_tokens_details", "text_tokens"]
+        | ["cached_tokens_details", "cached_text_tokens"];
+    cached_audio_tokens: ["input_token_details", "cached_tokens_details", "audio_tokens"];
+    cached_image_tokens: ["input_token_details", "cached_tokens_details", "image_tokens"]
+        | ["cached_tokens_details", "cached_image_tokens"];
 }
 
 /// The numbers that a usage object gives.

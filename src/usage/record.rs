@@ -33,6 +33,13 @@ pub struct Usage {
     pub audio_us: u64,
     /// Number of images made.
     pub images: u64,
+    /// Of the cached input, text tokens. This and the two below are for the price alone, and not kept in the ledger.
+    /// They say something where they add up to `cached_input_tokens`; else the cached tokens' media are not known.
+    pub cached_text_tokens: u64,
+    /// Of the cached input, audio tokens.
+    pub cached_audio_tokens: u64,
+    /// Of the cached input, image tokens.
+    pub cached_image_tokens: u64,
 }
 
 impl Usage {

@@ -319,6 +319,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
             total_tokens: count(row, 28)?,
             audio_us: count(row, 29)?,
             images: count(row, 30)?,
+            ..Usage::default() // the media of cached tokens are not stored
         },
     };
     Ok(Entry { id: count(row, 0)?, record })

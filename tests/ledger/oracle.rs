@@ -33,6 +33,7 @@ fn usage() -> impl Strategy<Value = Usage> {
             total_tokens: n[9],
             audio_us: n[10],
             images: n[11],
+            ..Usage::default()
         })
 }
 

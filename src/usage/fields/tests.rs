@@ -75,6 +75,37 @@ fn transcription_by_tokens_and_by_duration() {
 }
 
 #[test]
+fn realtime_with_the_media_of_its_cached_tokens() {
+    let realtime = br#"{"total_tokens":300,"input_tokens":200,"output_tokens":100,"input_token_details":
+        {"text_tokens":60,"audio_tokens":110,"image_tokens":30,"cached_tokens":96,
+        "cached_tokens_details":{"text_tokens":32,"audio_tokens":56,"image_tokens":8}},
+        "output_token_details":{"text_tokens":20,"audio_tokens":80,"reasoning_tokens":5}}"#;
+    let cached = |text, audio, image| Usage {
+        cached_input_tokens: text + audio + image,
+        cached_text_tokens: text,
+        cached_audio_tokens: audio,
+        cached_image_tokens: image,
+        ..Usage::default()
+    };
+    let expected = Usage {
+        input_tokens: 200,
+        input_audio_tokens: 110,
+        input_image_tokens: 30,
+        output_tokens: 100,
+        output_audio_tokens: 80,
+        reasoning_tokens: 5,
+        total_tokens: 300,
+        ..cached(32, 56, 8)
+    };
+    assert_eq!(read(realtime), Some(expected));
+    let tool = br#"{"input_tokens":50,"input_tokens_details":{"image_tokens":40,"text_tokens":10},"output_tokens":9,
+        "cached_tokens":12,"cached_tokens_details":{"cached_image_tokens":8,"cached_text_tokens":4},"total_tokens":59}"#;
+    let expected =
+        Usage { input_tokens: 50, input_image_tokens: 40, output_tokens: 9, total_tokens: 59, ..cached(4, 0, 8) };
+    assert_eq!(read(tool), Some(expected));
+}
+
+#[test]
 fn images_and_runs() {
     let image = br#"{"input_tokens":50,"input_tokens_details":{"image_tokens":40,"text_tokens":10},"output_tokens":100,
         "output_tokens_details":{"image_tokens":90,"text_tokens":10},"total_tokens":150}"#;
