@@ -26,6 +26,10 @@ pub struct Reported {
     pub id: Option<String>,
     /// The service tier that was used, which prices depend on.
     pub service_tier: Option<String>,
+    /// The quality of the images that were made, which their price depends on.
+    pub quality: Option<String>,
+    /// The same for their size, `1024x1536`.
+    pub size: Option<String>,
     /// The body could not be read to its end (not JSON, a broken encoding, an unknown one).
     pub unreadable: bool,
 }
@@ -128,7 +132,7 @@ struct Body {
 
 impl Body {
     fn new(shape: &'static Shape, units: Units) -> Self {
-        let draft = shape.object.map(|_| Box::default());
+        let draft = (!shape.kinds.is_empty()).then(Box::default);
         Self { shape, scanner: Scanner::new(shape.paths), units, scanning: false, facts: Facts::default(), draft }
     }
 
@@ -183,6 +187,9 @@ impl Body {
         // A cut stream is no fault of the reader's; a cut document is.
         let unreadable = matches!(self.units, Units::One) && !self.scanner.is_done();
         self.end_document();
+        if unreadable && self.facts.reading.is_none() {
+            self.facts.images = 0; // not all of them, and perhaps tokens would have followed
+        }
         Reported { unreadable, ..self.facts.into_reported(self.shape) }
     }
 }
@@ -230,6 +237,8 @@ struct Names {
     model: Option<String>,
     id: Option<String>,
     service_tier: Option<String>,
+    quality: Option<String>,
+    size: Option<String>,
 }
 
 impl Names {
@@ -238,6 +247,8 @@ impl Names {
         self.model = later.model.or(self.model.take());
         self.id = later.id.or(self.id.take());
         self.service_tier = later.service_tier.or(self.service_tier.take());
+        self.quality = later.quality.or(self.quality.take());
+        self.size = later.size.or(self.size.take());
     }
 }
 
@@ -246,6 +257,8 @@ impl Names {
 struct Facts {
     opening: Option<Reading>,
     reading: Option<Reading>,
+    /// Images seen.
+    images: u64,
     names: Names,
     /// The names in the document that is being read.
     beside: Names,
@@ -257,6 +270,9 @@ struct Facts {
 
 impl Facts {
     fn take(&mut self, shape: &Shape, found: Found<'_>) {
+        if shape.means[found.path] == Means::Image {
+            self.images += 1;
+        }
         let Some(raw) = found.raw else { return };
         match shape.means[found.path] {
             Means::Usage => {
@@ -280,7 +296,10 @@ impl Facts {
             Means::Model => set_name(&mut self.beside.model, raw),
             Means::Id => set_name(&mut self.beside.id, raw),
             Means::ServiceTier => set_name(&mut self.beside.service_tier, raw),
-            Means::Object => self.is_wanted = json::string(raw).as_deref() == shape.object,
+            Means::Quality => set_name(&mut self.beside.quality, raw),
+            Means::Size => set_name(&mut self.beside.size, raw),
+            Means::Kind => self.is_wanted = json::string(raw).is_some_and(|kind| shape.kinds.contains(&&*kind)),
+            Means::Image => {}
         }
     }
 
@@ -302,7 +321,8 @@ impl Facts {
 
     /// Takes over what a later document says.
     fn adopt(&mut self, later: Self) {
-        self.has_usage = later.reading.is_some();
+        self.has_usage = later.reading.is_some() || later.images > 0;
+        self.images += later.images;
         self.reading = later.reading.or(self.reading.take());
         self.beside = later.beside;
         self.end_document();
@@ -316,13 +336,12 @@ impl Facts {
             }
             None => reading,
         });
-        Reported {
-            usage: reading.map(|reading| reading.usage(shape.cache_beside_input)),
-            model: self.names.model,
-            id: self.names.id,
-            service_tier: self.names.service_tier,
-            unreadable: false,
-        }
+        let usage = reading.map(|reading| reading.usage(shape.cache_beside_input));
+        // The images are the upstream's answer itself: their number needs no usage object to be told.
+        let images = self.images;
+        let usage = if images > 0 { Some(Usage { images, ..usage.unwrap_or_default() }) } else { usage };
+        let Names { model, id, service_tier, quality, size } = self.names;
+        Reported { usage, model, id, service_tier, quality, size, unreadable: false }
     }
 }
 

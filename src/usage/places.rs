@@ -5,7 +5,7 @@
 
 use super::fields::NUMBER_BYTES_MAX;
 use super::record::Endpoint;
-use crate::json::Path;
+use crate::json::{EACH, Path};
 
 /// Largest usage object that is read, bytes; real ones have a few hundred.
 const USAGE_BYTES_MAX: usize = 16 * 1024;
@@ -29,8 +29,14 @@ pub enum Means {
     Model,
     Id,
     ServiceTier,
-    /// The document's kind, which [`Shape::object`] may ask for.
-    Object,
+    /// An image that was made.
+    Image,
+    /// The quality of the images, which their price depends on.
+    Quality,
+    /// The same for their size.
+    Size,
+    /// The document's kind, which [`Shape::kinds`] may ask for.
+    Kind,
 }
 
 impl Means {
@@ -38,7 +44,8 @@ impl Means {
         match self {
             Self::Usage | Self::Opening | Self::Update => USAGE_BYTES_MAX,
             Self::Input | Self::Output => NUMBER_BYTES_MAX,
-            Self::Model | Self::Id | Self::ServiceTier | Self::Object => NAME_BYTES_MAX,
+            Self::Model | Self::Id | Self::ServiceTier | Self::Quality | Self::Size | Self::Kind => NAME_BYTES_MAX,
+            Self::Image => 0,
         }
     }
 }
@@ -49,16 +56,17 @@ pub struct Shape {
     pub paths: &'static [Path],
     /// What each of `paths` says.
     pub means: &'static [Means],
-    /// The end of the key that leads to usage: a line without it is not worth scanning once the model is known.
+    /// What stands in every document that reports: the end of the key that leads to usage, or of a kind. A line without
+    /// it is not worth scanning once the model is known.
     pub mark: &'static [u8],
-    /// Only documents whose `object` is this count.
-    pub object: Option<&'static str>,
+    /// Only documents of these kinds count; empty for all.
+    pub kinds: &'static [&'static str],
     /// The input's tokens are counted without those read from and written to the cache.
     pub cache_beside_input: bool,
 }
 
 macro_rules! shape {
-    ($name:ident: $($means:ident: $([$($key:literal),+])|+;)+ $({ $($option:ident: $value:expr),+ })?) => {
+    ($name:ident: $($means:ident: $([$($key:expr),+])|+;)+ $({ $($option:ident: $value:expr),+ })?) => {
         static $name: Shape = Shape {
             paths: &[$($(Path { keys: &[$($key),+], value_bytes_max: Means::$means.bytes_max() },)+)+],
             means: &[$($({ let _ = [$($key),+]; Means::$means },)+)+],
@@ -68,11 +76,10 @@ macro_rules! shape {
     };
 }
 
-const PLAIN: Shape = Shape { paths: &[], means: &[], mark: b"\"usage\"", object: None, cache_beside_input: false };
+const PLAIN: Shape = Shape { paths: &[], means: &[], mark: b"\"usage\"", kinds: &[], cache_beside_input: false };
 
-// Whole answers of all endpoints but those below; chunks of completions; `transcript.text.done`, `speech.audio.done`,
-// `image_generation.completed`, `image_edit.completed`. Groq puts usage under `x_groq` where nobody asked for it, or in
-// both places, equal.
+// Whole answers of all endpoints but those below; chunks of completions; `transcript.text.done`, `speech.audio.done`.
+// Groq puts usage under `x_groq` where nobody asked for it, or in both places, equal.
 shape! { TOP:
     Usage: ["usage"] | ["x_groq", "usage"];
     Model: ["model"];
@@ -94,8 +101,30 @@ shape! { RUN:
     Usage: ["usage"];
     Model: ["model"];
     Id: ["id"];
-    Object: ["object"];
-    { object: Some("thread.run") }
+    Kind: ["object"];
+    { kinds: &["thread.run"] }
+}
+
+// Images in `data`, as base64 or by their address. Older models report no usage beside them.
+shape! { IMAGES:
+    Usage: ["usage"];
+    Image: ["data", EACH];
+    Quality: ["quality"];
+    Size: ["size"];
+    Model: ["model"];
+    Id: ["id"];
+}
+
+// Each image has an event of its own at its end; those before it (`partial_image`) are drafts of it.
+shape! { IMAGE_EVENT:
+    Usage: ["usage"];
+    Image: ["b64_json"];
+    Quality: ["quality"];
+    Size: ["size"];
+    Model: ["model"];
+    Id: ["id"];
+    Kind: ["type"];
+    { kinds: &["image_generation.completed", "image_edit.completed"], mark: b".completed\"" }
 }
 
 shape! { MESSAGE:
@@ -128,6 +157,8 @@ impl Shape {
         match endpoint {
             Endpoint::Responses | Endpoint::ResponsesRetrieve if event => &RESPONSE_EVENT,
             Endpoint::ThreadsRuns | Endpoint::ThreadsRunsRetrieve => &RUN,
+            Endpoint::ImagesGenerations | Endpoint::ImagesEdits | Endpoint::ImagesVariations if event => &IMAGE_EVENT,
+            Endpoint::ImagesGenerations | Endpoint::ImagesEdits | Endpoint::ImagesVariations => &IMAGES,
             Endpoint::Messages if event => &MESSAGE_EVENT,
             Endpoint::Messages => &MESSAGE,
             Endpoint::ApiChat | Endpoint::ApiGenerate => &OLLAMA,

@@ -67,6 +67,7 @@ impl Usage {
             total_tokens: combine(self.total_tokens, other.total_tokens),
             audio_us: combine(self.audio_us, other.audio_us),
             images: combine(self.images, other.images),
+            ..Self::default() // nothing is priced by it any more
         }
     }
 }

@@ -156,6 +156,7 @@ fn usage(row: &Row<'_>) -> rusqlite::Result<Usage> {
         total_tokens: count(11)?,
         audio_us: count(12)?,
         images: count(13)?,
+        ..Usage::default()
     })
 }
 

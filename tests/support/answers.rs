@@ -72,6 +72,9 @@ pub const fn tokens(input_tokens: u64, output_tokens: u64) -> Usage {
         output_image_tokens: 0,
         audio_us: 0,
         images: 0,
+        cached_text_tokens: 0,
+        cached_audio_tokens: 0,
+        cached_image_tokens: 0,
     }
 }
 

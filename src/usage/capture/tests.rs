@@ -228,11 +228,56 @@ fn audio_and_image_events_in_crlf() {
             r#"{{"type":"{kind}.completed","b64_json":"{}","usage":{{"total_tokens":100,"input_tokens":50,"output_tokens":50,"input_tokens_details":{{"text_tokens":10,"image_tokens":40}}}}}}"#,
             "A".repeat(300)
         );
-        let expected = Usage { input_image_tokens: 40, ..usage(50, 50).unwrap() };
+        let expected = Usage { input_image_tokens: 40, images: 1, ..usage(50, 50).unwrap() };
         assert_eq!(everywhere(endpoint, Form::Events, &events(&[partial, &done], "\n")).usage, Some(expected));
     }
     let failed = r#"{"error":{"message":"no"},"usage":{"type":"duration","seconds":0}}"#;
     assert_eq!(everywhere(Endpoint::AudioTranscriptions, Form::Json, failed).usage, usage(0, 0));
+}
+
+#[test]
+fn images_are_counted_with_tokens_and_without() {
+    let image = format!(r#"{{"b64_json":"{}","revised_prompt":"\"usage\":[1,2]"}}"#, "A".repeat(300));
+    let answer = |data: &str, rest: &str| format!(r#"{{"created":1,"data":[{data}]{rest}}}"#);
+    let rest =
+        r#","quality":"high","size":"1024x1536","usage":{"input_tokens":50,"output_tokens":9,"total_tokens":59}"#;
+    let two = answer(&format!("{image},{image}"), rest);
+    let reported = everywhere(Endpoint::ImagesGenerations, Form::Json, &two);
+    assert_eq!(reported.usage, Some(Usage { images: 2, ..usage(50, 9).unwrap() }));
+    assert_eq!((reported.quality.as_deref(), reported.size.as_deref()), (Some("high"), Some("1024x1536")));
+    let by_address = answer(r#"{"url":"https://a"},{"url":"https://b"},{"url":"https://c"}"#, "");
+    for endpoint in [Endpoint::ImagesGenerations, Endpoint::ImagesEdits, Endpoint::ImagesVariations] {
+        let reported = everywhere(endpoint, Form::Json, &by_address);
+        assert_eq!(reported.usage, Some(Usage { images: 3, ..Usage::default() }));
+        assert_eq!((reported.quality, reported.unreadable), (None, false));
+    }
+    for none in [&answer("", ""), r#"{"error":{"data":[1]}}"#, r#"{"data":{"[]":{"b64_json":"A"}}}"#] {
+        assert_eq!(everywhere(Endpoint::ImagesEdits, Form::Json, none).usage, None, "{none}");
+    }
+    // Elsewhere `data` is something else.
+    assert_eq!(everywhere(Endpoint::Embeddings, Form::Json, &by_address).usage, None);
+    // A cut answer may have been about to say more.
+    let cut = capture(Endpoint::ImagesEdits, Form::Json, Coding::Identity, &two.as_bytes()[..two.len() - 60], &[]);
+    assert_eq!((cut.usage, cut.unreadable), (None, true));
+}
+
+#[test]
+fn each_completed_event_is_an_image_even_where_the_model_is_known() {
+    let document = |kind: &str, rest: &str| format!(r#"{{"b64_json":"AAAA","model":"m","type":"{kind}"{rest}}}"#);
+    let partial = document("image_generation.partial_image", "");
+    let bare = document("image_generation.completed", r#","quality":"low","size":"1024x1024""#);
+    let escaped = document("image_generation\\u002ecompleted", "");
+    let hostile = document("image_generation.partial_image", r#","usage":{"input_tokens":7},"x":"image.completed""#);
+    let full = document("image_edit.completed", r#","usage":{"input_tokens":5,"output_tokens":6}"#);
+    let count = |documents: &[&str]| {
+        let reported = everywhere(Endpoint::ImagesGenerations, Form::Events, &events(documents, "\n"));
+        (reported.usage, reported.quality)
+    };
+    let images = |images| Some(Usage { images, ..Usage::default() });
+    assert_eq!(count(&[&partial, &partial, "[DONE]"]), (None, None));
+    assert_eq!(count(&[&partial, &bare, &partial, &bare, &escaped]), (images(3), Some("low".into())));
+    assert_eq!(count(&[&partial, &hostile]), (None, None));
+    assert_eq!(count(&[&partial, &full]).0, Some(Usage { images: 1, ..usage(5, 6).unwrap() }));
 }
 
 #[test]

@@ -56,7 +56,7 @@ macro_rules! places {
 }
 
 places! {
-    Top Object: ["type"];
+    Top Kind: ["type"];
     Top Usage: ["usage"];
     Top Id: ["item_id"];
     Response Usage: ["response", "usage"];
@@ -67,7 +67,7 @@ places! {
     Session Id: ["session", "id"];
     Transcription Model: ["session", "audio", "input", "transcription", "model"]
         | ["session", "input_audio_transcription", "model"];
-    Event Object: ["event", "type"];
+    Event Kind: ["event", "type"];
     Event Usage: ["event", "response", "usage"];
     Event Model: ["event", "response", "model"];
     Event Id: ["event", "response", "id"];
@@ -213,7 +213,7 @@ impl Message {
 impl Findings {
     fn take(&mut self, endpoint: Endpoint, found: &Found<'_>) {
         let (part, means) = SAYS[found.path];
-        if means == Means::Object {
+        if means == Means::Kind {
             let name = found.raw.and_then(json::string).unwrap_or_default();
             // Of a repeated `type` the first counts, for nothing is looked at behind one that says nothing.
             match part {
