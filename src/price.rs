@@ -53,8 +53,8 @@ impl PriceTable {
     /// The cost in nano-dollars (10⁻⁹ USD), rounded half up once at the end.
     ///
     /// `model` is the response's own name of the model where it gave one; `service_tier` the tier that the response
-    /// says was used. What consumed nothing costs nothing, whatever the model. `None`: model or tier is unknown, a price
-    /// that this usage needs is not in the table, or the counts contradict each other.
+    /// says was used. What consumed nothing costs nothing, whatever the model. `None`: model or tier is unknown, a
+    /// price that this usage needs is not in the table, or the counts contradict each other.
     pub fn cost_nano_usd(&self, model: &str, usage: &Usage, service_tier: Option<&str>) -> Option<u64> {
         if *usage == Usage::default() {
             return Some(0);

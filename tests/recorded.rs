@@ -1,10 +1,11 @@
-//! Real traffic through the binary: every recorded exchange that creates something whose usage is read, of OpenAI, Azure
-//! and compatible servers, replayed over TLS with the response cut at random places. The client gets the recorded bytes, and the ledger the recorded usage.
+//! Real traffic through the binary: every recorded exchange of OpenAI, Azure and compatible servers, in the order in
+//! which they were recorded, over TLS and with the response cut at random places. The client gets the recorded bytes,
+//! and the ledger the recorded usage: once, however often it was looked at.
 
 mod support;
 
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use support::ca::{Ca, Server};
 use support::client::{Client, Response};
@@ -45,11 +46,61 @@ const REPORT_UNASKED: [usize; 2] = [COMPATIBLE_FROM + 252, COMPATIBLE_FROM + 304
 
 type Exchanges = Arc<BTreeMap<usize, Exchange>>;
 
-/// The operation that an exchange asks for, as the ledger calls it; `None` where its usage is not read.
-fn operation(exchange: &Exchange) -> Option<&'static str> {
-    let path = exchange.endpoint.strip_prefix("POST ")?.replace("/threads/{id}/runs", "/threads/runs");
-    let rest = PREFIXES.iter().find_map(|prefix| path.strip_prefix(prefix))?;
-    OPERATIONS.into_iter().find(|operation| *operation == rest)
+/// What looks again at something that may have been counted before, or leads it on.
+const RETRIEVALS: [(&str, &str); 9] = [
+    ("GET /v1/responses/{id}", "responses/retrieve"),
+    ("POST /v1/responses/{id}/cancel", "responses/retrieve"),
+    ("GET /v1/threads/{id}/runs/{id}", "threads/runs/retrieve"),
+    ("POST /v1/threads/{id}/runs/{id}", "threads/runs/retrieve"),
+    ("POST /v1/threads/{id}/runs/{id}/cancel", "threads/runs/retrieve"),
+    ("POST /v1/threads/{id}/runs/{id}/submit_tool_outputs", "threads/runs/retrieve"),
+    ("POST /v1/batches", "batches"),
+    ("GET /v1/batches/{id}", "batches"),
+    ("POST /v1/batches/{id}/cancel", "batches"),
+];
+
+/// The operation that an exchange asks for, as the ledger calls it.
+fn operation(exchange: &Exchange) -> &'static str {
+    if let Some((_, retrieval)) = RETRIEVALS.iter().find(|(endpoint, _)| *endpoint == exchange.endpoint) {
+        return retrieval;
+    }
+    let creation = exchange.endpoint.strip_prefix("POST ").and_then(|path| {
+        let path = path.replace("/threads/{id}/runs", "/threads/runs");
+        let rest = PREFIXES.iter().find_map(|prefix| path.strip_prefix(prefix))?;
+        OPERATIONS.into_iter().find(|operation| *operation == rest)
+    });
+    creation.unwrap_or("other")
+}
+
+fn is_retrieval(exchange: &Exchange) -> bool {
+    RETRIEVALS.iter().any(|(endpoint, _)| *endpoint == exchange.endpoint)
+}
+
+/// The id of the response that an exchange is about.
+fn response_id(exchange: &Exchange) -> Option<String> {
+    let (path, body) = (&exchange.path, String::from_utf8_lossy(&exchange.response_body));
+    let text = if is_retrieval(exchange) { path.as_str() } else { &body };
+    let start = text.find("resp_")?;
+    Some(text[start..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect())
+}
+
+/// Lines whose usage an earlier line has brought already: looking at a response again adds nothing.
+fn repeated(exchanges: &BTreeMap<usize, Exchange>) -> BTreeSet<usize> {
+    let mut counted = BTreeSet::new();
+    let reporting = exchanges.values().filter(|e| e.usage.is_some());
+    reporting
+        .filter_map(|e| {
+            let is_new = counted.insert(response_id(e)?);
+            (is_retrieval(e) && !is_new).then_some(e.line)
+        })
+        .collect()
+}
+
+/// Images that an answer brings, which is what older models report.
+fn images(exchange: &Exchange) -> u64 {
+    let answer = || serde_json::from_slice::<Value>(&exchange.response_body).ok();
+    let count = |answer: Value| answer["data"].as_array().map_or(0, Vec::len) as u64;
+    if operation(exchange).starts_with("images/") { answer().map_or(0, count) } else { 0 }
 }
 
 /// The recorded exchanges by line; `None`, said aloud, where there are no recordings.
@@ -61,10 +112,9 @@ fn exchanges() -> Option<Exchanges> {
         return None;
     };
     let compatible = compatible.into_iter().map(|e| Exchange { line: e.line + COMPATIBLE_FROM, ..e });
-    let ours = openai.into_iter().chain(compatible).filter(|e| operation(e).is_some());
-    let ours: BTreeMap<_, _> = ours.map(|e| (e.line, e)).collect();
-    assert!(ours.len() > 1100, "only {} exchanges were found", ours.len());
-    Some(Arc::new(ours))
+    let all: BTreeMap<_, _> = openai.into_iter().chain(compatible).map(|e| (e.line, e)).collect();
+    assert!(all.len() > 1400, "only {} exchanges were found", all.len());
+    Some(Arc::new(all))
 }
 
 /// A request for a stream that does not ask for usage: the proxy asks on its behalf.
@@ -203,9 +253,10 @@ fn check_response(exchange: &Exchange, response: &Response, body: &[u8]) {
 }
 
 /// Whether `/usage` of the exchange's own user shows exactly its usage.
-fn check_usage(proxy: &Proxy, exchange: &Exchange) -> Result<(), String> {
+fn check_usage(proxy: &Proxy, exchange: &Exchange, repeated: bool) -> Result<(), String> {
     let answer = proxy.usage(&format!("user_id=line-{}", exchange.line));
-    let usage = reported_usage(exchange);
+    let usage = reported_usage(exchange).filter(|_| !repeated);
+    let images = images(exchange);
     let (row, totals) = (&answer["data"][0], &answer["totals"]);
     let mut wrong = Vec::new();
     let mut same = |what: &str, got: &Value, expected: Value| {
@@ -217,10 +268,12 @@ fn check_usage(proxy: &Proxy, exchange: &Exchange) -> Result<(), String> {
     same("rows", &json!(answer["data"].as_array().map_or(0, Vec::len)), json!(1));
     same("totals.errors", &totals["errors"], json!(u64::from(exchange.status >= 400)));
     same("status", &row["status"], json!(exchange.status));
-    same("endpoint", &row["endpoint"], json!(operation(exchange).unwrap()));
-    let reported = if usage.is_some() { json!("reported") } else { row["usage_source"].clone() };
+    same("endpoint", &row["endpoint"], json!(operation(exchange)));
+    let has_numbers = usage.is_some() || images > 0;
+    let reported = if has_numbers { json!("reported") } else { row["usage_source"].clone() };
     same("usage_source", &row["usage_source"], reported);
-    same("reported", &json!(row["usage_source"] == "reported"), json!(usage.is_some()));
+    same("reported", &json!(row["usage_source"] == "reported"), json!(has_numbers));
+    same("images", &row["images"], json!(images));
     for (column, expected) in columns(&usage.unwrap_or(Value::Null)) {
         same(column, &row[column], json!(expected));
         if !totals[column].is_null() {
@@ -228,6 +281,22 @@ fn check_usage(proxy: &Proxy, exchange: &Exchange) -> Result<(), String> {
         }
     }
     if wrong.is_empty() { Ok(()) } else { Err(format!("line {}: {}", exchange.line, wrong.join(", "))) }
+}
+
+/// How many of each kind there are, how many of them report usage, and how many came out right.
+fn say_counts(exchanges: &BTreeMap<usize, Exchange>, outcomes: &[Result<(), String>]) {
+    let mut kinds: BTreeMap<&str, [usize; 3]> = BTreeMap::new();
+    for (exchange, outcome) in exchanges.values().zip(outcomes) {
+        let counts = [1, usize::from(reported_usage(exchange).is_some()), usize::from(outcome.is_ok())];
+        for kind in [operation(exchange), "all"] {
+            for (sum, count) in kinds.entry(kind).or_default().iter_mut().zip(counts) {
+                *sum += count;
+            }
+        }
+    }
+    for (kind, [all, reporting, equal]) in kinds {
+        support::say(&format!("{kind}: {all} exchanges, {reporting} with usage, {equal} equal"));
+    }
 }
 
 /// The replay without a proxy between, so that a difference found below is the proxy's doing.
@@ -286,10 +355,9 @@ fn every_recorded_exchange_passes_unchanged_and_is_counted() {
     assert_eq!(requests.len(), exchanges.len(), "each exchange reaches the upstream once");
     assert!(requests.iter().all(|r| r.head.get("x-user-id").is_none()), "X-User-ID stays with us");
 
-    let outcomes: Vec<_> = exchanges.values().map(|e| check_usage(&proxy, e)).collect();
-    let reporting = exchanges.values().filter(|e| reported_usage(e).is_some()).count();
-    let equal = outcomes.iter().filter(|o| o.is_ok()).count();
-    support::say(&format!("{} exchanges, {reporting} with usage, {equal} equal", exchanges.len()));
+    let repeated = repeated(&exchanges);
+    let outcomes: Vec<_> = exchanges.values().map(|e| check_usage(&proxy, e, repeated.contains(&e.line))).collect();
+    say_counts(&exchanges, &outcomes);
     let wrong: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
     assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
     assert_eq!(proxy.usage("")["totals"]["requests"], json!(exchanges.len()), "nothing else is counted");

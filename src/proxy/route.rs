@@ -73,7 +73,9 @@ fn operation(path: &str) -> Endpoint {
         ["batches", "messages", ..] | ["cancel", _, "batches", "messages", _] => Endpoint::Other, // Anthropic's
         ["batches", ..] | ["cancel", _, "batches", ..] => Endpoint::Batches,
         ["cancel", _, "responses", ..] => Endpoint::ResponsesRetrieve,
-        ["cancel" | "submit_tool_outputs", _, "runs", _, "threads"] => Endpoint::ThreadsRunsRetrieve,
+        ["cancel" | "submit_tool_outputs", _, "runs", _, "threads"] | [_, "runs", _, "threads", ..] => {
+            Endpoint::ThreadsRunsRetrieve
+        }
         _ => Endpoint::Other,
     }
 }
@@ -148,7 +150,7 @@ mod tests {
             ("POST", "/v1/threads/thread_1/messages", Endpoint::Other),
             ("POST", "/v1/threads/runs", Endpoint::ThreadsRuns),
             ("POST", "/openai//threads/thread_1/runs?api-version=1", Endpoint::ThreadsRuns),
-            ("POST", "/v1/threads/thread_1/runs/run_1", Endpoint::Other),
+            ("POST", "/v1/threads/thread_1/runs/run_1", Endpoint::ThreadsRunsRetrieve),
             ("POST", "/v1/threads/thread_1/runs/run_1/cancel", Endpoint::ThreadsRunsRetrieve),
             ("POST", "/v1/threads/thread_1/runs/run_1/submit_tool_outputs", Endpoint::ThreadsRunsRetrieve),
             ("GET", "/v1/threads/thread_1/runs", Endpoint::Other),

@@ -121,7 +121,7 @@ pub enum Endpoint {
     LiveSession,
     /// A response looked at again: `GET …/responses/{id}`, `POST …/responses/{id}/cancel`
     ResponsesRetrieve,
-    /// A run looked at again or led on: `GET …/runs/{id}`, `POST …/runs/{id}/cancel` and `…/submit_tool_outputs`
+    /// A run looked at again or led on: `GET` and `POST …/runs/{id}`, `…/cancel`, `…/submit_tool_outputs`
     ThreadsRunsRetrieve,
     /// `POST …/batches`, `GET …/batches/{id}`, `POST …/batches/{id}/cancel`: the batch's total so far
     Batches,

@@ -26,7 +26,7 @@ fn upstream(answers: Vec<Answer>) -> Upstream {
 }
 
 /// The columns of the ledger that a usage fills, and how.
-fn columns(usage: &Usage) -> [(&'static str, Value); 11] {
+fn columns(usage: &Usage) -> [(&'static str, Value); 12] {
     [
         ("input_tokens", json!(usage.input_tokens)),
         ("cached_input_tokens", json!(usage.cached_input_tokens)),
@@ -39,6 +39,7 @@ fn columns(usage: &Usage) -> [(&'static str, Value); 11] {
         ("output_image_tokens", json!(usage.output_image_tokens)),
         ("total_tokens", json!(usage.total_tokens)),
         ("audio_us", json!(usage.audio_us)),
+        ("images", json!(usage.images)),
     ]
 }
 

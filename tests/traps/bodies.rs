@@ -238,7 +238,12 @@ fn endpoints() -> Vec<Trap> {
             r#"{"text":"a","segments":[{"tokens":[1]}]}"#,
             None,
         ),
-        whole("old images", Endpoint::ImagesGenerations, r#"{"created":1,"data":[{"url":"x"}]}"#, None),
+        whole(
+            "old images: only their number",
+            Endpoint::ImagesGenerations,
+            r#"{"created":1,"data":[{"url":"x"}]}"#,
+            Some(Usage { images: 1, ..tokens(0, 0) }),
+        ),
         whole("a finished run", Endpoint::ThreadsRuns, format!(r#"{{"id":"run_1",{run}}}"#), plain),
         whole(
             "a run's step",
