@@ -1,8 +1,9 @@
-//! Times the cores that every request passes through, on messages of real size: heads, chunks, events, the usage
-//! capture, WebSocket sessions, the request's inspection and the limiter.
+//! Times the cores that every request passes through, on messages of real size: heads, chunks, events, WebSocket
+//! sessions, the request's inspection and the limiter; and what the usage capture adds to the relaying of each kind of
+//! body.
 //!
 //! `cargo bench --bench micro` measures; an argument narrows it to the benchmarks whose name contains it. Throughput is
-//! bytes of input a second. Never: a pass or fail; a time depends on the machine.
+//! bytes of input a second, of a compressed body its decoded ones. Never: a pass or fail; a time depends on the machine.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use flate2::Compression;
@@ -14,6 +15,7 @@ use openai_api_proxy::limit::limiter::Limiter;
 use openai_api_proxy::sse::{self, Splitter};
 use openai_api_proxy::usage::capture::{Capture, Coding, Form};
 use openai_api_proxy::usage::editor::Editor;
+use openai_api_proxy::usage::estimate::Deltas;
 use openai_api_proxy::usage::record::Endpoint;
 use openai_api_proxy::usage::request::inspect;
 use openai_api_proxy::usage::session::Session;
@@ -51,13 +53,32 @@ fn event(choices: &str, usage: &str) -> String {
     )
 }
 
-/// The events of a whole stream that was asked for usage, one string each.
-fn events() -> Vec<String> {
+/// The events of a whole stream of so many tokens that was asked for usage, one string each.
+fn events(tokens: usize) -> Vec<String> {
     let token = r#"[{"index":0,"delta":{"content":" token"},"logprobs":null,"finish_reason":null}]"#;
-    let mut events = vec![event(token, "null"); CHUNKS];
+    let mut events = vec![event(token, "null"); tokens];
     events.push(event(r#"[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]"#, "null"));
     events.push(event("[]", USAGE));
     events.push("data: [DONE]\n\n".into());
+    events
+}
+
+/// The events of a stream of the responses endpoint of so many tokens, one string each.
+fn response_events(tokens: usize) -> Vec<String> {
+    let id = "resp_67ccd2bed1ec8190b14f964abc0542670bb6a6b452d3795b";
+    let of = |kind: &str, usage: &str| {
+        format!(
+            "event: response.{kind}\ndata: {{\"type\":\"response.{kind}\",\"response\":{{\"id\":\"{id}\",\
+             \"object\":\"response\",\"model\":\"gpt-4.1-2025-04-14\",\"output\":[],\"usage\":{usage}}},\
+             \"sequence_number\":0}}\n\n"
+        )
+    };
+    let delta = "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\
+        \"item_id\":\"msg_67ccd2bf17f0819081ff3bb2cf6508e60bb6a6b452d3795b\",\"output_index\":0,\"content_index\":0,\
+        \"delta\":\" token\",\"logprobs\":[],\"obfuscation\":\"x7Qp2kLm\",\"sequence_number\":4}\n\n";
+    let mut events = vec![of("created", "null"), of("in_progress", "null")];
+    events.extend(std::iter::repeat_n(delta.to_owned(), tokens));
+    events.push(of("completed", r#"{"input_tokens":19,"output_tokens":200,"total_tokens":219}"#));
     events
 }
 
@@ -96,7 +117,7 @@ fn heads(c: &mut Criterion) {
 }
 
 fn streams(c: &mut Criterion) {
-    let events = events();
+    let events = events(CHUNKS);
     let plain = events.concat().into_bytes();
     let mut coded = Vec::new();
     for event in &events {
@@ -111,9 +132,6 @@ fn streams(c: &mut Criterion) {
     group.bench_function("walk the chunks", |b| b.iter(|| walk(black_box(&coded))));
     group.throughput(Throughput::Bytes(plain.len() as u64));
     group.bench_function("split into events", |b| b.iter(|| split(black_box(&plain))));
-    group.bench_function("capture usage", |b| {
-        b.iter(|| capture(Form::Events, Coding::Identity, events.iter().map(String::as_bytes)));
-    });
     group.bench_function("take out our usage", |b| {
         b.iter_batched(
             || Vec::with_capacity(plain.len()),
@@ -161,13 +179,113 @@ fn split(mut input: &[u8]) -> usize {
     }
 }
 
-/// Output tokens that a body reports.
-fn capture<'a>(form: Form, coding: Coding, pieces: impl IntoIterator<Item = &'a [u8]>) -> u64 {
-    let mut capture = Capture::new(Endpoint::ChatCompletions, form, coding);
-    for piece in pieces {
-        capture.feed(black_box(piece));
+/// What the capture adds: each body relayed as it comes from a socket, with and without the capture reading along, and
+/// for streams with the count of deltas too, as the proxy has it. What is relayed is copied once, which is the least that
+/// a relay does.
+fn captures(c: &mut Criterion) {
+    let mut group = c.benchmark_group("capture");
+    for relayed in relayed() {
+        group.throughput(Throughput::Bytes(relayed.bytes as u64));
+        group.bench_function(format!("{}, relayed only", relayed.name), |b| {
+            b.iter(|| relay(&relayed.reads, |_| {}));
+        });
+        group.bench_function(format!("{}, captured", relayed.name), |b| {
+            b.iter(|| {
+                let mut capture = Capture::new(relayed.endpoint, relayed.form, relayed.coding);
+                relay(&relayed.reads, |read| capture.feed(read));
+                capture.finish().usage.expect("the body reports its usage")
+            });
+        });
+        if relayed.form != Form::Events {
+            continue;
+        }
+        group.bench_function(format!("{}, captured and its deltas counted", relayed.name), |b| {
+            b.iter(|| {
+                let mut capture = Capture::new(relayed.endpoint, relayed.form, relayed.coding);
+                let mut deltas = Deltas::new(relayed.endpoint).expect("a stream of text");
+                relay(&relayed.reads, |read| {
+                    capture.feed(read);
+                    deltas.feed(read);
+                });
+                (capture.finish().usage.expect("the body reports its usage"), deltas.usage(19))
+            });
+        });
     }
-    capture.finish().usage.expect("the body reports its usage").output_tokens
+    group.finish();
+}
+
+/// The answer to a request for so many embeddings, as numbers that look like the API's.
+fn embeddings(count: u32) -> String {
+    let number = |n: u32| f64::from(n.wrapping_mul(2_654_435_761).rotate_left(7).wrapping_mul(n | 1)) / 1e11 - 0.02;
+    let vector = |index: u32| {
+        let numbers: Vec<String> = (0..1536).map(|n| format!("{:.18}", number(index * 1536 + n))).collect();
+        format!("{{\"object\":\"embedding\",\"index\":{index},\"embedding\":[{}]}}", numbers.join(","))
+    };
+    let data: Vec<String> = (0..count).map(vector).collect();
+    format!("{{\"object\":\"list\",\"data\":[{}],\"model\":\"m\",\"usage\":{USAGE}}}", data.join(","))
+}
+
+/// A body as it is relayed.
+struct Relayed {
+    name: &'static str,
+    endpoint: Endpoint,
+    form: Form,
+    coding: Coding,
+    /// What each read of the socket brings.
+    reads: Vec<Vec<u8>>,
+    /// Its length, decoded.
+    bytes: usize,
+}
+
+/// Every kind of body whose reading differs.
+fn relayed() -> Vec<Relayed> {
+    const READ_BYTES: usize = 16 * 1024;
+    let in_reads = |body: &[u8]| body.chunks(READ_BYTES).map(<[u8]>::to_vec).collect();
+    let by_event = |events: &[String]| events.iter().map(|event| event.clone().into_bytes()).collect();
+    let of = |name, endpoint, form, reads: Vec<Vec<u8>>| {
+        let bytes = reads.iter().map(Vec::len).sum();
+        Relayed { name, endpoint, form, coding: Coding::Identity, reads, bytes }
+    };
+    let (chat, responses) = (Endpoint::ChatCompletions, Endpoint::Responses);
+    let image = format!(r#"{{"created":1,"data":[{{"b64_json":"{}"}}],"usage":{USAGE}}}"#, "iVBORw0K".repeat(375_000));
+    let embeddings = embeddings(16);
+    let packed = |name, body: &[u8]| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(body).and_then(|()| encoder.try_finish()).expect("memory takes all");
+        let reads = in_reads(encoder.get_ref());
+        Relayed { coding: Coding::Gzip, bytes: body.len(), ..of(name, chat, Form::Json, reads) }
+    };
+    vec![
+        of("chat stream, an event a read", chat, Form::Events, by_event(&events(CHUNKS))),
+        of("chat stream, 16 KiB a read", chat, Form::Events, in_reads(events(20 * CHUNKS).concat().as_bytes())),
+        of("responses stream, an event a read", responses, Form::Events, by_event(&response_events(CHUNKS))),
+        of(
+            "responses stream, 16 KiB a read",
+            responses,
+            Form::Events,
+            in_reads(response_events(20 * CHUNKS).concat().as_bytes()),
+        ),
+        of("JSON of 500 bytes", chat, Form::Json, in_reads(&completion(500))),
+        of("JSON of 50,000 bytes", chat, Form::Json, in_reads(&completion(50_000))),
+        of("JSON with an image of 3 MB", Endpoint::ImagesGenerations, Form::Json, in_reads(image.as_bytes())),
+        of("JSON of 16 embeddings", Endpoint::Embeddings, Form::Json, in_reads(embeddings.as_bytes())),
+        packed("JSON of 50,000 bytes in gzip", &completion(50_000)),
+        packed("JSON of 16 embeddings in gzip", embeddings.as_bytes()),
+    ]
+}
+
+/// Copies each read into a buffer that is emptied as a socket would take it, with `beside` reading along.
+fn relay(reads: &[Vec<u8>], mut beside: impl FnMut(&[u8])) -> usize {
+    let mut out = Vec::with_capacity(16 * 1024);
+    let mut sent = 0;
+    for read in reads {
+        let read = black_box(read.as_slice());
+        beside(read);
+        out.extend_from_slice(read);
+        sent += black_box(&out).len();
+        out.clear();
+    }
+    sent
 }
 
 /// A realtime session's audio: 200 pieces of it and the response's end, as frames. OpenAI puts the `type` first.
@@ -206,18 +324,6 @@ fn sessions(c: &mut Criterion) {
 
 fn bodies(c: &mut Criterion) {
     let mut group = c.benchmark_group("body");
-    for bytes in [500, 50_000] {
-        let body = completion(bytes);
-        group.throughput(Throughput::Bytes(body.len() as u64));
-        group.bench_function(format!("capture usage of {bytes} bytes"), |b| {
-            b.iter(|| capture(Form::Json, Coding::Identity, [body.as_slice()]));
-        });
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-        encoder.write_all(&body).and_then(|()| encoder.try_finish()).expect("memory takes all");
-        group.bench_function(format!("capture usage of {bytes} bytes in gzip"), |b| {
-            b.iter(|| capture(Form::Json, Coding::Gzip, [encoder.get_ref().as_slice()]));
-        });
-    }
     for bytes in [300, 100_000] {
         let content: String = "lorem ipsum dolor sit amet ".chars().cycle().take(bytes).collect();
         let body =
@@ -252,5 +358,5 @@ fn limits(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, heads, streams, sessions, bodies, limits);
+criterion_group!(benches, heads, streams, captures, sessions, bodies, limits);
 criterion_main!(benches);

@@ -11,8 +11,10 @@ use std::ops::Range;
 const DEPTH_MAX: usize = 127;
 /// Longest watched path.
 const PATH_KEYS_MAX: usize = 5;
+/// Bytes of a `\u` escape.
+const ESCAPE_BYTES: usize = 6;
 /// Longest raw key that is compared with a watched one: every byte of the longest could be a `\u` escape.
-const KEY_BYTES_MAX: usize = 160;
+const KEY_BYTES_MAX: usize = 192;
 /// The byte order mark in UTF-8, which may stand before the document.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -95,6 +97,7 @@ impl Scanner {
     /// A scanner for at most 64 paths.
     pub fn new(paths: &'static [Path]) -> Self {
         debug_assert!(paths.len() <= 64 && paths.iter().all(|path| (1..=PATH_KEYS_MAX).contains(&path.keys.len())));
+        debug_assert!(paths.iter().flat_map(|path| path.keys).all(|key| key.len() * ESCAPE_BYTES <= KEY_BYTES_MAX));
         Self {
             paths,
             state: State::Value { or_end: false },

@@ -241,6 +241,30 @@ fn every_trap_through_the_binary() {
     }
 }
 
+/// What nobody can have consumed is stored as far as it goes, and breaks no sum.
+#[test]
+fn numbers_as_large_as_can_be_break_nothing() {
+    let upstream = Upstream::plain(|_| {
+        let most = u64::MAX;
+        Reply::json(format!(
+            r#"{{"usage":{{"prompt_tokens":{most},"completion_tokens":{most},"total_tokens":{most},"seconds":8e9}}}}"#
+        ))
+        .steps()
+    });
+    let proxy = Proxy::start(&[("PROXY_TARGET", &upstream.url()), ("RATE_LIMIT_RPM", "0"), ("RATE_LIMIT_TPM", "0")]);
+    let mut client = Client::connect(proxy.addr());
+    for _ in 0..20 {
+        let json = [("content-type", "application/json"), ("x-user-id", "u")];
+        client.request("POST", "/v1/chat/completions", &json, br#"{"model":"gpt-4o"}"#).expect(200);
+    }
+    for query in ["user_id=u", ""] {
+        let usage = proxy.usage(query);
+        assert_eq!(usage["totals"]["requests"], 20, "{usage}");
+        assert!(usage["totals"]["total_tokens"].as_u64().unwrap() >= 1 << 50, "{usage}");
+    }
+    assert!(proxy.metrics().values().all(|value| value.is_finite() && *value >= 0.0));
+}
+
 /// An event of many megabytes passes, edited or not, without being held, and the usage behind it is found.
 #[test]
 fn a_line_of_megabytes_passes_in_bounded_memory() {

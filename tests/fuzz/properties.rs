@@ -420,12 +420,19 @@ fn simple_decode(wire: &[u8]) -> Option<(Vec<u8>, usize)> {
 
 // -------------------------------------------------------------------------------------------------------- capture
 
-/// Any split reports the same, compressed or not. Bit 0 of the mode reads events, bit 1 the paths of the responses
-/// endpoint, bit 2 takes the bytes themselves as gzip.
+/// Any split reports the same, compressed or not. Bit 0 of the mode reads a stream, bit 1 the paths of the responses
+/// endpoint, bit 2 takes the bytes themselves as gzip, bits 3 and 4 choose an endpoint whose shape is another.
 pub fn capture(input: &[u8]) -> bool {
     let Some(input) = Input::parse(input) else { return false };
-    let form = if input.mode & 1 == 0 { Form::Json } else { Form::Events };
-    let endpoint = if input.mode & 2 == 0 { Endpoint::ChatCompletions } else { Endpoint::Responses };
+    let streamed = input.mode & 1 != 0;
+    let (endpoint, form) = match (input.mode >> 3 & 3, input.mode & 2 == 0) {
+        (0, true) => (Endpoint::ChatCompletions, Form::Events),
+        (0, false) => (Endpoint::Responses, Form::Events),
+        (1, _) => (Endpoint::ThreadsRuns, Form::Events),
+        (2, _) => (Endpoint::Messages, Form::Events),
+        _ => (Endpoint::ApiChat, Form::Lines),
+    };
+    let form = if streamed { form } else { Form::Json };
     let report = |coding, parts: &[&[u8]]| {
         let mut capture = Capture::new(endpoint, form, coding);
         for part in parts {
