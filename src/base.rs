@@ -1,7 +1,8 @@
-//! L0: data structures that know nothing of HTTP, sockets or time's source.
+//! L0: data structures and encodings that know nothing of HTTP, sockets or time's source.
 
 pub mod buffer;
 pub mod civil;
 pub mod clock;
 pub mod deadlines;
+pub mod percent;
 pub mod slab;

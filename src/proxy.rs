@@ -24,6 +24,7 @@ pub mod downstream;
 pub mod exchange;
 pub mod forward;
 pub mod identity;
+pub mod named;
 pub mod pool;
 pub mod replies;
 pub mod response;

@@ -269,6 +269,8 @@ fn check_usage(proxy: &Proxy, exchange: &Exchange, repeated: bool) -> Result<(),
     same("totals.errors", &totals["errors"], json!(u64::from(exchange.status >= 400)));
     same("status", &row["status"], json!(exchange.status));
     same("endpoint", &row["endpoint"], json!(operation(exchange)));
+    // An answer that holds images reports their number by it, with a usage object (newer models) or without: `unknown`
+    // would deny what its record says, and nothing in it is our estimate.
     let has_numbers = usage.is_some() || images > 0;
     let reported = if has_numbers { json!("reported") } else { row["usage_source"].clone() };
     same("usage_source", &row["usage_source"], reported);

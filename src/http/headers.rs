@@ -28,6 +28,8 @@ pub enum Known {
     UserId,
     RequestId,
     WebSocketExtensions,
+    /// The model that answered, as OpenAI and Azure name it.
+    ServedModel,
     Other,
 }
 
@@ -40,12 +42,16 @@ pub fn known(name: &str) -> Known {
         7 => &[("trailer", Known::Trailer), ("upgrade", Known::Upgrade)],
         9 => &[("x-user-id", Known::UserId)],
         10 => &[("connection", Known::Connection), ("keep-alive", Known::KeepAlive)],
-        12 => &[("content-type", Known::ContentType), ("x-request-id", Known::RequestId)],
+        12 => &[
+            ("content-type", Known::ContentType),
+            ("x-request-id", Known::RequestId),
+            ("openai-model", Known::ServedModel),
+        ],
         13 => &[("authorization", Known::Authorization)],
         14 => &[("content-length", Known::ContentLength)],
         15 => &[("accept-encoding", Known::AcceptEncoding), ("idempotency-key", Known::IdempotencyKey)],
         16 => &[("content-encoding", Known::ContentEncoding), ("proxy-connection", Known::ProxyConnection)],
-        17 => &[("transfer-encoding", Known::TransferEncoding)],
+        17 => &[("transfer-encoding", Known::TransferEncoding), ("x-ms-served-model", Known::ServedModel)],
         18 => &[("proxy-authenticate", Known::ProxyAuthenticate)],
         19 => &[("proxy-authorization", Known::ProxyAuthorization)],
         24 => &[("sec-websocket-extensions", Known::WebSocketExtensions)],

@@ -7,7 +7,7 @@ use super::downstream::{Phase, Sink};
 use super::exchange::{Exchange, Outgoing, Request, Response, Stage};
 use super::replies::text;
 use super::route::{Local, Route};
-use super::{Action, Conn, DownKey, ExchangeKey, Proxy, Question, forward, identity, route};
+use super::{Action, Conn, DownKey, ExchangeKey, Proxy, Question, forward, identity, named, route};
 use crate::base::clock::Now;
 use crate::http::body::BodyReader;
 use crate::http::framing::Framing;
@@ -108,6 +108,7 @@ impl Proxy {
         let captured = endpoint != Endpoint::Other;
         let accepted = forward::write_request(&mut outgoing.head, head, &self.settings, captured);
         let safe = matches!(head.method, "GET" | "HEAD");
+        let named = named::named(head.target);
         // A key that does not reach the target does not make a repetition safe.
         let keyed = || {
             let mut keys = head.headers.iter().filter(|header| known(header.name) == Known::IdempotencyKey);
@@ -126,7 +127,8 @@ impl Proxy {
                 http11: head.http11,
                 websocket: head.is_websocket(),
                 idempotent: safe || keyed(),
-                model_wanted: !route::names_model(head.target),
+                model_wanted: !named.deployed,
+                deployed: named.deployed || named::is_of_deployments(&self.settings.authority, &self.settings.prefix),
                 accepted,
                 usage_asked: false,
                 text_bytes: 0,
@@ -141,6 +143,7 @@ impl Proxy {
                 user,
                 endpoint,
                 is_retrieval: endpoint.is_retrieval(),
+                model_requested: named.name.map(Arc::from),
                 ..Record::default()
             },
             settled_as: 0,
@@ -171,7 +174,9 @@ impl Proxy {
         request.outgoing.finish_body(&inspected.splices);
         request.usage_asked = inspected.usage_asked;
         request.complete = true;
-        exchange.record.model_requested = inspected.model.map(Arc::from);
+        if let Some(model) = inspected.model {
+            exchange.record.model_requested = Some(model.into());
+        }
         exchange.record.stream = inspected.stream;
         exchange.ready = now.mono;
         self.dispatch(now, key);
@@ -218,7 +223,13 @@ impl Proxy {
 
 /// True for a JSON body that is not compressed.
 fn is_plain_json(head: &RequestHead<'_, '_>) -> bool {
+    plain_type(head).is_some_and(forward::is_json)
+}
+
+/// The type of a body that is not compressed.
+fn plain_type<'b>(head: &RequestHead<'b, '_>) -> Option<&'b [u8]> {
     let mut types = head.headers.iter().filter(|header| known(header.name) == Known::ContentType);
-    let json = types.next().is_some_and(|header| forward::is_json(header.value)) && types.next().is_none();
-    json && !head.headers.iter().any(|header| known(header.name) == Known::ContentEncoding)
+    let only = types.next().filter(|_| types.next().is_none())?.value;
+    let compressed = head.headers.iter().any(|header| known(header.name) == Known::ContentEncoding);
+    (!compressed).then_some(only)
 }

@@ -74,6 +74,8 @@ pub struct Request {
     pub idempotent: bool,
     /// A model may be put in where the body names none.
     pub model_wanted: bool,
+    /// What the request calls the model is a deployment's name, which has no price.
+    pub deployed: bool,
     /// `Accept-Encoding` for the target, where the client sent one that we must change.
     pub accepted: Option<&'static str>,
     /// Usage was asked for in the client's place.

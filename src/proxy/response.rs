@@ -17,6 +17,8 @@ use crate::usage::capture::{Capture, Coding, Form};
 use crate::usage::editor::Editor;
 use crate::usage::estimate::Deltas;
 use crate::usage::record::{Endpoint, Outcome};
+use crate::usage::request::clip;
+use std::sync::Arc;
 
 /// Interim responses (RFC 9110 §15.2) accepted before a final one.
 const INTERIM_MAX: u32 = 64;
@@ -130,6 +132,7 @@ impl Proxy {
         exchange.request.outgoing.forget_sent();
         exchange.record.stream = streamed;
         exchange.record.upstream_request_id = request_id(&head);
+        exchange.record.model = served_model(&head);
         let Some(down) = self.downs.get_mut(exchange.down) else { return Ok(()) };
         // What was sent on the assumption of a WebSocket is no request.
         let mistaken = exchange.request.websocket && !down.input.is_empty();
@@ -248,6 +251,13 @@ fn put_edited(writer: BodyWriter, count: &mut u64, out: &mut Vec<u8>, data: &[u8
         *count += data.len() as u64;
         writer.write(out, Piece::Data(data), false);
     }
+}
+
+/// The model that answered, for a body that does not name it.
+fn served_model(head: &ResponseHead<'_, '_>) -> Option<Arc<str>> {
+    let model = head.headers.iter().find(|header| known(header.name) == Known::ServedModel)?;
+    let model = std::str::from_utf8(model.value).ok().filter(|model| !model.is_empty())?;
+    Some(clip(model.to_owned()).into())
 }
 
 /// The target's own id of the request.

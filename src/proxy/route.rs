@@ -70,6 +70,7 @@ fn operation(path: &str) -> Endpoint {
         ["runs", "threads", ..] | ["runs", _, "threads", ..] => Endpoint::ThreadsRuns,
         ["chat", "api", ..] => Endpoint::ApiChat,
         ["generate", "api", ..] => Endpoint::ApiGenerate,
+        ["decisions", ..] => Endpoint::Decisions,
         ["batches", "messages", ..] | ["cancel", _, "batches", "messages", _] => Endpoint::Other, // Anthropic's
         ["batches", ..] | ["cancel", _, "batches", ..] => Endpoint::Batches,
         ["cancel", _, "responses", ..] => Endpoint::ResponsesRetrieve,
@@ -99,11 +100,6 @@ fn retrieval(path: &str) -> Endpoint {
         [_, "runs", _, "threads", _] => Endpoint::ThreadsRunsRetrieve,
         _ => Endpoint::Other,
     }
-}
-
-/// True where the path, not the body, chooses the model (Azure's deployments): no model is put in then.
-pub fn names_model(target: &str) -> bool {
-    split(target).0.split('/').any(|segment| segment == "deployments")
 }
 
 /// True where a segment of the path is `..`, plain or encoded: a target that resolves it (RFC 3986 §5.2.4) would see
@@ -173,6 +169,7 @@ mod tests {
             ("POST", "/api/chat", Endpoint::ApiChat),
             ("POST", "/api/generate", Endpoint::ApiGenerate),
             ("GET", "/v1/messages", Endpoint::Other),
+            ("POST", "/v1/decisions", Endpoint::Decisions),
             ("POST", "/v1/rerank", Endpoint::Other),
         ] {
             assert_eq!(route(method, target, false), Route::Relay(endpoint), "{method} {target}");
@@ -188,7 +185,6 @@ mod tests {
             assert_eq!(route("GET", target, true), Route::Relay(endpoint), "{target}");
         }
         assert_eq!(route("GET", "/usage?user_id=a", false), Route::Local(Local::Usage));
-        assert!(names_model("/openai/deployments/gpt/embeddings") && !names_model("/v1/embeddings?x=/deployments/"));
     }
 
     #[test]

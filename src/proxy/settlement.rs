@@ -7,9 +7,10 @@ use super::exchange::{Exchange, Progress, Stage};
 use super::{Action, Conn, ExchangeKey, Proxy};
 use crate::base::buffer::Buffer;
 use crate::base::clock::{MICROSECOND, Now};
+use crate::price::PriceTable;
 use crate::usage::capture::Reported;
 use crate::usage::estimate;
-use crate::usage::record::{Outcome, Record, Usage, UsageSource};
+use crate::usage::record::{Endpoint, Outcome, Record, Usage, UsageSource};
 use std::sync::Arc;
 
 impl Proxy {
@@ -38,12 +39,14 @@ impl Proxy {
         let estimate = estimate(exchange, outcome, reached);
         record.usage_source = source(&record, &reported, exchange.abandoned, reached, estimate.is_some());
         record.usage = reported.usage.or(estimate).unwrap_or_default();
-        record.model = reported.model.map(Arc::from);
-        record.response_id = reported.id.map(String::into_boxed_str);
-        if let Some(tunnel) = tunnel {
-            tunnel.conclude(&mut record);
-        }
-        let seq = self.push_record(record, reported.service_tier.as_deref());
+        record.model = reported.model.as_deref().map(Arc::from).or(record.model);
+        record.response_id = reported.id.as_deref().map(Box::from);
+        let reported = match tunnel {
+            Some(tunnel) => tunnel.conclude(&mut record),
+            None => reported,
+        };
+        let deployed = exchange.request.deployed;
+        let seq = self.push_record(record, &reported, deployed);
         // A part of a tunnel that was waited for goes out with the end of the whole.
         self.uncommitted.retain(|&(_, waiting)| waiting != key);
         if let Some(exchange) = self.exchanges.get_mut(key) {
@@ -53,14 +56,15 @@ impl Proxy {
         self.places_freed(now);
     }
 
-    /// Prices a record and sends it on its way to the ledger; its `seq`.
-    pub(super) fn push_record(&mut self, mut record: Record, service_tier: Option<&str>) -> u64 {
+    /// Prices a record and sends it on its way to the ledger; its `seq`. `deployed` says that the request's own name of
+    /// the model is a deployment's, which has no price.
+    pub(super) fn push_record(&mut self, mut record: Record, reported: &Reported, deployed: bool) -> u64 {
         self.settled_seq += 1;
         record.seq = self.settled_seq;
         record.cost_nano_usd = match record.usage_source {
             UsageSource::None => Some(0), // nothing was consumed, whatever the model's price
             UsageSource::Unknown => None,
-            _ => self.prices.cost_nano_usd(record.model_name(), &record.usage, service_tier),
+            _ => cost(&self.prices, &record, reported, deployed),
         };
         if !record.may_repeat() {
             self.metrics.record(&record);
@@ -225,6 +229,20 @@ fn estimate(exchange: &Exchange, outcome: Outcome, reached: bool) -> Option<Usag
     }
 }
 
+/// The price of what was consumed; `None` where it is not certain. `deployed` says that what the request called the
+/// model tells nothing of the model that ran.
+fn cost(prices: &PriceTable, record: &Record, reported: &Reported, deployed: bool) -> Option<u64> {
+    let model = if deployed { record.model.as_deref().unwrap_or_default() } else { record.model_name() };
+    let usage = &record.usage;
+    if usage.images > 0 && usage.total_tokens == 0 {
+        let quality = reported.quality.as_deref().unwrap_or_default();
+        return prices.images_cost_nano_usd(model, usage, quality, reported.size.as_deref().unwrap_or_default());
+    }
+    // A batch's own tier is what it was asked for, each of its requests may say another.
+    let tier = if record.endpoint == Endpoint::Batches { Some("batch") } else { reported.service_tier.as_deref() };
+    prices.cost_nano_usd(model, usage, tier)
+}
+
 /// How far the numbers can be trusted. `reached` says that the target may have acted on the request.
 fn source(record: &Record, reported: &Reported, abandoned: bool, reached: bool, estimated: bool) -> UsageSource {
     match record.outcome {
@@ -234,5 +252,36 @@ fn source(record: &Record, reported: &Reported, abandoned: bool, reached: bool, 
         Outcome::Completed if !record.endpoint.is_metered() || record.status >= 400 => UsageSource::None,
         _ if !reached || record.is_retrieval || record.endpoint.is_session() => UsageSource::None,
         _ => UsageSource::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_cost_is_reckoned_by() {
+        let prices = PriceTable::built_in();
+        let usage = Usage { input_tokens: 100, total_tokens: 100, ..Usage::default() };
+        let record = |endpoint, requested: Option<&str>, model: Option<&str>| Record {
+            endpoint,
+            usage,
+            model_requested: requested.map(Arc::from),
+            model: model.map(Arc::from),
+            ..Record::default()
+        };
+        let tier = |tier: &str| Reported { service_tier: Some(tier.into()), ..Reported::default() };
+        let of = |record: &Record, reported: &Reported| cost(&prices, record, reported, false);
+        // gpt-4o: 2.5 USD a million, 1.25 in a batch; o3 in priority: 3.5.
+        let batch = record(Endpoint::Batches, None, Some("gpt-4o"));
+        assert_eq!(of(&batch, &Reported::default()), Some(125_000));
+        assert_eq!(of(&batch, &tier("priority")), Some(125_000));
+        let chat = record(Endpoint::ChatCompletions, Some("o3"), None);
+        assert_eq!(of(&chat, &tier("priority")), Some(350_000));
+        assert_eq!(cost(&prices, &chat, &tier("priority"), true), None, "o3 is a deployment here");
+        let named = record(Endpoint::ChatCompletions, Some("o3"), Some("gpt-4o"));
+        assert_eq!(cost(&prices, &named, &Reported::default(), true), Some(250_000));
+        let nothing = Record { usage: Usage::default(), ..chat };
+        assert_eq!(cost(&prices, &nothing, &Reported::default(), true), Some(0));
     }
 }

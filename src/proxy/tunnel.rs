@@ -20,6 +20,7 @@ use crate::base::clock::{MICROSECOND, Now};
 use crate::http::HttpError;
 use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::head::ResponseHead;
+use crate::usage::capture::Reported;
 use crate::usage::record::{Endpoint, Outcome, Record, UsageSource};
 use crate::usage::session::{Report, Session};
 
@@ -58,8 +59,8 @@ impl Tunnel {
         self.session.is_responding()
     }
 
-    /// The record of the whole, from what its session says in the end.
-    pub fn conclude(self, record: &mut Record) {
+    /// Completes the record of the whole from what its session says in the end, which is returned.
+    pub fn conclude(self, record: &mut Record) -> Reported {
         let ended = self.session.finish();
         // A goodbye is the end that both sides wanted; without one, the target has broken off.
         record.outcome = match record.outcome {
@@ -73,8 +74,9 @@ impl Tunnel {
             None => UsageSource::None,
         };
         record.usage = ended.reported.usage.unwrap_or_default();
-        record.model = ended.reported.model.map(Into::into);
-        record.response_id = ended.reported.id.map(Into::into);
+        record.model = ended.reported.model.as_deref().map(Into::into);
+        record.response_id = ended.reported.id.as_deref().map(Into::into);
+        ended.reported
     }
 }
 
@@ -161,7 +163,8 @@ impl Proxy {
         };
         exchange.places -= 1;
         self.places_reserved -= 1;
-        let seq = self.push_record(record, reported.service_tier.as_deref());
+        let deployed = exchange.request.deployed;
+        let seq = self.push_record(record, &reported, deployed);
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         let Some(tunnel) = exchange.tunnel.as_mut() else { return };
         tunnel.pause = Pause::Commit(seq);

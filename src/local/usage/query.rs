@@ -2,6 +2,7 @@
 //! a misspelt filter never answers with everybody's numbers.
 
 use crate::base::civil::{NS_PER_SECOND, parse_date, parse_rfc3339};
+use crate::base::percent;
 
 /// Records in one answer where `limit` is not given.
 pub const LIMIT_DEFAULT: u32 = 100;
@@ -151,20 +152,7 @@ fn decimal(text: &str) -> Option<u64> {
 
 /// `application/x-www-form-urlencoded`: `+` is a space, `%XX` a byte; the result must be UTF-8.
 fn decode(text: &str) -> Option<String> {
-    let mut bytes = text.bytes();
-    let mut out = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        out.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let (high, low) = (bytes.next()?, bytes.next()?);
-                let digit = |byte| char::from(byte).to_digit(16).map(|digit| digit as u8);
-                digit(high)? << 4 | digit(low)?
-            }
-            other => other,
-        });
-    }
-    String::from_utf8(out).ok()
+    percent::decode(&text.replace('+', " "))
 }
 
 /// A client's text as far as a message repeats it.

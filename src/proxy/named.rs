@@ -1,0 +1,90 @@
+//! What the target of a request says of the model: Azure's deployments, and the query of a realtime session.
+//!
+//! In: targets as they were sent. Out: a name to show, and whether it may be priced. A deployment is called what its
+//! owner likes, perhaps like another model than the one that runs there: that only the answer tells.
+
+use super::route::split;
+use crate::base::percent::decode;
+use crate::usage::request::clip;
+
+/// The model as a target names it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// At most 128 bytes.
+    pub name: Option<String>,
+    /// A deployment chooses the model, whatever the request calls it.
+    pub deployed: bool,
+}
+
+/// Reads `…/deployments/NAME/…`, and of `…/realtime` the parameters `deployment` and `model`.
+pub fn named(target: &str) -> Named {
+    let (path, query) = split(target);
+    let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+    if segments.any(|segment| segment == "deployments") {
+        return Named { name: segments.next().and_then(readable), deployed: true };
+    }
+    if path.trim_end_matches('/').rsplit('/').next() != Some("realtime") {
+        return Named::default();
+    }
+    match parameter(query, "deployment") {
+        Some(name) => Named { name: readable(name), deployed: true },
+        None => Named { name: parameter(query, "model").and_then(readable), deployed: false },
+    }
+}
+
+/// True for a target behind which every model name is that of a deployment: an address of Azure's, or one with a
+/// deployment in its prefix.
+pub fn is_of_deployments(authority: &str, prefix: &str) -> bool {
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    let suffix = host.len().checked_sub(".azure.com".len()).and_then(|start| host.get(start..));
+    suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(".azure.com")) || named(prefix).deployed
+}
+
+/// The value of a parameter; `None` also where it stands there twice, since nobody can say which one holds.
+fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
+    let mut values = query.split('&').filter_map(|pair| pair.split_once('=')).filter(|pair| pair.0 == name);
+    let value = values.next()?.1;
+    values.next().is_none().then_some(value)
+}
+
+fn readable(encoded: &str) -> Option<String> {
+    decode(encoded).filter(|name| !name.is_empty()).map(clip)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deployments_and_realtime_sessions() {
+        for (target, name, deployed) in [
+            ("/openai/deployments/gpt%2D4o%20eu/chat/completions?api-version=1", Some("gpt-4o eu"), true),
+            ("//openai//deployments//w//audio//transcriptions", Some("w"), true),
+            ("/openai/deployments/%ff/embeddings", None, true),
+            ("/openai/deployments", None, true),
+            ("/v1/embeddings?x=/deployments/y&model=z", None, false),
+            ("/v1/realtime?model=gpt-realtime-2025-08-28", Some("gpt-realtime-2025-08-28"), false),
+            ("/v1/realtime/?call_id=c&model=a%2Fb", Some("a/b"), false),
+            ("/v1/realtime?model=a&model=b", None, false),
+            ("/v1/realtime?model=&x", None, false),
+            ("/v1/realtime?call_id=rtc_1", None, false),
+            ("/openai/realtime?api-version=1&deployment=mine&model=a", Some("mine"), true),
+            ("/v1/realtime/sessions?model=a", None, false),
+            ("/", None, false),
+        ] {
+            assert_eq!(named(target), Named { name: name.map(String::from), deployed }, "{target}");
+        }
+        let long = named(&format!("/deployments/{}", "é".repeat(100))).name.unwrap();
+        assert_eq!(long, "é".repeat(64));
+    }
+
+    #[test]
+    fn targets_of_deployments() {
+        assert!(is_of_deployments("me.openai.azure.com", ""));
+        assert!(is_of_deployments("ME.services.ai.Azure.COM:443", "/openai/v1"));
+        assert!(is_of_deployments("gateway.test", "/openai/deployments/gpt-4o"));
+        assert!(!is_of_deployments("api.openai.com:443", ""));
+        assert!(!is_of_deployments("azure.com.evil.test", "/v1"));
+        assert!(!is_of_deployments("[::1]:8080", ""));
+    }
+}
