@@ -16,6 +16,7 @@ use crate::http::headers::{Known, known};
 use crate::http::reply::Fault;
 use crate::local::usage::Query;
 use crate::usage::estimate;
+use crate::usage::form::FormReader;
 use crate::usage::record::{Endpoint, Record};
 use crate::usage::request::inspect;
 use std::sync::Arc;
@@ -130,6 +131,7 @@ impl Proxy {
                 model_wanted: !named.deployed,
                 deployed: named.deployed || named::is_of_deployments(&self.settings.authority, &self.settings.prefix),
                 accepted,
+                form: captured.then(|| form(head)).flatten(),
                 usage_asked: false,
                 text_bytes: 0,
                 complete: head.framing == Framing::None,
@@ -224,6 +226,11 @@ impl Proxy {
 /// True for a JSON body that is not compressed.
 fn is_plain_json(head: &RequestHead<'_, '_>) -> bool {
     plain_type(head).is_some_and(forward::is_json)
+}
+
+/// The reader of a form that is not compressed.
+fn form(head: &RequestHead<'_, '_>) -> Option<Box<FormReader>> {
+    plain_type(head).and_then(FormReader::new).map(Box::new)
 }
 
 /// The type of a body that is not compressed.

@@ -20,6 +20,7 @@ use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::chunked::Piece;
 use crate::http::head::HeadEnd;
 use crate::http::reply::Fault;
+use std::sync::Arc;
 
 /// Bytes of an unwanted body that are read to keep the connection; beyond, it is closed.
 pub const DISCARD_BYTES_MAX: u64 = 256 * 1024;
@@ -212,6 +213,11 @@ impl Proxy {
             }
             (Sink::Stream, Some(exchange)) => {
                 exchange.record.request_bytes += data_bytes;
+                if let (Some(form), Piece::Data(data)) = (&mut exchange.request.form, piece)
+                    && form.feed(data)
+                {
+                    exchange.record.model_requested = form.model().map(Arc::from);
+                }
                 let writer = if from_chunks { BodyWriter::Chunked } else { BodyWriter::Bytes };
                 writer.write(exchange.request.outgoing.stream.tail(), piece, from_chunks);
                 if let Some(up) = exchange.up.filter(|_| piece != Piece::More) {

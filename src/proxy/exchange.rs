@@ -8,6 +8,7 @@ use crate::limit::limiter::Standing;
 use crate::usage::capture::Capture;
 use crate::usage::editor::Editor;
 use crate::usage::estimate::Deltas;
+use crate::usage::form::FormReader;
 use crate::usage::record::Record;
 use crate::usage::request::{Splice, write_spliced};
 
@@ -78,6 +79,8 @@ pub struct Request {
     pub deployed: bool,
     /// `Accept-Encoding` for the target, where the client sent one that we must change.
     pub accepted: Option<&'static str>,
+    /// Reads the model out of a form that streams through.
+    pub form: Option<Box<FormReader>>,
     /// Usage was asked for in the client's place.
     pub usage_asked: bool,
     /// Bytes of text in it, for an estimate; counted only where it asks for a stream.
