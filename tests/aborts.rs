@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 use support::client::{Client, response_framing};
 use support::proxy::Proxy;
-use support::script::{Reply, Step, chunk, gate, tell};
+use support::script::{Ending, Reply, Step, chunk, gate, tell};
 use support::upstream::Upstream;
 use support::{DEADLINE, api};
 
@@ -129,6 +129,30 @@ fn a_stream_that_the_upstream_breaks_is_estimated() {
     let stream = stream(&[], steps);
     open.send(()).unwrap();
     assert_estimated(&stream.proxy.only_row("u"), "upstream_error");
+}
+
+/// Ollama's own API streams unless told not to.
+#[test]
+fn lines_that_nobody_had_to_ask_for_are_estimated_too() {
+    let (open, wait) = gate();
+    let steps = Mutex::new(Some(vec![
+        Step::Send(Reply::new(200, "").field("content-type", "application/x-ndjson").ending(Ending::Chunked(1)).head()),
+        Step::Send(chunk(b"{\"message\":{\"content\":\"a whole\"},\"done\":false}\n")),
+        wait,
+        Step::Reset,
+    ]));
+    let upstream = Upstream::plain(move |_| steps.lock().unwrap().take().expect("one request"));
+    let proxy = Proxy::start(&[("PROXY_TARGET", &upstream.url())]);
+    let mut client = Client::connect(proxy.addr());
+    let fields = [("x-user-id", "u"), ("content-type", "application/json")];
+    client.send_request("POST", "/api/chat", &fields, br#"{"model":"llama3","messages":[{"content":"Hello, you"}]}"#);
+    let head = client.head().unwrap().unwrap();
+    client.body_piece(&mut response_framing("POST", &head).unwrap()).unwrap().expect("a line");
+    open.send(()).unwrap();
+    let row = proxy.only_row("u");
+    assert_eq!((&row["outcome"], &row["usage_source"]), (&json!("upstream_error"), &json!("estimated")), "{row}");
+    // 6 and 10 bytes of text, 7 of content.
+    assert_eq!((&row["input_tokens"], &row["output_tokens"]), (&json!(4), &json!(2)), "{row}");
 }
 
 #[test]

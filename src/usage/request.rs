@@ -60,7 +60,10 @@ pub fn inspect(body: &[u8], endpoint: Endpoint, default_model: Option<&str>) -> 
         return Inspected::default();
     }
     let [model, stream, options] = seen;
-    let stream = stream.and_then(|(_, raw)| raw) == Some(b"true");
+    let stream = match stream.and_then(|(_, raw)| raw) {
+        None | Some(b"null") => streams_unasked(endpoint),
+        raw => raw == Some(b"true"),
+    };
     let mut edit = Edit { brace, empty: is_empty_object(body, brace), splices: Vec::new() };
     let named = model.as_ref().and_then(|(_, raw)| *raw).and_then(json::string);
     let is_null = model.as_ref().is_some_and(|(_, raw)| *raw == Some(b"null"));
@@ -74,6 +77,11 @@ pub fn inspect(body: &[u8], endpoint: Endpoint, default_model: Option<&str>) -> 
     let wants_usage = stream && matches!(endpoint, Endpoint::ChatCompletions | Endpoint::Completions);
     let usage_asked = wants_usage && ask_for_usage(&mut edit, options);
     Inspected { model: model.map(clip), stream, usage_asked, splices: edit.into_splices() }
+}
+
+/// True for Ollama's own API, which streams unless told not to.
+fn streams_unasked(endpoint: Endpoint) -> bool {
+    matches!(endpoint, Endpoint::ApiChat | Endpoint::ApiGenerate)
 }
 
 /// True where a request without a model would be refused. Elsewhere the upstream has a model of its own in mind (the
@@ -244,6 +252,21 @@ mod tests {
         assert_eq!(with_default(Endpoint::Moderations), 0);
         assert_eq!(with_default(Endpoint::ImagesEdits), 0);
         assert_eq!(with_default(Endpoint::Messages), 1);
+    }
+
+    #[test]
+    fn a_stream_is_what_the_endpoint_takes_for_one() {
+        let streams = |endpoint, body: &str| inspect(body.as_bytes(), endpoint, None).stream;
+        for (body, ollama, others) in [
+            (r#"{"model":"m"}"#, true, false),
+            (r#"{"stream":null}"#, true, false),
+            (r#"{"stream":true}"#, true, true),
+            (r#"{"stream":false}"#, false, false),
+        ] {
+            assert_eq!(streams(Endpoint::ApiChat, body), ollama, "{body}");
+            assert_eq!(streams(Endpoint::ApiGenerate, body), ollama, "{body}");
+            assert_eq!(streams(Endpoint::ChatCompletions, body), others, "{body}");
+        }
     }
 
     #[test]
