@@ -285,8 +285,8 @@ fn a_line_of_megabytes_passes_in_bounded_memory() {
             steps
         });
         let proxy = Proxy::start(&[("PROXY_TARGET", &upstream.url())]);
-        let resident = || proxy.metrics()["process_resident_memory_bytes"];
-        let before = resident();
+        let resident = || proxy.metrics().get("process_resident_memory_bytes").copied();
+        let Some(before) = resident() else { return support::skip("this system does not tell what is resident") };
         let mut client = Client::connect(proxy.addr());
         let body = format!(r#"{{"model":"m","stream":true{options}}}"#);
         let fields = [("content-type", "application/json"), ("x-user-id", "u")];
@@ -297,7 +297,7 @@ fn a_line_of_megabytes_passes_in_bounded_memory() {
         while received < LINE_BYTES {
             received += client.body_piece(&mut framing).unwrap().expect("the line goes on").len();
         }
-        let held = resident() - before;
+        let held = resident().unwrap() - before;
         assert!(held < HELD_BYTES_MAX, "{held} bytes more are resident");
         goes_on.send(()).unwrap();
         let mut rest = Vec::new();
