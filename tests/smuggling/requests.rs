@@ -454,7 +454,9 @@ fn run(proxy: &Proxy, steady: &mut Client, upstream: &Upstream, case: &Case, pie
         client.response("GET").expect(200);
     }
     let seen = upstream.requests().split_off(before);
-    let seen: Vec<&SeenRequest> = seen.iter().collect();
+    // The upstream may hear of a broken request's head only now: no other case has its target.
+    let is_late = |seen: &&SeenRequest| seen.target == "/v1/files" && !matches!(case.expect, Broken(..));
+    let seen: Vec<&SeenRequest> = seen.iter().filter(|seen| !is_late(seen)).collect();
     match (&case.expect, &seen[..]) {
         (Closed(..) | Dropped(..), []) => {}
         (Kept(..), [next]) => assert_eq!(next.target, "/next"),
@@ -465,8 +467,7 @@ fn run(proxy: &Proxy, steady: &mut Client, upstream: &Upstream, case: &Case, pie
             check(first);
         }
         // Refused before the connection to the upstream stood, it saw not even the head.
-        (Broken(..), []) => {}
-        (Broken(..), [first]) => assert_eq!(first.target, "/v1/files"),
+        (Broken(..), heads) if heads.iter().all(|head| head.target == "/v1/files") => {}
         (_, seen) => panic!("the upstream saw {seen:?}"),
     }
 }
