@@ -43,9 +43,11 @@ fn session(vars: &[(&str, &str)], events: &[Value], then: Vec<Step>) -> Session 
 }
 
 impl Session {
-    /// Leaves without a word.
+    /// Leaves without a word; returns once the proxy has noticed.
     fn leave(self) -> (Upstream, Proxy) {
         set_socket_linger(&self.client.stream.stream, Some(Duration::ZERO)).unwrap();
+        drop(self.client);
+        self.proxy.wait_until_left();
         (self.upstream, self.proxy)
     }
 
@@ -125,17 +127,12 @@ fn a_client_that_stops_sending_is_gone_with_its_last_words_said() {
 /// With `drain`, a response that is under way when its client leaves is read to its end.
 #[test]
 fn a_response_in_flight_is_drained() {
-    let (_upstream, proxy) = accepting(&[("ON_CLIENT_ABORT", "drain")], |socket| {
-        socket.send_json(&begun("resp_1"))?;
-        assert_eq!(socket.message()?, Some(Frame::text("bye")));
-        socket.send_json(&done("resp_1", &tokens(10, 5)))?;
-        assert_eq!(socket.message()?, None, "nothing is left to read on for");
-        Ok(())
-    });
-    let mut client = websocket::connect(proxy.addr(), TARGET, &FIELDS);
-    assert_eq!(client.event(), begun("resp_1"));
-    client.send(&Frame::text("bye")).unwrap();
-    drop(client);
+    let ((open, wait), (closed, told)) = (gate(), tell());
+    let report = frame(&Frame::text(done("resp_1", &tokens(10, 5)).to_string()));
+    let steps = vec![wait, report, Step::AwaitClose, told];
+    let (_upstream, proxy) = session(&[("ON_CLIENT_ABORT", "drain")], &[begun("resp_1")], steps).leave();
+    open.send(()).unwrap();
+    closed.recv_timeout(DEADLINE).expect("nothing is left to read on for");
     let rows = rows(&proxy, "u", 2);
     assert_eq!(summary(&rows), ["realtime 101 completed drained", "realtime/session 101 client_aborted none"]);
     assert_eq!(rows[0]["output_tokens"], 5);

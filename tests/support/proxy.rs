@@ -115,6 +115,16 @@ impl Proxy {
         samples.map(sample).collect()
     }
 
+    /// Waits until it has noticed that its clients have left.
+    #[track_caller]
+    pub fn wait_until_left(&self) {
+        let start = Instant::now();
+        // The one that is left is the scrape's own.
+        while self.metrics()["openai_proxy_connections{side=\"downstream\"}"] > 1.0 {
+            assert!(start.elapsed() < DEADLINE, "the client's leaving goes unnoticed");
+        }
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
