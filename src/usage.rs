@@ -12,6 +12,7 @@ pub mod estimate;
 pub mod fields;
 pub mod form;
 mod gunzip;
+mod mark;
 pub mod places;
 pub mod record;
 pub mod request;

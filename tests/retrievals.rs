@@ -46,6 +46,7 @@ fn answer(request: &SeenRequest) -> Reply {
                  event: done\ndata: [DONE]\n\n"
             ))
         }
+        ("POST", "/v1/responses/resp_i/cancel") | ("GET", "/v1/responses/resp_i") => images(),
         ("GET", "/v1/threads/t/runs/run_1") => run(usage(100, 20)),
         ("GET", "/v1/threads/t/runs/run_1/steps") => Reply::json(json!({"data": [{"usage": usage(1, 1)}]}).to_string()),
         ("POST", "/v1/batches") => batch(0),
@@ -53,6 +54,18 @@ fn answer(request: &SeenRequest) -> Reply {
         ("GET", "/v1/batches") => Reply::json(json!({"data": [{"usage": usage(1, 1)}]}).to_string()),
         what => panic!("{what:?}"),
     }
+}
+
+/// A response in whose course a tool made images.
+fn images() -> Reply {
+    let made = json!({"input_tokens": 10, "output_tokens": 1000, "total_tokens": 1010,
+        "output_tokens_details": {"image_tokens": 1000, "text_tokens": 0}});
+    let tools = json!([{"type": "image_generation", "model": "gpt-image-1"}]);
+    Reply::json(
+        json!({"id": "resp_i", "object": "response", "model": "gpt-5-2025-08-07", "tools": tools,
+            "usage": usage(100, 20), "tool_usage": {"image_gen": made, "web_search": {"num_requests": 0}}})
+        .to_string(),
+    )
 }
 
 /// A batch that has come so far, of four.
@@ -139,6 +152,24 @@ fn a_replayed_stream_adds_nothing_whoever_asks() {
     send(&proxy, "bob", &[replay]);
     check_sums(&proxy, "ann", 2);
     assert_eq!(rows(&proxy, "bob"), [row("responses/retrieve", "none", 0, Some(false))]);
+}
+
+#[test]
+fn images_that_a_tool_made_are_a_record_of_their_own_once() {
+    let (_upstream, proxy) = start();
+    let cancel = ("POST", "/v1/responses/resp_i/cancel", Value::Null);
+    let look = ("GET", "/v1/responses/resp_i", Value::Null);
+    send(&proxy, "ann", &[cancel, look]);
+    let expected = [
+        row("responses/retrieve", "reported", 120, Some(true)),
+        row("responses/images", "reported", 1010, Some(true)),
+        row("responses/retrieve", "none", 0, Some(false)),
+        row("responses/images", "none", 0, Some(false)),
+    ];
+    assert_eq!(rows(&proxy, "ann"), expected);
+    let row = &proxy.usage("user_id=ann&model=gpt-image-1")["data"][1];
+    // gpt-image-1: 5 USD a million tokens of text, 40 for those of images that it makes.
+    assert_eq!((&row["output_image_tokens"], &row["cost_nano_usd"]), (&json!(1000), &json!(40_050_000)));
 }
 
 #[test]

@@ -55,8 +55,7 @@ impl Proxy {
         {
             return self.refuse(now, key, head, Fault::BodyTooLarge, "the request's body is too large", &[]);
         }
-        // A session's next part has a place of its own.
-        let places = if endpoint.is_session() { 2 } else { 1 };
+        let places = endpoint.records_max();
         if places > self.places_left() {
             let message = "the ledger cannot take more records at the moment";
             return self.refuse(now, key, head, Fault::LedgerUnavailable, message, b"retry-after: 1\r\n");

@@ -46,7 +46,11 @@ impl Proxy {
             None => reported,
         };
         let deployed = exchange.request.deployed;
-        let seq = self.push_record(record, &reported, deployed);
+        let images = images_record(&record, &reported);
+        let mut seq = self.push_record(record, &reported, deployed);
+        if let Some(images) = images {
+            seq = self.push_record(images, &Reported::default(), deployed);
+        }
         // A part of a tunnel that was waited for goes out with the end of the whole.
         self.uncommitted.retain(|&(_, waiting)| waiting != key);
         if let Some(exchange) = self.exchanges.get_mut(key) {
@@ -227,6 +231,20 @@ fn estimate(exchange: &Exchange, outcome: Outcome, reached: bool) -> Option<Usag
         // An answer of another form, or in a coding that was not read.
         (None, _) => None,
     }
+}
+
+/// The record of images that a tool made in the course of a response: another model's work, at another price.
+pub(super) fn images_record(response: &Record, reported: &Reported) -> Option<Record> {
+    let images = reported.images.as_ref()?;
+    Some(Record {
+        endpoint: Endpoint::ResponsesImages,
+        model_requested: None,
+        model: images.model.as_deref().map(Arc::from),
+        usage: images.usage,
+        request_bytes: 0,
+        response_bytes: 0,
+        ..response.clone()
+    })
 }
 
 /// The price of what was consumed; `None` where it is not certain. `deployed` says that what the request called the

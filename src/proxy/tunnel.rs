@@ -14,6 +14,7 @@
 use super::downstream::{Phase, Sink};
 use super::exchange::{Progress, Stage};
 use super::response::{Next, request_id};
+use super::settlement::images_record;
 use super::upstream::Failure;
 use super::{Action, Conn, ExchangeKey, Proxy, UpKey, forward};
 use crate::base::clock::{MICROSECOND, Now};
@@ -161,10 +162,15 @@ impl Proxy {
             upstream_request_id: whole.upstream_request_id.clone(),
             ..Record::default()
         };
-        exchange.places -= 1;
-        self.places_reserved -= 1;
         let deployed = exchange.request.deployed;
-        let seq = self.push_record(record, &reported, deployed);
+        let images = images_record(&record, &reported);
+        let count = 1 + u64::from(images.is_some());
+        exchange.places -= count;
+        self.places_reserved -= count;
+        let mut seq = self.push_record(record, &reported, deployed);
+        if let Some(images) = images {
+            seq = self.push_record(images, &Reported::default(), deployed);
+        }
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         let Some(tunnel) = exchange.tunnel.as_mut() else { return };
         tunnel.pause = Pause::Commit(seq);
@@ -179,7 +185,7 @@ impl Proxy {
 
     /// The last part's record is committed, or no longer waited for: goes on as soon as there is a place for the next.
     pub(super) fn next_part(&mut self, now: Now, key: ExchangeKey) {
-        let place = self.places_left() > 0;
+        let left = self.places_left();
         let Some(exchange) = self.exchanges.get_mut(key).filter(|exchange| exchange.stage == Stage::Forwarding) else {
             return;
         };
@@ -188,10 +194,11 @@ impl Proxy {
             down.held_back = 0;
             self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
         }
-        if place {
+        let wanted = exchange.record.endpoint.records_max() - exchange.places;
+        if wanted <= left {
             tunnel.pause = Pause::None;
-            exchange.places += 1;
-            self.places_reserved += 1;
+            exchange.places += wanted;
+            self.places_reserved += wanted;
             self.actions.extend(exchange.up.map(|up| Action::Read(Conn::Up(up))));
         } else {
             tunnel.pause = Pause::Place;
@@ -203,10 +210,13 @@ impl Proxy {
 
     /// Places have become free: whoever waits for one goes on, in order.
     pub(super) fn places_freed(&mut self, now: Now) {
-        while self.places_left() > 0
-            && let Some(key) = self.placeless.pop_front()
-        {
+        for _ in 0..self.placeless.len() {
+            let Some(key) = self.placeless.pop_front() else { return };
             self.next_part(now, key);
+            if self.placeless.back() == Some(&key) {
+                self.placeless.rotate_right(1); // still the first to wait
+                return;
+            }
         }
     }
 

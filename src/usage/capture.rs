@@ -5,15 +5,19 @@
 
 use super::fields::{self, Field, Reading};
 use super::gunzip::Gunzip;
+use super::mark::marks;
 use super::places::{Means, Shape};
 use super::record::{Endpoint, Usage};
 use super::request::clip;
 use crate::json::{self, Found, Scanner};
 use crate::sse::{Piece, Splitter};
+use memchr::memmem::Finder;
 use std::io::Write;
 
-/// An escape, which might hide the key that leads to usage.
-const ESCAPE: &[u8] = b"\\u";
+marks! {
+    // An escape, which might hide the key that leads to usage.
+    ESCAPE = b"\\u";
+}
 
 /// What a response said of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,8 +34,38 @@ pub struct Reported {
     pub quality: Option<String>,
     /// The same for their size, `1024x1536`.
     pub size: Option<String>,
+    /// What a tool consumed that made images in its course.
+    pub images: Option<Box<Images>>,
     /// The body could not be read to its end (not JSON, a broken encoding, an unknown one).
     pub unreadable: bool,
+}
+
+/// What was consumed beside a response's own usage, to make images in its course.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Images {
+    pub usage: Usage,
+    /// The model that made them, where the request named one.
+    pub model: Option<String>,
+}
+
+impl Images {
+    /// Takes the tool's usage object, where it says that anything was consumed.
+    pub(super) fn set_usage(slot: &mut Option<Box<Self>>, raw: &[u8]) {
+        let usage = Reading::parse(raw).map(|reading| reading.usage(false));
+        if let Some(usage) = usage.filter(|usage| usage.total_tokens > 0) {
+            slot.get_or_insert_default().usage = usage;
+        }
+    }
+
+    /// Takes the tool's model.
+    pub(super) fn set_model(slot: &mut Option<Box<Self>>, raw: &[u8]) {
+        set_name(&mut slot.get_or_insert_default().model, raw);
+    }
+
+    /// What was found; a model alone made nothing.
+    pub(super) fn found(slot: Option<Box<Self>>) -> Option<Box<Self>> {
+        slot.filter(|images| images.usage.total_tokens > 0)
+    }
 }
 
 /// How a body must be read.
@@ -211,13 +245,12 @@ fn next_of_lines(bytes: &[u8]) -> (usize, Piece<'_>) {
 
 /// False where no usage can be in the line. A null says nothing, and stands in almost every event of a stream whose
 /// client, or we in its place, asked for usage.
-fn may_hold_usage(line: &[u8], mark: &[u8]) -> bool {
+fn may_hold_usage(line: &[u8], mark: &Finder<'_>) -> bool {
     let is_null = |after: &[u8]| {
         let value = after.trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start);
         value.is_some_and(|value| value.starts_with(b"null"))
     };
-    memchr::memmem::find_iter(line, mark).any(|at| !is_null(&line[at + mark.len()..]))
-        || memchr::memmem::find(line, ESCAPE).is_some()
+    mark.find_iter(line).any(|at| !is_null(&line[at + mark.needle().len()..])) || ESCAPE.find(line).is_some()
 }
 
 impl Write for Body {
@@ -259,6 +292,8 @@ struct Facts {
     reading: Option<Reading>,
     /// Images seen.
     images: u64,
+    /// What a tool says that made images.
+    image_tool: Option<Box<Images>>,
     names: Names,
     /// The names in the document that is being read.
     beside: Names,
@@ -296,6 +331,8 @@ impl Facts {
             Means::Model => set_name(&mut self.beside.model, raw),
             Means::Id => set_name(&mut self.beside.id, raw),
             Means::ServiceTier => set_name(&mut self.beside.service_tier, raw),
+            Means::ImageUsage => Images::set_usage(&mut self.image_tool, raw),
+            Means::ImageModel => Images::set_model(&mut self.image_tool, raw),
             Means::Quality => set_name(&mut self.beside.quality, raw),
             Means::Size => set_name(&mut self.beside.size, raw),
             Means::Kind => self.is_wanted = json::string(raw).is_some_and(|kind| shape.kinds.contains(&&*kind)),
@@ -341,7 +378,8 @@ impl Facts {
         let images = self.images;
         let usage = if images > 0 { Some(Usage { images, ..usage.unwrap_or_default() }) } else { usage };
         let Names { model, id, service_tier, quality, size } = self.names;
-        Reported { usage, model, id, service_tier, quality, size, unreadable: false }
+        let images = Images::found(self.image_tool);
+        Reported { usage, model, id, service_tier, quality, size, images, unreadable: false }
     }
 }
 

@@ -3,24 +3,32 @@
 //! A token is about four bytes of text in most languages; and a stream's event carries at least one. These are
 //! estimates, and every record that holds one says so.
 
+use super::mark::{Mark, marks};
 use super::record::{Endpoint, Usage};
 
 /// Bytes of text to a token, on average.
 const BYTES_PER_TOKEN: u64 = 4;
 
-/// Longest mark.
-const MARK_BYTES_MAX: usize = 16;
+marks! {
+    CONTENT = b"\"content\":";
+    ARGUMENTS = b"\"arguments\":";
+    TEXT = b"\"text\":";
+    DELTA = b"\"delta\":";
+    THINKING = b"\"thinking\":";
+    PARTIAL_JSON = b"\"partial_json\":";
+    RESPONSE = b"\"response\":";
+}
 
 /// The keys whose strings are output in the events of each operation.
-const fn marks(endpoint: Endpoint) -> &'static [&'static [u8]] {
+fn keys(endpoint: Endpoint) -> Vec<&'static Mark> {
     match endpoint {
-        Endpoint::ChatCompletions => &[b"\"content\":", b"\"arguments\":"],
-        Endpoint::Completions => &[b"\"text\":"],
-        Endpoint::Responses => &[b"\"delta\":"],
-        Endpoint::Messages => &[b"\"text\":", b"\"thinking\":", b"\"partial_json\":"],
-        Endpoint::ApiChat => &[b"\"content\":"],
-        Endpoint::ApiGenerate => &[b"\"response\":"],
-        _ => &[],
+        Endpoint::ChatCompletions => vec![&CONTENT, &ARGUMENTS],
+        Endpoint::Completions => vec![&TEXT],
+        Endpoint::Responses => vec![&DELTA],
+        Endpoint::Messages => vec![&TEXT, &THINKING, &PARTIAL_JSON],
+        Endpoint::ApiChat => vec![&CONTENT],
+        Endpoint::ApiGenerate => vec![&RESPONSE],
+        _ => vec![],
     }
 }
 
@@ -67,7 +75,7 @@ pub struct Deltas {
 impl Deltas {
     /// A counter for streams of this operation; `None` where none is known to carry text.
     pub fn new(endpoint: Endpoint) -> Option<Self> {
-        let searches: Vec<Search> = marks(endpoint).iter().map(|mark| Search::new(mark)).collect();
+        let searches: Vec<Search> = keys(endpoint).into_iter().map(Search::new).collect();
         (!searches.is_empty()).then_some(Self { searches })
     }
 
@@ -100,7 +108,7 @@ enum At {
 /// The strings behind one mark.
 #[derive(Debug)]
 struct Search {
-    mark: &'static [u8],
+    mark: &'static Mark,
     at: At,
     /// Strings that were not empty.
     strings: u64,
@@ -111,8 +119,7 @@ struct Search {
 }
 
 impl Search {
-    const fn new(mark: &'static [u8]) -> Self {
-        assert!(mark.len() <= MARK_BYTES_MAX);
+    const fn new(mark: &'static Mark) -> Self {
         Self { mark, at: At::Mark(0), strings: 0, bytes: 0, current: 0 }
     }
 
@@ -141,24 +148,26 @@ impl Search {
     /// One more byte after `matched` ones of the mark. A mark is a quoted word and a colon: only its closing quote can
     /// be the start of another.
     fn step(&self, matched: usize, byte: u8) -> At {
-        let colon = self.mark.len() - 1;
-        if self.mark[matched] == byte {
+        let mark = self.mark.needle();
+        let colon = mark.len() - 1;
+        if mark[matched] == byte {
             return if matched == colon { At::Value } else { At::Mark(matched + 1) };
         }
-        match matched == colon && self.mark[1] == byte {
+        match matched == colon && mark[1] == byte {
             true => At::Mark(2),
-            false => At::Mark(usize::from(byte == self.mark[0])),
+            false => At::Mark(usize::from(byte == mark[0])),
         }
     }
 
     /// Looks for the mark, whole or begun at the very end; how many bytes are done with.
     fn find(&mut self, bytes: &[u8]) -> usize {
-        if let Some(at) = memchr::memmem::find(bytes, self.mark) {
+        let mark = self.mark.needle();
+        if let Some(at) = self.mark.find(bytes) {
             self.at = At::Value;
-            return at + self.mark.len();
+            return at + mark.len();
         }
-        let longest = bytes.len().min(self.mark.len() - 1);
-        let begun = (1..=longest).rev().find(|&length| bytes.ends_with(&self.mark[..length]));
+        let longest = bytes.len().min(mark.len() - 1);
+        let begun = (1..=longest).rev().find(|&length| bytes.ends_with(&mark[..length]));
         self.at = At::Mark(begun.unwrap_or(0));
         bytes.len()
     }

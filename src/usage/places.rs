@@ -4,6 +4,7 @@
 //! it stands elsewhere in the document and is never looked at.
 
 use super::fields::NUMBER_BYTES_MAX;
+use super::mark::{Mark, marks};
 use super::record::Endpoint;
 use crate::json::{EACH, Path};
 
@@ -29,6 +30,10 @@ pub enum Means {
     Model,
     Id,
     ServiceTier,
+    /// What a tool consumed that made images: beside the usage, and billed at another model's price.
+    ImageUsage,
+    /// That model, where the request named it.
+    ImageModel,
     /// An image that was made.
     Image,
     /// The quality of the images, which their price depends on.
@@ -42,9 +47,11 @@ pub enum Means {
 impl Means {
     pub(super) const fn bytes_max(self) -> usize {
         match self {
-            Self::Usage | Self::Opening | Self::Update => USAGE_BYTES_MAX,
+            Self::Usage | Self::Opening | Self::Update | Self::ImageUsage => USAGE_BYTES_MAX,
             Self::Input | Self::Output => NUMBER_BYTES_MAX,
-            Self::Model | Self::Id | Self::ServiceTier | Self::Quality | Self::Size | Self::Kind => NAME_BYTES_MAX,
+            Self::Model | Self::ImageModel | Self::Id | Self::ServiceTier | Self::Quality | Self::Size | Self::Kind => {
+                NAME_BYTES_MAX
+            }
             Self::Image => 0,
         }
     }
@@ -58,7 +65,7 @@ pub struct Shape {
     pub means: &'static [Means],
     /// What stands in every document that reports: the end of the key that leads to usage, or of a kind. A line without
     /// it is not worth scanning once the model is known.
-    pub mark: &'static [u8],
+    pub mark: &'static Mark,
     /// Only documents of these kinds count; empty for all.
     pub kinds: &'static [&'static str],
     /// The input's tokens are counted without those read from and written to the cache.
@@ -76,7 +83,13 @@ macro_rules! shape {
     };
 }
 
-const PLAIN: Shape = Shape { paths: &[], means: &[], mark: b"\"usage\"", kinds: &[], cache_beside_input: false };
+marks! {
+    USAGE_KEY = b"\"usage\"";
+    COMPLETED = b".completed\"";
+    EVAL_COUNT_KEY = b"eval_count\"";
+}
+
+const PLAIN: Shape = Shape { paths: &[], means: &[], mark: &USAGE_KEY, kinds: &[], cache_beside_input: false };
 
 // Whole answers of all endpoints but those below; chunks of completions; `transcript.text.done`, `speech.audio.done`.
 // Groq puts usage under `x_groq` where nobody asked for it, or in both places, equal.
@@ -87,6 +100,16 @@ shape! { TOP:
     ServiceTier: ["service_tier"];
 }
 
+// The only tool that echoes a model is the one that makes images.
+shape! { RESPONSE:
+    Usage: ["usage"];
+    Model: ["model"];
+    Id: ["id"];
+    ServiceTier: ["service_tier"];
+    ImageUsage: ["tool_usage", "image_gen"];
+    ImageModel: ["tools", EACH, "model"];
+}
+
 // Events of a responses stream; in `response.created` and its like the usage is null, so that only the terminal ones
 // (`completed`, `incomplete`, `failed`) say something.
 shape! { RESPONSE_EVENT:
@@ -94,6 +117,8 @@ shape! { RESPONSE_EVENT:
     Model: ["response", "model"];
     Id: ["response", "id"];
     ServiceTier: ["response", "service_tier"];
+    ImageUsage: ["response", "tool_usage", "image_gen"];
+    ImageModel: ["response", "tools", EACH, "model"];
 }
 
 // Runs and their events. A step (`thread.run.step`) has a usage too, which is a part of its run's.
@@ -124,7 +149,7 @@ shape! { IMAGE_EVENT:
     Model: ["model"];
     Id: ["id"];
     Kind: ["type"];
-    { kinds: &["image_generation.completed", "image_edit.completed"], mark: b".completed\"" }
+    { kinds: &["image_generation.completed", "image_edit.completed"], mark: &COMPLETED }
 }
 
 shape! { MESSAGE:
@@ -148,7 +173,7 @@ shape! { OLLAMA:
     Input: ["prompt_eval_count"];
     Output: ["eval_count"];
     Model: ["model"];
-    { mark: b"eval_count\"" }
+    { mark: &EVAL_COUNT_KEY }
 }
 
 impl Shape {
@@ -156,6 +181,7 @@ impl Shape {
     pub fn of(endpoint: Endpoint, event: bool) -> &'static Self {
         match endpoint {
             Endpoint::Responses | Endpoint::ResponsesRetrieve if event => &RESPONSE_EVENT,
+            Endpoint::Responses | Endpoint::ResponsesRetrieve => &RESPONSE,
             Endpoint::ThreadsRuns | Endpoint::ThreadsRunsRetrieve => &RUN,
             Endpoint::ImagesGenerations | Endpoint::ImagesEdits | Endpoint::ImagesVariations if event => &IMAGE_EVENT,
             Endpoint::ImagesGenerations | Endpoint::ImagesEdits | Endpoint::ImagesVariations => &IMAGES,

@@ -144,6 +144,15 @@ impl Endpoint {
         matches!(self, Self::ResponsesRetrieve | Self::ThreadsRunsRetrieve | Self::Batches)
     }
 
+    /// Records that an exchange may leave at once, its own included: of images made in its course, of a session's part.
+    pub const fn records_max(self) -> u64 {
+        match self {
+            Self::Responses | Self::ResponsesRetrieve | Self::RealtimeSession => 2,
+            Self::ResponsesSession | Self::LiveSession => 3,
+            _ => 1,
+        }
+    }
+
     /// True for a WebSocket as a whole.
     pub const fn is_session(self) -> bool {
         matches!(self, Self::RealtimeSession | Self::ResponsesSession | Self::LiveSession)

@@ -297,6 +297,33 @@ fn every_terminal_event_of_a_responses_stream() {
 }
 
 #[test]
+fn images_made_in_the_course_of_a_response_stand_beside_its_usage() {
+    let response = |made: u64, tools: &str| {
+        format!(
+            r#"{{"object":"response","id":"r","tools":[{{"type":"function","name":"model"}},{tools}],"usage":{{"input_tokens":5,"output_tokens":7}},"tool_usage":{{"image_gen":{{"input_tokens":{made},"input_tokens_details":{{"text_tokens":1,"image_tokens":1}},"output_tokens":{made},"output_tokens_details":{{"image_tokens":{made},"text_tokens":0}},"total_tokens":{total}}},"web_search":{{"num_requests":3}}}},"metadata":{{"tool_usage":{{"image_gen":{{"total_tokens":9}}}}}}}}"#,
+            total = 2 * made
+        )
+    };
+    let named = r#"{"type":"image_generation","model":"gpt-image-1"}"#;
+    let made = Usage { input_tokens: 2, input_image_tokens: 1, output_image_tokens: 2, ..usage(2, 2).unwrap() };
+    for (made_tokens, tools, expected) in [
+        (0, named, None),
+        (2, named, Some((made, Some("gpt-image-1".to_owned())))),
+        (2, r#"{"type":"image_generation"}"#, Some((made, None))),
+    ] {
+        let whole = response(made_tokens, tools);
+        let event = events(&[&format!(r#"{{"type":"response.completed","response":{whole}}}"#)], "\n");
+        for (form, body) in [(Form::Json, whole), (Form::Events, event)] {
+            for endpoint in [Endpoint::Responses, Endpoint::ResponsesRetrieve] {
+                let reported = everywhere(endpoint, form, &body);
+                assert_eq!(reported.usage, usage(5, 7));
+                assert_eq!(reported.images.map(|images| (images.usage, images.model)), expected);
+            }
+        }
+    }
+}
+
+#[test]
 fn chat_chunks_are_never_added_up() {
     let chunk = |rest: &str| format!(r#"{{"id":"c","model":"m",{rest}}}"#);
     let one = r#""usage":{"prompt_tokens":7,"completion_tokens":2,"total_tokens":9}"#;

@@ -4,8 +4,8 @@
 //! almost every one is a piece of audio or text. `usage` stands in tool results, transcripts and metadata too; only the
 //! places in the table count, and only in messages of the `type` that goes with them.
 
-use crate::json::{self, Found, Path, Scanner};
-use crate::usage::capture::{Reported, set_name};
+use crate::json::{self, EACH, Found, Path, Scanner};
+use crate::usage::capture::{Images, Reported, set_name};
 use crate::usage::fields::Reading;
 use crate::usage::places::Means;
 use crate::usage::record::Endpoint;
@@ -48,7 +48,7 @@ enum Part {
 const PARTS: usize = Part::Decision as usize + 1;
 
 macro_rules! places {
-    ($($part:ident $means:ident: $([$($key:literal),+])|+;)+) => {
+    ($($part:ident $means:ident: $([$($key:expr),+])|+;)+) => {
         const PATHS: &[Path] = &[$($(Path { keys: &[$($key),+], value_bytes_max: Means::$means.bytes_max() },)+)+];
         /// What each of `PATHS` says, and of what part.
         const SAYS: &[(Part, Means)] = &[$($({ let _ = [$($key),+]; (Part::$part, Means::$means) },)+)+];
@@ -63,6 +63,8 @@ places! {
     Response Model: ["response", "model"];
     Response Id: ["response", "id"];
     Response ServiceTier: ["response", "service_tier"];
+    Response ImageUsage: ["response", "tool_usage", "image_gen"];
+    Response ImageModel: ["response", "tools", EACH, "model"];
     Session Model: ["session", "model"];
     Session Id: ["session", "id"];
     Transcription Model: ["session", "audio", "input", "transcription", "model"]
@@ -72,6 +74,8 @@ places! {
     Event Model: ["event", "response", "model"];
     Event Id: ["event", "response", "id"];
     Event ServiceTier: ["event", "response", "service_tier"];
+    Event ImageUsage: ["event", "response", "tool_usage", "image_gen"];
+    Event ImageModel: ["event", "response", "tools", EACH, "model"];
     Decision Usage: ["event", "decision", "usage"];
     Decision Model: ["event", "decision", "model"];
     Decision Id: ["event", "decision", "id"];
@@ -206,7 +210,9 @@ impl Message {
 
     /// Takes out what one part says.
     fn part(&mut self, part: Part) -> Reported {
-        self.findings.parts.as_mut().map(|parts| std::mem::take(&mut parts[part as usize])).unwrap_or_default()
+        let said = self.findings.parts.as_mut().map(|parts| std::mem::take(&mut parts[part as usize]));
+        let said = said.unwrap_or_default();
+        Reported { images: Images::found(said.images), ..said }
     }
 }
 
@@ -229,6 +235,8 @@ impl Findings {
             Means::Model => set_name(&mut said.model, raw),
             Means::Id => set_name(&mut said.id, raw),
             Means::ServiceTier => set_name(&mut said.service_tier, raw),
+            Means::ImageUsage => Images::set_usage(&mut said.images, raw),
+            Means::ImageModel => Images::set_model(&mut said.images, raw),
             _ => unreachable!("the table has no other"),
         }
     }

@@ -185,6 +185,17 @@ fn the_last_transcription_model_named_holds() {
 }
 
 #[test]
+fn images_made_in_the_course_of_a_response() {
+    let done = r#"{"type":"response.completed","response":{"id":"r","tools":[{"model":"gpt-image-1"}],"usage":{"input_tokens":1},"tool_usage":{"image_gen":{"output_tokens":2}}}}"#;
+    let (reports, _) = everywhere(Endpoint::ResponsesSession, &[done, &done.replace("\"output_tokens\":2", "")]);
+    let images: Vec<_> = reports
+        .into_iter()
+        .map(|report| report.reported.images.map(|images| (images.usage.output_tokens, images.model)))
+        .collect();
+    assert_eq!(images, [Some((2, Some("gpt-image-1".to_owned()))), None]);
+}
+
+#[test]
 fn responses_in_lanes() {
     let event = |kind: &str, id: &str, rest: &str| {
         format!(
