@@ -40,6 +40,8 @@ pub struct Config {
     pub database_path: PathBuf,
     /// `LEDGER_DURABILITY`
     pub durability: Durability,
+    /// `LEDGER_FSYNC`: each commit waits for the disk.
+    pub ledger_fsync: bool,
     /// `LEDGER_WAIT`: how long a reply waits for its commit; `None` is for ever.
     pub ledger_wait: Option<Duration>,
     /// `ON_CLIENT_ABORT` and `DRAIN_MAX_SECONDS`: how long a response whose client has gone is read on for its exact
@@ -69,6 +71,8 @@ pub enum Durability {
     Relaxed,
     /// Its record is committed before its last byte.
     Settled,
+    /// The same; and each request has a row before it is sent.
+    Journaled,
 }
 
 /// Requests of each user.
@@ -133,6 +137,7 @@ impl Config {
             model_name: source.optional("MODEL_NAME", "a model's name, at most 128 bytes", model_name),
             database_path: source.os("DATABASE_PATH").unwrap_or_else(|| "usage.db".into()).into(),
             durability: durability(&mut source),
+            ledger_fsync: source.value("LEDGER_FSYNC", false, "true or false", value::switch),
             read_on: read_on(&mut source),
             ledger_wait: Some(duration(&mut source, "LEDGER_WAIT", 2, 0)).filter(|wait| !wait.is_zero()),
             rate_limit: rate_limit(&mut source),
@@ -168,10 +173,9 @@ enum Later {
 }
 
 /// Variables that later versions have, each with the value that asks for nothing.
-const LATER: [(&str, &str, Later); 10] = [
+const LATER: [(&str, &str, Later); 9] = [
     ("CLIENT_AUTH", "none", Later::Promise),
     ("ADMIN_TOKEN", "", Later::Promise),
-    ("LEDGER_FSYNC", "false", Later::Promise),
     ("RATE_LIMIT_TPM", "0", Later::Promise),
     ("MAX_CONCURRENT_PER_USER", "0", Later::Promise),
     ("BUDGET_USD_DAY", "0", Later::Promise),
@@ -227,10 +231,10 @@ fn model_name(text: &str) -> Option<String> {
 }
 
 fn durability(source: &mut Source<'_>) -> Durability {
-    let expected = "relaxed or settled (journaled is not available in this version)";
-    source.value("LEDGER_DURABILITY", Durability::Settled, expected, |text| match text {
+    source.value("LEDGER_DURABILITY", Durability::Settled, "relaxed, settled or journaled", |text| match text {
         "relaxed" => Some(Durability::Relaxed),
         "settled" => Some(Durability::Settled),
+        "journaled" => Some(Durability::Journaled),
         _ => None,
     })
 }

@@ -16,10 +16,14 @@ use openai_api_proxy::signal::Watch;
 use openai_api_proxy::tls::Connector;
 use openai_api_proxy::worker::ToLoop;
 use openai_api_proxy::worker::desk::Workers;
+use openai_api_proxy::worker::ledger::Options;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// Lines of the ledger that an exchange may have under way at once: a session's, of a part of it with images, and the
+/// journal's.
+const RECORDS_PER_CLIENT: usize = 4;
 /// Records under way to the ledger beside those of the exchanges in flight.
 const LEDGER_QUEUE_RECORDS: usize = 10_000;
 /// Descriptors that are neither a client's nor its upstream connection's.
@@ -76,7 +80,8 @@ fn serve(config: Config) -> Result<(), String> {
     let mut sockets = Sockets::listen(listen).map_err(|error| format!("cannot listen on {listen}: {error}"))?;
     let address = sockets.local_addr().map_err(|error| error.to_string())?;
     let to_loop = ToLoop::new(sockets.waker());
-    let workers = Workers::start(&config.database_path, &target.host, target.port, to_loop.clone())?;
+    let ledger = Options { fsync: config.ledger_fsync, journaled: config.durability == Durability::Journaled };
+    let workers = Workers::start(&config.database_path, ledger, &target.host, target.port, to_loop.clone())?;
     let _watch = Watch::start(to_loop).map_err(|error| format!("cannot watch for signals: {error}"))?;
     if connections_max < wanted {
         eprintln!(
@@ -109,8 +114,9 @@ fn settings(config: &Config, connections_max: usize) -> Result<Settings, String>
         rate: config.rate_limit.map(|limit| Rate { per_minute: limit.rpm.into(), burst: limit.burst.into() }),
         connections_max,
         body_bytes_max: config.body_bytes_max as u64,
-        settled: config.durability == Durability::Settled,
-        ledger_places: connections_max + LEDGER_QUEUE_RECORDS,
+        settled: config.durability != Durability::Relaxed,
+        journaled: config.durability == Durability::Journaled,
+        ledger_places: connections_max * RECORDS_PER_CLIENT + LEDGER_QUEUE_RECORDS,
         timeouts: Timeouts {
             connect: nanoseconds(config.timeouts.connect),
             response: nanoseconds(config.timeouts.response),

@@ -207,9 +207,9 @@ impl Metrics {
         *self.refused.cell(reason, reason) += 1;
     }
 
-    /// Every record up to the number `upto` is committed.
-    pub fn ledger_committed(&mut self, upto: u64) {
-        self.totals.ledger_committed = self.totals.ledger_committed.max(upto);
+    /// So many records are committed by now.
+    pub fn ledger_committed(&mut self, records: u64) {
+        self.totals.ledger_committed = records;
     }
 
     /// Counts a reply that was let go before its record was committed.

@@ -156,6 +156,8 @@ pub struct Settings {
     pub body_bytes_max: u64,
     /// A reply's last byte waits for its record's commit.
     pub settled: bool,
+    /// A request is sent only when the ledger has a row of it.
+    pub journaled: bool,
     /// Records that may be under way to the ledger, exchanges in flight included.
     pub ledger_places: usize,
     pub timeouts: Timeouts,
@@ -187,6 +189,12 @@ pub struct Proxy {
     uncommitted: VecDeque<(u64, ExchangeKey)>,
     /// Places in the ledger's queue for records that are still to come.
     places_reserved: u64,
+    /// Entries opened in the journal so far.
+    journaled: u64,
+    /// `seq` of each line on its way that is about the journal only.
+    journal_lines: VecDeque<u64>,
+    /// How many of those are committed.
+    journal_committed: u64,
     /// Tunnels that wait for a place.
     placeless: VecDeque<ExchangeKey>,
     /// Exchanges whose request was completed in this turn, for their overhead.
@@ -224,6 +232,9 @@ impl Proxy {
             committed_seq: 0,
             uncommitted: VecDeque::new(),
             places_reserved: 0,
+            journaled: 0,
+            journal_lines: VecDeque::new(),
+            journal_committed: 0,
             placeless: VecDeque::new(),
             dispatched: Vec::new(),
             ledger_trouble: None,

@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod counted;
 pub mod desk;
 pub mod fold;
+pub mod journal;
 pub mod ledger;
 pub mod process;
 pub mod query;

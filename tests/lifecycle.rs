@@ -150,6 +150,9 @@ fn encoded(text: &str) -> String {
 #[test]
 fn local_answers_have_their_methods_and_their_errors() {
     let (upstream, proxy) = scripted(&[], |_| Reply::new(200, "").steps());
+    while get(proxy.addr(), "/readyz").status == 503 {
+        std::thread::yield_now(); // the target's name is still being looked up
+    }
     for target in ["/healthz", "/readyz", "/metrics", "/usage"] {
         get(proxy.addr(), target).expect(200);
         assert_eq!(Client::connect(proxy.addr()).request("HEAD", target, &[], b"").expect(200).body, b"");

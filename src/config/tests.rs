@@ -71,6 +71,7 @@ fn everything_can_be_set() {
         ("PORT", "0"),
         ("DATABASE_PATH", "/data/u.db"),
         ("LEDGER_DURABILITY", "relaxed"),
+        ("LEDGER_FSYNC", "true"),
         ("LEDGER_WAIT", "0"),
         ("RATE_LIMIT_RPM", "60"),
         ("RATE_LIMIT_BURST", "5"),
@@ -92,7 +93,7 @@ fn everything_can_be_set() {
     assert_eq!(config.model_name.as_deref(), Some("gpt-4o-mini"));
     assert_eq!(config.listen.to_string(), "0.0.0.0:0");
     assert_eq!(config.database_path, PathBuf::from("/data/u.db"));
-    assert_eq!((config.durability, config.ledger_wait), (Durability::Relaxed, None));
+    assert_eq!((config.durability, config.ledger_fsync, config.ledger_wait), (Durability::Relaxed, true, None));
     assert_eq!(config.rate_limit, Some(RateLimit { rpm: 60, burst: 5 }));
     assert_eq!((config.connections_max, config.body_bytes_max), (17, 1024 * 1024));
     let Timeouts { connect, response, idle, header, drain } = config.timeouts;
@@ -114,7 +115,7 @@ fn all_problems_are_reported_at_once() {
         ("PROXY_TARGET", "api.openai.com"),
         ("MODEL_NAME", "a\nb"),
         ("ALLOW_ANONYMOUS", "yes"),
-        ("LEDGER_DURABILITY", "journaled"),
+        ("LEDGER_DURABILITY", "eventual"),
         ("LEDGER_WAIT", "2"),
         ("RATE_LIMIT_RPM", "-1"),
         ("RATE_LIMIT_BURST", "0"),
@@ -126,7 +127,7 @@ fn all_problems_are_reported_at_once() {
         ("PRICES_FILE", "/nowhere/prices.json"),
         ("METRICS_MAX_USERS", "many"),
         ("CLIENT_AUTH", "keys"),
-        ("LEDGER_FSYNC", "true"),
+        ("LEDGER_FSYNC", "sometimes"),
     ]);
     for name in [
         "PORT",
@@ -154,7 +155,7 @@ fn all_problems_are_reported_at_once() {
     assert_eq!(found.len(), 18, "{found:#?}");
     for exact in [
         r#"PORT: expected a port number, 0 to 65535 (0: any free one), got "65536""#,
-        r#"LEDGER_DURABILITY: expected relaxed or settled (journaled is not available in this version), got "journaled""#,
+        r#"LEDGER_DURABILITY: expected relaxed, settled or journaled, got "eventual""#,
         r#"LEDGER_WAIT: expected a duration, 0ms to 24h, as in 500ms, 10s or 2m, got "2""#,
         r#"MODEL_NAME: expected a model's name, at most 128 bytes, got "a\nb""#,
         "CLIENT_AUTH: is not available in this version: leave it out",
@@ -208,7 +209,7 @@ fn an_open_relay_on_the_operators_bill_is_refused() {
 #[test]
 fn no_limit_and_no_protection_asked_for() {
     assert_eq!(load(&[("RATE_LIMIT_RPM", "0"), ("RATE_LIMIT_BURST", "5")]).unwrap().rate_limit, None);
-    let off = [("CLIENT_AUTH", "none"), ("LEDGER_FSYNC", "false"), ("BUDGET_USD_DAY", "0"), ("ADMIN_TOKEN", "")];
+    let off = [("CLIENT_AUTH", "none"), ("RETENTION_DAYS", "0"), ("BUDGET_USD_DAY", "0"), ("ADMIN_TOKEN", "")];
     assert!(load(&off).is_ok());
 }
 

@@ -144,7 +144,7 @@ impl Snapshot {
         );
         page.gauge(
             "openai_proxy_ledger_queue_records",
-            "Usage records settled and not yet committed.",
+            "Lines of the ledger (records, and entries of the journal) on their way and not yet committed.",
             [gauge(&[], self.gauges.ledger_queue_records as f64)],
         );
     }

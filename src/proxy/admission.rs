@@ -55,7 +55,7 @@ impl Proxy {
         {
             return self.refuse(now, key, head, Fault::BodyTooLarge, "the request's body is too large", &[]);
         }
-        let places = endpoint.records_max();
+        let places = endpoint.records_max() + u64::from(self.settings.journaled);
         if places > self.places_left() {
             let message = "the ledger cannot take more records at the moment";
             return self.refuse(now, key, head, Fault::LedgerUnavailable, message, b"retry-after: 1\r\n");
@@ -215,6 +215,7 @@ impl Proxy {
 
     /// A request that was admitted is refused after all, before the target heard of it: it takes nothing.
     pub(super) fn withdraw(&mut self, now: Now, key: ExchangeKey) {
+        self.withdraw_entry(key);
         if let Some(exchange) = self.exchanges.get(key) {
             self.limiter.give_back(&exchange.record.user, now.mono);
         }

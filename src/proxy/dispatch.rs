@@ -10,8 +10,17 @@ use crate::usage::record::Outcome;
 use std::net::SocketAddr;
 
 impl Proxy {
-    /// The request can go out: takes a connection for it. From here on the exchange will have a record.
+    /// The request can go out, once the journal has it where one is kept.
     pub(super) fn dispatch(&mut self, now: Now, key: ExchangeKey) {
+        if self.settings.journaled {
+            self.open_entry(now, key);
+        } else {
+            self.forward(now, key);
+        }
+    }
+
+    /// Takes a connection for the request. From here on the exchange will have a record.
+    pub(super) fn forward(&mut self, now: Now, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.stage = Stage::Forwarding;
         while let Some(up_key) = self.pool.take() {

@@ -18,15 +18,17 @@ const COALESCE_BYTES_MAX: usize = 16 * 1024;
 /// How far an exchange has come.
 ///
 /// ```text
-///   Receiving ──▶ Forwarding ──▶ Settled ──▶ (gone)
-///       │ refused: nothing is recorded  ▲
-///       ▼                               │ every way out
-///     (gone)
+///   Receiving ──▶ (Journaling) ──▶ Forwarding ──▶ Settled ──▶ (gone)
+///       │ refused: nothing │ is recorded  │          ▲
+///       ▼                  ▼              └──────────┘ every way out
+///     (gone)             (gone)
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// The body is being held for inspection; the target knows nothing yet.
     Receiving,
+    /// Its entry in the journal is on its way to the ledger; the target still knows nothing.
+    Journaling,
     /// On its way: from here on there will be a record.
     Forwarding,
     /// The record is written; the reply's end waits for its commit.
@@ -61,7 +63,8 @@ pub struct Exchange {
 impl Exchange {
     /// True where something that the client waits for leaves with a record's commit.
     pub fn awaits_commit(&self) -> bool {
-        self.stage == Stage::Settled || self.tunnel.as_ref().is_some_and(|tunnel| tunnel.awaits_commit())
+        matches!(self.stage, Stage::Journaling | Stage::Settled)
+            || self.tunnel.as_ref().is_some_and(|tunnel| tunnel.awaits_commit())
     }
 }
 

@@ -83,7 +83,9 @@ impl Proxy {
     pub(super) fn refuse_and_close(&mut self, now: Now, key: DownKey, fault: Fault, message: &str) {
         if let Some(exchange) = self.downs.get(key).and_then(|down| down.exchange) {
             match self.exchanges.get(exchange) {
-                Some(found) if found.stage == Stage::Receiving => self.withdraw(now, exchange),
+                Some(found) if matches!(found.stage, Stage::Receiving | Stage::Journaling) => {
+                    self.withdraw(now, exchange)
+                }
                 Some(found) if found.response.progress == Progress::Awaited => {
                     return self.give_up(now, exchange, fault, message);
                 }

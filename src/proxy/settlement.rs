@@ -10,7 +10,7 @@ use crate::base::clock::{MICROSECOND, Now};
 use crate::price::PriceTable;
 use crate::usage::capture::Reported;
 use crate::usage::estimate;
-use crate::usage::record::{Endpoint, Outcome, Record, Usage, UsageSource};
+use crate::usage::record::{Endpoint, Journal, Outcome, Record, Usage, UsageSource};
 use std::sync::Arc;
 
 impl Proxy {
@@ -63,8 +63,6 @@ impl Proxy {
     /// Prices a record and sends it on its way to the ledger; its `seq`. `deployed` says that the request's own name of
     /// the model is a deployment's, which has no price.
     pub(super) fn push_record(&mut self, mut record: Record, reported: &Reported, deployed: bool) -> u64 {
-        self.settled_seq += 1;
-        record.seq = self.settled_seq;
         record.cost_nano_usd = match record.usage_source {
             UsageSource::None => Some(0), // nothing was consumed, whatever the model's price
             UsageSource::Unknown => None,
@@ -72,6 +70,41 @@ impl Proxy {
         };
         if !record.may_repeat() {
             self.metrics.record(&record);
+        }
+        self.submit(record)
+    }
+
+    /// Has the request written to the journal, and waits for that: a request that cannot be journaled is not sent.
+    pub(super) fn open_entry(&mut self, now: Now, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        exchange.stage = Stage::Journaling;
+        self.journaled += 1;
+        exchange.record.journal = Journal::Close(self.journaled);
+        exchange.places -= 1;
+        self.places_reserved -= 1;
+        let (entry, down) =
+            (Record { journal: Journal::Open(self.journaled), ..exchange.record.clone() }, exchange.down);
+        let seq = self.submit(entry);
+        self.uncommitted.push_back((seq, key));
+        self.retime_down(now, down, false);
+    }
+
+    /// Takes the entry back of a request that was not sent.
+    pub(super) fn withdraw_entry(&mut self, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        if let Journal::Close(id) = exchange.record.journal {
+            exchange.places -= 1;
+            self.places_reserved -= 1;
+            self.submit(Record { journal: Journal::Withdraw(id), ..Record::default() });
+        }
+    }
+
+    /// Sends a line on its way to the ledger; its `seq`.
+    fn submit(&mut self, mut record: Record) -> u64 {
+        self.settled_seq += 1;
+        record.seq = self.settled_seq;
+        if !record.journal.is_record() {
+            self.journal_lines.push_back(record.seq);
         }
         self.records.push(record);
         self.settled_seq
@@ -106,7 +139,10 @@ impl Proxy {
             self.metrics.record(record);
         }
         self.committed_seq = self.committed_seq.max(upto);
-        self.metrics.ledger_committed(upto);
+        while self.journal_lines.pop_front_if(|&mut seq| seq <= upto).is_some() {
+            self.journal_committed += 1;
+        }
+        self.metrics.ledger_committed(upto - self.journal_committed);
         while let Some((_, key)) = self.uncommitted.pop_front_if(|&mut (seq, _)| seq <= upto) {
             self.release_one(now, key);
         }
@@ -117,6 +153,7 @@ impl Proxy {
     pub(super) fn release_one(&mut self, now: Now, key: ExchangeKey) {
         match self.exchanges.get(key).map(|exchange| exchange.stage) {
             Some(Stage::Settled) => self.release(now, key),
+            Some(Stage::Journaling) => self.forward(now, key),
             _ => self.next_part(now, key),
         }
     }
@@ -151,7 +188,7 @@ impl Proxy {
     pub(super) fn client_gone(&mut self, now: Now, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.get(key) else { return };
         match exchange.stage {
-            Stage::Receiving => return self.withdraw(now, key),
+            Stage::Receiving | Stage::Journaling => return self.withdraw(now, key),
             Stage::Forwarding if self.reads_on(exchange) => return self.abandon(now, key),
             Stage::Forwarding => return self.end_abandoned(now, key),
             Stage::Settled => {}
@@ -188,6 +225,9 @@ impl Proxy {
 
     /// The process stops with the exchange in flight.
     pub(super) fn interrupt(&mut self, now: Now, key: ExchangeKey) {
+        if self.exchanges.get(key).is_some_and(|exchange| exchange.stage == Stage::Journaling) {
+            return self.withdraw(now, key);
+        }
         self.settle(now, key, Outcome::Interrupted);
         self.remove_exchange(now, key);
     }
@@ -200,7 +240,7 @@ impl Proxy {
             down.exchange = None;
             down.held_back = 0;
         }
-        if exchange.stage == Stage::Settled {
+        if exchange.awaits_commit() {
             self.uncommitted.retain(|&(_, waiting)| waiting != key);
         }
         self.places_freed(now);

@@ -4,7 +4,7 @@
 //! linger) start once; those that bound a pause (a body, an answer) start again with every byte that moves.
 
 use super::downstream::{Phase, Sink};
-use super::exchange::{Exchange, Progress};
+use super::exchange::{Exchange, Progress, Stage};
 use super::upstream::{Failure, Link};
 use super::{Conn, DownKey, Proxy, Timeouts, UpKey};
 use crate::base::clock::{Now, SECOND};
@@ -96,6 +96,10 @@ impl Proxy {
             Class::Body if self.may_still_refuse(key) => {
                 self.refuse_and_close(now, key, Fault::HeaderTimeout, "the request's body did not arrive in time");
             }
+            Class::LedgerWait if self.is_journaling(key) => {
+                let message = "the ledger cannot take the request's entry at the moment";
+                self.refuse_and_close(now, key, Fault::LedgerUnavailable, message);
+            }
             Class::LedgerWait => {
                 self.metrics.ledger_released_uncommitted();
                 if let Some(exchange) = exchange {
@@ -166,6 +170,12 @@ impl Proxy {
         }
         up.timing = Some(wanted);
         self.deadlines.arm(&mut up.timer, wanted as u8, Conn::Up(key), now.mono);
+    }
+
+    /// True for a request that waits at the door for its entry in the journal.
+    fn is_journaling(&self, key: DownKey) -> bool {
+        let exchange = self.downs.get(key).and_then(|down| self.exchanges.get(down.exchange?));
+        exchange.is_some_and(|exchange| exchange.stage == Stage::Journaling)
     }
 
     /// True where the client can still be told an error: nothing of an answer has begun.

@@ -201,6 +201,27 @@ impl UsageSource {
     }
 }
 
+/// What a line has to do with the journal of requests that are open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Journal {
+    /// Nothing: no journal is kept.
+    #[default]
+    Off,
+    /// It opens an entry of this number: a request that is about to be sent. It is no record yet.
+    Open(u64),
+    /// It closes the entry, and takes its place.
+    Close(u64),
+    /// It takes the entry back: nothing was sent. It is no record.
+    Withdraw(u64),
+}
+
+impl Journal {
+    /// False for a line that is only about the journal.
+    pub const fn is_record(self) -> bool {
+        matches!(self, Self::Off | Self::Close(_))
+    }
+}
+
 /// One line of the ledger: one relayed request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
@@ -236,6 +257,8 @@ pub struct Record {
     pub request_bytes: u64,
     /// Bytes of the response's body as the client was sent it.
     pub response_bytes: u64,
+    /// Its entry in the journal. Not stored.
+    pub journal: Journal,
     /// The numbers may have been counted under the same id before: the ledger counts what they are more than that. Not
     /// stored.
     pub is_retrieval: bool,

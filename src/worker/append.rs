@@ -6,7 +6,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
 use super::counted::Counted;
-use crate::usage::record::Record;
+use crate::usage::record::{Journal, Record};
 use rusqlite::{Connection, OptionalExtension as _, Statement, params};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,6 +27,10 @@ pub struct Writer<'c> {
     users: Names<'c>,
     models: Names<'c>,
     counted: Counted<'c>,
+    /// This process in the journal.
+    owner: i64,
+    open: Statement<'c>,
+    close: Statement<'c>,
 }
 
 impl<'c> Writer<'c> {
@@ -43,7 +47,15 @@ impl<'c> Writer<'c> {
             users: Names::new(conn, "users")?,
             models: Names::new(conn, "models")?,
             counted: Counted::new(conn)?,
+            owner: 0,
+            open: conn.prepare("INSERT INTO journal VALUES (?,?,?,?,?,?,?,?,?)")?,
+            close: conn.prepare("DELETE FROM journal WHERE owner = ? AND id = ?")?,
         })
+    }
+
+    /// With this owner of the entries in the journal.
+    pub fn owned_by(self, owner: i64) -> Self {
+        Self { owner, ..self }
     }
 
     /// Commits the records in their order, in one transaction: all, or none where it fails. Returns those whose numbers
@@ -69,6 +81,14 @@ impl<'c> Writer<'c> {
         let mut retrieved = Vec::new();
         self.begin.raw_execute()?;
         for record in records {
+            match record.journal {
+                Journal::Off => {}
+                Journal::Open(id) => self.open(id, record)?,
+                Journal::Close(id) | Journal::Withdraw(id) => self.close(id)?,
+            }
+            if !record.journal.is_record() {
+                continue;
+            }
             if record.may_repeat() {
                 let counting = self.counted.beyond(record)?;
                 self.insert(&counting)?;
@@ -79,6 +99,27 @@ impl<'c> Writer<'c> {
         }
         self.commit.raw_execute()?;
         Ok(retrieved)
+    }
+
+    fn open(&mut self, id: u64, record: &Record) -> rusqlite::Result<()> {
+        let user = self.users.id(&record.user)?;
+        let model_requested = record.model_requested.as_ref().map(|name| self.models.id(name)).transpose()?;
+        self.open.execute(params![
+            self.owner,
+            id.cast_signed(),
+            stored_instant(record.started_at),
+            user,
+            record.endpoint.code(),
+            model_requested,
+            record.stream,
+            stored(record.request_bytes),
+            record.key_id,
+        ])?;
+        Ok(())
+    }
+
+    fn close(&mut self, id: u64) -> rusqlite::Result<()> {
+        self.close.execute(params![self.owner, id.cast_signed()]).map(drop)
     }
 
     fn insert(&mut self, record: &Record) -> rusqlite::Result<()> {

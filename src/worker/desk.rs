@@ -1,6 +1,6 @@
 //! The real workers behind the one face that the loop knows.
 
-use super::ledger::{Ledger, LedgerHandle};
+use super::ledger::{Ledger, LedgerHandle, Options};
 use super::query::{Job, QueryHandle};
 use super::resolver::Resolver;
 use super::{Desk, Done, ToLoop};
@@ -20,8 +20,8 @@ impl Workers {
     ///
     /// # Errors
     /// One sentence: the ledger cannot be used, or the system gives no thread.
-    pub fn start(database: &Path, host: &str, port: u16, to_loop: ToLoop) -> Result<Self, String> {
-        let ledger = Ledger::start(database, to_loop.clone())?;
+    pub fn start(database: &Path, options: Options, host: &str, port: u16, to_loop: ToLoop) -> Result<Self, String> {
+        let ledger = Ledger::start(database, options, to_loop.clone())?;
         let query = QueryHandle::start(database, to_loop.clone())?;
         let resolver = Resolver::start(host, port, to_loop.clone())
             .map_err(|error| format!("the resolver thread cannot start: {error}"))?;

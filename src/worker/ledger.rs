@@ -11,6 +11,7 @@
 use super::append::Writer;
 use super::checkpoint::Checkpointer;
 use super::fold::{FOLD_ROWS_MAX, Progress, fold};
+use super::journal::{self, Owner};
 use super::{Done, ToLoop, schema};
 use crate::usage::record::Record;
 use rusqlite::Connection;
@@ -66,11 +67,22 @@ impl LedgerHandle {
     }
 }
 
+/// What the operator asks of the ledger.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Each commit is on the disk before it is acknowledged: it survives a loss of power.
+    pub fsync: bool,
+    /// Requests have a row before they are sent.
+    pub journaled: bool,
+}
+
 /// The thread's state beside its connection.
 pub struct Ledger {
     inbox: Receiver<Message>,
     to_loop: ToLoop,
     checkpointer: Checkpointer,
+    /// This process in the journal, where it keeps one.
+    owner: Option<Owner>,
     /// Not committed yet, in order.
     queue: Vec<Record>,
     /// Nothing came in for long enough to fold.
@@ -83,21 +95,32 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens (or creates, or migrates) the file and starts the thread.
+    /// Opens (or creates, or migrates) the file, records what a process that is gone has left open, and starts the
+    /// thread.
     ///
     /// # Errors
     /// One sentence with the path: see [`schema::open`].
-    pub fn start(path: &Path, to_loop: ToLoop) -> Result<LedgerHandle, String> {
+    pub fn start(path: &Path, options: Options, to_loop: ToLoop) -> Result<LedgerHandle, String> {
         let conn = schema::open(path)?;
+        let path = &schema::absolute(path)?;
         let unusable = |error: rusqlite::Error| format!("the ledger {} cannot be used: {error}", path.display());
+        if options.fsync {
+            schema::sync_each_commit(&conn).map_err(unusable)?;
+        }
+        let interrupted = journal::recover(&conn, path).map_err(unusable)?;
+        if interrupted > 0 {
+            eprintln!("level=warn msg=\"requests were open when their proxy was killed\" interrupted={interrupted}");
+        }
+        let owner = options.journaled.then(|| Owner::new(path)).transpose()?;
         let progress = Progress::read(&conn).map_err(unusable)?;
         drop(Writer::new(&conn).map_err(unusable)?);
-        let checkpointer = Checkpointer::start(&schema::absolute(path)?)?;
+        let checkpointer = Checkpointer::start(path)?;
         let (mailbox, inbox) = mpsc::channel();
         let ledger = Self {
             inbox,
             to_loop,
             checkpointer,
+            owner,
             queue: Vec::new(),
             quiet: false,
             progress,
@@ -115,6 +138,9 @@ impl Ledger {
     fn run(mut self, conn: &Connection) -> Result<(), String> {
         // Prepared once at start already; here it can fail only for want of memory.
         let mut writer = Writer::new(conn).map_err(|error| error.to_string())?;
+        if let Some(owner) = &self.owner {
+            writer = writer.owned_by(owner.id);
+        }
         loop {
             self.receive();
             self.commit(&mut writer, conn);

@@ -11,7 +11,7 @@
 
 use super::fold::{BLOCK_SHIFT, NS_PER_HOUR, read_mark};
 use crate::local::usage::{Entry, Query, Report, Totals};
-use crate::usage::record::{Endpoint, Outcome, Record, Usage, UsageSource};
+use crate::usage::record::{Endpoint, Journal, Outcome, Record, Usage, UsageSource};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Params, Row, ToSql, named_params};
 use std::collections::BTreeMap;
@@ -288,6 +288,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let record = Record {
         seq: 0,
         is_retrieval: false,
+        journal: Journal::Off,
         started_at: count(row, 1)?,
         user: text(2)?.unwrap_or_default().into(),
         key_id: row.get(3)?,

@@ -5,7 +5,8 @@
 //!
 //! Durability: WAL with `synchronous=NORMAL`. A committed transaction is in the kernel's hands, so it survives `kill
 //! -9`; nothing in a commit waits for the disk, except one small sync when the log starts over after a checkpoint
-//! (without it, a power cut could corrupt the file; with it, one can only lose the newest transactions).
+//! (without it, a power cut could corrupt the file; with it, one can only lose the newest transactions). With
+//! `LEDGER_FSYNC` it is `FULL`: each commit waits for the disk.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
@@ -115,6 +116,19 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (block, hash, record_id)
     ) WITHOUT ROWID;
     INSERT INTO marks VALUES ('counted', 0);
+    -- Requests that are open, where a journal is kept: written before they are sent, deleted with their record.
+    CREATE TABLE journal (
+        owner INTEGER NOT NULL,               -- the process
+        id INTEGER NOT NULL,
+        started_at INTEGER NOT NULL,
+        user_id INTEGER NOT NULL,
+        endpoint INTEGER NOT NULL,
+        model_requested_id INTEGER,
+        stream INTEGER NOT NULL,
+        request_bytes INTEGER NOT NULL,
+        key_id INTEGER,
+        PRIMARY KEY (owner, id)
+    ) WITHOUT ROWID;
 ",
 ];
 
@@ -155,6 +169,14 @@ pub fn open(path: &Path) -> Result<Connection, String> {
         Ok(_) => Err(unusable(&"its file system cannot hold a write-ahead log")),
         Err(error) => Err(unusable(&error)),
     }
+}
+
+/// Has each commit wait for the disk, so that it survives a loss of power and not only of the process.
+///
+/// # Errors
+/// SQLite's.
+pub fn sync_each_commit(conn: &Connection) -> rusqlite::Result<()> {
+    conn.pragma_update(None, "synchronous", "FULL")
 }
 
 /// Opens the ledger to read. It must exist; nothing about it is checked.

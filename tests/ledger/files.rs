@@ -42,6 +42,17 @@ fn ledger(path: &Path) {
     fold(&conn, 100).unwrap();
 }
 
+/// SQLite's own word for what a commit waits for: 1 is the kernel, 2 the disk.
+#[test]
+fn each_commit_waits_for_the_disk_where_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let conn = schema::open(&folder.path().join("usage.db")).unwrap();
+    let synchronous = || conn.pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(synchronous(), 1);
+    schema::sync_each_commit(&conn).unwrap();
+    assert_eq!(synchronous(), 2);
+}
+
 #[test]
 fn not_sqlite() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! Random records and questions, and the naive answer: a scan over all records in memory.
 
 use openai_api_proxy::local::usage::{Entry, Query, Report, Totals};
-use openai_api_proxy::usage::record::{Endpoint, Outcome, Record, Usage, UsageSource};
+use openai_api_proxy::usage::record::{Endpoint, Journal, Outcome, Record, Usage, UsageSource};
 use proptest::prelude::*;
 use proptest::sample::select;
 use std::collections::BTreeMap;
@@ -46,6 +46,7 @@ pub fn record() -> impl Strategy<Value = Record> {
     (what, how, numbers, ids).prop_map(|(what, how, numbers, ids)| Record {
         seq: 0,
         is_retrieval: false,
+        journal: Journal::Off,
         started_at: what.0,
         user: what.1.into(),
         model_requested: what.2.map(Into::into),

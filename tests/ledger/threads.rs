@@ -4,7 +4,7 @@ use crate::oracle::{START, query};
 use openai_api_proxy::local::Answer;
 use openai_api_proxy::local::usage::Query;
 use openai_api_proxy::usage::record::Record;
-use openai_api_proxy::worker::ledger::{Ledger, LedgerHandle};
+use openai_api_proxy::worker::ledger::{Ledger, LedgerHandle, Options};
 use openai_api_proxy::worker::query::{Job, QueryHandle};
 use openai_api_proxy::worker::report::report;
 use openai_api_proxy::worker::{Done, ToLoop, schema};
@@ -60,7 +60,7 @@ fn records(seqs: std::ops::RangeInclusive<u64>) -> Vec<Record> {
 
 fn start(path: &Path) -> (LedgerHandle, Loop) {
     let own = Loop::new();
-    (Ledger::start(path, own.to_loop.clone()).unwrap(), own)
+    (Ledger::start(path, Options::default(), own.to_loop.clone()).unwrap(), own)
 }
 
 /// What `/usage` would show, oldest first.
@@ -170,7 +170,7 @@ fn a_refused_file_is_an_error_at_start() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("usage.db");
     std::fs::write(&path, b"not a database").unwrap();
-    let error = Ledger::start(&path, ToLoop::new(|| {})).unwrap_err();
+    let error = Ledger::start(&path, Options::default(), ToLoop::new(|| {})).unwrap_err();
     assert!(error.contains("is not a SQLite database"), "{error}");
 }
 

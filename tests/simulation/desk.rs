@@ -2,11 +2,11 @@
 
 use crate::rng::Rng;
 use openai_api_proxy::local::Answer;
-use openai_api_proxy::usage::record::Record;
+use openai_api_proxy::usage::record::{Journal, Record};
 use openai_api_proxy::worker::query::Job;
 use openai_api_proxy::worker::{Desk, Done};
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
@@ -16,6 +16,12 @@ pub struct Workers {
     /// Submitted, not committed.
     pub pending: VecDeque<Record>,
     pub committed: Vec<Record>,
+    /// Lines committed, those of the journal included.
+    lines: u64,
+    /// Entries of the journal that are open.
+    pub open: BTreeSet<u64>,
+    /// Users whose request has been in the journal.
+    pub journaled: BTreeSet<String>,
     replies: VecDeque<Done>,
     tickets: VecDeque<u64>,
     resolving: bool,
@@ -28,13 +34,31 @@ impl Workers {
         Self { addresses, ..Self::default() }
     }
 
+    /// A line as the ledger takes it: a record, or an entry of the journal, which ends once.
+    pub fn commit(&mut self, line: Record) {
+        self.lines += 1;
+        assert_eq!(line.seq, self.lines, "lines are out of order");
+        match line.journal {
+            Journal::Off => {}
+            Journal::Open(id) => {
+                assert!(self.open.insert(id), "entry {id} is opened twice");
+                self.journaled.insert(line.user.to_string());
+            }
+            Journal::Close(id) | Journal::Withdraw(id) => assert!(self.open.remove(&id), "entry {id} is not open"),
+        }
+        if line.journal.is_record() {
+            self.committed.push(line);
+        }
+    }
+
     /// One worker may act; false where none had anything to do.
     pub fn act(&mut self, rng: &mut Rng) -> bool {
         match rng.below(3) {
             0 if !self.pending.is_empty() => {
                 let batch = 1 + rng.below(self.pending.len());
-                self.committed.extend(self.pending.drain(..batch));
-                let upto = self.committed.last().map_or(0, |record| record.seq);
+                let lines: Vec<Record> = self.pending.drain(..batch).collect();
+                let upto = lines.last().map_or(0, |line| line.seq);
+                lines.into_iter().for_each(|line| self.commit(line));
                 self.replies.push_back(Done::Committed { upto, retrieved: Vec::new() });
             }
             1 if !self.tickets.is_empty() => {

@@ -81,9 +81,6 @@ pub fn judge(
         let never_accepted = world.backlog.contains(&number);
         assert!(pipe.proxy_closed || never_accepted || stopped_early || faults, "socket {number} is left open");
     }
-    for (index, record) in records.iter().enumerate() {
-        assert_eq!(record.seq, index as u64 + 1, "records are out of order");
-    }
     for (id, request) in plan.requests.iter().enumerate() {
         let of_it: Vec<&Record> = records.iter().filter(|record| *record.user == *request.user).collect();
         judge_request(id, request, &of_it, faults || stopped_early);

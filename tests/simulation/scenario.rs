@@ -85,6 +85,8 @@ pub struct Plan {
     pub requests: Vec<Planned>,
     /// Upstreams close idle connections when they like.
     pub idle_closes: bool,
+    /// A journal is kept: a target never sees what is not in it.
+    pub journaled: Option<BTreeSet<String>>,
     /// Users whose record is committed.
     pub committed_users: BTreeSet<String>,
 }
@@ -231,7 +233,7 @@ fn respond(request: &mut Planned, rng: &mut Rng, content_type: &str) {
     request.response.extend(framed(rng, head.as_bytes(), &body));
 }
 
-fn settings(read_on: bool) -> Settings {
+fn settings(read_on: bool, journaled: bool) -> Settings {
     Settings {
         authority: "target".to_owned(),
         prefix: String::new(),
@@ -242,6 +244,7 @@ fn settings(read_on: bool) -> Settings {
         connections_max: 3,
         body_bytes_max: 1 << 20,
         settled: true,
+        journaled,
         ledger_places: 100,
         timeouts: Timeouts {
             connect: 10 * SECOND,
@@ -262,7 +265,10 @@ pub fn run(seed: u64) -> Seen {
     world.connect_faults = faults && world.rng.coin();
     let (count, fine) = (1 + world.rng.below(12), world.fine);
     let requests: Vec<Planned> = (0..count).map(|id| planned(&mut world.rng, id, faults, fine)).collect();
-    let plan = Plan { requests, idle_closes: faults && world.rng.coin(), committed_users: BTreeSet::new() };
+    let idle_closes = faults && world.rng.coin();
+    let journaled = world.rng.coin();
+    let plan =
+        Plan { requests, idle_closes, journaled: journaled.then(BTreeSet::new), committed_users: BTreeSet::new() };
     let mut ids: Vec<usize> = (0..count).collect();
     let mut clients = Vec::new();
     while !ids.is_empty() {
@@ -279,7 +285,7 @@ pub fn run(seed: u64) -> Seen {
     let act = actor(&workers, &plan, &peers, stop_early);
     let net = Net { world: Rc::clone(&world), act };
     let metrics = Metrics::new(metrics::Limits::default(), 0);
-    let proxy = Proxy::new(settings(read_on), PriceTable::built_in(), metrics, Now::default());
+    let proxy = Proxy::new(settings(read_on, journaled), PriceTable::built_in(), metrics, Now::default());
     let mut reactor = Reactor::new(net, FakeDesk(Rc::clone(&workers)), proxy, 30 * SECOND);
     let mut turns = 0;
     while reactor.turn().expect("the fake poller works") == Turn::Continue {
@@ -290,7 +296,10 @@ pub fn run(seed: u64) -> Seen {
     drop(reactor);
     let records = {
         let workers = &mut *workers.borrow_mut();
-        workers.committed.iter().chain(&workers.pending).cloned().collect::<Vec<_>>()
+        // What was submitted before the end is committed after it.
+        std::mem::take(&mut workers.pending).into_iter().for_each(|line| workers.commit(line));
+        assert!(workers.open.is_empty(), "entries are left open: {:?}", workers.open);
+        std::mem::take(&mut workers.committed)
     };
     oracle::judge(&plan.borrow(), &records, &world.borrow(), slots, faults, stop_early)
 }
@@ -314,6 +323,9 @@ fn actor(
             upstreams.push(Upstream::new(world, pipe));
         }
         let mut acted = workers.act(&mut world.rng);
+        if let Some(journaled) = &mut plan.journaled {
+            journaled.clone_from(&workers.journaled);
+        }
         for record in &workers.committed[plan.committed_users.len()..] {
             plan.committed_users.insert(record.user.to_string());
         }

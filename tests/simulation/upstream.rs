@@ -4,7 +4,7 @@
 use crate::client::find;
 use crate::scenario::{Fault, Plan};
 use crate::world::World;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// One connection's server side.
 pub struct Upstream {
@@ -77,6 +77,8 @@ impl Upstream {
         };
         assert!(header("x-user-id").is_none(), "the user's id went upstream");
         let id: usize = header("x-sim").expect("our header passes").parse().expect("a number");
+        let is_journaled = |users: &BTreeSet<String>| users.contains(&plan.requests[id].user);
+        assert!(plan.journaled.as_ref().is_none_or(is_journaled), "request {id} was sent without an entry");
         let Some((body, used)) = body(&self.received[end..], header("content-length"), header("transfer-encoding"))
         else {
             // An answer before the request is whole is one of the faults that a target can have.

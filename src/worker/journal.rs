@@ -1,0 +1,99 @@
+//! The journal of open requests: a row before each is sent, so that none that reached the target can leave no trace.
+//!
+//! In: the ledger's path, and entries whose process is gone. Out: this process as an owner of entries; and, of those
+//! entries, records that say `interrupted`. Never: a change to the entries of a process that lives, this one or another
+//! on the same file: each holds a lock on a file of its own beside the ledger while it runs (`flock`, which ends with
+//! the process however that ends).
+
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
+
+use crate::usage::record::{Outcome, UsageSource};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use std::ffi::OsString;
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// This process as an owner of entries, while it lives.
+#[derive(Debug)]
+pub struct Owner {
+    pub id: i64,
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Owner {
+    /// A new owner for the ledger at `path`.
+    ///
+    /// # Errors
+    /// One sentence: the lock's file cannot be made beside the ledger.
+    pub fn new(path: &Path) -> Result<Self, String> {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        // Two processes that live differ in one of the two.
+        let id = (since as i64 ^ i64::from(std::process::id()) << 40) & i64::MAX;
+        let path = lock_path(path, id);
+        let locked = File::create_new(&path).and_then(|file| file.lock().map(|()| file));
+        match locked {
+            Ok(lock) => Ok(Self { id, path, _lock: lock }),
+            Err(error) => Err(format!("the journal's lock {} cannot be made: {error}", path.display())),
+        }
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path); // one that is left behind is known to be dead by its lock
+    }
+}
+
+/// `LEDGER-open-ID`
+fn lock_path(ledger: &Path, owner: i64) -> PathBuf {
+    let mut name = OsString::from(ledger);
+    name.push(format!("-open-{owner:016x}"));
+    name.into()
+}
+
+/// Turns the entries of owners that are gone into records of interrupted requests; how many.
+///
+/// # Errors
+/// SQLite's; nothing has changed then.
+pub fn recover(conn: &Connection, path: &Path) -> rusqlite::Result<usize> {
+    let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+    let owners: Vec<i64> = transaction
+        .prepare("SELECT DISTINCT owner FROM journal")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let gone: Vec<i64> = owners.into_iter().filter(|&owner| is_gone(&lock_path(path, owner))).collect();
+    let mut count = 0;
+    for owner in &gone {
+        count += transaction.execute(&interrupt_sql(), [owner])?;
+        transaction.execute("DELETE FROM journal WHERE owner = ?", [owner])?;
+    }
+    transaction.commit()?;
+    for owner in gone {
+        let _ = fs::remove_file(lock_path(path, owner));
+    }
+    Ok(count)
+}
+
+/// True where nobody holds the lock.
+fn is_gone(path: &Path) -> bool {
+    match File::open(path) {
+        Ok(file) => !matches!(file.try_lock(), Err(TryLockError::WouldBlock)),
+        Err(_) => true,
+    }
+}
+
+/// What is known of an open request, as a record: all but what it consumed, and how long it took.
+fn interrupt_sql() -> String {
+    let (outcome, source) = (Outcome::Interrupted.code(), UsageSource::Unknown.code());
+    format!(
+        "INSERT INTO records (started_at, user_id, endpoint, model_requested_id, status, outcome, usage_source, stream,
+            input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, total_tokens, cache_write_tokens,
+            input_audio_tokens, input_image_tokens, output_audio_tokens, output_image_tokens, audio_us, images,
+            duration_us, proxy_us, request_bytes, response_bytes, key_id)
+         SELECT started_at, user_id, endpoint, model_requested_id, 0, {outcome}, {source}, stream,
+            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, request_bytes, 0, key_id
+         FROM journal WHERE owner = ? ORDER BY id"
+    )
+}
