@@ -9,5 +9,7 @@ mod files;
 mod once;
 #[path = "ledger/oracle.rs"]
 mod oracle;
+#[path = "ledger/prune.rs"]
+mod prune;
 #[path = "ledger/threads.rs"]
 mod threads;

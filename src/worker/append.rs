@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
 use super::counted::Counted;
+use super::fold::LAST_ID;
 use crate::usage::record::{Journal, Record};
 use rusqlite::{Connection, OptionalExtension as _, Statement, params};
 use std::collections::HashMap;
@@ -22,6 +23,8 @@ const NAMES_KNOWN_MAX: usize = 10_000;
 pub struct Writer<'c> {
     conn: &'c Connection,
     begin: Statement<'c>,
+    last_id: Statement<'c>,
+    newest: i64,
     insert: Statement<'c>,
     commit: Statement<'c>,
     users: Names<'c>,
@@ -42,6 +45,8 @@ impl<'c> Writer<'c> {
         Ok(Self {
             conn,
             begin: conn.prepare("BEGIN IMMEDIATE")?,
+            last_id: conn.prepare(LAST_ID)?,
+            newest: 0,
             insert: conn.prepare(INSERT)?,
             commit: conn.prepare("COMMIT")?,
             users: Names::new(conn, "users")?,
@@ -56,6 +61,11 @@ impl<'c> Writer<'c> {
     /// With this owner of the entries in the journal.
     pub fn owned_by(self, owner: i64) -> Self {
         Self { owner, ..self }
+    }
+
+    /// The id of the newest record that was there after the last commit of this writer.
+    pub fn last_id(&self) -> i64 {
+        self.newest
     }
 
     /// Commits the records in their order, in one transaction: all, or none where it fails. Returns those whose numbers
@@ -80,6 +90,8 @@ impl<'c> Writer<'c> {
     fn try_append(&mut self, records: &[Record]) -> rusqlite::Result<Vec<Record>> {
         let mut retrieved = Vec::new();
         self.begin.raw_execute()?;
+        // SQLite would begin again at 1 where all rows are pruned.
+        let mut last_id: i64 = self.last_id.query_row([], |row| row.get(0))?;
         for record in records {
             match record.journal {
                 Journal::Off => {}
@@ -89,15 +101,17 @@ impl<'c> Writer<'c> {
             if !record.journal.is_record() {
                 continue;
             }
+            last_id += 1;
             if record.may_repeat() {
                 let counting = self.counted.beyond(record)?;
-                self.insert(&counting)?;
+                self.insert(last_id, &counting)?;
                 retrieved.push(counting);
             } else {
-                self.insert(record)?;
+                self.insert(last_id, record)?;
             }
         }
         self.commit.raw_execute()?;
+        self.newest = last_id;
         Ok(retrieved)
     }
 
@@ -122,12 +136,13 @@ impl<'c> Writer<'c> {
         self.close.execute(params![self.owner, id.cast_signed()]).map(drop)
     }
 
-    fn insert(&mut self, record: &Record) -> rusqlite::Result<()> {
+    fn insert(&mut self, id: i64, record: &Record) -> rusqlite::Result<()> {
         let user = self.users.id(&record.user)?;
         let model_requested = record.model_requested.as_ref().map(|name| self.models.id(name)).transpose()?;
         let model = record.model.as_ref().map(|name| self.models.id(name)).transpose()?;
         let usage = &record.usage;
         self.insert.execute(params![
+            id,
             stored_instant(record.started_at),
             user,
             record.endpoint.code(),
@@ -164,12 +179,12 @@ impl<'c> Writer<'c> {
 }
 
 const INSERT: &str =
-    "INSERT INTO records (started_at, user_id, endpoint, model_requested_id, model_id, status, outcome,
+    "INSERT INTO records (id, started_at, user_id, endpoint, model_requested_id, model_id, status, outcome,
     usage_source, stream, cost_nano_usd, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens,
     total_tokens, cache_write_tokens, input_audio_tokens, input_image_tokens, output_audio_tokens, output_image_tokens,
     audio_us, images, duration_us, first_byte_us, proxy_us, request_bytes, response_bytes, key_id, upstream_request_id,
     response_id)
-    VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+    VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 
 fn stored(value: u64) -> i64 {
     value.min(COUNT_MAX) as i64

@@ -20,6 +20,11 @@ pub const BLOCK_SHIFT: u32 = 14;
 /// The hour of an instant, as rollups know it.
 pub const NS_PER_HOUR: i64 = 3_600_000_000_000;
 
+/// The last id that was given to a record. Where all of them are pruned, the mark remembers it: an id that came back
+/// would never be folded, and be taken for another record.
+pub const LAST_ID: &str =
+    "SELECT max(coalesce((SELECT max(id) FROM records), 0), (SELECT record_id FROM marks WHERE name = 'fold'))";
+
 /// How far the ledger and its fold are, as record ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
@@ -32,9 +37,9 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Reads both.
+    /// Reads all three.
     pub fn read(conn: &Connection) -> rusqlite::Result<Self> {
-        let last = conn.prepare_cached("SELECT coalesce(max(id), 0) FROM records")?.query_row([], |row| row.get(0))?;
+        let last = conn.prepare_cached(LAST_ID)?.query_row([], |row| row.get(0))?;
         Ok(Self { last, mark: read_mark(conn)?, counted: counted::read_mark(conn)? })
     }
 

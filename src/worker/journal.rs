@@ -7,6 +7,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
+use super::fold::LAST_ID;
 use crate::usage::record::{Outcome, UsageSource};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::ffi::OsString;
@@ -88,11 +89,11 @@ fn is_gone(path: &Path) -> bool {
 fn interrupt_sql() -> String {
     let (outcome, source) = (Outcome::Interrupted.code(), UsageSource::Unknown.code());
     format!(
-        "INSERT INTO records (started_at, user_id, endpoint, model_requested_id, status, outcome, usage_source, stream,
+        "INSERT INTO records (id, started_at, user_id, endpoint, model_requested_id, status, outcome, usage_source, stream,
             input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, total_tokens, cache_write_tokens,
             input_audio_tokens, input_image_tokens, output_audio_tokens, output_image_tokens, audio_us, images,
             duration_us, proxy_us, request_bytes, response_bytes, key_id)
-         SELECT started_at, user_id, endpoint, model_requested_id, 0, {outcome}, {source}, stream,
+         SELECT ({LAST_ID}) + row_number() OVER (ORDER BY id), started_at, user_id, endpoint, model_requested_id, 0, {outcome}, {source}, stream,
             0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, request_bytes, 0, key_id
          FROM journal WHERE owner = ? ORDER BY id"
     )

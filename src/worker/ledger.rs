@@ -143,7 +143,7 @@ impl Ledger {
         }
         loop {
             self.receive();
-            self.commit(&mut writer, conn);
+            self.commit(&mut writer);
             match self.stop_by {
                 None => self.fold(conn),
                 Some(stop_by) if self.queue.is_empty() || Instant::now() >= stop_by => break,
@@ -197,7 +197,7 @@ impl Ledger {
     }
 
     /// One transaction with what is queued, up to its cap, acknowledged; or the queue as it was and a time to retry.
-    fn commit(&mut self, writer: &mut Writer<'_>, conn: &Connection) {
+    fn commit(&mut self, writer: &mut Writer<'_>) {
         let batch = &self.queue[..self.queue.len().min(BATCH_ROWS_MAX)];
         let Some(last) = batch.last() else { return };
         let retrieved = match writer.append(batch) {
@@ -210,7 +210,7 @@ impl Ledger {
             }
         };
         self.to_loop.send(Done::Committed { upto: last.seq, retrieved });
-        self.progress.last = conn.last_insert_rowid();
+        self.progress.last = writer.last_id();
         if self.commits.worked() {
             self.to_loop.send(Done::Ledger { trouble: None });
         }
