@@ -44,6 +44,8 @@ pub struct Config {
     pub ledger_fsync: bool,
     /// `LEDGER_WAIT`: how long a reply waits for its commit; `None` is for ever.
     pub ledger_wait: Option<Duration>,
+    /// `RETENTION_DAYS`: how long rows are kept; 0 is for ever.
+    pub retention_days: u32,
     /// `ON_CLIENT_ABORT` and `DRAIN_MAX_SECONDS`: how long a response whose client has gone is read on for its exact
     /// usage; `None` cancels it at once and estimates.
     pub read_on: Option<Duration>,
@@ -140,6 +142,7 @@ impl Config {
             ledger_fsync: source.value("LEDGER_FSYNC", false, "true or false", value::switch),
             read_on: read_on(&mut source),
             ledger_wait: Some(duration(&mut source, "LEDGER_WAIT", 2, 0)).filter(|wait| !wait.is_zero()),
+            retention_days: count(&mut source, "RETENTION_DAYS", 0, 0..=36_500),
             rate_limit: rate_limit(&mut source),
             connections_max: count(&mut source, "MAX_CONNECTIONS", 10_000, 1..=1_000_000) as usize,
             body_bytes_max: source.value(
@@ -173,14 +176,13 @@ enum Later {
 }
 
 /// Variables that later versions have, each with the value that asks for nothing.
-const LATER: [(&str, &str, Later); 9] = [
+const LATER: [(&str, &str, Later); 8] = [
     ("CLIENT_AUTH", "none", Later::Promise),
     ("ADMIN_TOKEN", "", Later::Promise),
     ("RATE_LIMIT_TPM", "0", Later::Promise),
     ("MAX_CONCURRENT_PER_USER", "0", Later::Promise),
     ("BUDGET_USD_DAY", "0", Later::Promise),
     ("BUDGET_USD_MONTH", "0", Later::Promise),
-    ("RETENTION_DAYS", "0", Later::Promise),
     ("INFLUXDB_URL", "", Later::Addition),
     ("LOG_FORMAT", "logfmt", Later::Addition),
 ];

@@ -80,7 +80,11 @@ fn serve(config: Config) -> Result<(), String> {
     let mut sockets = Sockets::listen(listen).map_err(|error| format!("cannot listen on {listen}: {error}"))?;
     let address = sockets.local_addr().map_err(|error| error.to_string())?;
     let to_loop = ToLoop::new(sockets.waker());
-    let ledger = Options { fsync: config.ledger_fsync, journaled: config.durability == Durability::Journaled };
+    let ledger = Options {
+        fsync: config.ledger_fsync,
+        journaled: config.durability == Durability::Journaled,
+        retention_days: config.retention_days,
+    };
     let workers = Workers::start(&config.database_path, ledger, &target.host, target.port, to_loop.clone())?;
     let _watch = Watch::start(to_loop).map_err(|error| format!("cannot watch for signals: {error}"))?;
     if connections_max < wanted {

@@ -13,6 +13,7 @@ pub mod fold;
 pub mod journal;
 pub mod ledger;
 pub mod process;
+pub mod prune;
 pub mod query;
 pub mod report;
 pub mod resolver;

@@ -35,7 +35,7 @@ fn no_configuration_at_all_works() {
     assert!(config.api_key.is_none() && config.model_name.is_none() && config.tls_ca.is_none());
     assert_eq!(config.database_path, PathBuf::from("usage.db"));
     assert_eq!(config.durability, Durability::Settled);
-    assert_eq!(config.ledger_wait, Some(Duration::from_secs(2)));
+    assert_eq!((config.ledger_wait, config.retention_days), (Some(Duration::from_secs(2)), 0));
     assert_eq!(config.rate_limit, Some(RateLimit { rpm: 600, burst: 600 }));
     assert_eq!((config.connections_max, config.body_bytes_max), (10_000, 64 * 1024 * 1024));
     let seconds = Duration::from_secs;
@@ -73,6 +73,7 @@ fn everything_can_be_set() {
         ("LEDGER_DURABILITY", "relaxed"),
         ("LEDGER_FSYNC", "true"),
         ("LEDGER_WAIT", "0"),
+        ("RETENTION_DAYS", "36500"),
         ("RATE_LIMIT_RPM", "60"),
         ("RATE_LIMIT_BURST", "5"),
         ("MAX_CONNECTIONS", "17"),
@@ -94,6 +95,7 @@ fn everything_can_be_set() {
     assert_eq!(config.listen.to_string(), "0.0.0.0:0");
     assert_eq!(config.database_path, PathBuf::from("/data/u.db"));
     assert_eq!((config.durability, config.ledger_fsync, config.ledger_wait), (Durability::Relaxed, true, None));
+    assert_eq!(config.retention_days, 36_500);
     assert_eq!(config.rate_limit, Some(RateLimit { rpm: 60, burst: 5 }));
     assert_eq!((config.connections_max, config.body_bytes_max), (17, 1024 * 1024));
     let Timeouts { connect, response, idle, header, drain } = config.timeouts;
@@ -117,6 +119,7 @@ fn all_problems_are_reported_at_once() {
         ("ALLOW_ANONYMOUS", "yes"),
         ("LEDGER_DURABILITY", "eventual"),
         ("LEDGER_WAIT", "2"),
+        ("RETENTION_DAYS", "36501"),
         ("RATE_LIMIT_RPM", "-1"),
         ("RATE_LIMIT_BURST", "0"),
         ("MAX_CONNECTIONS", "0"),
@@ -137,6 +140,7 @@ fn all_problems_are_reported_at_once() {
         "ALLOW_ANONYMOUS",
         "LEDGER_DURABILITY",
         "LEDGER_WAIT",
+        "RETENTION_DAYS",
         "RATE_LIMIT_RPM",
         "RATE_LIMIT_BURST",
         "MAX_CONNECTIONS",
@@ -152,7 +156,7 @@ fn all_problems_are_reported_at_once() {
         let about = found.iter().filter(|problem| problem.starts_with(&format!("{name}: "))).count();
         assert_eq!(about, 1, "{name} in {found:#?}");
     }
-    assert_eq!(found.len(), 18, "{found:#?}");
+    assert_eq!(found.len(), 19, "{found:#?}");
     for exact in [
         r#"PORT: expected a port number, 0 to 65535 (0: any free one), got "65536""#,
         r#"LEDGER_DURABILITY: expected relaxed, settled or journaled, got "eventual""#,
@@ -264,6 +268,7 @@ fn the_example_file_shows_the_defaults() {
         "DATABASE_PATH",
         "LEDGER_DURABILITY",
         "LEDGER_WAIT",
+        "RETENTION_DAYS",
         "RATE_LIMIT_RPM",
         "RATE_LIMIT_BURST",
         "MAX_CONNECTIONS",

@@ -6,13 +6,14 @@
 //! is right from the first moment, while it is being made.
 //!
 //! The index holds hashes, in blocks of records so that what is written together lies together; the rows hold the ids
-//! themselves, which decide. Where the row is gone (pruned), the hash alone says that it was counted.
+//! themselves, which decide. Where the row is gone (pruned), the hash alone says that it was counted, until
+//! it goes too ([`super::prune`]).
 
 use crate::usage::record::{Endpoint, Record, Usage, UsageSource};
 use rusqlite::{Connection, Row, Statement, params};
 
 /// Records of one block of the index, as a shift. A retrieval looks into each block.
-const BLOCK_SHIFT: u32 = 16;
+pub const BLOCK_SHIFT: u32 = 16;
 
 /// The statement of a connection that asks what was counted.
 pub struct Counted<'c> {
@@ -118,7 +119,7 @@ fn find_sql() -> String {
     let counted = counted_rows();
     format!(
         "WITH RECURSIVE mark(id) AS (SELECT record_id FROM marks WHERE name = 'counted'),
-            blocks(block) AS (SELECT 0 UNION ALL SELECT block + 1 FROM blocks, mark
+            blocks(block) AS (SELECT min(block) FROM counted UNION ALL SELECT block + 1 FROM blocks, mark
                 WHERE block < mark.id >> {BLOCK_SHIFT})
          SELECT r.id IS NULL, r.cost_nano_usd, {USAGE}
             FROM blocks b CROSS JOIN counted c ON c.block = b.block AND c.hash = ?1

@@ -1,4 +1,4 @@
-//! The ledger thread: commits what settled, acknowledges it, and folds when nothing waits.
+//! The ledger thread: commits what settled, acknowledges it, and folds and prunes when nothing waits.
 //!
 //! In: records, one message for each turn of the loop. Out: [`Done::Committed`], once a commit; [`Done::Ledger`], on
 //! each change between failing and working. Never: a record dropped while the process lives, or reordered.
@@ -12,6 +12,7 @@ use super::append::Writer;
 use super::checkpoint::Checkpointer;
 use super::fold::{FOLD_ROWS_MAX, Progress, fold};
 use super::journal::{self, Owner};
+use super::prune::Pruner;
 use super::{Done, ToLoop, schema};
 use crate::usage::record::Record;
 use rusqlite::Connection;
@@ -74,6 +75,8 @@ pub struct Options {
     pub fsync: bool,
     /// Requests have a row before they are sent.
     pub journaled: bool,
+    /// Rows older than that go; 0 is for ever.
+    pub retention_days: u32,
 }
 
 /// The thread's state beside its connection.
@@ -85,11 +88,13 @@ pub struct Ledger {
     owner: Option<Owner>,
     /// Not committed yet, in order.
     queue: Vec<Record>,
-    /// Nothing came in for long enough to fold.
-    quiet: bool,
+    /// When a message last came in, or a commit or a fold last ended.
+    busy_at: Instant,
     progress: Progress,
     commits: Retry,
     folds: Retry,
+    pruner: Pruner,
+    prunes: Retry,
     /// Set once the loop wants no more.
     stop_by: Option<Instant>,
 }
@@ -122,10 +127,12 @@ impl Ledger {
             checkpointer,
             owner,
             queue: Vec::new(),
-            quiet: false,
+            busy_at: Instant::now(),
             progress,
             commits: Retry::new("ledger cannot commit", "ledger commits again"),
             folds: Retry::new("ledger cannot fold", "ledger folds again"),
+            pruner: Pruner::new(options.retention_days),
+            prunes: Retry::new("ledger cannot prune", "ledger prunes again"),
             stop_by: None,
         };
         let thread = std::thread::Builder::new()
@@ -145,7 +152,10 @@ impl Ledger {
             self.receive();
             self.commit(&mut writer);
             match self.stop_by {
-                None => self.fold(conn),
+                None => {
+                    self.fold(conn);
+                    self.prune(conn);
+                }
                 Some(stop_by) if self.queue.is_empty() || Instant::now() >= stop_by => break,
                 Some(_) => {}
             }
@@ -156,14 +166,17 @@ impl Ledger {
 
     /// Waits until there is something to do, and takes in all that is there.
     fn receive(&mut self) {
-        self.quiet = false;
-        let quiet_at = Instant::now() + quiet(self.progress.pending());
+        let quiet_at = self.busy_at + quiet(self.progress.pending());
+        let prune_at = self.pruner.due_at(self.busy_at);
         while self.stop_by.is_none() {
             let until = match (self.queue.is_empty(), self.commits.retry_at) {
                 (false, None) => break,
                 (false, Some(retry_at)) => Some(retry_at),
-                (true, _) if self.progress.is_folded() => None,
-                (true, _) => Some(self.folds.retry_at.map_or(quiet_at, |retry_at| retry_at.max(quiet_at))),
+                (true, _) => {
+                    let fold_at = self.folds.retry_at.map_or(quiet_at, |retry_at| retry_at.max(quiet_at));
+                    let fold_at = (!self.progress.is_folded()).then_some(fold_at);
+                    [fold_at, prune_at].into_iter().flatten().min()
+                }
             };
             let message = match until {
                 None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -171,10 +184,7 @@ impl Ledger {
             };
             match message {
                 Ok(message) => self.take(message),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.quiet = self.queue.is_empty();
-                    break;
-                }
+                Err(RecvTimeoutError::Timeout) => break,
                 Err(RecvTimeoutError::Disconnected) => self.take(Message::Stop),
             }
         }
@@ -189,6 +199,7 @@ impl Ledger {
     }
 
     fn take(&mut self, message: Message) {
+        self.busy_at = Instant::now();
         match message {
             Message::Records(records) if self.queue.is_empty() => self.queue = records,
             Message::Records(mut records) => self.queue.append(&mut records),
@@ -210,6 +221,7 @@ impl Ledger {
             }
         };
         self.to_loop.send(Done::Committed { upto: last.seq, retrieved });
+        self.busy_at = Instant::now();
         self.progress.last = writer.last_id();
         if self.commits.worked() {
             self.to_loop.send(Done::Ledger { trouble: None });
@@ -224,7 +236,8 @@ impl Ledger {
     /// Folds if nothing waits or too much is pending.
     fn fold(&mut self, conn: &Connection) {
         let pending = self.progress.pending();
-        let due = pending >= FOLD_ROWS_FORCED || self.quiet && self.queue.is_empty();
+        let is_quiet = self.queue.is_empty() && self.busy_at.elapsed() >= quiet(pending);
+        let due = pending >= FOLD_ROWS_FORCED || is_quiet && !self.progress.is_folded();
         if !due || self.folds.retry_at.is_some_and(|retry_at| Instant::now() < retry_at) {
             return;
         }
@@ -232,6 +245,19 @@ impl Ledger {
         match folded.and_then(|()| self.checkpointer.catch_up(conn)) {
             Ok(()) => _ = self.folds.worked(),
             Err(error) => _ = self.folds.failed(&error),
+        }
+        self.busy_at = Instant::now();
+        self.checkpointer.nudge();
+    }
+
+    /// Removes a few old rows, if any are due and commits work.
+    fn prune(&mut self, conn: &Connection) {
+        if self.commits.retry_at.is_some() || !self.pruner.is_due(self.busy_at) {
+            return;
+        }
+        match self.pruner.step(conn).and_then(|()| self.checkpointer.catch_up(conn)) {
+            Ok(()) => _ = self.prunes.worked(),
+            Err(error) => _ = self.prunes.failed(&error),
         }
         self.checkpointer.nudge();
     }

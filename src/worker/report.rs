@@ -1,7 +1,9 @@
 //! Answers a usage question from the database: whole hours from the rollups, parts of hours and what is not folded yet
 //! from the rows themselves, all in one read transaction. So an answer equals the sum over the rows at one instant.
 //!
-//! In: a connection and a question. Out: a [`Report`]. Never: a write.
+//! In: a connection and a question. Out: a [`Report`]. Never: a write; a number for a part of an hour that has lost
+//! rows. A range that begins or ends inside such an hour is widened to the whole of it, and the answer says so in its
+//! `from` and `to`.
 //!
 //! ```text
 //!   from                                        to
@@ -10,6 +12,7 @@
 //! ```
 
 use super::fold::{BLOCK_SHIFT, NS_PER_HOUR, read_mark};
+use super::prune::first_id;
 use crate::local::usage::{Entry, Query, Report, Totals};
 use crate::usage::record::{Endpoint, Journal, Outcome, Record, Usage, UsageSource};
 use rusqlite::types::ValueRef;
@@ -22,6 +25,7 @@ use std::collections::BTreeMap;
 /// SQLite's; `OperationInterrupted` if the connection's progress handler gave up.
 pub fn report(conn: &Connection, query: Query) -> rusqlite::Result<Report> {
     let transaction = conn.unchecked_transaction()?;
+    let query = widened(&transaction, query)?;
     let mut found = Report { query, totals: Totals::default(), by_model: vec![], data: vec![], next_cursor: None };
     if let Some(selection) = Selection::new(&transaction, &found.query)? {
         found.by_model = by_model(&transaction, &selection)?;
@@ -39,12 +43,33 @@ pub fn report(conn: &Connection, query: Query) -> rusqlite::Result<Report> {
     Ok(found)
 }
 
+/// The question with a range that can be answered: where an hour that has lost rows is cut, the whole of it.
+fn widened(conn: &Connection, mut query: Query) -> rusqlite::Result<Query> {
+    let first = first_id(conn)?;
+    for (instant, round_up) in [(&mut query.from, 0), (&mut query.to, 1)] {
+        let Some(ns) = instant.and_then(|ns| i64::try_from(ns).ok()).filter(|ns| ns % NS_PER_HOUR != 0) else {
+            continue;
+        };
+        let hour = ns / NS_PER_HOUR;
+        let min_id: Option<i64> = conn
+            .prepare_cached("SELECT min_id FROM hours WHERE hour = ?")?
+            .query_row([hour], |row| row.get(0))
+            .optional()?;
+        if min_id.is_some_and(|min_id| min_id < first) {
+            *instant = Some((hour + round_up).saturating_mul(NS_PER_HOUR).unsigned_abs());
+        }
+    }
+    Ok(query)
+}
+
 /// A question with its names as numbers, and the range half-open.
 struct Selection {
     user: Option<i64>,
     model: Option<i64>,
     from: i64,
     to: i64,
+    /// The least id that is there, and the last that is folded.
+    first: i64,
     mark: i64,
 }
 
@@ -65,6 +90,7 @@ impl Selection {
             model,
             from: bound(query.from, 0),
             to: bound(query.to, i64::MAX),
+            first: first_id(conn)?,
             mark: read_mark(conn)?,
         }))
     }
@@ -189,7 +215,13 @@ fn history(conn: &Connection, selection: &Selection, query: &Query) -> rusqlite:
     read_page(conn, selection, (selection.mark + 1, before.saturating_sub(1)), wanted, &mut entries)?;
     if entries.len() < wanted {
         let (least, greatest) = folded_ids(conn, selection)?;
-        read_page(conn, selection, (least, greatest.min(before.saturating_sub(1))), wanted, &mut entries)?;
+        read_page(
+            conn,
+            selection,
+            (least.max(selection.first), greatest.min(before.saturating_sub(1))),
+            wanted,
+            &mut entries,
+        )?;
     }
     Ok(entries)
 }

@@ -1,10 +1,12 @@
-//! Sums and history equal a scan over all records, wherever the fold is and wherever the log breaks off.
+//! Sums and history equal a scan over all records, wherever the fold is, whatever is pruned and wherever the log
+//! breaks off.
 
-use crate::oracle::{HOUR, Oracle, START, USERS, query, record};
+use crate::oracle::{HOUR, Oracle, START, USERS, instant, query, record};
 use openai_api_proxy::local::usage::{Query, Totals};
 use openai_api_proxy::usage::record::{Record, Usage};
 use openai_api_proxy::worker::append::{COUNT_MAX, Writer};
 use openai_api_proxy::worker::fold::{Progress, fold};
+use openai_api_proxy::worker::prune::{Cutoff, first_id, prune};
 use openai_api_proxy::worker::report::report;
 use openai_api_proxy::worker::schema;
 use proptest::collection::vec;
@@ -18,6 +20,8 @@ enum Step {
     Append(Vec<Record>),
     Fold(i64),
     FoldThatFails,
+    Prune(u64, i64),
+    PruneThatFails,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -25,17 +29,38 @@ fn step() -> impl Strategy<Value = Step> {
         4 => vec(record(), 1..12).prop_map(Step::Append),
         2 => (1..20i64).prop_map(Step::Fold),
         1 => Just(Step::FoldThatFails),
+        2 => (instant(), 1..20i64).prop_map(|(before, rows)| Step::Prune(before, rows)),
+        1 => Just(Step::PruneThatFails),
     ]
 }
 
-fn apply(conn: &Connection, writer: &mut Writer<'_>, step: &Step) {
+fn apply(conn: &Connection, writer: &mut Writer<'_>, oracle: &mut Oracle, step: &Step) {
     match step {
-        Step::Append(records) => _ = writer.append(records).unwrap(),
+        Step::Append(records) => {
+            writer.append(records).unwrap();
+            oracle.append(records);
+        }
         Step::Fold(rows) => {
             fold(conn, *rows).unwrap();
         }
         Step::FoldThatFails => fold_that_fails(conn),
+        Step::Prune(before, rows) => {
+            let Progress { mark, counted, .. } = Progress::read(conn).unwrap();
+            let young = rows_from(conn, *before);
+            prune(conn, cutoff(*before), *rows).unwrap();
+            assert_eq!(rows_from(conn, *before), young, "what is young stays");
+            oracle.prune(*before, *rows as u64, mark.min(counted) as u64);
+        }
+        Step::PruneThatFails => prune_that_fails(conn),
     }
+}
+
+fn cutoff(before: u64) -> Cutoff {
+    Cutoff { rows: before as i64, counted: before as i64 }
+}
+
+fn rows_from(conn: &Connection, instant: u64) -> i64 {
+    conn.query_row("SELECT count(*) FROM records WHERE started_at >= ?", [instant as i64], |row| row.get(0)).unwrap()
 }
 
 /// A fold that has written all but its last table when it ends, as by a full disk.
@@ -46,6 +71,18 @@ fn fold_that_fails(conn: &Connection) {
     assert_eq!(fold(conn, 10).is_err(), before.pending() > 0);
     conn.execute_batch("DROP TRIGGER full").unwrap();
     assert_eq!(Progress::read(conn).unwrap(), before);
+}
+
+/// A step that has removed all that it would when it ends.
+fn prune_that_fails(conn: &Connection) {
+    let state = || (first_id(conn).unwrap(), Progress::read(conn).unwrap());
+    let before = state();
+    conn.execute_batch("CREATE TEMP TRIGGER full AFTER DELETE ON records BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+        .unwrap();
+    let is_there = before.0 <= before.1.mark;
+    assert_eq!(prune(conn, cutoff(u64::MAX >> 1), 10).is_err(), is_there);
+    conn.execute_batch("DROP TRIGGER full").unwrap();
+    assert_eq!(state(), before);
 }
 
 proptest! {
@@ -61,10 +98,7 @@ proptest! {
         let reader = schema::open_reader(&path).unwrap();
         let mut oracle = Oracle::default();
         for (step, queries) in steps {
-            apply(&conn, &mut writer, &step);
-            if let Step::Append(records) = &step {
-                oracle.append(records);
-            }
+            apply(&conn, &mut writer, &mut oracle, &step);
             for query in queries {
                 prop_assert_eq!(report(&reader, query.clone()).unwrap(), oracle.report(&query));
             }
@@ -80,12 +114,9 @@ proptest! {
         let mut writer = Writer::new(&conn).unwrap();
         let mut after_commits = vec![Oracle::default()];
         for step in &steps {
-            apply(&conn, &mut writer, step);
-            if let Step::Append(records) = step {
-                let mut next = after_commits.last().unwrap().clone();
-                next.append(records);
-                after_commits.push(next);
-            }
+            let mut next = after_commits.last().unwrap().clone();
+            apply(&conn, &mut writer, &mut next, step);
+            after_commits.push(next);
         }
         let log = fs::read(folder.path().join("usage.db-wal")).unwrap_or_default();
         let copy = folder.path().join("copy.db");
@@ -95,10 +126,12 @@ proptest! {
 
         let conn = schema::open(&copy).unwrap();
         let found = Progress::read(&conn).unwrap();
-        let oracle = after_commits.iter().find(|oracle| oracle.records.len() as i64 == found.last);
+        let state = |oracle: &Oracle| (oracle.records.len() as i64, oracle.first as i64);
+        let found = (found.last, first_id(&conn).unwrap());
+        let oracle = after_commits.iter().find(|oracle| state(oracle) == found);
         let oracle = oracle.expect("the log ends between two transactions");
         if cut == 1.0 {
-            prop_assert_eq!(oracle.records.len(), after_commits.last().unwrap().records.len());
+            prop_assert_eq!(found, state(after_commits.last().unwrap()));
         }
         let everything = Query { limit: 1000, ..Query::default() };
         prop_assert_eq!(report(&conn, everything.clone()).unwrap(), oracle.report(&everything));

@@ -85,9 +85,17 @@ pub fn query() -> impl Strategy<Value = Query> {
 }
 
 /// Records committed, the first with id 1.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Oracle {
     pub records: Vec<Record>,
+    /// The least id that is not pruned.
+    pub first: u64,
+}
+
+impl Default for Oracle {
+    fn default() -> Self {
+        Self { records: Vec::new(), first: 1 }
+    }
 }
 
 impl Oracle {
@@ -95,8 +103,29 @@ impl Oracle {
         self.records.extend_from_slice(records);
     }
 
+    /// At most `rows_max` of the oldest rows go, up to the first that started at or after `before` or has an id past
+    /// `taken`.
+    pub fn prune(&mut self, before: u64, rows_max: u64, taken: u64) {
+        let end = (self.first + rows_max).min(taken + 1);
+        while self.first < end && self.records[self.first as usize - 1].started_at < before {
+            self.first += 1;
+        }
+    }
+
+    /// The beginning or the end of a range, moved to the whole hour where rows of its hour are gone.
+    fn widened(&self, instant: u64, round_up: u64) -> u64 {
+        let hour = instant / HOUR;
+        let is_cut = self.records.iter().take(self.first as usize - 1).any(|gone| gone.started_at / HOUR == hour);
+        if is_cut && !instant.is_multiple_of(HOUR) { (hour + round_up) * HOUR } else { instant }
+    }
+
     /// The answer, by the definition of each of its fields.
     pub fn report(&self, query: &Query) -> Report {
+        let query = &Query {
+            from: query.from.map(|from| self.widened(from, 0)),
+            to: query.to.map(|to| self.widened(to, 1)),
+            ..query.clone()
+        };
         let selected = |record: &Record| {
             query.user.as_deref().is_none_or(|user| *user == *record.user)
                 && query.model.as_deref().is_none_or(|model| model == record.model_name())
@@ -123,7 +152,8 @@ impl Oracle {
         }
         let mut by_model: Vec<_> = models.into_iter().map(|(name, totals)| (name.to_owned(), totals)).collect();
         by_model.sort_by_key(|(_, totals)| std::cmp::Reverse((totals.cost_nano_usd, totals.total_tokens)));
-        let mut older = found.iter().rev().filter(|(id, _)| query.cursor.is_none_or(|cursor| *id < cursor));
+        let is_shown = |id: u64| id >= self.first && query.cursor.is_none_or(|cursor| id < cursor);
+        let mut older = found.iter().rev().filter(|(id, _)| is_shown(*id));
         let data: Vec<Entry> = older
             .by_ref()
             .take(query.limit as usize)

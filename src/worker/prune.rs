@@ -1,0 +1,160 @@
+//! Retention: rows that are old enough go, in steps that hold the writer for a few milliseconds each. Rollups stay, so
+//! sums over whole hours do not change.
+//!
+//! In: a connection and the instants before which things are old. Out: whether more is left to do. Never: a row that
+//! something which follows behind the rows has yet to take; a row behind one that stays.
+//!
+//! What goes, and when:
+//!
+//! - `records`, from the lowest id on, up to the first that is young or not taken. So the ids that are there have no
+//!   gap, and the lowest of them ([`first_id`]) says which are gone. Rows are appended as requests end, so `started_at`
+//!   grows only roughly with the id: an old row behind a younger one goes when that one goes.
+//! - `user_records`, by block, once all rows of the block are gone. Until then its entries point at nothing, which costs
+//!   a reader nothing: it starts at the first row.
+//! - `counted`, by block, once all rows of the block are gone and are older than any upstream keeps what could be
+//!   retrieved again.
+//! - `hours` and `rollups` stay. An hour that has lost rows is known by its `min_id`, which is before the first row.
+//!
+//! The file does not shrink: its free pages are used again.
+
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
+
+use super::{counted, fold};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// What must have taken a row before it goes, by the names of their marks.
+const FOLLOWERS: [&str; 2] = ["fold", "counted"];
+
+/// Rows and index entries, of each kind, that one step removes at most.
+const STEP_ROWS_MAX: i64 = 1024;
+/// Pause after a step: the shorter where nothing else is to be done, the longer where commits never pause.
+const PAUSE_QUIET: Duration = Duration::from_millis(5);
+const PAUSE_BUSY: Duration = Duration::from_millis(100);
+/// How often the ledger is looked at when nothing was old the last time.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// A counted id is remembered for this long at least: OpenAI keeps a response for 30 days.
+const COUNTED_DAYS_MIN: u32 = 60;
+
+const NS_PER_DAY: i64 = 24 * fold::NS_PER_HOUR;
+
+/// Instants, in nanoseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cutoff {
+    /// A row that started before this is old.
+    pub rows: i64,
+    /// What was counted under an id is forgotten with a row that started before this; not after `rows`.
+    pub counted: i64,
+}
+
+impl Cutoff {
+    /// Of a ledger that keeps rows for `days` (at least 1), at `now_unix_ns`.
+    pub fn new(days: u32, now_unix_ns: i64) -> Self {
+        let before = |days: u32| now_unix_ns.saturating_sub(i64::from(days).saturating_mul(NS_PER_DAY));
+        Self { rows: before(days), counted: before(days.max(COUNTED_DAYS_MIN)) }
+    }
+}
+
+/// The least id whose row has not been pruned, be it there or yet to come.
+///
+/// # Errors
+/// SQLite's.
+pub fn first_id(conn: &Connection) -> rusqlite::Result<i64> {
+    let least = conn.prepare_cached("SELECT min(id) FROM records")?.query_row([], |row| row.get(0))?;
+    match least {
+        Some(id) => Ok(id),
+        None => fold::Progress::read(conn).map(|progress| progress.last + 1),
+    }
+}
+
+/// One step: removes up to `rows_max` rows and as many entries of each index. True if it reached that number anywhere,
+/// so that another step may find more.
+///
+/// # Errors
+/// SQLite's; nothing has changed then.
+pub fn prune(conn: &Connection, cutoff: Cutoff, rows_max: i64) -> rusqlite::Result<bool> {
+    let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+    let first = first_id(&transaction)?;
+    let until = first_kept(&transaction, first, cutoff.rows, rows_max)?;
+    transaction.prepare_cached("DELETE FROM records WHERE id < ?")?.execute([until])?;
+    let by_user = forget(&transaction, "user_records", "user_id", until >> fold::BLOCK_SHIFT, rows_max)?;
+    let forgotten = forgettable(&transaction, until, cutoff.counted)?;
+    let by_hash = forget(&transaction, "counted", "hash", forgotten >> counted::BLOCK_SHIFT, rows_max)?;
+    transaction.commit()?;
+    Ok([until - first, by_user, by_hash].contains(&rows_max))
+}
+
+/// The first id after `first` whose row stays in this step.
+fn first_kept(conn: &Connection, first: i64, before: i64, rows_max: i64) -> rusqlite::Result<i64> {
+    let marks = FOLLOWERS.map(|name| format!("'{name}'")).join(", ");
+    let taken: i64 = conn
+        .prepare_cached(&format!("SELECT min(record_id) FROM marks WHERE name IN ({marks})"))?
+        .query_row([], |row| row.get(0))?;
+    let end = (taken + 1).min(first + rows_max).max(first);
+    let young = conn
+        .prepare_cached("SELECT id FROM records WHERE id >= ? AND id < ? AND started_at >= ? ORDER BY id LIMIT 1")?
+        .query_row([first, end, before], |row| row.get(0))
+        .optional()?;
+    Ok(young.unwrap_or(end))
+}
+
+/// The first id, up to `until`, under which something must still be known to have been counted. Where the row is gone,
+/// only its hour tells how old it was.
+fn forgettable(conn: &Connection, until: i64, before: i64) -> rusqlite::Result<i64> {
+    let least: Option<i64> = conn
+        .prepare_cached("SELECT min(min_id) FROM hours WHERE hour >= ?")?
+        .query_row([before.div_euclid(fold::NS_PER_HOUR)], |row| row.get(0))?;
+    Ok(least.map_or(until, |least| least.min(until)))
+}
+
+/// Removes up to `rows_max` entries of an index from the blocks before this one; how many there were.
+fn forget(conn: &Connection, table: &str, key: &str, blocks_before: i64, rows_max: i64) -> rusqlite::Result<i64> {
+    let entry = format!("block, {key}, record_id");
+    let removed = conn
+        .prepare_cached(&format!(
+            "DELETE FROM {table} WHERE ({entry}) IN
+                (SELECT {entry} FROM {table} WHERE block < ? ORDER BY {entry} LIMIT ?)"
+        ))?
+        .execute([blocks_before, rows_max])?;
+    Ok(removed as i64)
+}
+
+/// The pace: when the next step is due, on the thread that commits.
+pub struct Pruner {
+    days: u32,
+    next_at: Instant,
+}
+
+impl Pruner {
+    /// Of a ledger that keeps rows for `days`; 0 is for ever.
+    pub fn new(days: u32) -> Self {
+        Self { days, next_at: Instant::now() }
+    }
+
+    /// When a step is to be made if nothing else is done from `busy_at` on; `None` for never.
+    pub fn due_at(&self, busy_at: Instant) -> Option<Instant> {
+        (self.days > 0).then(|| self.next_at.max(busy_at + PAUSE_QUIET))
+    }
+
+    /// True if a step is to be made now: in a quiet moment, which is not waited for without end.
+    pub fn is_due(&self, busy_at: Instant) -> bool {
+        let now = Instant::now();
+        self.due_at(busy_at).is_some_and(|due_at| now >= due_at || now >= self.next_at + PAUSE_BUSY)
+    }
+
+    /// Makes a step, and sets the time of the next: soon where there is more to do, in a
+    /// minute where there is not, or where it failed.
+    ///
+    /// # Errors
+    /// SQLite's; nothing has changed then.
+    pub fn step(&mut self, conn: &Connection) -> rusqlite::Result<()> {
+        self.next_at = Instant::now() + LOOK_EVERY;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let cutoff = Cutoff::new(self.days, i64::try_from(now).unwrap_or(i64::MAX));
+        if prune(conn, cutoff, STEP_ROWS_MAX)? {
+            self.next_at = Instant::now() + PAUSE_QUIET;
+        }
+        Ok(())
+    }
+}
