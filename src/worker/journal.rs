@@ -89,12 +89,12 @@ fn is_gone(path: &Path) -> bool {
 fn interrupt_sql() -> String {
     let (outcome, source) = (Outcome::Interrupted.code(), UsageSource::Unknown.code());
     format!(
-        "INSERT INTO records (id, started_at, user_id, endpoint, model_requested_id, status, outcome, usage_source, stream,
-            input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, total_tokens, cache_write_tokens,
-            input_audio_tokens, input_image_tokens, output_audio_tokens, output_image_tokens, audio_us, images,
-            duration_us, proxy_us, request_bytes, response_bytes, key_id)
-         SELECT ({LAST_ID}) + row_number() OVER (ORDER BY id), started_at, user_id, endpoint, model_requested_id, 0, {outcome}, {source}, stream,
-            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, request_bytes, 0, key_id
+        "INSERT INTO records (id, started_at, user_id, endpoint, model_requested_id, status, outcome, usage_source,
+            stream, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, total_tokens,
+            cache_write_tokens, input_audio_tokens, input_image_tokens, output_audio_tokens, output_image_tokens,
+            audio_us, images, duration_us, proxy_us, request_bytes, response_bytes, key_id)
+         SELECT ({LAST_ID}) + row_number() OVER (ORDER BY id), started_at, user_id, endpoint, model_requested_id, 0,
+            {outcome}, {source}, stream, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, request_bytes, 0, key_id
          FROM journal WHERE owner = ? ORDER BY id"
     )
 }
