@@ -8,9 +8,9 @@
 //!
 //! - `records`, from the lowest id on, up to the first that is young or not taken. So the ids that are there have no
 //!   gap, and the lowest of them ([`first_id`]) says which are gone. Rows are appended as requests end, so that
-//!   `started_at` grows only roughly with the id: an old row behind a younger one goes when that one goes.
-//! - `user_records`, by block, once all rows of the block are gone. Until then its entries point at nothing, which costs
-//!   a reader nothing: it starts at the first row.
+//!   `started_at` grows only roughly with the id: an old row behind a younger one goes with that one.
+//! - `user_records`, by block, once all rows of the block are gone. Until then its entries point at nothing, which
+//!   costs a reader nothing: it starts at the first row.
 //! - `counted`, by block, once all rows of the block are gone and are older than any upstream keeps what could be
 //!   retrieved again.
 //! - `hours` and `rollups` stay. An hour that has lost rows is known by its `min_id`, which is before the first row.
