@@ -26,6 +26,7 @@ impl Proxy {
         let answered = exchange.response.progress != Progress::Awaited;
         let written = exchange.up.and_then(|up| self.ups.get(up)).is_some_and(|up| up.written);
         let reached = answered || written || exchange.request.reached;
+        let unread = exchange.up.and_then(|up| self.ups.get(up)).is_some_and(|up| !up.input.is_empty());
         if let Some(up) = exchange.up.take() {
             let last_words = if tunnel.is_some() { exchange.request.outgoing.take_stream() } else { Buffer::new() };
             self.say_last(up, last_words.as_slice());
@@ -42,7 +43,7 @@ impl Proxy {
         record.model = reported.model.as_deref().map(Arc::from).or(record.model);
         record.response_id = reported.id.as_deref().map(Box::from);
         let reported = match tunnel {
-            Some(tunnel) => tunnel.conclude(&mut record),
+            Some(tunnel) => tunnel.conclude(&mut record, unread),
             None => reported,
         };
         let deployed = exchange.request.deployed;

@@ -60,8 +60,9 @@ impl Tunnel {
         self.session.is_responding()
     }
 
-    /// Completes the record of the whole from what its session says in the end, which is returned.
-    pub fn conclude(self, record: &mut Record) -> Reported {
+    /// Completes the record of the whole from what its session says in the end, which is returned. `unread` says that
+    /// bytes of the target had to wait and will not be read any more.
+    pub fn conclude(self, record: &mut Record, unread: bool) -> Reported {
         let ended = self.session.finish();
         // A goodbye is the end that both sides wanted; without one, the target has broken off.
         record.outcome = match record.outcome {
@@ -70,7 +71,7 @@ impl Tunnel {
             other => other,
         };
         record.usage_source = match ended.reported.usage {
-            _ if ended.unreported => UsageSource::Unknown,
+            _ if ended.unreported || unread => UsageSource::Unknown,
             Some(_) => UsageSource::Reported,
             None => UsageSource::None,
         };

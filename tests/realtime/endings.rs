@@ -12,7 +12,7 @@ use crate::support::wire::Cut;
 use rustix::net::sockopt::set_socket_linger;
 use rustix::process::Signal;
 use serde_json::Value;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -82,6 +82,35 @@ fn a_client_that_leaves_between_responses_leaves_nothing_open() {
     let (_upstream, proxy) = session(&[], &events, vec![Step::AwaitClose, told]).leave();
     closed.recv_timeout(DEADLINE).expect("the upstream's connection is closed");
     assert_eq!(summary(&rows(&proxy, "u", 2))[1], "realtime/session 101 client_aborted none");
+}
+
+/// While the ledger is stuck, what follows a report waits unread; a client that leaves then leaves it uncounted, and the
+/// session says so.
+#[test]
+fn what_had_to_wait_when_its_client_left_is_owned_up_to() {
+    let (_upstream, proxy) = accepting(&[("LEDGER_WAIT", "0")], |socket| {
+        assert_eq!(socket.message()?, Some(Frame::text("now")));
+        let burst = [done("resp_1", &tokens(10, 5)), done("resp_2", &tokens(20, 6))];
+        let frames: Vec<u8> = burst.iter().flat_map(|event| Frame::text(event.to_string()).encode(None)).collect();
+        socket.stream.write_all(&frames)?;
+        assert_eq!(socket.message()?, None);
+        Ok(())
+    });
+    let mut client = websocket::connect(proxy.addr(), TARGET, &FIELDS);
+    let stuck = rusqlite::Connection::open(proxy.database()).unwrap();
+    stuck.execute_batch("BEGIN IMMEDIATE").unwrap();
+    client.send(&Frame::text("now")).unwrap();
+    let first = Frame::text(done("resp_1", &tokens(10, 5)).to_string()).encode(None);
+    let mut received = vec![0; first.len() - 1];
+    client.stream.stream.read_exact(&mut received).unwrap();
+    assert!(received == first[..first.len() - 1], "all but the last byte, which waits for the commit");
+    drop(client);
+    while proxy.metrics()["openai_proxy_connections{side=\"upstream\"}"] > 0.0 {
+        std::thread::yield_now();
+    }
+    stuck.execute_batch("ROLLBACK").unwrap();
+    let rows = rows(&proxy, "u", 2);
+    assert_eq!(summary(&rows), ["realtime 101 completed reported", "realtime/session 101 client_aborted unknown"]);
 }
 
 #[test]
