@@ -55,7 +55,15 @@ pub struct Client {
 
 impl Client {
     pub fn connect(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&addr, DEADLINE).unwrap();
+        Self::over(TcpStream::connect_timeout(&addr, DEADLINE).unwrap())
+    }
+
+    /// The same to a peer that may be gone.
+    pub fn try_connect(addr: SocketAddr) -> Option<Self> {
+        TcpStream::connect_timeout(&addr, DEADLINE).ok().map(Self::over)
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
