@@ -9,6 +9,7 @@ pub mod append;
 pub mod checkpoint;
 pub mod counted;
 pub mod desk;
+pub mod file;
 pub mod fold;
 pub mod journal;
 pub mod ledger;

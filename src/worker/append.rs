@@ -74,8 +74,20 @@ impl<'c> Writer<'c> {
     /// # Errors
     /// SQLite's. Nothing is committed then, and the same call may be made again.
     pub fn append(&mut self, records: &[Record]) -> rusqlite::Result<Vec<Record>> {
-        let result = self.try_append(records);
-        if result.is_err() {
+        self.append_if(records, || true).map(Option::unwrap_or_default)
+    }
+
+    /// The same, if `may` says so under the write lock; else nothing is committed, and the answer is `None`.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn append_if(
+        &mut self,
+        records: &[Record],
+        may: impl FnOnce() -> bool,
+    ) -> rusqlite::Result<Option<Vec<Record>>> {
+        let result = self.try_append(records, may);
+        if !matches!(result, Ok(Some(_))) {
             // Names given numbers in this transaction do not exist.
             self.users.known.clear();
             self.models.known.clear();
@@ -87,9 +99,12 @@ impl<'c> Writer<'c> {
         result
     }
 
-    fn try_append(&mut self, records: &[Record]) -> rusqlite::Result<Vec<Record>> {
+    fn try_append(&mut self, records: &[Record], may: impl FnOnce() -> bool) -> rusqlite::Result<Option<Vec<Record>>> {
         let mut retrieved = Vec::new();
         self.begin.raw_execute()?;
+        if !may() {
+            return Ok(None);
+        }
         // SQLite would begin again at 1 where all rows are pruned.
         let mut last_id: i64 = self.last_id.query_row([], |row| row.get(0))?;
         for record in records {
@@ -112,7 +127,7 @@ impl<'c> Writer<'c> {
         }
         self.commit.raw_execute()?;
         self.newest = last_id;
-        Ok(retrieved)
+        Ok(Some(retrieved))
     }
 
     fn open(&mut self, id: u64, record: &Record) -> rusqlite::Result<()> {

@@ -10,13 +10,15 @@
 
 use super::append::Writer;
 use super::checkpoint::Checkpointer;
+use super::file::Watch;
 use super::fold::{FOLD_ROWS_MAX, Progress, fold};
 use super::journal::{self, Owner};
 use super::prune::Pruner;
 use super::{Done, ToLoop, schema};
 use crate::usage::record::Record;
 use rusqlite::Connection;
-use std::path::Path;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -34,6 +36,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// How long a shutdown goes on trying to commit.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
+/// How often the file is looked for while nothing is to be committed.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// Places for records kept allocated between bursts.
 const QUEUE_KEPT: usize = 256;
 
@@ -81,11 +85,17 @@ pub struct Options {
 
 /// The thread's state beside its connection.
 pub struct Ledger {
+    path: PathBuf,
+    /// Each commit waits for the disk.
+    fsync: bool,
     inbox: Receiver<Message>,
     to_loop: ToLoop,
     checkpointer: Checkpointer,
     /// This process in the journal, where it keeps one.
     owner: Option<Owner>,
+    watch: Watch,
+    /// The path does not name the file that is open: nothing is committed until it is there again.
+    lost: bool,
     /// Not committed yet, in order.
     queue: Vec<Record>,
     /// When a message last came in, or a commit or a fold last ended.
@@ -107,25 +117,30 @@ impl Ledger {
     /// One sentence with the path: see [`schema::open`].
     pub fn start(path: &Path, options: Options, to_loop: ToLoop) -> Result<LedgerHandle, String> {
         let conn = schema::open(path)?;
-        let path = &schema::absolute(path)?;
+        let path = schema::absolute(path)?;
         let unusable = |error: rusqlite::Error| format!("the ledger {} cannot be used: {error}", path.display());
         if options.fsync {
             schema::sync_each_commit(&conn).map_err(unusable)?;
         }
-        let interrupted = journal::recover(&conn, path).map_err(unusable)?;
+        let interrupted = journal::recover(&conn, &path).map_err(unusable)?;
         if interrupted > 0 {
             eprintln!("level=warn msg=\"requests were open when their proxy was killed\" interrupted={interrupted}");
         }
-        let owner = options.journaled.then(|| Owner::new(path)).transpose()?;
+        let owner = options.journaled.then(|| Owner::new(&path)).transpose()?;
         let progress = Progress::read(&conn).map_err(unusable)?;
         drop(Writer::new(&conn).map_err(unusable)?);
-        let checkpointer = Checkpointer::start(path)?;
+        let watch = Watch::new(&path).map_err(|error| format!("the ledger {} is gone: {error}", path.display()))?;
+        let checkpointer = Checkpointer::start(&path)?;
         let (mailbox, inbox) = mpsc::channel();
         let ledger = Self {
+            path,
+            fsync: options.fsync,
             inbox,
             to_loop,
             checkpointer,
             owner,
+            watch,
+            lost: false,
             queue: Vec::new(),
             busy_at: Instant::now(),
             progress,
@@ -137,12 +152,27 @@ impl Ledger {
         };
         let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
-            .spawn(move || ledger.run(&conn))
+            .spawn(move || ledger.run(conn))
             .map_err(|error| format!("the ledger thread cannot start: {error}"))?;
         Ok(LedgerHandle { mailbox, thread })
     }
 
-    fn run(mut self, conn: &Connection) -> Result<(), String> {
+    fn run(mut self, mut conn: Connection) -> Result<(), String> {
+        loop {
+            self.serve(&conn)?;
+            if !self.lost {
+                return self.finish(&conn);
+            }
+            if let Some(elsewhere) = self.restore(&conn) {
+                conn = elsewhere;
+            } else if self.stop_by.is_some_and(|stop_by| Instant::now() >= stop_by) {
+                return self.finish(&conn);
+            }
+        }
+    }
+
+    /// Until it is to stop, or the file is lost.
+    fn serve(&mut self, conn: &Connection) -> Result<(), String> {
         // Prepared once at start already; here it can fail only for want of memory.
         let mut writer = Writer::new(conn).map_err(|error| error.to_string())?;
         if let Some(owner) = &self.owner {
@@ -150,18 +180,20 @@ impl Ledger {
         }
         loop {
             self.receive();
+            if self.lost {
+                return Ok(());
+            }
             self.commit(&mut writer);
             match self.stop_by {
+                _ if self.lost => return Ok(()),
                 None => {
                     self.fold(conn);
                     self.prune(conn);
                 }
-                Some(stop_by) if self.queue.is_empty() || Instant::now() >= stop_by => break,
+                Some(stop_by) if self.queue.is_empty() || Instant::now() >= stop_by => return Ok(()),
                 Some(_) => {}
             }
         }
-        drop(writer);
-        self.finish(conn)
     }
 
     /// Waits until there is something to do, and takes in all that is there.
@@ -169,22 +201,24 @@ impl Ledger {
         let quiet_at = self.busy_at + quiet(self.progress.pending());
         let prune_at = self.pruner.due_at(self.busy_at);
         while self.stop_by.is_none() {
-            let until = match (self.queue.is_empty(), self.commits.retry_at) {
+            let until = match (self.queue.is_empty() && !self.lost, self.commits.retry_at) {
                 (false, None) => break,
-                (false, Some(retry_at)) => Some(retry_at),
+                (false, Some(retry_at)) => retry_at,
                 (true, _) => {
                     let fold_at = self.folds.retry_at.map_or(quiet_at, |retry_at| retry_at.max(quiet_at));
                     let fold_at = (!self.progress.is_folded()).then_some(fold_at);
-                    [fold_at, prune_at].into_iter().flatten().min()
+                    let look_at = Instant::now() + WATCH_EVERY;
+                    [fold_at, prune_at].into_iter().flatten().fold(look_at, Instant::min)
                 }
             };
-            let message = match until {
-                None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(until) => self.inbox.recv_timeout(until.saturating_duration_since(Instant::now())),
-            };
-            match message {
+            match self.inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(message) => self.take(message),
-                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.queue.is_empty() && !self.lost && !self.watch.is_in_place() {
+                        self.lose();
+                    }
+                    break;
+                }
                 Err(RecvTimeoutError::Disconnected) => self.take(Message::Stop),
             }
         }
@@ -211,26 +245,68 @@ impl Ledger {
     fn commit(&mut self, writer: &mut Writer<'_>) {
         let batch = &self.queue[..self.queue.len().min(BATCH_ROWS_MAX)];
         let Some(last) = batch.last() else { return };
-        let retrieved = match writer.append(batch) {
-            Ok(retrieved) => retrieved,
-            Err(error) => {
-                if let Some(reason) = self.commits.failed(&error) {
-                    self.to_loop.send(Done::Ledger { trouble: Some(reason) });
-                }
-                return;
-            }
+        let watch = &mut self.watch;
+        let retrieved = match writer.append_if(batch, || watch.is_in_place()) {
+            Ok(Some(retrieved)) => retrieved,
+            Ok(None) => return self.lose(),
+            Err(error) => return self.failed(&error),
         };
+        let rows = batch.len();
         self.to_loop.send(Done::Committed { upto: last.seq, retrieved });
         self.busy_at = Instant::now();
         self.progress.last = writer.last_id();
-        if self.commits.worked() {
-            self.to_loop.send(Done::Ledger { trouble: None });
-        }
-        let rows = batch.len();
+        self.worked();
         self.queue.drain(..rows);
         if self.queue.is_empty() && self.queue.capacity() > QUEUE_KEPT {
             self.queue = Vec::new();
         }
+    }
+
+    fn failed(&mut self, why: &dyn Display) {
+        if let Some(reason) = self.commits.failed(why) {
+            self.to_loop.send(Done::Ledger { trouble: Some(reason) });
+        }
+    }
+
+    fn worked(&mut self) {
+        if self.commits.worked() {
+            self.to_loop.send(Done::Ledger { trouble: None });
+        }
+    }
+
+    /// The path does not name the open file any more. It is told before anything is tried.
+    fn lose(&mut self) {
+        self.lost = true;
+        let why = self.watch.why();
+        self.failed(&why);
+    }
+
+    /// Brings the ledger back to its path: a connection to it, where it is another one.
+    fn restore(&mut self, conn: &Connection) -> Option<Connection> {
+        let restored = self.watch.restore(conn).and_then(|restored| {
+            let Some((conn, watch)) = restored else { return Ok(None) };
+            if self.fsync {
+                schema::sync_each_commit(&conn).map_err(|error| error.to_string())?;
+            }
+            let progress = Progress::read(&conn).map_err(|error| error.to_string())?;
+            self.checkpointer.restart(&self.path)?;
+            Ok(Some((conn, watch, progress)))
+        });
+        match restored {
+            Err(why) => {
+                self.failed(&why);
+                return None;
+            }
+            Ok(None) => self.lost = false,
+            Ok(Some((conn, watch, progress))) => {
+                eprintln!("level=warn msg=\"ledger is at its path again\" path={:?}", self.path);
+                (self.watch, self.progress, self.lost) = (watch, progress, false);
+                self.worked();
+                return Some(conn);
+            }
+        }
+        self.worked();
+        None
     }
 
     /// Folds if nothing waits or too much is pending.
@@ -263,10 +339,14 @@ impl Ledger {
     }
 
     fn finish(self, conn: &Connection) -> Result<(), String> {
-        self.checkpointer.stop();
+        let Self { checkpointer, queue, .. } = self;
+        checkpointer.stop();
         // What this cannot copy, because a reader is still at it, the next start reads from the log.
         let _ = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        match self.queue.len() {
+        if self.lost {
+            return self.watch.keep(conn, &queue);
+        }
+        match queue.len() {
             0 => Ok(()),
             lost => Err(format!("{lost} records could not be committed before the ledger was stopped")),
         }
@@ -285,29 +365,33 @@ struct Retry {
     pause: Duration,
     /// Set while it fails.
     retry_at: Option<Instant>,
+    /// Why it fails.
+    reason: String,
 }
 
 impl Retry {
     fn new(failing: &'static str, working: &'static str) -> Self {
-        Self { failing, working, pause: BACKOFF_MIN, retry_at: None }
+        Self { failing, working, pause: BACKOFF_MIN, retry_at: None, reason: String::new() }
     }
 
-    /// The reason, if it worked until now.
-    fn failed(&mut self, error: &rusqlite::Error) -> Option<String> {
-        let changed = self.retry_at.is_none();
-        self.pause = if changed { BACKOFF_MIN } else { (self.pause * 2).min(BACKOFF_MAX) };
+    /// The reason, if it worked until now or failed for another one.
+    fn failed(&mut self, error: &dyn Display) -> Option<String> {
+        let reason = error.to_string();
+        self.pause = if self.retry_at.is_none() { BACKOFF_MIN } else { (self.pause * 2).min(BACKOFF_MAX) };
         self.retry_at = Some(Instant::now() + self.pause);
-        changed.then(|| {
-            let reason = error.to_string();
-            eprintln!("level=error msg={:?} error={reason:?}", self.failing);
-            reason
-        })
+        if self.reason == reason {
+            return None;
+        }
+        eprintln!("level=error msg={:?} error={reason:?}", self.failing);
+        self.reason.clone_from(&reason);
+        Some(reason)
     }
 
     /// True if it failed until now.
     fn worked(&mut self) -> bool {
         let changed = self.retry_at.take().is_some();
         if changed {
+            self.reason.clear();
             eprintln!("level=info msg={:?}", self.working);
         }
         changed

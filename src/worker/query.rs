@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
+use super::file::{self, FileId};
 use super::{Done, ToLoop, report, schema};
 use crate::local::Answer;
 use crate::local::usage::{Query, Report};
@@ -49,6 +50,7 @@ impl QueryHandle {
         let reader = Reader {
             path: schema::absolute(path)?,
             conn: None,
+            opened: None,
             failing: false,
             time_limit: TIME_LIMIT,
             deadline: Arc::new(Mutex::new(Instant::now())),
@@ -82,6 +84,8 @@ impl QueryHandle {
 struct Reader {
     path: PathBuf,
     conn: Option<Connection>,
+    /// The file that `conn` has open.
+    opened: Option<FileId>,
     /// The last question found no readable ledger; said once.
     failing: bool,
     time_limit: Duration,
@@ -92,6 +96,8 @@ struct Reader {
 
 impl Reader {
     fn run(mut self, inbox: &Receiver<Job>, to_loop: &ToLoop) {
+        // So that it is the ledger's file, whatever is at the path when the first question comes.
+        self.conn = self.open().ok();
         while let Ok(job) = inbox.recv() {
             if self.stopping.load(Ordering::Relaxed) {
                 break;
@@ -126,15 +132,17 @@ impl Reader {
 
     fn report(&mut self, query: Query) -> rusqlite::Result<Report> {
         *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + self.time_limit;
+        let superseded = |conn: &Connection| self.opened.is_none_or(|id| file::is_succeeded(conn, id, &self.path));
         let conn = match self.conn.take() {
-            Some(conn) => conn,
-            None => self.open()?,
+            Some(conn) if !superseded(&conn) => conn,
+            _ => self.open()?,
         };
         report::report(self.conn.insert(conn), query)
     }
 
-    fn open(&self) -> rusqlite::Result<Connection> {
+    fn open(&mut self) -> rusqlite::Result<Connection> {
         let mut conn = schema::open_reader(&self.path)?;
+        self.opened = FileId::at(&self.path).ok().flatten();
         let (deadline, stopping) = (Arc::clone(&self.deadline), Arc::clone(&self.stopping));
         let give_up = move || {
             let deadline = *deadline.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,6 +176,7 @@ mod tests {
         let mut reader = Reader {
             path,
             conn: None,
+            opened: None,
             failing: false,
             time_limit: Duration::ZERO,
             deadline: Arc::new(Mutex::new(Instant::now())),

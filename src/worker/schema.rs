@@ -159,7 +159,7 @@ pub fn open(path: &Path) -> Result<Connection, String> {
     let path = &absolute(path)?;
     inspect(path).map_err(|why| format!("the ledger {} {why}; it was left untouched", path.display()))?;
     let unusable = |why: &dyn Display| format!("the ledger {} cannot be opened: {why}", path.display());
-    let conn = open_writer(path).map_err(|error| unusable(&error))?;
+    let conn = open_writer(path, OpenFlags::SQLITE_OPEN_CREATE).map_err(|error| unusable(&error))?;
     // SQLite opens a file that may only be read, and a file system without shared memory, without a word.
     if conn.is_readonly("main").map_err(|error| unusable(&error))? {
         return Err(unusable(&"it may not be written"));
@@ -185,6 +185,7 @@ pub fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
+    open_log(&conn)?;
     Ok(conn)
 }
 
@@ -193,7 +194,14 @@ pub fn open_checkpointer(path: &Path) -> rusqlite::Result<Connection> {
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     conn.pragma_update(None, "synchronous", "NORMAL")?;
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+    open_log(&conn)?;
     Ok(conn)
+}
+
+/// Reads something: only then does SQLite open the log, by its name. A connection that had not would, after the file
+/// has lost its name, take the log of another file or make one.
+fn open_log(conn: &Connection) -> rusqlite::Result<()> {
+    conn.pragma_query_value(None, "schema_version", |row| row.get::<_, i64>(0)).map(drop)
 }
 
 /// An absolute path names a file whatever it looks like: `:memory:`, `file:…?…` and the empty path mean other things to
@@ -202,8 +210,16 @@ pub fn absolute(path: &Path) -> Result<PathBuf, String> {
     std::path::absolute(path).map_err(|error| format!("the ledger's path {} is no path: {error}", path.display()))
 }
 
-fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+/// Opens a ledger to write that this process, or one that shares it, has put at the path itself. It must be there.
+///
+/// # Errors
+/// SQLite's.
+pub fn reopen(path: &Path) -> rusqlite::Result<Connection> {
+    open_writer(path, OpenFlags::empty())
+}
+
+fn open_writer(path: &Path, create: OpenFlags) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
     let mut conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
     // Before WAL: so the header that `inspect` reads says whose the file is from its first committed byte.
