@@ -24,7 +24,8 @@ use target::{Kind, Upstream};
 
 const USAGE: &str = "\
 usage: cargo bench --bench load -- [options]
-  --only NAMES   comma list of targets (proxy, proxy-relaxed, nginx) and cases (json1, json32, json128, stream, body)
+  --only NAMES   comma list of targets (proxy, proxy-relaxed, proxy-journaled, proxy-fsync, nginx) and cases (json1,
+                 json32, json128, stream, body); without targets: proxy and nginx
   --rounds N     how often each target is started and measured; medians are printed (3)
   --ms N         length of one measurement in milliseconds, at most 60000 (5000)
   --smoke        one very short round: shows that all of it works, and measures nothing of value";

@@ -73,6 +73,10 @@ pub enum Kind {
     Proxy,
     /// The proxy with `LEDGER_DURABILITY=relaxed`.
     ProxyRelaxed,
+    /// The proxy with `LEDGER_DURABILITY=journaled`.
+    ProxyJournaled,
+    /// The proxy with `LEDGER_FSYNC=true`.
+    ProxyFsync,
     /// nginx with one worker.
     Nginx,
 }
@@ -86,13 +90,15 @@ pub struct Target {
 }
 
 impl Kind {
-    pub const ALL: [Self; 3] = [Self::Proxy, Self::ProxyRelaxed, Self::Nginx];
+    pub const ALL: [Self; 5] = [Self::Proxy, Self::ProxyRelaxed, Self::ProxyJournaled, Self::ProxyFsync, Self::Nginx];
 
     /// As typed after `--only` and printed.
     pub fn name(self) -> &'static str {
         match self {
             Self::Proxy => "proxy",
             Self::ProxyRelaxed => "proxy-relaxed",
+            Self::ProxyJournaled => "proxy-journaled",
+            Self::ProxyFsync => "proxy-fsync",
             Self::Nginx => "nginx",
         }
     }
@@ -109,6 +115,12 @@ impl Kind {
         let mut command = match self {
             Self::Proxy => proxy(upstream, address, "settled"),
             Self::ProxyRelaxed => proxy(upstream, address, "relaxed"),
+            Self::ProxyJournaled => proxy(upstream, address, "journaled"),
+            Self::ProxyFsync => {
+                let mut command = proxy(upstream, address, "settled");
+                command.env("LEDGER_FSYNC", "true");
+                command
+            }
             Self::Nginx => nginx(upstream, address, folder.path())?,
         };
         let log = std::fs::File::create(folder.path().join("log")).map_err(|e| format!("log: {e}"))?;
@@ -133,7 +145,7 @@ impl Target {
             let said = std::fs::read_to_string(&log).unwrap_or_default();
             let listens = match kind {
                 Kind::Nginx => TcpStream::connect(self.address).is_ok(),
-                Kind::Proxy | Kind::ProxyRelaxed => said.contains("msg=listening"),
+                _ => said.contains("msg=listening"),
             };
             if listens {
                 return Ok(());
