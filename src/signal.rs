@@ -2,11 +2,15 @@
 //!
 //! A small thread waits for them, so that the loop hears of a signal like of any other worker and never handles one.
 //! SIGPIPE needs nothing here: Rust's runtime ignores it before `main`, and a write to a closed socket is an error.
+//! SIGXFSZ, which comes with a write past the limit on the size of files (`ulimit -f`), ends a process as well; it is
+//! taken and forgotten, so that the write is an error, as on a full disk.
 
 use crate::worker::{Done, ToLoop};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::{Handle, Signals};
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 
 /// Watches for signals until it is dropped.
@@ -22,6 +26,7 @@ impl Watch {
     /// # Errors
     /// The system gives no descriptors or no thread.
     pub fn start(to_loop: ToLoop) -> io::Result<Self> {
+        signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
         let mut signals = Signals::new([SIGTERM, SIGINT])?;
         let watch = Self { handle: signals.handle() };
         thread::Builder::new().name("signals".into()).spawn(move || {

@@ -22,7 +22,7 @@ impl Workers {
     /// One sentence: the ledger cannot be used, or the system gives no thread.
     pub fn start(database: &Path, options: Options, host: &str, port: u16, to_loop: ToLoop) -> Result<Self, String> {
         let ledger = Ledger::start(database, options, to_loop.clone())?;
-        let query = QueryHandle::start(database, to_loop.clone())?;
+        let query = QueryHandle::start(database, ledger.moves(), to_loop.clone())?;
         let resolver = Resolver::start(host, port, to_loop.clone())
             .map_err(|error| format!("the resolver thread cannot start: {error}"))?;
         Ok(Self { to_loop, ledger, query, resolver })

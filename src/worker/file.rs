@@ -31,6 +31,8 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -57,6 +59,20 @@ impl FileId {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// How often the ledger has moved to another file at its path, for the other threads that have it open.
+#[derive(Clone, Debug, Default)]
+pub struct Moves(Arc<AtomicU64>);
+
+impl Moves {
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    pub fn add_one(&self) {
+        self.0.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -109,9 +125,11 @@ impl Watch {
     /// True while the path names the file that is open, as far as was seen within the last [`LEASE`]. Where another
     /// process writes as well, to be asked under the write lock.
     pub fn is_in_place(&mut self) -> bool {
-        if self.looked_at.elapsed() < LEASE {
-            return true;
-        }
+        self.looked_at.elapsed() < LEASE || self.is_in_place_now()
+    }
+
+    /// The same at this instant.
+    pub fn is_in_place_now(&mut self) -> bool {
         let looked_at = Instant::now();
         let in_place = self.look() == Place::Ours;
         if in_place {
@@ -129,7 +147,7 @@ impl Watch {
         match self.look() {
             Place::Ours => return Ok(None),
             Place::Gone => self.write_back(conn)?,
-            Place::Taken if is_succeeded(conn, self.main, &self.path) => {}
+            Place::Taken if self.is_succeeded(conn) => {}
             Place::Taken => return Err(self.why()),
         }
         let opened = schema::reopen(&self.path).map_err(|error| self.unusable(&error))?;
@@ -150,19 +168,25 @@ impl Watch {
     }
 
     /// For the end of a process whose ledger has no way back to its path: the records that wait go to the file that
-    /// has lost its name, and all of it to a new file beside the path.
+    /// has lost its name, and all of it to a new file beside the path. `owner`: this process in the journal.
     ///
     /// # Errors
     /// One sentence, always: where the ledger is, or that it is lost.
-    pub fn keep(&self, conn: &Connection, waiting: &[Record]) -> Result<(), String> {
+    pub fn keep(&self, conn: &Connection, waiting: &[Record], owner: i64) -> Result<(), String> {
         let path = self.path.display();
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let kept = beside(self.place(), &format!(".kept-{seconds}-{}", std::process::id()));
-        let appended = Writer::new(conn).and_then(|mut writer| writer.append(waiting));
+        let appended = Writer::new(conn).and_then(|writer| writer.owned_by(owner).append(waiting));
         Err(match appended.map_err(|error| error.to_string()).and_then(|_| self.copy(conn, &kept)) {
             Ok(()) => format!("the ledger's place {path} is taken; the whole ledger is in {}", kept.display()),
             Err(why) => format!("the ledger's place {path} is taken, and what is not in another copy is lost: {why}"),
         })
+    }
+
+    /// True where another process has put this very ledger at the path.
+    fn is_succeeded(&self, conn: &Connection) -> bool {
+        let Ok(Some(found)) = FileId::at(&self.path) else { return false };
+        found != self.main && successor(conn).is_ok_and(|inode| inode == Some(found.inode))
     }
 
     fn look(&self) -> Place {
@@ -272,12 +296,6 @@ impl Watch {
     fn unusable(&self, why: &dyn std::fmt::Display) -> String {
         format!("the file {} was deleted or moved, and cannot be written back: {why}", self.path.display())
     }
-}
-
-/// True where the path no longer names the file that was opened, but the one that it was copied to.
-pub fn is_succeeded(conn: &Connection, opened: FileId, path: &Path) -> bool {
-    let Ok(Some(found)) = FileId::at(path) else { return false };
-    found != opened && successor(conn).is_ok_and(|inode| inode == Some(found.inode))
 }
 
 fn successor(conn: &Connection) -> rusqlite::Result<Option<u64>> {

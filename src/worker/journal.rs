@@ -33,11 +33,18 @@ impl Owner {
         // Two processes that live differ in one of the two.
         let id = (since as i64 ^ i64::from(std::process::id()) << 40) & i64::MAX;
         let path = lock_path(path, id);
-        let locked = File::create_new(&path).and_then(|file| file.lock().map(|()| file));
-        match locked {
-            Ok(lock) => Ok(Self { id, path, _lock: lock }),
-            Err(error) => Err(format!("the journal's lock {} cannot be made: {error}", path.display())),
+        Ok(Self { id, _lock: lock(&path)?, path })
+    }
+
+    /// To be called where files beside the ledger may have been deleted: without its lock a process counts as gone.
+    ///
+    /// # Errors
+    /// As for [`Owner::new`].
+    pub fn lock_again(&mut self) -> Result<(), String> {
+        if !self.path.exists() {
+            self._lock = lock(&self.path)?;
         }
+        Ok(())
     }
 }
 
@@ -45,6 +52,11 @@ impl Drop for Owner {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path); // one that is left behind is known to be dead by its lock
     }
+}
+
+fn lock(path: &Path) -> Result<File, String> {
+    let locked = File::create_new(path).and_then(|file| file.lock().map(|()| file));
+    locked.map_err(|error| format!("the journal's lock {} cannot be made: {error}", path.display()))
 }
 
 /// `LEDGER-open-ID`

@@ -10,7 +10,7 @@
 
 use super::append::Writer;
 use super::checkpoint::Checkpointer;
-use super::file::Watch;
+use super::file::{Moves, Watch};
 use super::fold::{FOLD_ROWS_MAX, Progress, fold};
 use super::journal::{self, Owner};
 use super::prune::Pruner;
@@ -50,6 +50,7 @@ enum Message {
 #[derive(Debug)]
 pub struct LedgerHandle {
     mailbox: Sender<Message>,
+    moves: Moves,
     thread: JoinHandle<Result<(), String>>,
 }
 
@@ -60,6 +61,11 @@ impl LedgerHandle {
     pub fn submit(&self, records: Vec<Record>) {
         // The thread ends only after `shutdown`, which takes the handle with it, so there is somebody to receive.
         let _ = self.mailbox.send(Message::Records(records));
+    }
+
+    /// For others that have the file open.
+    pub fn moves(&self) -> Moves {
+        self.moves.clone()
     }
 
     /// Commits all that was submitted, writes the log back into the file, and ends the thread.
@@ -86,16 +92,16 @@ pub struct Options {
 /// The thread's state beside its connection.
 pub struct Ledger {
     path: PathBuf,
-    /// Each commit waits for the disk.
-    fsync: bool,
+    options: Options,
     inbox: Receiver<Message>,
     to_loop: ToLoop,
     checkpointer: Checkpointer,
+    watch: Watch,
+    /// The path does not name the file that is open: nothing is committed until it does again.
+    lost: bool,
+    moves: Moves,
     /// This process in the journal, where it keeps one.
     owner: Option<Owner>,
-    watch: Watch,
-    /// The path does not name the file that is open: nothing is committed until it is there again.
-    lost: bool,
     /// Not committed yet, in order.
     queue: Vec<Record>,
     /// When a message last came in, or a commit or a fold last ended.
@@ -117,30 +123,32 @@ impl Ledger {
     /// One sentence with the path: see [`schema::open`].
     pub fn start(path: &Path, options: Options, to_loop: ToLoop) -> Result<LedgerHandle, String> {
         let conn = schema::open(path)?;
-        let path = schema::absolute(path)?;
+        let path = &schema::absolute(path)?;
         let unusable = |error: rusqlite::Error| format!("the ledger {} cannot be used: {error}", path.display());
         if options.fsync {
             schema::sync_each_commit(&conn).map_err(unusable)?;
         }
-        let interrupted = journal::recover(&conn, &path).map_err(unusable)?;
+        let interrupted = journal::recover(&conn, path).map_err(unusable)?;
         if interrupted > 0 {
             eprintln!("level=warn msg=\"requests were open when their proxy was killed\" interrupted={interrupted}");
         }
-        let owner = options.journaled.then(|| Owner::new(&path)).transpose()?;
+        let owner = options.journaled.then(|| Owner::new(path)).transpose()?;
         let progress = Progress::read(&conn).map_err(unusable)?;
         drop(Writer::new(&conn).map_err(unusable)?);
-        let watch = Watch::new(&path).map_err(|error| format!("the ledger {} is gone: {error}", path.display()))?;
-        let checkpointer = Checkpointer::start(&path)?;
+        let watch = Watch::new(path).map_err(|error| format!("the ledger {} is gone: {error}", path.display()))?;
+        let checkpointer = Checkpointer::start(path)?;
         let (mailbox, inbox) = mpsc::channel();
+        let moves = Moves::default();
         let ledger = Self {
-            path,
-            fsync: options.fsync,
+            path: path.clone(),
+            options,
             inbox,
             to_loop,
             checkpointer,
-            owner,
             watch,
             lost: false,
+            moves: moves.clone(),
+            owner,
             queue: Vec::new(),
             busy_at: Instant::now(),
             progress,
@@ -154,24 +162,27 @@ impl Ledger {
             .name("ledger".to_owned())
             .spawn(move || ledger.run(conn))
             .map_err(|error| format!("the ledger thread cannot start: {error}"))?;
-        Ok(LedgerHandle { mailbox, thread })
+        Ok(LedgerHandle { mailbox, moves, thread })
     }
 
     fn run(mut self, mut conn: Connection) -> Result<(), String> {
         loop {
             self.serve(&conn)?;
-            if !self.lost {
+            if !self.lost && self.watch.is_in_place_now() {
                 return self.finish(&conn);
+            }
+            if !self.lost {
+                self.lose();
             }
             if let Some(elsewhere) = self.restore(&conn) {
                 conn = elsewhere;
-            } else if self.stop_by.is_some_and(|stop_by| Instant::now() >= stop_by) {
+            } else if self.lost && self.stop_by.is_some_and(|stop_by| Instant::now() >= stop_by) {
                 return self.finish(&conn);
             }
         }
     }
 
-    /// Until it is to stop, or the file is lost.
+    /// Until it is to stop, or the file is lost; while it is lost, until it is to be looked for again.
     fn serve(&mut self, conn: &Connection) -> Result<(), String> {
         // Prepared once at start already; here it can fail only for want of memory.
         let mut writer = Writer::new(conn).map_err(|error| error.to_string())?;
@@ -180,10 +191,9 @@ impl Ledger {
         }
         loop {
             self.receive();
-            if self.lost {
-                return Ok(());
+            if !self.lost {
+                self.commit(&mut writer);
             }
-            self.commit(&mut writer);
             match self.stop_by {
                 _ if self.lost => return Ok(()),
                 None => {
@@ -200,6 +210,7 @@ impl Ledger {
     fn receive(&mut self) {
         let quiet_at = self.busy_at + quiet(self.progress.pending());
         let prune_at = self.pruner.due_at(self.busy_at);
+        let watch_at = Instant::now() + WATCH_EVERY;
         while self.stop_by.is_none() {
             let until = match (self.queue.is_empty() && !self.lost, self.commits.retry_at) {
                 (false, None) => break,
@@ -207,8 +218,7 @@ impl Ledger {
                 (true, _) => {
                     let fold_at = self.folds.retry_at.map_or(quiet_at, |retry_at| retry_at.max(quiet_at));
                     let fold_at = (!self.progress.is_folded()).then_some(fold_at);
-                    let look_at = Instant::now() + WATCH_EVERY;
-                    [fold_at, prune_at].into_iter().flatten().fold(look_at, Instant::min)
+                    [fold_at, prune_at].into_iter().flatten().fold(watch_at, Instant::min)
                 }
             };
             match self.inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
@@ -281,32 +291,36 @@ impl Ledger {
         self.failed(&why);
     }
 
-    /// Brings the ledger back to its path: a connection to it, where it is another one.
+    /// Brings the ledger back to its path, where it can: a connection to it, if it is another file now.
     fn restore(&mut self, conn: &Connection) -> Option<Connection> {
-        let restored = self.watch.restore(conn).and_then(|restored| {
-            let Some((conn, watch)) = restored else { return Ok(None) };
-            if self.fsync {
-                schema::sync_each_commit(&conn).map_err(|error| error.to_string())?;
-            }
-            let progress = Progress::read(&conn).map_err(|error| error.to_string())?;
-            self.checkpointer.restart(&self.path)?;
-            Ok(Some((conn, watch, progress)))
-        });
+        let restored = self.try_restore(conn);
         match restored {
-            Err(why) => {
-                self.failed(&why);
-                return None;
-            }
-            Ok(None) => self.lost = false,
-            Ok(Some((conn, watch, progress))) => {
+            Ok(_) => {
                 eprintln!("level=warn msg=\"ledger is at its path again\" path={:?}", self.path);
-                (self.watch, self.progress, self.lost) = (watch, progress, false);
+                self.lost = false;
                 self.worked();
-                return Some(conn);
             }
+            Err(ref why) => self.failed(why),
         }
-        self.worked();
-        None
+        restored.ok().flatten()
+    }
+
+    fn try_restore(&mut self, conn: &Connection) -> Result<Option<Connection>, String> {
+        if let Some(owner) = &mut self.owner {
+            owner.lock_again()?;
+        }
+        let Some((conn, watch)) = self.watch.restore(conn)? else { return Ok(None) };
+        let prepare = || {
+            if self.options.fsync {
+                schema::sync_each_commit(&conn)?;
+            }
+            Progress::read(&conn)
+        };
+        let progress = prepare().map_err(|error| error.to_string())?;
+        self.checkpointer.restart(&self.path)?;
+        (self.watch, self.progress) = (watch, progress);
+        self.moves.add_one();
+        Ok(Some(conn))
     }
 
     /// Folds if nothing waits or too much is pending.
@@ -339,12 +353,12 @@ impl Ledger {
     }
 
     fn finish(self, conn: &Connection) -> Result<(), String> {
-        let Self { checkpointer, queue, .. } = self;
+        let Self { checkpointer, queue, owner, .. } = self;
         checkpointer.stop();
         // What this cannot copy, because a reader is still at it, the next start reads from the log.
         let _ = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         if self.lost {
-            return self.watch.keep(conn, &queue);
+            return self.watch.keep(conn, &queue, owner.map_or(0, |owner| owner.id));
         }
         match queue.len() {
             0 => Ok(()),

@@ -5,7 +5,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
-use super::file::{self, FileId};
+use super::file::Moves;
 use super::{Done, ToLoop, report, schema};
 use crate::local::Answer;
 use crate::local::usage::{Query, Report};
@@ -40,17 +40,18 @@ pub struct QueryHandle {
 }
 
 impl QueryHandle {
-    /// Starts the thread. The ledger at `path` is opened when the first question needs it, and again after any failure.
+    /// Starts the thread. The ledger at `path` is opened now, and again after any failure and any of `moves`.
     ///
     /// # Errors
     /// One sentence, if the system gives no thread.
-    pub fn start(path: &Path, to_loop: ToLoop) -> Result<Self, String> {
+    pub fn start(path: &Path, moves: Moves, to_loop: ToLoop) -> Result<Self, String> {
         let (jobs, inbox) = sync_channel(JOBS_MAX);
         let stopping = Arc::new(AtomicBool::new(false));
         let reader = Reader {
             path: schema::absolute(path)?,
             conn: None,
-            opened: None,
+            moves,
+            opened_after: 0,
             failing: false,
             time_limit: TIME_LIMIT,
             deadline: Arc::new(Mutex::new(Instant::now())),
@@ -84,8 +85,9 @@ impl QueryHandle {
 struct Reader {
     path: PathBuf,
     conn: Option<Connection>,
-    /// The file that `conn` has open.
-    opened: Option<FileId>,
+    moves: Moves,
+    /// So many moves had been made when `conn` was opened.
+    opened_after: u64,
     /// The last question found no readable ledger; said once.
     failing: bool,
     time_limit: Duration,
@@ -132,17 +134,16 @@ impl Reader {
 
     fn report(&mut self, query: Query) -> rusqlite::Result<Report> {
         *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + self.time_limit;
-        let superseded = |conn: &Connection| self.opened.is_none_or(|id| file::is_succeeded(conn, id, &self.path));
         let conn = match self.conn.take() {
-            Some(conn) if !superseded(&conn) => conn,
+            Some(conn) if self.opened_after == self.moves.count() => conn,
             _ => self.open()?,
         };
         report::report(self.conn.insert(conn), query)
     }
 
     fn open(&mut self) -> rusqlite::Result<Connection> {
+        self.opened_after = self.moves.count();
         let mut conn = schema::open_reader(&self.path)?;
-        self.opened = FileId::at(&self.path).ok().flatten();
         let (deadline, stopping) = (Arc::clone(&self.deadline), Arc::clone(&self.stopping));
         let give_up = move || {
             let deadline = *deadline.lock().unwrap_or_else(PoisonError::into_inner);
@@ -176,7 +177,8 @@ mod tests {
         let mut reader = Reader {
             path,
             conn: None,
-            opened: None,
+            moves: Moves::default(),
+            opened_after: 0,
             failing: false,
             time_limit: Duration::ZERO,
             deadline: Arc::new(Mutex::new(Instant::now())),

@@ -4,6 +4,7 @@ use crate::oracle::{START, query};
 use openai_api_proxy::local::Answer;
 use openai_api_proxy::local::usage::Query;
 use openai_api_proxy::usage::record::Record;
+use openai_api_proxy::worker::file::Moves;
 use openai_api_proxy::worker::ledger::{Ledger, LedgerHandle, Options};
 use openai_api_proxy::worker::query::{Job, QueryHandle};
 use openai_api_proxy::worker::report::report;
@@ -186,7 +187,7 @@ fn questions_are_answered() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("usage.db");
     let mut own = Loop::new();
-    let queries = QueryHandle::start(&path, own.to_loop.clone()).unwrap();
+    let queries = QueryHandle::start(&path, Moves::default(), own.to_loop.clone()).unwrap();
     let ask = |ticket, query| assert!(queries.ask(Job::Usage { ticket, query }).is_ok());
 
     ask(1, Query::default());
@@ -218,7 +219,7 @@ fn questions_are_answered() {
 fn a_full_mailbox_gives_the_job_back() {
     let folder = tempfile::tempdir().unwrap();
     let mut own = Loop::new();
-    let queries = QueryHandle::start(&folder.path().join("usage.db"), own.to_loop.clone()).unwrap();
+    let queries = QueryHandle::start(&folder.path().join("usage.db"), Moves::default(), own.to_loop.clone()).unwrap();
     let (started, has_started) = channel();
     let (release, released) = channel::<()>();
     let empty = || Answer { status: 200, content_type: "text/plain", body: vec![] };
