@@ -35,6 +35,7 @@ const RELAXED: Duration = Duration::from_millis(100);
 enum Mode {
     Relaxed,
     Settled,
+    Journaled,
 }
 
 impl Mode {
@@ -42,6 +43,7 @@ impl Mode {
         match self {
             Self::Relaxed => "relaxed",
             Self::Settled => "settled",
+            Self::Journaled => "journaled",
         }
     }
 }
@@ -49,6 +51,11 @@ impl Mode {
 #[test]
 fn settled() {
     crash(Mode::Settled, rounds());
+}
+
+#[test]
+fn journaled() {
+    crash(Mode::Journaled, rounds());
 }
 
 #[test]
@@ -77,6 +84,7 @@ struct Counts {
 
 fn crash(mode: Mode, rounds: usize) {
     let seed: u64 = std::env::var("TEST_SEED").map_or(1, |seed| seed.parse().expect("TEST_SEED is a number"));
+    println!("TEST_SEED={seed}");
     let mut rng = Rng::new(seed);
     let mut counts = Counts::default();
     while counts.rounds < rounds {
@@ -115,6 +123,7 @@ fn crash(mode: Mode, rounds: usize) {
         }
     ));
     assert!(counts.received > rounds, "hardly anything was received: {counts:?}");
+    assert_eq!(counts.interrupted > 0, mode == Mode::Journaled, "{counts:?}");
 }
 
 /// One database through its rounds.
@@ -150,8 +159,11 @@ impl Ledger {
             assert!(found.is_empty(), "{here}: {compared:#?}");
         }
         match self.mode {
-            Mode::Settled => assert!(compared.missing.is_empty(), "{here}: {compared:#?}"),
             Mode::Relaxed => self.judge_lost(&compared, killed_at, stalled, counts, lost),
+            Mode::Settled => assert!(compared.missing.is_empty(), "{here}: {compared:#?}"),
+            Mode::Journaled => {
+                assert!(compared.missing.is_empty() && compared.unrecorded.is_empty(), "{here}: {compared:#?}");
+            }
         }
         self.judged = compared.received;
         self.folder = Some(proxy.into_folder());

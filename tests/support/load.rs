@@ -1,7 +1,7 @@
 //! Mixed traffic that keeps account of itself: every request has a number, a user and an answer of its own, so that
 //! what the ledger holds can be held against what the upstream saw and what each client received.
 
-use super::client::{Client, Response};
+use super::client::{Client, Response, response_framing};
 use super::rng::Rng;
 use super::script::{Reply, Step, chunk};
 use super::upstream::{Options, SeenRequest, Upstream};
@@ -38,6 +38,7 @@ pub struct Account {
     seen: Mutex<BTreeSet<u64>>,
     received: Mutex<Vec<Received>>,
     refused: Mutex<Vec<(u64, String)>>,
+    sessions: Mutex<BTreeSet<u64>>,
 }
 
 impl Account {
@@ -58,6 +59,11 @@ impl Account {
     /// Requests that the proxy refused itself, and the codes that it gave.
     pub fn refused(&self) -> Vec<(u64, String)> {
         self.refused.lock().unwrap().clone()
+    }
+
+    /// Requests for a WebSocket: they have a row of their own and one for each response.
+    pub fn sessions(&self) -> BTreeSet<u64> {
+        self.sessions.lock().unwrap().clone()
     }
 
     fn note(&self, n: u64, client: usize, response_id: Option<String>, status: u16, usage: Value) {
@@ -106,6 +112,39 @@ impl Load {
         };
         Running { account: self.account.clone(), threads: (0..clients).map(client).collect() }
     }
+
+    /// One client opens a WebSocket session, has so many responses in it, and ends it.
+    pub fn converse(&self, addr: SocketAddr, responses: usize) -> Running {
+        let account = self.account.clone();
+        let mut asker = Asker { addr, index: usize::MAX, rng: Rng::new(1), account, client: None };
+        let thread = thread::spawn(move || {
+            let n = asker.account.next.fetch_add(1, Ordering::SeqCst);
+            asker.converse(Client::connect(addr), n, responses);
+        });
+        Running { account: self.account.clone(), threads: vec![thread] }
+    }
+
+    /// One plain request, on a connection of its own.
+    pub fn ask(&self, addr: SocketAddr) -> Response {
+        let n = self.account.next.fetch_add(1, Ordering::SeqCst);
+        let mut client = Client::connect(addr);
+        client.send(request(n, PLAIN));
+        let response = client.response("POST");
+        let (account, rng) = (self.account.clone(), Rng::new(1));
+        Asker { addr, index: usize::MAX, rng, account, client: None }.note(n, &response);
+        response
+    }
+
+    /// A stream of which one event comes and no end; its number, and the client, which has received the event.
+    pub fn hang(&self, addr: SocketAddr) -> (u64, Client) {
+        let n = self.account.next.fetch_add(1, Ordering::SeqCst);
+        let mut client = Client::connect(addr);
+        client.send(request(n, HANGING));
+        let head = client.head().unwrap().expect("a head");
+        let mut framing = response_framing("POST", &head).unwrap();
+        assert!(client.body_piece(&mut framing).unwrap().is_some());
+        (n, client)
+    }
 }
 
 /// Clients at work.
@@ -148,7 +187,10 @@ impl Asker {
             let Some(client) = self.client.take() else { return };
             let n = self.account.next.fetch_add(1, Ordering::SeqCst);
             match self.rng.below(32) {
-                0 => self.converse(client, n),
+                0 => {
+                    let responses = 1 + self.rng.below(3);
+                    self.converse(client, n, responses);
+                }
                 1 => self.leave(client, n),
                 kind => self.ask(client, n, kind),
             }
@@ -188,8 +230,9 @@ impl Asker {
         }
     }
 
-    /// A WebSocket session of a few responses.
-    fn converse(&mut self, mut client: Client, n: u64) {
+    /// A WebSocket session of so many responses.
+    fn converse(&mut self, mut client: Client, n: u64, responses: usize) {
+        self.account.sessions.lock().unwrap().insert(n);
         let user = user(n);
         let fields: Vec<_> = HANDSHAKE.iter().copied().chain([("x-user-id", user.as_str())]).collect();
         let target = format!("/v1/realtime?model=gpt-realtime&n={n}");
@@ -201,7 +244,7 @@ impl Asker {
             return self.note(n, &response);
         }
         let mut socket = Socket::new(client.into_wire(), Side::Client(self.rng.clone()));
-        for part in 0..1 + self.rng.below(3) {
+        for part in 0..responses {
             let asked = socket.send_json(&json!({"type": "response.create", "part": part}));
             let Ok(Some(message)) = asked.and_then(|()| socket.message()) else { return };
             let event: Value = serde_json::from_slice(&message.payload).unwrap();
@@ -220,6 +263,8 @@ const STREAM: usize = 2;
 const STREAM_EDITED: usize = 3;
 const FAILING: usize = 4;
 const CUT: usize = 5;
+const PLAIN: usize = 6;
+const HANGING: usize = 100;
 
 fn request(n: u64, kind: usize) -> Vec<u8> {
     let mut body = json!({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}], "part": kind});
@@ -291,6 +336,7 @@ fn answer(request: &SeenRequest) -> Vec<Step> {
     let last = [event(json!([]), usage(n)), chunk(b"data: [DONE]\n\n"), b"0\r\n\r\n".to_vec()].concat();
     match kind {
         CUT => vec![Step::Send(first), Step::Cut],
+        HANGING => vec![Step::Send(first), Step::AwaitClose],
         _ => vec![Step::Send(first), Step::Send(word()), Step::Send(last)],
     }
 }

@@ -41,7 +41,13 @@ impl Proxy {
 
     /// The same in a folder that a test has prepared, or taken over from [`Self::into_folder`].
     pub fn start_in(folder: TempDir, vars: &[(&str, &str)]) -> Self {
-        let mut child = command(folder.path(), vars).stderr(Stdio::piped()).spawn().unwrap();
+        let command = command(folder.path(), vars);
+        Self::start_by(folder, command)
+    }
+
+    /// The same by a command of the test's own, whose process is or becomes the binary.
+    pub fn start_by(folder: TempDir, mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Log::default());
         let (stderr, for_thread) = (child.stderr.take().unwrap(), log.clone());
         std::thread::spawn(move || collect(stderr, &for_thread));

@@ -21,7 +21,7 @@ pub struct Row {
 impl Row {
     /// A row that a crash left open, and the next start ended.
     pub fn is_left_open(&self) -> bool {
-        self.outcome == "interrupted"
+        self.outcome == "interrupted" && self.usage_source == "unknown" && self.status == 0
     }
 
     fn has(&self, usage: &Value) -> bool {
@@ -102,7 +102,7 @@ pub struct Comparison {
     /// Received whole, and the row says something else.
     pub wrong: Vec<String>,
     pub doubled: Vec<String>,
-    /// Rows of requests that the upstream never saw.
+    /// Rows of requests that the upstream never saw, and that were not left open before they were sent.
     pub unseen: Vec<String>,
     /// Seen by the upstream, and without a row.
     pub unrecorded: Vec<u64>,
@@ -110,7 +110,7 @@ pub struct Comparison {
 
 /// Holds the rows against the account.
 pub fn compare(rows: &Rows, account: &Account) -> Comparison {
-    let (seen, received) = (account.seen(), account.received());
+    let (seen, received, sessions) = (account.seen(), account.received(), account.sessions());
     let mut result = Comparison {
         received: received.len(),
         rows: rows.values().map(Vec::len).sum(),
@@ -120,11 +120,11 @@ pub fn compare(rows: &Rows, account: &Account) -> Comparison {
     };
     for (name, rows) in rows {
         let n = number(name).expect("a user of ours");
-        if !seen.contains(&n) {
+        if !seen.contains(&n) && !rows.iter().all(Row::is_left_open) {
             result.unseen.push(format!("{name}: {rows:?}"));
         }
         let ids: BTreeSet<_> = rows.iter().map(|row| &row.response_id).collect();
-        if ids.len() < rows.len() {
+        if ids.len() < rows.len() || rows.len() > 1 && !sessions.contains(&n) {
             result.doubled.push(format!("{name}: {rows:?}"));
         }
     }
