@@ -1,0 +1,154 @@
+//! Two proxies on one ledger.
+
+use crate::support::client::Client;
+use crate::support::load::{Load, Running};
+use crate::support::proxy::Proxy;
+use crate::support::rows;
+use crate::support::script::Reply;
+use crate::support::upstream::Upstream;
+use crate::{CLIENTS, assert_nothing_lost, lines, until, until_committed, until_received, until_well, vars};
+use openai_api_proxy::usage::record::Record;
+use openai_api_proxy::worker::append::Writer;
+use openai_api_proxy::worker::schema;
+use std::fs;
+use std::thread;
+
+/// A second proxy on the first one's ledger.
+fn beside(first: &Proxy, target: &str, more: &[(&str, &str)]) -> Proxy {
+    let path = first.database();
+    Proxy::start(&[&vars(target, more)[..], &[("DATABASE_PATH", path.to_str().unwrap())]].concat())
+}
+
+fn stop(running: [Running; 2]) {
+    running.into_iter().for_each(Running::stop);
+}
+
+/// Rows that both begin to fold at once.
+fn preloaded(load: &Load, more: &[(&str, &str)]) -> Proxy {
+    let folder = tempfile::tempdir().unwrap();
+    let conn = schema::open(&folder.path().join("usage.db")).unwrap();
+    let mut writer = Writer::new(&conn).unwrap();
+    for _ in 0..10 {
+        writer.append(&vec![Record { status: 200, user: "before".into(), ..Record::default() }; 4000]).unwrap();
+    }
+    drop(writer);
+    drop(conn);
+    Proxy::start_in(folder, &vars(&load.upstream.url(), more))
+}
+
+#[test]
+fn both_under_load() {
+    for durability in ["relaxed", "settled", "journaled"] {
+        let load = Load::default();
+        let more = [("LEDGER_DURABILITY", durability)];
+        let one = preloaded(&load, &more);
+        let other = beside(&one, &load.upstream.url(), &more);
+        let both = [load.start(one.addr(), CLIENTS, 1), load.start(other.addr(), CLIENTS, 2)];
+        until_received(&load, 500);
+        stop(both);
+        for proxy in [&one, &other] {
+            until_committed(proxy);
+            assert_eq!(lines(proxy, "level=error"), 0, "{}", proxy.stderr());
+        }
+        for proxy in [&one, &other] {
+            rows::assert_sums(proxy, &rows::reader(&one.database()));
+        }
+        drop(other);
+        assert_nothing_lost(&load, one);
+    }
+}
+
+#[test]
+fn one_killed_and_the_other_goes_on() {
+    for durability in ["settled", "journaled"] {
+        let load = Load::default();
+        let (url, more) = (load.upstream.url(), [("LEDGER_DURABILITY", durability)]);
+        let one = preloaded(&load, &more);
+        let other = beside(&one, &url, &more);
+        let both = [load.start(one.addr(), CLIENTS, 1), load.start(other.addr(), CLIENTS, 2)];
+        until_received(&load, 300);
+        drop(other);
+        until_received(&load, 300);
+        stop(both);
+        until_committed(&one);
+        // Where a journal is kept, the next that starts finds what the dead one had open, and only that.
+        let (_, held) = load.hang(one.addr());
+        let next = beside(&one, &url, &more);
+        for proxy in [&one, &next] {
+            rows::assert_sums(proxy, &rows::reader(&one.database()));
+        }
+        drop(held);
+        until_committed(&one);
+        let compared = rows::compare(&rows::read(&rows::reader(&one.database())), &load.account);
+        for found in [&compared.wrong, &compared.doubled, &compared.unseen] {
+            assert!(found.is_empty(), "{durability}: {compared:#?}");
+        }
+        assert!(compared.missing.is_empty(), "{durability}: {compared:#?}");
+        let may_be_unrecorded = if durability == "journaled" { 0 } else { CLIENTS };
+        assert!(compared.unrecorded.len() <= may_be_unrecorded, "{durability}: {compared:#?}");
+        assert_eq!(lines(&one, "level=error"), 0, "{}", one.stderr());
+    }
+}
+
+/// A response is retrieved through both, over and over: what it took counts once.
+#[test]
+fn counted_once_across_both() {
+    const IDS: usize = 40;
+    let upstream = Upstream::plain(|request| {
+        let id = request.target.rsplit('/').next().unwrap();
+        Reply::json(format!(
+            r#"{{"id":"{id}","object":"response","status":"completed","model":"gpt-4.1-2025-04-14",
+            "usage":{{"input_tokens":100,"output_tokens":10,"total_tokens":110}}}}"#
+        ))
+        .steps()
+    });
+    let url = upstream.url();
+    let one = Proxy::start(&vars(&url, &[("RATE_LIMIT_RPM", "0")]));
+    let other = beside(&one, &url, &[("RATE_LIMIT_RPM", "0")]);
+    let ask = |addr| {
+        thread::spawn(move || {
+            let mut client = Client::connect(addr);
+            for _ in 0..2 {
+                for id in 0..IDS {
+                    client.request("GET", &format!("/v1/responses/resp_{id}"), &[], b"").expect(200);
+                }
+            }
+        })
+    };
+    let threads: Vec<_> = [one.addr(), other.addr()].into_iter().flat_map(|addr| [ask(addr), ask(addr)]).collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    let totals = &other.usage("")["totals"];
+    assert_eq!((&totals["requests"], &totals["total_tokens"]), (&(8 * IDS).into(), &(110 * IDS).into()));
+    assert_eq!(totals, &one.usage("")["totals"]);
+    let of_both = |name: &str| one.metrics()[name] + other.metrics()[name];
+    assert_eq!(of_both("openai_proxy_records_total{usage_source=\"reported\"}"), IDS as f64);
+}
+
+/// One of them writes the file back, and the other follows it there.
+#[test]
+fn deleted_under_both() {
+    let load = Load::default();
+    let one = preloaded(&load, &[]);
+    let other = beside(&one, &load.upstream.url(), &[]);
+    let both = [load.start(one.addr(), CLIENTS, 1), load.start(other.addr(), CLIENTS, 2)];
+    for time in 1..=3 {
+        until_received(&load, 100);
+        for entry in fs::read_dir(one.folder()).unwrap() {
+            fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+        for proxy in [&one, &other] {
+            until("it is back", || lines(proxy, "ledger is at its path again") == time);
+            until_well(proxy);
+        }
+    }
+    until_received(&load, 100);
+    stop(both);
+    for proxy in [&one, &other] {
+        until_committed(proxy);
+        rows::assert_sums(proxy, &rows::reader(&one.database()));
+    }
+    drop(other);
+    assert_nothing_lost(&load, one);
+}
