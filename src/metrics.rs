@@ -92,6 +92,7 @@ struct Totals {
     overhead: Histogram,
     ledger_committed: u64,
     ledger_released: u64,
+    ledger_failures: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -162,6 +163,7 @@ impl Metrics {
                 overhead: Histogram::new(OVERHEAD_BOUNDS_US),
                 ledger_committed: 0,
                 ledger_released: 0,
+                ledger_failures: 0,
             },
         }
     }
@@ -215,6 +217,11 @@ impl Metrics {
     /// Counts a reply that was let go before its record was committed.
     pub fn ledger_released_uncommitted(&mut self) {
         self.totals.ledger_released += 1;
+    }
+
+    /// The ledger has begun to fail, or fails for another reason.
+    pub fn ledger_failed(&mut self) {
+        self.totals.ledger_failures += 1;
     }
 
     /// A copy to render elsewhere: a few array copies, whose size the limits bound.

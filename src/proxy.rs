@@ -364,6 +364,9 @@ impl Proxy {
 
     /// The ledger began to fail, or works again.
     pub fn ledger_state(&mut self, trouble: Option<String>) {
+        if trouble.is_some() {
+            self.metrics.ledger_failed();
+        }
         self.ledger_trouble = trouble;
     }
 

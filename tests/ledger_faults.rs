@@ -65,8 +65,7 @@ fn until_in_trouble(proxy: &Proxy) -> String {
 #[track_caller]
 fn until_well(proxy: &Proxy) {
     until("ready", || get(proxy.addr(), "/readyz").status == 200);
-    let metrics = proxy.metrics();
-    assert_eq!(metrics["openai_proxy_ledger_up"], 1.0);
+    assert_eq!(proxy.metrics()["openai_proxy_ledger_up"], 1.0);
 }
 
 /// Waits until nothing is on its way to the ledger.

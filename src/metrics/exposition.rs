@@ -137,6 +137,11 @@ impl Snapshot {
             "Replies let go before their record was committed, because the ledger took too long.",
             [counter(&[], self.totals.ledger_released as f64)],
         );
+        page.counter(
+            "openai_proxy_ledger_failures_total",
+            "Times that the ledger began to fail, or went on failing for another reason.",
+            [counter(&[], self.totals.ledger_failures as f64)],
+        );
         page.gauge(
             "openai_proxy_ledger_up",
             "1 while the ledger commits, 0 while it fails.",

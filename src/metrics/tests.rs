@@ -101,6 +101,7 @@ fn a_scrape_in_full() {
     metrics.refused("bad_request");
     metrics.ledger_committed(1);
     metrics.ledger_released_uncommitted();
+    metrics.ledger_failed();
     let gauges = Gauges {
         requests_in_flight: 2,
         downstream_connections: 3,
@@ -137,6 +138,7 @@ fn a_scrape_in_full() {
         r#"openai_proxy_refused_total{reason="bad_request"} 1"#,
         "openai_proxy_ledger_records_committed_total 1",
         "openai_proxy_ledger_released_uncommitted_total 1",
+        "openai_proxy_ledger_failures_total 1",
         "openai_proxy_ledger_up 1",
         "openai_proxy_ledger_queue_records 5",
         "openai_proxy_requests_in_flight 2",

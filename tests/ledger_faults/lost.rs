@@ -44,6 +44,7 @@ fn comes_back(more: &[(&str, &str)], lose: impl Fn(&Path)) {
     running.stop();
     until_well(&proxy);
     until_committed(&proxy);
+    assert_eq!(proxy.metrics()["openai_proxy_ledger_failures_total"], 2.0);
     proxy.usage("");
     assert!(nameless(&proxy).is_none_or(|files| files.is_empty()), "{:?}", nameless(&proxy));
     assert!(!side(&proxy.database(), "-copy").exists());
