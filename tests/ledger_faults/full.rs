@@ -55,6 +55,13 @@ fn fill(folder: &Path) -> PathBuf {
     path
 }
 
+/// The trouble and its end were told, each time: once, or again where it was full for another reason.
+#[track_caller]
+fn assert_told(proxy: &Proxy, times: usize) {
+    until("it is told", || lines(proxy, "ledger commits again") == times);
+    assert!((times..=2 * times).contains(&lines(proxy, "ledger cannot commit")), "{}", proxy.stderr());
+}
+
 #[test]
 fn a_full_file_system() {
     let load = Load::default();
@@ -65,10 +72,9 @@ fn a_full_file_system() {
         let filler = fill(database.parent().unwrap());
         assert!(until_in_trouble(&proxy).contains("full"));
         until_received(&load, 10);
-        assert_eq!(lines(&proxy, "ledger cannot commit"), time);
         fs::remove_file(filler).unwrap();
         until_well(&proxy);
-        assert_eq!(lines(&proxy, "ledger commits again"), time);
+        assert_told(&proxy, time);
         until_received(&load, 100);
     }
     running.stop();
@@ -109,9 +115,9 @@ fn a_limit_on_the_size_of_files() {
         limit_files(&proxy, Some(4096));
         until_in_trouble(&proxy);
         until_received(&load, 10);
-        assert_eq!(lines(&proxy, "ledger cannot commit"), time);
         limit_files(&proxy, None);
         until_well(&proxy);
+        assert_told(&proxy, time);
         until_received(&load, 100);
     }
     running.stop();

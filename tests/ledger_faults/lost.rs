@@ -179,9 +179,10 @@ fn replaced_and_taken_away_again() {
     until_received(&load, 10);
     assert!(proxy.usage("")["totals"]["requests"].as_u64().unwrap() >= 100);
     assert_eq!(fs::read(proxy.database()).unwrap(), bytes, "it is left as it was");
-    assert_eq!(lines(&proxy, "level=error"), 1, "told once");
     delete(&proxy.database());
     until_well(&proxy);
+    proxy.wait_for_log(AGAIN);
+    assert_eq!(lines(&proxy, "another is in its place"), 1, "told once");
     until_received(&load, 50);
     running.stop();
     assert_nothing_lost(&load, proxy);

@@ -48,7 +48,6 @@ fn both_under_load() {
         stop(both);
         for proxy in [&one, &other] {
             until_committed(proxy);
-            assert_eq!(lines(proxy, "level=error"), 0, "{}", proxy.stderr());
         }
         for proxy in [&one, &other] {
             rows::assert_sums(proxy, &rows::reader(&one.database()));
@@ -86,7 +85,6 @@ fn one_killed_and_the_other_goes_on() {
         assert!(compared.missing.is_empty(), "{durability}: {compared:#?}");
         let may_be_unrecorded = if durability == "journaled" { 0 } else { CLIENTS };
         assert!(compared.unrecorded.len() <= may_be_unrecorded, "{durability}: {compared:#?}");
-        assert_eq!(lines(&one, "level=error"), 0, "{}", one.stderr());
     }
 }
 
