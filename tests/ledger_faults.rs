@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests are the outside world
 
+#[cfg(target_os = "linux")] // another process's limits, and a file system of its own
 #[path = "ledger_faults/full.rs"]
 mod full;
 #[path = "ledger_faults/locked.rs"]
@@ -27,6 +28,12 @@ use support::proxy::Proxy;
 use support::{DEADLINE, rows};
 
 const CLIENTS: usize = 4;
+
+#[cfg(not(target_os = "linux"))]
+#[test]
+fn full() {
+    support::skip("only Linux lets a test limit the files of a process that runs");
+}
 
 /// The variables of a proxy before this load's upstream.
 fn vars<'a>(target: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
