@@ -13,11 +13,14 @@ pub mod file;
 pub mod fold;
 pub mod journal;
 pub mod ledger;
+pub mod levels;
+pub mod pieces;
 pub mod process;
 pub mod prune;
 pub mod query;
 pub mod report;
 pub mod resolver;
+pub mod rollup;
 pub mod schema;
 
 use crate::local::Answer;

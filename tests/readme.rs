@@ -201,6 +201,7 @@ fn the_usage_example_is_what_the_program_prints() {
         query: Query { user: Some("user123".into()), ..Query::default() },
         totals,
         by_model: vec![(model.into(), totals)],
+        buckets: None,
         data: vec![Entry { id: 1, record }],
         next_cursor: None,
     };

@@ -105,6 +105,17 @@ pub fn civil_from_days(days: i64) -> (i64, u64, u64) {
     (year, month, day)
 }
 
+/// The month in which a day (counted from 1970-01-01) is, counted from January 1970.
+pub fn month_of_day(days: i64) -> i64 {
+    let (year, month, _) = civil_from_days(days);
+    (year - 1970) * 12 + month as i64 - 1
+}
+
+/// The first day of a month: both counted as by [`month_of_day`].
+pub fn first_day_of_month(month: i64) -> i64 {
+    days_from_civil(1970 + month.div_euclid(12), month.rem_euclid(12) as u64 + 1, 1)
+}
+
 fn days_in_month(year: i64, month: i64) -> i64 {
     match month {
         2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
@@ -266,6 +277,7 @@ mod tests {
                 _ => (year, month, day + 1),
             };
             assert_eq!(civil_from_days(days), (year, month, day));
+            assert_eq!(first_day_of_month(month_of_day(days)), days - day as i64 + 1);
             assert_eq!(days_from_civil(year, month, day), days);
         }
     }

@@ -6,5 +6,5 @@
 mod query;
 mod report;
 
-pub use query::{LIMIT_DEFAULT, LIMIT_MAX, Query};
-pub use report::{Entry, Report, Totals};
+pub use query::{GroupBy, LIMIT_DEFAULT, LIMIT_MAX, Query};
+pub use report::{BUCKETS_MAX, Bucket, BucketKey, Buckets, Entry, Report, Totals};

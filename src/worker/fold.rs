@@ -6,8 +6,9 @@
 //! The rows are grouped in memory, by the keys of the tables, and written in key order: each page is visited once, and
 //! a key that many rows share is written once.
 
-use super::counted;
-use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params, params_from_iter};
+use super::rollup::{self, EVERYBODY, Key, Rollups, SUMMED};
+use super::{counted, levels};
+use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
 use std::collections::BTreeMap;
 
 /// Rows that one fold takes at most: it holds the writer for about 2 us a row.
@@ -76,34 +77,10 @@ pub fn fold(conn: &Connection, rows_max: i64) -> rusqlite::Result<Progress> {
     Ok(Progress { last, mark: to, counted })
 }
 
-/// The summed columns of `rollups`, in its order: what each row of `records` adds to them.
-const SUMMED: [(&str, &str); 17] = [
-    ("requests", "1"),
-    ("errors", "status >= 400 OR outcome <> 0"),
-    ("unpriced", "cost_nano_usd IS NULL"),
-    ("cost_nano_usd", "coalesce(cost_nano_usd, 0)"),
-    ("input_tokens", "input_tokens"),
-    ("cached_input_tokens", "cached_input_tokens"),
-    ("output_tokens", "output_tokens"),
-    ("reasoning_tokens", "reasoning_tokens"),
-    ("total_tokens", "total_tokens"),
-    ("cache_write_tokens", "cache_write_tokens"),
-    ("input_audio_tokens", "input_audio_tokens"),
-    ("input_image_tokens", "input_image_tokens"),
-    ("output_audio_tokens", "output_audio_tokens"),
-    ("output_image_tokens", "output_image_tokens"),
-    ("audio_us", "audio_us"),
-    ("images", "images"),
-    ("duration_us", "duration_us"),
-];
-
-/// Hour, user, model, endpoint.
-type RollupKey = [i64; 4];
-
 /// Rows on their way into the tables.
 #[derive(Default)]
 struct Grouped {
-    rollups: BTreeMap<RollupKey, [i64; SUMMED.len()]>,
+    rollups: Rollups,
     /// Block, user, record.
     user_records: Vec<[i64; 3]>,
     /// The least and the greatest id of an hour.
@@ -124,31 +101,35 @@ impl Grouped {
             grouped.add(row)?;
         }
         grouped.user_records.sort_unstable();
+        grouped.add_everybody();
         Ok(grouped)
     }
 
     fn add(&mut self, row: &Row<'_>) -> rusqlite::Result<()> {
         let (id, started_at, user): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let hour = started_at / NS_PER_HOUR;
-        let sums = self.rollups.entry([hour, user, row.get(3)?, row.get(4)?]).or_default();
-        for (column, sum) in sums.iter_mut().enumerate() {
-            *sum = sum.saturating_add(row.get(5 + column)?);
-        }
+        let key = Key { user, time: hour, model: row.get(3)?, endpoint: row.get(4)? };
+        rollup::add(&mut self.rollups, key, &rollup::sums(row, 5)?);
         self.user_records.push([id >> BLOCK_SHIFT, user, id]);
         let (_, max_id) = self.hours.entry(hour).or_insert((id, id));
         *max_id = id;
         Ok(())
     }
 
-    fn write(&self, conn: &Connection) -> rusqlite::Result<()> {
-        let mut rollup = conn.prepare_cached(&format!(
-            "INSERT INTO rollups VALUES ({}) ON CONFLICT DO UPDATE SET {}",
-            ["?"; 4 + SUMMED.len()].join(", "),
-            SUMMED.map(|(column, _)| format!("{column} = {column} + excluded.{column}")).join(", ")
-        ))?;
+    /// The same of everybody, by model and endpoint, and of all of these.
+    fn add_everybody(&mut self) {
+        let mut everybody = Rollups::new();
         for (key, sums) in &self.rollups {
-            rollup.execute(params_from_iter(key.iter().chain(sums)))?;
+            let key = Key { user: EVERYBODY, ..*key };
+            rollup::add(&mut everybody, key, sums);
+            rollup::add(&mut everybody, key.of_all_models(), sums);
         }
+        self.rollups.append(&mut everybody);
+    }
+
+    fn write(&self, conn: &Connection) -> rusqlite::Result<()> {
+        rollup::write_by_time(conn, &self.rollups)?;
+        levels::add_late(conn, &self.rollups)?;
         let mut user_record = conn.prepare_cached("INSERT INTO user_records VALUES (?, ?, ?)")?;
         for entry in &self.user_records {
             user_record.execute(*entry)?;

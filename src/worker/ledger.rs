@@ -13,6 +13,7 @@ use super::checkpoint::Checkpointer;
 use super::file::{Moves, Watch};
 use super::fold::{FOLD_ROWS_MAX, Progress, fold};
 use super::journal::{self, Owner};
+use super::levels::Follower;
 use super::prune::Pruner;
 use super::{Done, ToLoop, schema};
 use crate::usage::record::Record;
@@ -21,7 +22,7 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Rows in one transaction at most: it bounds how long the first of them waits for the last.
 const BATCH_ROWS_MAX: usize = 4096;
@@ -107,6 +108,11 @@ pub struct Ledger {
     /// When a message last came in, or a commit or a fold last ended.
     busy_at: Instant,
     progress: Progress,
+    levels: Follower,
+    /// The levels may have a step to take.
+    levels_behind: bool,
+    /// A fold did not wait for a quiet moment, so a step of the levels must not either.
+    step_owed: bool,
     commits: Retry,
     folds: Retry,
     pruner: Pruner,
@@ -152,6 +158,9 @@ impl Ledger {
             queue: Vec::new(),
             busy_at: Instant::now(),
             progress,
+            levels: Follower::default(),
+            levels_behind: true,
+            step_owed: false,
             commits: Retry::new("ledger cannot commit", "ledger commits again"),
             folds: Retry::new("ledger cannot fold", "ledger folds again"),
             pruner: Pruner::new(options.retention_days),
@@ -208,7 +217,8 @@ impl Ledger {
 
     /// Waits until there is something to do, and takes in all that is there.
     fn receive(&mut self) {
-        let quiet_at = self.busy_at + quiet(self.progress.pending());
+        let is_folded = self.progress.is_folded();
+        let quiet_at = self.busy_at + if is_folded { QUIET_SHORT } else { quiet(self.progress.pending()) };
         let prune_at = self.pruner.due_at(self.busy_at);
         let watch_at = Instant::now() + WATCH_EVERY;
         while self.stop_by.is_none() {
@@ -217,7 +227,7 @@ impl Ledger {
                 (false, Some(retry_at)) => retry_at,
                 (true, _) => {
                     let fold_at = self.folds.retry_at.map_or(quiet_at, |retry_at| retry_at.max(quiet_at));
-                    let fold_at = (!self.progress.is_folded()).then_some(fold_at);
+                    let fold_at = (!is_folded || self.levels_behind).then_some(fold_at);
                     [fold_at, prune_at].into_iter().flatten().fold(watch_at, Instant::min)
                 }
             };
@@ -319,20 +329,31 @@ impl Ledger {
         let progress = prepare().map_err(|error| error.to_string())?;
         self.checkpointer.restart(&self.path)?;
         (self.watch, self.progress) = (watch, progress);
+        (self.levels, self.levels_behind) = (Follower::default(), true);
         self.moves.add_one();
         Ok(Some(conn))
     }
 
-    /// Folds if nothing waits or too much is pending.
+    /// Folds if nothing waits or too much is pending, or takes a step of the levels: one of them between two commits.
     fn fold(&mut self, conn: &Connection) {
-        let pending = self.progress.pending();
-        let is_quiet = self.queue.is_empty() && self.busy_at.elapsed() >= quiet(pending);
-        let due = pending >= FOLD_ROWS_FORCED || is_quiet && !self.progress.is_folded();
-        if !due || self.folds.retry_at.is_some_and(|retry_at| Instant::now() < retry_at) {
+        let (pending, is_folded) = (self.progress.pending(), self.progress.is_folded());
+        let pause = if is_folded { QUIET_SHORT } else { quiet(pending) };
+        let is_quiet = self.queue.is_empty() && self.busy_at.elapsed() >= pause;
+        let is_forced = pending >= FOLD_ROWS_FORCED;
+        let fold_due = is_forced || is_quiet && !is_folded;
+        let step_due = self.levels_behind && (self.step_owed || is_quiet);
+        if !(fold_due || step_due) || self.folds.retry_at.is_some_and(|retry_at| Instant::now() < retry_at) {
             return;
         }
-        let folded = fold(conn, FOLD_ROWS_MAX).map(|progress| self.progress = progress);
-        match folded.and_then(|()| self.checkpointer.catch_up(conn)) {
+        let done = if fold_due {
+            self.step_owed = is_forced;
+            self.levels_behind = true;
+            fold(conn, FOLD_ROWS_MAX).map(|progress| self.progress = progress)
+        } else {
+            self.step_owed = false;
+            self.levels.step(conn, hour_now()).map(|taken| self.levels_behind = taken)
+        };
+        match done.and_then(|()| self.checkpointer.catch_up(conn)) {
             Ok(()) => _ = self.folds.worked(),
             Err(error) => _ = self.folds.failed(&error),
         }
@@ -365,6 +386,12 @@ impl Ledger {
             lost => Err(format!("{lost} records could not be committed before the ledger was stopped")),
         }
     }
+}
+
+/// The present, in whole hours since the Unix epoch.
+fn hour_now() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    (since_epoch.as_secs() / 3600).cast_signed()
 }
 
 /// How long nothing must come in before `pending` rows are folded.

@@ -1,23 +1,32 @@
-//! Answers a usage question from the database: whole hours from the rollups, parts of hours and what is not folded yet
-//! from the rows themselves, all in one read transaction. So an answer equals the sum over the rows at one instant.
+//! Answers a usage question from the database, all of it in one read transaction. So an answer equals the sum over the
+//! rows at one instant, and costs what is returned, not what is stored.
+//!
+//! Sums come from the coarsest rollups that know them (see `pieces`), from the rows themselves for the parts of hours at
+//! the ends of a range, and for the short tail that is not folded yet. Pages of history seek by id.
 //!
 //! In: a connection and a question. Out: a [`Report`]. Never: a write; a number for a part of an hour that has lost
 //! rows. A range that begins or ends inside such an hour is widened to the whole of it, and the answer says so in its
 //! `from` and `to`.
 //!
 //! ```text
-//!   from                                        to
-//!    |---- part ----|---- whole hours ----|-part-|       of what is folded (id <= mark)
-//!    |-------------------- rows -----------------|       of the tail       (id >  mark)
+//!   from                                            to
+//!    |-part-|----- months, days, hours -----|-part-|       of what is folded (id <= mark)
+//!    |-------------------- rows -------------------|       of the tail       (id >  mark)
 //! ```
 
+mod history;
+mod sums;
+
 use super::fold::{BLOCK_SHIFT, NS_PER_HOUR, read_mark};
+use super::levels::{Level, Reach};
+use super::pieces::Boundaries;
 use super::prune::first_id;
-use crate::local::usage::{Entry, Query, Report, Totals};
-use crate::usage::record::{Endpoint, Journal, Outcome, Record, Usage, UsageSource};
+use crate::local::usage::{BUCKETS_MAX, BucketKey, Buckets, GroupBy, Query, Report, Totals};
+use crate::usage::record::Endpoint;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension as _, Params, Row, ToSql, named_params};
-use std::collections::BTreeMap;
+use rusqlite::{Connection, OptionalExtension as _, Row, Rows, Statement, ToSql};
+use std::cmp::Reverse;
+use sums::{Sums, sum};
 
 /// Computes the answer.
 ///
@@ -26,13 +35,23 @@ use std::collections::BTreeMap;
 pub fn report(conn: &Connection, query: Query) -> rusqlite::Result<Report> {
     let transaction = conn.unchecked_transaction()?;
     let query = widened(&transaction, query)?;
-    let mut found = Report { query, totals: Totals::default(), by_model: vec![], data: vec![], next_cursor: None };
+    let buckets = query.group_by.map(|_| Buckets::default());
+    let (totals, by_model, data) = (Totals::default(), Vec::new(), Vec::new());
+    let mut found = Report { query, totals, by_model, buckets, data, next_cursor: None };
     if let Some(selection) = Selection::new(&transaction, &found.query)? {
-        found.by_model = by_model(&transaction, &selection)?;
-        for (_, totals) in &found.by_model {
+        let by_model = sum(&transaction, &selection, GroupBy::Model)?;
+        for totals in by_model.values() {
             found.totals.add(totals);
         }
-        found.data = history(&transaction, &selection, &found.query)?;
+        if let Some(group_by) = found.query.group_by {
+            let sums = match group_by {
+                GroupBy::Model => by_model.clone(),
+                _ => sum(&transaction, &selection, group_by)?,
+            };
+            found.buckets = Some(buckets_of(&transaction, group_by, sums)?);
+        }
+        found.by_model = named(&transaction, GroupBy::Model, by_model)?;
+        found.data = history::page(&transaction, &selection, &found.query)?;
         let limit = found.query.limit as usize;
         if found.data.len() > limit {
             found.data.truncate(limit);
@@ -62,15 +81,59 @@ fn widened(conn: &Connection, mut query: Query) -> rusqlite::Result<Query> {
     Ok(query)
 }
 
-/// A question with its names as numbers, and the range half-open.
+/// Sums as an answer has them, no more than it may have.
+fn buckets_of(conn: &Connection, group_by: GroupBy, sums: Sums) -> rusqlite::Result<Buckets> {
+    let truncated = sums.len() > BUCKETS_MAX;
+    let list = if let Some(ns) = group_by.ns() {
+        let start = |count: i64| BucketKey::Start(count.unsigned_abs().saturating_mul(ns));
+        sums.into_iter().take(BUCKETS_MAX).map(|(count, totals)| (start(count), totals)).collect()
+    } else {
+        let mut dearest: Vec<(i64, Totals)> = sums.into_iter().collect();
+        dearest.sort_by_key(|(_, totals)| Reverse((totals.cost_nano_usd, totals.total_tokens)));
+        dearest.truncate(BUCKETS_MAX);
+        let named = named(conn, group_by, dearest)?;
+        named.into_iter().map(|(name, totals)| (BucketKey::Name(name), totals)).collect()
+    };
+    Ok(Buckets { list, truncated })
+}
+
+/// Sums by name, the dearest first.
+fn named(
+    conn: &Connection,
+    group_by: GroupBy,
+    sums: impl IntoIterator<Item = (i64, Totals)>,
+) -> rusqlite::Result<Vec<(String, Totals)>> {
+    let table = if group_by == GroupBy::User { "users" } else { "models" };
+    let mut select = conn.prepare_cached(&format!("SELECT name FROM {table} WHERE id = ?"))?;
+    let mut named = Vec::new();
+    for (number, totals) in sums {
+        let name = if group_by == GroupBy::Endpoint {
+            let endpoint = u8::try_from(number).ok().and_then(Endpoint::from_code);
+            endpoint.unwrap_or_default().as_str().to_owned()
+        } else {
+            select.query_row([number], |row| row.get(0))?
+        };
+        named.push((name, totals));
+    }
+    named.sort_by(|(name_a, a), (name_b, b)| {
+        (b.cost_nano_usd, b.total_tokens, name_a).cmp(&(a.cost_nano_usd, a.total_tokens, name_b))
+    });
+    Ok(named)
+}
+
+/// A question with its names as numbers, the range half-open, and how far what answers it has come.
 struct Selection {
     user: Option<i64>,
     model: Option<i64>,
     from: i64,
     to: i64,
-    /// The least id that is there, and the last that is folded.
+    /// The least id that is there.
     first: i64,
+    /// The last folded record.
     mark: i64,
+    /// The first hour that has a folded record: before it nothing need be looked for. `None` where there is none.
+    first_hour: Option<i64>,
+    boundaries: Boundaries,
 }
 
 impl Selection {
@@ -85,6 +148,8 @@ impl Selection {
             return Ok(None);
         };
         let bound = |instant: Option<u64>, open| instant.map_or(open, |ns| i64::try_from(ns).unwrap_or(i64::MAX));
+        let days = Reach::read(conn, Level::Days)?.done;
+        let months = Reach::read(conn, Level::Months)?.done;
         Ok(Some(Self {
             user,
             model,
@@ -92,6 +157,8 @@ impl Selection {
             to: bound(query.to, i64::MAX),
             first: first_id(conn)?,
             mark: read_mark(conn)?,
+            first_hour: conn.prepare_cached("SELECT min(hour) FROM hours")?.query_row([], |row| row.get(0))?,
+            boundaries: Boundaries { days, months },
         }))
     }
 
@@ -101,167 +168,18 @@ impl Selection {
     }
 }
 
-type Sums = BTreeMap<i64, Totals>;
-
-fn by_model(conn: &Connection, selection: &Selection) -> rusqlite::Result<Vec<(String, Totals)>> {
-    let mut sums = Sums::new();
-    let Selection { from, to, .. } = *selection;
-    let first_whole = if from % NS_PER_HOUR == 0 { from / NS_PER_HOUR } else { from / NS_PER_HOUR + 1 };
-    let after_whole = if to == i64::MAX { i64::MAX } else { to / NS_PER_HOUR };
-    if first_whole > after_whole {
-        add_part(conn, selection, from, to, &mut sums)?;
-    } else {
-        add_hours(conn, selection, first_whole, after_whole, &mut sums)?;
-        if from % NS_PER_HOUR != 0 {
-            add_part(conn, selection, from, first_whole.saturating_mul(NS_PER_HOUR), &mut sums)?;
-        }
-        if to != i64::MAX && to % NS_PER_HOUR != 0 {
-            add_part(conn, selection, after_whole * NS_PER_HOUR, to, &mut sums)?;
+/// Runs a statement with those of the parameters that it has.
+fn query<'s>(statement: &'s mut Statement<'_>, params: &[(&str, &dyn ToSql)]) -> rusqlite::Result<Rows<'s>> {
+    for (name, value) in params {
+        if let Some(index) = statement.parameter_index(name)? {
+            statement.raw_bind_parameter(index, value)?;
         }
     }
-    add_rows(conn, selection, (selection.mark + 1, i64::MAX), (from, to), &mut sums)?;
-    let mut named = Vec::with_capacity(sums.len());
-    let mut name = conn.prepare_cached("SELECT name FROM models WHERE id = ?")?;
-    for (model, totals) in sums {
-        named.push((name.query_row([model], |row| row.get(0))?, totals));
-    }
-    named.sort_by(|(name_a, a), (name_b, b)| {
-        (b.cost_nano_usd, b.total_tokens, name_a).cmp(&(a.cost_nano_usd, a.total_tokens, name_b))
-    });
-    Ok(named)
+    Ok(statement.raw_query())
 }
 
-/// Whole hours `[first, after)`, from the rollups. Their key begins with the hour, so for one user it is a seek an hour
-/// instead of a scan of everybody's.
-fn add_hours(
-    conn: &Connection,
-    selection: &Selection,
-    first: i64,
-    after: i64,
-    sums: &mut Sums,
-) -> rusqlite::Result<()> {
-    const SELECT: &str = "model_id, requests, errors, unpriced, cost_nano_usd, input_tokens, cached_input_tokens,
-        output_tokens, reasoning_tokens, total_tokens";
-    let source = match selection.user {
-        Some(_) => "hours h CROSS JOIN rollups r ON r.hour = h.hour WHERE r.user_id = :user AND h.hour",
-        None => "rollups r WHERE :user IS NULL AND r.hour",
-    };
-    let sql = format!(
-        "SELECT {SELECT} FROM {source} BETWEEN :first AND :after - 1 AND (:model IS NULL OR r.model_id = :model)"
-    );
-    let params = named_params! {
-        ":user": selection.user, ":model": selection.model, ":first": first, ":after": after
-    };
-    add_sums(conn, &sql, params, sums)
-}
-
-/// Folded rows that started in `[from, to)`, which lies within one hour.
-fn add_part(conn: &Connection, selection: &Selection, from: i64, to: i64, sums: &mut Sums) -> rusqlite::Result<()> {
-    let ids = conn
-        .prepare_cached("SELECT min_id, max_id FROM hours WHERE hour = ?")?
-        .query_row([from / NS_PER_HOUR], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    match ids {
-        Some(ids) => add_rows(conn, selection, ids, (from, to), sums),
-        None => Ok(()),
-    }
-}
-
-/// Rows with an id in `[ids.0, ids.1]` that started in `[times.0, times.1)`: all folded, or all of the tail.
-fn add_rows(
-    conn: &Connection,
-    selection: &Selection,
-    ids: (i64, i64),
-    times: (i64, i64),
-    sums: &mut Sums,
-) -> rusqlite::Result<()> {
-    const SELECT: &str = "coalesce(r.model_id, r.model_requested_id, 0), 1, r.status >= 400 OR r.outcome <> 0,
-        r.cost_nano_usd IS NULL, coalesce(r.cost_nano_usd, 0), r.input_tokens, r.cached_input_tokens,
-        r.output_tokens, r.reasoning_tokens, r.total_tokens";
-    let indexed = selection.uses_index(ids);
-    let sql = rows_sql(SELECT, indexed);
-    for slice in slices(ids, indexed) {
-        add_sums(conn, &sql, &row_params(selection, &slice, &times)[..], sums)?;
-    }
-    Ok(())
-}
-
-/// Adds up rows of (model, and the fields of [`Totals`]).
-fn add_sums(conn: &Connection, sql: &str, params: impl Params, sums: &mut Sums) -> rusqlite::Result<()> {
-    let mut statement = conn.prepare_cached(sql)?;
-    let mut rows = statement.query(params)?;
-    while let Some(row) = rows.next()? {
-        let totals = Totals {
-            requests: count(row, 1)?,
-            errors: count(row, 2)?,
-            unpriced: count(row, 3)?,
-            cost_nano_usd: count(row, 4)?,
-            input_tokens: count(row, 5)?,
-            cached_input_tokens: count(row, 6)?,
-            output_tokens: count(row, 7)?,
-            reasoning_tokens: count(row, 8)?,
-            total_tokens: count(row, 9)?,
-        };
-        sums.entry(row.get(0)?).or_default().add(&totals);
-    }
-    Ok(())
-}
-
-/// Records newest first, one more than the limit if there are more.
-fn history(conn: &Connection, selection: &Selection, query: &Query) -> rusqlite::Result<Vec<Entry>> {
-    let before = query.cursor.map_or(i64::MAX, |cursor| i64::try_from(cursor).unwrap_or(i64::MAX));
-    let wanted = query.limit as usize + 1;
-    let mut entries = Vec::new();
-    read_page(conn, selection, (selection.mark + 1, before.saturating_sub(1)), wanted, &mut entries)?;
-    if entries.len() < wanted {
-        let (least, greatest) = folded_ids(conn, selection)?;
-        read_page(
-            conn,
-            selection,
-            (least.max(selection.first), greatest.min(before.saturating_sub(1))),
-            wanted,
-            &mut entries,
-        )?;
-    }
-    Ok(entries)
-}
-
-/// The ids between which all folded records of the range are.
-fn folded_ids(conn: &Connection, selection: &Selection) -> rusqlite::Result<(i64, i64)> {
-    if selection.from == 0 && selection.to == i64::MAX {
-        return Ok((1, selection.mark));
-    }
-    conn.prepare_cached(
-        "SELECT coalesce(min(min_id), 1), coalesce(max(max_id), 0) FROM hours WHERE hour BETWEEN ? AND ?",
-    )?
-    .query_row([selection.from / NS_PER_HOUR, (selection.to - 1) / NS_PER_HOUR], |row| Ok((row.get(0)?, row.get(1)?)))
-}
-
-/// Adds records with an id in `[ids.0, ids.1]`, newest first, until there are `wanted`.
-fn read_page(
-    conn: &Connection,
-    selection: &Selection,
-    ids: (i64, i64),
-    wanted: usize,
-    entries: &mut Vec<Entry>,
-) -> rusqlite::Result<()> {
-    let indexed = selection.uses_index(ids);
-    let order = if indexed { "i.record_id" } else { "r.id" };
-    let sql = format!("{} ORDER BY {order} DESC", rows_sql(ENTRY, indexed));
-    let mut statement = conn.prepare_cached(&sql)?;
-    for slice in slices(ids, indexed) {
-        let mut rows = statement.query(&row_params(selection, &slice, &(selection.from, selection.to))[..])?;
-        while entries.len() < wanted
-            && let Some(row) = rows.next()?
-        {
-            entries.push(entry(row)?);
-        }
-        if entries.len() == wanted {
-            break;
-        }
-    }
-    Ok(())
-}
+/// A table of numbers in a query, from `:first` to `:last`.
+const SPAN: &str = "span(t) AS (VALUES(:first) UNION ALL SELECT t + 1 FROM span WHERE t < :last)";
 
 /// A range of ids as the queries take it: block by block of the index, the newest first; whole where the index is not
 /// used.
@@ -304,58 +222,6 @@ fn row_params<'a>(
         (":from", &times.0),
         (":to", &times.1),
     ]
-}
-
-/// The columns of an entry, in the order in which [`entry`] reads them.
-const ENTRY: &str = "r.id, r.started_at, (SELECT name FROM users WHERE id = r.user_id), r.key_id, r.endpoint,
-    (SELECT name FROM models WHERE id = r.model_requested_id), (SELECT name FROM models WHERE id = r.model_id),
-    r.stream, r.status, r.outcome, r.usage_source, r.cost_nano_usd, r.duration_us, r.first_byte_us, r.proxy_us,
-    r.request_bytes, r.response_bytes, r.upstream_request_id, r.response_id, r.input_tokens, r.cached_input_tokens,
-    r.cache_write_tokens, r.input_audio_tokens, r.input_image_tokens, r.output_tokens, r.reasoning_tokens,
-    r.output_audio_tokens, r.output_image_tokens, r.total_tokens, r.audio_us, r.images";
-
-fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
-    let text = |column: usize| row.get_ref(column)?.as_str_or_null().map_err(rusqlite::Error::from);
-    let optional = |column: usize| row.get::<_, Option<i64>>(column).map(|value| value.map(i64::unsigned_abs));
-    let record = Record {
-        seq: 0,
-        is_retrieval: false,
-        journal: Journal::Off,
-        started_at: count(row, 1)?,
-        user: text(2)?.unwrap_or_default().into(),
-        key_id: row.get(3)?,
-        endpoint: Endpoint::from_code(row.get(4)?).unwrap_or_default(),
-        model_requested: text(5)?.map(Into::into),
-        model: text(6)?.map(Into::into),
-        stream: row.get(7)?,
-        status: row.get(8)?,
-        outcome: Outcome::from_code(row.get(9)?).unwrap_or_default(),
-        usage_source: UsageSource::from_code(row.get(10)?).unwrap_or_default(),
-        cost_nano_usd: optional(11)?,
-        duration_us: count(row, 12)?,
-        first_byte_us: optional(13)?,
-        proxy_us: count(row, 14)?,
-        request_bytes: count(row, 15)?,
-        response_bytes: count(row, 16)?,
-        upstream_request_id: text(17)?.map(Into::into),
-        response_id: text(18)?.map(Into::into),
-        usage: Usage {
-            input_tokens: count(row, 19)?,
-            cached_input_tokens: count(row, 20)?,
-            cache_write_tokens: count(row, 21)?,
-            input_audio_tokens: count(row, 22)?,
-            input_image_tokens: count(row, 23)?,
-            output_tokens: count(row, 24)?,
-            reasoning_tokens: count(row, 25)?,
-            output_audio_tokens: count(row, 26)?,
-            output_image_tokens: count(row, 27)?,
-            total_tokens: count(row, 28)?,
-            audio_us: count(row, 29)?,
-            images: count(row, 30)?,
-            ..Usage::default() // the media of cached tokens are not stored
-        },
-    };
-    Ok(Entry { id: count(row, 0)?, record })
 }
 
 /// A count of ours: never negative. A sum past an `i64` has become a float in the rollups, and saturates here.

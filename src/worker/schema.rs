@@ -34,6 +34,9 @@ pub const VERSION: u32 = MIGRATIONS.len() as u32;
 ///
 /// Measured on rows like a streamed chat's: 152 bytes a row in `records`, of which 72 are the upstream's two ids, and
 /// 14 in `user_records`.
+///
+/// The levels `days` and `months` have the user first: they are written once a day or a week (see `levels`), and a user
+/// with all of a year then lies together.
 const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -107,7 +110,8 @@ const MIGRATIONS: &[&str] = &[
     -- The records of an hour are all within these ids (with others among them), so an hour can be cut exactly.
     CREATE TABLE hours (hour INTEGER PRIMARY KEY, min_id INTEGER NOT NULL, max_id INTEGER NOT NULL);
 ",
-    "
+    concat!(
+        "
     -- Where a retrieval finds what was counted under its id, up to a mark of its own.
     CREATE TABLE counted (
         block INTEGER NOT NULL,               -- record_id / 65536
@@ -130,12 +134,16 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (owner, id)
     ) WITHOUT ROWID;
 ",
+        include_str!("schema/levels.sql")
+    ),
 ];
 
 /// Memory for pages of the writer and of a reader, in KiB. A fold for many users touches more pages than the writer may
 /// hold, and spills them to the log, which costs time but no memory.
 const WRITER_CACHE_KIB: i32 = 2048;
 const READER_CACHE_KIB: i32 = 1024;
+/// Statements that a connection keeps prepared: more than folds, or questions of all kinds, take.
+const STATEMENTS_KEPT: usize = 128;
 
 /// How long a statement waits for another process's lock before it fails (and the ledger is in trouble).
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -186,6 +194,7 @@ pub fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     conn.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     open_log(&conn)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     Ok(conn)
 }
 
@@ -230,6 +239,7 @@ fn open_writer(path: &Path, create: OpenFlags) -> rusqlite::Result<Connection> {
     conn.pragma_update_and_check(None, "journal_size_limit", LOG_BYTES_KEPT, |row| row.get::<_, i64>(0))?;
     conn.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     Ok(conn)
 }
 

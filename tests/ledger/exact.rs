@@ -1,11 +1,12 @@
-//! Sums and history equal a scan over all records, wherever the fold is, whatever is pruned and wherever the log
-//! breaks off.
+//! Sums and history equal a scan over all records, wherever the fold and the levels are, whatever is pruned and wherever
+//! the log breaks off.
 
 use crate::oracle::{HOUR, Oracle, START, USERS, instant, query, record};
 use openai_api_proxy::local::usage::{Query, Totals};
 use openai_api_proxy::usage::record::{Record, Usage};
 use openai_api_proxy::worker::append::{COUNT_MAX, Writer};
 use openai_api_proxy::worker::fold::{Progress, fold};
+use openai_api_proxy::worker::levels::{Follower, Level, Reach};
 use openai_api_proxy::worker::prune::{Cutoff, first_id, prune};
 use openai_api_proxy::worker::report::report;
 use openai_api_proxy::worker::schema;
@@ -22,6 +23,9 @@ enum Step {
     FoldThatFails,
     Prune(u64, i64),
     PruneThatFails,
+    /// Of the levels: so many steps, each of so many users.
+    Follow(usize, i64),
+    FollowThatFails,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -31,6 +35,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::FoldThatFails),
         2 => (instant(), 1..20i64).prop_map(|(before, rows)| Step::Prune(before, rows)),
         1 => Just(Step::PruneThatFails),
+        3 => (1..6usize, 1..5i64).prop_map(|(steps, users)| Step::Follow(steps, users)),
+        1 => Just(Step::FollowThatFails),
     ]
 }
 
@@ -52,7 +58,25 @@ fn apply(conn: &Connection, writer: &mut Writer<'_>, oracle: &mut Oracle, step: 
             oracle.prune(*before, *rows as u64, mark.min(counted) as u64);
         }
         Step::PruneThatFails => prune_that_fails(conn),
+        Step::Follow(steps, users) => {
+            for _ in 0..*steps {
+                Follower::taking(*users).step(conn, i64::MAX).unwrap();
+            }
+        }
+        Step::FollowThatFails => follow_that_fails(conn),
     }
+}
+
+/// A step of the levels that has written all but how far it has come when it ends.
+fn follow_that_fails(conn: &Connection) {
+    let reach = || [Level::Days, Level::Months].map(|level| Reach::read(conn, level).unwrap());
+    let before = reach();
+    conn.execute_batch("CREATE TEMP TRIGGER full BEFORE UPDATE ON levels BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+        .unwrap();
+    let failed = Follower::taking(2).step(conn, i64::MAX).is_err();
+    conn.execute_batch("DROP TRIGGER full").unwrap();
+    assert_eq!(reach(), before);
+    assert_eq!(failed, Follower::taking(2).step(conn, i64::MAX).unwrap(), "it fails where there is something to do");
 }
 
 fn cutoff(before: u64) -> Cutoff {
@@ -136,6 +160,11 @@ proptest! {
         let everything = Query { limit: 1000, ..Query::default() };
         prop_assert_eq!(report(&conn, everything.clone()).unwrap(), oracle.report(&everything));
         while fold(&conn, 7).unwrap().pending() > 0 {
+            prop_assert_eq!(report(&conn, query.clone()).unwrap(), oracle.report(&query));
+            Follower::taking(1).step(&conn, i64::MAX).unwrap();
+            prop_assert_eq!(report(&conn, query.clone()).unwrap(), oracle.report(&query));
+        }
+        while Follower::taking(2).step(&conn, i64::MAX).unwrap() {
             prop_assert_eq!(report(&conn, query.clone()).unwrap(), oracle.report(&query));
         }
         prop_assert_eq!(report(&conn, everything.clone()).unwrap(), oracle.report(&everything));

@@ -1,6 +1,6 @@
 //! Random records and questions, and the naive answer: a scan over all records in memory.
 
-use openai_api_proxy::local::usage::{Entry, Query, Report, Totals};
+use openai_api_proxy::local::usage::{BucketKey, Buckets, Entry, GroupBy, Query, Report, Totals};
 use openai_api_proxy::usage::record::{Endpoint, Journal, Outcome, Record, Usage, UsageSource};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -12,10 +12,12 @@ pub const START: u64 = 1_795_392_000_000_000_000;
 pub const USERS: [&str; 4] = ["user123", "太郎", "o'brien \"x\"", "anonymous"];
 const MODELS: [Option<&str>; 4] = [None, Some("gpt-4o"), Some("gpt-4o-2024-08-06"), Some("")];
 
-/// Instants within five hours, often on an hour's edge or beside it, so that ranges cut where it hurts.
+/// Instants within five hours, or within 70 days before them, often on the edge of an hour or a day or beside it, so
+/// that ranges cut where it hurts.
 pub fn instant() -> impl Strategy<Value = u64> {
     let beside = (0..5u64, 0..3u64).prop_map(|(hour, beside)| START + hour * HOUR + beside - 1);
-    prop_oneof![beside, (START..START + 5 * HOUR)]
+    let beside_day = (0..70u64, 0..3u64).prop_map(|(day, beside)| START - day * 24 * HOUR + beside - 1);
+    prop_oneof![2 => beside, 2 => START..START + 5 * HOUR, 2 => beside_day, 1 => START - 70 * 24 * HOUR..START]
 }
 
 fn usage() -> impl Strategy<Value = Usage> {
@@ -74,13 +76,13 @@ pub fn query() -> impl Strategy<Value = Query> {
     let user = proptest::option::of(select(&["user123", "太郎", "o'brien \"x\"", "nobody"][..]));
     let model = proptest::option::of(select(&["gpt-4o", "gpt-4o-2024-08-06", "", "unknown"][..]));
     let time = || proptest::option::of(prop_oneof![4 => instant(), 1 => 0..2 * START]);
-    let page = (1..12u32, proptest::option::of(0..80u64));
-    (user, model, time(), time(), page).prop_map(|(user, model, a, b, (limit, cursor))| {
+    let page = (1..12u32, proptest::option::of(0..80u64), proptest::option::of(select(GroupBy::ALL)));
+    (user, model, time(), time(), page).prop_map(|(user, model, a, b, (limit, cursor, group_by))| {
         let (from, to) = match (a, b) {
             (Some(a), Some(b)) if a >= b => (Some(b), Some(a + 1)),
             range => range,
         };
-        Query { user: user.map(Into::into), model: model.map(Into::into), from, to, limit, cursor }
+        Query { user: user.map(Into::into), model: model.map(Into::into), from, to, limit, cursor, group_by }
     })
 }
 
@@ -134,6 +136,7 @@ impl Oracle {
         };
         let found: Vec<(u64, &Record)> = (1..).zip(&self.records).filter(|(_, record)| selected(record)).collect();
         let mut models = BTreeMap::<&str, Totals>::new();
+        let mut buckets = BTreeMap::<BucketKey, Totals>::new();
         let mut totals = Totals::default();
         for (_, record) in &found {
             let one = Totals {
@@ -149,9 +152,17 @@ impl Oracle {
             };
             totals.add(&one);
             models.entry(record.model_name()).or_default().add(&one);
+            if let Some(group_by) = query.group_by {
+                buckets.entry(bucket_key(group_by, record)).or_default().add(&one);
+            }
         }
         let mut by_model: Vec<_> = models.into_iter().map(|(name, totals)| (name.to_owned(), totals)).collect();
         by_model.sort_by_key(|(_, totals)| std::cmp::Reverse((totals.cost_nano_usd, totals.total_tokens)));
+        let mut buckets: Vec<_> = buckets.into_iter().collect();
+        if !matches!(query.group_by, Some(GroupBy::Hour | GroupBy::Day)) {
+            buckets.sort_by_key(|(_, totals)| std::cmp::Reverse((totals.cost_nano_usd, totals.total_tokens)));
+        }
+        let buckets = query.group_by.map(|_| Buckets { list: buckets, truncated: false });
         let is_shown = |id: u64| id >= self.first && query.cursor.is_none_or(|cursor| id < cursor);
         let mut older = found.iter().rev().filter(|(id, _)| is_shown(*id));
         let data: Vec<Entry> = older
@@ -160,6 +171,16 @@ impl Oracle {
             .map(|(id, record)| Entry { id: *id, record: (*record).clone() })
             .collect();
         let next_cursor = older.next().and(data.last()).map(|entry| entry.id);
-        Report { query: query.clone(), totals, by_model, data, next_cursor }
+        Report { query: query.clone(), totals, by_model, buckets, data, next_cursor }
+    }
+}
+
+fn bucket_key(group_by: GroupBy, record: &Record) -> BucketKey {
+    match group_by {
+        GroupBy::Hour => BucketKey::Start(record.started_at / HOUR * HOUR),
+        GroupBy::Day => BucketKey::Start(record.started_at / (24 * HOUR) * (24 * HOUR)),
+        GroupBy::Model => BucketKey::Name(record.model_name().to_owned()),
+        GroupBy::User => BucketKey::Name(record.user.to_string()),
+        GroupBy::Endpoint => BucketKey::Name(record.endpoint.as_str().to_owned()),
     }
 }

@@ -12,7 +12,44 @@ pub const LIMIT_MAX: u32 = 1000;
 const NAME_BYTES_MAX: usize = 128;
 /// Faults named in one answer.
 const FAULTS_MAX: usize = 8;
-const KNOWN: &str = "user_id, from, to, model, limit, cursor";
+const KNOWN: &str = "user_id, from, to, model, limit, cursor, group_by";
+
+/// What each of the `buckets` of an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupBy {
+    /// An hour (UTC).
+    Hour,
+    /// A day (UTC).
+    Day,
+    Model,
+    User,
+    Endpoint,
+}
+
+impl GroupBy {
+    /// Every value.
+    pub const ALL: &'static [Self] = &[Self::Hour, Self::Day, Self::Model, Self::User, Self::Endpoint];
+
+    /// As users type it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Model => "model",
+            Self::User => "user",
+            Self::Endpoint => "endpoint",
+        }
+    }
+
+    /// The length in nanoseconds where it is a time.
+    pub const fn ns(self) -> Option<u64> {
+        match self {
+            Self::Hour => Some(3600 * NS_PER_SECOND),
+            Self::Day => Some(86_400 * NS_PER_SECOND),
+            Self::Model | Self::User | Self::Endpoint => None,
+        }
+    }
+}
 
 /// What is asked of the ledger. Times are nanoseconds since the Unix epoch, at most `i64::MAX`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,11 +66,13 @@ pub struct Query {
     pub limit: u32,
     /// Only records older than this id in `data`; the sums do not change.
     pub cursor: Option<u64>,
+    /// What to sum the selected records by, beside the totals.
+    pub group_by: Option<GroupBy>,
 }
 
 impl Default for Query {
     fn default() -> Self {
-        Self { user: None, from: None, to: None, model: None, limit: LIMIT_DEFAULT, cursor: None }
+        Self { user: None, from: None, to: None, model: None, limit: LIMIT_DEFAULT, cursor: None, group_by: None }
     }
 }
 
@@ -56,8 +95,8 @@ impl Query {
         if !faults.is_empty() {
             return Err(faults.join("; "));
         }
-        let Given { user, from, to, model, limit, cursor } = given;
-        Ok(Self { user, from, to, model, limit: limit.unwrap_or(LIMIT_DEFAULT), cursor })
+        let Given { user, from, to, model, limit, cursor, group_by } = given;
+        Ok(Self { user, from, to, model, limit: limit.unwrap_or(LIMIT_DEFAULT), cursor, group_by })
     }
 }
 
@@ -70,6 +109,7 @@ struct Given {
     model: Option<String>,
     limit: Option<u32>,
     cursor: Option<u64>,
+    group_by: Option<GroupBy>,
 }
 
 impl Given {
@@ -85,6 +125,7 @@ impl Given {
             "model" => once(&mut self.model, &name, parse_name(&name, value)?),
             "limit" => once(&mut self.limit, &name, parse_limit(&value)?),
             "cursor" => once(&mut self.cursor, &name, parse_cursor(&value)?),
+            "group_by" => once(&mut self.group_by, &name, parse_group_by(&value)?),
             _ => Err(format!("unknown parameter `{}`; known are {KNOWN}", shown(&name))),
         }
     }
@@ -115,6 +156,11 @@ fn parse_cursor(value: &str) -> Result<u64, String> {
     decimal(value)
         .filter(|cursor| i64::try_from(*cursor).is_ok())
         .ok_or_else(|| "`cursor` must be the `next_cursor` of an earlier answer".to_owned())
+}
+
+fn parse_group_by(value: &str) -> Result<GroupBy, String> {
+    let found = GroupBy::ALL.iter().find(|group_by| group_by.as_str() == value);
+    found.copied().ok_or_else(|| "`group_by` must be one of hour, day, model, user, endpoint".to_owned())
 }
 
 /// RFC 3339, a date, Unix seconds, or a length of time before now.
@@ -173,14 +219,16 @@ mod tests {
 
     #[test]
     fn defaults() {
-        let nothing = Query { user: None, from: None, to: None, model: None, limit: 100, cursor: None };
+        let nothing = Query { user: None, from: None, to: None, model: None, limit: 100, cursor: None, group_by: None };
         assert_eq!(parse(""), Ok(nothing.clone()));
         assert_eq!(parse("&&"), Ok(nothing));
     }
 
     #[test]
     fn every_parameter() {
-        let query = parse("user_id=%E5%A4%AA%E9%83%8E+a%2Bb&model=gpt-4o&from=24h&to=2026-11-23&limit=1000&cursor=77");
+        let query = parse(
+            "user_id=%E5%A4%AA%E9%83%8E+a%2Bb&model=gpt-4o&from=24h&to=2026-11-23&limit=1000&cursor=77&group_by=day",
+        );
         let midnight = 1_795_392_000 * NS_PER_SECOND;
         assert_eq!(
             query,
@@ -191,8 +239,16 @@ mod tests {
                 model: Some("gpt-4o".to_owned()),
                 limit: 1000,
                 cursor: Some(77),
+                group_by: Some(GroupBy::Day),
             })
         );
+    }
+
+    #[test]
+    fn every_group() {
+        for group_by in GroupBy::ALL {
+            assert_eq!(parse(&format!("group_by={}", group_by.as_str())).unwrap().group_by, Some(*group_by));
+        }
     }
 
     #[test]
@@ -213,7 +269,10 @@ mod tests {
     #[test]
     fn what_is_refused_is_named() {
         for (raw, message) in [
-            ("group_by=day", "unknown parameter `group_by`; known are user_id, from, to, model, limit, cursor"),
+            ("by=day", "unknown parameter `by`; known are user_id, from, to, model, limit, cursor, group_by"),
+            ("group_by=week", "`group_by` must be one of hour, day, model, user, endpoint"),
+            ("group_by=", "`group_by` must be one of"),
+            ("group_by=day&group_by=day", "`group_by` is given more than once"),
             ("format=csv", "unknown parameter `format`"),
             ("User_id=a", "unknown parameter `User_id`"),
             ("user_id=a&user_id=a", "`user_id` is given more than once"),

@@ -1,7 +1,7 @@
 //! The answer to `GET /usage`, rendered. Money and seconds are integers until the last digit: no number passes through
 //! a float.
 
-use super::Query;
+use super::{GroupBy, Query};
 use crate::base::civil::{NS_PER_SECOND, write_rfc3339};
 use crate::usage::record::{Record, Usage};
 use std::io::Write as _;
@@ -42,6 +42,31 @@ impl Totals {
     }
 }
 
+/// The most buckets in one answer: more than the hours of a year. With the longest numbers and names (which JSON may
+/// lengthen sixfold), the most that an answer can hold is about 13 MB; 10,000 ordinary buckets are 2.5 MB.
+pub const BUCKETS_MAX: usize = 10_000;
+
+/// What a bucket is of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BucketKey {
+    /// The start of an hour or a day, nanoseconds since the Unix epoch.
+    Start(u64),
+    /// A model, a user or an endpoint.
+    Name(String),
+}
+
+/// A part of the selected records and its sum.
+pub type Bucket = (BucketKey, Totals);
+
+/// The buckets of an answer: those that hold anything, hours and days in the order of time, the others the dearest
+/// first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Buckets {
+    pub list: Vec<Bucket>,
+    /// There are more than [`BUCKETS_MAX`]: later ones, or cheaper ones.
+    pub truncated: bool,
+}
+
 /// One record of the history, with its number in the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -60,6 +85,8 @@ pub struct Report {
     pub totals: Totals,
     /// The same by model, the dearest first.
     pub by_model: Vec<(String, Totals)>,
+    /// Where the query asks for them.
+    pub buckets: Option<Buckets>,
     /// Newest first.
     pub data: Vec<Entry>,
     /// The `cursor` that continues `data`; `None` at the end.
@@ -69,7 +96,8 @@ pub struct Report {
 impl Report {
     /// The body of the answer: one line of JSON with its line end, for people at a terminal.
     pub fn to_json(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(1024 + 1024 * self.data.len());
+        let buckets = self.buckets.as_ref().map_or(0, |buckets| buckets.list.len());
+        let mut out = Vec::with_capacity(1024 + 1024 * self.data.len() + 256 * buckets);
         let mut answer = Object::open(&mut out);
         answer.text("user_id", self.query.user.as_deref());
         answer.instant("from", self.query.from);
@@ -80,12 +108,30 @@ impl Report {
             model.text("model", Some(name));
             render_totals(model, totals);
         });
+        if let (Some(group_by), Some(buckets)) = (self.query.group_by, &self.buckets) {
+            answer.text("group_by", Some(group_by.as_str()));
+            answer.list("buckets", &buckets.list, |bucket, (key, totals)| {
+                render_bucket(bucket, group_by, key, totals);
+            });
+            answer.flag("buckets_truncated", buckets.truncated);
+        }
         answer.list("data", &self.data, render_entry);
         answer.optional("next_cursor", self.next_cursor);
         answer.close();
         out.push(b'\n');
         out
     }
+}
+
+fn render_bucket(mut out: Object<'_>, group_by: GroupBy, key: &BucketKey, totals: &Totals) {
+    match key {
+        BucketKey::Start(start) => out.instant("start", Some(*start)),
+        BucketKey::Name(name) => {
+            let key = if group_by == GroupBy::User { "user_id" } else { group_by.as_str() };
+            out.text(key, Some(name));
+        }
+    }
+    render_totals(out, totals);
 }
 
 fn render_totals(mut out: Object<'_>, totals: &Totals) {
@@ -116,8 +162,7 @@ fn render_entry(mut out: Object<'_>, entry: &Entry) {
     out.text("endpoint", Some(record.endpoint.as_str()));
     out.text("model_requested", record.model_requested.as_deref());
     out.text("model", record.model.as_deref());
-    out.key("stream");
-    out.out.extend_from_slice(if record.stream { b"true" } else { b"false" });
+    out.flag("stream", record.stream);
     out.number("status", record.status.into());
     out.text("outcome", Some(record.outcome.as_str()));
     out.text("usage_source", Some(record.usage_source.as_str()));
@@ -176,6 +221,11 @@ impl<'a> Object<'a> {
     fn number(&mut self, key: &'static str, value: u64) {
         self.key(key);
         write_display(self.out, value);
+    }
+
+    fn flag(&mut self, key: &'static str, value: bool) {
+        self.key(key);
+        self.out.extend_from_slice(if value { b"true" } else { b"false" });
     }
 
     fn optional(&mut self, key: &'static str, value: Option<impl std::fmt::Display>) {
@@ -290,6 +340,7 @@ mod tests {
             },
             totals,
             by_model: vec![("gpt-4o".to_owned(), totals), (String::new(), Totals::default())],
+            buckets: None,
             data: vec![Entry { id: 7, record: record.clone() }, Entry { id: 6, record }],
             next_cursor: Some(6),
         }
@@ -309,11 +360,37 @@ mod tests {
     }
 
     #[test]
+    fn buckets_are_named_as_records_name_it() {
+        let sums = r#""requests":3,"errors":0,"input_tokens":0,"cached_input_tokens":0,"output_tokens":0,"reasoning_tokens":0,"total_tokens":0,"cost_usd":0"#;
+        let start = || BucketKey::Start(1_795_392_000 * NS_PER_SECOND);
+        let name = || BucketKey::Name("a\"b".to_owned());
+        for (group_by, key, shown, truncated) in [
+            (GroupBy::Hour, start(), r#""start":"2026-11-23T00:00:00Z""#, false),
+            (GroupBy::Day, start(), r#""start":"2026-11-23T00:00:00Z""#, false),
+            (GroupBy::Model, name(), r#""model":"a\"b""#, false),
+            (GroupBy::User, name(), r#""user_id":"a\"b""#, true),
+            (GroupBy::Endpoint, name(), r#""endpoint":"a\"b""#, false),
+        ] {
+            let bucket = (key, Totals { requests: 3, ..Totals::default() });
+            let query = Query { group_by: Some(group_by), ..Query::default() };
+            let buckets = Some(Buckets { list: vec![bucket.clone(), bucket], truncated });
+            let body = String::from_utf8(Report { query, buckets, ..report() }.to_json()).unwrap();
+            let bucket = format!("{{{shown},{sums}}}");
+            let name = group_by.as_str();
+            let expected = format!(
+                r#","group_by":"{name}","buckets":[{bucket},{bucket}],"buckets_truncated":{truncated},"data":["#
+            );
+            assert!(body.contains(&expected), "{body}");
+        }
+    }
+
+    #[test]
     fn nothing_found() {
         let empty = Report {
             query: Query::default(),
             totals: Totals::default(),
             by_model: vec![],
+            buckets: None,
             data: vec![],
             next_cursor: None,
         };

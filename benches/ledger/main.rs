@@ -1,0 +1,78 @@
+//! Ledger benchmark: a year of rows through the production writer, what a row costs, how long commits take, and how
+//! long questions take beside the same on 10 thousand rows.
+//!
+//! `cargo bench --bench ledger -- --help` lists the options. CPU and ratios within one run are the figures to quote:
+//! times depend on what else the machine does.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // a benchmark reads clocks
+
+mod rows;
+mod writer;
+
+use rows::Rows;
+use std::path::{Path, PathBuf};
+use writer::{Cost, Feeder};
+
+const USAGE: &str = "\
+usage: cargo bench --bench ledger -- [options]
+  --rows N       rows of the large ledger, 20000 to 100000000 (1000000)
+  --folder DIR   where to make the ledgers (the system's folder for temporary files)
+  --smoke        few rows: shows that all of it works, and measures nothing of value";
+
+struct Options {
+    rows: u64,
+    folder: PathBuf,
+}
+
+fn main() {
+    // `cargo bench` adds `--bench` for harnesses that know it.
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    if args.first().is_some_and(|arg| arg == "--help") {
+        return println!("{USAGE}");
+    }
+    if let Err(message) = parse(&args).and_then(|options| run(&options)) {
+        eprintln!("{message}");
+        std::process::exit(1);
+    }
+}
+
+fn parse(args: &[String]) -> Result<Options, String> {
+    let mut options = Options { rows: 1_000_000, folder: std::env::temp_dir() };
+    let mut rest = args.iter();
+    while let Some(arg) = rest.next() {
+        match arg.as_str() {
+            "--rows" => {
+                let rows = rest.next().and_then(|value| value.parse::<u64>().ok()).ok_or(USAGE)?;
+                options.rows = rows.clamp(20_000, 100_000_000);
+            }
+            "--folder" => options.folder = rest.next().ok_or(USAGE)?.into(),
+            "--smoke" => options.rows = 20_000,
+            _ => return Err(USAGE.into()),
+        }
+    }
+    Ok(options)
+}
+
+fn run(options: &Options) -> Result<(), String> {
+    let folder = tempfile::tempdir_in(&options.folder).map_err(|error| format!("temporary folder: {error}"))?;
+    write(&folder.path().join("large.db"), options.rows)
+}
+
+/// Most of the rows in large batches; then the rest of the year with each size of batch.
+fn write(path: &Path, rows: u64) -> Result<(), String> {
+    let measured = (rows / 50).clamp(2_000, 200_000) as usize;
+    let first = rows as usize - 4 * measured;
+    let mut feeder = Feeder::start(path, Rows::new(rows))?;
+    let filled = feeder.feed(first, 256)?;
+    Cost::print_heading();
+    for batch in [1, 8, 32, 256] {
+        feeder.feed(measured, batch)?.print();
+    }
+    println!("to fill it:");
+    filled.print();
+    feeder.stop()?;
+    let bytes = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    println!("\n{rows} rows, {} bytes, {:.1} a row", bytes, bytes as f64 / rows as f64);
+    Ok(())
+}

@@ -1,0 +1,259 @@
+//! The levels of rollups coarser than an hour: `days` and `months`, which follow behind in small steps.
+//!
+//! ```text
+//!   rollups  |h|h|h|h|h|h|h|h|h|h|h|h|h|h|h|h|h|h|h|      every folded row
+//!   days     |   d   |   d   |   d   |   d   |            before its boundary, a whole number of days
+//!   months   |          m          |  m |                 before its boundary, too
+//! ```
+//!
+//! A level holds exactly what the next finer one holds before the level's boundary. A step takes some users of the days
+//! next in line; the boundary moves when all users are taken. How far a step has come is kept beside the level and
+//! written with it, in one transaction, so a crash between two steps changes nothing. A row that is folded although its
+//! day was taken already (a long exchange) is added to the levels by its fold.
+//!
+//! In: a connection, and what the fold adds. Out: rows of `days`, `months` and `levels`. Never: a clock, a change to
+//! anything finer.
+
+use super::rollup::{Key, Rollups, Sums, add, columns, sums, write_by_user};
+use crate::base::civil::month_of_day;
+use rusqlite::{Connection, Transaction, TransactionBehavior, named_params};
+
+pub const HOURS_PER_DAY: i64 = 24;
+
+/// Hours after the end of a day in which most of its long exchanges have ended.
+const GRACE_HOURS: i64 = 1;
+/// Months follow by so many days at a time. A reader meets at most as many days of the last month; with fewer, each
+/// month's rollups were written more often.
+const MONTHS_STEP_DAYS: i64 = 7;
+/// Rollups that a step reads, about. One user is never divided.
+const STEP_ROLLUPS: usize = 4096;
+const USERS_AT_FIRST: i64 = 64;
+const USERS_MAX: i64 = 1 << 20;
+
+/// A level coarser than an hour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    Days,
+    Months,
+}
+
+impl Level {
+    /// Its table, and its row in `levels`.
+    fn table(self) -> &'static str {
+        match self {
+            Self::Days => "days",
+            Self::Months => "months",
+        }
+    }
+
+    /// A day in the unit of the level.
+    fn time(self, day: i64) -> i64 {
+        match self {
+            Self::Days => day,
+            Self::Months => month_of_day(day),
+        }
+    }
+}
+
+/// How far a level has come, as days since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// Every day before this one is in the level: its boundary.
+    pub done: i64,
+    /// What is being taken, if anything: the days from `done` to this one, of the users up to `user`.
+    until: i64,
+    user: i64,
+}
+
+impl Reach {
+    /// Reads how far a level has come.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn read(conn: &Connection, level: Level) -> rusqlite::Result<Self> {
+        conn.prepare_cached("SELECT done, until, user_id FROM levels WHERE name = ?")?
+            .query_row([level.table()], |row| Ok(Self { done: row.get(0)?, until: row.get(1)?, user: row.get(2)? }))
+    }
+
+    fn write(&self, conn: &Connection, level: Level) -> rusqlite::Result<()> {
+        let mut update = conn.prepare_cached("UPDATE levels SET done = ?, until = ?, user_id = ? WHERE name = ?")?;
+        update.execute((self.done, self.until, self.user, level.table())).map(|_| ())
+    }
+
+    /// True where the user's rollups of the day are in the level, so that what comes late must be added to them.
+    fn holds(&self, user: i64, day: i64) -> bool {
+        day < self.done || day < self.until && user <= self.user
+    }
+
+    fn is_under_way(&self) -> bool {
+        self.until > self.done
+    }
+
+    /// Days from this one on, of no user yet.
+    fn starting(day: i64, days: i64) -> Self {
+        Self { done: day, until: day + days, user: -1 }
+    }
+}
+
+/// Adds hourly rollups to the levels that hold their day already, within the caller's transaction.
+///
+/// # Errors
+/// SQLite's.
+pub fn add_late(conn: &Connection, hourly: &Rollups) -> rusqlite::Result<()> {
+    for level in [Level::Days, Level::Months] {
+        let reach = Reach::read(conn, level)?;
+        let mut late = Rollups::new();
+        for (key, sums) in hourly.iter().filter(|(key, _)| key.model >= 0) {
+            let day = key.time / HOURS_PER_DAY;
+            if reach.holds(key.user, day) {
+                add_both(&mut late, Key { time: level.time(day), ..*key }, sums);
+            }
+        }
+        write_by_user(conn, level.table(), &late)?;
+    }
+    Ok(())
+}
+
+/// Adds under a key and under that of all models.
+fn add_both(rollups: &mut Rollups, key: Key, sums: &Sums) {
+    add(rollups, key, sums);
+    add(rollups, key.of_all_models(), sums);
+}
+
+/// What takes the steps; remembers only how many users make a step of the right size.
+pub struct Follower {
+    users: i64,
+}
+
+impl Default for Follower {
+    fn default() -> Self {
+        Self::taking(USERS_AT_FIRST)
+    }
+}
+
+impl Follower {
+    /// Begins with steps of so many users, at least one.
+    pub fn taking(users: i64) -> Self {
+        Self { users: users.max(1) }
+    }
+
+    /// Takes one step, if one is due: a day that ended an hour before the newest folded row, and before `hour` (the
+    /// present, so that a single row from the future does not make everything late). False where nothing is due.
+    ///
+    /// # Errors
+    /// SQLite's; nothing has changed then.
+    pub fn step(&mut self, conn: &Connection, hour: i64) -> rusqlite::Result<bool> {
+        let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+        let (days, months) = (Reach::read(conn, Level::Days)?, Reach::read(conn, Level::Months)?);
+        if let Some(reach) = next_day(conn, days, hour)? {
+            self.take(conn, Level::Days, reach)?;
+        } else if let Some(reach) = next_days_of_month(conn, days, months)? {
+            self.take(conn, Level::Months, reach)?;
+        } else {
+            return Ok(false);
+        }
+        transaction.commit()?;
+        Ok(true)
+    }
+
+    /// Takes some more users of what is under way.
+    fn take(&mut self, conn: &Connection, level: Level, reach: Reach) -> rusqlite::Result<()> {
+        let greatest =
+            conn.prepare_cached("SELECT coalesce(max(id), 0) FROM users")?.query_row([], |row| row.get::<_, i64>(0))?;
+        let (rollups, upto) = loop {
+            let upto = reach.user.saturating_add(self.users).min(greatest);
+            let mut found = Found::default();
+            // More than twice what a step should read: rather fewer users than a long wait for the next commit.
+            let limit = if self.users > 1 { 2 * STEP_ROLLUPS } else { usize::MAX };
+            match found.read(conn, level, &reach, upto, limit)? {
+                true => {
+                    if found.count < STEP_ROLLUPS / 2 {
+                        self.users = (self.users * 2).min(USERS_MAX);
+                    }
+                    break (found.rollups, upto);
+                }
+                false => self.users /= 2,
+            }
+        };
+        write_by_user(conn, level.table(), &rollups)?;
+        let taken = if upto >= greatest { Reach::starting(reach.until, 0) } else { Reach { user: upto, ..reach } };
+        taken.write(conn, level)
+    }
+}
+
+/// The day whose hours are taken next, or go on being taken.
+fn next_day(conn: &Connection, days: Reach, hour: i64) -> rusqlite::Result<Option<Reach>> {
+    if days.is_under_way() {
+        return Ok(Some(days));
+    }
+    let first: Option<i64> = conn
+        .prepare_cached("SELECT min(hour) FROM hours WHERE hour >= ?")?
+        .query_row([days.done * HOURS_PER_DAY], |row| row.get(0))?;
+    let last: Option<i64> = conn.prepare_cached("SELECT max(hour) FROM hours")?.query_row([], |row| row.get(0))?;
+    let Some((first, last)) = first.zip(last) else { return Ok(None) };
+    let day = first / HOURS_PER_DAY;
+    let is_over = (day + 1) * HOURS_PER_DAY + GRACE_HOURS <= last.min(hour);
+    Ok(is_over.then(|| Reach::starting(day, 1)))
+}
+
+/// The days that months take next, or go on taking.
+fn next_days_of_month(conn: &Connection, days: Reach, months: Reach) -> rusqlite::Result<Option<Reach>> {
+    if months.is_under_way() {
+        return Ok(Some(months));
+    }
+    let first: Option<i64> = conn
+        .prepare_cached("SELECT min(day) FROM days WHERE user_id = 0 AND day >= ?")?
+        .query_row([months.done], |row| row.get(0))?;
+    let due = first.filter(|first| first + MONTHS_STEP_DAYS <= days.done);
+    Ok(due.map(|first| Reach::starting(first, MONTHS_STEP_DAYS)))
+}
+
+/// Rollups of the next finer level, on their way into a level.
+#[derive(Default)]
+struct Found {
+    rollups: Rollups,
+    count: usize,
+}
+
+impl Found {
+    /// Reads and sums what a step takes. False where it is more than `limit`.
+    fn read(
+        &mut self,
+        conn: &Connection,
+        level: Level,
+        reach: &Reach,
+        upto: i64,
+        limit: usize,
+    ) -> rusqlite::Result<bool> {
+        let columns = columns();
+        let sql = match level {
+            Level::Days => format!(
+                "SELECT r.hour / {HOURS_PER_DAY}, r.user_id, r.model_id, r.endpoint, {columns}
+                    FROM hours h CROSS JOIN rollups r ON r.hour = h.hour
+                    WHERE h.hour >= :from * {HOURS_PER_DAY} AND h.hour < :until * {HOURS_PER_DAY}
+                    AND r.user_id > :after AND r.user_id <= :upto AND r.model_id >= 0"
+            ),
+            Level::Months => format!(
+                "SELECT r.day, r.user_id, r.model_id, r.endpoint, {columns}
+                    FROM (SELECT 0 AS id WHERE :after < 0 UNION ALL
+                        SELECT id FROM users WHERE id > :after AND id <= :upto) u
+                    CROSS JOIN days r ON r.user_id = u.id
+                    WHERE r.day >= :from AND r.day < :until AND r.model_id >= 0"
+            ),
+        };
+        let mut statement = conn.prepare_cached(&sql)?;
+        let mut rows = statement.query(named_params! {
+            ":from": reach.done, ":until": reach.until, ":after": reach.user, ":upto": upto
+        })?;
+        while let Some(row) = rows.next()? {
+            self.count += 1;
+            if self.count > limit {
+                return Ok(false);
+            }
+            let time = level.time(row.get(0)?);
+            let key = Key { user: row.get(1)?, time, model: row.get(2)?, endpoint: row.get(3)? };
+            add_both(&mut self.rollups, key, &sums(row, 4)?);
+        }
+        Ok(true)
+    }
+}
