@@ -15,7 +15,7 @@
 //! anything finer.
 
 use super::rollup::{Key, Rollups, Sums, add, columns, sums, write_by_user};
-use crate::base::civil::month_of_day;
+use crate::base::civil::{first_day_of_month, month_of_day};
 use rusqlite::{Connection, Transaction, TransactionBehavior, named_params};
 
 pub const HOURS_PER_DAY: i64 = 24;
@@ -58,9 +58,9 @@ impl Level {
 /// How far a level has come, as days since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reach {
-    /// Every day before this one is in the level: its boundary.
-    pub done: i64,
-    /// What is being taken, if anything: the days from `done` to this one, of the users up to `user`.
+    /// Every day before this one is in the level.
+    done: i64,
+    /// What is being taken, if anything: the days from `done` to this one; of the users up to `user` it is in the level.
     until: i64,
     user: i64,
 }
@@ -80,9 +80,23 @@ impl Reach {
         update.execute((self.done, self.until, self.user, level.table())).map(|_| ())
     }
 
+    /// The boundary for one user: of that user, the level holds exactly the days before it.
+    pub fn of_user(&self, user: i64) -> i64 {
+        if user <= self.user { self.until } else { self.done }
+    }
+
+    /// A boundary for all users alike. While users are being taken, it is where the month of the days at hand starts:
+    /// that month holds more of some users than of others.
+    pub fn of_each_user(&self, level: Level) -> i64 {
+        match level {
+            Level::Months if self.is_under_way() => first_day_of_month(month_of_day(self.done)),
+            Level::Days | Level::Months => self.done,
+        }
+    }
+
     /// True where the user's rollups of the day are in the level, so that what comes late must be added to them.
     fn holds(&self, user: i64, day: i64) -> bool {
-        day < self.done || day < self.until && user <= self.user
+        day < self.of_user(user)
     }
 
     fn is_under_way(&self) -> bool {

@@ -62,7 +62,7 @@ pub enum Piece {
     /// Whole hours, days or months, counted from the Unix epoch: from the first to before `after`. At the end of what
     /// its level reaches, the last month is as much of it as is there.
     Whole { unit: Unit, first: i64, after: i64 },
-    /// Less than an hour at either end: nanoseconds since the Unix epoch, half-open.
+    /// A part of one hour, at either end: nanoseconds since the Unix epoch, half-open.
     Part { from: i64, to: i64 },
 }
 
@@ -85,7 +85,12 @@ fn cut(pieces: &mut Vec<Piece>, from: i64, to: i64, unit: Option<Unit>, boundari
     if from >= to {
         return;
     }
-    let Some(unit) = unit else { return pieces.push(Piece::Part { from, to }) };
+    let Some(unit) = unit else {
+        // Less than two hours, none of them whole: perhaps the end of one and the start of the next.
+        let edge = Unit::Hour.start(Unit::Hour.of(from) + 1).min(to);
+        pieces.push(Piece::Part { from, to: edge });
+        return cut(pieces, edge, to, None, boundaries);
+    };
     let reach = match unit {
         Unit::Hour => i64::MAX,
         Unit::Day => Unit::Day.start(boundaries.days),
@@ -156,16 +161,22 @@ mod tests {
                 prop_assert!(start < end, "{:?}", &pieces);
                 at = end;
                 match *piece {
-                    Piece::Part { .. } => prop_assert!(end - start < NS_PER_HOUR),
+                    Piece::Part { .. } => {
+                        prop_assert!(end - start < NS_PER_HOUR);
+                        prop_assert_eq!(Unit::Hour.of(start), Unit::Hour.of(end - 1));
+                    }
                     Piece::Whole { unit, first, after } => {
                         prop_assert!(unit <= coarsest);
-                        if unit == Unit::Hour && coarsest > Unit::Hour && end <= days * NS_PER_DAY {
-                            let day = Unit::Day.not_before(Unit::Hour.start(first));
-                            prop_assert!(Unit::Day.start(day + 1) > end, "hours that are a day: {:?}", &pieces);
-                        }
-                        if unit == Unit::Day && coarsest > Unit::Day && end <= boundaries.months * NS_PER_DAY {
-                            let month = Unit::Month.not_before(Unit::Day.start(first));
-                            prop_assert!(Unit::Month.start(month + 1) > end, "days that are a month: {:?}", &pieces);
+                        prop_assert!(first < after);
+                        let coarser = match unit {
+                            Unit::Hour => Some((Unit::Day, days)),
+                            Unit::Day => Some((Unit::Month, boundaries.months)),
+                            Unit::Month => None,
+                        };
+                        if let Some((coarser, reach)) = coarser.filter(|(coarser, _)| *coarser <= coarsest) {
+                            let whole = coarser.not_before(start);
+                            let end = end.min(reach * NS_PER_DAY);
+                            prop_assert!(coarser.start(whole + 1) > end, "{coarser:?} in {:?}", &pieces);
                         }
                     }
                 }

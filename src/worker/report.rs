@@ -21,6 +21,7 @@ use super::fold::{BLOCK_SHIFT, NS_PER_HOUR, read_mark};
 use super::levels::{Level, Reach};
 use super::pieces::Boundaries;
 use super::prune::first_id;
+use super::rollup::EVERYBODY;
 use crate::local::usage::{BUCKETS_MAX, BucketKey, Buckets, GroupBy, Query, Report, Totals};
 use crate::usage::record::Endpoint;
 use rusqlite::types::ValueRef;
@@ -133,7 +134,10 @@ struct Selection {
     mark: i64,
     /// The first hour that has a folded record: before it nothing need be looked for. `None` where there is none.
     first_hour: Option<i64>,
+    /// The levels' boundaries for the user, or for everybody as one.
     boundaries: Boundaries,
+    /// Those that hold for every user.
+    boundaries_of_each: Boundaries,
 }
 
 impl Selection {
@@ -148,8 +152,8 @@ impl Selection {
             return Ok(None);
         };
         let bound = |instant: Option<u64>, open| instant.map_or(open, |ns| i64::try_from(ns).unwrap_or(i64::MAX));
-        let days = Reach::read(conn, Level::Days)?.done;
-        let months = Reach::read(conn, Level::Months)?.done;
+        let (days, months) = (Reach::read(conn, Level::Days)?, Reach::read(conn, Level::Months)?);
+        let whose = user.unwrap_or(EVERYBODY);
         Ok(Some(Self {
             user,
             model,
@@ -158,7 +162,11 @@ impl Selection {
             first: first_id(conn)?,
             mark: read_mark(conn)?,
             first_hour: conn.prepare_cached("SELECT min(hour) FROM hours")?.query_row([], |row| row.get(0))?,
-            boundaries: Boundaries { days, months },
+            boundaries: Boundaries { days: days.of_user(whose), months: months.of_user(whose) },
+            boundaries_of_each: Boundaries {
+                days: days.of_each_user(Level::Days),
+                months: months.of_each_user(Level::Months),
+            },
         }))
     }
 

@@ -21,9 +21,11 @@ pub fn sum(conn: &Connection, selection: &Selection, group_by: GroupBy) -> rusql
         GroupBy::Day => Unit::Day,
         GroupBy::Model | GroupBy::User | GroupBy::Endpoint => Unit::Month,
     };
-    let mut summing = Summing { conn, selection, group_by, sums: Sums::new() };
+    let each_user = selection.user.is_none() && group_by == GroupBy::User;
+    let boundaries = if each_user { selection.boundaries_of_each } else { selection.boundaries };
+    let mut summing = Summing { conn, selection, group_by, each_user, sums: Sums::new() };
     let earliest = selection.first_hour.map_or(selection.to, |hour| hour.saturating_mul(NS_PER_HOUR));
-    for piece in pieces(selection.from.max(earliest), selection.to, coarsest, selection.boundaries) {
+    for piece in pieces(selection.from.max(earliest), selection.to, coarsest, boundaries) {
         match piece {
             Piece::Whole { unit, first, after } => summing.add_rollups(unit, first, after)?,
             Piece::Part { from, to } => summing.add_part(from, to)?,
@@ -37,6 +39,8 @@ struct Summing<'a> {
     conn: &'a Connection,
     selection: &'a Selection,
     group_by: GroupBy,
+    /// Sums of each user are asked for, not of one or of everybody.
+    each_user: bool,
     sums: Sums,
 }
 
@@ -44,11 +48,10 @@ impl Summing<'_> {
     /// Whole hours, days or months `[first, after)`.
     fn add_rollups(&mut self, unit: Unit, first: i64, after: i64) -> rusqlite::Result<()> {
         let &Selection { user, model, .. } = self.selection;
-        let each_user = user.is_none() && self.group_by == GroupBy::User;
         // One rollup holds all models, where these are not asked for; of an hour, only everybody's.
         let of_all_models = model.is_none()
             && !matches!(self.group_by, GroupBy::Model | GroupBy::Endpoint)
-            && (unit != Unit::Hour || user.is_none() && !each_user);
+            && (unit != Unit::Hour || user.is_none() && !self.each_user);
         let number = match (self.group_by, unit) {
             (GroupBy::Model, _) => "r.model_id".to_owned(),
             (GroupBy::User, _) => "r.user_id".to_owned(),
@@ -62,7 +65,7 @@ impl Summing<'_> {
             None => "r.model_id >= 0".to_owned(),
             Some(_) => "r.model_id = :model".to_owned(),
         };
-        let (with, source) = source(unit, each_user, of_all_models || model.is_some());
+        let (with, source) = source(unit, self.each_user, of_all_models || model.is_some());
         let sql = format!("{with}SELECT {number}, {TOTALS} FROM {source} AND {models}");
         let (user, last) = (user.unwrap_or(EVERYBODY), after - 1);
         self.add(&sql, &[(":user", &user), (":model", &model), (":first", &first), (":last", &last)])
