@@ -7,9 +7,14 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // a benchmark reads clocks
 
+mod questions;
 mod rows;
 mod writer;
 
+use openai_api_proxy::worker::fold::{FOLD_ROWS_MAX, fold};
+use openai_api_proxy::worker::levels::Follower;
+use openai_api_proxy::worker::schema;
+use questions::{Asked, compare};
 use rows::Rows;
 use std::path::{Path, PathBuf};
 use writer::{Cost, Feeder};
@@ -18,11 +23,16 @@ const USAGE: &str = "\
 usage: cargo bench --bench ledger -- [options]
   --rows N       rows of the large ledger, 20000 to 100000000 (1000000)
   --folder DIR   where to make the ledgers (the system's folder for temporary files)
+  --keep FILE    keep the large ledger under this name; where it is there already, ask it and write nothing
   --smoke        few rows: shows that all of it works, and measures nothing of value";
+
+const SMALL_ROWS: u64 = 10_000;
 
 struct Options {
     rows: u64,
     folder: PathBuf,
+    keep: Option<PathBuf>,
+    rounds: usize,
 }
 
 fn main() {
@@ -38,7 +48,7 @@ fn main() {
 }
 
 fn parse(args: &[String]) -> Result<Options, String> {
-    let mut options = Options { rows: 1_000_000, folder: std::env::temp_dir() };
+    let mut options = Options { rows: 1_000_000, folder: std::env::temp_dir(), keep: None, rounds: 41 };
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
         match arg.as_str() {
@@ -47,7 +57,8 @@ fn parse(args: &[String]) -> Result<Options, String> {
                 options.rows = rows.clamp(20_000, 100_000_000);
             }
             "--folder" => options.folder = rest.next().ok_or(USAGE)?.into(),
-            "--smoke" => options.rows = 20_000,
+            "--keep" => options.keep = Some(rest.next().ok_or(USAGE)?.into()),
+            "--smoke" => (options.rows, options.rounds) = (20_000, 1),
             _ => return Err(USAGE.into()),
         }
     }
@@ -56,7 +67,27 @@ fn parse(args: &[String]) -> Result<Options, String> {
 
 fn run(options: &Options) -> Result<(), String> {
     let folder = tempfile::tempdir_in(&options.folder).map_err(|error| format!("temporary folder: {error}"))?;
-    write(&folder.path().join("large.db"), options.rows)
+    let large = options.keep.clone().unwrap_or_else(|| folder.path().join("large.db"));
+    if !large.exists() {
+        write(&large, options.rows)?;
+    }
+    let small = folder.path().join("small.db");
+    let mut feeder = Feeder::start(&small, Rows::new(SMALL_ROWS))?;
+    feeder.feed(SMALL_ROWS as usize, 256)?;
+    feeder.stop()?;
+    for ledger in [&small, &large] {
+        catch_up(ledger).map_err(|error| error.to_string())?;
+    }
+    compare(&Asked::open(&small, SMALL_ROWS)?, &Asked::open(&large, options.rows)?, options.rounds)
+}
+
+/// What the ledger's thread does in quiet moments.
+fn catch_up(path: &Path) -> rusqlite::Result<()> {
+    let conn = schema::open(path).map_err(|_| rusqlite::Error::InvalidPath(path.to_owned()))?;
+    while !fold(&conn, FOLD_ROWS_MAX)?.is_folded() {}
+    let mut levels = Follower::default();
+    while levels.step(&conn, i64::MAX)? {}
+    Ok(())
 }
 
 /// Most of the rows in large batches; then the rest of the year with each size of batch.
@@ -73,6 +104,6 @@ fn write(path: &Path, rows: u64) -> Result<(), String> {
     filled.print();
     feeder.stop()?;
     let bytes = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
-    println!("\n{rows} rows, {} bytes, {:.1} a row", bytes, bytes as f64 / rows as f64);
+    println!("\n{rows} rows, {bytes} bytes, {:.1} a row", bytes as f64 / rows as f64);
     Ok(())
 }

@@ -74,14 +74,13 @@ impl Feeder {
         }
     }
 
-    /// Writes the log back and gives the supply of rows back, for the next ledger or more of this one.
-    pub fn stop(self) -> Result<Rows, String> {
-        self.ledger.shutdown()?;
-        Ok(self.rows)
+    /// Writes the log back and ends the threads.
+    pub fn stop(self) -> Result<(), String> {
+        self.ledger.shutdown()
     }
 }
 
-/// Nanoseconds that the writer's threads have spent on a CPU.
+/// Nanoseconds that the writer's threads have spent on a CPU; `None` where there is no `/proc`.
 fn cpu_ns() -> Option<u64> {
     let threads = std::fs::read_dir("/proc/self/task").ok()?.flatten();
     let spent = threads.filter_map(|thread| {
@@ -89,7 +88,7 @@ fn cpu_ns() -> Option<u64> {
         let schedstat = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
         THREADS.contains(&name.trim()).then(|| schedstat.split_whitespace().next()?.parse::<u64>().ok())?
     });
-    spent.reduce(|a, b| a + b)
+    Some(spent.sum())
 }
 
 impl Cost {
