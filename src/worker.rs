@@ -20,6 +20,7 @@ pub mod prune;
 pub mod query;
 pub mod report;
 pub mod resolver;
+mod retry;
 pub mod rollup;
 pub mod schema;
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use support::DEADLINE;
-use support::client::{Client, post_json};
+use support::client::{Client, get, post_json};
 use support::proxy::Proxy;
 use support::script::{Reply, Step, gate};
 use support::upstream::Upstream;
@@ -115,6 +115,9 @@ fn a_request_without_an_entry_is_refused_and_not_sent() {
     assert_eq!(refused.head.get("connection"), Some("close"));
     assert!(held.upstream.requests().is_empty());
     other.execute_batch("ROLLBACK").unwrap();
+    while get(proxy.addr(), "/readyz").status != 200 {
+        std::thread::yield_now(); // the ledger tries again only after a pause
+    }
     let mut client = ask(&proxy, "bob");
     held.next().send(()).unwrap();
     client.response("POST").expect(200);

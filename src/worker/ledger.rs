@@ -15,6 +15,7 @@ use super::fold::{FOLD_ROWS_MAX, Progress, fold};
 use super::journal::{self, Owner};
 use super::levels::Follower;
 use super::prune::Pruner;
+use super::retry::Retry;
 use super::{Done, ToLoop, schema};
 use crate::usage::record::Record;
 use rusqlite::Connection;
@@ -32,9 +33,6 @@ const FOLD_ROWS_FORCED: i64 = 2048;
 const FOLD_ROWS_WORTHWHILE: i64 = 512;
 const QUIET_SHORT: Duration = Duration::from_millis(5);
 const QUIET_LONG: Duration = Duration::from_secs(1);
-/// First and longest pause before a failed commit or fold is tried again.
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// How long a shutdown goes on trying to commit.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 /// How often the file is looked for while nothing is to be committed.
@@ -397,68 +395,4 @@ fn hour_now() -> i64 {
 /// How long nothing must come in before `pending` rows are folded.
 fn quiet(pending: i64) -> Duration {
     if pending >= FOLD_ROWS_WORTHWHILE { QUIET_SHORT } else { QUIET_LONG }
-}
-
-/// One thing that may fail and is tried again: backs off, and speaks once a change.
-struct Retry {
-    failing: &'static str,
-    working: &'static str,
-    pause: Duration,
-    /// Set while it fails.
-    retry_at: Option<Instant>,
-    /// Why it fails.
-    reason: String,
-}
-
-impl Retry {
-    fn new(failing: &'static str, working: &'static str) -> Self {
-        Self { failing, working, pause: BACKOFF_MIN, retry_at: None, reason: String::new() }
-    }
-
-    /// The reason, if it worked until now or failed for another one.
-    fn failed(&mut self, error: &dyn Display) -> Option<String> {
-        let reason = error.to_string();
-        self.pause = if self.retry_at.is_none() { BACKOFF_MIN } else { (self.pause * 2).min(BACKOFF_MAX) };
-        self.retry_at = Some(Instant::now() + self.pause);
-        if self.reason == reason {
-            return None;
-        }
-        eprintln!("level=error msg={:?} error={reason:?}", self.failing);
-        self.reason.clone_from(&reason);
-        Some(reason)
-    }
-
-    /// True if it failed until now.
-    fn worked(&mut self) -> bool {
-        let changed = self.retry_at.take().is_some();
-        if changed {
-            self.reason.clear();
-            eprintln!("level=info msg={:?}", self.working);
-        }
-        changed
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_retry_backs_off_and_speaks_once_a_change() {
-        let mut retry = Retry::new("thing fails", "thing works");
-        assert!(!retry.worked());
-        for _ in 0..2 {
-            let mut pauses = Vec::new();
-            for attempt in 0..7 {
-                let said = retry.failed(&rusqlite::Error::InvalidQuery);
-                assert_eq!(said.is_some(), attempt == 0);
-                pauses.push(retry.pause.as_millis());
-                assert!(retry.retry_at.is_some());
-            }
-            assert_eq!(pauses, [50, 100, 200, 400, 800, 1000, 1000]);
-            assert!(retry.worked());
-            assert_eq!(retry.retry_at, None);
-            assert!(!retry.worked());
-        }
-    }
 }

@@ -60,7 +60,7 @@ impl Level {
 pub struct Reach {
     /// Every day before this one is in the level.
     done: i64,
-    /// What is being taken, if anything: the days from `done` to this one; of the users up to `user` it is in the level.
+    /// What is being taken, if anything: the days from `done` to this one; of users up to `user`, it is in the level.
     until: i64,
     user: i64,
 }

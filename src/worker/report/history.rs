@@ -106,7 +106,8 @@ fn places(conn: &Connection, selection: &Selection, ids: (i64, i64)) -> rusqlite
     if first_day <= last_day {
         let sql = format!(
             "WITH RECURSIVE {SPAN} SELECT min(h.min_id), max(h.max_id)
-                FROM span CROSS JOIN hours h ON h.hour BETWEEN span.t * {HOURS_PER_DAY} AND span.t * {HOURS_PER_DAY} + 23
+                FROM span CROSS JOIN hours h
+                    ON h.hour BETWEEN span.t * {HOURS_PER_DAY} AND span.t * {HOURS_PER_DAY} + 23
                 WHERE EXISTS (SELECT 1 FROM days d WHERE d.user_id = :user AND d.day = span.t
                     AND d.model_id = coalesce(:model, {ALL})) AND {of_day}"
         );
