@@ -1,7 +1,8 @@
 //! The turn of the loop: events in, proxy decisions carried out. The only place where sockets and the proxy meet.
 //!
 //! ```text
-//!   poll → now → socket events → deadlines → mailboxes → accept → run queue → actions and flushes → records → reap
+//!   poll → now → socket events → deadlines → mailboxes → actions → accept → run queue → actions and flushes → records
+//!   → reap
 //! ```
 //!
 //! Sockets are registered once, edge-triggered. Each keeps what it may still be able to do; a bit is cleared only when
@@ -110,6 +111,8 @@ impl<I: Io, D: Desk> Reactor<I, D> {
         self.events = events;
         self.proxy.expire(now);
         self.read_mailbox(now);
+        // What has ended until now is closed before its slot has a next tenant.
+        self.act_all(now);
         self.accept(now);
         for _ in 0..self.run_queue.len() {
             let Some(conn) = self.run_queue.pop_front() else { break };
@@ -294,11 +297,15 @@ impl<I: Io, D: Desk> Reactor<I, D> {
     /// Does what the proxy asks for, and flushes, until neither is left.
     fn carry_out(&mut self, now: Now) {
         loop {
-            while let Some(action) = self.proxy.next_action() {
-                self.act(now, action);
-            }
+            self.act_all(now);
             let Some(conn) = self.dirty.pop() else { return };
             self.flush(now, conn);
+        }
+    }
+
+    fn act_all(&mut self, now: Now) {
+        while let Some(action) = self.proxy.next_action() {
+            self.act(now, action);
         }
     }
 

@@ -6,7 +6,7 @@ mod support;
 use std::net::TcpListener;
 use std::sync::Mutex;
 use support::ca::{Ca, Server};
-use support::client::{Client, get, post_json, request};
+use support::client::{Client, get, post_json, request, response_framing};
 use support::proxy::Proxy;
 use support::script::{Ending, Reply, Step, chunk, gate, tell};
 use support::upstream::{Options, SeenRequest, Upstream};
@@ -195,6 +195,20 @@ fn a_broken_stream_is_never_passed_off_as_whole() {
         assert!(response.text().starts_with("before") || response.cut == Some(Cut::Reset), "{}", response.text());
         assert_eq!(proxy.only_row("u")["outcome"], "upstream_error", "{start:?}");
     }
+}
+
+/// The client that waits is taken in in the very turn in which the other one is cut, and into its slot.
+#[test]
+fn a_body_until_close_that_is_cut_ends_by_a_reset_while_another_client_waits() {
+    let vars = [("MAX_CONNECTIONS", "1"), ("RESPONSE_TIMEOUT", "500ms")];
+    let (_upstream, proxy) = scripted(&vars, |_| vec![bytes("HTTP/1.1 200 OK\r\n\r\nbefore"), Step::AwaitClose]);
+    let mut client = Client::connect(proxy.addr());
+    client.send("GET /v1/other HTTP/1.0\r\nhost: proxy.test\r\n\r\n");
+    let head = client.head().unwrap().unwrap();
+    let _waits = Client::connect(proxy.addr());
+    let mut framing = response_framing("GET", &head).unwrap();
+    let end = std::iter::repeat_with(|| client.body_piece(&mut framing)).find(|piece| !matches!(piece, Ok(Some(_))));
+    assert_eq!(end, Some(Err(Cut::Reset)));
 }
 
 /// Without close_notify nobody knows that a body until close is whole: an attacker can cut a connection.

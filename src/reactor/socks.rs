@@ -37,12 +37,16 @@ impl<S> Socks<S> {
     }
 
     /// Adds a socket. One that is not connecting is tried at once: what it can do is learnt by doing it.
+    ///
+    /// # Panics
+    /// Where the slot's last tenant still has its socket.
     pub fn put(&mut self, conn: Conn, socket: S, connecting: bool) {
         let (side, index, generation) = place(conn);
         let slots = &mut self.sides[side];
         if slots.len() <= index {
             slots.resize_with(index + 1, || None);
         }
+        assert!(slots[index].is_none(), "the last tenant's socket is still open");
         let (readable, writable) = (!connecting, !connecting);
         let (ended, queued, dirty) = (false, false, false);
         slots[index] = Some(Sock { generation, socket, readable, writable, ended, connecting, queued, dirty });
