@@ -52,7 +52,7 @@ use pool::Pool;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use upstream::{Failure, Upstream};
+use upstream::Upstream;
 
 /// Key of a client's connection.
 pub type DownKey = Key<Downstream>;
@@ -295,7 +295,7 @@ impl Proxy {
     pub fn failed(&mut self, now: Now, conn: Conn, why: ErrorKind) {
         match conn {
             Conn::Down(key) => self.drop_down(now, key),
-            Conn::Up(key) => self.fail_up(now, key, Failure::Broken(why)),
+            Conn::Up(key) => self.upstream_broke(now, key, why),
         }
     }
 
@@ -384,6 +384,27 @@ impl Proxy {
     /// How many slots of each kind are in use: clients, upstreams, exchanges. For tests of leaks.
     pub fn slots(&self) -> (usize, usize, usize) {
         (self.downs.len(), self.ups.len(), self.exchanges.len())
+    }
+
+    /// Places in the ledger's queue that are reserved for records still to come. For tests of leaks.
+    pub fn places_reserved(&self) -> u64 {
+        self.places_reserved
+    }
+
+    /// How many exchanges hold bytes back, or have stopped reading, although nothing that would let them go on is under
+    /// way, or for longer than a reply may wait. For tests of lost wake-ups.
+    pub fn forgotten(&self) -> usize {
+        let is_forgotten = |&key: &ExchangeKey| {
+            let Some(exchange) = self.exchanges.get(key) else { return false };
+            let commits = self.uncommitted.iter().any(|&(seq, waiting)| waiting == key && seq > self.committed_seq);
+            let queues = self.places_left() == 0 && self.placeless.contains(&key);
+            let holding = self.downs.get(exchange.down).filter(|down| down.held_back > 0);
+            let is_untimed =
+                self.settings.timeouts.ledger_wait > 0 && holding.is_some_and(|down| down.timing.is_none());
+            let waits = exchange.awaits_commit() || exchange.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_paused());
+            is_untimed || (holding.is_some() || waits) && !commits && !queues
+        };
+        self.exchanges.keys().filter(is_forgotten).count()
     }
 }
 

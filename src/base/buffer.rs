@@ -64,6 +64,12 @@ impl Buffer {
         }
     }
 
+    /// Drops from the back what is beyond `count` bytes. Memory is given back when nothing is left.
+    pub fn truncate(&mut self, count: usize) {
+        self.bytes.truncate(self.start.saturating_add(count));
+        self.consume(0);
+    }
+
     /// Drops everything and gives the memory back.
     pub fn clear(&mut self) {
         *self = Self::new();
@@ -84,19 +90,28 @@ mod tests {
     }
 
     proptest! {
-        /// Against the obvious model: any order of appends and consumes reads the same bytes in the same order.
+        /// Against the obvious model: any order of appends, consumes and truncations reads the same bytes in the same
+        /// order, and nothing at all holds no memory.
         #[test]
-        fn is_a_queue(steps in proptest::collection::vec((any::<bool>(), 0usize..6000), 1..60)) {
+        fn is_a_queue(steps in proptest::collection::vec((0..5, 0usize..6000), 1..60)) {
             let (mut buffer, mut model, mut next) = (Buffer::new(), Vec::new(), 0u8);
-            for (append, count) in steps {
-                if append {
-                    let bytes: Vec<u8> = (0..count).map(|_| { next = next.wrapping_add(1); next }).collect();
-                    buffer.append(&bytes);
-                    model.extend_from_slice(&bytes);
-                } else {
-                    let count = count.min(model.len());
-                    buffer.consume(count);
-                    model.drain(..count);
+            for (step, count) in steps {
+                match step {
+                    0 | 1 => {
+                        let bytes: Vec<u8> = (0..count).map(|_| { next = next.wrapping_add(1); next }).collect();
+                        buffer.append(&bytes);
+                        model.extend_from_slice(&bytes);
+                    }
+                    2 | 3 => {
+                        let count = count.min(model.len());
+                        buffer.consume(count);
+                        model.drain(..count);
+                    }
+                    _ => {
+                        buffer.truncate(count);
+                        model.truncate(count);
+                        prop_assert!(!model.is_empty() || buffer.bytes.capacity() == 0);
+                    }
                 }
                 prop_assert_eq!(buffer.as_slice(), &model[..]);
             }

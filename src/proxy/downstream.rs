@@ -94,6 +94,12 @@ impl Downstream {
     pub fn sendable(&self) -> usize {
         self.out.len() - self.held_back
     }
+
+    /// What waits for a commit will never leave: nobody waits for that commit any more.
+    pub fn drop_held(&mut self) {
+        self.out.truncate(self.sendable());
+        self.held_back = 0;
+    }
 }
 
 impl Proxy {

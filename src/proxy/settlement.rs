@@ -233,13 +233,14 @@ impl Proxy {
         self.remove_exchange(now, key);
     }
 
-    /// Frees the slot; the reply's client, where it is still there, has no exchange any more.
+    /// Frees the slot; the reply's client, where it is still there, has no exchange any more, and does not get what was
+    /// held back for it.
     pub(super) fn remove_exchange(&mut self, now: Now, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.remove(key) else { return };
         self.places_reserved -= exchange.places;
         if let Some(down) = self.downs.get_mut(exchange.down) {
             down.exchange = None;
-            down.held_back = 0;
+            down.drop_held();
         }
         if exchange.awaits_commit() {
             self.uncommitted.retain(|&(_, waiting)| waiting != key);

@@ -159,17 +159,23 @@ impl Proxy {
     pub(super) fn retime_up(&mut self, now: Now, key: UpKey, progress: bool) {
         let Some(up) = self.ups.get_mut(key) else { return };
         let exchange = up.exchange.and_then(|exchange| self.exchanges.get(exchange));
+        let is_paused = exchange.and_then(|exchange| exchange.tunnel.as_ref()).is_some_and(|tunnel| tunnel.is_paused());
         let wanted = match (&up.link, up.exchange) {
-            _ if exchange.is_some_and(|exchange| exchange.abandoned) => Class::ReadOn,
-            (Link::Resolving | Link::Connecting | Link::Handshaking, _) => Class::Connect,
-            (_, Some(_)) => Class::Response,
-            (_, None) => Class::Pool,
+            _ if exchange.is_some_and(|exchange| exchange.abandoned) => Some(Class::ReadOn),
+            (Link::Resolving | Link::Connecting | Link::Handshaking, _) => Some(Class::Connect),
+            // Nothing is asked of a target that we do not read from.
+            (_, Some(_)) if is_paused => None,
+            (_, Some(_)) => Some(Class::Response),
+            (_, None) => Some(Class::Pool),
         };
-        if up.timing == Some(wanted) && !(wanted == Class::Response && progress) {
+        if up.timing == wanted && !(wanted == Some(Class::Response) && progress) {
             return;
         }
-        up.timing = Some(wanted);
-        self.deadlines.arm(&mut up.timer, wanted as u8, Conn::Up(key), now.mono);
+        up.timing = wanted;
+        match wanted {
+            Some(class) => self.deadlines.arm(&mut up.timer, class as u8, Conn::Up(key), now.mono),
+            None => self.deadlines.cancel(&mut up.timer),
+        }
     }
 
     /// True for a request that waits at the door for its entry in the journal.

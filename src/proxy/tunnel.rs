@@ -16,7 +16,7 @@ use super::exchange::{Progress, Stage};
 use super::response::{Next, request_id};
 use super::settlement::images_record;
 use super::upstream::Failure;
-use super::{Action, Conn, ExchangeKey, Proxy, UpKey, forward};
+use super::{Action, Conn, DownKey, ExchangeKey, Proxy, UpKey, forward};
 use crate::base::clock::{MICROSECOND, Now};
 use crate::http::HttpError;
 use crate::http::body::{BodyReader, BodyWriter};
@@ -180,8 +180,8 @@ impl Proxy {
         };
         down.held_back = 1;
         self.uncommitted.push_back((seq, key));
-        let down = exchange.down;
-        self.retime_down(now, down, false);
+        let (down, up) = (exchange.down, exchange.up);
+        self.retime_tunnel(now, down, up);
     }
 
     /// The last part's record is committed, or no longer waited for: goes on as soon as there is a place for the next.
@@ -205,8 +205,16 @@ impl Proxy {
             tunnel.pause = Pause::Place;
             self.placeless.push_back(key);
         }
-        let down = exchange.down;
+        let (down, up) = (exchange.down, exchange.up);
+        self.retime_tunnel(now, down, up);
+    }
+
+    /// A pause has begun or ended: both sides are waited for otherwise.
+    fn retime_tunnel(&mut self, now: Now, down: DownKey, up: Option<UpKey>) {
         self.retime_down(now, down, false);
+        if let Some(up) = up {
+            self.retime_up(now, up, false);
+        }
     }
 
     /// Places have become free: whoever waits for one goes on, in order.

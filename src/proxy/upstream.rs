@@ -182,8 +182,7 @@ impl Proxy {
     pub fn looked(&mut self, now: Now, key: UpKey) {
         let Some(up) = self.ups.get(key) else { return };
         match (up.broken, up.link) {
-            (Some(_), _) if self.puts_end_off(key) => {}
-            (Some(why), _) => self.fail_up(now, key, Failure::Broken(why)),
+            (Some(why), _) => self.upstream_broke(now, key, why),
             (None, Link::Looking) => self.link_ready(now, key),
             (None, _) => {}
         }
@@ -312,6 +311,16 @@ impl Proxy {
         match &mut up.tls {
             None => up.cipher.append(words),
             Some(session) => _ = session.encrypt(words, up.cipher.tail()), // it is over either way
+        }
+    }
+
+    /// An error instead of an end. What came before it is relayed first, where it has to wait.
+    pub(super) fn upstream_broke(&mut self, now: Now, key: UpKey, why: ErrorKind) {
+        if !self.puts_end_off(key) {
+            return self.fail_up(now, key, Failure::Broken(why));
+        }
+        if let Some(up) = self.ups.get_mut(key) {
+            up.broken = Some(why);
         }
     }
 
