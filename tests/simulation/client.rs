@@ -111,7 +111,8 @@ impl Client {
                 continue;
             }
             assert!(plan.requests[request].got.is_none(), "two outcomes for request {request}");
-            plan.requests[request].saw_end_at = plan.committed_users.contains(&plan.requests[request].user);
+            let committed = plan.committed_users.contains(&plan.requests[request].user);
+            plan.requests[request].saw_end_at = committed || plan.may_let_go;
             plan.requests[request].got = Some(got);
             self.awaited.pop_front();
             progress = true;
@@ -123,7 +124,7 @@ impl Client {
 }
 
 /// The first response in `bytes` and its length; `None` where it is not all there.
-fn response(bytes: &[u8], to_head: bool, closed: bool) -> Option<(Got, usize)> {
+pub fn response(bytes: &[u8], to_head: bool, closed: bool) -> Option<(Got, usize)> {
     let Some(end) = find(bytes, b"\r\n\r\n").map(|at| at + 4) else {
         return (closed && !bytes.is_empty()).then(|| (Got::cut(0), bytes.len()));
     };

@@ -25,13 +25,17 @@ pub struct Workers {
     replies: VecDeque<Done>,
     tickets: VecDeque<u64>,
     resolving: bool,
+    /// How long the ledger may be in trouble, the longest of its pauses; 0 is never.
+    stall_max: u64,
+    /// It commits nothing until then.
+    pub stalled_until: Option<u64>,
     /// The target resolves to so many addresses.
     addresses: u16,
 }
 
 impl Workers {
-    pub fn new(addresses: u16) -> Self {
-        Self { addresses, ..Self::default() }
+    pub fn new(addresses: u16, stall_max: u64) -> Self {
+        Self { addresses, stall_max, ..Self::default() }
     }
 
     /// A line as the ledger takes it: a record, or an entry of the journal, which ends once.
@@ -52,9 +56,14 @@ impl Workers {
     }
 
     /// One worker may act; false where none had anything to do.
-    pub fn act(&mut self, rng: &mut Rng) -> bool {
+    pub fn act(&mut self, rng: &mut Rng, now: u64) -> bool {
+        self.stalled_until = self.stalled_until.filter(|&until| now < until);
+        let commits = !self.pending.is_empty() && self.stalled_until.is_none();
         match rng.below(3) {
-            0 if !self.pending.is_empty() => {
+            0 if commits && self.stall_max > 0 && rng.below(8) == 0 => {
+                self.stalled_until = Some(now + self.stall_max / [1, 5, 100, 10_000][rng.below(4)]);
+            }
+            0 if commits => {
                 let batch = 1 + rng.below(self.pending.len());
                 let lines: Vec<Record> = self.pending.drain(..batch).collect();
                 let upto = lines.last().map_or(0, |line| line.seq);
@@ -74,7 +83,8 @@ impl Workers {
             }
             _ => {}
         }
-        !(self.pending.is_empty() && self.tickets.is_empty() && self.replies.is_empty()) || self.resolving
+        let commits = !self.pending.is_empty() && self.stalled_until.is_none();
+        commits || !(self.tickets.is_empty() && self.replies.is_empty()) || self.resolving
     }
 
     pub fn stop(&mut self) {

@@ -1,11 +1,16 @@
 //! The production loop over a fake network, from a seed: the same reactor and proxy as in the binary, with clients and
 //! upstreams that write a byte at a time, read late, reset, close early, lie, or go away, and a ledger that takes its
-//! time.
+//! time, pauses for minutes, or has few places. Beside plain requests there are WebSocket sessions.
 //!
 //! After every run an oracle checks: each request had one outcome; what a client took for a whole response was whole
 //! and right, byte for byte, and its record was committed before its end; there is one record for each request that an
-//! upstream saw, and none for the others; nothing is left in the slabs. A run in which nothing can happen any more
-//! although somebody still waits is a lost wake-up and fails.
+//! upstream saw, and none for the others; nothing is left in the slabs, and no place is reserved. A run in which nothing
+//! can happen any more although somebody still waits is a lost wake-up and fails, and so does one that turns and does
+//! nothing.
+//!
+//! Of a session: every byte arrives in order on both sides, and all of them that came before an orderly end; there is
+//! one record for it and exactly one for each report that passed; a report's last byte leaves after its commit, or
+//! after `LEDGER_WAIT`. After every turn: what is held back, or not read on, waits for something that is under way.
 //!
 //! `SIM_SEED=n` replays one seed, `SIM_SEEDS=n` runs that many.
 
@@ -16,6 +21,7 @@ mod oracle;
 #[allow(dead_code, reason = "each test uses its part")]
 mod rng;
 mod scenario;
+mod session;
 mod upstream;
 mod world;
 

@@ -4,13 +4,16 @@ use crate::client::Client;
 use crate::desk::{FakeDesk, Workers};
 use crate::oracle::{self, Seen};
 use crate::rng::Rng;
+use crate::session::client::Client as SessionClient;
+use crate::session::{self, Session};
 use crate::upstream::Upstream;
 use crate::world::{Net, World};
-use openai_api_proxy::base::clock::{Now, SECOND};
+use openai_api_proxy::base::clock::{MILLISECOND, Now, SECOND};
 use openai_api_proxy::metrics::{self, Metrics};
 use openai_api_proxy::price::PriceTable;
 use openai_api_proxy::proxy::{Proxy, Settings, Timeouts};
 use openai_api_proxy::reactor::{Reactor, Turn};
+use openai_api_proxy::usage::record::Record;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -83,12 +86,31 @@ pub struct Planned {
 /// All requests of the run, and what all of them depend on.
 pub struct Plan {
     pub requests: Vec<Planned>,
+    pub sessions: Vec<Session>,
+    /// How long a reply waits for its commit; 0 is for ever.
+    pub ledger_wait: u64,
+    /// The ledger has paused for longer.
+    pub may_let_go: bool,
     /// Upstreams close idle connections when they like.
     pub idle_closes: bool,
     /// A journal is kept: a target never sees what is not in it.
     pub journaled: Option<BTreeSet<String>>,
-    /// Users whose record is committed.
+    /// Records that are committed, and the users of those that are of requests.
+    pub committed: usize,
     pub committed_users: BTreeSet<String>,
+}
+
+impl Plan {
+    /// Takes note of what the ledger has committed meanwhile.
+    fn commit(&mut self, records: &[Record]) {
+        for record in &records[self.committed..] {
+            match record.user.strip_prefix("session-").and_then(|number| number.parse::<usize>().ok()) {
+                Some(number) => self.sessions[number].commit(record),
+                None => _ = self.committed_users.insert(record.user.to_string()),
+            }
+        }
+        self.committed = records.len();
+    }
 }
 
 /// Kinds of answers that a target gives.
@@ -233,7 +255,7 @@ fn respond(request: &mut Planned, rng: &mut Rng, content_type: &str) {
     request.response.extend(framed(rng, head.as_bytes(), &body));
 }
 
-fn settings(read_on: bool, journaled: bool) -> Settings {
+fn settings(read_on: bool, journaled: bool, ledger_wait: u64, ledger_places: usize) -> Settings {
     Settings {
         authority: "target".to_owned(),
         prefix: String::new(),
@@ -245,14 +267,14 @@ fn settings(read_on: bool, journaled: bool) -> Settings {
         body_bytes_max: 1 << 20,
         settled: true,
         journaled,
-        ledger_places: 100,
+        ledger_places,
         timeouts: Timeouts {
             connect: 10 * SECOND,
             response: 600 * SECOND,
             idle: 75 * SECOND,
             header: 10 * SECOND,
             read_on: if read_on { 60 * SECOND } else { 0 },
-            ledger_wait: 0,
+            ledger_wait,
         },
     }
 }
@@ -265,35 +287,52 @@ pub fn run(seed: u64) -> Seen {
     world.connect_faults = faults && world.rng.coin();
     let (count, fine) = (1 + world.rng.below(12), world.fine);
     let requests: Vec<Planned> = (0..count).map(|id| planned(&mut world.rng, id, faults, fine)).collect();
-    let idle_closes = faults && world.rng.coin();
-    let journaled = world.rng.coin();
-    let plan =
-        Plan { requests, idle_closes, journaled: journaled.then(BTreeSet::new), committed_users: BTreeSet::new() };
-    let mut ids: Vec<usize> = (0..count).collect();
-    let mut clients = Vec::new();
-    while !ids.is_empty() {
-        let share = 1 + world.rng.below(ids.len());
-        let rest = ids.split_off(share);
-        clients.push(Client::new(&mut world, std::mem::replace(&mut ids, rest), faults));
-    }
+    let sessions = world.rng.below(5).saturating_sub(1);
+    let ledger_wait = [0, 2 * SECOND][world.rng.below(2)];
+    let ledger_places = if world.rng.below(4) == 0 { 3 + world.rng.below(4) } else { 100 };
+    // With a journal a request that has to wait is refused, which only the plain runs expect.
+    let journaled = sessions == 0 && ledger_wait == 0 && ledger_places == 100 && world.rng.coin();
+    let plan = Plan {
+        requests,
+        sessions: (0..sessions).map(|number| Session::new(&mut world.rng, number, fine)).collect(),
+        ledger_wait,
+        may_let_go: false,
+        idle_closes: faults && world.rng.coin(),
+        journaled: journaled.then(BTreeSet::new),
+        committed: 0,
+        committed_users: BTreeSet::new(),
+    };
+    let peers = Peers {
+        clients: clients(&mut world, count, faults),
+        sessions: (0..sessions).map(|number| SessionClient::new(&mut world, number)).collect(),
+        upstreams: Vec::new(),
+    };
     let read_on = world.rng.coin();
     let stop_early = faults && world.rng.below(8) == 0;
-    let workers = Rc::new(RefCell::new(Workers::new(1 + world.rng.below(3) as u16)));
+    let stall_max = [0, 0, 20 * MILLISECOND, 5 * SECOND, 50 * SECOND, 2_000 * SECOND][world.rng.below(6)];
+    let workers = Rc::new(RefCell::new(Workers::new(1 + world.rng.below(3) as u16, stall_max)));
+    let verdict =
+        session::judge::Run { faults, stopped_early: stop_early, crowded: ledger_places < 100, roomy: world.roomy };
+    let settings = settings(read_on, journaled, plan.ledger_wait, ledger_places);
     let world = Rc::new(RefCell::new(world));
     let plan = Rc::new(RefCell::new(plan));
-    let peers = Rc::new(RefCell::new((clients, Vec::<Upstream>::new())));
+    let peers = Rc::new(RefCell::new(peers));
     let act = actor(&workers, &plan, &peers, stop_early);
     let net = Net { world: Rc::clone(&world), act };
     let metrics = Metrics::new(metrics::Limits::default(), 0);
-    let proxy = Proxy::new(settings(read_on, journaled), PriceTable::built_in(), metrics, Now::default());
+    let proxy = Proxy::new(settings, PriceTable::built_in(), metrics, Now::default());
     let mut reactor = Reactor::new(net, FakeDesk(Rc::clone(&workers)), proxy, 30 * SECOND);
     let mut turns = 0;
     while reactor.turn().expect("the fake poller works") == Turn::Continue {
         turns += 1;
         assert!(turns < TURNS_MAX, "the run does not end");
+        assert_eq!(reactor.proxy().forgotten(), 0, "something is held for which nothing is under way");
     }
     let slots = reactor.proxy().slots();
+    assert_eq!(reactor.proxy().places_reserved(), 0, "places are still reserved");
     drop(reactor);
+    // What has been sent is read to its end.
+    while peers.borrow_mut().act(&mut world.borrow_mut(), &mut plan.borrow_mut()) {}
     let records = {
         let workers = &mut *workers.borrow_mut();
         // What was submitted before the end is committed after it.
@@ -301,49 +340,86 @@ pub fn run(seed: u64) -> Seen {
         assert!(workers.open.is_empty(), "entries are left open: {:?}", workers.open);
         std::mem::take(&mut workers.committed)
     };
-    oracle::judge(&plan.borrow(), &records, &world.borrow(), slots, faults, stop_early)
+    oracle::judge(&plan.borrow(), &records, &world.borrow(), slots, verdict)
 }
 
-type Peers = Rc<RefCell<(Vec<Client>, Vec<Upstream>)>>;
+/// Clients that share the requests.
+fn clients(world: &mut World, count: usize, faults: bool) -> Vec<Client> {
+    let mut ids: Vec<usize> = (0..count).collect();
+    let mut clients = Vec::new();
+    while !ids.is_empty() {
+        let share = 1 + world.rng.below(ids.len());
+        let rest = ids.split_off(share);
+        clients.push(Client::new(world, std::mem::replace(&mut ids, rest), faults));
+    }
+    clients
+}
+
+/// Everybody whom the proxy has a connection with.
+struct Peers {
+    clients: Vec<Client>,
+    sessions: Vec<SessionClient>,
+    upstreams: Vec<Upstream>,
+}
+
+impl Peers {
+    /// Lets some act; false where none could do anything.
+    fn act(&mut self, world: &mut World, plan: &mut Plan) -> bool {
+        for pipe in std::mem::take(&mut world.opened) {
+            self.upstreams.push(Upstream::new(world, pipe));
+        }
+        let mut acted = false;
+        let count = self.clients.len() + self.sessions.len();
+        let first = world.rng.below(count);
+        for index in 0..count {
+            let at = (first + index) % count;
+            let did = match at.checked_sub(self.clients.len()) {
+                None => self.clients[at].act(world, plan),
+                Some(at) => self.sessions[at].act(world, plan),
+            };
+            acted |= did;
+            if did && world.rng.coin() {
+                break;
+            }
+        }
+        for upstream in &mut self.upstreams {
+            acted |= upstream.act(world, plan);
+        }
+        acted
+    }
+
+    fn are_done(&self) -> bool {
+        self.clients.iter().all(|client| client.done) && self.sessions.iter().all(|client| client.done)
+    }
+}
 
 /// Lets one peer or worker act; the whole world but the loop.
 fn actor(
     workers: &Rc<RefCell<Workers>>,
     plan: &Rc<RefCell<Plan>>,
-    peers: &Peers,
+    peers: &Rc<RefCell<Peers>>,
     stop_early: bool,
 ) -> Rc<dyn Fn(&mut World) -> bool> {
     let (workers, plan, peers) = (Rc::clone(workers), Rc::clone(plan), Rc::clone(peers));
-    let stopped = RefCell::new(false);
+    let stops_left = RefCell::new(if stop_early { 2 } else { 1 });
     Rc::new(move |world| {
-        let (clients, upstreams) = &mut *peers.borrow_mut();
-        let plan = &mut *plan.borrow_mut();
+        let (plan, peers) = (&mut *plan.borrow_mut(), &mut *peers.borrow_mut());
         let workers = &mut *workers.borrow_mut();
-        for pipe in std::mem::take(&mut world.opened) {
-            upstreams.push(Upstream::new(world, pipe));
+        for client in &peers.sessions {
+            client.check_left(world, plan);
         }
-        let mut acted = workers.act(&mut world.rng);
+        let mut acted = workers.act(&mut world.rng, world.mono);
+        plan.commit(&workers.committed);
         if let Some(journaled) = &mut plan.journaled {
             journaled.clone_from(&workers.journaled);
         }
-        for record in &workers.committed[plan.committed_users.len()..] {
-            plan.committed_users.insert(record.user.to_string());
-        }
-        let first = world.rng.below(clients.len());
-        for index in 0..clients.len() {
-            let at = (first + index) % clients.len();
-            if clients[at].act(world, plan) {
-                acted = true;
-                if world.rng.coin() {
-                    break;
-                }
-            }
-        }
-        for upstream in upstreams.iter_mut() {
-            acted |= upstream.act(world, plan);
-        }
-        let over = clients.iter().all(|client| client.done) || stop_early && world.rng.below(200) == 0;
-        if over && !stopped.replace(true) {
+        world.wakes_at = workers.stalled_until;
+        plan.may_let_go |= plan.ledger_wait > 0 && workers.stalled_until.is_some();
+        acted |= peers.act(world, plan);
+        let stops_left = &mut *stops_left.borrow_mut();
+        let over = *stops_left == if stop_early { 2 } else { 1 } && peers.are_done();
+        if *stops_left > 0 && (over || stop_early && world.rng.below(200) == 0) {
+            *stops_left -= 1;
             workers.stop();
             acted = true;
         }

@@ -3,6 +3,8 @@
 
 use crate::client::find;
 use crate::scenario::{Fault, Plan};
+use crate::session::FIRST_ID;
+use crate::session::server::Server;
 use crate::world::World;
 use std::collections::{BTreeSet, VecDeque};
 
@@ -14,6 +16,8 @@ pub struct Upstream {
     grain: (usize, usize),
     /// What happens once `unsent` is sent.
     then: Option<Fault>,
+    /// It carries a WebSocket now.
+    talk: Option<Server>,
     /// Nothing is read or written any more.
     pub done: bool,
 }
@@ -21,13 +25,18 @@ pub struct Upstream {
 impl Upstream {
     pub fn new(world: &mut World, pipe: usize) -> Self {
         let grain = (world.grain(), world.grain());
-        Self { pipe, received: Vec::new(), unsent: VecDeque::new(), grain, then: None, done: false }
+        Self { pipe, received: Vec::new(), unsent: VecDeque::new(), grain, then: None, talk: None, done: false }
     }
 
     /// Does one thing; false where there was nothing to do.
     pub fn act(&mut self, world: &mut World, plan: &mut Plan) -> bool {
         if self.done {
             return false;
+        }
+        if let Some(talk) = &mut self.talk {
+            let acted = talk.act(world, &mut plan.sessions[talk.session]);
+            self.done = talk.done;
+            return acted;
         }
         let bytes = world.peer_read(self.pipe, self.grain.1);
         self.received.extend_from_slice(&bytes);
@@ -77,6 +86,18 @@ impl Upstream {
         };
         assert!(header("x-user-id").is_none(), "the user's id went upstream");
         let id: usize = header("x-sim").expect("our header passes").parse().expect("a number");
+        if let Some(number) = id.checked_sub(FIRST_ID) {
+            let session = &mut plan.sessions[number];
+            session.seen += 1;
+            assert_eq!(self.received.len(), end, "bytes came before the session was taken up");
+            self.received.clear();
+            if session.refused {
+                self.unsent.extend(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno");
+            } else {
+                self.talk = Some(Server::new(number, self.pipe, self.grain));
+            }
+            return true;
+        }
         let is_journaled = |users: &BTreeSet<String>| users.contains(&plan.requests[id].user);
         assert!(plan.journaled.as_ref().is_none_or(is_journaled), "request {id} was sent without an entry");
         let Some((body, used)) = body(&self.received[end..], header("content-length"), header("transfer-encoding"))

@@ -32,6 +32,8 @@ pub struct Pipe {
     pub proxy_ended: bool,
     /// The proxy has closed the socket.
     pub proxy_closed: bool,
+    /// And so that the peer is told of an error.
+    pub proxy_reset: bool,
     connecting: Option<Connecting>,
 }
 
@@ -47,8 +49,18 @@ pub struct World {
     pub rng: Rng,
     /// Bytes move a few at a time; bodies are small then. Else they move in lumps, and bodies are large.
     pub fine: bool,
+    /// A socket takes all that it is given.
+    pub roomy: bool,
     pub pipes: Vec<Pipe>,
     pub mono: u64,
+    /// The instant of the turn that was last, or that is under way.
+    pub turn_at: u64,
+    /// A worker that is at rest will act again by itself.
+    pub wakes_at: Option<u64>,
+    /// Reads and writes that moved something.
+    moved: u64,
+    /// Turns on end that were asked for at once and did nothing, and `moved` at the first of them.
+    spins: (usize, u64),
     /// Connections of clients that the proxy has not accepted yet.
     pub backlog: VecDeque<usize>,
     /// Connections that the proxy has opened and the upstream has not seen yet.
@@ -71,11 +83,17 @@ impl World {
         let mut rng = Rng::new(seed);
         let spurious = [0, 0, 5, 30][rng.below(4)];
         let fine = rng.coin();
+        let roomy = rng.below(4) == 0;
         Self {
             rng,
             fine,
+            roomy,
             pipes: Vec::new(),
             mono: MILLISECOND,
+            turn_at: MILLISECOND,
+            wakes_at: None,
+            moved: 0,
+            spins: (0, 0),
             backlog: VecDeque::new(),
             opened: Vec::new(),
             listening: true,
@@ -90,7 +108,7 @@ impl World {
 
     fn pipe(&mut self) -> usize {
         let capacities = if self.fine { [1, 7, 100, 4096] } else { [3_000, 16_000, 70_000, 500_000] };
-        let capacity = capacities[self.rng.below(4)];
+        let capacity = if self.roomy { usize::MAX } else { capacities[self.rng.below(4)] };
         self.pipes.push(Pipe { capacity, ..Pipe::default() });
         self.pipes.len() - 1
     }
@@ -170,6 +188,15 @@ impl World {
         self.accept_edge && self.listening || self.pipes.iter().any(waits)
     }
 
+    /// A loop that does not wait although it has nothing to do would burn a processor.
+    fn count_spins(&mut self, has_cause: bool) {
+        if has_cause || self.spins.1 != self.moved {
+            self.spins = (0, self.moved);
+        }
+        self.spins.0 += 1;
+        assert!(self.spins.0 < 100, "the loop turns and does nothing\n{}", self.describe());
+    }
+
     fn collect(&mut self, events: &mut Vec<Event>) {
         if std::mem::take(&mut self.accept_edge) && self.listening {
             events.push(Event::Acceptable);
@@ -236,9 +263,11 @@ impl Io for Net {
                 continue;
             }
             if acted || world.has_events() || timeout == Some(0) {
+                world.count_spins(acted || world.has_events());
                 break;
             }
-            let Some(timeout) = timeout else {
+            let wakes_in = world.wakes_at.map(|at| at.saturating_sub(world.mono));
+            let Some(timeout) = [timeout, wakes_in].into_iter().flatten().min() else {
                 panic!("a lost wake-up: somebody waits and nothing can happen\n{}", world.describe());
             };
             world.mono += timeout;
@@ -247,6 +276,7 @@ impl Io for Net {
             break;
         }
         world.collect(events);
+        world.turn_at = world.mono;
         Ok(())
     }
 
@@ -301,7 +331,8 @@ impl Io for Net {
     }
 
     fn read(&mut self, socket: &mut usize, into: &mut [u8]) -> io::Result<usize> {
-        let pipe = &mut self.world.borrow_mut().pipes[*socket];
+        let world = &mut *self.world.borrow_mut();
+        let pipe = &mut world.pipes[*socket];
         assert!(!pipe.proxy_closed, "read after close");
         if pipe.broken {
             return Err(ErrorKind::ConnectionReset.into());
@@ -313,6 +344,7 @@ impl Io for Net {
         for (to, from) in into.iter_mut().zip(pipe.to_proxy.drain(..count)) {
             *to = from;
         }
+        world.moved += 1;
         Ok(count)
     }
 
@@ -329,13 +361,20 @@ impl Io for Net {
             pipe.write_refused = true;
             return Err(ErrorKind::WouldBlock.into());
         }
-        let count = 1 + world.rng.below(room.min(from.len()));
+        let most = room.min(from.len());
+        let count = if world.roomy { most } else { 1 + world.rng.below(most) };
         pipe.from_proxy.extend(&from[..count]);
+        world.moved += 1;
         Ok(count)
     }
 
     fn shutdown(&mut self, socket: &mut usize) {
         self.world.borrow_mut().pipes[*socket].proxy_ended = true;
+    }
+
+    fn reset(&mut self, socket: usize) {
+        self.world.borrow_mut().pipes[socket].proxy_reset = true;
+        self.close(socket);
     }
 
     fn close(&mut self, socket: usize) {

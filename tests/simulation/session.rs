@@ -1,0 +1,267 @@
+//! WebSocket sessions: what both sides of one will say, when they will stop, and what came of it.
+//!
+//! The server's side is frames with reports of usage among them, sent in turns that wait for so many of the client's
+//! bytes; the client's side is any bytes, as the proxy does not read them. Each side may end as it should, or end early,
+//! break off, or fall silent.
+
+pub mod client;
+pub mod judge;
+pub mod server;
+
+use crate::rng::Rng;
+use crate::scenario::Got;
+use openai_api_proxy::usage::record::{Endpoint, Record};
+
+/// `x-sim` of the first session; what is below it are the other requests.
+pub const FIRST_ID: usize = 1_000;
+
+/// A close frame: normal closure (RFC 6455 §7.4.1).
+const GOODBYE: [u8; 4] = [0x88, 2, 0x03, 0xe8];
+
+/// What a server does after so many bytes of its side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Ends the connection.
+    End(usize),
+    Reset(usize),
+    /// Sends no more, and waits for the other side to leave.
+    Silence(usize),
+}
+
+impl Ending {
+    pub fn at(self) -> usize {
+        let (Self::End(at) | Self::Reset(at) | Self::Silence(at)) = self;
+        at
+    }
+}
+
+/// When a client leaves by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaving {
+    /// Once its handshake is sent, without waiting for the answer.
+    AtOnce,
+    /// Once it has so many bytes of the server's side.
+    Got(usize),
+    /// Once it has said all.
+    Said,
+}
+
+/// A message that says what was consumed.
+pub struct Report {
+    /// Bytes of the server's side up to its end.
+    pub ends_at: usize,
+    pub tokens: u64,
+    /// When its last byte was sent.
+    pub sent_at: Option<u64>,
+    /// Its last byte left the proxy before its record was committed.
+    pub let_go: bool,
+}
+
+/// How a session came to its end for the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// It left.
+    Left,
+    /// The connection ended, as it should.
+    Ended,
+    /// It broke off.
+    Cut,
+    /// There was never a session.
+    Refused,
+}
+
+/// One session of the run.
+pub struct Session {
+    pub user: String,
+    /// The proxy reads it along.
+    pub metered: bool,
+    pub handshake: Vec<u8>,
+    /// The target does not take up the WebSocket.
+    pub refused: bool,
+    pub says: Vec<u8>,
+    /// How much of it the client says with its handshake.
+    pub early: usize,
+    pub answer: Vec<u8>,
+    /// Before this byte of its answer, the server waits until it has so many of the client's.
+    pub turns: Vec<(usize, usize)>,
+    pub reports: Vec<Report>,
+    pub ending: Ending,
+    pub leaving: Option<Leaving>,
+    pub leaves_by_reset: bool,
+    /// Handshakes that the target took.
+    pub seen: usize,
+    /// Bytes of the answer that were sent.
+    pub sent: usize,
+    /// Bytes of it that the proxy had read when the server broke off.
+    pub taken: usize,
+    /// When the server ended the connection.
+    pub ended_at: Option<u64>,
+    pub heard: Vec<u8>,
+    /// What the client has of the answer.
+    pub got: Vec<u8>,
+    /// Bytes of `says` that the client has sent.
+    pub said: usize,
+    pub switched: bool,
+    /// The answer to the handshake, where it was another one.
+    pub refusal: Option<Got>,
+    pub over: Option<Over>,
+    /// The connection ended before the session's record was committed.
+    pub ended_early: bool,
+    /// Records that are committed: of reports, and of the session itself.
+    pub committed: (usize, usize),
+}
+
+impl Session {
+    pub fn new(rng: &mut Rng, number: usize, fine: bool) -> Self {
+        let metered = rng.below(5) > 0;
+        let user = format!("session-{number}");
+        let path = if metered { "/v1/realtime?model=m" } else { "/v1/socket" };
+        let handshake = format!(
+            "GET {path} HTTP/1.1\r\nHost: proxy\r\nX-User-ID: {user}\r\nx-sim: {}\r\nConnection: Upgrade\r\n\
+             Upgrade: websocket\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+            FIRST_ID + number
+        );
+        let (answer, reports) = answer(rng, fine);
+        let most = if fine { 300 } else { 200_000 };
+        let says: Vec<u8> = (0..rng.below(most)).map(|n| (n * 7 + number) as u8).collect();
+        let at = rng.below(answer.len() + 1);
+        let ending = match rng.below(8) {
+            0 => Ending::End(at),
+            1 => Ending::Reset(at),
+            2 => Ending::Silence(at),
+            3 | 4 => Ending::Silence(answer.len()),
+            _ => Ending::End(answer.len()),
+        };
+        let leaves = ending == Ending::Silence(answer.len()) || rng.below(4) == 0;
+        let leaving = leaves.then(|| match rng.below(6) {
+            0 => Leaving::AtOnce,
+            1 | 2 => Leaving::Said,
+            3 => Leaving::Got(answer.len()),
+            _ => Leaving::Got(rng.below(answer.len() + 1)),
+        });
+        Self {
+            user,
+            metered,
+            handshake: handshake.into_bytes(),
+            refused: rng.below(12) == 0,
+            early: if rng.below(4) == 0 { rng.below(says.len() + 1) } else { 0 },
+            turns: turns(rng, answer.len(), says.len()),
+            says,
+            answer,
+            reports: if metered { reports } else { Vec::new() },
+            ending,
+            leaving,
+            leaves_by_reset: rng.below(3) == 0,
+            seen: 0,
+            sent: 0,
+            taken: 0,
+            ended_at: None,
+            heard: Vec::new(),
+            got: Vec::new(),
+            said: 0,
+            switched: false,
+            refusal: None,
+            over: None,
+            ended_early: false,
+            committed: (0, 0),
+        }
+    }
+
+    /// A record of it is committed.
+    pub fn commit(&mut self, record: &Record) {
+        match record.endpoint {
+            Endpoint::Realtime | Endpoint::RealtimeTranscription => self.committed.0 += 1,
+            _ => self.committed.1 += 1,
+        }
+    }
+
+    /// Of the answer, `left` bytes have left the proxy until a turn at `now`: every report among them is committed, or
+    /// has waited long enough.
+    pub fn check_left(&mut self, left: usize, now: u64, ledger_wait: u64) {
+        let committed = self.committed.0;
+        for (index, report) in self.reports.iter_mut().enumerate().skip(committed) {
+            if report.ends_at > left || report.let_go {
+                continue;
+            }
+            let waited = report.sent_at.map(|at| now.saturating_sub(at));
+            let in_time = ledger_wait > 0 && waited.is_some_and(|waited| waited >= ledger_wait);
+            assert!(in_time, "report {index} of {} left before its commit, after {waited:?} ns", self.user);
+            report.let_go = true;
+        }
+    }
+}
+
+/// The server's side, and its reports.
+fn answer(rng: &mut Rng, fine: bool) -> (Vec<u8>, Vec<Report>) {
+    let mut out = Vec::new();
+    let mut reports = Vec::new();
+    put(rng, &mut out, "{\"type\":\"session.created\",\"session\":{\"id\":\"sess_1\",\"model\":\"m-1\"}}");
+    for number in 0..rng.below(8) {
+        let tokens = 1_000 * (number as u64 + 1) + rng.next() % 1_000;
+        let usage = format!("{{\"input_tokens\":{tokens},\"output_tokens\":1,\"total_tokens\":{}}}", tokens + 1);
+        let bytes = if fine { [1, 20, 200, 400] } else { [1, 200, 20_000, 150_000] }[rng.below(4)];
+        let delta = format!("{{\"type\":\"response.delta\",\"delta\":\"{}\"}}", "x".repeat(rng.below(bytes)));
+        let kind = rng.below(5);
+        match kind {
+            0 => put(rng, &mut out, &delta),
+            1 => {
+                let name = "conversation.item.input_audio_transcription.completed";
+                put(rng, &mut out, &format!("{{\"type\":\"{name}\",\"item_id\":\"item_1\",\"usage\":{usage}}}"));
+            }
+            _ => {
+                put(rng, &mut out, "{\"type\":\"response.created\",\"response\":{\"id\":\"resp_1\"}}");
+                if rng.coin() {
+                    put(rng, &mut out, &delta);
+                }
+                let done =
+                    format!("{{\"type\":\"response.done\",\"response\":{{\"id\":\"resp_1\",\"usage\":{usage}}}}}");
+                put(rng, &mut out, &done);
+            }
+        }
+        if kind > 0 {
+            reports.push(Report { ends_at: out.len(), tokens, sent_at: None, let_go: false });
+        }
+    }
+    if rng.below(4) > 0 {
+        out.extend(GOODBYE);
+    }
+    (out, reports)
+}
+
+/// A text message, in one frame or two with a ping between.
+fn put(rng: &mut Rng, out: &mut Vec<u8>, text: &str) {
+    let at = if rng.below(4) == 0 { rng.below(text.len()) } else { 0 };
+    let (first, rest) = text.as_bytes().split_at(at);
+    if first.is_empty() {
+        return frame(out, 0x81, rest);
+    }
+    frame(out, 0x01, first);
+    frame(out, 0x89, b"ping");
+    frame(out, 0x80, rest);
+}
+
+fn frame(out: &mut Vec<u8>, first: u8, payload: &[u8]) {
+    out.push(first);
+    match payload.len() {
+        length @ 0..126 => out.push(length as u8),
+        length @ 126..65_536 => {
+            out.push(126);
+            out.extend((length as u16).to_be_bytes());
+        }
+        length => {
+            out.push(127);
+            out.extend((length as u64).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(payload);
+}
+
+/// Some places in the answer, each with what the client must have said before; both grow.
+fn turns(rng: &mut Rng, answer: usize, says: usize) -> Vec<(usize, usize)> {
+    let count = rng.below(4);
+    let mut places: Vec<usize> = (0..count).map(|_| rng.below(answer + 1)).collect();
+    let mut wanted: Vec<usize> = (0..count).map(|_| rng.below(says + 1)).collect();
+    places.sort_unstable();
+    wanted.sort_unstable();
+    places.into_iter().zip(wanted).collect()
+}
