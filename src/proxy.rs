@@ -386,13 +386,15 @@ impl Proxy {
         (self.downs.len(), self.ups.len(), self.exchanges.len())
     }
 
-    /// Places in the ledger's queue that are reserved for records still to come. For tests of leaks.
-    pub fn places_reserved(&self) -> u64 {
-        self.places_reserved
+    /// Places in the ledger's queue: those that are reserved for records still to come, and those of records that are
+    /// not committed. For tests of leaks.
+    pub fn places(&self) -> (u64, u64) {
+        (self.places_reserved, self.settled_seq - self.committed_seq)
     }
 
     /// How many exchanges hold bytes back, or have stopped reading, although nothing that would let them go on is under
-    /// way, or for longer than a reply may wait. For tests of lost wake-ups.
+    /// way, or for longer than a reply may wait; or are read on for reports that will not come. For tests of lost
+    /// wake-ups.
     pub fn forgotten(&self) -> usize {
         let is_forgotten = |&key: &ExchangeKey| {
             let Some(exchange) = self.exchanges.get(key) else { return false };
@@ -402,7 +404,8 @@ impl Proxy {
             let is_untimed =
                 self.settings.timeouts.ledger_wait > 0 && holding.is_some_and(|down| down.timing.is_none());
             let waits = exchange.awaits_commit() || exchange.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_paused());
-            is_untimed || (holding.is_some() || waits) && !commits && !queues
+            let is_over = exchange.abandoned && exchange.tunnel.as_ref().is_some_and(|tunnel| !tunnel.is_responding());
+            is_over || is_untimed || (holding.is_some() || waits) && !commits && !queues
         };
         self.exchanges.keys().filter(is_forgotten).count()
     }

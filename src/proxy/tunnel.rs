@@ -15,7 +15,6 @@ use super::downstream::{Phase, Sink};
 use super::exchange::{Progress, Stage};
 use super::response::{Next, request_id};
 use super::settlement::images_record;
-use super::upstream::Failure;
 use super::{Action, Conn, DownKey, ExchangeKey, Proxy, UpKey, forward};
 use crate::base::clock::{MICROSECOND, Now};
 use crate::http::HttpError;
@@ -24,6 +23,7 @@ use crate::http::head::ResponseHead;
 use crate::usage::capture::Reported;
 use crate::usage::record::{Endpoint, Outcome, Record, UsageSource};
 use crate::usage::session::{Report, Session};
+use std::io::ErrorKind;
 
 /// What must still be known of a tunnel that is read along.
 pub struct Tunnel {
@@ -234,19 +234,23 @@ impl Proxy {
         let Some((false, up)) = self.tunnel_of(key).map(Tunnel::is_paused).zip(self.ups.get_mut(key)) else { return };
         let input = std::mem::take(&mut up.input);
         self.upstream_plain(now, key, input.as_slice());
-        let Some(up) = self.ups.get(key).filter(|up| up.ended && up.input.is_empty()) else { return };
-        match up.broken {
-            Some(why) => self.fail_up(now, key, Failure::Broken(why)),
-            None => self.upstream_ended(now, key),
+        let Some(up) = self.ups.get(key).filter(|up| up.input.is_empty()) else { return };
+        match up.ended {
+            Some(Ok(())) => self.upstream_ended(now, key),
+            Some(Err(why)) => self.upstream_broke(now, key, why),
+            None => {}
         }
     }
 
-    /// Puts the end of the target's side off, where bytes that came before it are still to be read.
-    pub(super) fn puts_end_off(&mut self, key: UpKey) -> bool {
+    /// Puts the end of the target's side off, where bytes that came before it are still to be relayed. Of several, the
+    /// first counts: where it has ended in good order, writing to it breaks later.
+    pub(super) fn puts_end_off(&mut self, key: UpKey, end: Result<(), ErrorKind>) -> bool {
         let Some(paused) = self.tunnel_of(key).map(Tunnel::is_paused) else { return false };
         let Some(up) = self.ups.get_mut(key) else { return false };
         let waits = paused || !up.input.is_empty();
-        up.ended |= waits;
+        if waits {
+            up.ended.get_or_insert(end);
+        }
         waits
     }
 

@@ -74,8 +74,8 @@ pub struct Upstream {
     pub written: bool,
     /// The socket takes no more: it is read to its end, and then given up.
     pub broken: Option<ErrorKind>,
-    /// The target has closed it, and bytes that came before are still to be read.
-    pub ended: bool,
+    /// How it has ended, by an end or an error, where bytes that came before are still to be relayed.
+    pub ended: Option<Result<(), ErrorKind>>,
     pub timer: Timer,
     pub timing: Option<Class>,
 }
@@ -95,7 +95,7 @@ impl Upstream {
             begun: false,
             written: false,
             broken: None,
-            ended: false,
+            ended: None,
             timer: Timer::default(),
             timing: None,
         }
@@ -316,16 +316,13 @@ impl Proxy {
 
     /// An error instead of an end. What came before it is relayed first, where it has to wait.
     pub(super) fn upstream_broke(&mut self, now: Now, key: UpKey, why: ErrorKind) {
-        if !self.puts_end_off(key) {
-            return self.fail_up(now, key, Failure::Broken(why));
-        }
-        if let Some(up) = self.ups.get_mut(key) {
-            up.broken = Some(why);
+        if !self.puts_end_off(key, Err(why)) {
+            self.fail_up(now, key, Failure::Broken(why));
         }
     }
 
     pub(super) fn upstream_ended(&mut self, now: Now, key: UpKey) {
-        if self.puts_end_off(key) {
+        if self.puts_end_off(key, Ok(())) {
             return;
         }
         let Some(up) = self.ups.get(key) else { return };

@@ -327,9 +327,11 @@ pub fn run(seed: u64) -> Seen {
         turns += 1;
         assert!(turns < TURNS_MAX, "the run does not end");
         assert_eq!(reactor.proxy().forgotten(), 0, "something is held for which nothing is under way");
+        let (reserved, uncommitted) = reactor.proxy().places();
+        assert!(reserved + uncommitted <= ledger_places as u64, "more records than places");
     }
     let slots = reactor.proxy().slots();
-    assert_eq!(reactor.proxy().places_reserved(), 0, "places are still reserved");
+    assert_eq!(reactor.proxy().places().0, 0, "places are still reserved");
     drop(reactor);
     // What has been sent is read to its end.
     while peers.borrow_mut().act(&mut world.borrow_mut(), &mut plan.borrow_mut()) {}

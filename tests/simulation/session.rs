@@ -86,6 +86,8 @@ pub struct Session {
     pub turns: Vec<(usize, usize)>,
     pub reports: Vec<Report>,
     pub ending: Ending,
+    /// Once it has ended the connection, the server takes nothing any more.
+    pub closes: bool,
     pub leaving: Option<Leaving>,
     pub leaves_by_reset: bool,
     /// Handshakes that the target took.
@@ -150,6 +152,7 @@ impl Session {
             answer,
             reports: if metered { reports } else { Vec::new() },
             ending,
+            closes: rng.coin(),
             leaving,
             leaves_by_reset: rng.below(3) == 0,
             seen: 0,

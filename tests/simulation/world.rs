@@ -28,6 +28,8 @@ pub struct Pipe {
     peer_ended: bool,
     /// Whoever broke it: both sides get errors.
     broken: bool,
+    /// The peer has closed its socket: what it sent can be read, what is sent to it breaks.
+    peer_closed: bool,
     /// The proxy has shut its sending side.
     pub proxy_ended: bool,
     /// The proxy has closed the socket.
@@ -168,6 +170,13 @@ impl World {
         let pipe = &mut self.pipes[pipe];
         pipe.peer_ended = true;
         pipe.readable_edge = true;
+    }
+
+    /// A peer closes its socket: it sends no more, and takes no more.
+    pub fn peer_close(&mut self, pipe: usize) {
+        self.peer_end(pipe);
+        self.pipes[pipe].peer_closed = true;
+        self.pipes[pipe].writable_edge = true;
     }
 
     /// A peer resets the connection: what the proxy has not read is lost.
@@ -353,7 +362,7 @@ impl Io for Net {
         let pipe = &mut world.pipes[*socket];
         assert!(!pipe.proxy_closed && !pipe.proxy_ended, "write after the end");
         assert!(!from.is_empty(), "an empty write");
-        if pipe.broken {
+        if pipe.broken || pipe.peer_closed {
             return Err(ErrorKind::BrokenPipe.into());
         }
         let room = pipe.capacity.saturating_sub(pipe.from_proxy.len());

@@ -60,6 +60,10 @@ impl Server {
 
     fn end(&mut self, world: &mut World, session: &mut Session) -> bool {
         match session.ending {
+            Ending::End(_) if self.sent >= SWITCH.len() && session.closes => {
+                world.peer_close(self.pipe);
+                self.done = true;
+            }
             Ending::End(_) if self.sent >= SWITCH.len() => world.peer_end(self.pipe),
             Ending::Reset(_) if self.sent >= SWITCH.len() => {
                 let unread = world.pipes[self.pipe].to_proxy.len();
