@@ -22,6 +22,7 @@ use writer::{Cost, Feeder};
 const USAGE: &str = "\
 usage: cargo bench --bench ledger -- [options]
   --rows N       rows of the large ledger, 20000 to 100000000 (1000000)
+  --days N       write no more than these days of the year, and ask nothing: for a look at the writer
   --folder DIR   where to make the ledgers (the system's folder for temporary files)
   --keep FILE    keep the large ledger under this name; where it is there already, ask it and write nothing
   --smoke        few rows: shows that all of it works, and measures nothing of value";
@@ -30,6 +31,7 @@ const SMALL_ROWS: u64 = 10_000;
 
 struct Options {
     rows: u64,
+    days: Option<u64>,
     folder: PathBuf,
     keep: Option<PathBuf>,
     rounds: usize,
@@ -48,14 +50,13 @@ fn main() {
 }
 
 fn parse(args: &[String]) -> Result<Options, String> {
-    let mut options = Options { rows: 1_000_000, folder: std::env::temp_dir(), keep: None, rounds: 41 };
+    let mut options = Options { rows: 1_000_000, days: None, folder: std::env::temp_dir(), keep: None, rounds: 41 };
     let mut rest = args.iter();
+    let number = |value: Option<&String>| value.and_then(|value| value.parse::<u64>().ok()).ok_or(USAGE);
     while let Some(arg) = rest.next() {
         match arg.as_str() {
-            "--rows" => {
-                let rows = rest.next().and_then(|value| value.parse::<u64>().ok()).ok_or(USAGE)?;
-                options.rows = rows.clamp(20_000, 100_000_000);
-            }
+            "--rows" => options.rows = number(rest.next())?.clamp(20_000, 100_000_000),
+            "--days" => options.days = Some(number(rest.next())?.clamp(1, 365)),
             "--folder" => options.folder = rest.next().ok_or(USAGE)?.into(),
             "--keep" => options.keep = Some(rest.next().ok_or(USAGE)?.into()),
             "--smoke" => (options.rows, options.rounds) = (20_000, 1),
@@ -69,7 +70,10 @@ fn run(options: &Options) -> Result<(), String> {
     let folder = tempfile::tempdir_in(&options.folder).map_err(|error| format!("temporary folder: {error}"))?;
     let large = options.keep.clone().unwrap_or_else(|| folder.path().join("large.db"));
     if !large.exists() {
-        write(&large, options.rows)?;
+        write(&large, options)?;
+    }
+    if options.days.is_some() {
+        return Ok(());
     }
     let small = folder.path().join("small.db");
     let mut feeder = Feeder::start(&small, Rows::new(SMALL_ROWS))?;
@@ -91,10 +95,11 @@ fn catch_up(path: &Path) -> rusqlite::Result<()> {
 }
 
 /// Most of the rows in large batches; then the rest of the year with each size of batch.
-fn write(path: &Path, rows: u64) -> Result<(), String> {
+fn write(path: &Path, options: &Options) -> Result<(), String> {
+    let rows = options.rows * options.days.unwrap_or(365) / 365;
     let measured = (rows / 50).clamp(2_000, 200_000) as usize;
     let first = rows as usize - 4 * measured;
-    let mut feeder = Feeder::start(path, Rows::new(rows))?;
+    let mut feeder = Feeder::start(path, Rows::new(options.rows))?;
     let filled = feeder.feed(first, 256)?;
     Cost::print_heading();
     for batch in [1, 8, 32, 256] {

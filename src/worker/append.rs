@@ -7,6 +7,7 @@
 
 use super::counted::Counted;
 use super::fold::LAST_ID;
+use super::rollup::Bound;
 use crate::usage::record::{Journal, Record};
 use rusqlite::{Connection, OptionalExtension as _, Statement, params};
 use std::collections::HashMap;
@@ -26,6 +27,8 @@ pub struct Writer<'c> {
     last_id: Statement<'c>,
     newest: i64,
     insert: Statement<'c>,
+    /// What `insert` has bound.
+    bound: Bound,
     commit: Statement<'c>,
     users: Names<'c>,
     models: Names<'c>,
@@ -48,6 +51,7 @@ impl<'c> Writer<'c> {
             last_id: conn.prepare(LAST_ID)?,
             newest: 0,
             insert: conn.prepare(INSERT)?,
+            bound: Bound::default(),
             commit: conn.prepare("COMMIT")?,
             users: Names::new(conn, "users")?,
             models: Names::new(conn, "models")?,
@@ -156,39 +160,41 @@ impl<'c> Writer<'c> {
         let model_requested = record.model_requested.as_ref().map(|name| self.models.id(name)).transpose()?;
         let model = record.model.as_ref().map(|name| self.models.id(name)).transpose()?;
         let usage = &record.usage;
-        self.insert.execute(params![
-            id,
-            stored_instant(record.started_at),
-            user,
-            record.endpoint.code(),
+        let integers = [
+            Some(id),
+            Some(stored_instant(record.started_at)),
+            Some(user),
+            Some(record.endpoint.code().into()),
             model_requested,
             model,
-            record.status,
-            record.outcome.code(),
-            record.usage_source.code(),
-            record.stream,
+            Some(record.status.into()),
+            Some(record.outcome.code().into()),
+            Some(record.usage_source.code().into()),
+            Some(record.stream.into()),
             record.cost_nano_usd.map(stored),
-            stored(usage.input_tokens),
-            stored(usage.cached_input_tokens),
-            stored(usage.output_tokens),
-            stored(usage.reasoning_tokens),
-            stored(usage.total_tokens),
-            stored(usage.cache_write_tokens),
-            stored(usage.input_audio_tokens),
-            stored(usage.input_image_tokens),
-            stored(usage.output_audio_tokens),
-            stored(usage.output_image_tokens),
-            stored(usage.audio_us),
-            stored(usage.images),
-            stored(record.duration_us),
+            Some(stored(usage.input_tokens)),
+            Some(stored(usage.cached_input_tokens)),
+            Some(stored(usage.output_tokens)),
+            Some(stored(usage.reasoning_tokens)),
+            Some(stored(usage.total_tokens)),
+            Some(stored(usage.cache_write_tokens)),
+            Some(stored(usage.input_audio_tokens)),
+            Some(stored(usage.input_image_tokens)),
+            Some(stored(usage.output_audio_tokens)),
+            Some(stored(usage.output_image_tokens)),
+            Some(stored(usage.audio_us)),
+            Some(stored(usage.images)),
+            Some(stored(record.duration_us)),
             record.first_byte_us.map(stored),
-            stored(record.proxy_us),
-            stored(record.request_bytes),
-            stored(record.response_bytes),
+            Some(stored(record.proxy_us)),
+            Some(stored(record.request_bytes)),
+            Some(stored(record.response_bytes)),
             record.key_id,
-            record.upstream_request_id.as_deref(),
-            record.response_id.as_deref(),
-        ])?;
+        ];
+        self.bound.bind(&mut self.insert, integers)?;
+        self.insert.raw_bind_parameter(integers.len() + 1, record.upstream_request_id.as_deref())?;
+        self.insert.raw_bind_parameter(integers.len() + 2, record.response_id.as_deref())?;
+        self.insert.raw_execute()?;
         Ok(())
     }
 }

@@ -6,7 +6,7 @@
 //! The rows are grouped in memory, by the keys of the tables, and written in key order: each page is visited once, and
 //! a key that many rows share is written once.
 
-use super::rollup::{self, EVERYBODY, Key, Rollups, SUMMED};
+use super::rollup::{Bound, EVERYBODY, Grouped, Rollups, columns_of_record, sums};
 use super::{counted, levels};
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
 use std::collections::BTreeMap;
@@ -69,7 +69,7 @@ pub fn fold(conn: &Connection, rows_max: i64) -> rusqlite::Result<Progress> {
     let Progress { last, mark, .. } = Progress::read(&transaction)?;
     let to = last.min(mark + rows_max);
     if to > mark {
-        Grouped::read(&transaction, mark, to)?.write(&transaction)?;
+        Rows::read(&transaction, mark, to)?.write(&transaction)?;
         transaction.prepare_cached("UPDATE marks SET record_id = ? WHERE name = 'fold'")?.execute([to])?;
     }
     let counted = counted::index(&transaction, last, rows_max)?;
@@ -79,7 +79,7 @@ pub fn fold(conn: &Connection, rows_max: i64) -> rusqlite::Result<Progress> {
 
 /// Rows on their way into the tables.
 #[derive(Default)]
-struct Grouped {
+struct Rows {
     rollups: Rollups,
     /// Block, user, record.
     user_records: Vec<[i64; 3]>,
@@ -87,52 +87,44 @@ struct Grouped {
     hours: BTreeMap<i64, (i64, i64)>,
 }
 
-impl Grouped {
-    /// Groups the rows with an id in `(mark, to]`.
+impl Rows {
+    /// Reads the rows with an id in `(mark, to]`.
     fn read(conn: &Connection, mark: i64, to: i64) -> rusqlite::Result<Self> {
-        let mut grouped = Self::default();
+        let mut read = Self::default();
         let mut statement = conn.prepare_cached(&format!(
             "SELECT id, started_at, user_id, coalesce(model_id, model_requested_id, 0), endpoint, {}
              FROM records WHERE id > ? AND id <= ?",
-            SUMMED.map(|(_, value)| value).join(", ")
+            columns_of_record()
         ))?;
         let mut rows = statement.query([mark, to])?;
         while let Some(row) = rows.next()? {
-            grouped.add(row)?;
+            read.add(row)?;
         }
-        grouped.user_records.sort_unstable();
-        grouped.add_everybody();
-        Ok(grouped)
+        read.user_records.sort_unstable();
+        Ok(read)
     }
 
     fn add(&mut self, row: &Row<'_>) -> rusqlite::Result<()> {
         let (id, started_at, user): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let hour = started_at / NS_PER_HOUR;
-        let key = Key { user, time: hour, model: row.get(3)?, endpoint: row.get(4)? };
-        rollup::add(&mut self.rollups, key, &rollup::sums(row, 5)?);
+        self.rollups.add([hour, user, row.get(3)?, row.get(4)?], sums(row, 5)?);
         self.user_records.push([id >> BLOCK_SHIFT, user, id]);
         let (_, max_id) = self.hours.entry(hour).or_insert((id, id));
         *max_id = id;
         Ok(())
     }
 
-    /// The same of everybody, by model and endpoint, and of all of these.
-    fn add_everybody(&mut self) {
-        let mut everybody = Rollups::new();
-        for (key, sums) in &self.rollups {
-            let key = Key { user: EVERYBODY, ..*key };
-            rollup::add(&mut everybody, key, sums);
-            rollup::add(&mut everybody, key.of_all_models(), sums);
+    fn write(self, conn: &Connection) -> rusqlite::Result<()> {
+        let of_users = self.rollups.grouped();
+        for rollups in [everybody(&of_users), of_users] {
+            rollups.write(conn, "rollups")?;
+            levels::add_late(conn, &rollups)?;
         }
-        self.rollups.append(&mut everybody);
-    }
-
-    fn write(&self, conn: &Connection) -> rusqlite::Result<()> {
-        rollup::write_by_time(conn, &self.rollups)?;
-        levels::add_late(conn, &self.rollups)?;
         let mut user_record = conn.prepare_cached("INSERT INTO user_records VALUES (?, ?, ?)")?;
+        let mut bound = Bound::default();
         for entry in &self.user_records {
-            user_record.execute(*entry)?;
+            bound.bind(&mut user_record, entry.map(Some))?;
+            user_record.raw_execute()?;
         }
         let mut hours = conn.prepare_cached(
             "INSERT INTO hours VALUES (?, ?, ?) ON CONFLICT DO UPDATE
@@ -143,4 +135,13 @@ impl Grouped {
         }
         Ok(())
     }
+}
+
+/// The same of everybody, by model and endpoint, and of all of these.
+fn everybody(of_users: &Grouped) -> Grouped {
+    let mut everybody = Rollups::default();
+    for ([hour, _, model, endpoint], sums) in of_users.iter() {
+        everybody.add([*hour, EVERYBODY, *model, *endpoint], *sums);
+    }
+    everybody.grouped().with_all_models()
 }

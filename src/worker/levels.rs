@@ -14,7 +14,7 @@
 //! In: a connection, and what the fold adds. Out: rows of `days`, `months` and `levels`. Never: a clock, a change to
 //! anything finer.
 
-use super::rollup::{Key, Rollups, Sums, add, columns, sums, write_by_user};
+use super::rollup::{Grouped, Rollups, columns_of_rollup, sums};
 use crate::base::civil::{first_day_of_month, month_of_day};
 use rusqlite::{Connection, Transaction, TransactionBehavior, named_params};
 
@@ -113,25 +113,19 @@ impl Reach {
 ///
 /// # Errors
 /// SQLite's.
-pub fn add_late(conn: &Connection, hourly: &Rollups) -> rusqlite::Result<()> {
+pub fn add_late(conn: &Connection, hourly: &Grouped) -> rusqlite::Result<()> {
     for level in [Level::Days, Level::Months] {
         let reach = Reach::read(conn, level)?;
-        let mut late = Rollups::new();
-        for (key, sums) in hourly.iter().filter(|(key, _)| key.model >= 0) {
-            let day = key.time / HOURS_PER_DAY;
-            if reach.holds(key.user, day) {
-                add_both(&mut late, Key { time: level.time(day), ..*key }, sums);
+        let mut late = Rollups::default();
+        for ([hour, user, model, endpoint], sums) in hourly.iter() {
+            let day = hour / HOURS_PER_DAY;
+            if *model >= 0 && reach.holds(*user, day) {
+                late.add([*user, level.time(day), *model, *endpoint], *sums);
             }
         }
-        write_by_user(conn, level.table(), &late)?;
+        late.grouped().with_all_models().write(conn, level.table())?;
     }
     Ok(())
-}
-
-/// Adds under a key and under that of all models.
-fn add_both(rollups: &mut Rollups, key: Key, sums: &Sums) {
-    add(rollups, key, sums);
-    add(rollups, key.of_all_models(), sums);
 }
 
 /// What takes the steps; remembers only how many users make a step of the right size.
@@ -189,7 +183,7 @@ impl Follower {
                 false => self.users /= 2,
             }
         };
-        write_by_user(conn, level.table(), &rollups)?;
+        rollups.grouped().with_all_models().write(conn, level.table())?;
         let taken = if upto >= greatest { Reach::starting(reach.until, 0) } else { Reach { user: upto, ..reach } };
         taken.write(conn, level)
     }
@@ -239,7 +233,7 @@ impl Found {
         upto: i64,
         limit: usize,
     ) -> rusqlite::Result<bool> {
-        let columns = columns();
+        let columns = columns_of_rollup();
         let sql = match level {
             Level::Days => format!(
                 "SELECT r.hour / {HOURS_PER_DAY}, r.user_id, r.model_id, r.endpoint, {columns}
@@ -265,8 +259,7 @@ impl Found {
                 return Ok(false);
             }
             let time = level.time(row.get(0)?);
-            let key = Key { user: row.get(1)?, time, model: row.get(2)?, endpoint: row.get(3)? };
-            add_both(&mut self.rollups, key, &sums(row, 4)?);
+            self.rollups.add([row.get(1)?, time, row.get(2)?, row.get(3)?], sums(row, 4)?);
         }
         Ok(true)
     }
