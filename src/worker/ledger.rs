@@ -361,7 +361,7 @@ impl Ledger {
 
     /// Removes a few old rows, if any are due and commits work.
     fn prune(&mut self, conn: &Connection) {
-        if self.commits.retry_at.is_some() || !self.pruner.is_due(self.busy_at) {
+        if self.commits.retry_at.is_some() || !self.pruner.is_due(Instant::now(), self.busy_at) {
             return;
         }
         match self.pruner.step(conn).and_then(|()| self.checkpointer.catch_up(conn)) {

@@ -137,9 +137,8 @@ impl Pruner {
         (self.days > 0).then(|| self.next_at.max(busy_at + PAUSE_QUIET))
     }
 
-    /// True if a step is to be made now: in a quiet moment, which is not waited for without end.
-    pub fn is_due(&self, busy_at: Instant) -> bool {
-        let now = Instant::now();
+    /// True if a step is to be made at `now`: in a quiet moment, which is not waited for without end.
+    pub fn is_due(&self, now: Instant, busy_at: Instant) -> bool {
         self.due_at(busy_at).is_some_and(|due_at| now >= due_at || now >= self.next_at + PAUSE_BUSY)
     }
 
@@ -156,5 +155,26 @@ impl Pruner {
             self.next_at = Instant::now() + PAUSE_QUIET;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_waits_for_quiet_but_not_for_ever() {
+        let start = Instant::now();
+        let pruner = Pruner { days: 1, next_at: start };
+        assert_eq!(pruner.due_at(start), Some(start + PAUSE_QUIET));
+        assert!(!pruner.is_due(start + PAUSE_QUIET, start + Duration::from_millis(1)));
+        assert!(pruner.is_due(start + PAUSE_QUIET, start));
+        let busy_at = start + PAUSE_BUSY;
+        assert!(!pruner.is_due(busy_at - Duration::from_millis(1), busy_at) && pruner.is_due(busy_at, busy_at));
+        let later = Pruner { next_at: start + LOOK_EVERY, ..pruner };
+        assert_eq!(later.due_at(start), Some(start + LOOK_EVERY));
+        assert!(!later.is_due(start + LOOK_EVERY / 2, start) && later.is_due(start + LOOK_EVERY, start));
+        let never = Pruner { days: 0, next_at: start };
+        assert!(never.due_at(start).is_none() && !never.is_due(start + LOOK_EVERY, start));
     }
 }
