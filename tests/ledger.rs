@@ -5,6 +5,8 @@
 mod exact;
 #[path = "ledger/files.rs"]
 mod files;
+#[path = "ledger/levels.rs"]
+mod levels;
 #[path = "ledger/once.rs"]
 mod once;
 #[path = "ledger/oracle.rs"]

@@ -6,7 +6,7 @@
 //! The rows are grouped in memory, by the keys of the tables, and written in key order: each page is visited once, and
 //! a key that many rows share is written once.
 
-use super::rollup::{Bound, EVERYBODY, Grouped, Rollups, columns_of_record, sums};
+use super::rollup::{Bound, EVERYBODY, Grouped, HOURLY, Rollups, columns_of_record, sums_of_record};
 use super::{counted, levels};
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
 use std::collections::BTreeMap;
@@ -80,7 +80,7 @@ pub fn fold(conn: &Connection, rows_max: i64) -> rusqlite::Result<Progress> {
 /// Rows on their way into the tables.
 #[derive(Default)]
 struct Rows {
-    rollups: Rollups,
+    rollups: Rollups<HOURLY>,
     /// Block, user, record.
     user_records: Vec<[i64; 3]>,
     /// The least and the greatest id of an hour.
@@ -107,7 +107,7 @@ impl Rows {
     fn add(&mut self, row: &Row<'_>) -> rusqlite::Result<()> {
         let (id, started_at, user): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let hour = started_at / NS_PER_HOUR;
-        self.rollups.add([hour, user, row.get(3)?, row.get(4)?], sums(row, 5)?);
+        self.rollups.add([hour, user, row.get(3)?, row.get(4)?], sums_of_record(row, 5)?);
         self.user_records.push([id >> BLOCK_SHIFT, user, id]);
         let (_, max_id) = self.hours.entry(hour).or_insert((id, id));
         *max_id = id;
@@ -138,7 +138,7 @@ impl Rows {
 }
 
 /// The same of everybody, by model and endpoint, and of all of these.
-fn everybody(of_users: &Grouped) -> Grouped {
+fn everybody(of_users: &Grouped<HOURLY>) -> Grouped<HOURLY> {
     let mut everybody = Rollups::default();
     for ([hour, _, model, endpoint], sums) in of_users.iter() {
         everybody.add([*hour, EVERYBODY, *model, *endpoint], *sums);

@@ -14,7 +14,7 @@
 //! In: a connection, and what the fold adds. Out: rows of `days`, `months` and `levels`. Never: a clock, a change to
 //! anything finer.
 
-use super::rollup::{Grouped, Rollups, columns_of_rollup, sums};
+use super::rollup::{COARSE, Grouped, HOURLY, Rollups, columns, sums};
 use crate::base::civil::{first_day_of_month, month_of_day};
 use rusqlite::{Connection, Transaction, TransactionBehavior, named_params};
 
@@ -113,14 +113,16 @@ impl Reach {
 ///
 /// # Errors
 /// SQLite's.
-pub fn add_late(conn: &Connection, hourly: &Grouped) -> rusqlite::Result<()> {
+pub fn add_late(conn: &Connection, hourly: &Grouped<HOURLY>) -> rusqlite::Result<()> {
     for level in [Level::Days, Level::Months] {
         let reach = Reach::read(conn, level)?;
         let mut late = Rollups::default();
         for ([hour, user, model, endpoint], sums) in hourly.iter() {
             let day = hour / HOURS_PER_DAY;
             if *model >= 0 && reach.holds(*user, day) {
-                late.add([*user, level.time(day), *model, *endpoint], *sums);
+                let mut coarse = [0; COARSE];
+                coarse.copy_from_slice(&sums[..COARSE]);
+                late.add([*user, level.time(day), *model, *endpoint], coarse);
             }
         }
         late.grouped().with_all_models().write(conn, level.table())?;
@@ -166,23 +168,21 @@ impl Follower {
 
     /// Takes some more users of what is under way.
     fn take(&mut self, conn: &Connection, level: Level, reach: Reach) -> rusqlite::Result<()> {
-        let greatest =
-            conn.prepare_cached("SELECT coalesce(max(id), 0) FROM users")?.query_row([], |row| row.get::<_, i64>(0))?;
+        let greatest: i64 =
+            conn.prepare_cached("SELECT coalesce(max(id), 0) FROM users")?.query_row([], |row| row.get(0))?;
         let (rollups, upto) = loop {
             let upto = reach.user.saturating_add(self.users).min(greatest);
-            let mut found = Found::default();
             // More than twice what a step should read: rather fewer users than a long wait for the next commit.
             let limit = if self.users > 1 { 2 * STEP_ROLLUPS } else { usize::MAX };
-            match found.read(conn, level, &reach, upto, limit)? {
-                true => {
-                    if found.count < STEP_ROLLUPS / 2 {
-                        self.users = (self.users * 2).min(USERS_MAX);
-                    }
-                    break (found.rollups, upto);
-                }
-                false => self.users /= 2,
+            let rollups = read(conn, level, &reach, upto, limit)?;
+            if rollups.count() <= limit {
+                break (rollups, upto);
             }
+            self.users /= 2;
         };
+        if rollups.count() < STEP_ROLLUPS / 2 {
+            self.users = (self.users * 2).min(USERS_MAX);
+        }
         rollups.grouped().with_all_models().write(conn, level.table())?;
         let taken = if upto >= greatest { Reach::starting(reach.until, 0) } else { Reach { user: upto, ..reach } };
         taken.write(conn, level)
@@ -216,51 +216,34 @@ fn next_days_of_month(conn: &Connection, days: Reach, months: Reach) -> rusqlite
     Ok(due.map(|first| Reach::starting(first, MONTHS_STEP_DAYS)))
 }
 
-/// Rollups of the next finer level, on their way into a level.
-#[derive(Default)]
-struct Found {
-    rollups: Rollups,
-    count: usize,
-}
-
-impl Found {
-    /// Reads and sums what a step takes. False where it is more than `limit`.
-    fn read(
-        &mut self,
-        conn: &Connection,
-        level: Level,
-        reach: &Reach,
-        upto: i64,
-        limit: usize,
-    ) -> rusqlite::Result<bool> {
-        let columns = columns_of_rollup();
-        let sql = match level {
-            Level::Days => format!(
-                "SELECT r.hour / {HOURS_PER_DAY}, r.user_id, r.model_id, r.endpoint, {columns}
-                    FROM hours h CROSS JOIN rollups r ON r.hour = h.hour
-                    WHERE h.hour >= :from * {HOURS_PER_DAY} AND h.hour < :until * {HOURS_PER_DAY}
-                    AND r.user_id > :after AND r.user_id <= :upto AND r.model_id >= 0"
-            ),
-            Level::Months => format!(
-                "SELECT r.day, r.user_id, r.model_id, r.endpoint, {columns}
-                    FROM (SELECT 0 AS id WHERE :after < 0 UNION ALL
-                        SELECT id FROM users WHERE id > :after AND id <= :upto) u
-                    CROSS JOIN days r ON r.user_id = u.id
-                    WHERE r.day >= :from AND r.day < :until AND r.model_id >= 0"
-            ),
-        };
-        let mut statement = conn.prepare_cached(&sql)?;
-        let mut rows = statement.query(named_params! {
-            ":from": reach.done, ":until": reach.until, ":after": reach.user, ":upto": upto
-        })?;
-        while let Some(row) = rows.next()? {
-            self.count += 1;
-            if self.count > limit {
-                return Ok(false);
-            }
-            let time = level.time(row.get(0)?);
-            self.rollups.add([row.get(1)?, time, row.get(2)?, row.get(3)?], sums(row, 4)?);
-        }
-        Ok(true)
+/// What a step takes from the next finer level; no further than one more than `limit`.
+fn read(conn: &Connection, level: Level, reach: &Reach, upto: i64, limit: usize) -> rusqlite::Result<Rollups<COARSE>> {
+    let columns = columns::<COARSE>();
+    let sql = match level {
+        Level::Days => format!(
+            "SELECT r.hour / {HOURS_PER_DAY}, r.user_id, r.model_id, r.endpoint, {columns}
+                FROM hours h CROSS JOIN rollups r ON r.hour = h.hour
+                WHERE h.hour >= :from * {HOURS_PER_DAY} AND h.hour < :until * {HOURS_PER_DAY}
+                AND r.user_id > :after AND r.user_id <= :upto AND r.model_id >= 0"
+        ),
+        Level::Months => format!(
+            "SELECT r.day, r.user_id, r.model_id, r.endpoint, {columns}
+                FROM (SELECT 0 AS id WHERE :after < 0 UNION ALL
+                    SELECT id FROM users WHERE id > :after AND id <= :upto) u
+                CROSS JOIN days r ON r.user_id = u.id
+                WHERE r.day >= :from AND r.day < :until AND r.model_id >= 0"
+        ),
+    };
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query(named_params! {
+        ":from": reach.done, ":until": reach.until, ":after": reach.user, ":upto": upto
+    })?;
+    let mut rollups = Rollups::default();
+    while rollups.count() <= limit
+        && let Some(row) = rows.next()?
+    {
+        let time = level.time(row.get(0)?);
+        rollups.add([row.get(1)?, time, row.get(2)?, row.get(3)?], sums(row, 4)?);
     }
+    Ok(rollups)
 }

@@ -27,7 +27,7 @@ use crate::usage::record::Endpoint;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Row, Rows, Statement, ToSql};
 use std::cmp::Reverse;
-use sums::{Sums, sum};
+use sums::{Sums, sums};
 
 /// Computes the answer.
 ///
@@ -40,16 +40,13 @@ pub fn report(conn: &Connection, query: Query) -> rusqlite::Result<Report> {
     let (totals, by_model, data) = (Totals::default(), Vec::new(), Vec::new());
     let mut found = Report { query, totals, by_model, buckets, data, next_cursor: None };
     if let Some(selection) = Selection::new(&transaction, &found.query)? {
-        let by_model = sum(&transaction, &selection, GroupBy::Model)?;
+        let mut summed = sums(&transaction, &selection, found.query.group_by)?;
+        if let (Some(group_by), Some(last)) = (found.query.group_by, summed.last()) {
+            found.buckets = Some(buckets_of(&transaction, group_by, last.sums.clone())?);
+        }
+        let by_model = std::mem::take(&mut summed[0].sums);
         for totals in by_model.values() {
             found.totals.add(totals);
-        }
-        if let Some(group_by) = found.query.group_by {
-            let sums = match group_by {
-                GroupBy::Model => by_model.clone(),
-                _ => sum(&transaction, &selection, group_by)?,
-            };
-            found.buckets = Some(buckets_of(&transaction, group_by, sums)?);
         }
         found.by_model = named(&transaction, GroupBy::Model, by_model)?;
         found.data = history::page(&transaction, &selection, &found.query)?;

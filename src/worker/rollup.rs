@@ -35,34 +35,31 @@ const SUMMED: [(&str, &str); 17] = [
 /// Of these, the ones that are zero in most rows.
 const RARE: std::ops::Range<usize> = 9..16;
 
-/// One sum for each column.
-pub type Sums = [i64; SUMMED.len()];
+/// Sums of an hour.
+pub const HOURLY: usize = SUMMED.len();
+/// Sums of coarser levels: the first ones, which answers give.
+pub const COARSE: usize = 9;
+
+/// The first columns of [`SUMMED`].
+pub type Sums<const N: usize> = [i64; N];
 
 /// The columns of a level's primary key, in its order: a time and a user, or a user and a time; a model; an endpoint.
 pub type Key = [i64; 4];
 
-/// What [`sums`] reads, of rows of `records`.
+/// What [`sums_of_record`] reads of `records`: a column that tells whether any of the rare ones is not zero, and all of
+/// them. Reading a column costs about 50 ns, so most rows are spared those.
 pub fn columns_of_record() -> String {
-    columns(SUMMED.map(|(_, value)| value))
-}
-
-/// What [`sums`] reads, of rollups.
-pub fn columns_of_rollup() -> String {
-    columns(SUMMED.map(|(column, _)| column))
-}
-
-/// The columns, and one that tells whether any of the rare ones is not zero: reading a column costs about 40 ns.
-fn columns(values: [&str; SUMMED.len()]) -> String {
+    let values = SUMMED.map(|(_, value)| value);
     format!("{}, {}", values[RARE].join(" | "), values.join(", "))
 }
 
-/// The sums of a row, from this column on. A sum past an `i64` has become a float, and saturates here.
+/// What a row of `records` adds, from this column on.
 ///
 /// # Errors
 /// SQLite's.
-pub fn sums(row: &Row<'_>, first: usize) -> rusqlite::Result<Sums> {
+pub fn sums_of_record(row: &Row<'_>, first: usize) -> rusqlite::Result<Sums<HOURLY>> {
     let has_rare = integer(row, first)? != 0;
-    let mut sums = Sums::default();
+    let mut sums = [0; HOURLY];
     for (place, sum) in sums.iter_mut().enumerate() {
         if has_rare || !RARE.contains(&place) {
             *sum = integer(row, first + 1 + place)?;
@@ -71,6 +68,24 @@ pub fn sums(row: &Row<'_>, first: usize) -> rusqlite::Result<Sums> {
     Ok(sums)
 }
 
+/// What [`sums`] reads of a level.
+pub fn columns<const N: usize>() -> String {
+    SUMMED[..N].iter().map(|(column, _)| *column).collect::<Vec<_>>().join(", ")
+}
+
+/// The first sums of a rollup, from this column on.
+///
+/// # Errors
+/// SQLite's.
+pub fn sums<const N: usize>(row: &Row<'_>, first: usize) -> rusqlite::Result<Sums<N>> {
+    let mut sums = [0; N];
+    for (column, sum) in (first..).zip(&mut sums) {
+        *sum = integer(row, column)?;
+    }
+    Ok(sums)
+}
+
+/// A sum past an `i64` has become a float, and saturates here.
 fn integer(row: &Row<'_>, column: usize) -> rusqlite::Result<i64> {
     match row.get_ref(column)? {
         ValueRef::Integer(value) => Ok(value),
@@ -80,24 +95,34 @@ fn integer(row: &Row<'_>, column: usize) -> rusqlite::Result<i64> {
 }
 
 /// Sums by key, on their way into a table.
-#[derive(Default)]
-pub struct Rollups {
+pub struct Rollups<const N: usize> {
     /// In any order, a key any number of times, until they are grouped.
-    entries: Vec<(Key, Sums)>,
+    entries: Vec<(Key, Sums<N>)>,
 }
 
-impl Rollups {
+impl<const N: usize> Default for Rollups<N> {
+    fn default() -> Self {
+        Self { entries: Vec::new() }
+    }
+}
+
+impl<const N: usize> Rollups<N> {
     /// Adds to what is under a key.
-    pub fn add(&mut self, key: Key, sums: Sums) {
+    pub fn add(&mut self, key: Key, sums: Sums<N>) {
         self.entries.push((key, sums));
     }
 
+    /// So many were added.
+    pub fn count(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Brings the keys into order, each with one sum. A sum saturates.
-    pub fn grouped(self) -> Grouped {
+    pub fn grouped(self) -> Grouped<N> {
         // Sums are long: only their places are sorted.
         let mut order: Vec<(Key, usize)> = self.entries.iter().map(|(key, _)| *key).zip(0..).collect();
         order.sort_unstable();
-        let mut grouped: Vec<(Key, Sums)> = Vec::with_capacity(order.len());
+        let mut grouped: Vec<(Key, Sums<N>)> = Vec::with_capacity(order.len());
         for (key, place) in order {
             let (_, sums) = &self.entries[place];
             match grouped.last_mut() {
@@ -110,19 +135,19 @@ impl Rollups {
 }
 
 /// Sums by key, in the order of the keys.
-pub struct Grouped {
-    entries: Vec<(Key, Sums)>,
+pub struct Grouped<const N: usize> {
+    entries: Vec<(Key, Sums<N>)>,
 }
 
-impl Grouped {
+impl<const N: usize> Grouped<N> {
     /// Each key with its sums.
-    pub fn iter(&self) -> impl Iterator<Item = &(Key, Sums)> {
+    pub fn iter(&self) -> impl Iterator<Item = &(Key, Sums<N>)> {
         self.entries.iter()
     }
 
     /// Puts before those of each user and time their sum over all models and endpoints.
     pub fn with_all_models(self) -> Self {
-        let mut entries: Vec<(Key, Sums)> = Vec::with_capacity(self.entries.len() * 2);
+        let mut entries: Vec<(Key, Sums<N>)> = Vec::with_capacity(self.entries.len() * 2);
         let mut all = 0;
         for (key, sums) in self.entries {
             let [one, other, ..] = key;
@@ -146,10 +171,12 @@ impl Grouped {
         if self.entries.is_empty() {
             return Ok(());
         }
+        let add: Vec<String> =
+            SUMMED[..N].iter().map(|(column, _)| format!("{column} = {column} + excluded.{column}")).collect();
         let mut upsert = conn.prepare_cached(&format!(
             "INSERT INTO {table} VALUES ({}) ON CONFLICT DO UPDATE SET {}",
-            ["?"; 4 + SUMMED.len()].join(", "),
-            SUMMED.map(|(column, _)| format!("{column} = {column} + excluded.{column}")).join(", ")
+            vec!["?"; 4 + N].join(", "),
+            add.join(", ")
         ))?;
         let mut bound = Bound::default();
         for (key, sums) in &self.entries {
@@ -160,7 +187,7 @@ impl Grouped {
     }
 }
 
-fn add(sum: &mut Sums, more: &Sums) {
+fn add<const N: usize>(sum: &mut Sums<N>, more: &Sums<N>) {
     for (sum, more) in sum.iter_mut().zip(more) {
         *sum = sum.saturating_add(*more);
     }

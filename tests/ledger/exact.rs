@@ -110,7 +110,7 @@ fn prune_that_fails(conn: &Connection) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(160))]
 
     /// A reader on its own connection, asked after each step.
     #[test]

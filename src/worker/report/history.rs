@@ -11,9 +11,11 @@ use crate::worker::rollup::{ALL, EVERYBODY};
 use rusqlite::{Connection, Row, ToSql};
 
 /// Ids below the page's start that are searched for a user or a model at once. Where that is not enough, rollups are
-/// asked where there are more.
+/// asked where there are more, first among so many ids below, then among ever more.
 const NEAR_INDEXED: i64 = 4 << BLOCK_SHIFT;
 const NEAR: i64 = 4096;
+const FURTHER: i64 = 1 << 16;
+const FURTHER_GROWTH: i64 = 8;
 
 /// The records.
 pub fn page(conn: &Connection, selection: &Selection, asked: &Query) -> rusqlite::Result<Vec<Entry>> {
@@ -33,10 +35,13 @@ pub fn page(conn: &Connection, selection: &Selection, asked: &Query) -> rusqlite
     };
     let nearest = least.max(greatest.saturating_sub(near));
     page.read((nearest, greatest))?;
-    if nearest > least && !page.is_full() {
-        for ids in places(conn, selection, (least, nearest - 1))? {
+    let (mut greatest, mut width) = (nearest - 1, FURTHER);
+    while greatest >= least && !page.is_full() {
+        let from = least.max(greatest.saturating_sub(width) + 1);
+        for ids in places(conn, selection, (from, greatest))? {
             page.read(ids)?;
         }
+        (greatest, width) = (from - 1, width.saturating_mul(FURTHER_GROWTH));
     }
     Ok(page.entries)
 }
@@ -86,54 +91,52 @@ fn folded_ids(conn: &Connection, selection: &Selection) -> rusqlite::Result<(i64
     .query_row([selection.from / NS_PER_HOUR, (selection.to - 1) / NS_PER_HOUR], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
-/// Ranges of ids that hold all folded records of the selection, the newest first: those of the hours in which the model
-/// was asked for, or of the days on which the user asked.
+/// Ranges within `ids` that hold all folded records of the selection there, the newest first: those of the hours in
+/// which the model was asked for, or of the days on which the user asked.
 fn places(conn: &Connection, selection: &Selection, ids: (i64, i64)) -> rusqlite::Result<Vec<(i64, i64)>> {
     let Some(first_hour) = selection.first_hour else { return Ok(Vec::new()) };
-    let from_hour = (selection.from / NS_PER_HOUR).max(first_hour);
+    let first_hour = (selection.from / NS_PER_HOUR).max(first_hour);
     let last_hour = (selection.to - 1) / NS_PER_HOUR;
     let boundary = selection.boundaries.days;
-    let (first_day, last_day) = (from_hour / HOURS_PER_DAY, (last_hour / HOURS_PER_DAY).min(boundary - 1));
+    let days = (first_hour / HOURS_PER_DAY, (last_hour / HOURS_PER_DAY).min(boundary - 1));
+    let hours = (first_hour.max(boundary * HOURS_PER_DAY), last_hour);
+    let among = "h.max_id >= :least AND h.min_id <= :greatest";
     let in_hour = "EXISTS (SELECT 1 FROM rollups r WHERE r.hour = h.hour AND r.user_id = :user";
-    let (in_hour, of_day) = match selection.model {
-        Some(_) => (
-            format!("{in_hour} AND r.model_id = :model)"),
-            format!("{in_hour} AND r.model_id = :model) GROUP BY h.hour"),
-        ),
-        None => (format!("{in_hour})"), "true GROUP BY span.t".to_owned()),
+    let (in_hour, in_hour_of_day) = match selection.model {
+        Some(_) => (format!("{in_hour} AND r.model_id = :model)"), format!("AND {in_hour} AND r.model_id = :model)")),
+        None => (format!("{in_hour})"), String::new()),
     };
-    let mut found = Vec::new();
-    if first_day <= last_day {
-        let sql = format!(
-            "WITH RECURSIVE {SPAN} SELECT min(h.min_id), max(h.max_id)
-                FROM span CROSS JOIN hours h
-                    ON h.hour BETWEEN span.t * {HOURS_PER_DAY} AND span.t * {HOURS_PER_DAY} + 23
-                WHERE EXISTS (SELECT 1 FROM days d WHERE d.user_id = :user AND d.day = span.t
-                    AND d.model_id = coalesce(:model, {ALL})) AND {of_day}"
-        );
-        add_places(conn, selection, &sql, (first_day, last_day), &mut found)?;
-    }
-    let sql = format!("SELECT h.min_id, h.max_id FROM hours h WHERE h.hour BETWEEN :first AND :last AND {in_hour}");
-    add_places(conn, selection, &sql, (from_hour.max(boundary * HOURS_PER_DAY), last_hour), &mut found)?;
-    Ok(merged(found, ids))
-}
-
-fn add_places(
-    conn: &Connection,
-    selection: &Selection,
-    sql: &str,
-    (first, last): (i64, i64),
-    found: &mut Vec<(i64, i64)>,
-) -> rusqlite::Result<()> {
+    let of_days = format!(
+        "WITH RECURSIVE {SPAN} SELECT h.min_id, h.max_id
+            FROM span CROSS JOIN hours h
+                ON h.hour BETWEEN span.t * {HOURS_PER_DAY} AND span.t * {HOURS_PER_DAY} + 23
+            WHERE EXISTS (SELECT 1 FROM days d WHERE d.user_id = :user AND d.day = span.t
+                AND d.model_id = coalesce(:model, {ALL})) AND {among} {in_hour_of_day}"
+    );
+    let of_hours = format!(
+        "SELECT h.min_id, h.max_id FROM hours h WHERE h.hour BETWEEN :first AND :last AND {among} AND {in_hour}"
+    );
     let user = selection.user.unwrap_or(EVERYBODY);
-    let params: [(&str, &dyn ToSql); 4] =
-        [(":user", &user), (":model", &selection.model), (":first", &first), (":last", &last)];
-    let mut statement = conn.prepare_cached(sql)?;
-    let mut rows = query(&mut statement, &params)?;
-    while let Some(row) = rows.next()? {
-        found.push((row.get(0)?, row.get(1)?));
+    let mut found = Vec::new();
+    for (sql, (first, last)) in [(of_days, days), (of_hours, hours)] {
+        if first > last {
+            continue;
+        }
+        let params: [(&str, &dyn ToSql); 6] = [
+            (":user", &user),
+            (":model", &selection.model),
+            (":first", &first),
+            (":last", &last),
+            (":least", &ids.0),
+            (":greatest", &ids.1),
+        ];
+        let mut statement = conn.prepare_cached(&sql)?;
+        let mut rows = query(&mut statement, &params)?;
+        while let Some(row) = rows.next()? {
+            found.push((row.get(0)?, row.get(1)?));
+        }
     }
-    Ok(())
+    Ok(merged(found, ids))
 }
 
 /// Ranges within `[least, greatest]`, put together where they overlap or touch, the last first.

@@ -1,6 +1,7 @@
 -- Sums coarser than `rollups`, in time and over everybody. In every level user 0 is everybody, and model -1 with
 -- endpoint -1 is all of both; `rollups` has that of everybody only. What `rollups` holds already is summed here, by
--- additions, which never fail where a sum outgrows an integer; `days` and `months` are made afterwards, in steps.
+-- additions, which never fail where a sum outgrows an integer; `days` and `months` are made afterwards, in steps, and
+-- have only the sums that answers give.
 INSERT INTO rollups SELECT hour, 0, model_id, endpoint,
     requests, errors, unpriced, cost_nano_usd, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens,
     total_tokens, cache_write_tokens, input_audio_tokens, input_image_tokens, output_audio_tokens,
@@ -48,10 +49,7 @@ CREATE TABLE days (
     endpoint INTEGER NOT NULL,
     requests INTEGER NOT NULL, errors INTEGER NOT NULL, unpriced INTEGER NOT NULL, cost_nano_usd INTEGER NOT NULL,
     input_tokens INTEGER NOT NULL, cached_input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
-    reasoning_tokens INTEGER NOT NULL, total_tokens INTEGER NOT NULL, cache_write_tokens INTEGER NOT NULL,
-    input_audio_tokens INTEGER NOT NULL, input_image_tokens INTEGER NOT NULL, output_audio_tokens INTEGER NOT NULL,
-    output_image_tokens INTEGER NOT NULL, audio_us INTEGER NOT NULL, images INTEGER NOT NULL,
-    duration_us INTEGER NOT NULL,
+    reasoning_tokens INTEGER NOT NULL, total_tokens INTEGER NOT NULL,
     PRIMARY KEY (user_id, day, model_id, endpoint)
 ) WITHOUT ROWID;
 CREATE TABLE months (
@@ -61,10 +59,7 @@ CREATE TABLE months (
     endpoint INTEGER NOT NULL,
     requests INTEGER NOT NULL, errors INTEGER NOT NULL, unpriced INTEGER NOT NULL, cost_nano_usd INTEGER NOT NULL,
     input_tokens INTEGER NOT NULL, cached_input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
-    reasoning_tokens INTEGER NOT NULL, total_tokens INTEGER NOT NULL, cache_write_tokens INTEGER NOT NULL,
-    input_audio_tokens INTEGER NOT NULL, input_image_tokens INTEGER NOT NULL, output_audio_tokens INTEGER NOT NULL,
-    output_image_tokens INTEGER NOT NULL, audio_us INTEGER NOT NULL, images INTEGER NOT NULL,
-    duration_us INTEGER NOT NULL,
+    reasoning_tokens INTEGER NOT NULL, total_tokens INTEGER NOT NULL,
     PRIMARY KEY (user_id, month, model_id, endpoint)
 ) WITHOUT ROWID;
 -- A level holds the days before `done`, and for users up to `user_id` also those before `until`.

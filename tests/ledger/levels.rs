@@ -1,0 +1,183 @@
+//! What follows behind: a ledger of version 1 is right at once and stays so, steps are small, an answer holds no more
+//! buckets than it may, and a page is found wherever in the ledger its records are.
+
+use crate::oracle::{HOUR, Oracle, START, query};
+use openai_api_proxy::local::usage::{BUCKETS_MAX, BucketKey, GroupBy, Query};
+use openai_api_proxy::usage::record::Record;
+use openai_api_proxy::worker::append::Writer;
+use openai_api_proxy::worker::fold::fold;
+use openai_api_proxy::worker::levels::Follower;
+use openai_api_proxy::worker::report::report;
+use openai_api_proxy::worker::schema;
+use proptest::strategy::{Strategy as _, ValueTree as _};
+use proptest::test_runner::TestRunner;
+use rusqlite::Connection;
+use std::path::Path;
+
+const DAY: u64 = 24 * HOUR;
+
+fn record(started_at: u64, user: &str, model: &str) -> Record {
+    let (user, model) = (user.into(), Some(model.into()));
+    Record { started_at, user, model, status: 200, cost_nano_usd: Some(1), ..Record::default() }
+}
+
+fn count(conn: &Connection, sql: &str) -> i64 {
+    conn.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+/// All that there is to fold and to follow.
+fn catch_up(conn: &Connection) {
+    while !fold(conn, 4096).unwrap().is_folded() {}
+    let mut levels = Follower::default();
+    while levels.step(conn, i64::MAX).unwrap() {}
+}
+
+fn open(path: &Path) -> (Connection, Connection) {
+    (schema::open(path).unwrap(), schema::open_reader(path).unwrap())
+}
+
+#[test]
+fn a_ledger_of_version_1_is_right_at_once_and_while_it_catches_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("usage.db");
+    Connection::open(&path).unwrap().execute_batch(include_str!("versions/1.sql")).unwrap();
+    let (conn, reader) = open(&path);
+    let folded = count(&conn, "SELECT sum(requests) FROM rollups WHERE user_id > 0");
+    assert!(folded > 0 && count(&conn, "SELECT count(*) FROM records") > folded, "some of it folded, some not");
+    assert_eq!(count(&conn, "SELECT sum(requests) FROM rollups WHERE user_id = 0 AND model_id >= 0"), folded);
+    assert_eq!(count(&conn, "SELECT sum(requests) FROM rollups WHERE user_id = 0 AND model_id = -1"), folded);
+
+    // The rows themselves say what is right.
+    let all = report(&reader, Query { limit: 1000, ..Query::default() }).unwrap().data;
+    let mut oracle = Oracle { first: 1, records: all.into_iter().rev().map(|entry| entry.record).collect() };
+    let mut runner = TestRunner::deterministic();
+    let mut check = |oracle: &Oracle| {
+        for _ in 0..40 {
+            let query = query().new_tree(&mut runner).unwrap().current();
+            assert_eq!(report(&reader, query.clone()).unwrap(), oracle.report(&query));
+        }
+    };
+    check(&oracle);
+    let mut writer = Writer::new(&conn).unwrap();
+    let later: Vec<Record> = (1..30).map(|day| record(START + day * DAY, "a", "gpt-5")).collect();
+    for record in later {
+        writer.append(std::slice::from_ref(&record)).unwrap();
+        oracle.append(&[record]);
+        fold(&conn, 3).unwrap();
+        Follower::taking(1).step(&conn, i64::MAX).unwrap();
+        check(&oracle);
+    }
+    catch_up(&conn);
+    check(&oracle);
+    assert!(count(&conn, "SELECT count(*) FROM months") > 0);
+}
+
+/// A row from the future makes nothing late that the present is not past.
+#[test]
+fn a_day_is_taken_an_hour_after_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (conn, _) = open(&folder.path().join("usage.db"));
+    let mut writer = Writer::new(&conn).unwrap();
+    writer.append(&[record(START, "a", "m"), record(START + 300 * DAY, "a", "m")]).unwrap();
+    fold(&conn, 10).unwrap();
+    let midnight = ((START + DAY) / HOUR).cast_signed();
+    let mut levels = Follower::default();
+    for (hour, due) in [(midnight - 10, false), (midnight, false), (midnight + 1, true), (midnight + 1, false)] {
+        assert_eq!(levels.step(&conn, hour).unwrap(), due, "{hour}");
+    }
+    let days = count(&conn, "SELECT count(*) FROM days WHERE user_id = 1 AND model_id >= 0");
+    assert_eq!(days, 1);
+}
+
+#[test]
+fn a_step_is_small_whatever_a_day_holds() {
+    const USERS: usize = 12_000;
+    let folder = tempfile::tempdir().unwrap();
+    let (conn, _) = open(&folder.path().join("usage.db"));
+    let mut writer = Writer::new(&conn).unwrap();
+    let mut rows: Vec<Record> = (0..USERS).map(|user| record(START, &format!("u{user}"), "m")).collect();
+    rows.push(record(START + 3 * DAY, "u0", "m"));
+    writer.append(&rows).unwrap();
+    while !fold(&conn, 4096).unwrap().is_folded() {}
+    let taken = || count(&conn, "SELECT count(*) FROM days WHERE user_id > 0 AND model_id >= 0");
+    let (mut levels, mut steps, mut before) = (Follower::taking(i64::MAX), 0, 0);
+    while levels.step(&conn, i64::MAX).unwrap() {
+        assert!(taken() - before <= 2 * 4096, "{before} and then {}", taken());
+        (before, steps) = (taken(), steps + 1);
+    }
+    assert_eq!(before, USERS as i64);
+    assert!(steps > 1);
+}
+
+#[test]
+fn no_more_buckets_than_an_answer_may_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let (conn, reader) = open(&folder.path().join("usage.db"));
+    let mut writer = Writer::new(&conn).unwrap();
+    let hours = BUCKETS_MAX as u64 + 50;
+    let at = |hour: u64| Record {
+        cost_nano_usd: Some(hour * 1000),
+        ..record(START + hour * HOUR, &format!("user {hour}"), "m")
+    };
+    // Some at both ends are not folded yet.
+    let (tail, folded): (Vec<u64>, Vec<u64>) = (0..hours).partition(|hour| hour % 300 == 7);
+    writer.append(&folded.into_iter().map(at).collect::<Vec<_>>()).unwrap();
+    catch_up(&conn);
+    writer.append(&tail.into_iter().map(at).collect::<Vec<_>>()).unwrap();
+
+    let buckets = |query: Query| report(&reader, query).unwrap().buckets.unwrap();
+    let by = |group_by| Query { group_by: Some(group_by), limit: 1, ..Query::default() };
+    let found = buckets(by(GroupBy::Hour));
+    assert!(found.truncated);
+    let starts: Vec<BucketKey> = found.list.into_iter().map(|(key, _)| key).collect();
+    assert_eq!(starts, (0..BUCKETS_MAX as u64).map(|hour| BucketKey::Start(START + hour * HOUR)).collect::<Vec<_>>());
+    let found = buckets(Query { from: Some(START + 50 * HOUR), ..by(GroupBy::Hour) });
+    assert_eq!((found.list.len(), found.truncated), (BUCKETS_MAX, false), "reading on from a later hour");
+
+    let found = buckets(by(GroupBy::User));
+    assert!(found.truncated);
+    let names: Vec<BucketKey> = found.list.into_iter().map(|(key, _)| key).collect();
+    let dearest = (50..hours).rev().map(|hour| BucketKey::Name(format!("user {hour}")));
+    assert_eq!(names, dearest.collect::<Vec<_>>());
+}
+
+/// Of a user and a model that few records are of, far apart, and some of them late: long after later ones began.
+#[test]
+fn a_page_is_found_wherever_its_records_are() {
+    const ROWS: u64 = 150_000;
+    let folder = tempfile::tempdir().unwrap();
+    let (conn, reader) = open(&folder.path().join("usage.db"));
+    let mut writer = Writer::new(&conn).unwrap();
+    let mut oracle = Oracle::default();
+    for first in (0..ROWS).step_by(5000) {
+        let row = |row: u64| {
+            let user = if row % 17_001 == 9 { "rare" } else { ["a", "b", "c"][row as usize % 3] };
+            let model = if row % 13_007 == 11 { "seldom" } else { "often" };
+            let late = if row % 17_001 == 9 && row.is_multiple_of(2) { 40 * HOUR } else { 0 };
+            record(START + (row * HOUR / 400).saturating_sub(late), user, model)
+        };
+        let rows: Vec<Record> = (first..first + 5000).map(row).collect();
+        writer.append(&rows).unwrap();
+        oracle.append(&rows);
+    }
+    catch_up(&conn);
+    assert!(count(&conn, "SELECT done FROM levels WHERE name = 'days'") > (START / DAY).cast_signed() + 10);
+    let some = |name: &str| Some(name.to_owned());
+    let range = (Some(START + 30 * HOUR + 1), Some(START + 11 * DAY + HOUR / 2));
+    for (user, model) in [(some("rare"), None), (None, some("seldom")), (some("a"), some("seldom"))] {
+        for (from, to) in [(None, None), range] {
+            let mut query = Query { user: user.clone(), model: model.clone(), from, to, limit: 3, ..Query::default() };
+            let mut seen = 0;
+            loop {
+                let page = report(&reader, query.clone()).unwrap();
+                assert_eq!(page, oracle.report(&query));
+                seen += page.data.len();
+                match page.next_cursor {
+                    Some(cursor) => query.cursor = Some(cursor),
+                    None => break,
+                }
+            }
+            assert!(seen >= 2, "{seen}");
+        }
+    }
+}
