@@ -8,6 +8,9 @@ use crate::session::server::Server;
 use crate::world::World;
 use std::collections::{BTreeSet, VecDeque};
 
+/// The body of the answer to a request that the target refuses before it is whole.
+pub const EARLY_BODY: &[u8] = b"big";
+
 /// One connection's server side.
 pub struct Upstream {
     pipe: usize,
@@ -105,7 +108,8 @@ impl Upstream {
             // An answer before the request is whole is one of the faults that a target can have.
             if plan.requests[id].early && plan.requests[id].seen == 0 {
                 plan.requests[id].seen = 1;
-                self.unsent.extend(b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig");
+                self.unsent.extend(b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\n");
+                self.unsent.extend(EARLY_BODY);
                 self.then = Some(Fault::End(0));
                 return true;
             }
