@@ -5,7 +5,6 @@
 
 use super::exchange::{Exchange, Progress, Stage};
 use super::{Action, Conn, ExchangeKey, Proxy};
-use crate::base::buffer::Buffer;
 use crate::base::clock::{MICROSECOND, Now};
 use crate::price::PriceTable;
 use crate::usage::capture::Reported;
@@ -20,16 +19,22 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get_mut(key).filter(|exchange| exchange.stage == Stage::Forwarding) else {
             return;
         };
+        if exchange.awaits_commit() {
+            // A part of a tunnel goes out with the end of the whole.
+            self.uncommitted.retain(|&(_, waiting)| waiting != key);
+        }
         exchange.stage = Stage::Settled;
         let tunnel = exchange.tunnel.take();
         let reported = exchange.response.capture.take().map(|capture| capture.finish());
         let answered = exchange.response.progress != Progress::Awaited;
-        let written = exchange.up.and_then(|up| self.ups.get(up)).is_some_and(|up| up.written);
+        let up = exchange.up.and_then(|up| self.ups.get(up));
+        let (written, unread) = up.map_or((false, false), |up| (up.written, !up.input.is_empty()));
         let reached = answered || written || exchange.request.reached;
-        let unread = exchange.up.and_then(|up| self.ups.get(up)).is_some_and(|up| !up.input.is_empty());
         if let Some(up) = exchange.up.take() {
-            let last_words = if tunnel.is_some() { exchange.request.outgoing.take_stream() } else { Buffer::new() };
-            self.say_last(up, last_words.as_slice());
+            if tunnel.is_some() {
+                let last_words = exchange.request.outgoing.take_stream();
+                self.say_last(up, last_words.as_slice());
+            }
             self.close_up(up);
         }
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
@@ -47,13 +52,7 @@ impl Proxy {
             None => reported,
         };
         let deployed = exchange.request.deployed;
-        let images = images_record(&record, &reported);
-        let mut seq = self.push_record(record, &reported, deployed);
-        if let Some(images) = images {
-            seq = self.push_record(images, &Reported::default(), deployed);
-        }
-        // A part of a tunnel that was waited for goes out with the end of the whole.
-        self.uncommitted.retain(|&(_, waiting)| waiting != key);
+        let seq = self.push_records(record, &reported, deployed);
         if let Some(exchange) = self.exchanges.get_mut(key) {
             exchange.settled_as = seq;
             self.places_reserved -= std::mem::take(&mut exchange.places);
@@ -61,9 +60,16 @@ impl Proxy {
         self.places_freed(now);
     }
 
-    /// Prices a record and sends it on its way to the ledger; its `seq`. `deployed` says that the request's own name of
-    /// the model is a deployment's, which has no price.
-    pub(super) fn push_record(&mut self, mut record: Record, reported: &Reported, deployed: bool) -> u64 {
+    /// Sends a record on its way to the ledger, and the one of images made in its course behind it; the last `seq`.
+    /// `deployed` says that the request's own name of the model is a deployment's, which has no price.
+    pub(super) fn push_records(&mut self, record: Record, reported: &Reported, deployed: bool) -> u64 {
+        let images = images_record(&record, reported);
+        let seq = self.push_record(record, reported, deployed);
+        images.map_or(seq, |images| self.push_record(images, &Reported::default(), deployed))
+    }
+
+    /// Prices a record and sends it on its way; its `seq`.
+    fn push_record(&mut self, mut record: Record, reported: &Reported, deployed: bool) -> u64 {
         record.cost_nano_usd = match record.usage_source {
             UsageSource::None => Some(0), // nothing was consumed, whatever the model's price
             UsageSource::Unknown => None,
@@ -276,7 +282,7 @@ fn estimate(exchange: &Exchange, outcome: Outcome, reached: bool) -> Option<Usag
 }
 
 /// The record of images that a tool made in the course of a response: another model's work, at another price.
-pub(super) fn images_record(response: &Record, reported: &Reported) -> Option<Record> {
+fn images_record(response: &Record, reported: &Reported) -> Option<Record> {
     let images = reported.images.as_ref()?;
     Some(Record {
         endpoint: Endpoint::ResponsesImages,
@@ -285,6 +291,7 @@ pub(super) fn images_record(response: &Record, reported: &Reported) -> Option<Re
         usage: images.usage,
         request_bytes: 0,
         response_bytes: 0,
+        journal: Journal::Off, // the entry is the response's to close
         ..response.clone()
     })
 }

@@ -14,7 +14,6 @@
 use super::downstream::{Phase, Sink};
 use super::exchange::{Progress, Stage};
 use super::response::{Next, request_id};
-use super::settlement::images_record;
 use super::{Action, Conn, DownKey, ExchangeKey, Proxy, UpKey, forward};
 use crate::base::clock::{MICROSECOND, Now};
 use crate::http::HttpError;
@@ -27,7 +26,7 @@ use std::io::ErrorKind;
 
 /// What must still be known of a tunnel that is read along.
 pub struct Tunnel {
-    session: Box<Session>,
+    session: Session,
     pause: Pause,
     /// When the response that the target is at work on began.
     response_began: Option<Now>,
@@ -38,8 +37,8 @@ pub struct Tunnel {
 enum Pause {
     /// They are.
     None,
-    /// The record of this `seq` is on its way to the ledger.
-    Commit(u64),
+    /// The last part's record is on its way to the ledger.
+    Commit,
     /// No place for a record is left.
     Place,
 }
@@ -52,7 +51,7 @@ impl Tunnel {
 
     /// True while a record must be committed first.
     pub fn awaits_commit(&self) -> bool {
-        matches!(self.pause, Pause::Commit(_))
+        self.pause == Pause::Commit
     }
 
     /// True while the target is at work on a response.
@@ -91,7 +90,7 @@ impl Proxy {
         }
         let endpoint = exchange.record.endpoint;
         if endpoint.is_session() {
-            let session = Box::new(Session::new(endpoint));
+            let session = Session::new(endpoint);
             exchange.tunnel = Some(Box::new(Tunnel { session, pause: Pause::None, response_began: None }));
         }
         exchange.request.complete = false;
@@ -164,17 +163,13 @@ impl Proxy {
             ..Record::default()
         };
         let deployed = exchange.request.deployed;
-        let images = images_record(&record, &reported);
-        let count = 1 + u64::from(images.is_some());
-        exchange.places -= count;
-        self.places_reserved -= count;
-        let mut seq = self.push_record(record, &reported, deployed);
-        if let Some(images) = images {
-            seq = self.push_record(images, &Reported::default(), deployed);
-        }
+        let before = self.settled_seq;
+        let seq = self.push_records(record, &reported, deployed);
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        exchange.places -= seq - before;
+        self.places_reserved -= seq - before;
         let Some(tunnel) = exchange.tunnel.as_mut() else { return };
-        tunnel.pause = Pause::Commit(seq);
+        tunnel.pause = Pause::Commit;
         let Some(down) = self.downs.get_mut(exchange.down).filter(|_| self.settings.settled) else {
             return self.next_part(now, key);
         };
