@@ -189,6 +189,8 @@ pub struct Proxy {
     uncommitted: VecDeque<(u64, ExchangeKey)>,
     /// Places in the ledger's queue for records that are still to come.
     places_reserved: u64,
+    /// Behind the target every model's name is that of a deployment.
+    deploys: bool,
     /// Entries opened in the journal so far.
     journaled: u64,
     /// `seq` of each line on its way that is about the journal only.
@@ -217,6 +219,7 @@ impl Proxy {
         Self {
             limiter: Limiter::new(settings.rate),
             deadlines: Deadlines::new(&timing::durations(&settings.timeouts)),
+            deploys: named::is_of_deployments(&settings.authority, &settings.prefix),
             settings,
             prices,
             metrics,

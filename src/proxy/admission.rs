@@ -128,7 +128,7 @@ impl Proxy {
                 websocket: head.is_websocket(),
                 idempotent: safe || keyed(),
                 model_wanted: !named.deployed,
-                deployed: named.deployed || named::is_of_deployments(&self.settings.authority, &self.settings.prefix),
+                deployed: named.deployed || self.deploys,
                 accepted,
                 form: captured.then(|| form(head)).flatten(),
                 usage_asked: false,

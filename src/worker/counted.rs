@@ -92,10 +92,11 @@ pub fn index(conn: &Connection, last: i64, rows_max: i64) -> rusqlite::Result<i6
         codes(Endpoint::ALL.iter().filter(|endpoint| endpoint.is_retrievable()).map(|endpoint| endpoint.code())),
         counted_rows(),
     ))?;
-    let entry = |row: &Row<'_>| Ok([row.get::<_, i64>(0)?, hash(row.get_ref(1)?.as_str()?)]);
-    let mut entries =
-        select.query_map([mark, to], entry)?.map(|entry| entry.map(|[id, hash]| [id >> BLOCK_SHIFT, hash, id]));
-    let mut entries: Vec<[i64; 3]> = entries.by_ref().collect::<rusqlite::Result<_>>()?;
+    let entry = |row: &Row<'_>| {
+        let id: i64 = row.get(0)?;
+        Ok([id >> BLOCK_SHIFT, hash(row.get_ref(1)?.as_str()?), id])
+    };
+    let mut entries: Vec<[i64; 3]> = select.query_map([mark, to], entry)?.collect::<rusqlite::Result<_>>()?;
     entries.sort_unstable();
     let mut insert = conn.prepare_cached("INSERT INTO counted VALUES (?, ?, ?)")?;
     for entry in &entries {

@@ -216,7 +216,7 @@ impl Ledger {
     /// Waits until there is something to do, and takes in all that is there.
     fn receive(&mut self) {
         let is_folded = self.progress.is_folded();
-        let quiet_at = self.busy_at + if is_folded { QUIET_SHORT } else { quiet(self.progress.pending()) };
+        let quiet_at = self.busy_at + quiet(&self.progress);
         let prune_at = self.pruner.due_at(self.busy_at);
         let watch_at = Instant::now() + WATCH_EVERY;
         while self.stop_by.is_none() {
@@ -335,8 +335,7 @@ impl Ledger {
     /// Folds if nothing waits or too much is pending, or takes a step of the levels: one of them between two commits.
     fn fold(&mut self, conn: &Connection) {
         let (pending, is_folded) = (self.progress.pending(), self.progress.is_folded());
-        let pause = if is_folded { QUIET_SHORT } else { quiet(pending) };
-        let is_quiet = self.queue.is_empty() && self.busy_at.elapsed() >= pause;
+        let is_quiet = self.queue.is_empty() && self.busy_at.elapsed() >= quiet(&self.progress);
         let is_forced = pending >= FOLD_ROWS_FORCED;
         let fold_due = is_forced || is_quiet && !is_folded;
         let step_due = self.levels_behind && (self.step_owed || is_quiet);
@@ -392,7 +391,8 @@ fn hour_now() -> i64 {
     (since_epoch.as_secs() / 3600).cast_signed()
 }
 
-/// How long nothing must come in before `pending` rows are folded.
-fn quiet(pending: i64) -> Duration {
-    if pending >= FOLD_ROWS_WORTHWHILE { QUIET_SHORT } else { QUIET_LONG }
+/// How long nothing must come in before rows are folded, or, where all are, before the levels take a step.
+fn quiet(progress: &Progress) -> Duration {
+    let short = progress.is_folded() || progress.pending() >= FOLD_ROWS_WORTHWHILE;
+    if short { QUIET_SHORT } else { QUIET_LONG }
 }

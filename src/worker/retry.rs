@@ -23,6 +23,7 @@ pub struct Retry {
 }
 
 impl Retry {
+    /// With what the log says when it begins to fail, and when it works again.
     pub fn new(failing: &'static str, working: &'static str) -> Self {
         Self { failing, working, pause: BACKOFF_MIN, retry_at: None, reason: String::new() }
     }
