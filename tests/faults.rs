@@ -7,27 +7,13 @@ use std::net::TcpListener;
 use std::sync::Mutex;
 use support::ca::{Ca, Server};
 use support::client::{Client, get, post_json, request, response_framing};
-use support::proxy::Proxy;
+use support::proxy::{Proxy, scripted};
 use support::script::{Ending, Reply, Step, chunk, gate, tell};
 use support::upstream::{Options, SeenRequest, Upstream};
 use support::wire::Cut;
 use support::{DEADLINE, api};
 
 const CHAT: &str = r#"{"model":"gpt-4o","messages":[{"role":"user","content":"Hi"}]}"#;
-
-fn proxy(upstream: &Upstream, vars: &[(&str, &str)]) -> Proxy {
-    let target = upstream.url();
-    Proxy::start(&[&[("PROXY_TARGET", target.as_str())], vars].concat())
-}
-
-fn scripted(
-    vars: &[(&str, &str)],
-    answer: impl Fn(&SeenRequest) -> Vec<Step> + Send + Sync + 'static,
-) -> (Upstream, Proxy) {
-    let upstream = Upstream::plain(answer);
-    let proxy = proxy(&upstream, vars);
-    (upstream, proxy)
-}
 
 fn bytes(text: &str) -> Step {
     Step::Send(text.as_bytes().to_vec())
@@ -64,7 +50,7 @@ fn a_name_that_does_not_resolve() {
 #[test]
 fn a_certificate_that_is_not_trusted() {
     let upstream = Upstream::tls(Ca::new().server(&["127.0.0.1"], Server::Usual), |_| Reply::new(200, "").steps());
-    let proxy = proxy(&upstream, &[]);
+    let proxy = Proxy::before(&upstream, &[]);
     let refused = get(proxy.addr(), "/v1/models").expect_proxy_error(502, "upstream_unreachable");
     assert!(refused.text().contains("TLS_CA_FILE"), "it says what to do: {}", refused.text());
     assert_eq!(upstream.requests().len(), 0, "nothing was said to a stranger");
@@ -263,7 +249,7 @@ fn an_early_refusal_reaches_a_client_that_is_still_sending() {
     let early = |_: &SeenRequest| Some(Reply::new(413, "too much").ending(Ending::Close).steps());
     let options = Options { early: Some(Box::new(early)), ..Options::default() };
     let upstream = Upstream::start(options, |_| panic!("the body is never read"));
-    let proxy = proxy(&upstream, &[]);
+    let proxy = Proxy::before(&upstream, &[]);
     let mut client = Client::connect(proxy.addr());
     client.send("POST /v1/files HTTP/1.1\r\nhost: a\r\ncontent-length: 50000000\r\n\r\n");
     let piece = vec![b'x'; 64 * 1024];

@@ -7,23 +7,13 @@ use std::process::Stdio;
 use std::sync::Mutex;
 use support::api;
 use support::client::{Client, get, post_json, response_framing};
-use support::proxy::{Proxy, command};
+use support::proxy::{Proxy, command, scripted};
 use support::script::{Reply, Step, chunk, gate};
-use support::upstream::{SeenRequest, Upstream};
+use support::upstream::Upstream;
 use support::wire::Cut;
 
 const CHAT: &str = r#"{"model":"gpt-4o","messages":[{"role":"user","content":"Hi"}]}"#;
 const STREAM: &[u8] = br#"{"model":"gpt-4.1","input":"Hi","stream":true}"#;
-
-fn scripted(
-    vars: &[(&str, &str)],
-    answer: impl Fn(&SeenRequest) -> Vec<Step> + Send + Sync + 'static,
-) -> (Upstream, Proxy) {
-    let upstream = Upstream::plain(answer);
-    let target = upstream.url();
-    let proxy = Proxy::start(&[&[("PROXY_TARGET", target.as_str())], vars].concat());
-    (upstream, proxy)
-}
 
 #[test]
 fn it_starts_with_no_configuration() {

@@ -17,22 +17,10 @@ mod support;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
-use support::proxy::Proxy;
-use support::script::Step;
-use support::upstream::{SeenRequest, Tunnel, Upstream};
+use support::proxy::{Proxy, scripted};
+use support::upstream::{Tunnel, Upstream};
 use support::websocket::{self, Frame, Side, Socket};
 use support::wire::Cut;
-
-/// A proxy before an upstream without TLS.
-fn scripted(
-    vars: &[(&str, &str)],
-    answer: impl Fn(&SeenRequest) -> Vec<Step> + Send + Sync + 'static,
-) -> (Upstream, Proxy) {
-    let upstream = Upstream::plain(answer);
-    let target = upstream.url();
-    let proxy = Proxy::start(&[&[("PROXY_TARGET", target.as_str())], vars].concat());
-    (upstream, proxy)
-}
 
 /// The same before an upstream that accepts every handshake and then talks as the server's side.
 fn accepting(

@@ -7,33 +7,17 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use support::ca::{Ca, Server};
 use support::client::{Client, get, post_json, request, response_framing};
-use support::proxy::Proxy;
+use support::proxy::{Proxy, scripted};
 use support::script::{Ending, Reply, Step, chunk};
 use support::upstream::{Options, SeenRequest, Upstream};
 use support::{DEADLINE, api};
 
 const CHAT: &str = r#"{"model":"gpt-4o","messages":[{"role":"user","content":"Hi"}]}"#;
 
-/// A proxy before an upstream without TLS.
-fn proxy(upstream: &Upstream, vars: &[(&str, &str)]) -> Proxy {
-    let target = upstream.url();
-    Proxy::start(&[&[("PROXY_TARGET", target.as_str())], vars].concat())
-}
-
 /// An upstream that answers every request with its own body, and the proxy before it.
 fn echo() -> (Upstream, Proxy) {
     let upstream = Upstream::plain(|request| Reply::new(200, request.body.clone()).steps());
-    let proxy = proxy(&upstream, &[]);
-    (upstream, proxy)
-}
-
-/// An upstream whose answer is written by the test.
-fn scripted(
-    vars: &[(&str, &str)],
-    answer: impl Fn(&SeenRequest) -> Vec<Step> + Send + Sync + 'static,
-) -> (Upstream, Proxy) {
-    let upstream = Upstream::plain(answer);
-    let proxy = proxy(&upstream, vars);
+    let proxy = Proxy::before(&upstream, &[]);
     (upstream, proxy)
 }
 
@@ -285,7 +269,7 @@ fn unknown_bodies_stream_through() {
     };
     let options = Options { early: Some(Box::new(early)), ..Options::default() };
     let upstream = Upstream::start(options, |request| Reply::new(200, request.body.clone()).steps());
-    let proxy = proxy(&upstream, &[]);
+    let proxy = Proxy::before(&upstream, &[]);
     let mut client = Client::connect(proxy.addr());
     client.send("POST /v1/files HTTP/1.1\r\nhost: a\r\ncontent-type: multipart/form-data; boundary=b\r\n");
     client.send("content-length: 10\r\n\r\n01234");

@@ -2,6 +2,8 @@
 
 use super::DEADLINE;
 use super::client;
+use super::script::Step;
+use super::upstream::{SeenRequest, Upstream};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -12,6 +14,16 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+/// An upstream without TLS whose answers are written by the test, and a proxy before it.
+pub fn scripted(
+    vars: &[(&str, &str)],
+    answer: impl Fn(&SeenRequest) -> Vec<Step> + Send + Sync + 'static,
+) -> (Upstream, Proxy) {
+    let upstream = Upstream::plain(answer);
+    let proxy = Proxy::before(&upstream, vars);
+    (upstream, proxy)
+}
 
 /// A running `proxy-server`; killed with its value.
 pub struct Proxy {
@@ -37,6 +49,12 @@ impl Proxy {
     /// Starts it with these variables (and `PORT=0`, a database in its folder) and waits until it listens.
     pub fn start(vars: &[(&str, &str)]) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), vars)
+    }
+
+    /// The same before an upstream without TLS.
+    pub fn before(upstream: &Upstream, vars: &[(&str, &str)]) -> Self {
+        let target = upstream.url();
+        Self::start(&[&[("PROXY_TARGET", target.as_str())], vars].concat())
     }
 
     /// The same in a folder that a test has prepared, or taken over from [`Self::into_folder`].
