@@ -208,6 +208,8 @@ pub struct Proxy {
     boot_id: u64,
     /// Replies of our own so far.
     replies: u64,
+    /// Bytes of large local answers that wait for their clients.
+    answer_bytes: usize,
     draining: bool,
     /// Ciphertext under way, loop-wide: no connection has a buffer of its own for it.
     scratch: Vec<u8>,
@@ -245,6 +247,7 @@ impl Proxy {
             next_ticket: 0,
             boot_id: started.unix,
             replies: 0,
+            answer_bytes: 0,
             draining: false,
             scratch: Vec::new(),
         }

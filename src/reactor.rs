@@ -12,10 +12,10 @@
 mod socks;
 
 use crate::base::clock::{MILLISECOND, Now};
-use crate::http::reply::{Fault, error_body};
 use crate::io::{Event, Io};
 use crate::local::Answer;
 use crate::metrics;
+use crate::proxy::replies::overloaded;
 use crate::proxy::{Action, Conn, Proxy, Question, Written};
 use crate::worker::query::Job;
 use crate::worker::{Desk, Done, process};
@@ -363,8 +363,7 @@ impl<I: Io, D: Desk> Reactor<I, D> {
             }
         };
         if self.desk.ask(job).is_err() {
-            let body = error_body(Fault::Overloaded.code(), "too many questions are waiting; ask again in a moment");
-            let answer = Answer { status: Fault::Overloaded.status(), content_type: "application/json", body };
+            let answer = overloaded("too many questions are waiting; ask again in a moment");
             self.proxy.answered(now, ticket, &answer);
         }
     }

@@ -13,10 +13,12 @@ mod writer;
 
 use openai_api_proxy::worker::fold::{FOLD_ROWS_MAX, fold};
 use openai_api_proxy::worker::levels::Follower;
-use openai_api_proxy::worker::schema;
+use openai_api_proxy::worker::prune::first_id;
+use openai_api_proxy::worker::{ledger, schema};
 use questions::{Asked, compare};
-use rows::Rows;
+use rows::{Rows, YEAR_START_NS};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 use writer::{Cost, Feeder};
 
 const USAGE: &str = "\
@@ -76,13 +78,38 @@ fn run(options: &Options) -> Result<(), String> {
         return Ok(());
     }
     let small = folder.path().join("small.db");
-    let mut feeder = Feeder::start(&small, Rows::new(SMALL_ROWS))?;
+    let mut feeder = Feeder::start(&small, Rows::new(SMALL_ROWS), ledger::Options::default())?;
     feeder.feed(SMALL_ROWS as usize, 256)?;
     feeder.stop()?;
     for ledger in [&small, &large] {
         catch_up(ledger).map_err(|error| error.to_string())?;
     }
-    compare(&Asked::open(&small, SMALL_ROWS)?, &Asked::open(&large, options.rows)?, options.rounds)
+    compare(&Asked::open(&small, SMALL_ROWS)?, &Asked::open(&large, options.rows)?, options.rounds)?;
+    if options.keep.is_none() {
+        prune(&large, options.rows)?;
+    }
+    Ok(())
+}
+
+/// Commits while the first two months of the year are old.
+fn prune(path: &Path, rows: u64) -> Result<(), String> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let kept = now.saturating_sub(Duration::from_nanos(YEAR_START_NS)).as_secs() / 86_400;
+    let retention_days = u32::try_from(kept).unwrap_or(u32::MAX).saturating_sub(60);
+    let options = ledger::Options { retention_days, ..ledger::Options::default() };
+    let mut feeder = Feeder::start(path, Rows::after_the_year(rows), options)?;
+    println!("\nwhile old rows are pruned:");
+    feeder.feed(measured_rows(rows), 32)?.print();
+    feeder.stop()?;
+    let conn = schema::open(path)?;
+    let first = first_id(&conn).map_err(|error| error.to_string())?;
+    println!("{} rows were", first - 1);
+    Ok(())
+}
+
+/// Rows that are committed with each size of batch.
+fn measured_rows(rows: u64) -> usize {
+    (rows / 50).clamp(2_000, 200_000) as usize
 }
 
 /// What the ledger's thread does in quiet moments.
@@ -97,9 +124,9 @@ fn catch_up(path: &Path) -> rusqlite::Result<()> {
 /// Most of the rows in large batches; then the rest of the year with each size of batch.
 fn write(path: &Path, options: &Options) -> Result<(), String> {
     let rows = options.rows * options.days.unwrap_or(365) / 365;
-    let measured = (rows / 50).clamp(2_000, 200_000) as usize;
+    let measured = measured_rows(rows);
     let first = rows as usize - 4 * measured;
-    let mut feeder = Feeder::start(path, Rows::new(options.rows))?;
+    let mut feeder = Feeder::start(path, Rows::new(options.rows), ledger::Options::default())?;
     let filled = feeder.feed(first, 256)?;
     Cost::print_heading();
     for batch in [1, 8, 32, 256] {

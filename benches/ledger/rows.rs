@@ -53,6 +53,11 @@ impl Rows {
         }
     }
 
+    /// The rows that follow the year's.
+    pub fn after_the_year(per_year: u64) -> Self {
+        Self { next: per_year, ..Self::new(per_year) }
+    }
+
     pub fn batch(&mut self, rows: usize) -> Vec<Record> {
         (0..rows).map(|_| self.row()).collect()
     }

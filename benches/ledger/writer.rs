@@ -34,10 +34,10 @@ pub struct Cost {
 }
 
 impl Feeder {
-    pub fn start(path: &Path, rows: Rows) -> Result<Self, String> {
+    pub fn start(path: &Path, rows: Rows, options: Options) -> Result<Self, String> {
         let (wake, woken) = channel();
         let to_loop = ToLoop::new(move || _ = wake.send(()));
-        let ledger = Ledger::start(path, Options::default(), to_loop.clone())?;
+        let ledger = Ledger::start(path, options, to_loop.clone())?;
         Ok(Self { ledger, to_loop, woken, rows })
     }
 

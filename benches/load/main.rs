@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // a benchmark reads clocks
 
+mod askers;
 mod generator;
 mod mock;
 mod process;
@@ -18,14 +19,18 @@ mod report;
 mod target;
 mod wire;
 
+use askers::Askers;
 use report::{Measured, Report};
+use std::path::PathBuf;
 use std::time::Duration;
 use target::{Kind, Upstream};
 
 const USAGE: &str = "\
 usage: cargo bench --bench load -- [options]
-  --only NAMES   comma list of targets (proxy, proxy-relaxed, proxy-journaled, proxy-fsync, nginx) and cases (json1,
-                 json32, json128, stream, body); without targets: proxy and nginx
+  --only NAMES   comma list of targets (proxy, proxy-relaxed, proxy-journaled, proxy-fsync, proxy-asked, nginx) and
+                 cases (json1, json32, json128, stream, body); without targets: proxy and nginx. proxy-asked is the
+                 proxy while ten ask for everybody's usage by the days of a year
+  --ledger FILE  the proxies' ledger, such as the one that the ledger bench keeps; without: a new one each
   --rounds N     how often each target is started and measured; medians are printed (3)
   --ms N         length of one measurement in milliseconds, at most 60000 (5000)
   --smoke        one very short round: shows that all of it works, and measures nothing of value";
@@ -58,6 +63,7 @@ struct Options {
     targets: Vec<Kind>,
     cases: Vec<Case>,
     rounds: usize,
+    ledger: Option<PathBuf>,
     measure: Duration,
     warm_up: Duration,
 }
@@ -81,12 +87,16 @@ fn main() {
 }
 
 fn parse(args: &[String]) -> Result<Options, String> {
-    let (mut only, mut rounds, mut ms, mut warm_up_ms) = (Vec::new(), 3, 5000, 1000);
+    let (mut only, mut rounds, mut ms, mut warm_up_ms, mut ledger) = (Vec::new(), 3, 5000, 1000, None);
     let mut rest = args.iter();
     let number = |value: Option<&String>| value.and_then(|v| v.parse::<u64>().ok()).ok_or(USAGE);
     while let Some(arg) = rest.next() {
         match arg.as_str() {
             "--only" => only = rest.next().ok_or(USAGE)?.split(',').map(String::from).collect(),
+            "--ledger" => {
+                let file = std::path::absolute(rest.next().ok_or(USAGE)?);
+                ledger = Some(file.map_err(|e| format!("--ledger: {e}"))?);
+            }
             "--rounds" => rounds = number(rest.next())?.clamp(1, 20) as usize,
             "--ms" => ms = number(rest.next())?.clamp(10, 60_000),
             "--smoke" => (rounds, ms, warm_up_ms) = (1, 200, 50),
@@ -102,6 +112,7 @@ fn parse(args: &[String]) -> Result<Options, String> {
         targets: if asked_targets.is_empty() { vec![Kind::Proxy, Kind::Nginx] } else { asked_targets },
         cases: if asked_cases.is_empty() { CASES.to_vec() } else { asked_cases },
         rounds,
+        ledger,
         measure: Duration::from_millis(ms),
         warm_up: Duration::from_millis(warm_up_ms),
     })
@@ -117,11 +128,15 @@ fn compare(options: &Options) -> Result<(), String> {
     let mut report = Report::new(&present, &options.cases);
     for _ in 0..options.rounds {
         for kind in &present {
-            let target = kind.start(&upstream)?;
+            let target = kind.start(&upstream, options.ledger.as_deref())?;
             report.idle(*kind, process::rss_kib(&target.tree()));
+            let askers = (*kind == Kind::ProxyAsked).then(|| Askers::start(target.address));
             for case in &options.cases {
                 let measured = measure(options, &target, *case).map_err(|e| format!("{}: {e}", kind.name()))?;
                 report.add(*kind, *case, measured);
+            }
+            if let Some(askers) = askers {
+                println!("{} was asked and answered {} times", kind.name(), askers.stop()?);
             }
         }
     }

@@ -77,6 +77,8 @@ pub enum Kind {
     ProxyJournaled,
     /// The proxy with `LEDGER_FSYNC=true`.
     ProxyFsync,
+    /// The proxy as it is by default, while ten ask for everybody's usage of a year.
+    ProxyAsked,
     /// nginx with one worker.
     Nginx,
 }
@@ -90,7 +92,8 @@ pub struct Target {
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] = [Self::Proxy, Self::ProxyRelaxed, Self::ProxyJournaled, Self::ProxyFsync, Self::Nginx];
+    pub const ALL: [Self; 6] =
+        [Self::Proxy, Self::ProxyRelaxed, Self::ProxyJournaled, Self::ProxyFsync, Self::ProxyAsked, Self::Nginx];
 
     /// As typed after `--only` and printed.
     pub fn name(self) -> &'static str {
@@ -99,6 +102,7 @@ impl Kind {
             Self::ProxyRelaxed => "proxy-relaxed",
             Self::ProxyJournaled => "proxy-journaled",
             Self::ProxyFsync => "proxy-fsync",
+            Self::ProxyAsked => "proxy-asked",
             Self::Nginx => "nginx",
         }
     }
@@ -108,12 +112,12 @@ impl Kind {
         *self != Self::Nginx || find("nginx").is_some()
     }
 
-    /// Starts it before the mock and waits until it listens.
-    pub fn start(self, upstream: &Upstream) -> Result<Target, String> {
+    /// Starts it before the mock and waits until it listens. A proxy has a new ledger, or this one.
+    pub fn start(self, upstream: &Upstream, ledger: Option<&Path>) -> Result<Target, String> {
         let folder = folder()?;
         let address = free_address().map_err(|e| format!("no free port: {e}"))?;
         let mut command = match self {
-            Self::Proxy => proxy(upstream, address, "settled"),
+            Self::Proxy | Self::ProxyAsked => proxy(upstream, address, "settled"),
             Self::ProxyRelaxed => proxy(upstream, address, "relaxed"),
             Self::ProxyJournaled => proxy(upstream, address, "journaled"),
             Self::ProxyFsync => {
@@ -123,6 +127,7 @@ impl Kind {
             }
             Self::Nginx => nginx(upstream, address, folder.path())?,
         };
+        command.envs(ledger.map(|ledger| ("DATABASE_PATH", ledger)));
         let log = std::fs::File::create(folder.path().join("log")).map_err(|e| format!("log: {e}"))?;
         command.current_dir(folder.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let mut target = Target { address, running: Running::start(&mut command)?, folder };

@@ -64,6 +64,8 @@ pub struct Downstream {
     pub exchange: Option<ExchangeKey>,
     /// A local answer is awaited; true where it is to a HEAD.
     pub asked: Option<bool>,
+    /// Bytes of large local answers since `out` was empty the last time.
+    pub answer_bytes: usize,
     /// The connection stays open after the current reply.
     pub keep_alive: bool,
     /// The current request is HTTP/1.0: a client that must be told that the connection stays open.
@@ -313,6 +315,9 @@ impl Proxy {
             }
         }
         let (waiting, exchange) = (down.out.len(), down.exchange);
+        if waiting == 0 {
+            self.answer_bytes -= std::mem::take(&mut down.answer_bytes);
+        }
         if waiting == 0 && exchange.is_none() && matches!(down.phase, Phase::Deaf) && !down.lingering {
             down.until_close = false; // here it ends as it should
             if down.ended {
@@ -339,6 +344,7 @@ impl Proxy {
         }
         let Some(mut down) = self.downs.remove(key) else { return };
         self.deadlines.cancel(&mut down.timer);
+        self.answer_bytes -= down.answer_bytes;
         // A reply that would end like this is cut, not ended; what has come of it is worth having all the same.
         let reset = down.until_close;
         let last = if reset { down.out.as_slice().to_vec() } else { Vec::new() };

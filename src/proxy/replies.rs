@@ -2,10 +2,14 @@
 //!
 //! A refused request leaves the connection usable where its end can be told; where it cannot, the connection closes
 //! once the answer is read. An error for an exchange that has a record waits for its commit like any other response.
+//!
+//! An answer from the ledger is whole in memory: it may not be read out of the database as its client takes it, for a
+//! read transaction that lasts keeps the log from starting over. Each is bounded (see `local::usage`), the questions
+//! under way are, and so are all answers together that wait for their clients: [`ANSWER_BYTES_MAX`].
 
 use super::downstream::{DISCARD_BYTES_MAX, Phase, Sink};
 use super::exchange::{Progress, Stage};
-use super::{Action, Conn, DownKey, ExchangeKey, Proxy};
+use super::{Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, Proxy};
 use crate::base::clock::Now;
 use crate::http::body::BodyReader;
 use crate::http::framing::Framing;
@@ -14,6 +18,10 @@ use crate::http::reply::{Fault, Reply, error_body};
 use crate::limit::limiter::Standing;
 use crate::local::Answer;
 use crate::usage::record::Outcome;
+
+/// Bytes of all large answers together that may wait for clients who take their time; beyond, a question is refused.
+/// Those of up to [`HIGH_WATERMARK`] are not counted: there are as many as connections.
+pub const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// An error of ours.
 struct Refusal<'a> {
@@ -30,6 +38,15 @@ impl Proxy {
     pub(super) fn local_answer(&mut self, now: Now, key: DownKey, answer: &Answer) {
         let Some(down) = self.downs.get_mut(key) else { return };
         let Some(to_head) = down.asked.take() else { return };
+        let counted = if to_head || answer.body.len() <= HIGH_WATERMARK { 0 } else { answer.body.len() };
+        let refusal = overloaded("too many large answers wait for their readers; ask again in a moment");
+        let answer = if self.answer_bytes + counted > ANSWER_BYTES_MAX {
+            &refusal
+        } else {
+            self.answer_bytes += counted;
+            down.answer_bytes += counted;
+            answer
+        };
         let close = !down.keep_alive || self.draining;
         self.put_reply(
             key,
@@ -163,7 +180,16 @@ impl Proxy {
     }
 }
 
+/// The answer to a question that cannot be taken now.
+pub fn overloaded(message: &str) -> Answer {
+    let (status, body) = (Fault::Overloaded.status(), error_body(Fault::Overloaded.code(), message));
+    Answer { status, content_type: "application/json", body }
+}
+
 /// An answer in words.
 pub fn text(status: u16, body: &str) -> Answer {
     Answer { status, content_type: "text/plain; charset=utf-8", body: body.as_bytes().to_vec() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,7 +48,7 @@ pub fn report(conn: &Connection, query: Query) -> rusqlite::Result<Report> {
         for totals in by_model.values() {
             found.totals.add(totals);
         }
-        found.by_model = named(&transaction, GroupBy::Model, by_model)?;
+        found.by_model = named(&transaction, GroupBy::Model, dearest(by_model))?;
         found.data = history::page(&transaction, &selection, &found.query)?;
         let limit = found.query.limit as usize;
         if found.data.len() > limit {
@@ -86,21 +86,22 @@ fn buckets_of(conn: &Connection, group_by: GroupBy, sums: Sums) -> rusqlite::Res
         let start = |count: i64| BucketKey::Start(count.unsigned_abs().saturating_mul(ns));
         sums.into_iter().take(BUCKETS_MAX).map(|(count, totals)| (start(count), totals)).collect()
     } else {
-        let mut dearest: Vec<(i64, Totals)> = sums.into_iter().collect();
-        dearest.sort_by_key(|(_, totals)| Reverse((totals.cost_nano_usd, totals.total_tokens)));
-        dearest.truncate(BUCKETS_MAX);
-        let named = named(conn, group_by, dearest)?;
+        let named = named(conn, group_by, dearest(sums))?;
         named.into_iter().map(|(name, totals)| (BucketKey::Name(name), totals)).collect()
     };
     Ok(Buckets { list, truncated })
 }
 
+/// The dearest, as many as an answer may have.
+fn dearest(sums: Sums) -> Vec<(i64, Totals)> {
+    let mut dearest: Vec<(i64, Totals)> = sums.into_iter().collect();
+    dearest.sort_by_key(|(_, totals)| Reverse((totals.cost_nano_usd, totals.total_tokens)));
+    dearest.truncate(BUCKETS_MAX);
+    dearest
+}
+
 /// Sums by name, the dearest first.
-fn named(
-    conn: &Connection,
-    group_by: GroupBy,
-    sums: impl IntoIterator<Item = (i64, Totals)>,
-) -> rusqlite::Result<Vec<(String, Totals)>> {
+fn named(conn: &Connection, group_by: GroupBy, sums: Vec<(i64, Totals)>) -> rusqlite::Result<Vec<(String, Totals)>> {
     let table = if group_by == GroupBy::User { "users" } else { "models" };
     let mut select = conn.prepare_cached(&format!("SELECT name FROM {table} WHERE id = ?"))?;
     let mut named = Vec::new();

@@ -117,7 +117,7 @@ fn no_more_buckets_than_an_answer_may_have() {
     let hours = BUCKETS_MAX as u64 + 50;
     let at = |hour: u64| Record {
         cost_nano_usd: Some(hour * 1000),
-        ..record(START + hour * HOUR, &format!("user {hour}"), "m")
+        ..record(START + hour * HOUR, &format!("user {hour}"), &format!("model {hour}"))
     };
     // Some at both ends are not folded yet.
     let (tail, folded): (Vec<u64>, Vec<u64>) = (0..hours).partition(|hour| hour % 300 == 7);
@@ -137,8 +137,11 @@ fn no_more_buckets_than_an_answer_may_have() {
     let found = buckets(by(GroupBy::User));
     assert!(found.truncated);
     let names: Vec<BucketKey> = found.list.into_iter().map(|(key, _)| key).collect();
-    let dearest = (50..hours).rev().map(|hour| BucketKey::Name(format!("user {hour}")));
-    assert_eq!(names, dearest.collect::<Vec<_>>());
+    let dearest = |kind: &str| (50..hours).rev().map(|hour| format!("{kind} {hour}")).collect::<Vec<_>>();
+    assert_eq!(names, dearest("user").into_iter().map(BucketKey::Name).collect::<Vec<_>>());
+    let found = report(&reader, Query::default()).unwrap();
+    assert_eq!(found.totals.requests, hours);
+    assert_eq!(found.by_model.into_iter().map(|(name, _)| name).collect::<Vec<_>>(), dearest("model"));
 }
 
 /// Of a user and a model that few records are of, far apart, and many of them late: long after later ones began.

@@ -42,8 +42,9 @@ impl Totals {
     }
 }
 
-/// The most buckets in one answer: more than the hours of a year. With the longest numbers and names (which JSON may
-/// lengthen sixfold), the most that an answer can hold is about 13 MB; 10,000 ordinary buckets are 2.5 MB.
+/// The most buckets, and the most models, in one answer: more than the hours of a year. 10,000 ordinary buckets are 2.5
+/// MB. An answer in which all is as large as it can be (every name 128 bytes that JSON lengthens sixfold, every number
+/// 20 digits) has 12 MB of buckets, as many of models, and 5 MB of records.
 pub const BUCKETS_MAX: usize = 10_000;
 
 /// What a bucket is of.
@@ -83,7 +84,7 @@ pub struct Report {
     pub query: Query,
     /// The sum over all that the query selects, whatever its `limit` and `cursor`.
     pub totals: Totals,
-    /// The same by model, the dearest first.
+    /// The same by model, the dearest first, at most [`BUCKETS_MAX`].
     pub by_model: Vec<(String, Totals)>,
     /// Where the query asks for them.
     pub buckets: Option<Buckets>,
@@ -108,6 +109,10 @@ impl Report {
             model.text("model", Some(name));
             render_totals(model, totals);
         });
+        // Where there are more models than an answer may have, the cheapest are not named.
+        if self.by_model.iter().map(|(_, totals)| totals.requests).sum::<u64>() < self.totals.requests {
+            answer.flag("by_model_truncated", true);
+        }
         if let (Some(group_by), Some(buckets)) = (self.query.group_by, &self.buckets) {
             answer.text("group_by", Some(group_by.as_str()));
             answer.list("buckets", &buckets.list, |bucket, (key, totals)| {
@@ -382,6 +387,15 @@ mod tests {
             );
             assert!(body.contains(&expected), "{body}");
         }
+    }
+
+    #[test]
+    fn models_that_are_not_named_are_told_of() {
+        let whole = String::from_utf8(report().to_json()).unwrap();
+        assert!(!whole.contains("truncated"));
+        let totals = Totals { requests: 3, ..report().totals };
+        let body = String::from_utf8(Report { totals, ..report() }.to_json()).unwrap();
+        assert!(body.contains(r#"],"by_model_truncated":true,"data":["#), "{body}");
     }
 
     #[test]

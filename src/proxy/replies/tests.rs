@@ -1,0 +1,74 @@
+//! Large answers: how many may wait for their clients.
+
+use super::ANSWER_BYTES_MAX;
+use crate::base::clock::Now;
+use crate::local::Answer;
+use crate::metrics::{Limits, Metrics};
+use crate::price::PriceTable;
+use crate::proxy::{Action, Conn, DownKey, Proxy, Settings, Timeouts, Written};
+
+const LARGE: usize = ANSWER_BYTES_MAX / 3;
+
+fn proxy() -> Proxy {
+    let settings = Settings {
+        authority: "target".to_owned(),
+        prefix: String::new(),
+        tls: None,
+        authorization: None,
+        model_name: None,
+        rate: None,
+        connections_max: 100,
+        body_bytes_max: 1 << 20,
+        settled: true,
+        journaled: false,
+        ledger_places: 100,
+        timeouts: Timeouts { connect: 1, response: 1, idle: 1, header: 1, read_on: 0, ledger_wait: 0 },
+    };
+    Proxy::new(settings, PriceTable::built_in(), Metrics::new(Limits::default(), 0), Now::default())
+}
+
+/// A client asks, and the answer comes.
+fn ask(proxy: &mut Proxy, key: DownKey, method: &str, bytes: usize) {
+    let mut request = format!("{method} /usage HTTP/1.1\r\nhost: a\r\n\r\n").into_bytes();
+    proxy.received(Now::default(), Conn::Down(key), &mut request);
+    let ticket = std::iter::from_fn(|| proxy.next_action()).find_map(|action| match action {
+        Action::Ask { ticket, .. } => Some(ticket),
+        _ => None,
+    });
+    let answer = Answer { status: 200, content_type: "application/json", body: vec![b' '; bytes] };
+    proxy.answered(Now::default(), ticket.expect("a question"), &answer);
+}
+
+/// The client takes all that waits for it; the status of what it is.
+fn take(proxy: &mut Proxy, key: DownKey) -> String {
+    let mut taken = Vec::new();
+    proxy.flush(Now::default(), Conn::Down(key), &mut |bytes| {
+        taken.extend_from_slice(bytes);
+        Written::Taken(bytes.len())
+    });
+    String::from_utf8_lossy(&taken[9..12]).into_owned()
+}
+
+#[test]
+fn large_answers_are_bounded_all_together() {
+    let mut proxy = proxy();
+    let keys: Vec<DownKey> = (0..6).map(|_| proxy.accepted(Now::default())).collect();
+    for key in &keys[..4] {
+        ask(&mut proxy, *key, "GET", LARGE);
+    }
+    assert_eq!(take(&mut proxy, keys[3]), "503", "three wait already");
+    ask(&mut proxy, keys[3], "GET", 1000);
+    assert_eq!(take(&mut proxy, keys[3]), "200", "a small one");
+    ask(&mut proxy, keys[3], "HEAD", LARGE);
+    assert_eq!(take(&mut proxy, keys[3]), "200", "one without a body");
+
+    // One is taken, one client goes: there is room for two.
+    assert_eq!(take(&mut proxy, keys[0]), "200");
+    proxy.failed(Now::default(), Conn::Down(keys[1]), std::io::ErrorKind::ConnectionReset);
+    for key in &keys[3..] {
+        ask(&mut proxy, *key, "GET", LARGE);
+    }
+    assert_eq!([3, 4, 5].map(|n| take(&mut proxy, keys[n])), ["200", "200", "503"]);
+    assert_eq!(take(&mut proxy, keys[2]), "200");
+    assert_eq!(proxy.answer_bytes, 0);
+}
