@@ -21,6 +21,7 @@
 pub mod cli;
 pub mod config;
 pub mod reactor;
+pub mod reload;
 pub mod signal;
 
 // L3: the outside world. Sockets and clocks, and the threads that may block.
@@ -31,11 +32,13 @@ pub mod worker;
 pub mod proxy;
 
 // L1: protocols and arithmetic. Bytes and `now` in, decisions out.
+pub mod access;
 pub mod http;
 pub mod json;
 pub mod limit;
 pub mod local;
 pub mod metrics;
+pub mod policy;
 pub mod price;
 pub mod sse;
 pub mod tls;

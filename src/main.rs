@@ -8,10 +8,10 @@ use openai_api_proxy::cli::{self, Command};
 use openai_api_proxy::config::{Config, Durability};
 use openai_api_proxy::io::Io;
 use openai_api_proxy::io::sockets::Sockets;
-use openai_api_proxy::limit::bucket::Rate;
 use openai_api_proxy::metrics::Metrics;
 use openai_api_proxy::proxy::{Proxy, Settings, Timeouts};
 use openai_api_proxy::reactor::Reactor;
+use openai_api_proxy::reload::{self, Reloader};
 use openai_api_proxy::signal::Watch;
 use openai_api_proxy::tls::Connector;
 use openai_api_proxy::worker::ToLoop;
@@ -19,7 +19,7 @@ use openai_api_proxy::worker::desk::Workers;
 use openai_api_proxy::worker::ledger::Options;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Lines of the ledger that an exchange may have under way at once: a session's, of a part of it with images, and the
 /// journal's.
@@ -33,16 +33,26 @@ const SPARE_DESCRIPTORS: u64 = 64;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    match cli::parse(std::env::args().skip(1)) {
-        Ok(Command::Help) => {
-            print!("{}", cli::HELP);
+    match cli::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Help(text)) => {
+            print!("{text}");
             ExitCode::SUCCESS
         }
         Ok(Command::Version) => {
             println!("proxy-server {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
-        Ok(Command::Serve) => configured(),
+        Ok(Command::Serve) => configured(serve),
+        Ok(Command::Keys(command)) => configured(|config| {
+            let (out, aside) = cli::keys::run(&command, &config.database_path, unix_now())?;
+            print!("{out}");
+            eprint!("{aside}");
+            Ok(())
+        }),
+        Ok(Command::Limits(command)) => configured(|config| {
+            print!("{}", cli::limits::run(&command, &config.database_path)?);
+            Ok(())
+        }),
         Err(message) => {
             eprintln!("proxy-server: {message}");
             ExitCode::from(EXIT_USAGE)
@@ -50,7 +60,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn configured() -> ExitCode {
+fn configured(run: impl FnOnce(Config) -> Result<(), String>) -> ExitCode {
     let config = match Config::from_process() {
         Ok(config) => config,
         Err(problems) => {
@@ -60,7 +70,7 @@ fn configured() -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    match serve(config) {
+    match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("proxy-server: {message}");
@@ -84,9 +94,11 @@ fn serve(config: Config) -> Result<(), String> {
         fsync: config.ledger_fsync,
         journaled: config.durability == Durability::Journaled,
         retention_days: config.retention_days,
+        budgets: config.terms.has_budget(),
     };
     let workers = Workers::start(&config.database_path, ledger, &target.host, target.port, to_loop.clone())?;
-    let _watch = Watch::start(to_loop).map_err(|error| format!("cannot watch for signals: {error}"))?;
+    let reloader = Reloader::new(config.clone(), Config::from_process);
+    let _watch = Watch::start(to_loop, reloader).map_err(|error| format!("cannot watch for signals: {error}"))?;
     if connections_max < wanted {
         eprintln!(
             "level=warn msg=\"MAX_CONNECTIONS lowered: a client may need two open files, and the hard limit of them \
@@ -107,15 +119,17 @@ fn serve(config: Config) -> Result<(), String> {
 }
 
 fn settings(config: &Config, connections_max: usize) -> Result<Settings, String> {
-    let target = &config.target;
+    let (target, changeable) = (&config.target, reload::change(config));
     let tls = target.tls.then(|| Connector::new(&target.host, config.tls_ca.as_deref())).transpose();
     Ok(Settings {
         authority: target.authority.clone(),
         prefix: target.prefix.clone(),
         tls: tls.map_err(|error| error.to_string())?,
-        authorization: config.api_key.as_ref().map(|key| format!("Bearer {}", key.expose())),
-        model_name: config.model_name.clone(),
-        rate: config.rate_limit.map(|limit| Rate { per_minute: limit.rpm.into(), burst: limit.burst.into() }),
+        authorization: changeable.authorization,
+        model_name: changeable.model_name,
+        keys_only: config.keys_only,
+        admin: changeable.admin,
+        terms: changeable.terms,
         connections_max,
         body_bytes_max: config.body_bytes_max as u64,
         settled: config.durability != Durability::Relaxed,
@@ -141,6 +155,11 @@ fn within_descriptors(wanted: usize) -> usize {
     let Some(descriptors) = current else { return wanted };
     let possible = usize::try_from(descriptors.saturating_sub(SPARE_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1);
     wanted.min(possible)
+}
+
+/// The present, in nanoseconds since the Unix epoch.
+fn unix_now() -> u64 {
+    nanoseconds(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

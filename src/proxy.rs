@@ -24,7 +24,9 @@ pub mod downstream;
 pub mod exchange;
 pub mod forward;
 pub mod identity;
+pub mod limits;
 pub mod named;
+pub mod policy;
 pub mod pool;
 pub mod replies;
 pub mod response;
@@ -35,11 +37,12 @@ pub mod timing;
 pub mod tunnel;
 pub mod upstream;
 
+use crate::access::{Access, Hash};
 use crate::base::clock::Now;
 use crate::base::deadlines::Deadlines;
 use crate::base::slab::{Key, Slab};
-use crate::limit::bucket::Rate;
 use crate::limit::limiter::Limiter;
+use crate::limit::terms::Terms;
 use crate::local::Answer;
 use crate::local::usage::Query;
 use crate::metrics::{Gauges, Metrics, Snapshot};
@@ -148,8 +151,12 @@ pub struct Settings {
     pub authorization: Option<String>,
     /// The model for a request that names none.
     pub model_name: Option<String>,
-    /// The request limit of each user.
-    pub rate: Option<Rate>,
+    /// Only holders of our keys may relay; what they present is not sent on.
+    pub keys_only: bool,
+    /// What opens the local endpoints; without it they are open.
+    pub admin: Option<Hash>,
+    /// What each user may do who has no terms of their own.
+    pub terms: Terms,
     /// Most connections from clients.
     pub connections_max: usize,
     /// Largest request body that is held for inspection, bytes.
@@ -171,6 +178,7 @@ pub struct Proxy {
     exchanges: Slab<Exchange>,
     pool: Pool,
     limiter: Limiter,
+    access: Access,
     metrics: Metrics,
     prices: PriceTable,
     deadlines: Deadlines<Conn>,
@@ -219,7 +227,8 @@ impl Proxy {
     /// `started` gives request ids that differ between processes.
     pub fn new(settings: Settings, prices: PriceTable, metrics: Metrics, started: Now) -> Self {
         Self {
-            limiter: Limiter::new(settings.rate),
+            limiter: Limiter::new(settings.terms),
+            access: Access::new(settings.keys_only, settings.admin),
             deadlines: Deadlines::new(&timing::durations(&settings.timeouts)),
             deploys: named::is_of_deployments(&settings.authority, &settings.prefix),
             settings,

@@ -57,6 +57,8 @@ pub struct Reactor<I: Io, D: Desk> {
     closing: Vec<Closing<I::Socket>>,
     events: Vec<Event>,
     done: Vec<Done>,
+    /// Users' spending is on its way.
+    spendings_asked: bool,
     scratch: Vec<u8>,
     acceptable: bool,
     accept_again_at: Option<u64>,
@@ -78,6 +80,7 @@ impl<I: Io, D: Desk> Reactor<I, D> {
             closing: Vec::new(),
             events: Vec::new(),
             done: Vec::new(),
+            spendings_asked: false,
             scratch: vec![0; READ_BYTES],
             acceptable: true,
             accept_again_at: None,
@@ -210,6 +213,9 @@ impl<I: Io, D: Desk> Reactor<I, D> {
             match done {
                 Done::Committed { upto, retrieved } => self.proxy.committed(now, upto, &retrieved),
                 Done::Ledger { trouble } => self.proxy.ledger_state(trouble),
+                Done::Policy(policy) => self.proxy.set_policy(policy),
+                Done::Spendings(spendings) => self.proxy.set_spendings(spendings),
+                Done::Reconfigure(change) => self.proxy.reconfigure(*change),
                 Done::Answered { ticket, answer } => self.proxy.answered(now, ticket, &answer),
                 Done::Resolved { addresses } => self.proxy.resolved(now, addresses),
                 Done::Stop if self.drain_until.is_some() => self.abort(now),
@@ -221,6 +227,11 @@ impl<I: Io, D: Desk> Reactor<I, D> {
             }
         }
         self.done = done;
+        let wants = self.proxy.wants_spendings();
+        if wants && !self.spendings_asked {
+            self.desk.sum_spendings();
+        }
+        self.spendings_asked = wants;
     }
 
     fn abort(&mut self, now: Now) {

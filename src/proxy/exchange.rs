@@ -4,7 +4,8 @@ use super::tunnel::Tunnel;
 use super::{DownKey, UpKey};
 use crate::base::buffer::Buffer;
 use crate::http::body::{BodyReader, BodyWriter};
-use crate::limit::limiter::Standing;
+use crate::limit::limiter::Grant;
+use crate::limit::standing::Standing;
 use crate::usage::capture::Capture;
 use crate::usage::editor::Editor;
 use crate::usage::estimate::Deltas;
@@ -46,8 +47,10 @@ pub struct Exchange {
     pub tunnel: Option<Box<Tunnel>>,
     /// The client has gone; what comes is read for its usage only.
     pub abandoned: bool,
-    /// The user's limit after this request was admitted; told in the response.
-    pub standing: Option<Standing>,
+    /// What it has taken of its user's limits.
+    pub grant: Grant,
+    /// The user's limits after that; told in the response.
+    pub standing: Standing,
     pub request: Request,
     pub response: Response,
     /// Facts as they become known; complete at settlement.

@@ -52,7 +52,14 @@ impl Proxy {
             None => reported,
         };
         let deployed = exchange.request.deployed;
-        let seq = self.push_records(record, &reported, deployed);
+        let grant = std::mem::take(&mut exchange.grant);
+        let (user, is_known) = (Arc::clone(&record.user), record.usage_source != UsageSource::Unknown);
+        let seq = self.push_records(now, record, &reported, deployed);
+        if is_known {
+            self.limiter.release(&user, grant, now);
+        } else {
+            self.limiter.forfeit(&user, grant, now);
+        }
         if let Some(exchange) = self.exchanges.get_mut(key) {
             exchange.settled_as = seq;
             self.places_reserved -= std::mem::take(&mut exchange.places);
@@ -62,14 +69,14 @@ impl Proxy {
 
     /// Sends a record on its way to the ledger, and the one of images made in its course behind it; the last `seq`.
     /// `deployed` says that the request's own name of the model is a deployment's, which has no price.
-    pub(super) fn push_records(&mut self, record: Record, reported: &Reported, deployed: bool) -> u64 {
+    pub(super) fn push_records(&mut self, now: Now, record: Record, reported: &Reported, deployed: bool) -> u64 {
         let images = images_record(&record, reported);
-        let seq = self.push_record(record, reported, deployed);
-        images.map_or(seq, |images| self.push_record(images, &Reported::default(), deployed))
+        let seq = self.push_record(now, record, reported, deployed);
+        images.map_or(seq, |images| self.push_record(now, images, &Reported::default(), deployed))
     }
 
     /// Prices a record and sends it on its way; its `seq`.
-    fn push_record(&mut self, mut record: Record, reported: &Reported, deployed: bool) -> u64 {
+    fn push_record(&mut self, now: Now, mut record: Record, reported: &Reported, deployed: bool) -> u64 {
         record.cost_nano_usd = match record.usage_source {
             UsageSource::None => Some(0), // nothing was consumed, whatever the model's price
             UsageSource::Unknown => None,
@@ -77,6 +84,7 @@ impl Proxy {
         };
         if !record.may_repeat() {
             self.metrics.record(&record);
+            self.charge(now, &record);
         }
         self.submit(record)
     }
@@ -144,6 +152,7 @@ impl Proxy {
     pub fn committed(&mut self, now: Now, upto: u64, retrieved: &[Record]) {
         for record in retrieved {
             self.metrics.record(record);
+            self.charge(now, record);
         }
         self.committed_seq = self.committed_seq.max(upto);
         while self.journal_lines.pop_front_if(|&mut seq| seq <= upto).is_some() {

@@ -71,7 +71,8 @@ pub fn durations(timeouts: &Timeouts) -> [u64; CLASSES.len()] {
 impl Proxy {
     /// When [`Proxy::expire`] must be called next, monotonic nanoseconds.
     pub fn next_deadline(&self) -> Option<u64> {
-        self.deadlines.next_due()
+        let due = [self.deadlines.next_due(), self.limiter.sweep_due()];
+        due.into_iter().flatten().min()
     }
 
     /// Acts on every deadline that has passed.
@@ -81,6 +82,9 @@ impl Proxy {
                 Conn::Down(key) => self.expire_down(now, key, CLASSES[usize::from(class)]),
                 Conn::Up(key) => self.expire_up(now, key, CLASSES[usize::from(class)]),
             }
+        }
+        if self.limiter.sweep_due().is_some_and(|due| due <= now.mono) {
+            self.limiter.sweep(now.mono);
         }
     }
 

@@ -11,19 +11,19 @@
 use super::append::Writer;
 use super::checkpoint::Checkpointer;
 use super::file::{Moves, Watch};
-use super::fold::{FOLD_ROWS_MAX, Progress, fold};
+use super::fold::{FOLD_ROWS_MAX, NS_PER_HOUR, Progress, fold};
 use super::journal::{self, Owner};
-use super::levels::Follower;
 use super::prune::Pruner;
 use super::retry::Retry;
-use super::{Done, ToLoop, schema};
+use super::{Done, ToLoop, levels, policy, schema, unix_now};
+use crate::limit::budget::Period;
 use crate::usage::record::Record;
 use rusqlite::Connection;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// Rows in one transaction at most: it bounds how long the first of them waits for the last.
 const BATCH_ROWS_MAX: usize = 4096;
@@ -35,13 +35,12 @@ const QUIET_SHORT: Duration = Duration::from_millis(5);
 const QUIET_LONG: Duration = Duration::from_secs(1);
 /// How long a shutdown goes on trying to commit.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
-/// How often the file is looked for while nothing is to be committed.
-const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// Places for records kept allocated between bursts.
 const QUEUE_KEPT: usize = 256;
 
 enum Message {
     Records(Vec<Record>),
+    Spendings,
     Stop,
 }
 
@@ -60,6 +59,11 @@ impl LedgerHandle {
     pub fn submit(&self, records: Vec<Record>) {
         // The thread ends only after `shutdown`, which takes the handle with it, so there is somebody to receive.
         let _ = self.mailbox.send(Message::Records(records));
+    }
+
+    /// Asks for [`Done::Spendings`]: of all that was submitted before.
+    pub fn sum_spendings(&self) {
+        let _ = self.mailbox.send(Message::Spendings);
     }
 
     /// For others that have the file open.
@@ -86,6 +90,8 @@ pub struct Options {
     pub journaled: bool,
     /// Rows older than that go; 0 is for ever.
     pub retention_days: u32,
+    /// Everybody has a budget: what was spent is told at start.
+    pub budgets: bool,
 }
 
 /// The thread's state beside its connection.
@@ -106,7 +112,10 @@ pub struct Ledger {
     /// When a message last came in, or a commit or a fold last ended.
     busy_at: Instant,
     progress: Progress,
-    levels: Follower,
+    levels: levels::Follower,
+    policy: policy::Follower,
+    /// The loop wants to know what was spent; told when nothing waits to be committed.
+    spendings_wanted: bool,
     /// The levels may have a step to take.
     levels_behind: bool,
     /// A fold did not wait for a quiet moment, so a step of the levels must not either.
@@ -139,6 +148,7 @@ impl Ledger {
         let owner = options.journaled.then(|| Owner::new(path)).transpose()?;
         let progress = Progress::read(&conn).map_err(unusable)?;
         drop(Writer::new(&conn).map_err(unusable)?);
+        let policy = policy::Follower::start(&conn, options.budgets, &to_loop).map_err(unusable)?;
         let watch = Watch::new(path).map_err(|error| format!("the ledger {} is gone: {error}", path.display()))?;
         let checkpointer = Checkpointer::start(path)?;
         let (mailbox, inbox) = mpsc::channel();
@@ -156,7 +166,9 @@ impl Ledger {
             queue: Vec::new(),
             busy_at: Instant::now(),
             progress,
-            levels: Follower::default(),
+            levels: levels::Follower::default(),
+            policy,
+            spendings_wanted: false,
             levels_behind: true,
             step_owed: false,
             commits: Retry::new("ledger cannot commit", "ledger commits again"),
@@ -200,6 +212,7 @@ impl Ledger {
             self.receive();
             if !self.lost {
                 self.commit(&mut writer);
+                self.tell(conn);
             }
             match self.stop_by {
                 _ if self.lost => return Ok(()),
@@ -218,7 +231,7 @@ impl Ledger {
         let is_folded = self.progress.is_folded();
         let quiet_at = self.busy_at + quiet(&self.progress);
         let prune_at = self.pruner.due_at(self.busy_at);
-        let watch_at = Instant::now() + WATCH_EVERY;
+        let look_at = self.policy.look_at();
         while self.stop_by.is_none() {
             let until = match (self.queue.is_empty() && !self.lost, self.commits.retry_at) {
                 (false, None) => break,
@@ -226,7 +239,7 @@ impl Ledger {
                 (true, _) => {
                     let fold_at = self.folds.retry_at.map_or(quiet_at, |retry_at| retry_at.max(quiet_at));
                     let fold_at = (!is_folded || self.levels_behind).then_some(fold_at);
-                    [fold_at, prune_at].into_iter().flatten().fold(watch_at, Instant::min)
+                    [fold_at, prune_at].into_iter().flatten().fold(look_at, Instant::min)
                 }
             };
             match self.inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
@@ -255,6 +268,7 @@ impl Ledger {
         match message {
             Message::Records(records) if self.queue.is_empty() => self.queue = records,
             Message::Records(mut records) => self.queue.append(&mut records),
+            Message::Spendings => self.spendings_wanted = true,
             Message::Stop => self.stop_by = self.stop_by.or_else(|| Some(Instant::now() + SHUTDOWN_PATIENCE)),
         }
     }
@@ -277,6 +291,22 @@ impl Ledger {
         self.queue.drain(..rows);
         if self.queue.is_empty() && self.queue.capacity() > QUEUE_KEPT {
             self.queue = Vec::new();
+        }
+    }
+
+    /// Tells the loop of keys and limits that have changed, and of what was spent.
+    fn tell(&mut self, conn: &Connection) {
+        if let Some(policy) = self.policy.look(conn) {
+            self.to_loop.send(Done::Policy(policy));
+        }
+        if self.spendings_wanted && self.queue.is_empty() {
+            match policy::spendings(conn, Period::of(unix_now())) {
+                Ok(spendings) => {
+                    self.spendings_wanted = false;
+                    self.to_loop.send(Done::Spendings(spendings));
+                }
+                Err(error) => self.failed(&error),
+            }
         }
     }
 
@@ -327,7 +357,7 @@ impl Ledger {
         let progress = prepare().map_err(|error| error.to_string())?;
         self.checkpointer.restart(&self.path)?;
         (self.watch, self.progress) = (watch, progress);
-        (self.levels, self.levels_behind) = (Follower::default(), true);
+        (self.levels, self.levels_behind) = (levels::Follower::default(), true);
         self.moves.add_one();
         Ok(Some(conn))
     }
@@ -387,8 +417,7 @@ impl Ledger {
 
 /// The present, in whole hours since the Unix epoch.
 fn hour_now() -> i64 {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    (since_epoch.as_secs() / 3600).cast_signed()
+    unix_now().cast_signed() / NS_PER_HOUR
 }
 
 /// How long nothing must come in before rows are folded, or, where all are, before the levels take a step.

@@ -9,6 +9,7 @@ use crate::session::{self, Session};
 use crate::upstream::Upstream;
 use crate::world::{Net, World};
 use openai_api_proxy::base::clock::{MILLISECOND, Now, SECOND};
+use openai_api_proxy::limit::terms::Terms;
 use openai_api_proxy::metrics::{self, Metrics};
 use openai_api_proxy::price::PriceTable;
 use openai_api_proxy::proxy::{Proxy, Settings, Timeouts};
@@ -262,7 +263,9 @@ fn settings(read_on: bool, journaled: bool, ledger_wait: u64, ledger_places: usi
         tls: None,
         authorization: None,
         model_name: None,
-        rate: None,
+        keys_only: false,
+        admin: None,
+        terms: Terms::default(),
         connections_max: 3,
         body_bytes_max: 1 << 20,
         settled: true,

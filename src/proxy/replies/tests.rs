@@ -2,6 +2,7 @@
 
 use super::ANSWER_BYTES_MAX;
 use crate::base::clock::Now;
+use crate::limit::terms::Terms;
 use crate::local::Answer;
 use crate::metrics::{Limits, Metrics};
 use crate::price::PriceTable;
@@ -16,7 +17,9 @@ fn proxy() -> Proxy {
         tls: None,
         authorization: None,
         model_name: None,
-        rate: None,
+        keys_only: false,
+        admin: None,
+        terms: Terms::default(),
         connections_max: 100,
         body_bytes_max: 1 << 20,
         settled: true,
