@@ -1,3 +1,5 @@
+//! Each limit alone, and all of them over any interleaving of requests.
+
 use super::*;
 use proptest::prelude::*;
 
