@@ -7,7 +7,7 @@ use super::support::client::response_framing;
 use super::support::wire::{Cut, Framing, Head, Wire, framing};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 /// What came on one connection.
@@ -20,6 +20,13 @@ pub struct Record {
 }
 
 impl Record {
+    /// Takes over what has come on a connection since the last time.
+    fn take(&mut self, peer: &mut Peer) {
+        self.bytes.extend_from_slice(&peer.wire.stream.bytes[self.bytes.len()..]);
+        self.messages.append(&mut peer.record.messages);
+        self.ends.append(&mut peer.record.ends);
+    }
+
     /// The bytes of each message; what follows the last one belongs to it.
     pub fn parts(&self) -> Vec<&[u8]> {
         let mut starts = vec![0];
@@ -131,7 +138,7 @@ impl Recorder {
                             Ok(false) => return,
                             Err(cut) => return failures.lock().unwrap().push(cut),
                         }
-                        records.lock().unwrap()[index] = peer.record();
+                        records.lock().unwrap()[index].take(&mut peer);
                         peer.send(&[b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"]);
                     }
                 });
@@ -141,18 +148,15 @@ impl Recorder {
     }
 
     /// What came on each connection. Panics where the strict reader found a fault.
-    pub fn records(&self) -> Vec<Record> {
+    pub fn records(&self) -> MutexGuard<'_, Vec<Record>> {
         assert_eq!(*self.failures.lock().unwrap(), []);
-        self.records.lock().unwrap().clone()
+        self.records.lock().unwrap()
     }
 
-    /// The message that came last.
-    pub fn last(&self) -> Option<Message> {
-        self.records().iter().filter_map(|record| record.messages.last()).next_back().cloned()
-    }
-
-    /// How many messages came.
-    pub fn count(&self) -> usize {
-        self.records().iter().map(|record| record.messages.len()).sum()
+    /// The message that came last, and how many came.
+    pub fn last(&self) -> (Option<Message>, usize) {
+        let records = self.records();
+        let last = records.iter().filter_map(|record| record.messages.last()).next_back().cloned();
+        (last, records.iter().map(|record| record.messages.len()).sum())
     }
 }
