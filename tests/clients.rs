@@ -6,6 +6,8 @@
 //! Needs `HTTP_PYTHON` (a Python with these packages) and `HTTP_NODE_MODULES` (a folder whose `node_modules` holds
 //! undici); CI installs all.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests are the outside world
+
 #[path = "clients/counted.rs"]
 mod counted;
 mod support;

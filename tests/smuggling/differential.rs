@@ -168,3 +168,24 @@ fn responses_are_the_same_to_all_parsers() {
     ));
     assert!(torn > 10 && torn < of_table, "{torn}");
 }
+
+/// The parsers would tell: what is left over, what is missing, and one message more than there should be.
+#[test]
+fn the_parsers_tell_what_is_wrong() {
+    let Some(mut parsers) = parsers::start() else { return };
+    const REQUEST: &[u8] = b"POST /a HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n";
+    const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    let left = |bytes: &[u8]| [bytes, b"\0"].concat();
+    let (request, response, double) = (left(REQUEST), left(RESPONSE), [REQUEST, REQUEST].concat());
+    let methods = ["GET", "POST"];
+    for parser in &mut parsers {
+        let mut read = |parts: &[&[u8]], methods: &[&str], ended| parser.read(&Stream { parts, methods, ended });
+        assert_eq!(read(&[REQUEST, REQUEST], &[], false).unwrap()[1].body, b"a");
+        assert!(read(&[&request, REQUEST], &[], false).is_err());
+        assert!(read(&[&double], &[], false).is_err_and(|e| e.contains("left over")));
+        let mut read = |parts: &[&[u8]], ended| parser.read(&Stream { parts, methods: &methods[..parts.len()], ended });
+        assert_eq!(read(&[RESPONSE, RESPONSE], false).unwrap()[1].body, b"ok");
+        assert!(read(&[&response, RESPONSE], false).is_err());
+        assert!(read(&[&RESPONSE[..RESPONSE.len() - 1]], true).is_err());
+    }
+}
