@@ -1,7 +1,7 @@
-//! A soak: many clients at once, with every kind of fault mixed in, for as long as `SOAK_SECONDS` says (5). At the end
-//! every request is accounted for, once (the clients' count is the ledger's rows and what was refused); all descriptors
-//! have come back; nothing turns in circles. From 90 s on, the memory at the end is that after the first minute, give
-//! or take 5 % and 1 MiB (a few pages of the allocator's that move whatever the length).
+//! A soak: many clients at once before a target that speaks TLS, with every kind of fault mixed in, for as long as
+//! `SOAK_SECONDS` says (5). At the end every request is accounted for, once (the clients' count is the ledger's rows and
+//! what was refused); all descriptors have come back; nothing turns in circles. From 90 s on, the memory at the end is
+//! that after the first minute, give or take 5 % and 1 MiB (pages of the allocator's that come and go at any length).
 //!
 //! `SOAK_CLIENTS` says how many clients there are (64), `TEST_SEED` where chance begins.
 
@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
+use support::ca::{Ca, Server};
 use support::proxy::Proxy;
 use support::rng::Rng;
 use support::upstream::{Options, Upstream};
@@ -42,11 +43,21 @@ fn everything_is_accounted_for_and_nothing_is_left() {
     let account = Arc::new(Account::default());
     let for_upstream = account.clone();
     let early = move |request: &_| kinds::early(request, &for_upstream);
-    let options = Options { early: Some(Box::new(early)), forgets: true, ..Options::default() };
-    let upstream = Upstream::start(options, kinds::answer);
-    let vars =
-        [("RATE_LIMIT_RPM", "0"), ("RESPONSE_TIMEOUT", "700ms"), ("IDLE_TIMEOUT", "2s"), ("MAX_BODY_BYTES", "1000000")];
-    let proxy = Proxy::before(&upstream, &vars);
+    let ca = Ca::new();
+    let tls = Some(ca.server(&["127.0.0.1"], Server::Usual));
+    let upstream = Upstream::start(Options { tls, early: Some(Box::new(early)), forgets: true }, kinds::answer);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("ca.pem"), ca.pem()).unwrap();
+    let target = upstream.url();
+    let vars = [
+        ("PROXY_TARGET", target.as_str()),
+        ("TLS_CA_FILE", "ca.pem"),
+        ("RATE_LIMIT_RPM", "0"),
+        ("RESPONSE_TIMEOUT", "1500ms"),
+        ("IDLE_TIMEOUT", "2s"),
+        ("MAX_BODY_BYTES", "1000000"),
+    ];
+    let proxy = Proxy::start_in(folder, &vars);
     support::client::get(proxy.addr(), "/healthz").expect(200);
     let descriptors = proxy.metrics().get("process_open_fds").copied();
 

