@@ -1,8 +1,10 @@
 """Reads HTTP/1.1 with h11.
 
-A line of JSON in: `{"role": "requests" | "responses", "parts": [base64], "methods": [str], "ended": bool}`, the bytes of
-one connection, a message a part; `methods` are those that the responses answer; `ended` where the peer has closed. A
-line of JSON out: `{"messages": [{"start", "fields", "body"}], "error"}`, text being bytes as Latin-1, body base64.
+A line of JSON in: `{"role": "requests" | "responses", "parts": [base64], "methods": [str], "ended": bool,
+"patience_ms"}`, the bytes of one connection, a message a part; `methods` are those that the responses answer; `ended`
+where the peer has closed; `patience_ms` is for a message that has no end, where a parser does not say so. A line of
+JSON out: `{"messages": [{"start", "fields", "body"}], "error"}`, text being bytes as Latin-1, body base64; trailers are
+fields.
 """
 
 import base64
@@ -31,8 +33,7 @@ def message(connection):
         elif isinstance(event, h11.Data):
             body += event.data
         elif isinstance(event, h11.EndOfMessage):
-            if event.headers.raw_items():
-                raise ValueError("trailers")
+            fields += [[text(name), text(value)] for name, value in event.headers.raw_items()]
             return {"start": start, "fields": fields, "body": base64.b64encode(body).decode()}
 
 

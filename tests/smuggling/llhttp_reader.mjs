@@ -6,7 +6,6 @@ import { createInterface } from 'node:readline';
 import { Duplex } from 'node:stream';
 
 const LIMIT = 1 << 20;
-const PATIENCE_MS = 5000; // for a message that has no end
 
 function pairs(raw) {
   return Array.from({ length: raw.length / 2 }, (_, i) => [raw[2 * i], raw[2 * i + 1]]);
@@ -16,7 +15,6 @@ async function body(stream) {
   const parts = [];
   for await (const part of stream) parts.push(part);
   if (!stream.complete) throw new Error('the message has no end');
-  if (stream.rawTrailers.length > 0) throw new Error('trailers');
   return Buffer.concat(parts).toString('base64');
 }
 
@@ -34,10 +32,10 @@ function connection(written) {
   return socket;
 }
 
-function patiently(promise) {
+function patiently(promise, job) {
   let timer;
   const late = new Promise((_, fail) => {
-    timer = setTimeout(() => fail(new Error('the message has no end')), PATIENCE_MS);
+    timer = setTimeout(() => fail(new Error('the message has no end')), job.patience_ms);
   });
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
@@ -50,11 +48,15 @@ async function requests(job, messages) {
   let pending = Promise.resolve();
   const take = (request, response) => {
     const read = body(request);
+    read.catch(() => {}); // it is awaited in its turn
     pending = pending.then(async () => {
-      messages.push({ start: `${request.method} ${request.url}`, fields: pairs(request.rawHeaders), body: await read });
+      const whole = await read;
+      const start = `${request.method} ${request.url}`;
+      messages.push({ start, fields: pairs([...request.rawHeaders, ...request.rawTrailers]), body: whole });
       response.end();
       if (messages.length === job.parts.length) settle.done();
-    }).catch(settle.fail);
+    });
+    pending.catch(settle.fail); // and nothing after it is read
   };
   for (const name of ['request', 'checkContinue', 'checkExpectation']) server.on(name, take);
   server.on('upgrade', () => settle.fail(new Error('an upgrade')));
@@ -65,7 +67,7 @@ async function requests(job, messages) {
   const socket = connection(() => {});
   server.emit('connection', socket);
   socket.push(Buffer.concat(job.parts.map((part) => Buffer.from(part, 'base64'))));
-  await patiently(outcome);
+  await patiently(outcome, job);
   await new Promise((done) => { setImmediate(() => setImmediate(done)); }); // what is left over would show itself now
   socket.destroy();
   if (messages.length > job.parts.length) throw new Error('left over: a further message');
@@ -89,19 +91,22 @@ async function responses(job, messages) {
     request.maxHeadersCount = 0;
     const answered = new Promise((done, fail) => {
       request.on('response', (response) => done(
-        body(response).then((whole) => ({ start: `${response.statusCode}`, fields: pairs(response.rawHeaders), body: whole })),
+        body(response).then((whole) => {
+          const fields = pairs([...response.rawHeaders, ...response.rawTrailers]);
+          return { start: `${response.statusCode}`, fields, body: whole };
+        }),
       ));
       request.on('upgrade', () => fail(new Error('an upgrade')));
       request.on('error', fail);
     });
     request.end();
-    await patiently(Promise.race([sent, answered]));
+    await patiently(Promise.race([sent, answered]), job);
     // What is left over of a message makes Node drop the connection. It also does so of its own accord where an answer
     // to HEAD has no framing.
     if (opened > allowed) throw new Error('left over: the connection is of no use any more');
     socket.push(Buffer.from(part, 'base64'));
     if (job.ended && index === job.parts.length - 1) socket.push(null);
-    messages.push(await patiently(answered));
+    messages.push(await patiently(answered, job));
     if (!request.shouldKeepAlive) allowed += 1;
   }
   socket.destroy();

@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
+/// For a message that has no end.
+const PATIENCE_MS: u64 = 5000;
+
 /// A message as a parser reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -16,6 +19,13 @@ pub struct Message {
     /// Names as sent and values without the space around them, in order.
     pub fields: Vec<(String, String)>,
     pub body: Vec<u8>,
+}
+
+impl Message {
+    /// The method of a request.
+    pub fn method(&self) -> &str {
+        self.start.split(' ').next().unwrap_or_default()
+    }
 }
 
 /// The bytes of one connection, cut where its messages end for all we know.
@@ -50,17 +60,31 @@ pub fn start() -> Option<Vec<Parser>> {
 impl Parser {
     /// Reads the stream: every message in it, and nothing left over.
     pub fn read(&mut self, stream: &Stream) -> Result<Vec<Message>, String> {
+        match self.ask(stream, PATIENCE_MS) {
+            (messages, None) => Ok(messages),
+            (_, Some(error)) => Err(error),
+        }
+    }
+
+    /// The requests at the beginning of these bytes, as far as the parser takes them.
+    pub fn requests(&mut self, bytes: &[u8], most: usize) -> Vec<Message> {
+        let parts: Vec<&[u8]> = [bytes].into_iter().chain(std::iter::repeat(&b""[..])).take(most).collect();
+        self.ask(&Stream { parts: &parts, methods: &[], ended: false }, 5).0
+    }
+
+    fn ask(&mut self, stream: &Stream, patience_ms: u64) -> (Vec<Message>, Option<String>) {
         let parts: Vec<String> = stream.parts.iter().map(|part| BASE64.encode(part)).collect();
         let role = if stream.methods.is_empty() { "requests" } else { "responses" };
-        let job = json!({"role": role, "parts": parts, "methods": stream.methods, "ended": stream.ended});
+        let job = json!({"role": role, "parts": parts, "methods": stream.methods, "ended": stream.ended,
+            "patience_ms": patience_ms});
         self.to.write_all(format!("{job}\n").as_bytes()).unwrap();
         let mut line = String::new();
         self.from.read_line(&mut line).unwrap();
         let answer: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{}: {e}: {line:?}", self.name));
-        if let Some(error) = answer["error"].as_str() {
-            return Err(error.to_owned());
-        }
-        Ok(answer["messages"].as_array().unwrap().iter().map(message).collect())
+        (
+            answer["messages"].as_array().unwrap().iter().map(message).collect(),
+            answer["error"].as_str().map(str::to_owned),
+        )
     }
 }
 

@@ -75,6 +75,17 @@ impl Peer {
         }
     }
 
+    /// Reads responses to the end of the connection; the statuses of those that are whole.
+    pub fn rest(mut self) -> Vec<String> {
+        while self.response("GET") == Ok(true) {}
+        self.record.messages.into_iter().map(|message| message.start).collect()
+    }
+
+    /// Sends bytes to a peer that may refuse them.
+    pub fn try_send(&mut self, bytes: &[u8]) {
+        let _ = self.wire.stream.stream.write_all(bytes);
+    }
+
     /// Reads a response; true where it is whole.
     pub fn response(&mut self, method: &str) -> Result<bool, Cut> {
         let head = loop {
@@ -117,6 +128,7 @@ impl Peer {
 pub struct Recorder {
     pub addr: SocketAddr,
     records: Arc<Mutex<Vec<Record>>>,
+    messages: Arc<Mutex<Vec<Message>>>,
     failures: Arc<Mutex<Vec<Cut>>>,
 }
 
@@ -124,20 +136,22 @@ impl Recorder {
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        let (records, failures) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
-        let recorder = Self { addr, records: records.clone(), failures: failures.clone() };
+        let (records, messages, failures): (Arc<Mutex<Vec<Record>>>, Arc<Mutex<Vec<_>>>, Arc<Mutex<Vec<_>>>) =
+            Default::default();
+        let recorder = Self { addr, records: records.clone(), messages: messages.clone(), failures: failures.clone() };
         thread::spawn(move || {
             for (index, stream) in listener.incoming().enumerate() {
                 let mut peer = Peer::over(stream.unwrap());
                 records.lock().unwrap().push(Record::default());
-                let (records, failures) = (records.clone(), failures.clone());
+                let (records, messages, failures) = (records.clone(), messages.clone(), failures.clone());
                 thread::spawn(move || {
                     loop {
                         match peer.request() {
                             Ok(true) => {}
-                            Ok(false) => return,
-                            Err(cut) => return failures.lock().unwrap().push(cut),
+                            Err(cut @ Cut::Malformed(_)) => return failures.lock().unwrap().push(cut),
+                            Ok(false) | Err(_) => return, // a request may be broken off
                         }
+                        messages.lock().unwrap().extend(peer.record.messages.last().cloned());
                         records.lock().unwrap()[index].take(&mut peer);
                         peer.send(&[b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"]);
                     }
@@ -153,10 +167,8 @@ impl Recorder {
         self.records.lock().unwrap()
     }
 
-    /// The message that came last, and how many came.
-    pub fn last(&self) -> (Option<Message>, usize) {
-        let records = self.records();
-        let last = records.iter().filter_map(|record| record.messages.last()).next_back().cloned();
-        (last, records.iter().map(|record| record.messages.len()).sum())
+    /// All messages in the order in which they came.
+    pub fn messages(&self) -> MutexGuard<'_, Vec<Message>> {
+        self.messages.lock().unwrap()
     }
 }

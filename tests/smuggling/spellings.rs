@@ -14,7 +14,8 @@ pub struct Spelling {
     pub until_close: bool,
 }
 
-const METHODS: [&str; 12] = [
+/// Methods that all parsers know.
+pub const METHODS: [&str; 12] = [
     "GET",
     "POST",
     "PUT",
@@ -94,6 +95,38 @@ pub fn response(rng: &mut Rng) -> Spelling {
     let head = format!("{interim}HTTP/1.1 {status} {reason}\r\n{}\r\n", lines.concat());
     let means = Message { start: status.to_owned(), fields, body };
     Spelling { method, bytes: [head.as_bytes(), &framed].concat(), means, until_close }
+}
+
+/// The bytes with one or two of them changed, taken out, put in or doubled: not those of the method, since llhttp knows
+/// few; UTF-8, as the strict reader wants it.
+pub fn damage(rng: &mut Rng, bytes: &[u8]) -> Vec<u8> {
+    loop {
+        let damaged = damage_any(rng, bytes);
+        if std::str::from_utf8(&damaged).is_ok() {
+            return damaged;
+        }
+    }
+}
+
+fn damage_any(rng: &mut Rng, bytes: &[u8]) -> Vec<u8> {
+    const BYTES: &[u8] = b"\r\n\t \0\x0b\x0c\x7f:;,0127afx+-\"#/";
+    let mut bytes = bytes.to_vec();
+    for _ in 0..1 + rng.below(2) {
+        let target = bytes.iter().position(|&b| b == b' ').map_or(0, |space| space + 1);
+        let (at, byte) = (target + rng.below(bytes.len() - target), BYTES[rng.below(BYTES.len())]);
+        match rng.below(5) {
+            0 => bytes[at] = byte,
+            1 => drop(bytes.remove(at)),
+            2 => bytes.insert(at, bytes[at]),
+            3 => {
+                // A line end is where most of it happens.
+                let end = bytes[at..].iter().position(|&b| b == b'\r').map_or(at, |cr| at + cr);
+                bytes.insert(end + rng.below(2), byte);
+            }
+            _ => bytes.insert(at, byte),
+        }
+    }
+    bytes
 }
 
 fn pick(rng: &mut Rng, from: &[&'static str]) -> &'static str {
