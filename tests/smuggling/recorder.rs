@@ -124,20 +124,22 @@ impl Peer {
     }
 }
 
+/// What the threads of a recorder fill.
+type Shared<T> = Arc<Mutex<Vec<T>>>;
+
 /// An upstream that answers everything with an empty 200.
 pub struct Recorder {
     pub addr: SocketAddr,
-    records: Arc<Mutex<Vec<Record>>>,
-    messages: Arc<Mutex<Vec<Message>>>,
-    failures: Arc<Mutex<Vec<Cut>>>,
+    records: Shared<Record>,
+    messages: Shared<Message>,
+    failures: Shared<Cut>,
 }
 
 impl Recorder {
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        let (records, messages, failures): (Arc<Mutex<Vec<Record>>>, Arc<Mutex<Vec<_>>>, Arc<Mutex<Vec<_>>>) =
-            Default::default();
+        let (records, messages, failures) = (Shared::default(), Shared::default(), Shared::default());
         let recorder = Self { addr, records: records.clone(), messages: messages.clone(), failures: failures.clone() };
         thread::spawn(move || {
             for (index, stream) in listener.incoming().enumerate() {
