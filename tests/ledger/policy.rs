@@ -50,12 +50,12 @@ fn spending_is_the_sum_of_the_rows_at_any_mark() {
     let mut writer = Writer::new(&conn).unwrap();
     let now = START + 40 * DAY;
     let period = Period::of(now);
-    // Every seven hours for eighty days, around now, by three users; some cost nothing that is known.
-    let rows: Vec<Record> = (0..274u64)
+    // Every hour for eighty days, around now, by three users; some cost nothing that is known.
+    let rows: Vec<Record> = (0..1920u64)
         .map(|n| Record {
-            started_at: START + n * 7 * HOUR + n,
+            started_at: START + n * HOUR + n,
             user: format!("u{}", n % 3).as_str().into(),
-            cost_nano_usd: (n % 5 > 0).then_some(n * n),
+            cost_nano_usd: (n % 5 > 0).then_some(n * n + 1),
             status: 200,
             ..Record::default()
         })
@@ -73,7 +73,7 @@ fn spending_is_the_sum_of_the_rows_at_any_mark() {
         let found = spendings(&conn, period).unwrap();
         let users = found.users.into_iter().map(|(user, spent)| (user.to_string(), spent));
         assert_eq!((found.period, users.collect::<BTreeMap<_, _>>()), (period, expected.clone()));
-        if fold(&conn, 60).unwrap().pending() == 0 {
+        if fold(&conn, 300).unwrap().pending() == 0 {
             break;
         }
     }
