@@ -29,6 +29,9 @@ const LEDGER_QUEUE_RECORDS: usize = 10_000;
 /// Descriptors that are neither a client's nor its upstream connection's.
 const SPARE_DESCRIPTORS: u64 = 64;
 
+/// How long clients beyond `MAX_CONNECTIONS` wait for a place before they are told that there is none.
+const OVERLOAD_WAIT: Duration = Duration::from_secs(2);
+
 /// The configuration or the command line is wrong.
 const EXIT_USAGE: u8 = 2;
 
@@ -118,6 +121,7 @@ fn settings(config: &Config, connections_max: usize) -> Result<Settings, String>
         rate: config.rate_limit.map(|limit| Rate { per_minute: limit.rpm.into(), burst: limit.burst.into() }),
         connections_max,
         body_bytes_max: config.body_bytes_max as u64,
+        buffered_bytes_max: config.buffered_bytes_max,
         settled: config.durability != Durability::Relaxed,
         journaled: config.durability == Durability::Journaled,
         ledger_places: connections_max * RECORDS_PER_CLIENT + LEDGER_QUEUE_RECORDS,
@@ -128,6 +132,7 @@ fn settings(config: &Config, connections_max: usize) -> Result<Settings, String>
             header: nanoseconds(config.timeouts.header),
             read_on: config.read_on.map_or(0, nanoseconds),
             ledger_wait: config.ledger_wait.map_or(0, nanoseconds),
+            overload: nanoseconds(OVERLOAD_WAIT),
         },
     })
 }

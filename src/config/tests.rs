@@ -78,6 +78,7 @@ fn everything_can_be_set() {
         ("RATE_LIMIT_BURST", "5"),
         ("MAX_CONNECTIONS", "17"),
         ("MAX_BODY_BYTES", "1MiB"),
+        ("MAX_BUFFERED_BYTES", "2MiB"),
         ("CONNECT_TIMEOUT", "500ms"),
         ("RESPONSE_TIMEOUT", "2m"),
         ("IDLE_TIMEOUT", "1h"),
@@ -97,7 +98,7 @@ fn everything_can_be_set() {
     assert_eq!((config.durability, config.ledger_fsync, config.ledger_wait), (Durability::Relaxed, true, None));
     assert_eq!(config.retention_days, 36_500);
     assert_eq!(config.rate_limit, Some(RateLimit { rpm: 60, burst: 5 }));
-    assert_eq!((config.connections_max, config.body_bytes_max), (17, 1024 * 1024));
+    assert_eq!((config.connections_max, config.body_bytes_max, config.buffered_bytes_max), (17, 1 << 20, 2 << 20));
     let Timeouts { connect, response, idle, header, drain } = config.timeouts;
     assert_eq!([connect, response, idle, header, drain].map(|it| it.as_millis()), [500, 120_000, 3_600_000, 3_000, 0]);
     assert_eq!(config.tls_ca.as_deref(), Some(pem.as_bytes()));
@@ -124,6 +125,7 @@ fn all_problems_are_reported_at_once() {
         ("RATE_LIMIT_BURST", "0"),
         ("MAX_CONNECTIONS", "0"),
         ("MAX_BODY_BYTES", "64MB"),
+        ("MAX_BUFFERED_BYTES", "1023"),
         ("CONNECT_TIMEOUT", "0"),
         ("DRAIN_TIMEOUT", "25h"),
         ("TLS_CA_FILE", "/nowhere/ca.pem"),
@@ -145,6 +147,7 @@ fn all_problems_are_reported_at_once() {
         "RATE_LIMIT_BURST",
         "MAX_CONNECTIONS",
         "MAX_BODY_BYTES",
+        "MAX_BUFFERED_BYTES",
         "CONNECT_TIMEOUT",
         "DRAIN_TIMEOUT",
         "TLS_CA_FILE",
@@ -273,6 +276,7 @@ fn the_example_file_shows_the_defaults() {
         "RATE_LIMIT_BURST",
         "MAX_CONNECTIONS",
         "MAX_BODY_BYTES",
+        "MAX_BUFFERED_BYTES",
         "CONNECT_TIMEOUT",
         "RESPONSE_TIMEOUT",
         "IDLE_TIMEOUT",

@@ -108,6 +108,7 @@ fn a_scrape_in_full() {
         upstream_connections: 4,
         ledger_up: true,
         ledger_queue_records: 5,
+        buffered_bytes: 6,
     };
     let process = Process {
         cpu_seconds: 1.25,

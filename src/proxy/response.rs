@@ -147,6 +147,7 @@ impl Proxy {
         let standing = exchange.standing.as_ref();
         forward::write_response(down.out.tail(), &head, &plan, standing, exchange.request.http11);
         self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
+        self.recount(key);
         Ok(())
     }
 
