@@ -4,11 +4,11 @@
 //!
 //! | what is waited for | deadline | starts again |
 //! |---|---|---|
-//! | a client's head, a target's head, from its first byte | `HEADER_TIMEOUT`, `RESPONSE_TIMEOUT` | never |
+//! | a client's head, a target's head, from the first byte | `HEADER_TIMEOUT`, `RESPONSE_TIMEOUT` | never |
 //! | a client between requests, a pooled connection | `IDLE_TIMEOUT` | never |
 //! | a connect, TLS included | `CONNECT_TIMEOUT` | for each address, of which there are few |
 //! | a client's body, a client that takes an answer | `IDLE_TIMEOUT` | once [`CLIENT_BYTES_PER_SECOND`] have moved |
-//! | a target that answers, or takes a request | `RESPONSE_TIMEOUT` | with any byte, while it does not [trickle](TRICKLE) |
+//! | a target that answers, or takes a request | `RESPONSE_TIMEOUT` | with any byte that is not part of a trickle |
 //! | a commit, a target read on without a client, a linger | their own | never |
 //!
 //! A client that we do not read from is not timed, as it waits for us; whoever it is that we wait for is. Interim
@@ -30,7 +30,7 @@ const LINGER: u64 = 2 * SECOND;
 /// keep up with. Any modem does more; Apache's mod_reqtimeout asks for as much.
 pub const CLIENT_BYTES_PER_SECOND: u64 = 500;
 
-/// The least that a target must move, answer and request together, within so many times `RESPONSE_TIMEOUT`. It may well
+/// What is no trickle: the least that a target must move, answer and request together, within so many times `RESPONSE_TIMEOUT`. It may well
 /// send next to nothing for long, to keep a connection alive while a model is at work.
 const TRICKLE: (u64, u64) = (4096, 24);
 
