@@ -13,7 +13,8 @@
 //! first of those that wait, goes on up to `MAX_BODY_BYTES`: it ends, and lets the next one go on. What is held is thus
 //! at most the bound and one body more. Counted is what a body occupies, not how long it is.
 //!
-//! A client that is paused here is not timed: it is us whom it waits for.
+//! A client that is paused here is not timed: it is us whom it waits for. One that is favoured while others wait has
+//! to get on as quickly as with a head, or everybody would wait for a client that has fallen silent.
 
 use super::downstream::{Phase, Sink};
 use super::exchange::{Exchange, Stage};
@@ -48,20 +49,29 @@ impl Buffered {
 
 impl Proxy {
     /// True where these bytes of a body that is held must wait for others to be gone; their client is paused then.
-    pub(super) fn must_wait(&mut self, key: DownKey, count: usize) -> bool {
+    pub(super) fn must_wait(&mut self, now: Now, key: DownKey, count: usize) -> bool {
         let Some(exchange) = self.downs.get(key).and_then(|down| down.exchange) else { return false };
         if !self.needs_more_than_is_left(key, count) || self.buffered.favoured == Some(exchange) {
             return false;
         }
-        if self.buffered.favoured.is_none() {
+        let Some(favoured) = self.buffered.favoured else {
             self.buffered.favoured = Some(exchange);
             return false;
-        }
+        };
         let Some(found) = self.exchanges.get_mut(exchange) else { return false };
         if !std::mem::replace(&mut found.request.outgoing.paused, true) {
             self.buffered.paused.push_back(exchange);
+            if let Some(holder) = self.exchanges.get(favoured).map(|favoured| favoured.down) {
+                self.retime_down(now, holder, false);
+            }
         }
         true
+    }
+
+    /// True for the client whose body others wait for.
+    pub(super) fn holds_up_others(&self, key: DownKey) -> bool {
+        let favoured = self.buffered.favoured.filter(|_| !self.buffered.paused.is_empty());
+        favoured.is_some() && self.downs.get(key).is_some_and(|down| down.exchange == favoured)
     }
 
     fn needs_more_than_is_left(&self, key: DownKey, count: usize) -> bool {

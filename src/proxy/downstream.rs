@@ -196,7 +196,7 @@ impl Proxy {
 
     /// As much of a body as there is; `None` where there is nothing to do until more comes.
     fn body_bytes(&mut self, now: Now, key: DownKey, bytes: &[u8]) -> Option<usize> {
-        if self.must_wait(key, bytes.len()) {
+        if self.must_wait(now, key, bytes.len()) {
             return None;
         }
         let down = self.downs.get_mut(key)?;

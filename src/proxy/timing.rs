@@ -8,6 +8,7 @@
 //! | a client between requests, a pooled connection | `IDLE_TIMEOUT` | never |
 //! | a connect, TLS included | `CONNECT_TIMEOUT` | for each address, of which there are few |
 //! | a client's body, a client that takes an answer | `IDLE_TIMEOUT` | once [`CLIENT_BYTES_PER_SECOND`] have moved |
+//! | the same, where [others wait](super::buffered) for the body | `HEADER_TIMEOUT` | likewise |
 //! | a target that answers, or takes a request | `RESPONSE_TIMEOUT` | with any byte that is not part of a trickle |
 //! | a commit, a target read on without a client, a linger | their own | never |
 //!
@@ -46,6 +47,8 @@ pub enum Class {
     Header,
     /// A client that sends a body: for the next part of it.
     Body,
+    /// The same while others wait for it.
+    HurriedBody,
     /// A client that takes an answer: for the next part of it.
     Write,
     /// A client whose connection we have closed for sending.
@@ -65,10 +68,11 @@ pub enum Class {
 }
 
 /// The classes in the order of their discriminants.
-const CLASSES: [Class; 11] = [
+const CLASSES: [Class; 12] = [
     Class::Idle,
     Class::Header,
     Class::Body,
+    Class::HurriedBody,
     Class::Write,
     Class::Linger,
     Class::LedgerWait,
@@ -83,7 +87,7 @@ const CLASSES: [Class; 11] = [
 pub fn durations(timeouts: &Timeouts) -> [u64; CLASSES.len()] {
     CLASSES.map(|class| match class {
         Class::Idle | Class::Body | Class::Write => timeouts.idle,
-        Class::Header => timeouts.header,
+        Class::Header | Class::HurriedBody => timeouts.header,
         Class::Linger => LINGER,
         Class::LedgerWait => timeouts.ledger_wait,
         Class::Connect => timeouts.connect,
@@ -119,7 +123,9 @@ impl Proxy {
             Class::Header if has_begun => {
                 self.refuse_and_close(now, key, Fault::HeaderTimeout, "the request's head did not arrive in time");
             }
-            Class::Body if self.may_still_refuse(key) => {
+            // Nobody waits for it any more.
+            Class::HurriedBody if self.down_class(key) == Some(Class::Body) => self.retime_down(now, key, false),
+            Class::Body | Class::HurriedBody if self.may_still_refuse(key) => {
                 self.refuse_and_close(now, key, Fault::HeaderTimeout, "the request's body did not arrive in time");
             }
             Class::LedgerWait if self.is_journaling(key) => {
@@ -150,10 +156,14 @@ impl Proxy {
     /// Arms the deadline that the client's state asks for; `progress` says that bytes have moved.
     pub(super) fn retime_down(&mut self, now: Now, key: DownKey, progress: bool) {
         let wanted = self.down_class(key);
-        let least = self.settings.timeouts.idle / MILLISECOND * CLIENT_BYTES_PER_SECOND / 1000;
         let Some(down) = self.downs.get_mut(key) else { return };
-        let gets_on = progress && down.moved >= least;
-        let restarts = matches!(wanted, Some(Class::Body | Class::Write)) && gets_on;
+        let time = match wanted {
+            Some(Class::Body | Class::Write) => Some(self.settings.timeouts.idle),
+            Some(Class::HurriedBody) => Some(self.settings.timeouts.header),
+            _ => None,
+        };
+        let least = time.map(|time| time / MILLISECOND * CLIENT_BYTES_PER_SECOND / 1000);
+        let restarts = progress && least.is_some_and(|least| down.moved >= least);
         if down.timing == wanted && !restarts {
             return;
         }
@@ -179,6 +189,7 @@ impl Proxy {
             Phase::Body { .. } if !self.wants_client_bytes(key) => None,
             // Nor of a WebSocket, which may be silent for as long as the target's side is.
             Phase::Body { reader: BodyReader::Close, .. } => None,
+            Phase::Body { .. } if self.holds_up_others(key) => Some(Class::HurriedBody),
             Phase::Body { .. } => Some(Class::Body),
             Phase::Busy | Phase::Deaf => None,
         }

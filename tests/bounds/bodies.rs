@@ -89,15 +89,16 @@ fn all_bodies_together_have_a_bound_and_all_arrive() {
     assert!(grown < most + OTHER_BYTES_MAX, "{grown} bytes more are resident");
 }
 
-/// Half bodies fill the bound, and their clients are in no hurry: whole ones get through all the same, one by one.
+/// Half bodies fill the bound, and their clients have fallen silent: whole ones get through all the same, one by one. A
+/// half one for which others had to wait is given up, any other may still be completed.
 #[test]
 fn half_bodies_do_not_block_whole_ones_and_leave_nothing_behind() {
     let upstream = Upstream::plain(|request| Reply::new(200, request.body.len().to_string()).steps());
-    let proxy = Proxy::before(&upstream, &[("MAX_BUFFERED_BYTES", "1MiB"), ("MAX_BODY_BYTES", "1MiB")]);
+    let vars = [("MAX_BUFFERED_BYTES", "1MiB"), ("MAX_BODY_BYTES", "1MiB"), ("HEADER_TIMEOUT", "500ms")];
+    let proxy = Proxy::before(&upstream, &vars);
     let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n";
     let mut halves = Vec::new();
-    // Four of them take all there is.
-    for _ in 0..4 {
+    for _ in 0..8 {
         let mut client = Client::connect(proxy.addr());
         client.send(format!("{head}content-length: 400000\r\n\r\n{}", "x".repeat(200_000)));
         halves.push(client);
@@ -114,20 +115,23 @@ fn half_bodies_do_not_block_whole_ones_and_leave_nothing_behind() {
                 });
             }
         });
-        // One half is abandoned, one is completed.
+        // Two leave meanwhile, each in its way.
         match round {
             0 => halves.pop().unwrap().reset(),
             1 => drop(halves.pop()),
-            _ => {
-                let mut client = halves.pop().unwrap();
-                client.send("x".repeat(200_000));
-                assert_eq!(client.response("POST").expect(200).text(), "400000");
-            }
+            _ => {}
         }
     }
+    let mut completed = 0;
     for mut client in halves {
-        client.send("x".repeat(200_000));
-        assert_eq!(client.response("POST").expect(200).text(), "400000");
+        client.try_send("x".repeat(200_000));
+        let response = client.response("POST");
+        if response.status == 200 {
+            completed += usize::from(response.expect(200).text() == "400000");
+        } else {
+            response.expect_proxy_error(408, "header_timeout");
+        }
     }
+    assert!(completed > 0, "those that fit are not given up");
     assert_eq!(held(&proxy), 0.0);
 }

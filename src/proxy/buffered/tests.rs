@@ -45,16 +45,26 @@ fn who_is_paused_is_not_timed_and_goes_on_in_order() {
     // The first fits, the second is favoured, the others wait.
     let left: Vec<usize> = keys.iter().map(|&key| send(&mut proxy, at(0), key, &request[..39_000]).len()).collect();
     assert!(left[0] == 0 && left[1] == 0 && left[2] > 0 && left[3] > 0, "{left:?}");
-    for now in (70..700).step_by(70) {
+    for now in 1..10 {
         proxy.expire(at(now));
-        send(&mut proxy, at(now), keys[0], &[b'x'; 40]);
-        send(&mut proxy, at(now), keys[1], &[b'x'; 40]);
     }
-    assert_eq!([2, 3].map(|n| proxy.downs.get(keys[n]).is_some()), [true; 2], "they are not cut for our pause");
-    let is_cut = |n: usize| proxy.downs.get(keys[n]).is_none_or(|down| down.exchange.is_none());
-    assert!(is_cut(0) && is_cut(1), "those that trickle are");
-    act(&mut proxy, at(700));
-    assert_eq!([2, 3].map(|n| proxy.wants_read(Conn::Down(keys[n]))), [true, true], "and so there is room");
+    let exchange = |proxy: &Proxy, n: usize| proxy.downs.get(keys[n]).and_then(|down| down.exchange);
+    assert!((0..4).all(|n| exchange(&proxy, n).is_some()), "a moment's silence is nothing");
+    proxy.expire(at(10));
+    assert!(exchange(&proxy, 1).is_none(), "who falls silent while others wait for it is cut");
+    act(&mut proxy, at(10));
+    assert_eq!(send(&mut proxy, at(10), keys[2], &request[39_000 - left[2]..]).len(), 0, "the next one is favoured");
+    assert_ne!(send(&mut proxy, at(10), keys[3], &request[39_000 - left[3]..]).len(), 0, "and the last one waits");
+    let to_flush = act(&mut proxy, at(10));
+    for now in (15..75).step_by(5) {
+        proxy.expire(at(now));
+    }
+    assert!(exchange(&proxy, 0).is_some(), "who holds up nobody has more time");
+    assert!(exchange(&proxy, 2).is_some(), "a body that is whole is not timed here");
+    assert!(exchange(&proxy, 3).is_some() && !proxy.wants_read(Conn::Down(keys[3])), "nor is one that waits");
+    to_flush.into_iter().for_each(|up| _ = take(&mut proxy, at(75), Conn::Up(up)));
+    act(&mut proxy, at(75));
+    assert!(proxy.wants_read(Conn::Down(keys[3])), "the last one goes on when the one before it is sent on");
 }
 
 /// One client among several: what it has not sent, and whether its body is answered.
