@@ -1,6 +1,7 @@
 //! `proxy-server`: arguments → configuration → workers → loop.
 
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stderr)] // it panics where nobody reads it
 #![allow(clippy::disallowed_methods)] // the outside world reads the clocks
 
 use openai_api_proxy::base::clock::Now;
@@ -17,6 +18,7 @@ use openai_api_proxy::tls::Connector;
 use openai_api_proxy::worker::ToLoop;
 use openai_api_proxy::worker::desk::Workers;
 use openai_api_proxy::worker::ledger::Options;
+use openai_api_proxy::worker::log::say;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -47,7 +49,7 @@ fn main() -> ExitCode {
         }
         Ok(Command::Serve) => configured(),
         Err(message) => {
-            eprintln!("proxy-server: {message}");
+            say(format_args!("proxy-server: {message}"));
             ExitCode::from(EXIT_USAGE)
         }
     }
@@ -58,7 +60,7 @@ fn configured() -> ExitCode {
         Ok(config) => config,
         Err(problems) => {
             for problem in problems {
-                eprintln!("proxy-server: {problem}");
+                say(format_args!("proxy-server: {problem}"));
             }
             return ExitCode::from(EXIT_USAGE);
         }
@@ -66,7 +68,7 @@ fn configured() -> ExitCode {
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("proxy-server: {message}");
+            say(format_args!("proxy-server: {message}"));
             ExitCode::FAILURE
         }
     }
@@ -76,7 +78,7 @@ fn serve(config: Config) -> Result<(), String> {
     let (wanted, listen, target) = (config.connections_max, config.listen, &config.target);
     let connections_max = within_descriptors(wanted);
     for variable in &config.ignored {
-        eprintln!("level=warn msg=\"not available in this version, ignored\" variable={variable}");
+        say(format_args!("level=warn msg=\"not available in this version, ignored\" variable={variable}"));
     }
     let settings = settings(&config, connections_max)?;
 
@@ -91,13 +93,16 @@ fn serve(config: Config) -> Result<(), String> {
     let workers = Workers::start(&config.database_path, ledger, &target.host, target.port, to_loop.clone())?;
     let _watch = Watch::start(to_loop).map_err(|error| format!("cannot watch for signals: {error}"))?;
     if connections_max < wanted {
-        eprintln!(
+        say(format_args!(
             "level=warn msg=\"MAX_CONNECTIONS lowered: a client may need two open files, and the hard limit of them \
              (ulimit -Hn) is too low\" wanted={wanted} connections={connections_max}"
-        );
+        ));
     }
     let scheme = if target.tls { "https" } else { "http" };
-    eprintln!("level=info msg=listening addr={address} target={scheme}://{}{}", target.authority, target.prefix);
+    say(format_args!(
+        "level=info msg=listening addr={address} target={scheme}://{}{}",
+        target.authority, target.prefix
+    ));
 
     let started: Now = sockets.now();
     let metrics = Metrics::new(config.metrics, started.unix);
@@ -105,7 +110,7 @@ fn serve(config: Config) -> Result<(), String> {
     let mut reactor = Reactor::new(sockets, workers, proxy, nanoseconds(config.timeouts.drain));
     reactor.run().map_err(|error| format!("cannot wait for events: {error}"))?;
     let ended = reactor.into_desk().shutdown();
-    eprintln!("level=info msg=stopped");
+    say(format_args!("level=info msg=stopped"));
     ended
 }
 

@@ -5,6 +5,7 @@
 //! SIGXFSZ, which comes with a write past the limit on the size of files (`ulimit -f`), ends a process as well; it is
 //! taken and forgotten, so that the write is an error, as on a full disk.
 
+use crate::worker::log::say;
 use crate::worker::{Done, ToLoop};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::{Handle, Signals};
@@ -33,7 +34,7 @@ impl Watch {
             let mut message = "draining: requests in flight may finish, a second signal stops at once";
             for _ in signals.forever() {
                 // Told from here: the loop itself never writes to a pipe that may be full.
-                eprintln!("level=info msg={message:?}");
+                say(format_args!("level=info msg={message:?}"));
                 message = "stopping at once";
                 to_loop.send(Done::Stop);
             }

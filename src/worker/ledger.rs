@@ -14,6 +14,7 @@ use super::file::{Moves, Watch};
 use super::fold::{FOLD_ROWS_MAX, Progress, fold};
 use super::journal::{self, Owner};
 use super::levels::Follower;
+use super::log::say;
 use super::prune::Pruner;
 use super::retry::Retry;
 use super::{Done, ToLoop, schema};
@@ -134,7 +135,9 @@ impl Ledger {
         }
         let interrupted = journal::recover(&conn, path).map_err(unusable)?;
         if interrupted > 0 {
-            eprintln!("level=warn msg=\"requests were open when their proxy was killed\" interrupted={interrupted}");
+            say(format_args!(
+                "level=warn msg=\"requests were open when their proxy was killed\" interrupted={interrupted}"
+            ));
         }
         let owner = options.journaled.then(|| Owner::new(path)).transpose()?;
         let progress = Progress::read(&conn).map_err(unusable)?;
@@ -304,7 +307,7 @@ impl Ledger {
         let restored = self.try_restore(conn);
         match restored {
             Ok(_) => {
-                eprintln!("level=warn msg=\"ledger is at its path again\" path={:?}", self.path);
+                say(format_args!("level=warn msg=\"ledger is at its path again\" path={:?}", self.path));
                 self.lost = false;
                 self.worked();
             }
