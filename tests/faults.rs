@@ -1,6 +1,8 @@
 //! What goes wrong upstream, with a client, or in a request: the right answer, the right record, never a second charge,
 //! and never a broken stream passed off as a whole one.
 
+#![allow(clippy::disallowed_methods)] // tests are the outside world
+
 #[path = "faults/peers.rs"]
 mod peers;
 mod support;

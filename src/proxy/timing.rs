@@ -31,8 +31,8 @@ const LINGER: u64 = 2 * SECOND;
 /// keep up with. Any modem does more; Apache's mod_reqtimeout asks for as much.
 pub const CLIENT_BYTES_PER_SECOND: u64 = 500;
 
-/// What is no trickle: the least that a target must move, answer and request together, within so many times `RESPONSE_TIMEOUT`. It may well
-/// send next to nothing for long, to keep a connection alive while a model is at work.
+/// What is no trickle: the least that a target must move, answer and request together, within so many times
+/// `RESPONSE_TIMEOUT`. It may well send next to nothing for long, to keep a connection alive while a model is at work.
 const TRICKLE: (u64, u64) = (4096, 24);
 
 /// The status of a tunnel.

@@ -1,5 +1,5 @@
-//! What is said on stderr, a line at a time. Whoever reads it may have gone: what is said then is lost, and nothing else;
-//! the macros of the standard library would panic, and end the thread that has something to say.
+//! What is said on stderr, a line at a time. Whoever reads it may have gone: what is said then is lost, and nothing
+//! else; the macros of the standard library would panic, and end the thread that has something to say.
 
 use std::fmt::Arguments;
 use std::io::Write;
