@@ -37,7 +37,10 @@ fn no_configuration_at_all_works() {
     assert_eq!(config.durability, Durability::Settled);
     assert_eq!((config.ledger_wait, config.retention_days), (Some(Duration::from_secs(2)), 0));
     assert_eq!(config.rate_limit, Some(RateLimit { rpm: 600, burst: 600 }));
-    assert_eq!((config.connections_max, config.body_bytes_max), (10_000, 64 * 1024 * 1024));
+    assert_eq!(
+        (config.connections_max, config.body_bytes_max, config.buffered_bytes_max),
+        (10_000, 64 << 20, 256 << 20)
+    );
     let seconds = Duration::from_secs;
     let Timeouts { connect, response, idle, header, drain } = config.timeouts;
     assert_eq!([connect, response, idle, header, drain], [10, 600, 75, 10, 30].map(seconds));
@@ -159,7 +162,7 @@ fn all_problems_are_reported_at_once() {
         let about = found.iter().filter(|problem| problem.starts_with(&format!("{name}: "))).count();
         assert_eq!(about, 1, "{name} in {found:#?}");
     }
-    assert_eq!(found.len(), 19, "{found:#?}");
+    assert_eq!(found.len(), 20, "{found:#?}");
     for exact in [
         r#"PORT: expected a port number, 0 to 65535 (0: any free one), got "65536""#,
         r#"LEDGER_DURABILITY: expected relaxed, settled or journaled, got "eventual""#,
