@@ -63,6 +63,8 @@ pub struct Config {
     pub connections_max: usize,
     /// `MAX_BODY_BYTES`: one request's body held in memory.
     pub body_bytes_max: usize,
+    /// `MAX_BUFFERED_BYTES`: all of them together.
+    pub buffered_bytes_max: usize,
     pub timeouts: Timeouts,
     /// `TLS_CA_FILE`: the file's contents, PEM.
     pub tls_ca: Option<Vec<u8>>,
@@ -152,6 +154,12 @@ impl Config {
                 64 << 20,
                 "1 KiB to 1 GiB, as in 1048576 or 64MiB",
                 |text| value::size(text).filter(|bytes| (1 << 10..=1 << 30).contains(bytes)),
+            ),
+            buffered_bytes_max: source.value(
+                "MAX_BUFFERED_BYTES",
+                256 << 20,
+                "at least 1 KiB, as in 268435456 or 256MiB",
+                |text| value::size(text).filter(|bytes| *bytes >= 1 << 10),
             ),
             timeouts: Timeouts {
                 connect: duration(&mut source, "CONNECT_TIMEOUT", 10, 1),

@@ -16,6 +16,7 @@
 //! `tests/tidy.rs` holds them to it. Start reading at [`proxy`], which is what it is all about, or at [`reactor`],
 //! which makes it move.
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stderr)] // it panics where nobody reads it
 
 // L4: wiring, and the turn of the loop.
 pub mod cli;

@@ -18,10 +18,14 @@
 //!
 //! From dispatch on, every way out leads through [`settlement`], once: one record, one release of its place.
 
+pub mod accept;
 pub mod admission;
+pub mod buffered;
 pub mod dispatch;
 pub mod downstream;
 pub mod exchange;
+#[cfg(test)]
+mod fixture;
 pub mod forward;
 pub mod identity;
 pub mod limits;
@@ -49,6 +53,7 @@ use crate::metrics::{Gauges, Metrics, Snapshot};
 use crate::price::PriceTable;
 use crate::tls::Connector;
 use crate::usage::record::Record;
+use buffered::Buffered;
 use downstream::Downstream;
 use exchange::Exchange;
 use pool::Pool;
@@ -127,9 +132,9 @@ pub enum Question {
 pub struct Timeouts {
     /// To resolve, connect and shake hands with one address.
     pub connect: u64,
-    /// Between two signs of life of the target while it owes an answer.
+    /// Between two signs of life of the target while it owes an answer; and for a whole head of it.
     pub response: u64,
-    /// For a client between requests, or in the middle of a body or an answer, without moving a byte.
+    /// For a client between requests; or in the middle of a body or an answer, without getting on.
     pub idle: u64,
     /// For a client to send a whole head.
     pub header: u64,
@@ -137,6 +142,8 @@ pub struct Timeouts {
     pub read_on: u64,
     /// A reply's wait for its commit when the ledger is in trouble; 0 is for ever.
     pub ledger_wait: u64,
+    /// For a client to wait for a place among all connections before it is told that there is none; 0 is for ever.
+    pub overload: u64,
 }
 
 /// Everything that the operator decides about proxying.
@@ -161,6 +168,8 @@ pub struct Settings {
     pub connections_max: usize,
     /// Largest request body that is held for inspection, bytes.
     pub body_bytes_max: u64,
+    /// All request bodies held for inspection together, bytes; beyond, clients are not read from.
+    pub buffered_bytes_max: usize,
     /// A reply's last byte waits for its record's commit.
     pub settled: bool,
     /// A request is sent only when the ledger has a row of it.
@@ -177,6 +186,7 @@ pub struct Proxy {
     ups: Slab<Upstream>,
     exchanges: Slab<Exchange>,
     pool: Pool,
+    buffered: Buffered,
     limiter: Limiter,
     access: Access,
     metrics: Metrics,
@@ -219,6 +229,8 @@ pub struct Proxy {
     /// Bytes of large local answers that wait for their clients.
     answer_bytes: usize,
     draining: bool,
+    /// There have been as many clients as there may be since then, monotonic nanoseconds.
+    full_since: Option<u64>,
     /// Ciphertext under way, loop-wide: no connection has a buffer of its own for it.
     scratch: Vec<u8>,
 }
@@ -238,6 +250,7 @@ impl Proxy {
             ups: Slab::default(),
             exchanges: Slab::default(),
             pool: Pool::default(),
+            buffered: Buffered::default(),
             actions: VecDeque::new(),
             addresses: Vec::new(),
             resolving: Vec::new(),
@@ -258,20 +271,9 @@ impl Proxy {
             replies: 0,
             answer_bytes: 0,
             draining: false,
+            full_since: None,
             scratch: Vec::new(),
         }
-    }
-
-    /// True where one more client may be accepted.
-    pub fn can_accept(&self) -> bool {
-        !self.draining && self.downs.len() < self.settings.connections_max
-    }
-
-    /// A client has connected.
-    pub fn accepted(&mut self, now: Now) -> DownKey {
-        let key = self.downs.insert(Downstream::default());
-        self.retime_down(now, key, false);
-        key
     }
 
     /// True where more bytes of this connection are wanted now. When it turns true again, [`Action::Read`] says so.
@@ -393,12 +395,18 @@ impl Proxy {
             upstream_connections: self.ups.len() as u64,
             ledger_up: self.ledger_trouble.is_none(),
             ledger_queue_records: self.settled_seq - self.committed_seq,
+            buffered_bytes: self.buffered.bytes() as u64,
         }
     }
 
     /// How many slots of each kind are in use: clients, upstreams, exchanges. For tests of leaks.
     pub fn slots(&self) -> (usize, usize, usize) {
         (self.downs.len(), self.ups.len(), self.exchanges.len())
+    }
+
+    /// Bytes that held request bodies occupy. For tests of bounds and leaks.
+    pub fn buffered_bytes(&self) -> usize {
+        self.buffered.bytes()
     }
 
     /// Places in the ledger's queue: those that are reserved for records still to come, and those of records that are
@@ -422,7 +430,7 @@ impl Proxy {
             let is_over = exchange.abandoned && exchange.tunnel.as_ref().is_some_and(|tunnel| !tunnel.is_responding());
             is_over || is_untimed || (holding.is_some() || waits) && !commits && !queues
         };
-        self.exchanges.keys().filter(is_forgotten).count()
+        self.exchanges.keys().filter(is_forgotten).count() + usize::from(self.buffered.is_stuck())
     }
 }
 

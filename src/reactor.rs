@@ -148,12 +148,15 @@ impl<I: Io, D: Desk> Reactor<I, D> {
 
     /// How long nothing needs doing, nanoseconds.
     fn timeout(&mut self) -> Option<u64> {
-        let may_accept = self.acceptable && self.accept_again_at.is_none() && self.proxy.can_accept();
-        if !self.run_queue.is_empty() || may_accept {
+        if !self.run_queue.is_empty() {
             return Some(0);
         }
         let drain_until = self.drain_until.filter(|_| !self.aborted);
-        let due = [self.proxy.next_deadline(), drain_until, self.accept_again_at].into_iter().flatten().min()?;
+        let accept_at = match self.accept_again_at {
+            None if self.acceptable => self.proxy.accepts_at(),
+            again_at => again_at,
+        };
+        let due = [self.proxy.next_deadline(), drain_until, accept_at].into_iter().flatten().min()?;
         Some(due.saturating_sub(self.io.now().mono))
     }
 
@@ -245,7 +248,8 @@ impl<I: Io, D: Desk> Reactor<I, D> {
             self.accept_again_at = None;
         }
         for _ in 0..ACCEPTS_PER_TURN {
-            if !self.acceptable || self.accept_again_at.is_some() || !self.proxy.can_accept() {
+            let may_accept = self.proxy.accepts_at().is_some_and(|at| at <= now.mono);
+            if !self.acceptable || self.accept_again_at.is_some() || !may_accept {
                 return;
             }
             match self.io.accept() {

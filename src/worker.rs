@@ -14,6 +14,7 @@ pub mod fold;
 pub mod journal;
 pub mod ledger;
 pub mod levels;
+pub mod log;
 pub mod pieces;
 pub mod policy;
 pub mod process;

@@ -43,7 +43,10 @@ fn no_configuration_at_all_works() {
     assert_eq!((config.ledger_wait, config.retention_days), (Some(Duration::from_secs(2)), 0));
     assert_eq!(config.terms, Terms { requests: rate(600, 600), ..Terms::default() });
     assert!(!config.keys_only && config.admin_token.is_none());
-    assert_eq!((config.connections_max, config.body_bytes_max), (10_000, 64 * 1024 * 1024));
+    assert_eq!(
+        (config.connections_max, config.body_bytes_max, config.buffered_bytes_max),
+        (10_000, 64 << 20, 256 << 20)
+    );
     let seconds = Duration::from_secs;
     let Timeouts { connect, response, idle, header, drain } = config.timeouts;
     assert_eq!([connect, response, idle, header, drain], [10, 600, 75, 10, 30].map(seconds));
@@ -89,6 +92,7 @@ fn everything_can_be_set() {
         ("ADMIN_TOKEN", "letmein"),
         ("MAX_CONNECTIONS", "17"),
         ("MAX_BODY_BYTES", "1MiB"),
+        ("MAX_BUFFERED_BYTES", "2MiB"),
         ("CONNECT_TIMEOUT", "500ms"),
         ("RESPONSE_TIMEOUT", "2m"),
         ("IDLE_TIMEOUT", "1h"),
@@ -116,7 +120,7 @@ fn everything_can_be_set() {
     };
     assert_eq!(config.terms, terms);
     assert_eq!((config.keys_only, config.admin_token.as_ref().map(Secret::expose)), (true, Some("letmein")));
-    assert_eq!((config.connections_max, config.body_bytes_max), (17, 1024 * 1024));
+    assert_eq!((config.connections_max, config.body_bytes_max, config.buffered_bytes_max), (17, 1 << 20, 2 << 20));
     let Timeouts { connect, response, idle, header, drain } = config.timeouts;
     assert_eq!([connect, response, idle, header, drain].map(|it| it.as_millis()), [500, 120_000, 3_600_000, 3_000, 0]);
     assert_eq!(config.tls_ca.as_deref(), Some(pem.as_bytes()));
@@ -149,6 +153,7 @@ fn all_problems_are_reported_at_once() {
         ("ADMIN_TOKEN", "two words"),
         ("MAX_CONNECTIONS", "0"),
         ("MAX_BODY_BYTES", "64MB"),
+        ("MAX_BUFFERED_BYTES", "1023"),
         ("CONNECT_TIMEOUT", "0"),
         ("DRAIN_TIMEOUT", "25h"),
         ("TLS_CA_FILE", "/nowhere/ca.pem"),
@@ -176,6 +181,7 @@ fn all_problems_are_reported_at_once() {
         "CLIENT_AUTH",
         "MAX_CONNECTIONS",
         "MAX_BODY_BYTES",
+        "MAX_BUFFERED_BYTES",
         "CONNECT_TIMEOUT",
         "DRAIN_TIMEOUT",
         "TLS_CA_FILE",
@@ -186,7 +192,7 @@ fn all_problems_are_reported_at_once() {
         let about = found.iter().filter(|problem| problem.starts_with(&format!("{name}: "))).count();
         assert_eq!(about, 1, "{name} in {found:#?}");
     }
-    assert_eq!(found.len(), 24, "{found:#?}");
+    assert_eq!(found.len(), 25, "{found:#?}");
     for exact in [
         r#"PORT: expected a port number, 0 to 65535 (0: any free one), got "65536""#,
         r#"LEDGER_DURABILITY: expected relaxed, settled or journaled, got "eventual""#,
@@ -311,6 +317,7 @@ fn the_example_file_shows_the_defaults() {
         "CLIENT_AUTH",
         "MAX_CONNECTIONS",
         "MAX_BODY_BYTES",
+        "MAX_BUFFERED_BYTES",
         "CONNECT_TIMEOUT",
         "RESPONSE_TIMEOUT",
         "IDLE_TIMEOUT",

@@ -13,6 +13,7 @@ use super::checkpoint::Checkpointer;
 use super::file::{Moves, Watch};
 use super::fold::{FOLD_ROWS_MAX, NS_PER_HOUR, Progress, fold};
 use super::journal::{self, Owner};
+use super::log::say;
 use super::prune::Pruner;
 use super::retry::Retry;
 use super::{Done, ToLoop, levels, policy, schema, unix_now};
@@ -143,7 +144,9 @@ impl Ledger {
         }
         let interrupted = journal::recover(&conn, path).map_err(unusable)?;
         if interrupted > 0 {
-            eprintln!("level=warn msg=\"requests were open when their proxy was killed\" interrupted={interrupted}");
+            say(format_args!(
+                "level=warn msg=\"requests were open when their proxy was killed\" interrupted={interrupted}"
+            ));
         }
         let owner = options.journaled.then(|| Owner::new(path)).transpose()?;
         let progress = Progress::read(&conn).map_err(unusable)?;
@@ -334,7 +337,7 @@ impl Ledger {
         let restored = self.try_restore(conn);
         match restored {
             Ok(_) => {
-                eprintln!("level=warn msg=\"ledger is at its path again\" path={:?}", self.path);
+                say(format_args!("level=warn msg=\"ledger is at its path again\" path={:?}", self.path));
                 self.lost = false;
                 self.worked();
             }
