@@ -16,6 +16,7 @@
 
 mod client;
 mod desk;
+mod invariants;
 mod oracle;
 #[path = "../support/rng.rs"]
 #[allow(dead_code, reason = "each test uses its part")]

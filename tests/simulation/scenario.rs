@@ -2,6 +2,7 @@
 
 use crate::client::Client;
 use crate::desk::{FakeDesk, Workers};
+use crate::invariants::Invariants;
 use crate::oracle::{self, Seen};
 use crate::rng::Rng;
 use crate::session::client::Client as SessionClient;
@@ -322,13 +323,12 @@ pub fn run(seed: u64) -> Seen {
     let metrics = Metrics::new(metrics::Limits::default(), 0);
     let proxy = Proxy::new(settings, PriceTable::built_in(), metrics, Now::default());
     let mut reactor = Reactor::new(net, FakeDesk(Rc::clone(&workers)), proxy, 30 * SECOND);
+    let mut invariants = Invariants::new(ledger_places as u64);
     let mut turns = 0;
     while reactor.turn().expect("the fake poller works") == Turn::Continue {
         turns += 1;
         assert!(turns < TURNS_MAX, "the run does not end");
-        assert_eq!(reactor.proxy().forgotten(), 0, "something is held for which nothing is under way");
-        let (reserved, uncommitted) = reactor.proxy().places();
-        assert!(reserved + uncommitted <= ledger_places as u64, "more records than places");
+        invariants.check(reactor.proxy(), &world.borrow());
     }
     let slots = reactor.proxy().slots();
     assert_eq!(reactor.proxy().places().0, 0, "places are still reserved");
