@@ -65,7 +65,7 @@ impl Client {
         if closed {
             return self.leave(world, plan, false);
         }
-        let begun = self.begin(plan);
+        let begun = self.begin(plan, pipe);
         let wrote = self.write(world, pipe);
         if self.to_send.is_empty() && self.awaited.is_empty() && self.unsent.is_empty() {
             return self.leave(world, plan, false);
@@ -73,11 +73,12 @@ impl Client {
         !bytes.is_empty() || parsed || begun || wrote
     }
 
-    fn begin(&mut self, plan: &Plan) -> bool {
+    fn begin(&mut self, plan: &mut Plan, pipe: usize) -> bool {
         if !self.unsent.is_empty() || !(self.pipelined || self.awaited.is_empty()) {
             return false;
         }
         let Some(request) = self.to_send.pop_front() else { return false };
+        plan.requests[request].pipe = Some(pipe);
         self.unsent.extend(&plan.requests[request].wire);
         self.awaited.push_back(request);
         true
@@ -111,7 +112,7 @@ impl Client {
                 continue;
             }
             assert!(plan.requests[request].got.is_none(), "two outcomes for request {request}");
-            let committed = plan.committed_users.contains(&plan.requests[request].user);
+            let committed = plan.committed_names.contains(&plan.requests[request].name);
             plan.requests[request].saw_end_at = committed || plan.may_let_go;
             plan.requests[request].got = Some(got);
             self.awaited.pop_front();
@@ -134,7 +135,8 @@ pub fn response(bytes: &[u8], to_head: bool, closed: bool) -> Option<(Got, usize
         let value = head.split("\r\n").find_map(|line| line.strip_prefix(&format!("{name}: ")));
         value.map(str::to_owned)
     };
-    let got = |body: Vec<u8>, whole| Got { status, body, whole, ours: header("x-proxy-error") };
+    let remaining = header("x-ratelimit-remaining-requests").map(|count| count.parse().expect("a number"));
+    let got = |body: Vec<u8>, whole| Got { status, body, whole, ours: header("x-proxy-error"), remaining };
     if to_head || status == 204 || status == 304 || status < 200 {
         return Some((got(Vec::new(), true), end));
     }

@@ -17,6 +17,7 @@
 mod client;
 mod desk;
 mod invariants;
+mod limits;
 mod oracle;
 #[path = "../support/rng.rs"]
 #[allow(dead_code, reason = "each test uses its part")]

@@ -21,6 +21,10 @@ pub struct Upstream {
     then: Option<Fault>,
     /// It carries a WebSocket now.
     talk: Option<Server>,
+    /// Bytes were sent after a response.
+    sent_junk: bool,
+    /// And the proxy has read them, without anything of a next request: it must not send one.
+    soiled: bool,
     /// Nothing is read or written any more.
     pub done: bool,
 }
@@ -28,7 +32,17 @@ pub struct Upstream {
 impl Upstream {
     pub fn new(world: &mut World, pipe: usize) -> Self {
         let grain = (world.grain(), world.grain());
-        Self { pipe, received: Vec::new(), unsent: VecDeque::new(), grain, then: None, talk: None, done: false }
+        Self {
+            pipe,
+            received: Vec::new(),
+            unsent: VecDeque::new(),
+            grain,
+            then: None,
+            talk: None,
+            sent_junk: false,
+            soiled: false,
+            done: false,
+        }
     }
 
     /// Does one thing; false where there was nothing to do.
@@ -43,6 +57,8 @@ impl Upstream {
         }
         let bytes = world.peer_read(self.pipe, self.grain.1);
         self.received.extend_from_slice(&bytes);
+        assert!(!self.soiled || self.received.is_empty(), "a connection is used again on which junk had come");
+        self.soiled = self.sent_junk && self.received.is_empty() && world.pipes[self.pipe].to_proxy.is_empty();
         let closed = world.pipes[self.pipe].proxy_closed && world.pipes[self.pipe].from_proxy.is_empty();
         let progress = !bytes.is_empty();
         if !self.unsent.is_empty() {
@@ -76,7 +92,8 @@ impl Upstream {
             Fault::End(_) | Fault::CloseDelimited => world.peer_end(self.pipe),
             Fault::Silence | Fault::Garbage | Fault::Junk => {}
         }
-        self.done = fault != Fault::Junk;
+        self.sent_junk = fault == Fault::Junk;
+        self.done = !self.sent_junk;
     }
 
     /// Answers the next whole request; false where there is none.
@@ -101,7 +118,7 @@ impl Upstream {
             }
             return true;
         }
-        let is_journaled = |users: &BTreeSet<String>| users.contains(&plan.requests[id].user);
+        let is_journaled = |names: &BTreeSet<String>| names.contains(&plan.requests[id].name);
         assert!(plan.journaled.as_ref().is_none_or(is_journaled), "request {id} was sent without an entry");
         let Some((body, used)) = body(&self.received[end..], header("content-length"), header("transfer-encoding"))
         else {
