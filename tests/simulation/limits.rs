@@ -38,13 +38,11 @@ pub fn judge(user: &str, requests: &[&Planned], records: &[Record], rate: Rate, 
         .filter_map(|request| world.pipes[request.pipe?].closed_at)
         .map(|until| Withdrawn { until })
         .collect();
-    let taken = granted.len() + withdrawn.len();
-    assert!(limited == 0 || taken as u64 >= rate.burst, "{user} was refused, and has had {taken} of {}", rate.burst);
-
     let full = i128::from(rate.burst) * TOKEN;
     // What is given back once others were admitted may let one more in than the bucket holds.
     let spare = withdrawn.len() as i128 * TOKEN;
     let (mut level, mut last, mut checked) = (full, 0, 0);
+    let mut levels = vec![(0, full)];
     for group in granted.chunk_by(|one, other| one.0 == other.0) {
         let at = group[0].0;
         level = full.min(level + i128::from(at - last) * i128::from(rate.per_minute));
@@ -59,6 +57,17 @@ pub fn judge(user: &str, requests: &[&Planned], records: &[Record], rate: Rate, 
             checked += 1;
         }
         level = least;
+        levels.push((at, level));
+    }
+    for request in requests.iter().filter(is_limited) {
+        let Planned { asked_at, answered_at, .. } = **request;
+        let (before, since) = levels.split_at(levels.partition_point(|&(at, _)| at < asked_at));
+        let &(at, level) = before.last().unwrap_or(&(0, full));
+        let then = full.min(level + i128::from(asked_at - at) * i128::from(rate.per_minute));
+        let meanwhile = since.iter().take_while(|&&(at, _)| at <= answered_at).map(|&(_, level)| level);
+        let held = withdrawn.iter().filter(|withdrawn| withdrawn.until >= asked_at).count() as i128 * TOKEN;
+        let least = meanwhile.chain([then]).min().unwrap_or(then) - held;
+        assert!(least < TOKEN, "{user} was refused between {asked_at} and {answered_at}, the bucket held {least}");
     }
     (limited, checked)
 }

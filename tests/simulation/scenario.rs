@@ -71,6 +71,9 @@ pub struct Planned {
     pub name: String,
     /// The connection that it was sent on.
     pub pipe: Option<usize>,
+    /// When its first byte could be sent, and when the client had the whole answer.
+    pub asked_at: u64,
+    pub answered_at: u64,
     pub wire: Vec<u8>,
     pub upstream_body: Vec<u8>,
     pub response: Vec<u8>,
@@ -185,15 +188,12 @@ pub fn run(seed: u64) -> Seen {
     let rate = (world.rng.below(4) == 0).then(|| limits::rate(&mut world.rng));
     world.sets_clock = rate.is_none() && world.rng.below(4) == 0;
     world.jumps = [0, 0, 0, 8, 60][world.rng.below(5)];
-    let requests: Vec<Planned> = {
-        let shared = rate.map(|_| 1 + world.rng.below(3));
-        (0..count).map(|id| requests::planned(&mut world.rng, id, shared, faults, fine)).collect()
-    };
+    let requests = requests::all(&mut world.rng, count, rate.is_some(), faults, fine);
     let sessions = world.rng.below(5).saturating_sub(1);
     let ledger_wait = [0, 2 * SECOND][world.rng.below(2)];
     let ledger_places = if world.rng.below(4) == 0 { 3 + world.rng.below(4) } else { 100 };
     // With a journal a request that has to wait is refused, which only the plain runs expect.
-    let journaled = sessions == 0 && ledger_wait == 0 && ledger_places == 100 && world.rng.coin();
+    let journaled = sessions == 0 && ledger_wait == 0 && ledger_places == 100 && world.rng.below(4) > 0;
     let plan = Plan {
         requests,
         sessions: (0..sessions).map(|number| Session::new(&mut world.rng, number, fine)).collect(),
@@ -206,7 +206,8 @@ pub fn run(seed: u64) -> Seen {
         committed_names: BTreeSet::new(),
     };
     let peers = Peers {
-        clients: clients(&mut world, count, faults),
+        clients: clients(&mut world, (0..count).collect(), faults),
+        late: clients(&mut world, (count..plan.requests.len()).collect(), false),
         sessions: (0..sessions).map(|number| SessionClient::new(&mut world, number)).collect(),
         upstreams: Vec::new(),
     };
@@ -214,8 +215,13 @@ pub fn run(seed: u64) -> Seen {
     let stop_early = faults && world.rng.below(4) == 0;
     let stall_max = [0, 0, 20 * MILLISECOND, 5 * SECOND, 50 * SECOND, 2_000 * SECOND][world.rng.below(6)];
     let workers = Rc::new(RefCell::new(Workers::new(1 + world.rng.below(3) as u16, stall_max)));
-    let verdict =
-        session::judge::Run { faults, stopped_early: stop_early, crowded: ledger_places < 100, roomy: world.roomy };
+    let verdict = session::judge::Run {
+        faults,
+        stopped_early: stop_early,
+        crowded: ledger_places < 100,
+        jumps: world.jumps > 0,
+        roomy: world.roomy,
+    };
     let settings = settings(read_on, &plan, ledger_places, world.jumps > 0);
     let world = Rc::new(RefCell::new(world));
     let plan = Rc::new(RefCell::new(plan));
@@ -248,8 +254,7 @@ pub fn run(seed: u64) -> Seen {
 }
 
 /// Clients that share the requests.
-fn clients(world: &mut World, count: usize, faults: bool) -> Vec<Client> {
-    let mut ids: Vec<usize> = (0..count).collect();
+fn clients(world: &mut World, mut ids: Vec<usize>, faults: bool) -> Vec<Client> {
     let mut clients = Vec::new();
     while !ids.is_empty() {
         let share = 1 + world.rng.below(ids.len());
@@ -263,6 +268,8 @@ fn clients(world: &mut World, count: usize, faults: bool) -> Vec<Client> {
 struct Peers {
     clients: Vec<Client>,
     sessions: Vec<SessionClient>,
+    /// They come when all others have gone, to see what those have left.
+    late: Vec<Client>,
     upstreams: Vec<Upstream>,
 }
 
@@ -286,6 +293,9 @@ impl Peers {
                 break;
             }
         }
+        if self.others_are_done() && world.open_sockets().0 == 0 || self.late.iter().any(Client::has_come) {
+            acted |= self.late.iter_mut().fold(false, |acted, client| client.act(world, plan) || acted);
+        }
         for upstream in &mut self.upstreams {
             acted |= upstream.act(world, plan);
         }
@@ -293,6 +303,10 @@ impl Peers {
     }
 
     fn are_done(&self) -> bool {
+        self.others_are_done() && self.late.iter().all(|client| client.done)
+    }
+
+    fn others_are_done(&self) -> bool {
         self.clients.iter().all(|client| client.done) && self.sessions.iter().all(|client| client.done)
     }
 }
@@ -322,7 +336,9 @@ fn actor(
         acted |= peers.act(world, plan);
         let stops_left = &mut *stops_left.borrow_mut();
         let over = *stops_left == if stop_early { 2 } else { 1 } && peers.are_done();
-        if *stops_left > 0 && (over || stop_early && world.rng.below(100) == 0) {
+        // More likely where a reply waits for its commit.
+        let odds = if workers.pending.is_empty() { 100 } else { 8 };
+        if *stops_left > 0 && (over || stop_early && world.rng.below(odds) == 0) {
             *stops_left -= 1;
             workers.stop();
             acted = true;

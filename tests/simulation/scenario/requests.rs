@@ -3,12 +3,25 @@
 use super::{Fault, Planned, SHARED};
 use crate::rng::Rng;
 
+/// All requests. Where there is a limit, a few users share them, and each of these has one more at the end.
+pub fn all(rng: &mut Rng, count: usize, limited: bool, faults: bool, fine: bool) -> Vec<Planned> {
+    let users = if limited { 1 + rng.below(3) } else { 0 };
+    let user_of = |id: usize, rng: &mut Rng| match id.checked_sub(count) {
+        Some(last) => format!("{SHARED}{last}"),
+        None if limited => format!("{SHARED}{}", rng.below(users)),
+        None => format!("user-{id}"),
+    };
+    let mut requests = Vec::new();
+    for id in 0..count + users {
+        let user = user_of(id, rng);
+        let name = if limited { format!("model-{id}") } else { user.clone() };
+        requests.push(planned(rng, id, user, name, faults, fine));
+    }
+    requests
+}
+
 /// Kinds of answers that a target gives.
-///
-/// `shared`: so many users share all requests, each of which has a model of its own.
-pub fn planned(rng: &mut Rng, id: usize, shared: Option<usize>, faults: bool, fine: bool) -> Planned {
-    let user = shared.map_or_else(|| format!("user-{id}"), |users| format!("{SHARED}{}", rng.below(users)));
-    let name = if shared.is_some() { format!("model-{id}") } else { user.clone() };
+fn planned(rng: &mut Rng, id: usize, user: String, name: String, faults: bool, fine: bool) -> Planned {
     let tokens = rng.next() % 1000 + 1;
     let usage = format!("{{\"prompt_tokens\":{tokens},\"completion_tokens\":1,\"total_tokens\":{}}}", tokens + 1);
     let pad = "x".repeat(if fine { [0, 10, 100, 1_000] } else { [0, 1_000, 30_000, 200_000] }[rng.below(4)]);
@@ -16,6 +29,8 @@ pub fn planned(rng: &mut Rng, id: usize, shared: Option<usize>, faults: bool, fi
         user,
         name,
         pipe: None,
+        asked_at: 0,
+        answered_at: 0,
         wire: Vec::new(),
         upstream_body: Vec::new(),
         response: Vec::new(),
