@@ -24,6 +24,9 @@ pub struct Seen {
     /// Refused by their user's limit, and standings that were right.
     pub limited: usize,
     pub standings: usize,
+    /// Requests that went over TLS, and those whose answer was cut without its goodbye.
+    pub encrypted: usize,
+    pub truncated: usize,
     pub sessions: Sessions,
     pub sleeps: u64,
     pub elapsed: u64,
@@ -43,6 +46,8 @@ pub struct Sums {
     retried: usize,
     limited: usize,
     standings: usize,
+    encrypted: usize,
+    truncated: usize,
     sessions: Sessions,
 }
 
@@ -59,13 +64,28 @@ impl Sums {
         self.retried += seen.retried;
         self.limited += seen.limited;
         self.standings += seen.standings;
+        self.encrypted += seen.encrypted;
+        self.truncated += seen.truncated;
         self.sessions.add(&seen.sessions);
     }
 
     /// A run of many seeds that never saw one of these has tested nothing there.
     pub fn assert_everything_happened(&self) {
         let Self { requests: _, whole, refused, cut, left, records, aborted, drained, retried, .. } = *self;
-        let all = [whole, refused, cut, left, records, aborted, drained, retried, self.limited, self.standings];
+        let all = [
+            whole,
+            refused,
+            cut,
+            left,
+            records,
+            aborted,
+            drained,
+            retried,
+            self.limited,
+            self.standings,
+            self.encrypted,
+            self.truncated,
+        ];
         let all = all.into_iter().chain(self.sessions.counts());
         assert!(all.into_iter().all(|count| count > 0), "some outcome never happened: {self}");
     }
@@ -85,13 +105,16 @@ impl fmt::Display for Sums {
             retried,
             limited,
             standings,
+            encrypted,
+            truncated,
             sessions,
         } = self;
         write!(
             out,
             "{requests} requests: {whole} whole, {refused} answered by an error of ours, {cut} cut, {left} left by \
              their client; {records} records, {aborted} of them aborted, {drained} read on; {retried} sent twice; \
-             {limited} over their limit, {standings} standings right; {sessions}"
+             {limited} over their limit, {standings} standings right; {encrypted} over TLS, \
+             {truncated} of them truncated; {sessions}"
         )
     }
 }
@@ -133,6 +156,8 @@ pub fn judge(plan: &Plan, records: &[Record], world: &World, slots: (usize, usiz
         retried: count(|request| request.seen > 1),
         limited,
         standings,
+        encrypted: if plan.tls.is_some() { count(|request| request.seen > 0) } else { 0 },
+        truncated: count(|request| request.seen > 0 && request.fault == Some(Fault::Truncated)),
         sessions,
         sleeps: world.sleeps,
         elapsed: world.mono,
@@ -182,6 +207,8 @@ fn judge_request(id: usize, request: &Planned, records: &[&Record], run: Run, li
         let is_limited = limited && got.ours.as_deref() == Some("rate_limit_exceeded") && records.is_empty();
         assert!(got.ours.is_none() || no_place || is_limited, "request {id} was refused: {got:?}");
     }
+    let truncated = request.fault == Some(Fault::Truncated) && got.ours.is_none() && got.status == request.right_status;
+    assert!(!(truncated && got.whole), "request {id} was cut by somebody, and ended as if it were whole");
     let from_upstream = got.whole && got.ours.is_none() && !request.local && got.status != 413;
     if from_upstream {
         assert_eq!(got.status, request.right_status, "request {id}");

@@ -9,6 +9,7 @@ use crate::limits;
 use crate::oracle::{self, Seen};
 use crate::session::client::Client as SessionClient;
 use crate::session::{self, Session};
+use crate::tls;
 use crate::upstream::Upstream;
 use crate::world::{Net, World};
 use openai_api_proxy::base::clock::{MILLISECOND, Now, SECOND};
@@ -43,6 +44,8 @@ pub enum Fault {
     Junk,
     /// No fault: the response has no length, and ends with the connection.
     CloseDelimited,
+    /// The same, over TLS and without its goodbye: somebody else may have cut it.
+    Truncated,
 }
 
 /// What a client got for a request.
@@ -133,6 +136,8 @@ pub struct Plan {
     pub idle_closes: bool,
     /// A journal is kept: a target never sees what is not in it.
     pub journaled: Option<BTreeSet<String>>,
+    /// The target speaks TLS, and only 1.2.
+    pub tls: Option<bool>,
     /// The limit of each user.
     pub rate: Option<Rate>,
     /// Records that are committed, and the names of those that are of requests.
@@ -157,7 +162,7 @@ fn settings(read_on: bool, plan: &Plan, ledger_places: usize, jumps: bool) -> Se
     Settings {
         authority: "target".to_owned(),
         prefix: String::new(),
-        tls: None,
+        tls: plan.tls.map(|_| tls::connector()),
         authorization: None,
         model_name: None,
         rate: plan.rate,
@@ -167,11 +172,11 @@ fn settings(read_on: bool, plan: &Plan, ledger_places: usize, jumps: bool) -> Se
         journaled: plan.journaled.is_some(),
         ledger_places,
         timeouts: Timeouts {
-            connect: 10 * SECOND,
+            // Where time jumps, a handshake or a head may take longer that comes a byte at a time.
+            connect: if jumps { 10_000 * SECOND } else { 10 * SECOND },
+            header: if jumps { 10_000 * SECOND } else { 10 * SECOND },
             response: 600 * SECOND,
             idle: 75 * SECOND,
-            // Where time jumps, a head may take longer that comes a byte at a time.
-            header: if jumps { 10_000 * SECOND } else { 10 * SECOND },
             read_on: if read_on { 60 * SECOND } else { 0 },
             ledger_wait: plan.ledger_wait,
         },
@@ -188,8 +193,13 @@ pub fn run(seed: u64) -> Seen {
     let rate = (world.rng.below(4) == 0).then(|| limits::rate(&mut world.rng));
     world.sets_clock = rate.is_none() && world.rng.below(4) == 0;
     world.jumps = [0, 0, 0, 8, 60][world.rng.below(5)];
-    let requests = requests::all(&mut world.rng, count, rate.is_some(), faults, fine);
+    let mut requests = requests::all(&mut world.rng, count, rate.is_some(), faults, fine);
     let sessions = world.rng.below(5).saturating_sub(1);
+    // A session's server speaks without TLS.
+    let tls = (sessions == 0 && world.rng.coin()).then(|| world.rng.coin());
+    if tls.is_some() && faults {
+        requests::truncate_some(&mut world.rng, &mut requests);
+    }
     let ledger_wait = [0, 2 * SECOND][world.rng.below(2)];
     let ledger_places = if world.rng.below(4) == 0 { 3 + world.rng.below(4) } else { 100 };
     // With a journal a request that has to wait is refused, which only the plain runs expect.
@@ -201,6 +211,7 @@ pub fn run(seed: u64) -> Seen {
         may_let_go: world.jumps > 0 && ledger_wait > 0,
         idle_closes: faults && world.rng.coin(),
         journaled: journaled.then(BTreeSet::new),
+        tls,
         rate,
         committed: 0,
         committed_names: BTreeSet::new(),
@@ -277,7 +288,7 @@ impl Peers {
     /// Lets some act; false where none could do anything.
     fn act(&mut self, world: &mut World, plan: &mut Plan) -> bool {
         for pipe in std::mem::take(&mut world.opened) {
-            self.upstreams.push(Upstream::new(world, pipe));
+            self.upstreams.push(Upstream::new(world, pipe, plan.tls));
         }
         let mut acted = false;
         let count = self.clients.len() + self.sessions.len();

@@ -5,6 +5,7 @@ use crate::client::find;
 use crate::scenario::{Fault, Plan};
 use crate::session::FIRST_ID;
 use crate::session::server::Server;
+use crate::tls::Layer;
 use crate::world::World;
 use std::collections::{BTreeSet, VecDeque};
 
@@ -14,6 +15,7 @@ pub const EARLY_BODY: &[u8] = b"big";
 /// One connection's server side.
 pub struct Upstream {
     pipe: usize,
+    tls: Option<Layer>,
     received: Vec<u8>,
     unsent: VecDeque<u8>,
     grain: (usize, usize),
@@ -25,15 +27,19 @@ pub struct Upstream {
     sent_junk: bool,
     /// And the proxy has read them, without anything of a next request: it must not send one.
     soiled: bool,
+    /// TLS has been ended in good order.
+    said_goodbye: bool,
     /// Nothing is read or written any more.
     pub done: bool,
 }
 
 impl Upstream {
-    pub fn new(world: &mut World, pipe: usize) -> Self {
+    /// `tls`: it speaks TLS, and only 1.2.
+    pub fn new(world: &mut World, pipe: usize, tls: Option<bool>) -> Self {
         let grain = (world.grain(), world.grain());
         Self {
             pipe,
+            tls: tls.map(Layer::new),
             received: Vec::new(),
             unsent: VecDeque::new(),
             grain,
@@ -41,6 +47,7 @@ impl Upstream {
             talk: None,
             sent_junk: false,
             soiled: false,
+            said_goodbye: false,
             done: false,
         }
     }
@@ -56,19 +63,27 @@ impl Upstream {
             return acted;
         }
         let bytes = world.peer_read(self.pipe, self.grain.1);
-        self.received.extend_from_slice(&bytes);
+        match &mut self.tls {
+            Some(tls) => self.received.extend(tls.open(&bytes)),
+            None => self.received.extend_from_slice(&bytes),
+        }
+        let sealed = self.tls.as_ref().map_or(0, |tls| tls.out.len());
         assert!(!self.soiled || self.received.is_empty(), "a connection is used again on which junk had come");
-        self.soiled = self.sent_junk && self.received.is_empty() && world.pipes[self.pipe].to_proxy.is_empty();
+        self.soiled =
+            self.sent_junk && sealed == 0 && self.received.is_empty() && world.pipes[self.pipe].to_proxy.is_empty();
         let closed = world.pipes[self.pipe].proxy_closed && world.pipes[self.pipe].from_proxy.is_empty();
         let progress = !bytes.is_empty();
-        if !self.unsent.is_empty() {
-            let count = self.unsent.len().min(1 + world.rng.below(self.grain.0));
-            let bytes: Vec<u8> = self.unsent.drain(..count).collect();
-            world.peer_write(self.pipe, &bytes);
+        if self.send(world) {
             return true;
         }
         if let Some(fault) = self.then.take() {
-            self.misbehave(world, fault);
+            match &mut self.tls {
+                Some(tls) if fault == Fault::CloseDelimited && !self.said_goodbye => {
+                    tls.close();
+                    (self.said_goodbye, self.then) = (true, Some(fault));
+                }
+                _ => self.misbehave(world, fault),
+            }
             return true;
         }
         if self.take_request(plan) {
@@ -79,17 +94,41 @@ impl Upstream {
             return true;
         }
         if plan.idle_closes && self.received.is_empty() && !progress && world.rng.below(40) == 0 {
-            self.done = true;
-            world.peer_end(self.pipe);
+            self.then = Some(Fault::End(0));
+            if let Some(tls) = self.tls.as_mut().filter(|_| world.rng.coin()) {
+                tls.close();
+            }
             return true;
         }
         progress
     }
 
+    /// Writes some of what is to be sent; false where nothing is.
+    fn send(&mut self, world: &mut World) -> bool {
+        let count = self.unsent.len().min(1 + world.rng.below(self.grain.0));
+        let Some(tls) = &mut self.tls else {
+            let bytes: Vec<u8> = self.unsent.drain(..count).collect();
+            world.peer_write(self.pipe, &bytes);
+            return count > 0;
+        };
+        if tls.out.is_empty() && count > 0 {
+            let bytes: Vec<u8> = self.unsent.drain(..count).collect();
+            tls.seal(&bytes);
+        }
+        let breaks_off = self.unsent.is_empty() && matches!(self.then, Some(Fault::Reset(_) | Fault::End(_)));
+        if breaks_off && world.rng.below(4) == 0 {
+            tls.out.clear(); // in the middle of a record
+        }
+        let count = tls.out.len().min(1 + world.rng.below(self.grain.0));
+        let bytes: Vec<u8> = tls.out.drain(..count).collect();
+        world.peer_write(self.pipe, &bytes);
+        count > 0
+    }
+
     fn misbehave(&mut self, world: &mut World, fault: Fault) {
         match fault {
             Fault::Reset(_) => world.peer_reset(self.pipe),
-            Fault::End(_) | Fault::CloseDelimited => world.peer_end(self.pipe),
+            Fault::End(_) | Fault::CloseDelimited | Fault::Truncated => world.peer_end(self.pipe),
             Fault::Silence | Fault::Garbage | Fault::Junk => {}
         }
         self.sent_junk = fault == Fault::Junk;
@@ -142,7 +181,7 @@ impl Upstream {
             Some(Fault::Silence) => wire.clear(),
             Some(Fault::Garbage) => wire = b"HTTP/1.1 200 OK\nnot http\n\n".to_vec(),
             Some(Fault::Junk) => wire.extend_from_slice(b"junk"),
-            Some(Fault::CloseDelimited) | None => {}
+            Some(Fault::CloseDelimited | Fault::Truncated) | None => {}
         }
         self.then = request.fault;
         self.unsent.extend(wire);

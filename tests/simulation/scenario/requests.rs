@@ -20,6 +20,15 @@ pub fn all(rng: &mut Rng, count: usize, limited: bool, faults: bool, fine: bool)
     requests
 }
 
+/// Some responses that end with their connection are cut where they end.
+pub fn truncate_some(rng: &mut Rng, requests: &mut [Planned]) {
+    for request in requests.iter_mut().filter(|request| request.fault == Some(Fault::CloseDelimited)) {
+        if rng.below(3) == 0 {
+            request.fault = Some(Fault::Truncated);
+        }
+    }
+}
+
 /// Kinds of answers that a target gives.
 fn planned(rng: &mut Rng, id: usize, user: String, name: String, faults: bool, fine: bool) -> Planned {
     let tokens = rng.next() % 1000 + 1;
