@@ -103,7 +103,7 @@ impl Upstream {
 }
 
 impl Upstream {
-    /// Writes what was encrypted before, until nothing is left or the socket takes no more; true where bytes have moved.
+    /// Writes what was encrypted before, until none is left or the socket takes no more; true where bytes have moved.
     fn write_cipher(&mut self, write: &mut dyn FnMut(&[u8]) -> Written) -> Result<bool, Failure> {
         let mut progress = false;
         while !self.cipher.is_empty() {

@@ -305,7 +305,9 @@ impl Peers {
             }
         }
         if self.others_are_done() && world.open_sockets().0 == 0 || self.late.iter().any(Client::has_come) {
-            acted |= self.late.iter_mut().fold(false, |acted, client| client.act(world, plan) || acted);
+            for client in &mut self.late {
+                acted |= client.act(world, plan);
+            }
         }
         for upstream in &mut self.upstreams {
             acted |= upstream.act(world, plan);
