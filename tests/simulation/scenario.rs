@@ -40,6 +40,8 @@ pub enum Fault {
     Silence,
     /// Answers something that is not HTTP.
     Garbage,
+    /// Closes its socket: what is still sent to it breaks.
+    Gone,
     /// Sends more than the response.
     Junk,
     /// No fault: the response has no length, and ends with the connection.

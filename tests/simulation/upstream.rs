@@ -10,7 +10,8 @@ use crate::world::World;
 use std::collections::{BTreeSet, VecDeque};
 
 /// The body of the answer to a request that the target refuses before it is whole.
-pub const EARLY_BODY: &[u8] = b"big";
+/// Large, for it may come faster than its client reads.
+pub const EARLY_BODY: &[u8] = &[b'x'; 300_000];
 
 /// One connection's server side.
 pub struct Upstream {
@@ -128,6 +129,7 @@ impl Upstream {
     fn misbehave(&mut self, world: &mut World, fault: Fault) {
         match fault {
             Fault::Reset(_) => world.peer_reset(self.pipe),
+            Fault::Gone => world.peer_close(self.pipe),
             Fault::End(_) | Fault::CloseDelimited | Fault::Truncated => world.peer_end(self.pipe),
             Fault::Silence | Fault::Garbage | Fault::Junk => {}
         }
@@ -164,9 +166,10 @@ impl Upstream {
             // An answer before the request is whole is one of the faults that a target can have.
             if plan.requests[id].early && plan.requests[id].seen == 0 {
                 plan.requests[id].seen = 1;
-                self.unsent.extend(b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\n");
-                self.unsent.extend(EARLY_BODY);
-                self.then = Some(Fault::End(0));
+                let length = if self.grain.0 < 10_000 { 3 } else { EARLY_BODY.len() };
+                self.unsent.extend(format!("HTTP/1.1 413 Too Large\r\ncontent-length: {length}\r\n\r\n").bytes());
+                self.unsent.extend(&EARLY_BODY[..length]);
+                self.then = Some(Fault::Gone);
                 return true;
             }
             return false;
@@ -181,7 +184,7 @@ impl Upstream {
             Some(Fault::Silence) => wire.clear(),
             Some(Fault::Garbage) => wire = b"HTTP/1.1 200 OK\nnot http\n\n".to_vec(),
             Some(Fault::Junk) => wire.extend_from_slice(b"junk"),
-            Some(Fault::CloseDelimited | Fault::Truncated) | None => {}
+            Some(Fault::CloseDelimited | Fault::Truncated | Fault::Gone) | None => {}
         }
         self.then = request.fault;
         self.unsent.extend(wire);
