@@ -20,6 +20,7 @@
 
 pub mod accept;
 pub mod admission;
+pub mod audit;
 pub mod buffered;
 pub mod dispatch;
 pub mod downstream;
@@ -397,40 +398,6 @@ impl Proxy {
             ledger_queue_records: self.settled_seq - self.committed_seq,
             buffered_bytes: self.buffered.bytes() as u64,
         }
-    }
-
-    /// How many slots of each kind are in use: clients, upstreams, exchanges. For tests of leaks.
-    pub fn slots(&self) -> (usize, usize, usize) {
-        (self.downs.len(), self.ups.len(), self.exchanges.len())
-    }
-
-    /// Bytes that held request bodies occupy. For tests of bounds and leaks.
-    pub fn buffered_bytes(&self) -> usize {
-        self.buffered.bytes()
-    }
-
-    /// Places in the ledger's queue: those that are reserved for records still to come, and those of records that are
-    /// not committed. For tests of leaks.
-    pub fn places(&self) -> (u64, u64) {
-        (self.places_reserved, self.settled_seq - self.committed_seq)
-    }
-
-    /// How many exchanges hold bytes back, or have stopped reading, although nothing that would let them go on is under
-    /// way, or for longer than a reply may wait; or are read on for reports that will not come. For tests of lost
-    /// wake-ups.
-    pub fn forgotten(&self) -> usize {
-        let is_forgotten = |&key: &ExchangeKey| {
-            let Some(exchange) = self.exchanges.get(key) else { return false };
-            let commits = self.uncommitted.iter().any(|&(seq, waiting)| waiting == key && seq > self.committed_seq);
-            let queues = self.places_left() == 0 && self.placeless.contains(&key);
-            let holding = self.downs.get(exchange.down).filter(|down| down.held_back > 0);
-            let is_untimed =
-                self.settings.timeouts.ledger_wait > 0 && holding.is_some_and(|down| down.timing.is_none());
-            let waits = exchange.awaits_commit() || exchange.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_paused());
-            let is_over = exchange.abandoned && exchange.tunnel.as_ref().is_some_and(|tunnel| !tunnel.is_responding());
-            is_over || is_untimed || (holding.is_some() || waits) && !commits && !queues
-        };
-        self.exchanges.keys().filter(is_forgotten).count() + usize::from(self.buffered.is_stuck())
     }
 }
 

@@ -336,8 +336,14 @@ impl<I: Io, D: Desk> Reactor<I, D> {
             }
             Action::Look(key) => {
                 // An end, or a session ticket, may be there without its event having been fetched.
-                while self.read(now, Conn::Up(key)) {}
-                self.proxy.looked(now, key);
+                let mut more = true;
+                while more && self.proxy.wants_read(Conn::Up(key)) {
+                    more = self.read(now, Conn::Up(key));
+                }
+                // What has to wait for a slow client is read later, and the end behind it.
+                if !more {
+                    self.proxy.looked(now, key);
+                }
             }
             Action::Connect { up, address } => {
                 let conn = Conn::Up(up);

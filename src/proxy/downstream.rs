@@ -11,7 +11,7 @@
 
 use super::exchange::Stage;
 use super::timing::Class;
-use super::{Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, LOW_WATERMARK, Proxy, Written};
+use super::{Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, LOW_WATERMARK, Proxy, UpKey, Written};
 use crate::base::buffer::Buffer;
 use crate::base::clock::Now;
 use crate::base::deadlines::Timer;
@@ -236,8 +236,13 @@ impl Proxy {
                 {
                     exchange.record.model_requested = form.model().map(Arc::from);
                 }
-                let writer = if from_chunks { BodyWriter::Chunked } else { BodyWriter::Bytes };
-                writer.write(exchange.request.outgoing.stream.tail(), piece, from_chunks);
+                let is_broken = |&up: &UpKey| self.ups.get(up).is_some_and(|up| up.broken.is_some());
+                // A target that has answered early and is gone takes no more: the client must get rid of it all the
+                // same, or it may never come to read the answer.
+                if exchange.up.as_ref().is_none_or(|up| !is_broken(up)) {
+                    let writer = if from_chunks { BodyWriter::Chunked } else { BodyWriter::Bytes };
+                    writer.write(exchange.request.outgoing.stream.tail(), piece, from_chunks);
+                }
                 if let Some(up) = exchange.up.filter(|_| piece != Piece::More) {
                     self.actions.push_back(Action::Flush(Conn::Up(up)));
                 }
