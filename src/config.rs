@@ -4,11 +4,13 @@
 //! variables name are read here, before anything is served. Never: a secret in a problem or in a debug print, or a
 //! change of the environment.
 
+mod influx;
 mod secret;
 mod source;
 mod target;
 mod value;
 
+pub use influx::Influx;
 pub use secret::Secret;
 pub use source::Problem;
 pub use target::Target;
@@ -60,6 +62,8 @@ pub struct Config {
     pub tls_ca: Option<Vec<u8>>,
     /// The built-in prices, with those of `PRICES_FILE`.
     pub prices: PriceTable,
+    /// `INFLUXDB_URL` and the variables around it: where the ledger is exported to; `None` exports nothing.
+    pub influx: Option<Influx>,
     /// `METRICS_MAX_USERS` and `METRICS_MAX_MODELS`.
     pub metrics: metrics::Limits,
     /// Variables that are set and do nothing in this version.
@@ -160,6 +164,7 @@ impl Config {
             },
             tls_ca: tls_ca(&mut source),
             prices: prices(&mut source),
+            influx: influx(&mut source),
             metrics: metrics_limits(&mut source),
         };
         if source.problems.is_empty() { Ok(config) } else { Err(source.problems) }
@@ -176,14 +181,13 @@ enum Later {
 }
 
 /// Variables that later versions have, each with the value that asks for nothing.
-const LATER: [(&str, &str, Later); 8] = [
+const LATER: [(&str, &str, Later); 7] = [
     ("CLIENT_AUTH", "none", Later::Promise),
     ("ADMIN_TOKEN", "", Later::Promise),
     ("RATE_LIMIT_TPM", "0", Later::Promise),
     ("MAX_CONCURRENT_PER_USER", "0", Later::Promise),
     ("BUDGET_USD_DAY", "0", Later::Promise),
     ("BUDGET_USD_MONTH", "0", Later::Promise),
-    ("INFLUXDB_URL", "", Later::Addition),
     ("LOG_FORMAT", "logfmt", Later::Addition),
 ];
 
@@ -255,6 +259,23 @@ fn rate_limit(source: &mut Source<'_>) -> Option<RateLimit> {
     let rpm = count(source, "RATE_LIMIT_RPM", 600, 0..=1_000_000_000);
     let burst = count(source, "RATE_LIMIT_BURST", rpm.max(1), 1..=1_000_000_000);
     (rpm > 0).then_some(RateLimit { rpm, burst })
+}
+
+/// The other variables say nothing without the URL: taking that one away turns the export off.
+fn influx(source: &mut Source<'_>) -> Option<Influx> {
+    let backfill = source.value("INFLUXDB_BACKFILL", true, "true or false", value::switch);
+    let text = |name| source.os(name).map(|value| value.to_string_lossy().into_owned());
+    let url = text("INFLUXDB_URL")?;
+    let parts = influx::Parts {
+        token: text("INFLUXDB_TOKEN"),
+        org: text("INFLUXDB_ORG"),
+        bucket: text("INFLUXDB_BUCKET"),
+        database: text("INFLUXDB_DATABASE"),
+        username: text("INFLUXDB_USERNAME"),
+        password: text("INFLUXDB_PASSWORD"),
+        backfill,
+    };
+    Influx::new(source, &url, parts)
 }
 
 fn metrics_limits(source: &mut Source<'_>) -> metrics::Limits {

@@ -43,6 +43,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("webpki_roots", &["tls"]),
     ("prometheus", &["metrics"]),
     ("rusqlite", &["worker"]),
+    ("ureq", &["worker"]),
+    ("influxdb_line_protocol", &["worker"]),
     ("mio", &["io", "reactor", ""]),
 ];
 

@@ -16,9 +16,9 @@ use super::journal::{self, Owner};
 use super::levels::Follower;
 use super::prune::Pruner;
 use super::retry::Retry;
-use super::{Done, ToLoop, schema};
+use super::{Done, ToLoop, export, schema};
 use crate::usage::record::Record;
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -42,7 +42,21 @@ const QUEUE_KEPT: usize = 256;
 
 enum Message {
     Records(Vec<Record>),
+    /// All up to this record is exported.
+    Exported(i64),
     Stop,
+}
+
+/// Where the export says how far it has come. The ledger thread keeps it: a commit never waits for another writer of
+/// this process.
+#[derive(Clone, Debug)]
+pub struct Marker(Sender<Message>);
+
+impl Marker {
+    /// Everything up to this record is exported. Never blocks; committed by the next turn of the ledger thread.
+    pub fn mark(&self, record_id: i64) {
+        let _ = self.0.send(Message::Exported(record_id)); // after the thread's end, the next start exports it again
+    }
 }
 
 /// The loop's end of the ledger.
@@ -60,6 +74,11 @@ impl LedgerHandle {
     pub fn submit(&self, records: Vec<Record>) {
         // The thread ends only after `shutdown`, which takes the handle with it, so there is somebody to receive.
         let _ = self.mailbox.send(Message::Records(records));
+    }
+
+    /// For the export.
+    pub fn marker(&self) -> Marker {
+        Marker(self.mailbox.clone())
     }
 
     /// For others that have the file open.
@@ -86,6 +105,17 @@ pub struct Options {
     pub journaled: bool,
     /// Rows older than that go; 0 is for ever.
     pub retention_days: u32,
+    /// Rows are exported, and stay until they are.
+    pub export: Option<Backfill>,
+}
+
+/// Where the export begins in a ledger that was never exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backfill {
+    /// With the first row that is there.
+    All,
+    /// Behind the last.
+    Nothing,
 }
 
 /// The thread's state beside its connection.
@@ -115,6 +145,8 @@ pub struct Ledger {
     folds: Retry,
     pruner: Pruner,
     prunes: Retry,
+    /// How far the export is, where the file does not say so yet.
+    exported: Option<i64>,
     /// Set once the loop wants no more.
     stop_by: Option<Instant>,
 }
@@ -137,6 +169,9 @@ impl Ledger {
             eprintln!("level=warn msg=\"requests were open when their proxy was killed\" interrupted={interrupted}");
         }
         let owner = options.journaled.then(|| Owner::new(path)).transpose()?;
+        if let Some(backfill) = options.export {
+            export::set_first_mark(&conn, backfill == Backfill::All).map_err(unusable)?;
+        }
         let progress = Progress::read(&conn).map_err(unusable)?;
         drop(Writer::new(&conn).map_err(unusable)?);
         let watch = Watch::new(path).map_err(|error| format!("the ledger {} is gone: {error}", path.display()))?;
@@ -161,8 +196,9 @@ impl Ledger {
             step_owed: false,
             commits: Retry::new("ledger cannot commit", "ledger commits again"),
             folds: Retry::new("ledger cannot fold", "ledger folds again"),
-            pruner: Pruner::new(options.retention_days),
+            pruner: Pruner::new(options.retention_days, options.export.is_some()),
             prunes: Retry::new("ledger cannot prune", "ledger prunes again"),
+            exported: None,
             stop_by: None,
         };
         let thread = std::thread::Builder::new()
@@ -200,6 +236,7 @@ impl Ledger {
             self.receive();
             if !self.lost {
                 self.commit(&mut writer);
+                self.mark_exported(conn);
             }
             match self.stop_by {
                 _ if self.lost => return Ok(()),
@@ -220,7 +257,8 @@ impl Ledger {
         let prune_at = self.pruner.due_at(self.busy_at);
         let watch_at = Instant::now() + WATCH_EVERY;
         while self.stop_by.is_none() {
-            let until = match (self.queue.is_empty() && !self.lost, self.commits.retry_at) {
+            let is_idle = self.queue.is_empty() && self.exported.is_none() && !self.lost;
+            let until = match (is_idle, self.commits.retry_at) {
                 (false, None) => break,
                 (false, Some(retry_at)) => retry_at,
                 (true, _) => {
@@ -251,8 +289,11 @@ impl Ledger {
     }
 
     fn take(&mut self, message: Message) {
-        self.busy_at = Instant::now();
+        if !matches!(message, Message::Exported(_)) {
+            self.busy_at = Instant::now();
+        }
         match message {
+            Message::Exported(id) => self.exported = Some(id),
             Message::Records(records) if self.queue.is_empty() => self.queue = records,
             Message::Records(mut records) => self.queue.append(&mut records),
             Message::Stop => self.stop_by = self.stop_by.or_else(|| Some(Instant::now() + SHUTDOWN_PATIENCE)),
@@ -278,6 +319,14 @@ impl Ledger {
         if self.queue.is_empty() && self.queue.capacity() > QUEUE_KEPT {
             self.queue = Vec::new();
         }
+    }
+
+    /// Keeps how far the export is. Where that fails, the export's next mark says it too; until then rows are sent
+    /// again if the process is killed.
+    fn mark_exported(&mut self, conn: &Connection) {
+        let Some(id) = self.exported.take() else { return };
+        let sql = "UPDATE marks SET record_id = max(record_id, ?) WHERE name = ?";
+        let _ = conn.prepare_cached(sql).and_then(|mut update| update.execute(params![id, export::MARK]));
     }
 
     fn failed(&mut self, why: &dyn Display) {
