@@ -283,7 +283,7 @@ fn metrics_limits(source: &mut Source<'_>) -> metrics::Limits {
     let mut label = |name, default: usize| count(source, name, default as u32, 0..=100_000) as usize;
     let users_max = label("METRICS_MAX_USERS", defaults.users_max);
     let models_max = label("METRICS_MAX_MODELS", defaults.models_max);
-    metrics::Limits { users_max, models_max, series_max: defaults.series_max.max(users_max.saturating_mul(10)) }
+    metrics::Limits { users_max, models_max, series_max: defaults.series_max.max(users_max.saturating_mul(20)) }
 }
 
 fn tls_ca(source: &mut Source<'_>) -> Option<Vec<u8>> {

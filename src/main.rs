@@ -39,6 +39,14 @@ fn main() -> ExitCode {
             print!("{}", cli::HELP);
             ExitCode::SUCCESS
         }
+        Ok(Command::GrafanaDashboard) => {
+            print!("{}", cli::GRAFANA_DASHBOARD);
+            ExitCode::SUCCESS
+        }
+        Ok(Command::AlertRules) => {
+            print!("{}", cli::ALERT_RULES);
+            ExitCode::SUCCESS
+        }
         Ok(Command::Version) => {
             println!("proxy-server {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS

@@ -105,7 +105,7 @@ fn everything_can_be_set() {
     let usage = Usage { input_tokens: 2, ..Usage::default() };
     assert_eq!(config.prices.cost_nano_usd("mine", &usage, None), Some(2_000));
     assert!(config.prices.cost_nano_usd("gpt-4o", &usage, None).is_some());
-    assert_eq!((config.metrics.users_max, config.metrics.models_max, config.metrics.series_max), (5_000, 7, 50_000));
+    assert_eq!((config.metrics.users_max, config.metrics.models_max, config.metrics.series_max), (5_000, 7, 100_000));
     assert!(!format!("{config:?}").contains("sk-secret"));
 }
 
