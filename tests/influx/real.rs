@@ -7,6 +7,8 @@ use super::support::proxy::Proxy;
 use super::support::script::Reply;
 use super::support::upstream::Upstream;
 use super::support::{DEADLINE, skip};
+use openai_api_proxy::worker::export::Target;
+use openai_api_proxy::worker::export::server::Server as Exported;
 use serde_json::Value;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -129,7 +131,7 @@ impl Server {
         let points = |account: &Account| account.values().map(|sums| sums[0]).sum::<i64>();
         let start = Instant::now();
         loop {
-            let found = if self.kind == Kind::Influx { self.influx_account() } else { self.victoria_account() };
+            let found = if self.kind == Kind::Influx { self.influx_account("usage") } else { self.victoria_account() };
             if points(&found) >= points(expected) || start.elapsed() > DEADLINE {
                 return assert_eq!(&found, expected);
             }
@@ -137,11 +139,11 @@ impl Server {
         }
     }
 
-    fn influx_account(&self) -> Account {
+    fn influx_account(&self, database: &str) -> Account {
         let sums: String = FIELDS.map(|field| format!(",sum({field})")).concat();
         let query = format!("SELECT count(input_tokens){sums} FROM openai_usage GROUP BY \"user\",model");
         let query: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
-        let answer = self.ask("GET", &format!("/query?db=usage&q={query}"));
+        let answer = self.ask("GET", &format!("/query?db={database}&q={query}"));
         let series = answer["results"][0]["series"].as_array().unwrap_or_else(|| panic!("{answer}"));
         let entry = |series: &Value| {
             let tag = |name: &str| decode(series["tags"][name].as_str().unwrap());
@@ -256,4 +258,40 @@ fn influxdb_has_no_point_twice() {
     let proxy = Proxy::start_in(folder, &vars);
     wait_until_exported(&proxy);
     server.assert_has(&of_ledger(&proxy.database()));
+}
+
+/// What the server says that it will never take is passed over, also where that is all of a batch.
+#[test]
+fn influxdb_is_not_asked_again_for_what_is_beyond_its_retention() {
+    let Some(server) = Kind::Influx.start() else { return };
+    server.ask("POST", "/query?q=CREATE%20DATABASE%20young%20WITH%20DURATION%201h");
+    let upstream = Upstream::plain(|_| Reply::json("{}").steps());
+    let (target, url) = (upstream.url(), server.url());
+    let vars = [("PROXY_TARGET", target.as_str()), ("INFLUXDB_URL", url.as_str()), ("INFLUXDB_DATABASE", "young")];
+    let folder = tempfile::tempdir().unwrap();
+    append(&folder.path().join("usage.db"), 100, 5); // two hours old
+    let proxy = Proxy::start_in(folder, &vars);
+    proxy.wait_for_log("influx refuses more records, they are passed over");
+    post_json(proxy.addr(), "/v1/chat/completions", &[("x-user-id", "now")], "{}").expect(200);
+    wait_until_exported(&proxy);
+    let metrics = proxy.metrics();
+    assert_eq!(metrics["openai_proxy_influx_lines_refused_total"], 100.0);
+    assert_eq!(metrics["openai_proxy_influx_lines_sent_total"], 1.0);
+    assert_eq!(server.influx_account("young").keys().collect::<Vec<_>>(), [&("now".to_owned(), String::new())]);
+}
+
+#[test]
+fn a_check_says_whether_writes_are_let_in() {
+    let check = |url: String| Exported::new(Target { url, authorization: None }).check();
+    for kind in [Kind::Influx, Kind::Victoria] {
+        let Some(mut server) = kind.start() else { continue };
+        let url = server.url();
+        assert_eq!(check(format!("{url}/write?db=usage")), Ok(()));
+        if kind == Kind::Influx {
+            let why = check(format!("{url}/write?db=nowhere")).unwrap_err();
+            assert!(why.starts_with("404 ") && why.contains("database not found"), "{why}");
+        }
+        server.stop();
+        assert!(check(format!("{url}/write?db=usage")).is_err());
+    }
 }

@@ -1,7 +1,8 @@
 //! Against a server in the test that fails in every way that servers do.
 
 use super::account::{append, of_ledger, wait_for_metric, wait_until_exported};
-use super::fake::{lines, server};
+use super::fake::{lines, server, taken};
+use super::support::ca::{Ca, Server::Usual};
 use super::support::client::post_json;
 use super::support::proxy::Proxy;
 use super::support::script::{Reply, Step};
@@ -205,4 +206,32 @@ fn rows_that_are_not_exported_are_kept() {
         assert!(start.elapsed() < super::support::DEADLINE, "{} rows are left:\n{}", left(), proxy.stderr());
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Two proxies with one ledger: every record is sent once, and where the one that sends is killed the other goes on.
+#[test]
+fn of_two_proxies_one_exports() {
+    let (influx, store) = server(|_, _| None);
+    let mut first = exporting(ledger(12_000, 12), &influx, &[DATABASE]);
+    let (database, url) = (first.database(), influx.url());
+    let vars = [("DATABASE_PATH", database.to_str().unwrap()), ("INFLUXDB_URL", url.as_str()), DATABASE];
+    let second = Proxy::start(&vars);
+    wait_until_exported(&first);
+    let sent = |proxy: &Proxy| proxy.metrics()["openai_proxy_influx_lines_sent_total"];
+    assert_eq!(sent(&first) + sent(&second), 12_000.0);
+    first.kill();
+    append(&database, 1_000, 13);
+    wait_until_exported(&first);
+    assert_eq!(store.account(), of_ledger(&database));
+    assert!(sent(&second) >= 1_000.0);
+}
+
+/// TLS is spoken, and a certificate that nobody vouches for is not taken.
+#[test]
+fn a_server_that_cannot_be_trusted_gets_nothing() {
+    let influx = Upstream::tls(Ca::new().server(&["127.0.0.1"], Usual), |_| taken());
+    let proxy = exporting(ledger(1, 14), &influx, &[DATABASE]);
+    proxy.wait_for_log("influx export fails");
+    assert_eq!(influx.requests().len(), 0);
+    assert!(proxy.stderr().contains("certificate"), "{}", proxy.stderr());
 }

@@ -78,6 +78,19 @@ impl Server {
         Self { agent, target }
     }
 
+    /// Whether writes are let in: sends a comment, which is no point.
+    ///
+    /// # Errors
+    /// Why they are not, as the server or the network says it.
+    pub fn check(&self) -> Result<(), String> {
+        match self.post(b"# nothing\n") {
+            // InfluxDB 2 has let it in when it misses them.
+            Verdict::Refused { why, .. } if !why.contains("requires points") => Err(why),
+            Verdict::Trouble(trouble) => Err(trouble.why),
+            _ => Ok(()),
+        }
+    }
+
     /// Sends these lines in one request.
     pub fn post(&self, lines: &[u8]) -> Verdict {
         let mut request = self
