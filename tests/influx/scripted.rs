@@ -7,6 +7,8 @@ use super::support::client::post_json;
 use super::support::proxy::Proxy;
 use super::support::script::{Reply, Step};
 use super::support::upstream::Upstream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const DATABASE: (&str, &str) = ("INFLUXDB_DATABASE", "usage");
@@ -104,7 +106,7 @@ fn a_server_that_fails_in_every_way_has_everything_once_in_the_end() {
 
 #[test]
 fn the_pause_that_a_server_asks_for_is_made() {
-    let times = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let times = Arc::new(std::sync::Mutex::new(Vec::new()));
     let noted = times.clone();
     let (influx, _) = server(move |nth, _| {
         noted.lock().unwrap().push(Instant::now());
@@ -187,25 +189,32 @@ fn a_proxy_that_is_killed_goes_on_where_it_was() {
 /// What is not exported is not pruned, and goes once it is.
 #[test]
 fn rows_that_are_not_exported_are_kept() {
-    let (influx, store) = server(|nth, _| (nth < 3).then(|| Reply::new(503, "").steps()));
+    let works = Arc::new(AtomicBool::new(false));
+    let switch = works.clone();
+    let (influx, store) = server(move |_, _| (!switch.load(Ordering::SeqCst)).then(|| Reply::new(503, "").steps()));
     let folder = ledger(500, 11);
-    let database = folder.path().join("usage.db");
-    let conn = rusqlite::Connection::open(&database).unwrap();
+    let conn = rusqlite::Connection::open(folder.path().join("usage.db")).unwrap();
     conn.execute("UPDATE records SET started_at = started_at - 172800000000000", []).unwrap();
-    let expected = of_ledger(&database);
-    let proxy = exporting(folder, &influx, &[DATABASE, ("RETENTION_DAYS", "1")]);
-    let left = || conn.query_row("SELECT count(*) FROM records", [], |row| row.get::<_, i64>(0)).unwrap();
-    proxy.wait_for_log("influx export fails");
-    assert_eq!(left(), 500);
+    let wait_for = |sql: &str| {
+        let start = Instant::now();
+        while !conn.query_row(sql, [], |row| row.get::<_, bool>(0)).unwrap() {
+            assert!(start.elapsed() < super::support::DEADLINE, "not yet: {sql}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let vars = [DATABASE, ("RETENTION_DAYS", "1")];
+    let proxy = exporting(folder, &influx, &vars);
+    let expected = of_ledger(&proxy.database());
+    wait_for("SELECT min(record_id) = 500 FROM marks WHERE name IN ('fold', 'counted')");
+    // A start looks for old rows at once, a proxy that runs once a minute.
+    let proxy = exporting(proxy.into_folder(), &influx, &vars);
+    wait_for_metric(&proxy, "openai_proxy_influx_failures_total", |failures| failures >= 3.0);
+    assert_eq!(of_ledger(&proxy.database()), expected);
+    works.store(true, Ordering::SeqCst);
     wait_until_exported(&proxy);
     assert_eq!(store.account(), expected);
-    // The next look for old rows is within a minute; a start looks at once.
-    let proxy = exporting(proxy.into_folder(), &influx, &[DATABASE, ("RETENTION_DAYS", "1")]);
-    let start = Instant::now();
-    while left() > 0 {
-        assert!(start.elapsed() < super::support::DEADLINE, "{} rows are left:\n{}", left(), proxy.stderr());
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let _proxy = exporting(proxy.into_folder(), &influx, &vars);
+    wait_for("SELECT count(*) = 0 FROM records");
 }
 
 /// Two proxies with one ledger: every record is sent once, and where the one that sends is killed the other goes on.
