@@ -10,10 +10,12 @@
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use openai_api_proxy::base::clock::Now;
 use openai_api_proxy::http::chunked::{self, Decoder};
 use openai_api_proxy::http::head::{HeadEnd, RequestHead, ResponseHead, storage};
-use openai_api_proxy::limit::bucket::{Bucket, Rate};
-use openai_api_proxy::limit::limiter::Limiter;
+use openai_api_proxy::limit::bucket::Rate;
+use openai_api_proxy::limit::limiter::{Ask, Limiter, Used};
+use openai_api_proxy::limit::terms::Terms;
 use openai_api_proxy::metrics::{self, Gauges, Metrics};
 use openai_api_proxy::sse::{self, Splitter};
 use openai_api_proxy::usage::capture::{Capture, Coding, Form};
@@ -24,6 +26,7 @@ use openai_api_proxy::usage::request::inspect;
 use openai_api_proxy::usage::session::Session;
 use std::hint::black_box;
 use std::io::Write;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A request head as the Python client sends it.
@@ -340,25 +343,36 @@ fn bodies(c: &mut Criterion) {
     group.finish();
 }
 
+/// A request's whole life under all limits: admitted, charged, released.
 fn limits(c: &mut Criterion) {
-    const USERS: usize = 10_000;
-    let rate = Rate { per_minute: 600, burst: 600 };
     let mut group = c.benchmark_group("limit");
-    group.bench_function("take from a bucket", |b| {
-        let (mut bucket, mut now) = (Bucket::full(rate, 0), 0);
-        b.iter(|| {
-            now += 1_000_000;
-            bucket.take(black_box(rate), now)
+    let rate = |per_minute| Some(Rate { per_minute, burst: per_minute });
+    let terms = Terms {
+        requests: rate(1_000_000_000),
+        tokens: rate(1_000_000_000),
+        concurrent: Some(8),
+        day_nano_usd: Some(u64::MAX),
+        month_nano_usd: Some(u64::MAX),
+    };
+    let ask = Ask { tokens: 900, nano_usd: Some(70_000), guessed: false };
+    for count in [10, 100_000] {
+        group.bench_function(format!("one request under all limits, of {count} users"), |b| {
+            let users: Vec<Arc<str>> = (0..count).map(|n| format!("user-{n:05}").into()).collect();
+            let (mut limiter, mut turn) = (Limiter::new(terms), 0);
+            let mut now = Now { mono: 0, unix: 1_800_000_000_000_000_000 };
+            let mut request = || {
+                turn = (turn + 7_919) % count;
+                now = Now { mono: now.mono + 1_000, unix: now.unix + 1_000 };
+                let user = black_box(&users[turn]);
+                let used = Used { tokens: 500, output_tokens: Some(9), nano_usd: 40_000, started_at: now.unix };
+                let Ok((grant, _)) = limiter.admit(user, ask, now) else { panic!("nothing is scarce here") };
+                limiter.charge(user, used, now);
+                limiter.release(user, grant, now);
+            };
+            (0..count).for_each(|_| request());
+            b.iter(request);
         });
-    });
-    group.bench_function("admit one of 10,000 users", |b| {
-        let users: Vec<String> = (0..USERS).map(|n| format!("user-{n:05}")).collect();
-        let (mut limiter, mut now, mut turn) = (Limiter::new(Some(rate)), 0, 0);
-        b.iter(|| {
-            (now, turn) = (now + 1_000, (turn + 7_919) % USERS);
-            limiter.admit(black_box(&users[turn]), now).is_ok()
-        });
-    });
+    }
     group.finish();
 }
 

@@ -1,7 +1,20 @@
-//! The command line: which command, and what it prints where there is nothing to serve.
+//! The command line: which command, what it is asked, and the text that explains it.
+//!
+//! In: arguments. Out: a [`Command`] to run, or one sentence that says what is wrong. Nothing is read or written here
+//! but by the commands in the modules below, each of which works on the ledger's file also while servers run on it.
+
+pub mod keys;
+pub mod limits;
+mod table;
+
+use keys::KeysCommand;
+use lexopt::Arg;
+use lexopt::Parser;
+use limits::LimitsCommand;
+use std::ffi::OsString;
 
 /// What the program is asked to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// `serve`, or nothing: serve until a signal says otherwise.
     Serve,
@@ -9,8 +22,11 @@ pub enum Command {
     GrafanaDashboard,
     /// `alert-rules`: print [`ALERT_RULES`].
     AlertRules,
-    Help,
+    /// Print this.
+    Help(&'static str),
     Version,
+    Keys(KeysCommand),
+    Limits(LimitsCommand),
 }
 
 /// A Grafana dashboard for the metrics, to be imported as it is.
@@ -23,7 +39,13 @@ pub const ALERT_RULES: &str = include_str!("cli/alert_rules.yaml");
 pub const HELP: &str = "\
 A proxy in front of the OpenAI API that counts each user's tokens and money.
 
-Usage: proxy-server [serve | COMMAND]
+Usage: proxy-server [COMMAND]
+
+  serve              relay until SIGTERM or SIGINT, then drain; the default
+  keys               make, list and revoke client keys
+  limits             set, list and clear a user's own limits
+  grafana-dashboard  print a Grafana dashboard for the metrics
+  alert-rules        print Prometheus alert rules
 
 Point a client at it:
 
@@ -37,11 +59,10 @@ and ask it, on the same port:
 
 A request's user is its X-User-ID header. Everything is set by environment
 variables, or the same names in a file .env; .env.example lists them all.
+SIGHUP reads them again: limits, prices, OPENAI_API_KEY, ADMIN_TOKEN and
+MODEL_NAME change at once, the others with the next start.
 
-  grafana-dashboard    print a Grafana dashboard for the metrics
-  alert-rules          print Prometheus alert rules
-
-  -h, --help       print this
+  -h, --help       print this, or with a command what it does
   -V, --version    print the version
 
 Exit status: 0 after a clean stop, 1 on a failure, 2 for a wrong configuration
@@ -52,38 +73,71 @@ or command line.
 ///
 /// # Errors
 /// One sentence that names what is wrong.
-pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Command, String> {
-    let mut command = None;
-    for argument in arguments {
-        let next = match argument.as_str() {
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
+    let mut parser = Parser::from_args(arguments);
+    let Some(argument) = next(&mut parser)? else { return Ok(Command::Serve) };
+    let command = match argument {
+        Arg::Short('h') | Arg::Long("help") => Command::Help(HELP),
+        Arg::Short('V') | Arg::Long("version") => Command::Version,
+        Arg::Value(name) => match name.to_string_lossy().as_ref() {
             "serve" => Command::Serve,
             "grafana-dashboard" => Command::GrafanaDashboard,
             "alert-rules" => Command::AlertRules,
-            "-h" | "--help" | "help" => Command::Help,
-            "-V" | "--version" => Command::Version,
-            _ => return Err(format!("unknown argument {argument:?}; try --help")),
-        };
-        if command.replace(next).is_some() {
-            return Err("more than one command; try --help".to_owned());
-        }
+            "help" => Command::Help(HELP),
+            "keys" => keys::parse(&mut parser)?,
+            "limits" => limits::parse(&mut parser)?,
+            unknown => return Err(format!("unknown command {unknown:?}; try --help")),
+        },
+        other => return Err(unexpected(&other)),
+    };
+    match next(&mut parser)? {
+        None => Ok(command),
+        Some(Arg::Short('h') | Arg::Long("help")) => Ok(Command::Help(HELP)),
+        Some(extra) => Err(unexpected(&extra)),
     }
-    Ok(command.unwrap_or(Command::Serve))
+}
+
+fn next(parser: &mut Parser) -> Result<Option<Arg<'_>>, String> {
+    parser.next().map_err(|error| format!("{error}; try --help"))
+}
+
+fn unexpected(argument: &Arg<'_>) -> String {
+    match argument {
+        Arg::Short(letter) => format!("unknown option -{letter}; try --help"),
+        Arg::Long(name) => format!("unknown option --{name}; try --help"),
+        Arg::Value(value) => format!("unexpected argument {:?}; try --help", value.to_string_lossy()),
+    }
+}
+
+/// The value of the option that was read last, as text.
+fn text(parser: &mut Parser) -> Result<String, String> {
+    let value = parser.value().map_err(|error| error.to_string())?;
+    value.into_string().map_err(|value| format!("{:?} is not UTF-8", value.to_string_lossy()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    pub(super) fn parse(line: &str) -> Result<Command, String> {
+        super::parse(line.split_whitespace().map(OsString::from))
+    }
+
     #[test]
     fn one_command_or_none() {
-        let parse = |arguments: &[&str]| parse(arguments.iter().map(|&argument| argument.to_owned()));
-        assert_eq!(parse(&[]), Ok(Command::Serve));
-        assert_eq!(parse(&["serve"]), Ok(Command::Serve));
-        assert_eq!(parse(&["grafana-dashboard"]), Ok(Command::GrafanaDashboard));
-        assert_eq!(parse(&["alert-rules"]), Ok(Command::AlertRules));
-        assert_eq!(parse(&["--help"]), Ok(Command::Help));
-        assert_eq!(parse(&["-V"]), Ok(Command::Version));
-        assert!(parse(&["serve", "serve"]).is_err());
-        assert!(parse(&["--port"]).unwrap_err().contains("--port"));
+        assert_eq!(parse(""), Ok(Command::Serve));
+        assert_eq!(parse("serve"), Ok(Command::Serve));
+        for help in ["--help", "-h", "help", "serve --help"] {
+            assert_eq!(parse(help), Ok(Command::Help(HELP)), "{help}");
+        }
+        assert_eq!(parse("grafana-dashboard"), Ok(Command::GrafanaDashboard));
+        assert_eq!(parse("alert-rules"), Ok(Command::AlertRules));
+        assert_eq!(parse("-V"), Ok(Command::Version));
+        for (line, part) in
+            [("serve serve", "serve"), ("--port", "--port"), ("-p", "-p"), ("sevre", "sevre"), ("--help=x", "help")]
+        {
+            let why = parse(line).unwrap_err();
+            assert!(why.contains(part), "{line}: {why}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! change of the environment.
 
 mod influx;
+mod limits;
 mod secret;
 mod source;
 mod target;
@@ -14,7 +15,9 @@ pub use influx::Influx;
 pub use secret::Secret;
 pub use source::Problem;
 pub use target::Target;
+pub use value::nano_usd;
 
+use crate::limit::terms::Terms;
 use crate::metrics;
 use crate::price::PriceTable;
 use crate::tls::{Connector, TlsError};
@@ -51,12 +54,19 @@ pub struct Config {
     /// `ON_CLIENT_ABORT` and `DRAIN_MAX_SECONDS`: how long a response whose client has gone is read on for its exact
     /// usage; `None` cancels it at once and estimates.
     pub read_on: Option<Duration>,
-    /// `RATE_LIMIT_RPM` and `RATE_LIMIT_BURST`; `None` is no limit.
-    pub rate_limit: Option<RateLimit>,
+    /// `RATE_LIMIT_RPM`, `RATE_LIMIT_BURST`, `RATE_LIMIT_TPM`, `MAX_CONCURRENT_PER_USER`, `BUDGET_USD_DAY` and
+    /// `BUDGET_USD_MONTH`: what each user may do.
+    pub terms: Terms,
+    /// `CLIENT_AUTH`: only keys of our own get in.
+    pub keys_only: bool,
+    /// `ADMIN_TOKEN`: what opens the local endpoints.
+    pub admin_token: Option<Secret>,
     /// `MAX_CONNECTIONS`: of clients, at least 1.
     pub connections_max: usize,
     /// `MAX_BODY_BYTES`: one request's body held in memory.
     pub body_bytes_max: usize,
+    /// `MAX_BUFFERED_BYTES`: all of them together.
+    pub buffered_bytes_max: usize,
     pub timeouts: Timeouts,
     /// `TLS_CA_FILE`: the file's contents, PEM.
     pub tls_ca: Option<Vec<u8>>,
@@ -79,15 +89,6 @@ pub enum Durability {
     Settled,
     /// The same; and each request has a row before it is sent.
     Journaled,
-}
-
-/// Requests of each user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RateLimit {
-    /// Requests a minute, at least 1.
-    pub rpm: u32,
-    /// The bucket's size in requests, at least 1.
-    pub burst: u32,
 }
 
 /// How long the proxy waits for whom.
@@ -132,10 +133,13 @@ impl Config {
     pub fn load(env: &dyn Fn(&str) -> Option<OsString>, dotenv: &str) -> Result<Self, Vec<Problem>> {
         let mut source = Source::new(env, dotenv);
         let ignored = what_comes_later(&mut source);
-        let api_key = api_key(&mut source);
+        let api_key = secret(&mut source, "OPENAI_API_KEY");
+        let keys_only = keys_only(&mut source);
         let config = Self {
             ignored,
-            listen: listen(&mut source, api_key.is_some()),
+            listen: listen(&mut source, api_key.is_some() && !keys_only),
+            keys_only,
+            admin_token: secret(&mut source, "ADMIN_TOKEN"),
             api_key,
             target: source
                 .optional("PROXY_TARGET", target::EXPECTED, Target::parse)
@@ -147,13 +151,19 @@ impl Config {
             read_on: read_on(&mut source),
             ledger_wait: Some(duration(&mut source, "LEDGER_WAIT", 2, 0)).filter(|wait| !wait.is_zero()),
             retention_days: count(&mut source, "RETENTION_DAYS", 0, 0..=36_500),
-            rate_limit: rate_limit(&mut source),
+            terms: limits::terms(&mut source),
             connections_max: count(&mut source, "MAX_CONNECTIONS", 10_000, 1..=1_000_000) as usize,
             body_bytes_max: source.value(
                 "MAX_BODY_BYTES",
                 64 << 20,
                 "1 KiB to 1 GiB, as in 1048576 or 64MiB",
                 |text| value::size(text).filter(|bytes| (1 << 10..=1 << 30).contains(bytes)),
+            ),
+            buffered_bytes_max: source.value(
+                "MAX_BUFFERED_BYTES",
+                256 << 20,
+                "at least 1 KiB, as in 268435456 or 256MiB",
+                |text| value::size(text).filter(|bytes| *bytes >= 1 << 10),
             ),
             timeouts: Timeouts {
                 connect: duration(&mut source, "CONNECT_TIMEOUT", 10, 1),
@@ -171,61 +181,45 @@ impl Config {
     }
 }
 
-/// What a variable of a later version stands for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Later {
-    /// Protects or promises something: a value that asks for it must not be passed over.
-    Promise,
-    /// Adds something: its absence is told at start.
-    Addition,
-}
-
 /// Variables that later versions have, each with the value that asks for nothing.
-const LATER: [(&str, &str, Later); 7] = [
-    ("CLIENT_AUTH", "none", Later::Promise),
-    ("ADMIN_TOKEN", "", Later::Promise),
-    ("RATE_LIMIT_TPM", "0", Later::Promise),
-    ("MAX_CONCURRENT_PER_USER", "0", Later::Promise),
-    ("BUDGET_USD_DAY", "0", Later::Promise),
-    ("BUDGET_USD_MONTH", "0", Later::Promise),
-    ("LOG_FORMAT", "logfmt", Later::Addition),
-];
+const LATER: [(&str, &str); 1] = [("LOG_FORMAT", "logfmt")];
 
-/// Refuses what promises; returns what only adds.
+/// Those of them that are set: their absence is told at start.
 fn what_comes_later(source: &mut Source<'_>) -> Vec<&'static str> {
-    let mut ignored = Vec::new();
-    for (name, off, later) in LATER {
-        match source.os(name).filter(|value| value != off) {
-            None => {}
-            Some(_) if later == Later::Addition => ignored.push(name),
-            Some(_) => source.problem(name, "is not available in this version: leave it out".to_owned()),
-        }
-    }
-    ignored
+    let is_set = |&(name, off): &(&'static str, &str)| source.os(name).is_some_and(|value| value != off);
+    LATER.iter().filter(|later| is_set(later)).map(|&(name, _)| name).collect()
 }
 
-fn api_key(source: &mut Source<'_>) -> Option<Secret> {
-    let value = source.os("OPENAI_API_KEY")?;
+fn secret(source: &mut Source<'_>, name: &'static str) -> Option<Secret> {
+    let value = source.os(name)?;
     match Secret::parse(&value.to_string_lossy()) {
         Ok(secret) => Some(secret),
         Err(expected) => {
-            source.problem("OPENAI_API_KEY", format!("expected {expected}; its value is not shown"));
+            source.problem(name, format!("expected {expected}; its value is not shown"));
             None
         }
     }
 }
 
-fn listen(source: &mut Source<'_>, has_api_key: bool) -> SocketAddr {
+fn keys_only(source: &mut Source<'_>) -> bool {
+    source.value("CLIENT_AUTH", false, "none or keys", |text| match text {
+        "none" => Some(false),
+        "keys" => Some(true),
+        _ => None,
+    })
+}
+
+fn listen(source: &mut Source<'_>, open_to_all: bool) -> SocketAddr {
     let port = source.value("PORT", 8080, "a port number, 0 to 65535 (0: any free one)", |text| {
         value::number(text).and_then(|port| u16::try_from(port).ok())
     });
     let host = source.optional("HOST", "an IP address to listen on, or localhost", value::listen_host);
     let host = host.unwrap_or(std::net::Ipv4Addr::LOCALHOST.into());
     let anonymous = source.value("ALLOW_ANONYMOUS", false, "true or false", value::switch);
-    if has_api_key && !anonymous && !host.is_loopback() {
+    if open_to_all && !anonymous && !host.is_loopback() {
         let why = format!(
             "expected a loopback address, got {host}: with OPENAI_API_KEY set, whoever reaches it spends on your \
-             account (ALLOW_ANONYMOUS=true accepts that)"
+             account (CLIENT_AUTH=keys lets only holders of keys in, ALLOW_ANONYMOUS=true accepts it)"
         );
         source.problem("HOST", why);
     }
@@ -253,12 +247,6 @@ fn read_on(source: &mut Source<'_>) -> Option<Duration> {
     });
     let seconds = count(source, "DRAIN_MAX_SECONDS", 60, 1..=86_400);
     reads_on.then(|| Duration::from_secs(seconds.into()))
-}
-
-fn rate_limit(source: &mut Source<'_>) -> Option<RateLimit> {
-    let rpm = count(source, "RATE_LIMIT_RPM", 600, 0..=1_000_000_000);
-    let burst = count(source, "RATE_LIMIT_BURST", rpm.max(1), 1..=1_000_000_000);
-    (rpm > 0).then_some(RateLimit { rpm, burst })
 }
 
 /// The other variables say nothing without the URL: taking that one away turns the export off.

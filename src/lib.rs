@@ -17,11 +17,13 @@
 //! `tests/tidy.rs` holds them to it. Start reading at [`proxy`], which is what it is all about, or at [`reactor`],
 //! which makes it move.
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stderr)] // it panics where nobody reads it
 
 // L4: wiring, and the turn of the loop.
 pub mod cli;
 pub mod config;
 pub mod reactor;
+pub mod reload;
 pub mod signal;
 
 // L3: the outside world. Sockets and clocks, and the threads that may block.
@@ -32,11 +34,13 @@ pub mod worker;
 pub mod proxy;
 
 // L1: protocols and arithmetic. Bytes and `now` in, decisions out.
+pub mod access;
 pub mod http;
 pub mod json;
 pub mod limit;
 pub mod local;
 pub mod metrics;
+pub mod policy;
 pub mod price;
 pub mod sse;
 pub mod tls;

@@ -1,4 +1,8 @@
-//! Rate limits: token buckets for each user, in exact integer arithmetic. Pure: `now` in, grants and refusals out.
+//! Limits: what each user may ask for now. Token buckets, requests in flight and budgets, in exact integer arithmetic.
+//! Pure: `now` in, grants and refusals out.
 
 pub mod bucket;
+pub mod budget;
 pub mod limiter;
+pub mod standing;
+pub mod terms;

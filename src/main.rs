@@ -1,6 +1,7 @@
 //! `proxy-server`: arguments → configuration → workers → loop.
 
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stderr)] // it panics where nobody reads it
 #![allow(clippy::disallowed_methods)] // the outside world reads the clocks
 
 use openai_api_proxy::base::clock::Now;
@@ -8,19 +9,20 @@ use openai_api_proxy::cli::{self, Command};
 use openai_api_proxy::config::{Config, Durability, Influx};
 use openai_api_proxy::io::Io;
 use openai_api_proxy::io::sockets::Sockets;
-use openai_api_proxy::limit::bucket::Rate;
 use openai_api_proxy::metrics::Metrics;
 use openai_api_proxy::proxy::{Proxy, Settings, Timeouts};
 use openai_api_proxy::reactor::Reactor;
+use openai_api_proxy::reload::{self, Reloader};
 use openai_api_proxy::signal::Watch;
 use openai_api_proxy::tls::Connector;
 use openai_api_proxy::worker::ToLoop;
 use openai_api_proxy::worker::desk::{Export, Workers};
 use openai_api_proxy::worker::export;
 use openai_api_proxy::worker::ledger::{Backfill, Options};
+use openai_api_proxy::worker::log::say;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Lines of the ledger that an exchange may have under way at once: a session's, of a part of it with images, and the
 /// journal's.
@@ -30,13 +32,16 @@ const LEDGER_QUEUE_RECORDS: usize = 10_000;
 /// Descriptors that are neither a client's nor its upstream connection's.
 const SPARE_DESCRIPTORS: u64 = 64;
 
+/// How long clients beyond `MAX_CONNECTIONS` wait for a place before they are told that there is none.
+const OVERLOAD_WAIT: Duration = Duration::from_secs(2);
+
 /// The configuration or the command line is wrong.
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    match cli::parse(std::env::args().skip(1)) {
-        Ok(Command::Help) => {
-            print!("{}", cli::HELP);
+    match cli::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Help(text)) => {
+            print!("{text}");
             ExitCode::SUCCESS
         }
         Ok(Command::GrafanaDashboard) => {
@@ -51,28 +56,38 @@ fn main() -> ExitCode {
             println!("proxy-server {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
-        Ok(Command::Serve) => configured(),
+        Ok(Command::Serve) => configured(serve),
+        Ok(Command::Keys(command)) => configured(|config| {
+            let (out, aside) = cli::keys::run(&command, &config.database_path, unix_now())?;
+            print!("{out}");
+            aside.into_iter().for_each(|line| say(format_args!("{line}")));
+            Ok(())
+        }),
+        Ok(Command::Limits(command)) => configured(|config| {
+            print!("{}", cli::limits::run(&command, &config.database_path)?);
+            Ok(())
+        }),
         Err(message) => {
-            eprintln!("proxy-server: {message}");
+            say(format_args!("proxy-server: {message}"));
             ExitCode::from(EXIT_USAGE)
         }
     }
 }
 
-fn configured() -> ExitCode {
+fn configured(run: impl FnOnce(Config) -> Result<(), String>) -> ExitCode {
     let config = match Config::from_process() {
         Ok(config) => config,
         Err(problems) => {
             for problem in problems {
-                eprintln!("proxy-server: {problem}");
+                say(format_args!("proxy-server: {problem}"));
             }
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    match serve(config) {
+    match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("proxy-server: {message}");
+            say(format_args!("proxy-server: {message}"));
             ExitCode::FAILURE
         }
     }
@@ -82,7 +97,7 @@ fn serve(config: Config) -> Result<(), String> {
     let (wanted, listen, target) = (config.connections_max, config.listen, &config.target);
     let connections_max = within_descriptors(wanted);
     for variable in &config.ignored {
-        eprintln!("level=warn msg=\"not available in this version, ignored\" variable={variable}");
+        say(format_args!("level=warn msg=\"not available in this version, ignored\" variable={variable}"));
     }
     let settings = settings(&config, connections_max)?;
 
@@ -94,21 +109,26 @@ fn serve(config: Config) -> Result<(), String> {
         journaled: config.durability == Durability::Journaled,
         retention_days: config.retention_days,
         export: None,
+        budgets: config.terms.has_budget(),
     };
     let export = config.influx.as_ref().map(export);
     let workers = Workers::start(&config.database_path, ledger, export, (&target.host, target.port), to_loop.clone())?;
-    let _watch = Watch::start(to_loop).map_err(|error| format!("cannot watch for signals: {error}"))?;
+    let reloader = Reloader::new(config.clone(), Config::from_process);
+    let _watch = Watch::start(to_loop, reloader).map_err(|error| format!("cannot watch for signals: {error}"))?;
     if connections_max < wanted {
-        eprintln!(
+        say(format_args!(
             "level=warn msg=\"MAX_CONNECTIONS lowered: a client may need two open files, and the hard limit of them \
              (ulimit -Hn) is too low\" wanted={wanted} connections={connections_max}"
-        );
+        ));
     }
     if let Some(influx) = &config.influx {
-        eprintln!("level=info msg=\"exporting to influx\" url={}", influx.shown);
+        say(format_args!("level=info msg=\"exporting to influx\" url={}", influx.shown));
     }
     let scheme = if target.tls { "https" } else { "http" };
-    eprintln!("level=info msg=listening addr={address} target={scheme}://{}{}", target.authority, target.prefix);
+    say(format_args!(
+        "level=info msg=listening addr={address} target={scheme}://{}{}",
+        target.authority, target.prefix
+    ));
 
     let started: Now = sockets.now();
     let metrics = Metrics::new(config.metrics, started.unix);
@@ -116,7 +136,7 @@ fn serve(config: Config) -> Result<(), String> {
     let mut reactor = Reactor::new(sockets, workers, proxy, nanoseconds(config.timeouts.drain));
     reactor.run().map_err(|error| format!("cannot wait for events: {error}"))?;
     let ended = reactor.into_desk().shutdown();
-    eprintln!("level=info msg=stopped");
+    say(format_args!("level=info msg=stopped"));
     ended
 }
 
@@ -131,17 +151,20 @@ fn export(influx: &Influx) -> Export {
 }
 
 fn settings(config: &Config, connections_max: usize) -> Result<Settings, String> {
-    let target = &config.target;
+    let (target, changeable) = (&config.target, reload::change(config));
     let tls = target.tls.then(|| Connector::new(&target.host, config.tls_ca.as_deref())).transpose();
     Ok(Settings {
         authority: target.authority.clone(),
         prefix: target.prefix.clone(),
         tls: tls.map_err(|error| error.to_string())?,
-        authorization: config.api_key.as_ref().map(|key| format!("Bearer {}", key.expose())),
-        model_name: config.model_name.clone(),
-        rate: config.rate_limit.map(|limit| Rate { per_minute: limit.rpm.into(), burst: limit.burst.into() }),
+        authorization: changeable.authorization,
+        model_name: changeable.model_name,
+        keys_only: config.keys_only,
+        admin: changeable.admin,
+        terms: changeable.terms,
         connections_max,
         body_bytes_max: config.body_bytes_max as u64,
+        buffered_bytes_max: config.buffered_bytes_max,
         settled: config.durability != Durability::Relaxed,
         journaled: config.durability == Durability::Journaled,
         ledger_places: connections_max * RECORDS_PER_CLIENT + LEDGER_QUEUE_RECORDS,
@@ -152,6 +175,7 @@ fn settings(config: &Config, connections_max: usize) -> Result<Settings, String>
             header: nanoseconds(config.timeouts.header),
             read_on: config.read_on.map_or(0, nanoseconds),
             ledger_wait: config.ledger_wait.map_or(0, nanoseconds),
+            overload: nanoseconds(OVERLOAD_WAIT),
         },
     })
 }
@@ -165,6 +189,11 @@ fn within_descriptors(wanted: usize) -> usize {
     let Some(descriptors) = current else { return wanted };
     let possible = usize::try_from(descriptors.saturating_sub(SPARE_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1);
     wanted.min(possible)
+}
+
+/// The present, in nanoseconds since the Unix epoch.
+fn unix_now() -> u64 {
+    nanoseconds(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

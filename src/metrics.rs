@@ -66,6 +66,8 @@ pub struct Gauges {
     pub ledger_up: bool,
     /// Records settled and not yet committed.
     pub ledger_queue_records: u64,
+    /// Memory that held request bodies occupy.
+    pub buffered_bytes: u64,
 }
 
 /// The counters of one process.

@@ -18,13 +18,19 @@
 //!
 //! From dispatch on, every way out leads through [`settlement`], once: one record, one release of its place.
 
+pub mod accept;
 pub mod admission;
+pub mod buffered;
 pub mod dispatch;
 pub mod downstream;
 pub mod exchange;
+#[cfg(test)]
+mod fixture;
 pub mod forward;
 pub mod identity;
+pub mod limits;
 pub mod named;
+pub mod policy;
 pub mod pool;
 pub mod replies;
 pub mod response;
@@ -35,17 +41,19 @@ pub mod timing;
 pub mod tunnel;
 pub mod upstream;
 
+use crate::access::{Access, Hash};
 use crate::base::clock::Now;
 use crate::base::deadlines::Deadlines;
 use crate::base::slab::{Key, Slab};
-use crate::limit::bucket::Rate;
 use crate::limit::limiter::Limiter;
+use crate::limit::terms::Terms;
 use crate::local::Answer;
 use crate::local::usage::Query;
 use crate::metrics::{Gauges, Metrics, Snapshot};
 use crate::price::PriceTable;
 use crate::tls::Connector;
 use crate::usage::record::Record;
+use buffered::Buffered;
 use downstream::Downstream;
 use exchange::Exchange;
 use pool::Pool;
@@ -124,9 +132,9 @@ pub enum Question {
 pub struct Timeouts {
     /// To resolve, connect and shake hands with one address.
     pub connect: u64,
-    /// Between two signs of life of the target while it owes an answer.
+    /// Between two signs of life of the target while it owes an answer; and for a whole head of it.
     pub response: u64,
-    /// For a client between requests, or in the middle of a body or an answer, without moving a byte.
+    /// For a client between requests; or in the middle of a body or an answer, without getting on.
     pub idle: u64,
     /// For a client to send a whole head.
     pub header: u64,
@@ -134,6 +142,8 @@ pub struct Timeouts {
     pub read_on: u64,
     /// A reply's wait for its commit when the ledger is in trouble; 0 is for ever.
     pub ledger_wait: u64,
+    /// For a client to wait for a place among all connections before it is told that there is none; 0 is for ever.
+    pub overload: u64,
 }
 
 /// Everything that the operator decides about proxying.
@@ -148,12 +158,18 @@ pub struct Settings {
     pub authorization: Option<String>,
     /// The model for a request that names none.
     pub model_name: Option<String>,
-    /// The request limit of each user.
-    pub rate: Option<Rate>,
+    /// Only holders of our keys may relay; what they present is not sent on.
+    pub keys_only: bool,
+    /// What opens the local endpoints; without it they are open.
+    pub admin: Option<Hash>,
+    /// What each user may do who has no terms of their own.
+    pub terms: Terms,
     /// Most connections from clients.
     pub connections_max: usize,
     /// Largest request body that is held for inspection, bytes.
     pub body_bytes_max: u64,
+    /// All request bodies held for inspection together, bytes; beyond, clients are not read from.
+    pub buffered_bytes_max: usize,
     /// A reply's last byte waits for its record's commit.
     pub settled: bool,
     /// A request is sent only when the ledger has a row of it.
@@ -170,7 +186,9 @@ pub struct Proxy {
     ups: Slab<Upstream>,
     exchanges: Slab<Exchange>,
     pool: Pool,
+    buffered: Buffered,
     limiter: Limiter,
+    access: Access,
     metrics: Metrics,
     prices: PriceTable,
     deadlines: Deadlines<Conn>,
@@ -211,6 +229,8 @@ pub struct Proxy {
     /// Bytes of large local answers that wait for their clients.
     answer_bytes: usize,
     draining: bool,
+    /// There have been as many clients as there may be since then, monotonic nanoseconds.
+    full_since: Option<u64>,
     /// Ciphertext under way, loop-wide: no connection has a buffer of its own for it.
     scratch: Vec<u8>,
 }
@@ -219,7 +239,8 @@ impl Proxy {
     /// `started` gives request ids that differ between processes.
     pub fn new(settings: Settings, prices: PriceTable, metrics: Metrics, started: Now) -> Self {
         Self {
-            limiter: Limiter::new(settings.rate),
+            limiter: Limiter::new(settings.terms),
+            access: Access::new(settings.keys_only, settings.admin),
             deadlines: Deadlines::new(&timing::durations(&settings.timeouts)),
             deploys: named::is_of_deployments(&settings.authority, &settings.prefix),
             settings,
@@ -229,6 +250,7 @@ impl Proxy {
             ups: Slab::default(),
             exchanges: Slab::default(),
             pool: Pool::default(),
+            buffered: Buffered::default(),
             actions: VecDeque::new(),
             addresses: Vec::new(),
             resolving: Vec::new(),
@@ -249,20 +271,9 @@ impl Proxy {
             replies: 0,
             answer_bytes: 0,
             draining: false,
+            full_since: None,
             scratch: Vec::new(),
         }
-    }
-
-    /// True where one more client may be accepted.
-    pub fn can_accept(&self) -> bool {
-        !self.draining && self.downs.len() < self.settings.connections_max
-    }
-
-    /// A client has connected.
-    pub fn accepted(&mut self, now: Now) -> DownKey {
-        let key = self.downs.insert(Downstream::default());
-        self.retime_down(now, key, false);
-        key
     }
 
     /// True where more bytes of this connection are wanted now. When it turns true again, [`Action::Read`] says so.
@@ -384,12 +395,18 @@ impl Proxy {
             upstream_connections: self.ups.len() as u64,
             ledger_up: self.ledger_trouble.is_none(),
             ledger_queue_records: self.settled_seq - self.committed_seq,
+            buffered_bytes: self.buffered.bytes() as u64,
         }
     }
 
     /// How many slots of each kind are in use: clients, upstreams, exchanges. For tests of leaks.
     pub fn slots(&self) -> (usize, usize, usize) {
         (self.downs.len(), self.ups.len(), self.exchanges.len())
+    }
+
+    /// Bytes that held request bodies occupy. For tests of bounds and leaks.
+    pub fn buffered_bytes(&self) -> usize {
+        self.buffered.bytes()
     }
 
     /// Places in the ledger's queue: those that are reserved for records still to come, and those of records that are
@@ -413,7 +430,7 @@ impl Proxy {
             let is_over = exchange.abandoned && exchange.tunnel.as_ref().is_some_and(|tunnel| !tunnel.is_responding());
             is_over || is_untimed || (holding.is_some() || waits) && !commits && !queues
         };
-        self.exchanges.keys().filter(is_forgotten).count()
+        self.exchanges.keys().filter(is_forgotten).count() + usize::from(self.buffered.is_stuck())
     }
 }
 

@@ -57,6 +57,8 @@ pub struct Reactor<I: Io, D: Desk> {
     closing: Vec<Closing<I::Socket>>,
     events: Vec<Event>,
     done: Vec<Done>,
+    /// Users' spending is on its way.
+    spendings_asked: bool,
     scratch: Vec<u8>,
     acceptable: bool,
     accept_again_at: Option<u64>,
@@ -78,6 +80,7 @@ impl<I: Io, D: Desk> Reactor<I, D> {
             closing: Vec::new(),
             events: Vec::new(),
             done: Vec::new(),
+            spendings_asked: false,
             scratch: vec![0; READ_BYTES],
             acceptable: true,
             accept_again_at: None,
@@ -145,12 +148,15 @@ impl<I: Io, D: Desk> Reactor<I, D> {
 
     /// How long nothing needs doing, nanoseconds.
     fn timeout(&mut self) -> Option<u64> {
-        let may_accept = self.acceptable && self.accept_again_at.is_none() && self.proxy.can_accept();
-        if !self.run_queue.is_empty() || may_accept {
+        if !self.run_queue.is_empty() {
             return Some(0);
         }
         let drain_until = self.drain_until.filter(|_| !self.aborted);
-        let due = [self.proxy.next_deadline(), drain_until, self.accept_again_at].into_iter().flatten().min()?;
+        let accept_at = match self.accept_again_at {
+            None if self.acceptable => self.proxy.accepts_at(),
+            again_at => again_at,
+        };
+        let due = [self.proxy.next_deadline(), drain_until, accept_at].into_iter().flatten().min()?;
         Some(due.saturating_sub(self.io.now().mono))
     }
 
@@ -210,6 +216,9 @@ impl<I: Io, D: Desk> Reactor<I, D> {
             match done {
                 Done::Committed { upto, retrieved } => self.proxy.committed(now, upto, &retrieved),
                 Done::Ledger { trouble } => self.proxy.ledger_state(trouble),
+                Done::Policy(policy) => self.proxy.set_policy(policy),
+                Done::Spendings(spendings) => self.proxy.set_spendings(spendings),
+                Done::Reconfigure(change) => self.proxy.reconfigure(*change),
                 Done::Answered { ticket, answer } => self.proxy.answered(now, ticket, &answer),
                 Done::Resolved { addresses } => self.proxy.resolved(now, addresses),
                 Done::Stop if self.drain_until.is_some() => self.abort(now),
@@ -221,6 +230,11 @@ impl<I: Io, D: Desk> Reactor<I, D> {
             }
         }
         self.done = done;
+        let wants = self.proxy.wants_spendings();
+        if wants && !self.spendings_asked {
+            self.desk.sum_spendings();
+        }
+        self.spendings_asked = wants;
     }
 
     fn abort(&mut self, now: Now) {
@@ -234,7 +248,8 @@ impl<I: Io, D: Desk> Reactor<I, D> {
             self.accept_again_at = None;
         }
         for _ in 0..ACCEPTS_PER_TURN {
-            if !self.acceptable || self.accept_again_at.is_some() || !self.proxy.can_accept() {
+            let may_accept = self.proxy.accepts_at().is_some_and(|at| at <= now.mono);
+            if !self.acceptable || self.accept_again_at.is_some() || !may_accept {
                 return;
             }
             match self.io.accept() {

@@ -1,12 +1,15 @@
-//! SIGTERM and SIGINT become [`Done::Stop`]: the first means drain, the next at once.
+//! SIGTERM and SIGINT become [`Done::Stop`]: the first means drain, the next at once. SIGHUP has the configuration read
+//! anew.
 //!
 //! A small thread waits for them, so that the loop hears of a signal like of any other worker and never handles one.
 //! SIGPIPE needs nothing here: Rust's runtime ignores it before `main`, and a write to a closed socket is an error.
 //! SIGXFSZ, which comes with a write past the limit on the size of files (`ulimit -f`), ends a process as well; it is
 //! taken and forgotten, so that the write is an error, as on a full disk.
 
+use crate::reload::Reloader;
+use crate::worker::log::say;
 use crate::worker::{Done, ToLoop};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::{Handle, Signals};
 use std::io;
 use std::sync::Arc;
@@ -20,20 +23,26 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// From here on neither signal ends the process by itself. Two of a kind that arrive before the thread has looked
-    /// count as one, as everywhere in Unix.
+    /// From here on none of the signals ends the process by itself. Two of a kind that arrive before the thread has
+    /// looked count as one, as everywhere in Unix.
     ///
     /// # Errors
     /// The system gives no descriptors or no thread.
-    pub fn start(to_loop: ToLoop) -> io::Result<Self> {
+    pub fn start(to_loop: ToLoop, mut reloader: Reloader) -> io::Result<Self> {
         signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
-        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         let watch = Self { handle: signals.handle() };
         thread::Builder::new().name("signals".into()).spawn(move || {
             let mut message = "draining: requests in flight may finish, a second signal stops at once";
-            for _ in signals.forever() {
+            for signal in signals.forever() {
                 // Told from here: the loop itself never writes to a pipe that may be full.
-                eprintln!("level=info msg={message:?}");
+                if signal == SIGHUP {
+                    let (change, lines) = reloader.reload();
+                    lines.iter().for_each(|line| say(format_args!("{line}")));
+                    change.into_iter().for_each(|change| to_loop.send(Done::Reconfigure(Box::new(change))));
+                    continue;
+                }
+                say(format_args!("level=info msg={message:?}"));
                 message = "stopping at once";
                 to_loop.send(Done::Stop);
             }
@@ -51,6 +60,7 @@ impl Drop for Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
     use signal_hook::low_level::raise;
     use std::sync::mpsc;
 
@@ -58,7 +68,9 @@ mod tests {
     fn each_signal_is_one_message_and_dropping_ends_the_thread() {
         let (wake, woken) = mpsc::channel();
         let to_loop = ToLoop::new(move || wake.send(()).expect("the test listens to its end"));
-        let watch = Watch::start(to_loop.clone()).unwrap();
+        let read = || Config::load(&|_| None, "MODEL_NAME=other");
+        let reloader = Reloader::new(Config::load(&|_| None, "").unwrap(), read);
+        let watch = Watch::start(to_loop.clone(), reloader).unwrap();
         for signal in [SIGTERM, SIGINT, SIGTERM] {
             raise(signal).unwrap();
             woken.recv().unwrap();
@@ -66,6 +78,11 @@ mod tests {
             to_loop.take(&mut done);
             assert!(matches!(done[..], [Done::Stop]), "{done:?}");
         }
+        raise(SIGHUP).unwrap();
+        woken.recv().unwrap();
+        let mut done = Vec::new();
+        to_loop.take(&mut done);
+        assert!(matches!(&done[..], [Done::Reconfigure(change)] if change.model_name.is_some()), "{done:?}");
         drop(watch);
         drop(to_loop);
         assert!(woken.recv().is_err(), "the thread is gone, and its mailbox with it");

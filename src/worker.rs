@@ -16,7 +16,9 @@ pub mod fold;
 pub mod journal;
 pub mod ledger;
 pub mod levels;
+pub mod log;
 pub mod pieces;
+pub mod policy;
 pub mod process;
 pub mod prune;
 pub mod query;
@@ -27,10 +29,18 @@ pub mod rollup;
 pub mod schema;
 
 use crate::local::Answer;
+use crate::policy::{Change, Policy, Spendings};
 use crate::usage::record::Record;
 use query::Job;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+/// The present, in nanoseconds since the Unix epoch.
+fn unix_now() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX)
+}
 
 /// What a worker tells the loop.
 #[derive(Debug)]
@@ -40,6 +50,12 @@ pub enum Done {
     Committed { upto: u64, retrieved: Vec<Record> },
     /// The ledger began to fail (`Some(why)`) or works again (`None`). Sent once a change, not once a retry.
     Ledger { trouble: Option<String> },
+    /// The keys and limits, at start and when a command has changed them.
+    Policy(Policy),
+    /// What users have spent, where that was asked for.
+    Spendings(Spendings),
+    /// Settings were read anew.
+    Reconfigure(Box<Change>),
     /// The answer to the question with this ticket.
     Answered { ticket: u64, answer: Answer },
     /// The target's addresses, or why they cannot be had.
@@ -90,6 +106,9 @@ pub trait Desk {
 
     /// A question, answered by [`Done::Answered`]; it comes back where too many wait.
     fn ask(&mut self, job: Job) -> Result<(), Job>;
+
+    /// Sum up what users have spent; answered by [`Done::Spendings`].
+    fn sum_spendings(&mut self);
 
     /// Look the target up again; answered by [`Done::Resolved`].
     fn resolve(&mut self);

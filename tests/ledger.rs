@@ -11,6 +11,8 @@ mod levels;
 mod once;
 #[path = "ledger/oracle.rs"]
 mod oracle;
+#[path = "ledger/policy.rs"]
+mod policy;
 #[path = "ledger/prune.rs"]
 mod prune;
 #[path = "ledger/threads.rs"]

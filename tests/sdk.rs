@@ -4,10 +4,15 @@
 //! Needs a Python that imports `openai` and `websockets` (`SDK_PYTHON`, else `python3`), and Node with a folder whose
 //! `node_modules` holds `openai` and `ws` (`SDK_NODE_MODULES`); CI installs both.
 
+#![allow(clippy::disallowed_methods)] // tests are the outside world
+
 mod support;
 
 use serde_json::{Map, Value, json};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+use support::DEADLINE;
+use support::client::post_json;
 use support::proxy::Proxy;
 use support::upstream::Upstream;
 use support::usage::columns;
@@ -98,6 +103,85 @@ fn sees_no_difference_and_is_counted(client: &Command, expected: &[Expected]) ->
         }
     }
     direct
+}
+
+/// What an official client makes of our refusals: it waits as long as it is told, and gives up at once on a spent budget.
+fn obeys_refusals(client: &Command) {
+    let upstream = Upstream::plain(|request| api::answer(request).steps());
+    let vars = [("PROXY_TARGET", upstream.url()), ("RATE_LIMIT_RPM", "90".into()), ("RATE_LIMIT_BURST", "1".into())];
+    let vars = vars.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let proxy = Proxy::start(&vars);
+    let mut limits = support::proxy::command(proxy.folder(), &[]);
+    assert!(limits.args(["limits", "set", "spent", "--usd-day", "0.000000001"]).status().unwrap().success());
+    let is_followed = || {
+        let body = r#"{"model":"gpt-4o-mini","max_tokens":9}"#;
+        post_json(proxy.addr(), "/v1/chat/completions", &[("x-user-id", "spent")], body)
+            .head
+            .get("x-should-retry")
+            .is_some()
+    };
+    let start = Instant::now();
+    while !is_followed() {
+        assert!(start.elapsed() < DEADLINE);
+    }
+    let refusals = |user: &str, limit: &str| {
+        let sample = format!("openai_proxy_rate_limited_total{{user=\"{user}\",limit=\"{limit}\"}}");
+        proxy.metrics().get(&sample).copied().unwrap_or(0.0)
+    };
+    let before = refusals("spent", "budget_day");
+    let mut command = Command::new(client.get_program());
+    command.args(client.get_args()).arg(format!("{}/v1", proxy.url())).arg("sk-any");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let outcome: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(outcome["waits"], json!(["chat.completion", "chat.completion"]));
+    assert_eq!(outcome["spent"], "insufficient_quota");
+    assert!(refusals("waits", "requests") >= 1.0, "it was refused once, at least");
+    assert_eq!(refusals("spent", "budget_day") - before, 1.0, "it did not try again");
+}
+
+#[test]
+fn the_official_python_client_obeys_refusals() {
+    let python = std::env::var("SDK_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let missing = "no Python with the package openai (set SDK_PYTHON)";
+    if let Some(client) = client(&python, &["-c", "import openai"], "limits.py", missing) {
+        obeys_refusals(&client);
+    }
+}
+
+#[test]
+fn the_official_node_client_obeys_refusals() {
+    let folder = std::env::var("SDK_NODE_MODULES").unwrap_or_default();
+    let find = format!("require({folder:?} + '/node_modules/openai')");
+    let missing = "no Node with the package openai (set SDK_NODE_MODULES)";
+    if let Some(client) = client("node", &["-e", &find], "limits.mjs", missing) {
+        obeys_refusals(&client);
+    }
+}
+
+/// A key of the proxy's own works where the client's API key stands.
+#[test]
+fn the_official_python_client_comes_in_with_a_key_of_ours() {
+    let python = std::env::var("SDK_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let missing = "no Python with the package openai (set SDK_PYTHON)";
+    let Some(client) = client(&python, &["-c", "import openai"], "limits.py", missing) else { return };
+    let upstream = Upstream::plain(|request| api::answer(request).steps());
+    let folder = tempfile::tempdir().unwrap();
+    let mut create = support::proxy::command(folder.path(), &[]);
+    let created = create.args(["keys", "create", "taro"]).stdout(Stdio::piped()).output().unwrap();
+    let key = String::from_utf8(created.stdout).unwrap();
+    let vars = [("PROXY_TARGET", upstream.url()), ("CLIENT_AUTH", "keys".into()), ("OPENAI_API_KEY", "sk-real".into())];
+    let vars = vars.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let proxy = Proxy::start_in(folder, &vars);
+    let run = |key: &str| {
+        let mut command = Command::new(client.get_program());
+        command.args(client.get_args()).arg(format!("{}/v1", proxy.url())).arg(key).output().unwrap()
+    };
+    let output = run(key.trim());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(proxy.usage("user_id=taro")["totals"]["requests"], 4, "all four calls are the key's user's");
+    let refused = run("oap_wrong");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("AuthenticationError"), "{refused:?}");
 }
 
 #[test]

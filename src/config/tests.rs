@@ -1,6 +1,7 @@
 //! The whole configuration: defaults, precedence, all problems at once, and secrets that stay secret.
 
 use super::*;
+use crate::limit::bucket::Rate;
 use crate::usage::record::Usage;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -24,6 +25,10 @@ fn file(content: &[u8]) -> tempfile::NamedTempFile {
     file
 }
 
+fn rate(per_minute: u64, burst: u64) -> Option<Rate> {
+    Some(Rate { per_minute, burst })
+}
+
 #[test]
 fn no_configuration_at_all_works() {
     let config = load(&[]).unwrap();
@@ -36,8 +41,12 @@ fn no_configuration_at_all_works() {
     assert_eq!(config.database_path, PathBuf::from("usage.db"));
     assert_eq!(config.durability, Durability::Settled);
     assert_eq!((config.ledger_wait, config.retention_days), (Some(Duration::from_secs(2)), 0));
-    assert_eq!(config.rate_limit, Some(RateLimit { rpm: 600, burst: 600 }));
-    assert_eq!((config.connections_max, config.body_bytes_max), (10_000, 64 * 1024 * 1024));
+    assert_eq!(config.terms, Terms { requests: rate(600, 600), ..Terms::default() });
+    assert!(!config.keys_only && config.admin_token.is_none());
+    assert_eq!(
+        (config.connections_max, config.body_bytes_max, config.buffered_bytes_max),
+        (10_000, 64 << 20, 256 << 20)
+    );
     let seconds = Duration::from_secs;
     let Timeouts { connect, response, idle, header, drain } = config.timeouts;
     assert_eq!([connect, response, idle, header, drain], [10, 600, 75, 10, 30].map(seconds));
@@ -47,10 +56,9 @@ fn no_configuration_at_all_works() {
 }
 
 #[test]
-fn what_a_later_version_adds_is_told_and_what_it_promises_is_refused() {
+fn what_a_later_version_adds_is_told() {
     let config = load(&[("LOG_FORMAT", "json"), ("CLIENT_AUTH", "none")]).unwrap();
     assert_eq!(config.ignored, ["LOG_FORMAT"]);
-    assert!(problems(&[("BUDGET_USD_DAY", "5"), ("LOG_FORMAT", "x")])[0].starts_with("BUDGET_USD_DAY: "));
 }
 
 #[test]
@@ -76,8 +84,15 @@ fn everything_can_be_set() {
         ("RETENTION_DAYS", "36500"),
         ("RATE_LIMIT_RPM", "60"),
         ("RATE_LIMIT_BURST", "5"),
+        ("RATE_LIMIT_TPM", "1000"),
+        ("MAX_CONCURRENT_PER_USER", "4"),
+        ("BUDGET_USD_DAY", "0.5"),
+        ("BUDGET_USD_MONTH", "10"),
+        ("CLIENT_AUTH", "keys"),
+        ("ADMIN_TOKEN", "letmein"),
         ("MAX_CONNECTIONS", "17"),
         ("MAX_BODY_BYTES", "1MiB"),
+        ("MAX_BUFFERED_BYTES", "2MiB"),
         ("CONNECT_TIMEOUT", "500ms"),
         ("RESPONSE_TIMEOUT", "2m"),
         ("IDLE_TIMEOUT", "1h"),
@@ -96,8 +111,16 @@ fn everything_can_be_set() {
     assert_eq!(config.database_path, PathBuf::from("/data/u.db"));
     assert_eq!((config.durability, config.ledger_fsync, config.ledger_wait), (Durability::Relaxed, true, None));
     assert_eq!(config.retention_days, 36_500);
-    assert_eq!(config.rate_limit, Some(RateLimit { rpm: 60, burst: 5 }));
-    assert_eq!((config.connections_max, config.body_bytes_max), (17, 1024 * 1024));
+    let terms = Terms {
+        requests: rate(60, 5),
+        tokens: rate(1000, 1000),
+        concurrent: Some(4),
+        day_nano_usd: Some(500_000_000),
+        month_nano_usd: Some(10_000_000_000),
+    };
+    assert_eq!(config.terms, terms);
+    assert_eq!((config.keys_only, config.admin_token.as_ref().map(Secret::expose)), (true, Some("letmein")));
+    assert_eq!((config.connections_max, config.body_bytes_max, config.buffered_bytes_max), (17, 1 << 20, 2 << 20));
     let Timeouts { connect, response, idle, header, drain } = config.timeouts;
     assert_eq!([connect, response, idle, header, drain].map(|it| it.as_millis()), [500, 120_000, 3_600_000, 3_000, 0]);
     assert_eq!(config.tls_ca.as_deref(), Some(pem.as_bytes()));
@@ -106,7 +129,8 @@ fn everything_can_be_set() {
     assert_eq!(config.prices.cost_nano_usd("mine", &usage, None), Some(2_000));
     assert!(config.prices.cost_nano_usd("gpt-4o", &usage, None).is_some());
     assert_eq!((config.metrics.users_max, config.metrics.models_max, config.metrics.series_max), (5_000, 7, 100_000));
-    assert!(!format!("{config:?}").contains("sk-secret"));
+    let print = format!("{config:?}");
+    assert!(!print.contains("sk-secret") && !print.contains("letmein"));
 }
 
 #[test]
@@ -122,14 +146,20 @@ fn all_problems_are_reported_at_once() {
         ("RETENTION_DAYS", "36501"),
         ("RATE_LIMIT_RPM", "-1"),
         ("RATE_LIMIT_BURST", "0"),
+        ("RATE_LIMIT_TPM", "1e6"),
+        ("MAX_CONCURRENT_PER_USER", "-1"),
+        ("BUDGET_USD_DAY", "$5"),
+        ("BUDGET_USD_MONTH", "0.0000000001"),
+        ("ADMIN_TOKEN", "two words"),
         ("MAX_CONNECTIONS", "0"),
         ("MAX_BODY_BYTES", "64MB"),
+        ("MAX_BUFFERED_BYTES", "1023"),
         ("CONNECT_TIMEOUT", "0"),
         ("DRAIN_TIMEOUT", "25h"),
         ("TLS_CA_FILE", "/nowhere/ca.pem"),
         ("PRICES_FILE", "/nowhere/prices.json"),
         ("METRICS_MAX_USERS", "many"),
-        ("CLIENT_AUTH", "keys"),
+        ("CLIENT_AUTH", "key"),
         ("LEDGER_FSYNC", "sometimes"),
     ]);
     for name in [
@@ -143,26 +173,32 @@ fn all_problems_are_reported_at_once() {
         "RETENTION_DAYS",
         "RATE_LIMIT_RPM",
         "RATE_LIMIT_BURST",
+        "RATE_LIMIT_TPM",
+        "MAX_CONCURRENT_PER_USER",
+        "BUDGET_USD_DAY",
+        "BUDGET_USD_MONTH",
+        "ADMIN_TOKEN",
+        "CLIENT_AUTH",
         "MAX_CONNECTIONS",
         "MAX_BODY_BYTES",
+        "MAX_BUFFERED_BYTES",
         "CONNECT_TIMEOUT",
         "DRAIN_TIMEOUT",
         "TLS_CA_FILE",
         "PRICES_FILE",
         "METRICS_MAX_USERS",
-        "CLIENT_AUTH",
         "LEDGER_FSYNC",
     ] {
         let about = found.iter().filter(|problem| problem.starts_with(&format!("{name}: "))).count();
         assert_eq!(about, 1, "{name} in {found:#?}");
     }
-    assert_eq!(found.len(), 19, "{found:#?}");
+    assert_eq!(found.len(), 25, "{found:#?}");
     for exact in [
         r#"PORT: expected a port number, 0 to 65535 (0: any free one), got "65536""#,
         r#"LEDGER_DURABILITY: expected relaxed, settled or journaled, got "eventual""#,
         r#"LEDGER_WAIT: expected a duration, 0ms to 24h, as in 500ms, 10s or 2m, got "2""#,
         r#"MODEL_NAME: expected a model's name, at most 128 bytes, got "a\nb""#,
-        "CLIENT_AUTH: is not available in this version: leave it out",
+        r#"CLIENT_AUTH: expected none or keys, got "key""#,
     ] {
         assert!(found.iter().any(|problem| problem == exact), "no {exact:?} in {found:#?}");
     }
@@ -180,7 +216,8 @@ fn secrets_are_in_no_problem() {
     let found = load_with(&[], "PORT=1\nOPENAI_API_KEY=sk-secret and more\n").unwrap_err();
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].to_string(), ".env: expected NAME=value lines, got something else after PORT");
-    let found = problems(&[("ADMIN_TOKEN", "hunter2")]).join("\n");
+    let found = problems(&[("ADMIN_TOKEN", "hunter2 and more")]).join("\n");
+    assert!(found.starts_with("ADMIN_TOKEN: "), "{found}");
     assert!(!found.contains("hunter2"), "{found}");
 }
 
@@ -191,7 +228,7 @@ fn the_environment_wins_over_dotenv_and_empty_is_unset() {
     let config = load_with(&[("PORT", "9000"), ("MODEL_NAME", ""), ("DATABASE_PATH", "")], dotenv).unwrap();
     assert_eq!(config.listen.to_string(), "127.0.0.1:9000");
     assert_eq!(config.model_name.as_deref(), Some("from file"));
-    assert_eq!(config.rate_limit, Some(RateLimit { rpm: 7, burst: 7 }));
+    assert_eq!(config.terms.requests, rate(7, 7));
     assert_eq!(config.database_path, PathBuf::from("usage.db"));
     assert_eq!(load_with(&[], dotenv).unwrap().listen.port(), 9001, "the first of two in the file");
 }
@@ -204,6 +241,7 @@ fn an_open_relay_on_the_operators_bill_is_refused() {
         assert!(found.len() == 1 && found[0].starts_with("HOST: expected a loopback address"), "{found:?}");
         assert!(load(&[("HOST", host)]).is_ok(), "each client pays with its own key");
         assert!(load(&[key, ("HOST", host), ("ALLOW_ANONYMOUS", "true")]).is_ok());
+        assert!(load(&[key, ("HOST", host), ("CLIENT_AUTH", "keys")]).is_ok());
     }
     for host in ["127.0.0.1", "127.1.2.3", "::1", "localhost"] {
         assert!(load(&[key, ("HOST", host)]).is_ok(), "{host}");
@@ -212,7 +250,7 @@ fn an_open_relay_on_the_operators_bill_is_refused() {
 
 #[test]
 fn no_limit_and_no_protection_asked_for() {
-    assert_eq!(load(&[("RATE_LIMIT_RPM", "0"), ("RATE_LIMIT_BURST", "5")]).unwrap().rate_limit, None);
+    assert!(load(&[("RATE_LIMIT_RPM", "0"), ("RATE_LIMIT_BURST", "5")]).unwrap().terms.is_free());
     let off = [("CLIENT_AUTH", "none"), ("RETENTION_DAYS", "0"), ("BUDGET_USD_DAY", "0"), ("ADMIN_TOKEN", "")];
     assert!(load(&off).is_ok());
 }
@@ -271,8 +309,15 @@ fn the_example_file_shows_the_defaults() {
         "RETENTION_DAYS",
         "RATE_LIMIT_RPM",
         "RATE_LIMIT_BURST",
+        "RATE_LIMIT_TPM",
+        "MAX_CONCURRENT_PER_USER",
+        "BUDGET_USD_DAY",
+        "BUDGET_USD_MONTH",
+        "ADMIN_TOKEN",
+        "CLIENT_AUTH",
         "MAX_CONNECTIONS",
         "MAX_BODY_BYTES",
+        "MAX_BUFFERED_BYTES",
         "CONNECT_TIMEOUT",
         "RESPONSE_TIMEOUT",
         "IDLE_TIMEOUT",

@@ -40,6 +40,15 @@ pub fn number(text: &str) -> Option<u64> {
     if plain { text.parse().ok() } else { None }
 }
 
+/// An amount in US dollars with at most nine decimals, in nano-dollars; at most a hundred million dollars.
+pub fn nano_usd(text: &str) -> Option<u64> {
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = u32::try_from(decimals.len()).ok().filter(|&digits| digits <= 9)?;
+    let whole = number(whole)?.checked_mul(1_000_000_000)?;
+    let nano_usd = whole.checked_add(number(decimals)? * 10u64.pow(9 - digits))?;
+    Some(nano_usd).filter(|&nano_usd| nano_usd <= 100_000_000 * 1_000_000_000)
+}
+
 /// `true` or `false`.
 pub fn switch(text: &str) -> Option<bool> {
     match text {
@@ -98,6 +107,23 @@ mod tests {
             ["", "MiB", "1MB", "1mib", "1k", "-1", "1.5MiB", "1 MiB ", "99999999999999999999", "9999999999999GiB"]
         {
             assert_eq!(size(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn money() {
+        let nano = 1_000_000_000;
+        for (text, amount) in [
+            ("0", 0),
+            ("5", 5 * nano),
+            ("0.50", nano / 2),
+            ("1.000000001", nano + 1),
+            ("100000000", nano * 100_000_000),
+        ] {
+            assert_eq!(nano_usd(text), Some(amount), "{text}");
+        }
+        for text in ["", ".5", "5.", "-1", "+1", "1e3", "$1", "0.0000000001", "100000000.1", "99999999999999999999"] {
+            assert_eq!(nano_usd(text), None, "{text}");
         }
     }
 

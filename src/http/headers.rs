@@ -9,6 +9,8 @@ pub type Header<'b> = httparse::Header<'b>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
     AcceptEncoding,
+    /// `api-key` and `x-api-key`: where Azure's and Anthropic's clients put theirs.
+    ApiKey,
     Authorization,
     Connection,
     ContentEncoding,
@@ -39,8 +41,8 @@ pub fn known(name: &str) -> Known {
         2 => &[("te", Known::Te)],
         4 => &[("host", Known::Host)],
         6 => &[("expect", Known::Expect)],
-        7 => &[("trailer", Known::Trailer), ("upgrade", Known::Upgrade)],
-        9 => &[("x-user-id", Known::UserId)],
+        7 => &[("trailer", Known::Trailer), ("upgrade", Known::Upgrade), ("api-key", Known::ApiKey)],
+        9 => &[("x-user-id", Known::UserId), ("x-api-key", Known::ApiKey)],
         10 => &[("connection", Known::Connection), ("keep-alive", Known::KeepAlive)],
         12 => &[
             ("content-type", Known::ContentType),

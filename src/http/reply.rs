@@ -9,12 +9,16 @@ use serde_json::Value;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     BadRequest,
+    InvalidClientKey,
+    Unauthorized,
+    Forbidden,
     MethodNotAllowed,
     HeaderTimeout,
     BodyTooLarge,
     UriTooLong,
     ExpectationFailed,
     RateLimited,
+    QuotaSpent,
     HeadTooLarge,
     NotImplemented,
     UpstreamUnreachable,
@@ -30,12 +34,16 @@ impl Fault {
     const fn row(self) -> (u16, &'static str) {
         match self {
             Self::BadRequest => (400, "bad_request"),
+            Self::InvalidClientKey => (401, "invalid_client_key"),
+            Self::Unauthorized => (401, "unauthorized"),
+            Self::Forbidden => (403, "forbidden"),
             Self::MethodNotAllowed => (405, "method_not_allowed"),
             Self::HeaderTimeout => (408, "header_timeout"),
             Self::BodyTooLarge => (413, "body_too_large"),
             Self::UriTooLong => (414, "uri_too_long"),
             Self::ExpectationFailed => (417, "expectation_failed"),
             Self::RateLimited => (429, "rate_limit_exceeded"),
+            Self::QuotaSpent => (429, "insufficient_quota"),
             Self::HeadTooLarge => (431, "headers_too_large"),
             Self::NotImplemented => (501, "not_implemented"),
             Self::UpstreamUnreachable => (502, "upstream_unreachable"),

@@ -1,9 +1,12 @@
 //! A token bucket without rounding: the level is kept in parts of a token so small that a nanosecond's refill is whole.
+//!
+//! The level may fall below zero where the truth exceeded what was granted; that debt is repaid by refill before
+//! anything else is granted.
 
 use crate::base::clock::SECOND;
 
 /// Parts of one token: a rate in tokens a minute is then the same number in parts a nanosecond.
-const PARTS: u128 = 60 * SECOND as u128;
+const PARTS: i128 = 60 * SECOND as i128;
 
 /// The terms of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +20,7 @@ pub struct Rate {
 /// A bucket's level at an instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket {
-    parts: u128,
+    parts: i128,
     /// When `parts` was true, monotonic nanoseconds.
     at: u64,
 }
@@ -25,35 +28,38 @@ pub struct Bucket {
 impl Bucket {
     /// A full bucket.
     pub fn full(rate: Rate, now: u64) -> Self {
-        Self { parts: u128::from(rate.burst) * PARTS, at: now }
+        Self { parts: parts(rate.burst), at: now }
     }
 
-    /// Takes one token, or says after how many nanoseconds there will be one.
-    pub fn take(&mut self, rate: Rate, now: u64) -> Result<(), u64> {
+    /// Whether so many tokens are here; else after how many nanoseconds they will be. More than the burst never are.
+    pub fn has(&mut self, rate: Rate, now: u64, tokens: u64) -> Result<(), u64> {
         self.refill(rate, now);
-        match self.parts.checked_sub(PARTS) {
-            Some(parts) => {
-                self.parts = parts;
-                Ok(())
-            }
-            None => Err(time_for(PARTS - self.parts, rate)),
+        match parts(tokens) - self.parts {
+            missing if missing <= 0 => Ok(()),
+            missing => Err(time_for(missing, rate)),
         }
     }
 
-    /// Gives one token back; never above full.
-    pub fn give_back(&mut self, rate: Rate, now: u64) {
-        self.parts += PARTS;
+    /// Takes tokens, down into debt.
+    pub fn take(&mut self, rate: Rate, now: u64, tokens: u64) {
+        self.refill(rate, now);
+        self.parts = self.parts.saturating_sub(parts(tokens));
+    }
+
+    /// Gives tokens back; never above full.
+    pub fn give_back(&mut self, rate: Rate, now: u64, tokens: u64) {
+        self.parts = self.parts.saturating_add(parts(tokens));
         self.refill(rate, now);
     }
 
     /// Whole tokens that are left.
     pub fn remaining(&self) -> u64 {
-        (self.parts / PARTS) as u64 // at most the burst
+        u64::try_from(self.parts.max(0) / PARTS).unwrap_or(u64::MAX)
     }
 
     /// Nanoseconds until the bucket is full, from the instant of the last call.
     pub fn time_to_full(&self, rate: Rate) -> u64 {
-        time_for(u128::from(rate.burst) * PARTS - self.parts, rate)
+        time_for(parts(rate.burst) - self.parts, rate)
     }
 
     /// When the bucket will be full, monotonic nanoseconds.
@@ -64,14 +70,20 @@ impl Bucket {
     fn refill(&mut self, rate: Rate, now: u64) {
         let elapsed = u128::from(now.saturating_sub(self.at));
         self.at = self.at.max(now);
-        // 2^64 ns at 2^64 a minute is below 2^128, and so is the sum with a level that was capped before.
-        let gained = elapsed * u128::from(rate.per_minute);
-        self.parts = self.parts.saturating_add(gained).min(u128::from(rate.burst) * PARTS);
+        // 2^64 ns at 2^64 a minute is below 2^128.
+        let gained = i128::try_from(elapsed * u128::from(rate.per_minute)).unwrap_or(i128::MAX);
+        self.parts = self.parts.saturating_add(gained).min(parts(rate.burst));
     }
 }
 
+/// Below 2^100, whatever the count.
+fn parts(tokens: u64) -> i128 {
+    i128::from(tokens) * PARTS
+}
+
 /// Nanoseconds in which so many parts flow in, rounded up: never too early.
-fn time_for(parts: u128, rate: Rate) -> u64 {
+fn time_for(parts: i128, rate: Rate) -> u64 {
+    let parts = parts.max(0).cast_unsigned();
     u64::try_from(parts.div_ceil(u128::from(rate.per_minute))).unwrap_or(u64::MAX)
 }
 
@@ -86,54 +98,78 @@ mod tests {
         fn never_grants_more_than_its_rate(
             per_minute in 1u64..100_000,
             burst in 1u64..50,
-            steps in proptest::collection::vec((0u64..3_000_000_000, any::<bool>()), 1..200),
+            steps in proptest::collection::vec((0u64..3_000_000_000, 0u64..60), 1..200),
         ) {
             let rate = Rate { per_minute, burst };
-            let (mut now, mut granted) = (7, 0u128);
+            let (mut now, mut granted) = (7, 0i128);
             let mut bucket = Bucket::full(rate, now);
             let start = now;
-            for (wait, take) in steps {
+            for (wait, tokens) in steps {
                 now += wait;
-                if take {
-                    match bucket.take(rate, now) {
-                        Ok(()) => granted += 1,
-                        Err(nanoseconds) => {
-                            let (mut early, mut exact) = (bucket, bucket);
-                            prop_assert!(early.take(rate, now + nanoseconds - 1).is_err());
-                            prop_assert!(exact.take(rate, now + nanoseconds).is_ok());
-                        }
+                match bucket.has(rate, now, tokens) {
+                    Ok(()) => {
+                        bucket.take(rate, now, tokens);
+                        granted += i128::from(tokens);
+                    }
+                    Err(nanoseconds) => {
+                        let (mut early, mut exact) = (bucket, bucket);
+                        prop_assert!(early.has(rate, now + nanoseconds - 1, tokens).is_err());
+                        prop_assert_eq!(exact.has(rate, now + nanoseconds, tokens).is_ok(), tokens <= burst);
                     }
                 }
-                let earned = u128::from(now - start) * u128::from(per_minute);
-                prop_assert!(granted * PARTS <= u128::from(burst) * PARTS + earned);
+                let earned = i128::from(now - start) * i128::from(per_minute);
+                prop_assert!(granted * PARTS <= i128::from(burst) * PARTS + earned);
                 prop_assert!(bucket.remaining() <= burst);
             }
         }
 
         /// Many small refills give exactly what one large one gives: no drift, over years.
         #[test]
-        fn refills_without_drift(per_minute in 1u64..1_000_000, pieces in proptest::collection::vec(0u64..u64::MAX / 64, 1..50)) {
+        fn refills_without_drift(
+            per_minute in 1u64..1_000_000,
+            debt in any::<u64>(),
+            pieces in proptest::collection::vec(0u64..u64::MAX / 64, 1..50),
+        ) {
             let rate = Rate { per_minute, burst: u64::MAX };
-            let (mut many, mut now) = (Bucket { parts: 0, at: 0 }, 0);
+            let mut many = Bucket { parts: -parts(debt), at: 0 };
+            let (mut once, mut now) = (many, 0);
             for piece in pieces {
                 now += piece;
                 many.refill(rate, now);
             }
-            let mut once = Bucket { parts: 0, at: 0 };
             once.refill(rate, now);
             prop_assert_eq!(many, once);
         }
 
         /// What is given back is as if it had not been taken.
         #[test]
-        fn giving_back_undoes_taking(per_minute in 1u64..1000, burst in 1u64..10, wait in 0u64..SECOND) {
+        fn giving_back_undoes_taking(
+            per_minute in 1u64..1000,
+            burst in 1u64..10,
+            tokens in any::<u64>(),
+            wait in 0u64..SECOND,
+        ) {
             let rate = Rate { per_minute, burst };
             let mut bucket = Bucket::full(rate, 0);
             let mut untouched = bucket;
-            bucket.take(rate, 0).unwrap();
-            bucket.give_back(rate, wait);
+            bucket.take(rate, 0, tokens);
+            bucket.give_back(rate, wait, tokens);
             untouched.refill(rate, wait);
             prop_assert_eq!(bucket, untouched);
         }
+    }
+
+    #[test]
+    fn debt_of_any_size_is_carried_and_repaid() {
+        let rate = Rate { per_minute: 60, burst: 10 };
+        let mut bucket = Bucket::full(rate, 0);
+        bucket.take(rate, 0, 25);
+        assert_eq!((bucket.remaining(), bucket.time_to_full(rate)), (0, 25 * SECOND));
+        assert_eq!(bucket.has(rate, 0, 1), Err(16 * SECOND), "15 of debt, and the one");
+        assert_eq!(bucket.has(rate, 16 * SECOND, 1), Ok(()));
+        for _ in 0..3 {
+            bucket.take(rate, 0, u64::MAX);
+        }
+        assert_eq!(bucket.has(rate, u64::MAX, 1), Err(u64::MAX), "no overflow");
     }
 }

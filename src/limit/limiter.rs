@@ -1,215 +1,404 @@
-//! Who may ask now: one request bucket for each user.
+//! Who may ask now, and what is settled when an exchange ends.
 //!
-//! A user whose bucket is full again is forgotten, so memory is bounded by the users of the last burst, whatever names
-//! clients make up.
+//! ```text
+//!   admit ──▶ Grant ──▶ release   the estimate goes back; what was used came in by `charge`
+//!                  └──▶ withdraw  never forwarded: as if it had not been asked
+//! ```
+//!
+//! A user without a debt, a request in flight or spending is forgotten once their buckets are full again, so memory is
+//! bounded by the users of the last minutes, whatever names clients make up.
 
 use super::bucket::{Bucket, Rate};
-use crate::base::clock::{MILLISECOND, SECOND};
-use crate::http::headers::write_decimal;
+use super::budget::{Period, Spending, Spent};
+use super::standing::{Level, Limit, Refused, Standing};
+use super::terms::{Own, Terms};
+use crate::base::clock::{MILLISECOND, Now, SECOND};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// How many users are looked at, on each admission, for being forgotten. More than one a request, so that the list of
 /// users shrinks faster than it can grow.
 const SWEEP_PER_ADMISSION: usize = 2;
+/// How many are looked at by [`Limiter::sweep`], which takes well below a millisecond.
+const SWEEP_AT_ONCE: usize = 1000;
+/// Time between two sweeps of many users, and of few.
+const SWEEP_SOON: u64 = 100 * MILLISECOND;
+const SWEEP_LATER: u64 = SECOND;
 
-/// The state of a user's limit after an admission or refusal: what the `x-ratelimit-*-requests` headers say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// Requests that a full bucket allows at once.
-    pub limit: u64,
-    /// Requests allowed at once now.
-    pub remaining: u64,
-    /// Nanoseconds until the bucket is full.
-    pub reset: u64,
+/// When to try again where that depends on other requests' ends.
+const UNCERTAIN: u64 = SECOND;
+
+/// Weight of the newest output in the moving average: one part in so many.
+const AVERAGE_WEIGHT: i64 = 8;
+/// Parts of a token in which the average is kept.
+const AVERAGE_PARTS: i64 = 16;
+
+/// What a request may take, as far as can be told before it is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ask {
+    /// Input and output together.
+    pub tokens: u64,
+    /// What they cost; `None` for a request that has no cost that the ledger would count.
+    pub nano_usd: Option<u64>,
+    /// The client set no maximum: where less is left than guessed, what is left will do.
+    pub guessed: bool,
 }
 
-/// A refusal: the standing, and when to come again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused {
-    pub standing: Standing,
-    /// Nanoseconds until the next request would be admitted.
-    pub retry_after: u64,
+/// What an admitted request has taken. It is given to [`Limiter::release`] or [`Limiter::withdraw`], once.
+#[derive(Debug, Default, PartialEq, Eq)]
+#[must_use = "what is not settled refuses its user for ever"]
+pub struct Grant {
+    tokens: u64,
+    nano_usd: u64,
+    /// The user was limited in something then.
+    tracked: bool,
 }
 
-/// All users' request buckets.
+/// What a response has used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Input and output together.
+    pub tokens: u64,
+    /// The output of one request, for the next one's estimate.
+    pub output_tokens: Option<u64>,
+    pub nano_usd: u64,
+    /// When the request began, nanoseconds since the Unix epoch.
+    pub started_at: u64,
+}
+
+#[derive(Clone, Copy, Default)]
+struct State {
+    requests: Option<Bucket>,
+    tokens: Option<Bucket>,
+    in_flight: u32,
+    /// Nano-dollars that requests in flight may cost.
+    reserved: u64,
+    /// Moving average of outputs, in parts; 0 before the first.
+    average: i64,
+}
+
+/// All users' limits.
 pub struct Limiter {
-    rate: Option<Rate>,
-    users: BTreeMap<Arc<str>, Bucket>,
-    /// Each user once, with an instant at which their bucket may be full.
-    sweep: VecDeque<(u64, Arc<str>)>,
+    terms: Terms,
+    own: BTreeMap<Box<str>, Own>,
+    users: BTreeMap<Arc<str>, State>,
+    /// Each user once, for being forgotten.
+    sweep: VecDeque<Arc<str>>,
+    sweep_at: u64,
+    spending: Spending,
+    /// Somebody has a budget.
+    budgets: bool,
+    /// What was spent before is known.
+    loaded: bool,
 }
 
 impl Limiter {
-    /// `None` limits nobody.
-    pub fn new(rate: Option<Rate>) -> Self {
-        Self { rate, users: BTreeMap::new(), sweep: VecDeque::new() }
-    }
-
-    /// Takes one request from the user's bucket: the user's shared name, and the standing where there is a limit.
-    pub fn admit(&mut self, user: &str, now: u64) -> Result<(Arc<str>, Option<Standing>), Refused> {
-        let Some(rate) = self.rate else { return Ok((Arc::from(user), None)) };
-        self.forget_full(rate, now);
-        if let Some((name, _)) = self.users.get_key_value(user) {
-            let name = Arc::clone(name);
-            let bucket = self.users.get_mut(user).expect("found above");
-            let taken = bucket.take(rate, now);
-            let standing = standing(bucket, rate);
-            return match taken {
-                Ok(()) => Ok((name, Some(standing))),
-                Err(retry_after) => Err(Refused { standing, retry_after }),
-            };
-        }
-        let name: Arc<str> = Arc::from(user);
-        let mut bucket = Bucket::full(rate, now);
-        // A full bucket holds at least one request.
-        let _ = bucket.take(rate, now);
-        self.sweep.push_back((bucket.full_at(rate), Arc::clone(&name)));
-        self.users.insert(Arc::clone(&name), bucket);
-        Ok((name, Some(standing(&bucket, rate))))
-    }
-
-    /// The request was refused after all, or never forwarded: it takes nothing.
-    pub fn give_back(&mut self, user: &str, now: u64) {
-        if let (Some(rate), Some(bucket)) = (self.rate, self.users.get_mut(user)) {
-            bucket.give_back(rate, now);
+    /// Everybody's terms.
+    pub fn new(terms: Terms) -> Self {
+        Self {
+            budgets: terms.has_budget(),
+            terms,
+            own: BTreeMap::new(),
+            users: BTreeMap::new(),
+            sweep: VecDeque::new(),
+            sweep_at: 0,
+            spending: Spending::default(),
+            loaded: false,
         }
     }
 
-    /// Users held in memory.
-    pub fn users(&self) -> usize {
-        self.users.len()
+    /// New terms for everybody, from the next request on.
+    pub fn set_terms(&mut self, terms: Terms) {
+        self.terms = terms;
+        self.reconsider_budgets();
     }
 
-    fn forget_full(&mut self, rate: Rate, now: u64) {
-        for _ in 0..SWEEP_PER_ADMISSION {
-            let Some((_, user)) = self.sweep.pop_front_if(|(full_at, _)| *full_at <= now) else { return };
-            match self.users.get(&user).map(|bucket| bucket.full_at(rate)) {
-                Some(full_at) if full_at > now => self.sweep.push_back((full_at, user)),
-                _ => {
-                    self.users.remove(&user);
-                }
+    /// New terms of users' own, in place of all that were there, from the next request on.
+    pub fn set_own(&mut self, own: BTreeMap<Box<str>, Own>) {
+        self.own = own;
+        self.reconsider_budgets();
+    }
+
+    fn reconsider_budgets(&mut self) {
+        let own = |own: &Own| self.terms.with(own).has_budget();
+        self.budgets = self.terms.has_budget() || self.own.values().any(own);
+        if !self.budgets {
+            self.spending.clear();
+            self.loaded = false;
+        }
+    }
+
+    /// True where somebody has a budget and the spending so far is not known.
+    pub fn wants_spending(&self) -> bool {
+        self.budgets && !self.loaded
+    }
+
+    /// Takes over users' spending so far.
+    pub fn load(&mut self, period: Period, users: impl IntoIterator<Item = (Arc<str>, Spent)>) {
+        if self.wants_spending() {
+            self.loaded = true;
+            users.into_iter().for_each(|(user, spent)| self.spending.load(user, period, spent));
+        }
+    }
+
+    /// Where a request's tokens or cost matter: `Some`, with the average of the user's outputs if there were any.
+    pub fn estimates(&self, user: &str) -> Option<Option<u64>> {
+        let terms = self.terms_of(user);
+        (terms.tokens.is_some() || terms.has_budget()).then(|| {
+            let average = self.users.get(user).map(|state| state.average).filter(|&parts| parts > 0);
+            average.map(|parts| (parts / AVERAGE_PARTS).cast_unsigned())
+        })
+    }
+
+    /// Refuses a user who would be refused whatever the request; takes nothing.
+    pub fn check(&mut self, user: &str, now: Now) -> Result<(), Refused> {
+        let terms = self.terms_of(user);
+        if terms.is_free() {
+            return Ok(());
+        }
+        let mut state = self.users.get(user).copied().unwrap_or_default();
+        let least = Ask { tokens: 1, nano_usd: Some(0), guessed: true };
+        self.try_take(user, &terms, &mut state, least, now).map(|_| ())
+    }
+
+    /// The user's name, shared with their other requests where there are any.
+    pub fn name(&self, user: &str) -> Arc<str> {
+        self.users.get_key_value(user).map_or_else(|| Arc::from(user), |(name, _)| Arc::clone(name))
+    }
+
+    /// Takes what the request may need: the grant, and the standing after it. All of it, or nothing where any limit
+    /// refuses.
+    pub fn admit(&mut self, user: &Arc<str>, ask: Ask, now: Now) -> Result<(Grant, Standing), Refused> {
+        let terms = self.terms_of(user);
+        if terms.is_free() {
+            return Ok((Grant::default(), Standing::default()));
+        }
+        self.forget_some(SWEEP_PER_ADMISSION, now.mono);
+        let mut state = self.users.get(user).copied().unwrap_or_default();
+        let grant = self.try_take(user, &terms, &mut state, ask, now)?;
+        let standing = state.standing(&terms);
+        if let Some(found) = self.users.get_mut(user) {
+            *found = state;
+            return Ok((grant, standing));
+        }
+        if self.users.is_empty() {
+            self.sweep_at = now.mono + SWEEP_LATER;
+        }
+        self.sweep.push_back(Arc::clone(user));
+        self.users.insert(Arc::clone(user), state);
+        Ok((grant, standing))
+    }
+
+    /// The request is over: its estimate is given back. What it used is charged before.
+    pub fn release(&mut self, user: &str, grant: Grant, now: Now) {
+        self.settle(user, grant, 0, now);
+    }
+
+    /// The request is over, and nobody knows what it used: its estimate of tokens stands.
+    pub fn forfeit(&mut self, user: &str, grant: Grant, now: Now) {
+        self.settle(user, Grant { tokens: 0, ..grant }, 0, now);
+    }
+
+    /// The request was never forwarded: it takes nothing.
+    pub fn withdraw(&mut self, user: &str, grant: Grant, now: Now) {
+        self.settle(user, grant, 1, now);
+    }
+
+    fn settle(&mut self, user: &str, grant: Grant, requests: u64, now: Now) {
+        let terms = self.terms_of(user);
+        let Some(state) = self.users.get_mut(user).filter(|_| grant.tracked) else { return };
+        state.in_flight -= 1;
+        state.reserved -= grant.nano_usd;
+        if let (Some(bucket), Some(rate)) = (&mut state.tokens, terms.tokens) {
+            bucket.give_back(rate, now.mono, grant.tokens);
+        }
+        if let (Some(bucket), Some(rate)) = (&mut state.requests, terms.requests) {
+            bucket.give_back(rate, now.mono, requests);
+        }
+    }
+
+    /// What a response of the user has used. The excess over what is there becomes debt.
+    pub fn charge(&mut self, user: &Arc<str>, used: Used, now: Now) {
+        if self.budgets {
+            self.spending.add(user, used.started_at, used.nano_usd, now.unix);
+        }
+        let terms = self.terms_of(user);
+        let Some(state) = self.users.get_mut(user) else { return };
+        if let (Some(bucket), Some(rate)) = (&mut state.tokens, terms.tokens) {
+            bucket.take(rate, now.mono, used.tokens);
+        }
+        if let Some(output) = used.output_tokens {
+            let parts = i64::try_from(output).unwrap_or(i64::MAX).saturating_mul(AVERAGE_PARTS).max(1);
+            let before = if state.average == 0 { parts } else { state.average };
+            state.average = (before + (parts - before) / AVERAGE_WEIGHT).max(1);
+        }
+    }
+
+    /// When [`Limiter::sweep`] should be called, monotonic nanoseconds; `None` where nobody is in memory.
+    pub fn sweep_due(&self) -> Option<u64> {
+        (!self.users.is_empty()).then_some(self.sweep_at)
+    }
+
+    /// Forgets users that need not be remembered, some at a time, so that no turn is long.
+    pub fn sweep(&mut self, now: u64) {
+        self.forget_some(SWEEP_AT_ONCE, now);
+        let pause = if self.users.len() > SWEEP_AT_ONCE { SWEEP_SOON } else { SWEEP_LATER };
+        self.sweep_at = now + pause;
+    }
+
+    /// Users held in memory: with buckets, and with spending.
+    pub fn users(&self) -> (usize, usize) {
+        (self.users.len(), self.spending.users())
+    }
+
+    /// Requests in flight of all users together, and the nano-dollars reserved for them. For tests of leaks.
+    pub fn outstanding(&self) -> (u64, u64) {
+        self.users
+            .values()
+            .fold((0, 0), |(requests, money), state| (requests + u64::from(state.in_flight), money + state.reserved))
+    }
+
+    fn terms_of(&self, user: &str) -> Terms {
+        if self.own.is_empty() {
+            return self.terms;
+        }
+        self.own.get(user).map_or(self.terms, |own| self.terms.with(own))
+    }
+
+    fn forget_some(&mut self, most: usize, now: u64) {
+        for _ in 0..most.min(self.sweep.len()) {
+            let Some(name) = self.sweep.pop_front() else { return };
+            let terms = self.terms_of(&name);
+            if self.users.get(&name).is_some_and(|state| state.is_needed(&terms, now)) {
+                self.sweep.push_back(name);
+            } else {
+                self.users.remove(&name);
             }
         }
+        if self.users.is_empty() {
+            (self.sweep, self.users) = (VecDeque::new(), BTreeMap::new());
+        }
+    }
+
+    /// Checks every limit, then takes from all.
+    fn try_take(
+        &mut self,
+        user: &str,
+        terms: &Terms,
+        state: &mut State,
+        mut ask: Ask,
+        now: Now,
+    ) -> Result<Grant, Refused> {
+        state.refill(terms, now.mono);
+        let standing = state.standing(terms);
+        let refused = |No { limit, most, asked, retry_after }| Refused { limit, standing, most, asked, retry_after };
+        if let Some(most) = terms.concurrent.filter(|&most| state.in_flight >= most) {
+            let no = No { limit: Limit::Concurrent, most: most.into(), asked: 1, retry_after: Some(UNCERTAIN) };
+            return Err(refused(no));
+        }
+        if terms.has_budget() && ask.nano_usd.is_some() {
+            let spent = self.spending.of(user, now.unix);
+            within_budgets(terms, spent, state.reserved, &mut ask).map_err(refused)?;
+        }
+        state.within_buckets(terms, &mut ask, now.mono).map_err(refused)?;
+        state.take(terms, &ask, now.mono);
+        Ok(Grant { tokens: ask.tokens, nano_usd: ask.nano_usd.unwrap_or(0), tracked: true })
     }
 }
 
-fn standing(bucket: &Bucket, rate: Rate) -> Standing {
-    Standing { limit: rate.burst, remaining: bucket.remaining(), reset: bucket.time_to_full(rate) }
+/// A refusal without the user's standing.
+struct No {
+    limit: Limit,
+    most: u64,
+    asked: u64,
+    retry_after: Option<u64>,
 }
 
-impl Standing {
-    /// Appends the three header lines, in OpenAI's formats.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"x-ratelimit-limit-requests: ");
-        write_decimal(out, self.limit);
-        out.extend_from_slice(b"\r\nx-ratelimit-remaining-requests: ");
-        write_decimal(out, self.remaining);
-        out.extend_from_slice(b"\r\nx-ratelimit-reset-requests: ");
-        write_duration(out, self.reset);
-        out.extend_from_slice(b"\r\n");
+impl State {
+    /// Brings the buckets to the present; those of limits that are new start full.
+    fn refill(&mut self, terms: &Terms, now: u64) {
+        for (bucket, rate) in [(&mut self.requests, terms.requests), (&mut self.tokens, terms.tokens)] {
+            *bucket = rate.map(|rate| {
+                let mut bucket = bucket.unwrap_or_else(|| Bucket::full(rate, now));
+                bucket.give_back(rate, now, 0);
+                bucket
+            });
+        }
+    }
+
+    /// Checks the buckets, and cuts a guess to what a full one holds.
+    fn within_buckets(&mut self, terms: &Terms, ask: &mut Ask, now: u64) -> Result<(), No> {
+        let mut no: Option<No> = None;
+        if let (Some(rate), Some(bucket)) = (terms.requests, &mut self.requests)
+            && let Err(wait) = bucket.has(rate, now, 1)
+        {
+            no = Some(No { limit: Limit::Requests, most: rate.per_minute, asked: 1, retry_after: Some(wait) });
+        }
+        // Who needs no tokens is not kept waiting by a debt of them.
+        if let (Some(rate), Some(bucket), true) = (terms.tokens, &mut self.tokens, ask.tokens > 0) {
+            if ask.guessed {
+                ask.tokens = ask.tokens.min(rate.burst);
+            }
+            let wait = bucket.has(rate, now, ask.tokens).err();
+            let retry_after = wait.filter(|_| ask.tokens <= rate.burst);
+            let told = no.as_ref().and_then(|no| no.retry_after);
+            if wait.is_some() && (retry_after.is_none() || retry_after > told) {
+                no = Some(No { limit: Limit::Tokens, most: rate.per_minute, asked: ask.tokens, retry_after });
+            }
+        }
+        no.map_or(Ok(()), Err)
+    }
+
+    fn take(&mut self, terms: &Terms, ask: &Ask, now: u64) {
+        for (bucket, rate, tokens) in
+            [(&mut self.requests, terms.requests, 1), (&mut self.tokens, terms.tokens, ask.tokens)]
+        {
+            if let (Some(bucket), Some(rate)) = (bucket, rate) {
+                bucket.take(rate, now, tokens);
+            }
+        }
+        self.in_flight += 1;
+        self.reserved += ask.nano_usd.unwrap_or(0);
+    }
+
+    fn standing(&self, terms: &Terms) -> Standing {
+        let level = |bucket: Option<Bucket>, rate: Option<Rate>| {
+            let (bucket, rate) = (bucket?, rate?);
+            Some(Level { limit: rate.burst, remaining: bucket.remaining(), reset: bucket.time_to_full(rate) })
+        };
+        Standing { requests: level(self.requests, terms.requests), tokens: level(self.tokens, terms.tokens) }
+    }
+
+    /// False where a new user would stand the same, but for the average.
+    fn is_needed(&self, terms: &Terms, now: u64) -> bool {
+        let is_short = |bucket: Option<Bucket>, rate: Option<Rate>| {
+            bucket.zip(rate).is_some_and(|(bucket, rate)| bucket.full_at(rate) > now)
+        };
+        self.in_flight > 0 || is_short(self.requests, terms.requests) || is_short(self.tokens, terms.tokens)
     }
 }
 
-impl Refused {
-    /// Appends the standing, and `retry-after` (whole seconds) and `retry-after-ms`, both rounded up: a client that
-    /// waits as told is admitted.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        self.standing.write(out);
-        out.extend_from_slice(b"retry-after: ");
-        write_decimal(out, self.retry_after.div_ceil(SECOND));
-        out.extend_from_slice(b"\r\nretry-after-ms: ");
-        write_decimal(out, self.retry_after.div_ceil(MILLISECOND));
-        out.extend_from_slice(b"\r\n");
+/// Checks the budgets: what is spent, what requests in flight may cost and this one's estimate are within each. Of a
+/// guess only what is left is reserved.
+fn within_budgets(terms: &Terms, spent: Spent, reserved: u64, ask: &mut Ask) -> Result<(), No> {
+    let budgets =
+        [(Limit::BudgetDay, terms.day_nano_usd, spent.day), (Limit::BudgetMonth, terms.month_nano_usd, spent.month)];
+    for (limit, most, spent) in budgets {
+        let (Some(most), Some(asked)) = (most, ask.nano_usd) else { continue };
+        let unspent = most.saturating_sub(spent);
+        let free = unspent.saturating_sub(reserved);
+        let no = |asked, retry_after| No { limit, most, asked, retry_after };
+        if unspent == 0 {
+            return Err(no(0, None));
+        }
+        if free == 0 || !ask.guessed && asked > free {
+            let in_time = free < unspent && (ask.guessed || asked <= unspent);
+            return Err(no(asked, in_time.then_some(UNCERTAIN)));
+        }
+        ask.nano_usd = Some(asked.min(free));
     }
-}
-
-/// A duration as Go prints it and OpenAI sends it (`0s`, `6ms`, `8.64s`, `1h8m25.745s`), rounded up to milliseconds.
-fn write_duration(out: &mut Vec<u8>, nanoseconds: u64) {
-    let milliseconds = nanoseconds.div_ceil(MILLISECOND);
-    if (1..1000).contains(&milliseconds) {
-        write_decimal(out, milliseconds);
-        out.extend_from_slice(b"ms");
-        return;
-    }
-    let (seconds, fraction) = (milliseconds / 1000, milliseconds % 1000);
-    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
-    if hours > 0 {
-        write_decimal(out, hours);
-        out.push(b'h');
-    }
-    if hours > 0 || minutes > 0 {
-        write_decimal(out, minutes);
-        out.push(b'm');
-    }
-    write_decimal(out, seconds % 60);
-    if fraction > 0 {
-        let digits = format!(".{fraction:03}");
-        out.extend_from_slice(digits.trim_end_matches('0').as_bytes());
-    }
-    out.push(b's');
+    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const RATE: Rate = Rate { per_minute: 600, burst: 3 };
-
-    #[test]
-    fn each_user_has_a_bucket_of_their_own() {
-        let mut limiter = Limiter::new(Some(RATE));
-        for remaining in [2, 1, 0] {
-            let (name, standing) = limiter.admit("a", 5).unwrap();
-            assert_eq!((&*name, standing.unwrap().remaining), ("a", remaining));
-        }
-        let refused = limiter.admit("a", 5).unwrap_err();
-        assert_eq!(refused.retry_after, SECOND / 10);
-        assert_eq!(refused.standing, Standing { limit: 3, remaining: 0, reset: 3 * SECOND / 10 });
-        assert!(limiter.admit("b", 5).is_ok(), "another user is not concerned");
-        assert!(limiter.admit("a", 5 + SECOND / 10).is_ok());
-        limiter.give_back("a", 5 + SECOND / 10);
-        assert!(limiter.admit("a", 5 + SECOND / 10).is_ok(), "what was given back is there again");
-    }
-
-    #[test]
-    fn no_limit_admits_everybody_and_remembers_nobody() {
-        let mut limiter = Limiter::new(None);
-        for user in 0..1000 {
-            assert_eq!(limiter.admit(&user.to_string(), 0).unwrap().1, None);
-        }
-        assert_eq!(limiter.users(), 0);
-    }
-
-    #[test]
-    fn users_with_full_buckets_are_forgotten() {
-        let mut limiter = Limiter::new(Some(RATE));
-        let mut now = 0;
-        let mut most = 0;
-        for user in 0..100_000 {
-            limiter.admit(&user.to_string(), now).unwrap();
-            most = most.max(limiter.users());
-            now += SECOND / 1000;
-        }
-        // One token flows in within 100 ms, in which 100 users ask.
-        assert!(most < 210, "{most}");
-        assert_eq!(limiter.users(), limiter.sweep.len());
-    }
-
-    #[test]
-    fn durations_are_written_as_openai_writes_them() {
-        for (nanoseconds, text) in [
-            (0, "0s"),
-            (1, "1ms"),
-            (6 * MILLISECOND, "6ms"),
-            (8_640 * MILLISECOND, "8.64s"),
-            (60 * SECOND, "1m0s"),
-            (864 * SECOND, "14m24s"),
-            (4_105_745 * MILLISECOND, "1h8m25.745s"),
-        ] {
-            let mut out = Vec::new();
-            write_duration(&mut out, nanoseconds);
-            assert_eq!(String::from_utf8(out).unwrap(), text);
-        }
-    }
-}
+mod tests;

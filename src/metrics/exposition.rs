@@ -190,6 +190,11 @@ impl Snapshot {
             ],
         );
         page.gauge(
+            "openai_proxy_buffered_bytes",
+            "Memory that held request bodies occupy.",
+            [gauge(&[], self.gauges.buffered_bytes as f64)],
+        );
+        page.gauge(
             "openai_proxy_build_info",
             "The version that is running.",
             [gauge(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)],

@@ -108,6 +108,7 @@ fn a_scrape_in_full() {
         upstream_connections: 4,
         ledger_up: true,
         ledger_queue_records: 5,
+        buffered_bytes: 6,
     };
     let process = Process {
         cpu_seconds: 1.25,
@@ -144,6 +145,7 @@ fn a_scrape_in_full() {
         "openai_proxy_requests_in_flight 2",
         r#"openai_proxy_connections{side="downstream"} 3"#,
         r#"openai_proxy_connections{side="upstream"} 4"#,
+        "openai_proxy_buffered_bytes 6",
         concat!("openai_proxy_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         "process_start_time_seconds 1700000000.5",
         "process_cpu_seconds_total 1.25",

@@ -8,18 +8,24 @@ use super::exchange::{Exchange, Outgoing, Request, Response, Stage};
 use super::replies::text;
 use super::route::{Local, Route};
 use super::{Action, Conn, DownKey, ExchangeKey, Proxy, Question, forward, identity, named, route};
+use crate::access::Reader;
 use crate::base::clock::Now;
 use crate::http::body::BodyReader;
 use crate::http::framing::Framing;
 use crate::http::head::{self, RequestHead};
 use crate::http::headers::{Known, known};
 use crate::http::reply::Fault;
+use crate::limit::limiter::Grant;
+use crate::limit::standing::Standing;
 use crate::local::usage::Query;
 use crate::usage::estimate;
 use crate::usage::form::FormReader;
 use crate::usage::record::{Endpoint, Record};
 use crate::usage::request::inspect;
 use std::sync::Arc;
+
+/// Has a browser ask its user for the administrator's token (RFC 7617 §2).
+const CHALLENGE: &[u8] = b"www-authenticate: Basic realm=\"proxy-server\", charset=\"UTF-8\"\r\n";
 
 impl Proxy {
     /// A head is complete. Leaves the connection in the state that its body needs.
@@ -30,20 +36,34 @@ impl Proxy {
             Err(error) => return self.refuse_and_close(now, key, Fault::of(error), error.message()),
         };
         if let Some(down) = self.downs.get_mut(key) {
-            down.keep_alive = head.keep_alive() && !self.draining && !down.ended;
+            down.keep_alive = head.keep_alive() && !self.draining && !down.ended && !down.surplus;
             down.http10 = !head.http11;
         }
-        let user = match identity::user(head.headers) {
-            Ok(user) => user,
-            Err(message) => return self.refuse(now, key, &head, Fault::BadRequest, message, &[]),
-        };
         match route::route(head.method, head.target, head.is_websocket()) {
             Route::Local(local) => self.local_request(now, key, &head, local),
-            Route::Relay(endpoint) => self.relay(now, key, &head, user, endpoint),
+            Route::Relay(endpoint) => match identity::who(head.headers, &self.access, now.unix) {
+                Ok((user, key_id)) => {
+                    let user = user.unwrap_or_else(|name| self.limiter.name(name));
+                    self.relay(now, key, &head, user, key_id, endpoint);
+                }
+                Err((fault, message)) => self.refuse(now, key, &head, fault, message, &[]),
+            },
         }
     }
 
-    fn relay(&mut self, now: Now, key: DownKey, head: &RequestHead<'_, '_>, user: &str, endpoint: Endpoint) {
+    fn relay(
+        &mut self,
+        now: Now,
+        key: DownKey,
+        head: &RequestHead<'_, '_>,
+        user: Arc<str>,
+        key_id: Option<i64>,
+        endpoint: Endpoint,
+    ) {
+        if self.is_too_many(key) {
+            let message = "too many clients are connected; try again in a moment";
+            return self.refuse(now, key, head, Fault::Overloaded, message, b"retry-after: 1\r\n");
+        }
         if !self.settings.prefix.is_empty() && route::climbs(head.target) {
             let message = "a path with `..` could leave the target's own path";
             return self.refuse(now, key, head, Fault::BadRequest, message, &[]);
@@ -60,19 +80,13 @@ impl Proxy {
             let message = "the ledger cannot take more records at the moment";
             return self.refuse(now, key, head, Fault::LedgerUnavailable, message, b"retry-after: 1\r\n");
         }
-        let (user, standing) = match self.limiter.admit(user, now.mono) {
-            Ok(admitted) => admitted,
-            Err(refused) => {
-                let mut extra = Vec::new();
-                refused.write(&mut extra);
-                self.metrics.rate_limited(user, "requests");
-                let message = format!("Rate limit reached for requests: {} per minute.", self.requests_per_minute());
-                return self.refuse(now, key, head, Fault::RateLimited, &message, &extra);
-            }
-        };
-        let exchange = self.exchange(now, key, head, user, endpoint);
+        let mut exchange = self.exchange(now, key, head, user, endpoint);
+        exchange.record.key_id = key_id;
+        if let Err(refused) = self.take_of_limits(now, &mut exchange, hold) {
+            return self.refuse_limited(now, key, head, &exchange.record.user, &refused);
+        }
         self.places_reserved += places;
-        let exchange = self.exchanges.insert(Exchange { standing, places, ..exchange });
+        let exchange = self.exchanges.insert(Exchange { places, ..exchange });
         let Some(down) = self.downs.get_mut(key) else { return };
         down.exchange = Some(exchange);
         if head.expects_continue && head.framing != Framing::None {
@@ -90,10 +104,6 @@ impl Proxy {
             forward::write_request_framing(&mut request.outgoing.head, head.method, head.framing);
             self.dispatch(now, exchange);
         }
-    }
-
-    fn requests_per_minute(&self) -> u64 {
-        self.settings.rate.map_or(0, |rate| rate.per_minute)
     }
 
     fn exchange(
@@ -121,7 +131,8 @@ impl Proxy {
             places: 0,
             tunnel: None,
             abandoned: false,
-            standing: None,
+            grant: Grant::default(),
+            standing: Standing::default(),
             request: Request {
                 to_head: head.method == "HEAD",
                 http11: head.http11,
@@ -159,7 +170,8 @@ impl Proxy {
         let request = &mut exchange.request;
         let default_model = self.settings.model_name.as_deref().filter(|_| request.model_wanted);
         let inspected = inspect(&request.outgoing.body, exchange.record.endpoint, default_model);
-        if inspected.stream {
+        let limited = self.limiter.estimates(&exchange.record.user).is_some();
+        if inspected.stream || limited {
             request.text_bytes = estimate::text_bytes(&request.outgoing.body);
         }
         let edited_bytes = inspected
@@ -180,7 +192,10 @@ impl Proxy {
         }
         exchange.record.stream = inspected.stream;
         exchange.ready = now.mono;
-        self.dispatch(now, key);
+        match self.take_when_whole(now, key, inspected.output_max) {
+            Ok(()) => self.dispatch(now, key),
+            Err(refused) => self.refuse_held(now, key, &refused),
+        }
     }
 
     fn local_request(&mut self, now: Now, key: DownKey, head: &RequestHead<'_, '_>, local: Local) {
@@ -191,12 +206,30 @@ impl Proxy {
         if head.framing != Framing::None {
             return self.refuse(now, key, head, Fault::BadRequest, "a request with a body is not answered here", &[]);
         }
+        let reader = match local {
+            Local::Health | Local::Ready => Reader::Everything,
+            Local::Metrics | Local::Usage => self.access.reader(head.headers, now.unix),
+        };
         let question = match local {
+            _ if reader == Reader::Nothing => {
+                let message = "the administrator's token is needed here, or, for its own user's usage, a client key";
+                return self.refuse(now, key, head, Fault::Unauthorized, message, CHALLENGE);
+            }
             Local::Health => Ok(text(200, "ok\n")),
             Local::Ready => Ok(self.readiness()),
+            Local::Metrics if reader != Reader::Everything => {
+                let message = "a client key reads its own user's /usage only";
+                return self.refuse(now, key, head, Fault::Forbidden, message, &[]);
+            }
             Local::Metrics => Err(Question::Metrics(Box::new(self.metrics.snapshot(self.gauges())))),
             Local::Usage => match Query::parse(route::split(head.target).1, now.unix) {
-                Ok(query) => Err(Question::Usage(query)),
+                Ok(query) => match readable(query, reader) {
+                    Some(query) => Err(Question::Usage(query)),
+                    None => {
+                        let message = "a client key reads the usage of its own user only";
+                        return self.refuse(now, key, head, Fault::Forbidden, message, &[]);
+                    }
+                },
                 Err(message) => return self.refuse(now, key, head, Fault::BadRequest, &message, &[]),
             },
         };
@@ -216,11 +249,18 @@ impl Proxy {
     /// A request that was admitted is refused after all, before the target heard of it: it takes nothing.
     pub(super) fn withdraw(&mut self, now: Now, key: ExchangeKey) {
         self.withdraw_entry(key);
-        if let Some(exchange) = self.exchanges.get(key) {
-            self.limiter.give_back(&exchange.record.user, now.mono);
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            self.limiter.withdraw(&exchange.record.user, std::mem::take(&mut exchange.grant), now);
         }
         self.remove_exchange(now, key);
     }
+}
+
+/// The query as its reader may ask it: of one user, where the reader sees no other.
+fn readable(query: Query, reader: Reader<'_>) -> Option<Query> {
+    let Reader::Own(own) = reader else { return Some(query) };
+    let user = query.user.unwrap_or_else(|| own.to_string());
+    (*user == **own).then_some(Query { user: Some(user), ..query })
 }
 
 /// True for a JSON body that is not compressed.

@@ -5,7 +5,7 @@ use crate::http::body::BodyWriter;
 use crate::http::framing::Framing;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::headers::{Header, Known, known, write, write_decimal};
-use crate::limit::limiter::Standing;
+use crate::limit::standing::Standing;
 use crate::usage::capture::{Coding, Form};
 
 /// No coding at all.
@@ -13,10 +13,6 @@ pub const IDENTITY: &str = "identity";
 
 /// The one upgrade that passes (RFC 6455 §4).
 const UPGRADE: &[u8] = b"connection: Upgrade\r\nupgrade: websocket\r\n";
-
-/// Headers that our own request limit speaks for; the target's stay away then.
-const LIMIT_HEADERS: [&str; 3] =
-    ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
 
 /// Appends a request head for the target, but for its framing and its end. Where the response will be read for usage,
 /// `Accept-Encoding` stays out: what is returned in its place is to be written once it is known what is done with the
@@ -39,7 +35,8 @@ pub fn write_request(
         match class {
             // Frames that an extension has changed (compressed) could not be read.
             Known::Host | Known::UserId | Known::Expect | Known::WebSocketExtensions => {}
-            Known::Authorization if settings.authorization.is_some() => {}
+            Known::Authorization if settings.authorization.is_some() || settings.keys_only => {}
+            Known::ApiKey if settings.keys_only => {} // ours
             _ if class.is_hop_by_hop() || head.connection.names(header.name, class) => {}
             Known::AcceptEncoding if captured => accepted = Some(readable(header.value)),
             _ => write(out, header.name, header.value),
@@ -117,18 +114,16 @@ pub fn plan(head: &ResponseHead<'_, '_>, http11_client: bool, edited: bool, keep
 }
 
 /// Appends the head of a switch to the WebSocket protocol.
-pub fn write_switch(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>, standing: Option<&Standing>) {
+pub fn write_switch(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>, standing: &Standing) {
     write_status(out, head);
     for header in head.headers {
         let class = known(header.name);
-        if !(class.is_hop_by_hop() || is_told_here(header, standing) || head.connection.names(header.name, class)) {
+        if !(class.is_hop_by_hop() || standing.speaks_for(header.name) || head.connection.names(header.name, class)) {
             write(out, header.name, header.value);
         }
     }
     out.extend_from_slice(UPGRADE);
-    if let Some(standing) = standing {
-        standing.write(out);
-    }
+    standing.write(out);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -140,23 +135,18 @@ fn write_status(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// True where our own limit speaks in this header's place.
-fn is_told_here(header: &Header<'_>, standing: Option<&Standing>) -> bool {
-    standing.is_some() && LIMIT_HEADERS.iter().any(|name| header.name.eq_ignore_ascii_case(name))
-}
-
 /// Appends a response head for the client.
 pub fn write_response(
     out: &mut Vec<u8>,
     head: &ResponseHead<'_, '_>,
     plan: &ResponsePlan,
-    standing: Option<&Standing>,
+    standing: &Standing,
     http11_client: bool,
 ) {
     write_status(out, head);
     for header in head.headers {
         let class = known(header.name);
-        let told_here = is_told_here(header, standing);
+        let told_here = standing.speaks_for(header.name);
         // Of a message without a body (HEAD, 304) the length is information about another one, and stays; a 204 has
         // none (RFC 9110 §8.6).
         let length_stays = class == Known::ContentLength && plan.writer == BodyWriter::Nothing && head.status != 204;
@@ -169,9 +159,7 @@ pub fn write_response(
         (BodyWriter::Bytes, Some(length)) => write_length(out, length),
         _ => {}
     }
-    if let Some(standing) = standing {
-        standing.write(out);
-    }
+    standing.write(out);
     match (plan.keep_alive, http11_client) {
         (false, _) => write(out, "connection", b"close"),
         (true, false) => write(out, "connection", b"keep-alive"), // 1.0 clients must be told

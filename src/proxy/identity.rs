@@ -1,33 +1,61 @@
-//! Who is asking: the `X-User-ID` header.
+//! Who is asking: the holder of a key, or whoever the `X-User-ID` header names.
 
+use crate::access::Access;
 use crate::http::headers::{Header, Known, known};
+use crate::http::reply::Fault;
+use std::sync::Arc;
 
 /// The user of a request that names none.
 pub const ANONYMOUS: &str = "anonymous";
 /// Longest user id, bytes.
 pub const USER_BYTES_MAX: usize = 128;
 
+/// A user, by a name that is shared already or by one that is not, and the key that they presented.
+pub type Who<'b> = (Result<Arc<str>, &'b str>, Option<i64>);
+
+/// Who is asking. Where keys are asked for, the key's user, whatever `X-User-ID` says; why else nobody gets in.
+pub fn who<'b>(headers: &[Header<'b>], access: &Access, now: u64) -> Result<Who<'b>, (Fault, &'static str)> {
+    if !access.is_keys_only() {
+        return user(headers).map(|name| (Err(name), None)).map_err(|message| (Fault::BadRequest, message));
+    }
+    match access.key(headers, now) {
+        Some(key) => Ok((Ok(Arc::clone(&key.user)), Some(key.id))),
+        None => Err((Fault::InvalidClientKey, "a valid client key is needed: ask whoever runs this proxy for one")),
+    }
+}
+
 /// The user's id: 1 to 128 bytes of UTF-8 without control characters. Anything else, or the header twice, is refused
 /// with words for the client.
-pub fn user<'b>(headers: &[Header<'b>]) -> Result<&'b str, &'static str> {
+fn user<'b>(headers: &[Header<'b>]) -> Result<&'b str, &'static str> {
     let mut ids = headers.iter().filter(|header| known(header.name) == Known::UserId);
     let Some(id) = ids.next() else { return Ok(ANONYMOUS) };
     if ids.next().is_some() {
         return Err("X-User-ID is repeated");
     }
     let id = std::str::from_utf8(id.value).map_err(|_| "X-User-ID is not UTF-8")?;
-    if id.is_empty() || id.len() > USER_BYTES_MAX {
-        return Err("X-User-ID must have 1 to 128 bytes");
-    }
-    if id.chars().any(char::is_control) {
-        return Err("X-User-ID has a control character");
-    }
-    Ok(id)
+    if is_user(id) { Ok(id) } else { Err("X-User-ID must have 1 to 128 bytes, and no control character") }
+}
+
+/// True for what can be a user's id.
+pub fn is_user(id: &str) -> bool {
+    (1..=USER_BYTES_MAX).contains(&id.len()) && !id.chars().any(char::is_control)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_keys_user_cannot_be_overridden() {
+        use crate::access::{Hash, Key};
+        let mut access = Access::new(true, None);
+        access.set_keys([Key { id: 7, user: "key's".into(), hash: Hash::of(b"oap_1"), expires_at: None }]);
+        let authorization = Header { name: "authorization", value: b"Bearer oap_1" };
+        let other = Header { name: "x-user-id", value: b"other" };
+        assert_eq!(who(&[other, authorization], &access, 0), Ok((Ok("key's".into()), Some(7))));
+        assert_eq!(who(&[other], &access, 0).unwrap_err().0, Fault::InvalidClientKey);
+        assert_eq!(who(&[other], &Access::default(), 0), Ok((Err("other"), None)));
+    }
 
     #[test]
     fn one_valid_name_or_none() {

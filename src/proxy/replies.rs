@@ -15,7 +15,6 @@ use crate::http::body::BodyReader;
 use crate::http::framing::Framing;
 use crate::http::head::RequestHead;
 use crate::http::reply::{Fault, Reply, error_body};
-use crate::limit::limiter::Standing;
 use crate::local::Answer;
 use crate::usage::record::Outcome;
 
@@ -24,13 +23,13 @@ use crate::usage::record::Outcome;
 pub const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// An error of ours.
-struct Refusal<'a> {
-    fault: Fault,
-    message: &'a str,
+pub(super) struct Refusal<'a> {
+    pub fault: Fault,
+    pub message: &'a str,
     /// Further header lines, each ended by CRLF.
-    extra: &'a [u8],
-    to_head: bool,
-    close: bool,
+    pub extra: &'a [u8],
+    pub to_head: bool,
+    pub close: bool,
 }
 
 impl Proxy {
@@ -131,13 +130,11 @@ impl Proxy {
         exchange.record.status = fault.status();
         let (down, to_head, close) = (exchange.down, exchange.request.to_head, !exchange.request.complete);
         let mut extra = Vec::new();
-        if let Some(standing) = &exchange.standing {
-            Standing::write(standing, &mut extra);
-        }
+        exchange.standing.write(&mut extra);
         self.write_error(now, down, &Refusal { fault, message, extra: &extra, to_head, close });
     }
 
-    fn write_error(&mut self, now: Now, key: DownKey, refusal: &Refusal<'_>) {
+    pub(super) fn write_error(&mut self, now: Now, key: DownKey, refusal: &Refusal<'_>) {
         let Some(down) = self.downs.get_mut(key) else { return };
         let close = refusal.close || !down.keep_alive || self.draining;
         down.keep_alive = !close;

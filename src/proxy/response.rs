@@ -144,9 +144,9 @@ impl Proxy {
         response.writer = plan.writer;
         response.editor = edited.then(Box::<Editor>::default);
         exchange.record.status = head.status;
-        let standing = exchange.standing.as_ref();
-        forward::write_response(down.out.tail(), &head, &plan, standing, exchange.request.http11);
+        forward::write_response(down.out.tail(), &head, &plan, &exchange.standing, exchange.request.http11);
         self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
+        self.recount(key);
         Ok(())
     }
 

@@ -52,24 +52,33 @@ impl Proxy {
             None => reported,
         };
         let deployed = exchange.request.deployed;
-        let seq = self.push_records(record, &reported, deployed);
+        let grant = std::mem::take(&mut exchange.grant);
+        let (user, is_known) = (Arc::clone(&record.user), record.usage_source != UsageSource::Unknown);
+        let seq = self.push_records(now, record, &reported, deployed);
+        if is_known {
+            self.limiter.release(&user, grant, now);
+        } else {
+            self.limiter.forfeit(&user, grant, now);
+        }
         if let Some(exchange) = self.exchanges.get_mut(key) {
             exchange.settled_as = seq;
+            exchange.request.outgoing.forget_held();
             self.places_reserved -= std::mem::take(&mut exchange.places);
         }
+        self.recount(key);
         self.places_freed(now);
     }
 
     /// Sends a record on its way to the ledger, and the one of images made in its course behind it; the last `seq`.
     /// `deployed` says that the request's own name of the model is a deployment's, which has no price.
-    pub(super) fn push_records(&mut self, record: Record, reported: &Reported, deployed: bool) -> u64 {
+    pub(super) fn push_records(&mut self, now: Now, record: Record, reported: &Reported, deployed: bool) -> u64 {
         let images = images_record(&record, reported);
-        let seq = self.push_record(record, reported, deployed);
-        images.map_or(seq, |images| self.push_record(images, &Reported::default(), deployed))
+        let seq = self.push_record(now, record, reported, deployed);
+        images.map_or(seq, |images| self.push_record(now, images, &Reported::default(), deployed))
     }
 
     /// Prices a record and sends it on its way; its `seq`.
-    fn push_record(&mut self, mut record: Record, reported: &Reported, deployed: bool) -> u64 {
+    fn push_record(&mut self, now: Now, mut record: Record, reported: &Reported, deployed: bool) -> u64 {
         record.cost_nano_usd = match record.usage_source {
             UsageSource::None => Some(0), // nothing was consumed, whatever the model's price
             UsageSource::Unknown => None,
@@ -77,6 +86,7 @@ impl Proxy {
         };
         if !record.may_repeat() {
             self.metrics.record(&record);
+            self.charge(now, &record);
         }
         self.submit(record)
     }
@@ -144,6 +154,7 @@ impl Proxy {
     pub fn committed(&mut self, now: Now, upto: u64, retrieved: &[Record]) {
         for record in retrieved {
             self.metrics.record(record);
+            self.charge(now, record);
         }
         self.committed_seq = self.committed_seq.max(upto);
         while self.journal_lines.pop_front_if(|&mut seq| seq <= upto).is_some() {
@@ -168,6 +179,7 @@ impl Proxy {
     /// The reply's end may go out; the exchange is over.
     pub(super) fn release(&mut self, now: Now, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.remove(key) else { return };
+        self.uncount(key, &exchange);
         let Some(down) = self.downs.get_mut(exchange.down) else { return };
         down.exchange = None;
         down.held_back = 0;
@@ -243,6 +255,7 @@ impl Proxy {
     /// held back for it.
     pub(super) fn remove_exchange(&mut self, now: Now, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.remove(key) else { return };
+        self.uncount(key, &exchange);
         self.places_reserved -= exchange.places;
         if let Some(down) = self.downs.get_mut(exchange.down) {
             down.exchange = None;

@@ -105,7 +105,7 @@ impl Proxy {
         response.starts_at = down.sent + down.out.len() as u64;
         (down.keep_alive, down.until_close) = (false, true);
         down.phase = Phase::Body { reader: BodyReader::Close, sink: Sink::Stream };
-        forward::write_switch(down.out.tail(), head, exchange.standing.as_ref());
+        forward::write_switch(down.out.tail(), head, &exchange.standing);
         self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
         self.actions.push_back(Action::Read(Conn::Down(exchange.down)));
         Ok(())
@@ -164,7 +164,7 @@ impl Proxy {
         };
         let deployed = exchange.request.deployed;
         let before = self.settled_seq;
-        let seq = self.push_records(record, &reported, deployed);
+        let seq = self.push_records(now, record, &reported, deployed);
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.places -= seq - before;
         self.places_reserved -= seq - before;

@@ -76,6 +76,9 @@ pub struct Upstream {
     pub broken: Option<ErrorKind>,
     /// How it has ended, by an end or an error, where bytes that came before are still to be relayed.
     pub ended: Option<Result<(), ErrorKind>>,
+    /// Bytes that have moved since the instant `since`, monotonic nanoseconds.
+    pub moved: u64,
+    pub since: u64,
     pub timer: Timer,
     pub timing: Option<Class>,
 }
@@ -96,6 +99,8 @@ impl Upstream {
             written: false,
             broken: None,
             ended: None,
+            moved: 0,
+            since: 0,
             timer: Timer::default(),
             timing: None,
         }
@@ -198,6 +203,7 @@ impl Proxy {
 
     pub(super) fn upstream_bytes(&mut self, now: Now, key: UpKey, bytes: &mut [u8]) {
         let Some(up) = self.ups.get_mut(key) else { return };
+        up.moved += bytes.len() as u64;
         let Some(mut session) = up.tls.take() else {
             self.upstream_plain(now, key, bytes);
             return self.retime_up(now, key, true);
@@ -246,6 +252,7 @@ impl Proxy {
                 // Only then: what a client sends on asks for a flush again.
                 if progress {
                     self.resume_client(key);
+                    self.forget_sent_body(key);
                 }
             }
         }
@@ -263,6 +270,7 @@ impl Proxy {
         while !up.cipher.is_empty() {
             let Some(count) = taken(write(up.cipher.as_slice()))? else { return Ok(progress) };
             up.cipher.consume(count);
+            up.moved += count as u64;
             up.written |= up.begun && count > 0;
             progress = true;
         }
@@ -291,6 +299,7 @@ impl Proxy {
                     count
                 }
             };
+            up.moved += count as u64;
             up.written |= count > 0;
             progress |= count > 0;
         }

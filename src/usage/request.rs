@@ -10,11 +10,19 @@ use std::ops::Range;
 /// Longest model name that is recorded, bytes.
 pub const MODEL_BYTES_MAX: usize = 128;
 
-/// Model, stream, stream options: the order in which [`inspect`] takes them apart.
+/// Longest number that is read as a count, bytes.
+const COUNT_BYTES_MAX: usize = 18;
+
+/// Model, stream, stream options, choices, maxima of output: the order in which [`inspect`] takes them apart.
 const PATHS: &[Path] = &[
     Path { keys: &["model"], value_bytes_max: 6 * MODEL_BYTES_MAX },
     Path { keys: &["stream"], value_bytes_max: 8 },
     Path { keys: &["stream_options"], value_bytes_max: 4096 },
+    Path { keys: &["n"], value_bytes_max: COUNT_BYTES_MAX },
+    Path { keys: &["max_tokens"], value_bytes_max: COUNT_BYTES_MAX },
+    Path { keys: &["max_completion_tokens"], value_bytes_max: COUNT_BYTES_MAX },
+    Path { keys: &["max_output_tokens"], value_bytes_max: COUNT_BYTES_MAX },
+    Path { keys: &["options", "num_predict"], value_bytes_max: COUNT_BYTES_MAX },
 ];
 const OPTION_PATHS: &[Path] = &[Path { keys: &["include_usage"], value_bytes_max: 8 }];
 
@@ -32,6 +40,8 @@ pub struct Inspected {
     pub model: Option<String>,
     /// It asks for a stream of events.
     pub stream: bool,
+    /// The most tokens that it lets the target put out, over all choices; `None` where it sets no maximum.
+    pub output_max: Option<u64>,
     /// We ask for usage in its place, and must take the traces out of the response again.
     pub usage_asked: bool,
     /// The edits, in order of position, none overlapping.
@@ -44,7 +54,7 @@ type Seen<'b> = (Range<usize>, Option<&'b [u8]>);
 /// Reads a body. Not an object, or not JSON at all: nothing is known and nothing is changed; the upstream will say what
 /// is wrong with it.
 pub fn inspect(body: &[u8], endpoint: Endpoint, default_model: Option<&str>) -> Inspected {
-    let mut seen: [Option<Seen<'_>>; 3] = [const { None }; 3];
+    let mut seen: [Option<Seen<'_>>; PATHS.len()] = [const { None }; PATHS.len()];
     let mut scanner = Scanner::new(PATHS);
     // Of a repeated key the last counts, as every common parser has it. The whole body is one piece, so each value is a
     // part of it.
@@ -59,7 +69,7 @@ pub fn inspect(body: &[u8], endpoint: Endpoint, default_model: Option<&str>) -> 
     if !scanner.is_done() {
         return Inspected::default();
     }
-    let [model, stream, options] = seen;
+    let [model, stream, options, choices, maxima @ ..] = seen;
     let stream = match stream.and_then(|(_, raw)| raw) {
         None | Some(b"null") => streams_unasked(endpoint),
         raw => raw == Some(b"true"),
@@ -76,7 +86,15 @@ pub fn inspect(body: &[u8], endpoint: Endpoint, default_model: Option<&str>) -> 
     };
     let wants_usage = stream && matches!(endpoint, Endpoint::ChatCompletions | Endpoint::Completions);
     let usage_asked = wants_usage && ask_for_usage(&mut edit, options);
-    Inspected { model: model.map(clip), stream, usage_asked, splices: edit.into_splices() }
+    let output_max = maxima.iter().filter_map(count).max();
+    let output_max = output_max.map(|most| most.saturating_mul(count(&choices).unwrap_or(1).max(1)));
+    Inspected { model: model.map(clip), stream, output_max, usage_asked, splices: edit.into_splices() }
+}
+
+/// A value that is a whole number.
+fn count(seen: &Option<Seen<'_>>) -> Option<u64> {
+    let (_, raw) = seen.as_ref()?;
+    std::str::from_utf8((*raw)?).ok()?.parse().ok()
 }
 
 /// True for Ollama's own API, which streams unless told not to.
@@ -267,6 +285,19 @@ mod tests {
             assert_eq!(streams(Endpoint::ApiGenerate, body), ollama, "{body}");
             assert_eq!(streams(Endpoint::ChatCompletions, body), others, "{body}");
         }
+    }
+
+    #[test]
+    fn the_most_output_is_over_all_choices() {
+        let most = |body: &str| inspect(body.as_bytes(), Endpoint::ChatCompletions, None).output_max;
+        assert_eq!(most(r#"{"model":"m"}"#), None);
+        assert_eq!(most(r#"{"max_tokens":663}"#), Some(663));
+        assert_eq!(most(r#"{"max_completion_tokens":5,"n":3,"max_tokens":null}"#), Some(15));
+        assert_eq!(most(r#"{"max_output_tokens":7,"n":0}"#), Some(7));
+        assert_eq!(most(r#"{"options":{"num_predict":9},"num_predict":1}"#), Some(9));
+        assert_eq!(most(r#"{"options":{"num_predict":-1}}"#), None, "as much as it likes");
+        assert_eq!(most(r#"{"max_tokens":999999999999999999,"n":99}"#), Some(u64::MAX));
+        assert_eq!(most(r#"{"max_tokens":"5","n":2.5}"#), None);
     }
 
     #[test]

@@ -68,6 +68,10 @@ impl Desk for Workers {
         self.query.ask(job)
     }
 
+    fn sum_spendings(&mut self) {
+        self.ledger.sum_spendings();
+    }
+
     fn resolve(&mut self) {
         self.resolver.refresh();
     }

@@ -27,6 +27,7 @@ pub use state::State;
 use super::file::Moves;
 use super::fold::LAST_ID;
 use super::ledger::Marker;
+use super::log::say;
 use super::query::give_way;
 use super::schema;
 use backoff::Backoff;
@@ -243,11 +244,15 @@ impl Exporter {
         let Delivery { done, refused, refuses_all, trouble } = delivery;
         for refused in refused.iter().take(REFUSED_LOGGED_MAX) {
             let (id, why) = (batch.id(refused.line), &refused.why);
-            eprintln!("level=error msg=\"influx refuses a record, it is passed over\" record={id} error={why:?}");
+            say(format_args!(
+                "level=error msg=\"influx refuses a record, it is passed over\" record={id} error={why:?}"
+            ));
         }
         if let Some(more) = refused.get(REFUSED_LOGGED_MAX..).filter(|more| !more.is_empty()) {
             let (count, to) = (more.len(), batch.id(more[more.len() - 1].line));
-            eprintln!("level=error msg=\"influx refuses more records, they are passed over\" records={count} to={to}");
+            say(format_args!(
+                "level=error msg=\"influx refuses more records, they are passed over\" records={count} to={to}"
+            ));
         }
         if done > 0 {
             let cursor = batch.id(done - 1);

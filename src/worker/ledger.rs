@@ -8,22 +8,27 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
+mod handle;
+
+pub use handle::{Backfill, LedgerHandle, Marker, Options};
+
 use super::append::Writer;
 use super::checkpoint::Checkpointer;
 use super::file::{Moves, Watch};
-use super::fold::{FOLD_ROWS_MAX, Progress, fold};
+use super::fold::{FOLD_ROWS_MAX, NS_PER_HOUR, Progress, fold};
 use super::journal::{self, Owner};
-use super::levels::Follower;
+use super::log::say;
 use super::prune::Pruner;
 use super::retry::Retry;
-use super::{Done, ToLoop, export, schema};
+use super::{Done, ToLoop, export, levels, policy, schema, unix_now};
+use crate::limit::budget::Period;
 use crate::usage::record::Record;
+use handle::Message;
 use rusqlite::{Connection, params};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 /// Rows in one transaction at most: it bounds how long the first of them waits for the last.
 const BATCH_ROWS_MAX: usize = 4096;
@@ -35,88 +40,8 @@ const QUIET_SHORT: Duration = Duration::from_millis(5);
 const QUIET_LONG: Duration = Duration::from_secs(1);
 /// How long a shutdown goes on trying to commit.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
-/// How often the file is looked for while nothing is to be committed.
-const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// Places for records kept allocated between bursts.
 const QUEUE_KEPT: usize = 256;
-
-enum Message {
-    Records(Vec<Record>),
-    /// All up to this record is exported.
-    Exported(i64),
-    Stop,
-}
-
-/// Where the export says how far it has come. The ledger thread keeps it: a commit never waits for another writer of
-/// this process.
-#[derive(Clone, Debug)]
-pub struct Marker(Sender<Message>);
-
-impl Marker {
-    /// Everything up to this record is exported. Never blocks; committed by the next turn of the ledger thread.
-    pub fn mark(&self, record_id: i64) {
-        let _ = self.0.send(Message::Exported(record_id)); // after the thread's end, the next start exports it again
-    }
-}
-
-/// The loop's end of the ledger.
-#[derive(Debug)]
-pub struct LedgerHandle {
-    mailbox: Sender<Message>,
-    moves: Moves,
-    thread: JoinHandle<Result<(), String>>,
-}
-
-impl LedgerHandle {
-    /// Hands over a turn's records, in the order of their `seq`. Never blocks. The channel has no bound of its own and
-    /// needs none: the loop reserves a place for each record before it forwards the request, and frees it only on
-    /// [`Done::Committed`].
-    pub fn submit(&self, records: Vec<Record>) {
-        // The thread ends only after `shutdown`, which takes the handle with it, so there is somebody to receive.
-        let _ = self.mailbox.send(Message::Records(records));
-    }
-
-    /// For the export.
-    pub fn marker(&self) -> Marker {
-        Marker(self.mailbox.clone())
-    }
-
-    /// For others that have the file open.
-    pub fn moves(&self) -> Moves {
-        self.moves.clone()
-    }
-
-    /// Commits all that was submitted, writes the log back into the file, and ends the thread.
-    ///
-    /// # Errors
-    /// One sentence with the number of records lost, if the ledger could not commit for five seconds.
-    pub fn shutdown(self) -> Result<(), String> {
-        let _ = self.mailbox.send(Message::Stop);
-        self.thread.join().unwrap_or_else(|_| Err("the ledger thread has failed".to_owned()))
-    }
-}
-
-/// What the operator asks of the ledger.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
-    /// Each commit is on the disk before it is acknowledged: it survives a loss of power.
-    pub fsync: bool,
-    /// Requests have a row before they are sent.
-    pub journaled: bool,
-    /// Rows older than that go; 0 is for ever.
-    pub retention_days: u32,
-    /// Rows are exported, and stay until they are.
-    pub export: Option<Backfill>,
-}
-
-/// Where the export begins in a ledger that was never exported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backfill {
-    /// With the first row that is there.
-    All,
-    /// Behind the last.
-    Nothing,
-}
 
 /// The thread's state beside its connection.
 pub struct Ledger {
@@ -136,7 +61,10 @@ pub struct Ledger {
     /// When a message last came in, or a commit or a fold last ended.
     busy_at: Instant,
     progress: Progress,
-    levels: Follower,
+    levels: levels::Follower,
+    policy: policy::Follower,
+    /// The loop wants to know what was spent; told when nothing waits to be committed.
+    spendings_wanted: bool,
     /// The levels may have a step to take.
     levels_behind: bool,
     /// A fold did not wait for a quiet moment, so a step of the levels must not either.
@@ -166,7 +94,9 @@ impl Ledger {
         }
         let interrupted = journal::recover(&conn, path).map_err(unusable)?;
         if interrupted > 0 {
-            eprintln!("level=warn msg=\"requests were open when their proxy was killed\" interrupted={interrupted}");
+            say(format_args!(
+                "level=warn msg=\"requests were open when their proxy was killed\" interrupted={interrupted}"
+            ));
         }
         let owner = options.journaled.then(|| Owner::new(path)).transpose()?;
         if let Some(backfill) = options.export {
@@ -174,6 +104,7 @@ impl Ledger {
         }
         let progress = Progress::read(&conn).map_err(unusable)?;
         drop(Writer::new(&conn).map_err(unusable)?);
+        let policy = policy::Follower::start(&conn, options.budgets, &to_loop).map_err(unusable)?;
         let watch = Watch::new(path).map_err(|error| format!("the ledger {} is gone: {error}", path.display()))?;
         let checkpointer = Checkpointer::start(path)?;
         let (mailbox, inbox) = mpsc::channel();
@@ -191,7 +122,9 @@ impl Ledger {
             queue: Vec::new(),
             busy_at: Instant::now(),
             progress,
-            levels: Follower::default(),
+            levels: levels::Follower::default(),
+            policy,
+            spendings_wanted: false,
             levels_behind: true,
             step_owed: false,
             commits: Retry::new("ledger cannot commit", "ledger commits again"),
@@ -237,6 +170,7 @@ impl Ledger {
             if !self.lost {
                 self.commit(&mut writer);
                 self.mark_exported(conn);
+                self.tell(conn);
             }
             match self.stop_by {
                 _ if self.lost => return Ok(()),
@@ -255,7 +189,7 @@ impl Ledger {
         let is_folded = self.progress.is_folded();
         let quiet_at = self.busy_at + quiet(&self.progress);
         let prune_at = self.pruner.due_at(self.busy_at);
-        let watch_at = Instant::now() + WATCH_EVERY;
+        let look_at = self.policy.look_at();
         while self.stop_by.is_none() {
             let is_idle = self.queue.is_empty() && self.exported.is_none() && !self.lost;
             let until = match (is_idle, self.commits.retry_at) {
@@ -264,7 +198,7 @@ impl Ledger {
                 (true, _) => {
                     let fold_at = self.folds.retry_at.map_or(quiet_at, |retry_at| retry_at.max(quiet_at));
                     let fold_at = (!is_folded || self.levels_behind).then_some(fold_at);
-                    [fold_at, prune_at].into_iter().flatten().fold(watch_at, Instant::min)
+                    [fold_at, prune_at].into_iter().flatten().fold(look_at, Instant::min)
                 }
             };
             match self.inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
@@ -296,6 +230,7 @@ impl Ledger {
             Message::Exported(id) => self.exported = Some(id),
             Message::Records(records) if self.queue.is_empty() => self.queue = records,
             Message::Records(mut records) => self.queue.append(&mut records),
+            Message::Spendings => self.spendings_wanted = true,
             Message::Stop => self.stop_by = self.stop_by.or_else(|| Some(Instant::now() + SHUTDOWN_PATIENCE)),
         }
     }
@@ -329,6 +264,22 @@ impl Ledger {
         let _ = conn.prepare_cached(sql).and_then(|mut update| update.execute(params![id, export::MARK]));
     }
 
+    /// Tells the loop of keys and limits that have changed, and of what was spent.
+    fn tell(&mut self, conn: &Connection) {
+        if let Some(policy) = self.policy.look(conn) {
+            self.to_loop.send(Done::Policy(policy));
+        }
+        if self.spendings_wanted && self.queue.is_empty() {
+            match policy::spendings(conn, Period::of(unix_now())) {
+                Ok(spendings) => {
+                    self.spendings_wanted = false;
+                    self.to_loop.send(Done::Spendings(spendings));
+                }
+                Err(error) => self.failed(&error),
+            }
+        }
+    }
+
     fn failed(&mut self, why: &dyn Display) {
         if let Some(reason) = self.commits.failed(why) {
             self.to_loop.send(Done::Ledger { trouble: Some(reason) });
@@ -353,7 +304,7 @@ impl Ledger {
         let restored = self.try_restore(conn);
         match restored {
             Ok(_) => {
-                eprintln!("level=warn msg=\"ledger is at its path again\" path={:?}", self.path);
+                say(format_args!("level=warn msg=\"ledger is at its path again\" path={:?}", self.path));
                 self.lost = false;
                 self.worked();
             }
@@ -376,7 +327,7 @@ impl Ledger {
         let progress = prepare().map_err(|error| error.to_string())?;
         self.checkpointer.restart(&self.path)?;
         (self.watch, self.progress) = (watch, progress);
-        (self.levels, self.levels_behind) = (Follower::default(), true);
+        (self.levels, self.levels_behind) = (levels::Follower::default(), true);
         self.moves.add_one();
         Ok(Some(conn))
     }
@@ -436,8 +387,7 @@ impl Ledger {
 
 /// The present, in whole hours since the Unix epoch.
 fn hour_now() -> i64 {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    (since_epoch.as_secs() / 3600).cast_signed()
+    unix_now().cast_signed() / NS_PER_HOUR
 }
 
 /// How long nothing must come in before rows are folded, or, where all are, before the levels take a step.

@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
 use super::file::Moves;
+use super::log::say;
 use super::{Done, ToLoop, report, schema};
 use crate::local::Answer;
 use crate::local::usage::{Query, Report};
@@ -129,7 +130,7 @@ impl Reader {
             Err(error) => {
                 self.conn = None;
                 if !std::mem::replace(&mut self.failing, true) {
-                    eprintln!("level=error msg=\"ledger cannot be read\" error={:?}", error.to_string());
+                    say(format_args!("level=error msg=\"ledger cannot be read\" error={:?}", error.to_string()));
                 }
                 refusal("ledger_unavailable", "The ledger cannot be read at the moment; try again.")
             }

@@ -136,6 +136,7 @@ const MIGRATIONS: &[&str] = &[
 ",
         include_str!("schema/levels.sql")
     ),
+    include_str!("schema/policy.sql"),
 ];
 
 /// Memory for pages of the writer and of a reader, in KiB. A fold for many users touches more pages than the writer may

@@ -38,9 +38,18 @@ fn open(path: &Path) -> (Connection, Connection) {
 
 #[test]
 fn a_ledger_of_version_1_is_right_at_once_and_while_it_catches_up() {
+    is_right_from(include_str!("versions/1.sql"));
+}
+
+#[test]
+fn a_ledger_of_version_2_is_right_at_once_and_while_it_catches_up() {
+    is_right_from(include_str!("versions/2.sql"));
+}
+
+fn is_right_from(earlier: &str) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("usage.db");
-    Connection::open(&path).unwrap().execute_batch(include_str!("versions/1.sql")).unwrap();
+    Connection::open(&path).unwrap().execute_batch(earlier).unwrap();
     let (conn, reader) = open(&path);
     let folded = count(&conn, "SELECT sum(requests) FROM rollups WHERE user_id > 0");
     assert!(folded > 0 && count(&conn, "SELECT count(*) FROM records") > folded, "some of it folded, some not");

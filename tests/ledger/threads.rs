@@ -35,6 +35,7 @@ impl Loop {
         while self.messages.is_empty() {
             self.woken.recv_timeout(Duration::from_secs(60)).expect("a message");
             self.to_loop.take(&mut self.messages);
+            self.messages.retain(|message| !matches!(message, Done::Policy(_))); // told at start
         }
         self.messages.remove(0)
     }

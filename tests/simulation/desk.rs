@@ -111,6 +111,8 @@ impl Desk for FakeDesk {
         Ok(())
     }
 
+    fn sum_spendings(&mut self) {}
+
     fn resolve(&mut self) {
         self.0.borrow_mut().resolving = true;
     }

@@ -9,6 +9,7 @@ use crate::session::{self, Session};
 use crate::upstream::Upstream;
 use crate::world::{Net, World};
 use openai_api_proxy::base::clock::{MILLISECOND, Now, SECOND};
+use openai_api_proxy::limit::terms::Terms;
 use openai_api_proxy::metrics::{self, Metrics};
 use openai_api_proxy::price::PriceTable;
 use openai_api_proxy::proxy::{Proxy, Settings, Timeouts};
@@ -20,6 +21,10 @@ use std::rc::Rc;
 
 /// Turns after which a run is taken to go on for ever.
 const TURNS_MAX: usize = 200_000;
+/// Most bytes of a body that is held.
+const BODY_BYTES_MAX: usize = 1 << 20;
+/// Most bytes that an edit makes of a held body in addition, for a moment.
+const EDIT_BYTES_MAX: usize = 17 * 1024;
 
 /// What a target does wrong, or otherwise than the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -255,16 +260,25 @@ fn respond(request: &mut Planned, rng: &mut Rng, content_type: &str) {
     request.response.extend(framed(rng, head.as_bytes(), &body));
 }
 
-fn settings(read_on: bool, journaled: bool, ledger_wait: u64, ledger_places: usize) -> Settings {
+fn settings(
+    read_on: bool,
+    journaled: bool,
+    ledger_wait: u64,
+    ledger_places: usize,
+    buffered_bytes_max: usize,
+) -> Settings {
     Settings {
         authority: "target".to_owned(),
         prefix: String::new(),
         tls: None,
         authorization: None,
         model_name: None,
-        rate: None,
+        keys_only: false,
+        admin: None,
+        terms: Terms::default(),
         connections_max: 3,
-        body_bytes_max: 1 << 20,
+        body_bytes_max: BODY_BYTES_MAX as u64,
+        buffered_bytes_max,
         settled: true,
         journaled,
         ledger_places,
@@ -275,6 +289,7 @@ fn settings(read_on: bool, journaled: bool, ledger_wait: u64, ledger_places: usi
             header: 10 * SECOND,
             read_on: if read_on { 60 * SECOND } else { 0 },
             ledger_wait,
+            overload: 0,
         },
     }
 }
@@ -313,7 +328,8 @@ pub fn run(seed: u64) -> Seen {
     let workers = Rc::new(RefCell::new(Workers::new(1 + world.rng.below(3) as u16, stall_max)));
     let verdict =
         session::judge::Run { faults, stopped_early: stop_early, crowded: ledger_places < 100, roomy: world.roomy };
-    let settings = settings(read_on, journaled, plan.ledger_wait, ledger_places);
+    let buffered_bytes_max = [256 << 20, 1 << 10, 40_000][world.rng.below(3)];
+    let settings = settings(read_on, journaled, plan.ledger_wait, ledger_places, buffered_bytes_max);
     let world = Rc::new(RefCell::new(world));
     let plan = Rc::new(RefCell::new(plan));
     let peers = Rc::new(RefCell::new(peers));
@@ -329,9 +345,12 @@ pub fn run(seed: u64) -> Seen {
         assert_eq!(reactor.proxy().forgotten(), 0, "something is held for which nothing is under way");
         let (reserved, uncommitted) = reactor.proxy().places();
         assert!(reserved + uncommitted <= ledger_places as u64, "more records than places");
+        let buffered = reactor.proxy().buffered_bytes();
+        assert!(buffered <= buffered_bytes_max + BODY_BYTES_MAX + 3 * EDIT_BYTES_MAX, "{buffered} bytes are held");
     }
     let slots = reactor.proxy().slots();
     assert_eq!(reactor.proxy().places().0, 0, "places are still reserved");
+    assert_eq!(reactor.proxy().buffered_bytes(), 0, "bodies are still counted");
     drop(reactor);
     // What has been sent is read to its end.
     while peers.borrow_mut().act(&mut world.borrow_mut(), &mut plan.borrow_mut()) {}

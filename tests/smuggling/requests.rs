@@ -421,6 +421,12 @@ fn cases() -> Vec<Case> {
     groups.into_iter().flat_map(|group| group()).collect()
 }
 
+/// The name and the bytes of every request that passes, one message in each.
+pub fn accepted() -> Vec<(&'static str, Vec<u8>)> {
+    let passes = |case: &Case| matches!(case.expect, Passed { .. });
+    cases().into_iter().filter(passes).map(|case| (case.name, case.bytes)).collect()
+}
+
 /// Sends a case and the next request, in these pieces; the next request's answer must be as the case says.
 fn run(proxy: &Proxy, steady: &mut Client, upstream: &Upstream, case: &Case, piece_bytes: usize) {
     let before = upstream.requests().len();

@@ -25,6 +25,17 @@ enum End {
     Resets,
 }
 
+impl End {
+    fn step(self) -> Option<Step> {
+        match self {
+            Self::Stays => None,
+            Self::Closes => Some(Step::Close),
+            Self::Cuts => Some(Step::Cut),
+            Self::Resets => Some(Step::Reset),
+        }
+    }
+}
+
 /// What the client must see.
 #[derive(Clone, Copy)]
 enum Expect {
@@ -205,6 +216,32 @@ fn cases(tls: bool) -> Vec<Case> {
     cases
 }
 
+/// A response and what it answers, for a test that looks at what the client gets of it.
+#[derive(Clone)]
+pub struct Relayed {
+    pub name: &'static str,
+    pub method: &'static str,
+    pieces: Vec<Vec<u8>>,
+    end: End,
+}
+
+impl Relayed {
+    /// A response in these pieces; the upstream closes after it, or stays.
+    pub fn new(name: &'static str, method: &'static str, pieces: Vec<Vec<u8>>, closes: bool) -> Self {
+        Self { name, method, pieces, end: if closes { End::Closes } else { End::Stays } }
+    }
+
+    pub fn steps(&self) -> Vec<Step> {
+        self.pieces.iter().cloned().map(Step::Send).chain(self.end.step()).collect()
+    }
+}
+
+/// Every response of the table, to be relayed or not.
+pub fn relayed() -> Vec<Relayed> {
+    let relayed = |case: Case| Relayed { name: case.name, method: "GET", pieces: vec![case.bytes], end: case.end };
+    cases(false).into_iter().map(relayed).collect()
+}
+
 /// Answers `/N` with case N, in this many writes of one byte or one of all; anything else well.
 fn answer(cases: &[Case], request: &SeenRequest) -> Vec<Step> {
     let parts: Vec<&str> = request.target.split('/').collect();
@@ -212,12 +249,7 @@ fn answer(cases: &[Case], request: &SeenRequest) -> Vec<Step> {
     let case = &cases[index.parse::<usize>().unwrap()];
     let size = if pieces == "torn" && case.bytes.len() < 300 { 1 } else { 60_000 };
     let mut steps: Vec<Step> = case.bytes.chunks(size).map(|bytes| Step::Send(bytes.to_vec())).collect();
-    steps.extend(match case.end {
-        End::Stays => None,
-        End::Closes => Some(Step::Close),
-        End::Cuts => Some(Step::Cut),
-        End::Resets => Some(Step::Reset),
-    });
+    steps.extend(case.end.step());
     steps
 }
 

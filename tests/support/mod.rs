@@ -15,6 +15,7 @@ pub mod rng;
 pub mod rows;
 pub mod script;
 pub mod sockets;
+pub mod tools;
 pub mod upstream;
 pub mod usage;
 pub mod websocket;

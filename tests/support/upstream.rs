@@ -44,6 +44,8 @@ pub struct Options {
     pub tls: Option<ServerConfig>,
     /// Looks at a request before its body is read; an answer here leaves the body unread and ends the connection.
     pub early: Option<Early>,
+    /// Keeps no requests: there are too many of them.
+    pub forgets: bool,
 }
 
 /// A running mock server; stops with its value, and then fails the test if anything was wrong with a request.
@@ -55,6 +57,7 @@ pub struct Upstream {
 struct Shared {
     tls: Option<Arc<ServerConfig>>,
     early: Option<Early>,
+    forgets: bool,
     handler: Handler,
     seen: Mutex<Vec<SeenRequest>>,
     failures: Mutex<Vec<String>>,
@@ -84,6 +87,7 @@ impl Upstream {
         let shared = Arc::new(Shared {
             tls: options.tls.map(Arc::new),
             early: options.early,
+            forgets: options.forgets,
             handler: Box::new(handler),
             seen: Mutex::default(),
             failures: Mutex::default(),
@@ -223,11 +227,11 @@ fn serve(shared: &Shared, connection: usize, tcp: TcpStream) -> Result<(), Cut> 
     for nth in 0.. {
         let Some(head) = wire.head()? else { return Ok(()) };
         let mut request = parse(connection, nth, head)?;
-        let place = {
+        let place = (!shared.forgets).then(|| {
             let mut seen = lock(&shared.seen);
             seen.push(request.clone());
             seen.len() - 1
-        };
+        });
         if let Some(steps) = shared.early.as_ref().and_then(|early| early(&request)) {
             if !perform(&mut wire, steps)? {
                 say_goodbye(&mut wire);
@@ -240,7 +244,9 @@ fn serve(shared: &Shared, connection: usize, tcp: TcpStream) -> Result<(), Cut> 
         }
         let (body, cut) = wire.body(framing(&request.head, false, Framing::None)?);
         request.body = body;
-        lock(&shared.seen)[place].body.clone_from(&request.body);
+        if let Some(place) = place {
+            lock(&shared.seen)[place].body.clone_from(&request.body);
+        }
         if let Some(cut) = cut {
             return Err(cut);
         }

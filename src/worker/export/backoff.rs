@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)] // the outside world: clocks
 
 use super::server::Trouble;
+use crate::worker::log::say;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The longest pauses after the first failure and after many.
@@ -23,7 +24,7 @@ impl Backoff {
     pub fn failed(&mut self, trouble: &Trouble) -> Duration {
         if self.reason != trouble.why {
             self.reason.clone_from(&trouble.why);
-            eprintln!("level=error msg=\"influx export fails\" error={:?}", trouble.why);
+            say(format_args!("level=error msg=\"influx export fails\" error={:?}", trouble.why));
         }
         let longest = FIRST.saturating_mul(1_u32 << self.failures.min(16)).min(LAST);
         self.failures = self.failures.saturating_add(1);
@@ -35,7 +36,7 @@ impl Backoff {
         self.failures = 0;
         if !self.reason.is_empty() {
             self.reason.clear();
-            eprintln!("level=info msg=\"influx export works again\"");
+            say(format_args!("level=info msg=\"influx export works again\""));
         }
     }
 }

@@ -1,0 +1,223 @@
+//! Who may come in: client keys, and the administrator's token. Bytes and `now` in, a verdict out.
+//!
+//! Secrets are kept as SHA-256 hashes only. A key is 256 random bits, so a plain hash is as good as a slow one: there
+//! is nothing to guess. What is presented is hashed whatever it looks like, found by a part of its hash, and compared
+//! in constant time, so that the time of an answer tells nothing of how near a guess was.
+
+use crate::http::headers::{Header, Known, known};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ring::digest::{SHA256, digest};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hint::black_box;
+use std::sync::Arc;
+
+/// What every key that we make begins with, so that scanners for leaked secrets can know one.
+pub const KEY_PREFIX: &str = "oap_";
+
+/// A SHA-256 hash of a secret.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Hash([u8; 32]);
+
+impl Hash {
+    /// The hash of a secret as its holder presents it.
+    pub fn of(secret: &[u8]) -> Self {
+        Self::from_slice(digest(&SHA256, secret).as_ref()).expect("SHA-256 has 32 bytes")
+    }
+
+    /// A hash as it was stored; `None` for another number of bytes.
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    /// The bytes to store.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Compares all bytes, wherever the first difference is.
+    fn matches(&self, other: &Self) -> bool {
+        black_box(self.0.iter().zip(&other.0).fold(0, |difference, (a, b)| black_box(difference | (a ^ b)))) == 0
+    }
+
+    fn head(&self) -> u64 {
+        self.0[..8].iter().fold(0, |head, &byte| head << 8 | u64::from(byte))
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[hash]")
+    }
+}
+
+/// A client's key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    pub id: i64,
+    pub user: Arc<str>,
+    pub hash: Hash,
+    /// From then on it opens nothing; nanoseconds since the Unix epoch.
+    pub expires_at: Option<u64>,
+}
+
+/// Everything that decides who gets in.
+#[derive(Debug, Default)]
+pub struct Access {
+    /// Only holders of keys may relay.
+    keys_only: bool,
+    admin: Option<Hash>,
+    keys: BTreeMap<u64, Key>,
+}
+
+/// What a request to a local endpoint may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader<'a> {
+    Everything,
+    /// The usage of one user.
+    Own(&'a Arc<str>),
+    Nothing,
+}
+
+impl Access {
+    /// `admin` opens the local endpoints; without it they are open.
+    pub fn new(keys_only: bool, admin: Option<Hash>) -> Self {
+        Self { keys_only, admin, keys: BTreeMap::new() }
+    }
+
+    /// Another token of the administrator's.
+    pub fn set_admin(&mut self, admin: Option<Hash>) {
+        self.admin = admin;
+    }
+
+    /// The keys that are valid now, in place of all that were.
+    pub fn set_keys(&mut self, keys: impl IntoIterator<Item = Key>) {
+        self.keys = keys.into_iter().map(|key| (key.hash.head(), key)).collect();
+    }
+
+    /// True where only holders of keys may relay: what a client presents is then for us, and goes nowhere else.
+    pub fn is_keys_only(&self) -> bool {
+        self.keys_only
+    }
+
+    /// The key that a request presents: as a Bearer token, or in `x-api-key` or `api-key`. `now` in nanoseconds since
+    /// the Unix epoch.
+    pub fn key(&self, headers: &[Header<'_>], now: u64) -> Option<&Key> {
+        let presented = headers.iter().find_map(|header| match known(header.name) {
+            Known::Authorization => credentials(header.value, b"bearer"),
+            Known::ApiKey => Some(header.value),
+            _ => None,
+        });
+        // Hashed also where nothing is presented: the answer takes the same time.
+        let hash = Hash::of(presented.unwrap_or_default());
+        let key = self.keys.get(&hash.head()).filter(|key| key.hash.matches(&hash))?;
+        key.expires_at.is_none_or(|expires_at| now < expires_at).then_some(key)
+    }
+
+    /// What a request to a local endpoint may see.
+    pub fn reader(&self, headers: &[Header<'_>], now: u64) -> Reader<'_> {
+        let key = self.key(headers, now).filter(|_| self.keys_only);
+        match (&self.admin, key) {
+            (Some(admin), _) if is_admin(admin, headers) => Reader::Everything,
+            (_, Some(key)) => Reader::Own(&key.user),
+            (Some(_), None) => Reader::Nothing,
+            (None, None) => Reader::Everything,
+        }
+    }
+}
+
+/// True where the token is presented as a Bearer token, or as the password of HTTP Basic under any name (RFC 7617).
+fn is_admin(admin: &Hash, headers: &[Header<'_>]) -> bool {
+    headers.iter().filter(|header| known(header.name) == Known::Authorization).any(|header| {
+        if let Some(token) = credentials(header.value, b"bearer") {
+            return admin.matches(&Hash::of(token));
+        }
+        let decoded = credentials(header.value, b"basic").and_then(|encoded| STANDARD.decode(encoded).ok());
+        let Some(pair) = decoded else { return false };
+        let password = pair.iter().position(|&byte| byte == b':').map(|colon| &pair[colon + 1..]);
+        password.is_some_and(|password| admin.matches(&Hash::of(password)))
+    })
+}
+
+/// What follows the scheme, which is spelt in any case (RFC 9110 §11.1).
+fn credentials<'b>(value: &'b [u8], scheme: &[u8]) -> Option<&'b [u8]> {
+    let (given, rest) = value.split_at_checked(scheme.len())?;
+    let rest = rest.strip_prefix(b" ").filter(|_| given.eq_ignore_ascii_case(scheme))?;
+    Some(rest.trim_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header<'b>(name: &'static str, value: &'b str) -> Header<'b> {
+        Header { name, value: value.as_bytes() }
+    }
+
+    fn access() -> Access {
+        let mut access = Access::new(true, Some(Hash::of(b"admin")));
+        let key = |id, secret: &str, expires_at| Key {
+            id,
+            user: format!("user-{id}").into(),
+            hash: Hash::of(secret.as_bytes()),
+            expires_at,
+        };
+        access.set_keys([key(1, "oap_one", None), key(2, "oap_two", Some(100))]);
+        access
+    }
+
+    #[test]
+    fn a_key_is_presented_in_any_of_three_places() {
+        let access = access();
+        let id = |name, value| access.key(&[header(name, value)], 99).map(|key| key.id);
+        assert_eq!(id("Authorization", "Bearer oap_one"), Some(1));
+        assert_eq!(id("authorization", "bearer   oap_two "), Some(2));
+        assert_eq!(id("x-api-key", "oap_one"), Some(1));
+        assert_eq!(id("Api-Key", "oap_one"), Some(1));
+        for (name, value) in [
+            ("authorization", "Bearer oap_on"),
+            ("authorization", "Bearer oap_one2"),
+            ("authorization", "Beareroap_one"),
+            ("authorization", "Basic oap_one"),
+            ("authorization", "oap_one"),
+            ("authorization", ""),
+            ("x-key", "oap_one"),
+        ] {
+            assert_eq!(id(name, value), None, "{name}: {value}");
+        }
+        assert_eq!(access.key(&[], 0), None);
+        assert!(access.key(&[header("api-key", "oap_two")], 100).is_none(), "it has expired");
+    }
+
+    #[test]
+    fn the_administrator_sees_everything_and_a_key_its_own() {
+        let access = access();
+        let own = Arc::from("user-1");
+        let reader = |value: &str| match access.reader(&[header("authorization", value)], 0) {
+            Reader::Own(user) => {
+                assert_eq!(*user, own);
+                "own"
+            }
+            Reader::Everything => "everything",
+            Reader::Nothing => "nothing",
+        };
+        assert_eq!(reader("Bearer admin"), "everything");
+        assert_eq!(reader(&format!("Basic {}", STANDARD.encode("any:admin"))), "everything");
+        assert_eq!(reader("Bearer oap_one"), "own");
+        for wrong in ["Bearer admi", "Basic admin", "Basic !", "", "Bearer "] {
+            assert_eq!(reader(wrong), "nothing", "{wrong}");
+        }
+        assert_eq!(reader(&format!("Basic {}", STANDARD.encode("admin"))), "nothing");
+        assert_eq!(access.reader(&[], 0), Reader::Nothing);
+        assert_eq!(Access::new(true, None).reader(&[], 0), Reader::Everything);
+    }
+
+    #[test]
+    fn a_hash_says_nothing_in_print() {
+        let print = format!("{:?}", access());
+        assert!(print.contains("[hash]") && !print.contains("oap_"), "{print}");
+        assert_eq!(Hash::from_slice(&[0; 31]), None);
+        assert_eq!(Hash::from_slice(Hash::of(b"x").as_slice()), Some(Hash::of(b"x")));
+    }
+}

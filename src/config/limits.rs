@@ -1,0 +1,30 @@
+//! What each user may do who has no terms of their own: the `RATE_LIMIT_*`, `MAX_CONCURRENT_PER_USER` and `BUDGET_*`
+//! variables. Everywhere 0 is no limit.
+
+use super::source::Source;
+use super::{count, value};
+use crate::limit::bucket::Rate;
+use crate::limit::terms::Terms;
+
+/// Reads them all.
+pub fn terms(source: &mut Source<'_>) -> Terms {
+    let rpm = count(source, "RATE_LIMIT_RPM", 600, 0..=1_000_000_000);
+    let burst = count(source, "RATE_LIMIT_BURST", rpm.max(1), 1..=1_000_000_000);
+    let tpm = count(source, "RATE_LIMIT_TPM", 0, 0..=1_000_000_000);
+    let concurrent = count(source, "MAX_CONCURRENT_PER_USER", 0, 0..=1_000_000);
+    let rate = |per_minute: u32, burst: u32| {
+        (per_minute > 0).then_some(Rate { per_minute: per_minute.into(), burst: burst.into() })
+    };
+    Terms {
+        requests: rate(rpm, burst),
+        tokens: rate(tpm, tpm),
+        concurrent: Some(concurrent).filter(|&most| most > 0),
+        day_nano_usd: budget(source, "BUDGET_USD_DAY"),
+        month_nano_usd: budget(source, "BUDGET_USD_MONTH"),
+    }
+}
+
+fn budget(source: &mut Source<'_>, name: &'static str) -> Option<u64> {
+    let expected = "an amount in US dollars with at most 9 decimals, as in 5 or 0.50, up to 100000000";
+    Some(source.value(name, 0, expected, value::nano_usd)).filter(|&most| most > 0)
+}

@@ -1,0 +1,85 @@
+//! What a user may do: the operator's terms for everybody, and the ones that a user has of their own.
+
+use super::bucket::Rate;
+
+/// A user's terms. `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Requests.
+    pub requests: Option<Rate>,
+    /// Tokens, input and output together.
+    pub tokens: Option<Rate>,
+    /// Requests in flight, at least 1.
+    pub concurrent: Option<u32>,
+    /// Nano-dollars in a UTC day.
+    pub day_nano_usd: Option<u64>,
+    /// Nano-dollars in a UTC month.
+    pub month_nano_usd: Option<u64>,
+}
+
+/// What a user has instead of everybody's terms: `None` leaves those, 0 lifts the limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Own {
+    /// Requests a minute, which is the bucket's size too.
+    pub rpm: Option<u64>,
+    /// Tokens a minute, which is the bucket's size too.
+    pub tpm: Option<u64>,
+    /// Requests in flight.
+    pub concurrent: Option<u32>,
+    /// Nano-dollars in a UTC day.
+    pub day_nano_usd: Option<u64>,
+    /// Nano-dollars in a UTC month.
+    pub month_nano_usd: Option<u64>,
+}
+
+impl Terms {
+    /// These terms with a user's own in place of those that they name.
+    pub fn with(&self, own: &Own) -> Self {
+        let rate = |own: Option<u64>, default| match own {
+            None => default,
+            Some(0) => None,
+            Some(per_minute) => Some(Rate { per_minute, burst: per_minute }),
+        };
+        Self {
+            requests: rate(own.rpm, self.requests),
+            tokens: rate(own.tpm, self.tokens),
+            concurrent: own.concurrent.map_or(self.concurrent, |most| Some(most).filter(|&most| most > 0)),
+            day_nano_usd: own.day_nano_usd.map_or(self.day_nano_usd, |most| Some(most).filter(|&most| most > 0)),
+            month_nano_usd: own.month_nano_usd.map_or(self.month_nano_usd, |most| Some(most).filter(|&most| most > 0)),
+        }
+    }
+
+    /// True where money is limited.
+    pub fn has_budget(&self) -> bool {
+        self.day_nano_usd.is_some() || self.month_nano_usd.is_some()
+    }
+
+    /// True where nothing is limited.
+    pub fn is_free(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_terms_stand_before_everybodys_and_nought_lifts_a_limit() {
+        let rate = |per_minute, burst| Some(Rate { per_minute, burst });
+        let everybody = Terms {
+            requests: rate(60, 5),
+            tokens: None,
+            concurrent: Some(2),
+            day_nano_usd: Some(7),
+            month_nano_usd: None,
+        };
+        assert_eq!(everybody.with(&Own::default()), everybody);
+        let own =
+            Own { rpm: Some(9), tpm: Some(100), concurrent: Some(0), day_nano_usd: Some(0), month_nano_usd: None };
+        let terms = Terms { requests: rate(9, 9), tokens: rate(100, 100), ..Terms::default() };
+        assert_eq!(everybody.with(&own), terms);
+        assert!(everybody.has_budget() && !terms.has_budget() && !terms.is_free());
+        assert!(everybody.with(&Own { rpm: Some(0), ..own }).requests.is_none());
+    }
+}

@@ -1,0 +1,38 @@
+//! What an operator may change while the proxy runs, as the loop is told of it.
+
+use crate::access::{Hash, Key};
+use crate::limit::budget::{Period, Spent};
+use crate::limit::terms::{Own, Terms};
+use crate::price::PriceTable;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The ledger's tables of keys and limits, whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Keys that are not revoked; some may have expired.
+    pub keys: Vec<Key>,
+    /// Users' own limits.
+    pub own: BTreeMap<Box<str>, Own>,
+}
+
+/// What users had spent when it was summed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spendings {
+    /// When that was.
+    pub period: Period,
+    pub users: Vec<(Arc<str>, Spent)>,
+}
+
+/// The settings that can be read anew.
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub terms: Terms,
+    /// Value of `Authorization` towards the target.
+    pub authorization: Option<String>,
+    /// What opens the local endpoints.
+    pub admin: Option<Hash>,
+    /// The model for a request that names none.
+    pub model_name: Option<String>,
+    pub prices: PriceTable,
+}

@@ -1,0 +1,140 @@
+//! SIGHUP: reads the configuration anew, and hands over what can change without a restart: all of it or nothing.
+//!
+//! In: the configuration that is in force. Out: [`Change`], and lines that say what has changed, what would need a
+//! restart, or why nothing was taken. It runs on the thread that watches for signals: files are read, the loop is not
+//! held up. Never: a secret in a line.
+
+use crate::access::Hash;
+use crate::config::{Config, Problem};
+use crate::policy::Change;
+
+/// The configuration in force, and how to read it.
+pub struct Reloader {
+    current: Config,
+    read: fn() -> Result<Config, Vec<Problem>>,
+}
+
+impl Reloader {
+    /// `read` reads the configuration anew.
+    pub fn new(current: Config, read: fn() -> Result<Config, Vec<Problem>>) -> Self {
+        Self { current, read }
+    }
+
+    /// The new settings, if the configuration is valid and any of them differs; and what to tell the operator.
+    pub fn reload(&mut self) -> (Option<Change>, Vec<String>) {
+        let new = match (self.read)() {
+            Ok(new) => new,
+            Err(problems) => {
+                let problems = problems.iter().map(|problem| format!("level=error msg={:?}", problem.to_string()));
+                let nothing = "level=error msg=\"configuration not reloaded, nothing has changed\"".to_owned();
+                return (None, problems.chain([nothing]).collect());
+            }
+        };
+        let changed = self.changed(&new);
+        let mut lines: Vec<String> =
+            changed.iter().map(|name| format!("level=info msg=\"configuration changed\" variables={name}")).collect();
+        if self.needs_restart(&new) {
+            lines.push("level=warn msg=\"other variables have changed too: they need a restart\"".to_owned());
+        }
+        if changed.is_empty() {
+            lines.push("level=info msg=\"configuration read again, nothing to change\"".to_owned());
+            return (None, lines);
+        }
+        self.take(&new);
+        (Some(change(&self.current)), lines)
+    }
+
+    /// The groups of variables that differ and can change at once.
+    fn changed(&self, new: &Config) -> Vec<&'static str> {
+        let old = &self.current;
+        let exposed = |secret: &Option<crate::config::Secret>| secret.as_ref().map(|secret| secret.expose().to_owned());
+        [
+            (old.terms != new.terms, "RATE_LIMIT_*,MAX_CONCURRENT_PER_USER,BUDGET_*"),
+            (exposed(&old.api_key) != exposed(&new.api_key), "OPENAI_API_KEY"),
+            (exposed(&old.admin_token) != exposed(&new.admin_token), "ADMIN_TOKEN"),
+            (old.model_name != new.model_name, "MODEL_NAME"),
+            (old.prices != new.prices, "PRICES_FILE"),
+        ]
+        .into_iter()
+        .filter_map(|(differs, names)| differs.then_some(names))
+        .collect()
+    }
+
+    /// True where something differs that cannot change at once.
+    fn needs_restart(&self, new: &Config) -> bool {
+        let mut with_changes = self.current.clone();
+        take(&mut with_changes, new);
+        // The debug print shows every field but secrets, and those can all change.
+        format!("{with_changes:?}") != format!("{new:?}")
+    }
+
+    fn take(&mut self, new: &Config) {
+        take(&mut self.current, new);
+    }
+}
+
+fn take(current: &mut Config, new: &Config) {
+    current.terms = new.terms;
+    current.api_key.clone_from(&new.api_key);
+    current.admin_token.clone_from(&new.admin_token);
+    current.model_name.clone_from(&new.model_name);
+    current.prices.clone_from(&new.prices);
+}
+
+/// The settings of a configuration that can change while the proxy runs.
+pub fn change(config: &Config) -> Change {
+    Change {
+        terms: config.terms,
+        authorization: config.api_key.as_ref().map(|key| format!("Bearer {}", key.expose())),
+        admin: config.admin_token.as_ref().map(|token| Hash::of(token.expose().as_bytes())),
+        model_name: config.model_name.clone(),
+        prices: config.prices.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    thread_local! {
+        static DOTENV: RefCell<String> = const { RefCell::new(String::new()) };
+    }
+
+    fn read() -> Result<Config, Vec<Problem>> {
+        DOTENV.with_borrow(|dotenv| Config::load(&|_| None, dotenv))
+    }
+
+    fn write(dotenv: &str) {
+        DOTENV.set(dotenv.to_owned());
+    }
+
+    #[test]
+    fn what_can_change_does_and_the_rest_is_told() {
+        write("PORT=1\nOPENAI_API_KEY=sk-old\n");
+        let mut reloader = Reloader::new(read().unwrap(), read);
+        assert!(reloader.reload().0.is_none());
+        write("PORT=2\nOPENAI_API_KEY=sk-new\nRATE_LIMIT_TPM=7\nADMIN_TOKEN=t\n");
+        let (change, lines) = reloader.reload();
+        let change = change.unwrap();
+        assert_eq!(change.authorization.as_deref(), Some("Bearer sk-new"));
+        assert_eq!(change.terms.tokens.map(|rate| rate.per_minute), Some(7));
+        assert_eq!(change.admin, Some(Hash::of(b"t")));
+        let lines = lines.join("\n");
+        for part in ["RATE_LIMIT_", "OPENAI_API_KEY", "ADMIN_TOKEN", "need a restart"] {
+            assert!(lines.contains(part), "{part} in {lines}");
+        }
+        assert!(!lines.contains("sk-") && !lines.contains("MODEL_NAME"), "{lines}");
+    }
+
+    #[test]
+    fn one_mistake_and_nothing_changes() {
+        write("RATE_LIMIT_RPM=5\n");
+        let mut reloader = Reloader::new(read().unwrap(), read);
+        write("RATE_LIMIT_RPM=6\nBUDGET_USD_DAY=much\n");
+        let (change, lines) = reloader.reload();
+        assert!(change.is_none() && lines[0].contains("BUDGET_USD_DAY") && lines[1].contains("nothing has changed"));
+        write("RATE_LIMIT_RPM=6\n");
+        assert_eq!(reloader.reload().0.unwrap().terms.requests.map(|rate| rate.burst), Some(6));
+    }
+}

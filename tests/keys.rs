@@ -1,0 +1,216 @@
+//! Client keys and users' own limits: made by commands, followed by running servers, and never shown again.
+
+#![allow(clippy::disallowed_methods)] // tests are the outside world
+
+mod support;
+
+use serde_json::json;
+use std::path::Path;
+use std::process::Output;
+use std::time::Instant;
+use support::DEADLINE;
+use support::api;
+use support::client::{Client, Response};
+use support::proxy::{Proxy, command};
+use support::upstream::Upstream;
+
+const CHAT: &str = "/v1/chat/completions";
+const BODY: &[u8] = br#"{"model":"gpt-4o-mini","messages":[]}"#;
+
+/// Runs a command on the ledger in a folder.
+fn run(folder: &Path, arguments: &str) -> Output {
+    let mut command = command(folder, &[]);
+    command.args(arguments.split_whitespace()).stdout(std::process::Stdio::piped()).output().unwrap()
+}
+
+/// The same; what it printed, where it succeeded.
+#[track_caller]
+fn done(folder: &Path, arguments: &str) -> String {
+    let output = run(folder, arguments);
+    assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn ask(proxy: &Proxy, fields: &[(&str, &str)]) -> Response {
+    let fields = [&[("content-type", "application/json")], fields].concat();
+    Client::connect(proxy.addr()).request("POST", CHAT, &fields, BODY)
+}
+
+fn with_key(proxy: &Proxy, key: &str) -> Response {
+    ask(proxy, &[("authorization", &format!("Bearer {key}"))])
+}
+
+fn read(proxy: &Proxy, target: &str, secret: &str) -> Response {
+    let authorization = format!("Bearer {secret}");
+    Client::connect(proxy.addr()).request("GET", target, &[("authorization", &authorization)], b"")
+}
+
+/// Waits until the answer to the same request has this status; how it came there does not matter, that it does.
+#[track_caller]
+fn until(status: u16, ask: impl Fn() -> Response) {
+    let start = Instant::now();
+    while ask().head.status() != status {
+        assert!(start.elapsed() < DEADLINE, "never {status}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+fn upstream() -> Upstream {
+    Upstream::plain(|request| api::answer(request).steps())
+}
+
+#[test]
+fn a_key_opens_for_its_user_and_goes_no_further() {
+    let upstream = upstream();
+    let folder = tempfile::tempdir().unwrap();
+    let key = done(folder.path(), "keys create taro --name laptop").trim().to_owned();
+    assert!(key.starts_with("oap_") && key.len() == 68, "{key}");
+    let url = upstream.url();
+    let vars = [("PROXY_TARGET", url.as_str()), ("CLIENT_AUTH", "keys"), ("OPENAI_API_KEY", "sk-real")];
+    let mut proxy = Proxy::start_in(folder, &vars);
+    ask(&proxy, &[("authorization", &format!("Bearer {key}")), ("x-user-id", "somebody")]).expect(200);
+    ask(&proxy, &[("x-api-key", &key)]).expect(200);
+    let wrong = format!("{}0", &key[..key.len() - 1]);
+    let refusals: Vec<Response> =
+        [vec![], vec![("authorization", "Bearer sk-real")], vec![("api-key", wrong.as_str())]]
+            .iter()
+            .map(|fields| ask(&proxy, fields).expect_proxy_error(401, "invalid_client_key"))
+            .collect();
+    assert!(refusals.iter().all(|refusal| refusal.text() == refusals[0].text()), "every wrong key the same answer");
+    for request in upstream.requests() {
+        assert_eq!(request.head.get("authorization"), Some("Bearer sk-real"));
+        assert!(request.head.get("x-api-key").is_none());
+    }
+    let usage = read(&proxy, "/usage?user_id=taro", &key).expect(200).json();
+    assert_eq!((&usage["totals"]["requests"], &usage["data"][0]["key_id"]), (&json!(2), &json!(1)));
+    assert!(proxy.terminate().success());
+    for file in std::fs::read_dir(proxy.folder()).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        assert!(!bytes.windows(key.len() - 4).any(|window| window == &key.as_bytes()[4..]), "the key is not kept");
+    }
+    assert!(!proxy.stderr().contains("oap_"));
+}
+
+#[test]
+fn a_key_reads_its_own_users_usage_only() {
+    let upstream = upstream();
+    let folder = tempfile::tempdir().unwrap();
+    let [taro, hana] =
+        ["taro", "hana"].map(|user| done(folder.path(), &format!("keys create {user}")).trim().to_owned());
+    let url = upstream.url();
+    let vars = [("PROXY_TARGET", url.as_str()), ("CLIENT_AUTH", "keys"), ("ADMIN_TOKEN", "admin")];
+    let proxy = Proxy::start_in(folder, &vars);
+    for key in [&taro, &hana, &hana] {
+        with_key(&proxy, key).expect(200);
+    }
+    let requests = |target: &str, key: &str| read(&proxy, target, key).expect(200).json()["totals"]["requests"].clone();
+    assert_eq!((requests("/usage", &taro), requests("/usage?user_id=hana", &hana)), (json!(1), json!(2)));
+    assert_eq!(requests("/usage", "admin"), json!(3));
+    read(&proxy, "/usage?user_id=hana", &taro).expect_proxy_error(403, "forbidden");
+    read(&proxy, "/metrics", &taro).expect_proxy_error(403, "forbidden");
+    read(&proxy, "/metrics", "admin").expect(200);
+    for target in ["/usage", "/metrics"] {
+        read(&proxy, target, "guess").expect_proxy_error(401, "unauthorized");
+        support::client::get(proxy.addr(), target).expect_proxy_error(401, "unauthorized");
+    }
+    support::client::get(proxy.addr(), "/healthz").expect(200);
+}
+
+#[test]
+fn two_servers_on_one_ledger_follow_a_revocation() {
+    let upstream = upstream();
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("usage.db");
+    let url = upstream.url();
+    let vars = [("PROXY_TARGET", url.as_str()), ("CLIENT_AUTH", "keys")];
+    let one = Proxy::start_in(folder, &vars);
+    let other = Proxy::start(&[&vars[..], &[("DATABASE_PATH", database.to_str().unwrap())]].concat());
+    let created = done(one.folder(), "keys create taro");
+    let key = created.trim();
+    for proxy in [&one, &other] {
+        until(200, || with_key(proxy, key));
+    }
+    assert!(done(one.folder(), "keys list").contains("valid"));
+    assert!(done(one.folder(), "keys revoke 1").contains("revoked"));
+    for proxy in [&one, &other] {
+        until(401, || with_key(proxy, key));
+    }
+    assert!(done(one.folder(), "keys revoke 1").contains("before"));
+    assert!(done(one.folder(), "keys list").contains("revoked"));
+}
+
+#[test]
+fn a_users_own_limits_are_followed() {
+    let upstream = upstream();
+    let proxy = Proxy::before(&upstream, &[("RATE_LIMIT_RPM", "100")]);
+    let limit = |user: &str| {
+        let response = ask(&proxy, &[("x-user-id", user)]);
+        response.head.get("x-ratelimit-limit-requests").map(str::to_owned)
+    };
+    assert_eq!(limit("taro").as_deref(), Some("100"));
+    let shown = done(proxy.folder(), "limits set taro --rpm 7 --tpm 100000 --usd-month 2.50");
+    assert!(
+        shown.lines().nth(1).is_some_and(|row| row.split_whitespace().eq(["taro", "7", "100000", "-", "-", "2.5"]))
+    );
+    let start = Instant::now();
+    while limit("taro").as_deref() != Some("7") {
+        assert!(start.elapsed() < DEADLINE);
+    }
+    assert_eq!(limit("hana").as_deref(), Some("100"), "nobody else is concerned");
+    done(proxy.folder(), "limits set taro --rpm 0");
+    let start = Instant::now();
+    while limit("taro").is_some() {
+        assert!(start.elapsed() < DEADLINE);
+    }
+    assert!(done(proxy.folder(), "limits list").contains("100000"), "what was not named stays");
+    assert!(done(proxy.folder(), "limits clear taro").contains("everybody's"));
+    until(200, || ask(&proxy, &[("x-user-id", "taro")]));
+    assert!(!done(proxy.folder(), "limits list").contains("taro"));
+}
+
+#[test]
+fn commands_help_succeed_and_fail_as_documented() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    for (arguments, part) in
+        [("--help", "Usage:"), ("keys --help", "keys create USER"), ("limits -h", "limits set USER")]
+    {
+        assert!(done(path, arguments).contains(part), "{arguments}");
+    }
+    assert!(!path.join("usage.db").exists(), "help makes no ledger");
+    assert!(done(path, "--version").starts_with("proxy-server "));
+    assert_eq!(done(path, "keys list").lines().count(), 1, "the head of an empty table");
+    done(path, "keys create 太郎 --expires 12h");
+    done(path, "keys create taro --name old --expires 2200-01-31");
+    assert_eq!(done(path, "keys list").lines().count(), 3);
+    for (arguments, code, part) in [
+        ("keys", 2, "expected keys create"),
+        ("keys create", 2, "expected keys create"),
+        ("keys create a b", 2, "expected keys create"),
+        ("keys create a --expires", 2, "--expires"),
+        ("keys create a --expires soon", 1, "soon"),
+        ("keys create a --expires 2001-01-01", 1, "not in the future"),
+        ("keys list --name x", 2, "keys create"),
+        ("keys revoke x", 2, "\"x\""),
+        ("keys revoke 99", 1, "no key 99"),
+        ("keys --unknown", 2, "--unknown"),
+        ("limits set taro", 2, "no limit is named"),
+        ("limits set taro --rpm -1", 2, "-1"),
+        ("limits set taro --usd-day 1e3", 2, "1e3"),
+        ("limits list --rpm 1", 2, "limits set"),
+        ("limits frobnicate", 2, "expected limits set"),
+        ("nothing", 2, "\"nothing\""),
+    ] {
+        let output = run(path, arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments}: {said}");
+        assert!(
+            said.contains(part) && said.starts_with("proxy-server: ") && output.stdout.is_empty(),
+            "{arguments}: {said}"
+        );
+    }
+    std::fs::write(path.join("usage.db"), "this is not a ledger, whatever it is").unwrap();
+    let output = run(path, "keys list");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("left untouched"));
+}

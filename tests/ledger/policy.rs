@@ -1,0 +1,82 @@
+//! Keys, users' own limits and spending in the ledger's file.
+
+use crate::oracle::{HOUR, START};
+use openai_api_proxy::access::Hash;
+use openai_api_proxy::limit::budget::{Period, Spent};
+use openai_api_proxy::limit::terms::Own;
+use openai_api_proxy::usage::record::Record;
+use openai_api_proxy::worker::append::Writer;
+use openai_api_proxy::worker::fold::fold;
+use openai_api_proxy::worker::policy::{Editor, read, spendings};
+use openai_api_proxy::worker::schema;
+use std::collections::BTreeMap;
+
+const DAY: u64 = 24 * HOUR;
+
+#[test]
+fn keys_and_limits_are_what_was_written_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("usage.db");
+    let mut editor = Editor::open(&path).unwrap();
+    let hash = |text: &str| Hash::of(text.as_bytes());
+    let first = editor.add_key("太郎", "laptop", &hash("a"), 5, None).unwrap();
+    let second = editor.add_key("b", "", &hash("b"), 6, Some(9)).unwrap();
+    assert!(editor.add_key("c", "", &hash("b"), 6, None).is_err(), "a hash opens for one user");
+    assert_eq!(
+        (editor.revoke(first, 8), editor.revoke(first, 9), editor.revoke(77, 9)),
+        (Ok(Some(true)), Ok(Some(false)), Ok(None))
+    );
+    let rows = editor.keys().unwrap();
+    assert_eq!((rows[0].user.as_str(), rows[0].revoked_at, rows[1].expires_at), ("太郎", Some(8), Some(9)));
+
+    let own = Own { rpm: Some(5), day_nano_usd: Some(0), ..Own::default() };
+    assert_eq!(editor.set_limits("b", &own), Ok(own));
+    let more = Own { tpm: Some(7), concurrent: Some(2), month_nano_usd: Some(1 << 50), ..Own::default() };
+    let both = Own { rpm: Some(5), day_nano_usd: Some(0), ..more };
+    assert_eq!(editor.set_limits("b", &more), Ok(both), "what is not named stays");
+    assert_eq!((editor.clear_limits("c"), editor.limits()), (Ok(false), Ok([("b".into(), both)].into())));
+
+    let policy = read(&schema::open_reader(&path).unwrap()).unwrap();
+    assert_eq!(policy.keys.iter().map(|key| (key.id, &*key.user)).collect::<Vec<_>>(), [(second, "b")]);
+    assert_eq!(policy.own, BTreeMap::from([("b".into(), both)]));
+    assert_eq!((editor.clear_limits("b"), editor.limits()), (Ok(true), Ok(BTreeMap::new())));
+}
+
+/// Wherever the fold stands, what was spent is the sum of the rows of the day and of the month.
+#[test]
+fn spending_is_the_sum_of_the_rows_at_any_mark() {
+    let folder = tempfile::tempdir().unwrap();
+    let conn = schema::open(&folder.path().join("usage.db")).unwrap();
+    let mut writer = Writer::new(&conn).unwrap();
+    let now = START + 40 * DAY;
+    let period = Period::of(now);
+    // Every hour for eighty days, around now, by three users; some cost nothing that is known.
+    let rows: Vec<Record> = (0..1920u64)
+        .map(|n| Record {
+            started_at: START + n * HOUR + n,
+            user: format!("u{}", n % 3).as_str().into(),
+            cost_nano_usd: (n % 5 > 0).then_some(n * n + 1),
+            status: 200,
+            ..Record::default()
+        })
+        .collect();
+    let mut expected: BTreeMap<String, Spent> = BTreeMap::new();
+    for record in &rows {
+        let began = Period::of(record.started_at);
+        let cost = record.cost_nano_usd.unwrap_or(0);
+        let spent = expected.entry(record.user.to_string()).or_default();
+        spent.day += if began.day >= period.day { cost } else { 0 };
+        spent.month += if began.month >= period.month { cost } else { 0 };
+    }
+    writer.append(&rows).unwrap();
+    loop {
+        let found = spendings(&conn, period).unwrap();
+        let users = found.users.into_iter().map(|(user, spent)| (user.to_string(), spent));
+        assert_eq!((found.period, users.collect::<BTreeMap<_, _>>()), (period, expected.clone()));
+        if fold(&conn, 300).unwrap().pending() == 0 {
+            break;
+        }
+    }
+    assert!(expected.values().all(|spent| spent.day > 0 && spent.month > spent.day));
+    assert_eq!(spendings(&conn, Period::of(START + 400 * DAY)).unwrap().users, []);
+}

@@ -1,0 +1,275 @@
+//! Every limit of a user under 200 requests at once: exactly as many pass as it allows, whoever gives up meanwhile, and
+//! what was reserved comes back on every way out. The target answers only when all requests are decided, so that the
+//! counts do not depend on who is fast.
+
+#![allow(clippy::disallowed_methods)] // tests are the outside world
+
+mod support;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+use support::DEADLINE;
+use support::client::{Client, Response, post_json};
+use support::proxy::Proxy;
+use support::script::Reply;
+use support::upstream::Upstream;
+
+const CHAT: &str = "/v1/chat/completions";
+/// Requests at once.
+const CROWD: usize = 200;
+/// What the target reports of each: 10 tokens.
+const USAGE: &str = r#"{"prompt_tokens":4,"completion_tokens":6,"total_tokens":10}"#;
+
+/// A target that holds its answers back until it is opened.
+struct Held {
+    upstream: Upstream,
+    gate: Arc<Gate>,
+}
+
+#[derive(Default)]
+struct Gate {
+    /// Open, and how many requests have come.
+    state: Mutex<(bool, usize)>,
+    changed: Condvar,
+}
+
+impl Gate {
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.1 += 1;
+        self.changed.notify_all();
+        drop(self.changed.wait_timeout_while(state, DEADLINE, |state| !state.0).unwrap());
+    }
+
+    fn set(&self, open: bool) {
+        self.state.lock().unwrap().0 = open;
+        self.changed.notify_all();
+    }
+
+    fn wait_for(&self, count: usize) {
+        let state = self.state.lock().unwrap();
+        let (state, _) = self.changed.wait_timeout_while(state, DEADLINE, |state| state.1 < count).unwrap();
+        assert_eq!(state.1, count, "requests that reached the target");
+    }
+}
+
+impl Held {
+    fn new() -> Self {
+        let gate = Arc::new(Gate::default());
+        let at_gate = Arc::clone(&gate);
+        let upstream = Upstream::plain(move |request| {
+            at_gate.pass();
+            if request.json()["stream"] == json!(true) {
+                let delta = "data: {\"choices\":[{\"delta\":{\"content\":\"hi\"}}]}\n\n";
+                return Reply::sse(format!("{delta}data: {{\"choices\":[],\"usage\":{USAGE}}}\n\n")).steps();
+            }
+            Reply::json(format!(r#"{{"model":"gpt-4o-mini","usage":{USAGE}}}"#)).steps()
+        });
+        Self { upstream, gate }
+    }
+
+    fn proxy(&self, vars: &[(&str, &str)]) -> Proxy {
+        Proxy::before(&self.upstream, &[&[("RATE_LIMIT_RPM", "0")], vars].concat())
+    }
+}
+
+/// A request that may take so many tokens: one for the model's eleven letters would be three, so it has a short one.
+fn body(tokens: u64, stream: bool) -> String {
+    json!({"model": "m", "max_tokens": tokens - 1, "stream": stream}).to_string()
+}
+
+/// Sends it for one user by as many clients as there are bodies; those that are admitted wait in the target.
+fn crowd(proxy: &Proxy, bodies: &[String]) -> Vec<Client> {
+    let send = |body: &String| {
+        let mut client = Client::connect(proxy.addr());
+        client.send_request("POST", CHAT, &[("x-user-id", "u"), ("content-type", "application/json")], body.as_bytes());
+        client
+    };
+    bodies.iter().map(send).collect()
+}
+
+/// Waits until the proxy has refused so many.
+fn wait_for_refusals(proxy: &Proxy, limit: &str, count: usize) {
+    let start = Instant::now();
+    let sample = format!("openai_proxy_rate_limited_total{{user=\"u\",limit=\"{limit}\"}}");
+    loop {
+        let refused = proxy.metrics().get(&sample).copied().unwrap_or(0.0);
+        if refused == count as f64 {
+            return;
+        }
+        assert!(start.elapsed() < DEADLINE && refused < count as f64, "{refused} refused by {limit}, not {count}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn answers(clients: Vec<Client>) -> BTreeMap<u16, Vec<Response>> {
+    let mut by_status: BTreeMap<u16, Vec<Response>> = BTreeMap::new();
+    for mut client in clients {
+        let response = client.response("POST");
+        by_status.entry(response.head.status()).or_default().push(response);
+    }
+    by_status
+}
+
+/// A crowd under one limit: `allowed` reach the target while all are there, and as many again when they have ended.
+fn exactly(vars: &[(&str, &str)], limit: &str, tokens: u64, allowed: usize) -> Proxy {
+    let held = Held::new();
+    let proxy = held.proxy(vars);
+    for round in 1..=2 {
+        held.gate.set(false);
+        let bodies: Vec<String> = (0..CROWD).map(|n| body(tokens, n % 2 == 0)).collect();
+        let clients = crowd(&proxy, &bodies);
+        wait_for_refusals(&proxy, limit, round * (CROWD - allowed));
+        held.gate.wait_for(round * allowed);
+        held.gate.set(true);
+        let answers = answers(clients);
+        assert_eq!((answers[&200].len(), answers[&429].len()), (allowed, CROWD - allowed));
+        for refused in &answers[&429] {
+            assert!(refused.head.get("retry-after-ms").is_some(), "waiting helps");
+        }
+        let requests = &proxy.usage("user_id=u")["totals"]["requests"];
+        assert_eq!(*requests, json!(round * allowed), "what was refused left no record");
+    }
+    proxy
+}
+
+#[test]
+fn requests_in_flight_are_exactly_as_many_as_allowed() {
+    let proxy = exactly(&[("MAX_CONCURRENT_PER_USER", "7")], "concurrent", 10, 7);
+    assert!(post_json(proxy.addr(), CHAT, &[("x-user-id", "u")], "{}").head.get("x-ratelimit-limit-tokens").is_none());
+}
+
+/// 20,000 of 60,000 a minute each: the fourth would fit in 20 seconds. What they used is so little that three fit again.
+#[test]
+fn tokens_are_reserved_before_they_are_spent() {
+    let proxy = exactly(&[("RATE_LIMIT_TPM", "60000")], "tokens", 19_000, 3);
+    let response = post_json(proxy.addr(), CHAT, &[("x-user-id", "u")], &body(1000, true));
+    let header = |name: &str| response.head.get(name).expect(name).to_owned();
+    assert_eq!(header("x-ratelimit-limit-tokens"), "60000");
+    let remaining: u64 = header("x-ratelimit-remaining-tokens").parse().unwrap();
+    assert!(
+        (58_900..=59_000).contains(&remaining),
+        "{remaining}: after this request's own 1000, six of 10 are paid off"
+    );
+    let refused = post_json(proxy.addr(), CHAT, &[("x-user-id", "u")], &body(60_001, false));
+    assert_eq!(refused.head.get("x-should-retry"), Some("false"), "it can never fit");
+    refused.expect_proxy_error(429, "rate_limit_exceeded");
+}
+
+/// gpt-4o-mini: 600 nano-dollars a token put out. Three tokens in at 150 and 1,000 out are 600,450.
+#[test]
+fn a_budget_is_not_overrun_by_requests_at_once() {
+    let held = Held::new();
+    let proxy = held.proxy(&[("BUDGET_USD_MONTH", "0.0031")]);
+    let body = json!({"model": "gpt-4o-mini", "max_tokens": 1000}).to_string();
+    let clients = crowd(&proxy, &vec![body; CROWD]);
+    wait_for_refusals(&proxy, "budget_month", CROWD - 5);
+    held.gate.wait_for(5);
+    held.gate.set(true);
+    let answers = answers(clients);
+    assert_eq!(answers[&200].len(), 5, "3,002,250 of 3,100,000");
+    assert!(answers[&429].iter().all(|refused| refused.head.get("retry-after").is_some()), "it was not spent yet");
+}
+
+#[test]
+fn a_spent_budget_stays_spent_over_a_restart() {
+    let held = Held::new();
+    held.gate.set(true);
+    // 4 in and 6 out are 4,200 nano-dollars: the third overruns what two leave, by less than itself.
+    let vars = [("BUDGET_USD_MONTH", "0.00001"), ("RATE_LIMIT_RPM", "0")];
+    let mut proxy = held.proxy(&vars);
+    let ask = |proxy: &Proxy, user: &str| {
+        let body = r#"{"model":"gpt-4o-mini","messages":[]}"#;
+        post_json(proxy.addr(), CHAT, &[("x-user-id", user)], body)
+    };
+    for _ in 0..3 {
+        ask(&proxy, "u").expect(200);
+    }
+    for restart in [false, true] {
+        if restart {
+            proxy.kill();
+            let url = held.upstream.url();
+            proxy = Proxy::start_in(proxy.into_folder(), &[&[("PROXY_TARGET", url.as_str())][..], &vars].concat());
+        }
+        let refused = ask(&proxy, "u");
+        assert_eq!(refused.head.get("x-should-retry"), Some("false"));
+        refused.expect_proxy_error(429, "insufficient_quota");
+        assert_eq!(proxy.usage("user_id=u")["totals"]["cost_usd"], json!(0.0000126));
+    }
+    ask(&proxy, "other").expect(200);
+}
+
+/// Half of those who were admitted go away while the target is at work: what they held is free again.
+#[test]
+fn who_goes_away_gives_back() {
+    let held = Held::new();
+    let proxy = held.proxy(&[("MAX_CONCURRENT_PER_USER", "50"), ("RATE_LIMIT_RPM", "1"), ("RATE_LIMIT_BURST", "70")]);
+    let bodies: Vec<String> = (0..CROWD).map(|n| body(10, n % 3 == 0)).collect();
+    let clients = crowd(&proxy, &bodies);
+    wait_for_refusals(&proxy, "concurrent", CROWD - 50);
+    held.gate.wait_for(50);
+    // Of each status about half go: who is where, only the answers tell, and those admitted have none yet.
+    let (gone, stay): (Vec<_>, Vec<_>) = clients.into_iter().enumerate().partition(|(n, _)| n % 2 == 0);
+    gone.into_iter().for_each(|(_, client)| client.reset());
+    held.gate.set(true);
+    let answers = answers(stay.into_iter().map(|(_, client)| client).collect());
+    assert_eq!(answers.values().map(Vec::len).sum::<usize>(), CROWD / 2);
+    proxy.wait_until_left();
+    // 50 of 70 requests are taken, by whoever went too; none is in flight.
+    held.gate.set(false);
+    let clients = crowd(&proxy, &bodies);
+    wait_for_refusals(&proxy, "requests", CROWD - 20);
+    held.gate.wait_for(70);
+    held.gate.set(true);
+    assert_eq!(self::answers(clients)[&200].len(), 20);
+}
+
+/// A stream carries its user's standing like any other answer, and a session does in its handshake.
+#[test]
+fn streams_tell_the_standing_after_their_reservation() {
+    let held = Held::new();
+    held.gate.set(true);
+    let proxy = held.proxy(&[("RATE_LIMIT_RPM", "1"), ("RATE_LIMIT_BURST", "9"), ("RATE_LIMIT_TPM", "1000")]);
+    let response = post_json(proxy.addr(), CHAT, &[("x-user-id", "u")], &body(600, true)).expect(200);
+    let header = |name: &str| response.head.get(name).expect(name).to_owned();
+    assert_eq!(header("x-ratelimit-remaining-requests"), "8");
+    assert_eq!(header("x-ratelimit-remaining-tokens"), "400");
+    assert_eq!((header("x-ratelimit-limit-tokens"), header("x-ratelimit-reset-tokens")), ("1000".into(), "36s".into()));
+}
+
+/// SIGHUP: limits and the token change without a restart, a mistake changes nothing.
+#[test]
+fn the_configuration_is_read_again_on_sighup() {
+    let held = Held::new();
+    held.gate.set(true);
+    let folder = tempfile::tempdir().unwrap();
+    let dotenv = folder.path().join(".env");
+    std::fs::write(&dotenv, "RATE_LIMIT_RPM=0\n").unwrap();
+    let proxy = Proxy::start_in(folder, &[("PROXY_TARGET", &held.upstream.url())]);
+    let ask = || post_json(proxy.addr(), CHAT, &[("x-user-id", "u")], &body(10, false));
+    assert!(ask().head.get("x-ratelimit-limit-requests").is_none());
+    std::fs::write(&dotenv, "RATE_LIMIT_RPM=5\nADMIN_TOKEN=two words\n").unwrap();
+    proxy.signal(Signal::HUP);
+    proxy.wait_for_log("nothing has changed");
+    assert!(ask().head.get("x-ratelimit-limit-requests").is_none());
+    std::fs::write(&dotenv, "RATE_LIMIT_RPM=5\nADMIN_TOKEN=word\nIDLE_TIMEOUT=9s\n").unwrap();
+    proxy.signal(Signal::HUP);
+    proxy.wait_for_log("need a restart");
+    let start = Instant::now();
+    while ask().head.get("x-ratelimit-limit-requests") != Some("5") {
+        assert!(start.elapsed() < DEADLINE);
+    }
+    let answer = support::client::get(proxy.addr(), "/usage");
+    assert!(answer.head.get("www-authenticate").is_some_and(|challenge| challenge.starts_with("Basic ")));
+    answer.expect_proxy_error(401, "unauthorized");
+    assert!(!proxy.stderr().contains("word\""), "{}", proxy.stderr());
+    let usage: Value = {
+        let mut client = Client::connect(proxy.addr());
+        client.request("GET", "/usage", &[("authorization", "Bearer word")], b"").expect(200).json()
+    };
+    assert!(usage["totals"]["requests"].as_u64().is_some_and(|requests| requests >= 3));
+}
