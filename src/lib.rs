@@ -8,7 +8,8 @@
 //!                    └───────┬──────────────────────────────▲─────────────────────────────┘
 //!                      record│(place reserved at admission) │committed, answers, addresses (mio Waker)
 //!                            ▼                              │
-//!                    ledger thread ── SQLite ── query thread        resolver thread
+//!                    ledger thread ── SQLite ─┬─ query thread       resolver thread
+//!                                             └─ export thread ──HTTP──▶ InfluxDB
 //! ```
 //!
 //! One thread owns every socket, every connection's state and every token bucket. Whatever can block lives on a thread

@@ -6,7 +6,7 @@
 
 use openai_api_proxy::base::clock::Now;
 use openai_api_proxy::cli::{self, Command};
-use openai_api_proxy::config::{Config, Durability};
+use openai_api_proxy::config::{Config, Durability, Influx};
 use openai_api_proxy::io::Io;
 use openai_api_proxy::io::sockets::Sockets;
 use openai_api_proxy::metrics::Metrics;
@@ -16,8 +16,9 @@ use openai_api_proxy::reload::{self, Reloader};
 use openai_api_proxy::signal::Watch;
 use openai_api_proxy::tls::Connector;
 use openai_api_proxy::worker::ToLoop;
-use openai_api_proxy::worker::desk::Workers;
-use openai_api_proxy::worker::ledger::Options;
+use openai_api_proxy::worker::desk::{Export, Workers};
+use openai_api_proxy::worker::export;
+use openai_api_proxy::worker::ledger::{Backfill, Options};
 use openai_api_proxy::worker::log::say;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::process::ExitCode;
@@ -41,6 +42,14 @@ fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1)) {
         Ok(Command::Help(text)) => {
             print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Ok(Command::GrafanaDashboard) => {
+            print!("{}", cli::GRAFANA_DASHBOARD);
+            ExitCode::SUCCESS
+        }
+        Ok(Command::AlertRules) => {
+            print!("{}", cli::ALERT_RULES);
             ExitCode::SUCCESS
         }
         Ok(Command::Version) => {
@@ -99,9 +108,11 @@ fn serve(config: Config) -> Result<(), String> {
         fsync: config.ledger_fsync,
         journaled: config.durability == Durability::Journaled,
         retention_days: config.retention_days,
+        export: None,
         budgets: config.terms.has_budget(),
     };
-    let workers = Workers::start(&config.database_path, ledger, &target.host, target.port, to_loop.clone())?;
+    let export = config.influx.as_ref().map(export);
+    let workers = Workers::start(&config.database_path, ledger, export, (&target.host, target.port), to_loop.clone())?;
     let reloader = Reloader::new(config.clone(), Config::from_process);
     let _watch = Watch::start(to_loop, reloader).map_err(|error| format!("cannot watch for signals: {error}"))?;
     if connections_max < wanted {
@@ -109,6 +120,9 @@ fn serve(config: Config) -> Result<(), String> {
             "level=warn msg=\"MAX_CONNECTIONS lowered: a client may need two open files, and the hard limit of them \
              (ulimit -Hn) is too low\" wanted={wanted} connections={connections_max}"
         ));
+    }
+    if let Some(influx) = &config.influx {
+        say(format_args!("level=info msg=\"exporting to influx\" url={}", influx.shown));
     }
     let scheme = if target.tls { "https" } else { "http" };
     say(format_args!(
@@ -124,6 +138,16 @@ fn serve(config: Config) -> Result<(), String> {
     let ended = reactor.into_desk().shutdown();
     say(format_args!("level=info msg=stopped"));
     ended
+}
+
+fn export(influx: &Influx) -> Export {
+    Export {
+        target: export::Target {
+            url: influx.url.expose().to_owned(),
+            authorization: influx.authorization.as_ref().map(|value| value.expose().to_owned()),
+        },
+        backfill: if influx.backfill { Backfill::All } else { Backfill::Nothing },
+    }
 }
 
 fn settings(config: &Config, connections_max: usize) -> Result<Settings, String> {

@@ -375,10 +375,11 @@ impl<I: Io, D: Desk> Reactor<I, D> {
         let job = match question {
             Question::Usage(query) => Job::Usage { ticket, query },
             Question::Metrics(snapshot) => {
+                let export = self.desk.export();
                 let render = Box::new(move || Answer {
                     status: 200,
                     content_type: metrics::CONTENT_TYPE,
-                    body: snapshot.render(process::read().as_ref()),
+                    body: snapshot.render(process::read().as_ref(), export.map(|export| export.read()).as_ref()),
                 });
                 Job::Render { ticket, render }
             }

@@ -44,10 +44,12 @@ const OUTSIDE_LAYER: u8 = 3;
 const OWNERS: &[(&str, &[&str])] = &[
     ("rustls", &["tls"]),
     ("ring", &["access", "cli"]),
-    ("base64", &["access"]),
+    ("base64", &["access", "config"]),
     ("webpki_roots", &["tls"]),
     ("prometheus", &["metrics"]),
     ("rusqlite", &["worker"]),
+    ("ureq", &["worker"]),
+    ("influxdb_line_protocol", &["worker"]),
     ("mio", &["io", "reactor", ""]),
 ];
 

@@ -159,9 +159,9 @@ impl Reader {
     }
 }
 
-/// Leaves the CPU to the other threads where they want it: relaying does not wait for an answer. Only where a thread
-/// has a priority of its own, and never a failure.
-fn give_way() {
+/// Has the calling thread leave the CPU to the others where they want it: relaying does not wait for an answer. Only
+/// where a thread has a priority of its own, and never a failure.
+pub fn give_way() {
     #[cfg(target_os = "linux")]
     let _ = rustix::process::setpriority_process(None, NICENESS);
 }
