@@ -84,7 +84,7 @@ fn everything_can_be_set() {
         ("RETENTION_DAYS", "36500"),
         ("RATE_LIMIT_RPM", "60"),
         ("RATE_LIMIT_BURST", "5"),
-        ("RATE_LIMIT_TPM", "1000"),
+        ("RATE_LIMIT_TPM", "1000000000000"),
         ("MAX_CONCURRENT_PER_USER", "4"),
         ("BUDGET_USD_DAY", "0.5"),
         ("BUDGET_USD_MONTH", "10"),
@@ -113,7 +113,7 @@ fn everything_can_be_set() {
     assert_eq!(config.retention_days, 36_500);
     let terms = Terms {
         requests: rate(60, 5),
-        tokens: rate(1000, 1000),
+        tokens: rate(1_000_000_000_000, 1_000_000_000_000),
         concurrent: Some(4),
         day_nano_usd: Some(500_000_000),
         month_nano_usd: Some(10_000_000_000),
