@@ -67,7 +67,7 @@ impl Feeder {
             for message in messages.drain(..) {
                 match message {
                     Done::Committed { upto, .. } if upto == seq => return Ok(()),
-                    Done::Committed { .. } => {}
+                    Done::Committed { .. } | Done::Policy(_) => {}
                     other => return Err(format!("the ledger says {other:?}")),
                 }
             }
