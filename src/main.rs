@@ -18,6 +18,7 @@ use openai_api_proxy::worker::ToLoop;
 use openai_api_proxy::worker::desk::Workers;
 use openai_api_proxy::worker::ledger::Options;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -48,6 +49,15 @@ fn main() -> ExitCode {
             print!("{out}");
             eprint!("{aside}");
             Ok(())
+        }),
+        Ok(Command::Usage(command)) => configured(|config| {
+            let stdout = std::io::stdout();
+            let answer = cli::usage::run(&command, &config.database_path, unix_now(), stdout.is_terminal())?;
+            match stdout.lock().write_all(&answer) {
+                // Whoever reads it has enough, as `head` has.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+                written => written.map_err(|error| format!("the answer cannot be written: {error}")),
+            }
         }),
         Ok(Command::Limits(command)) => configured(|config| {
             print!("{}", cli::limits::run(&command, &config.database_path)?);

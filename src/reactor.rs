@@ -365,12 +365,8 @@ impl<I: Io, D: Desk> Reactor<I, D> {
         let job = match question {
             Question::Usage(query) => Job::Usage { ticket, query },
             Question::Metrics(snapshot) => {
-                let render = Box::new(move || Answer {
-                    status: 200,
-                    content_type: metrics::CONTENT_TYPE,
-                    body: snapshot.render(process::read().as_ref()),
-                });
-                Job::Render { ticket, render }
+                let body = move || snapshot.render(process::read().as_ref());
+                Job::Render { ticket, render: Box::new(move || Answer::new(200, metrics::CONTENT_TYPE, body())) }
             }
         };
         if self.desk.ask(job).is_err() {

@@ -17,7 +17,7 @@ use crate::http::headers::{Known, known};
 use crate::http::reply::Fault;
 use crate::limit::limiter::Grant;
 use crate::limit::standing::Standing;
-use crate::local::usage::Query;
+use crate::local::usage::{Format, Query};
 use crate::usage::estimate;
 use crate::usage::form::FormReader;
 use crate::usage::record::{Endpoint, Record};
@@ -218,7 +218,7 @@ impl Proxy {
                 return self.refuse(now, key, head, Fault::Forbidden, message, &[]);
             }
             Local::Metrics => Err(Question::Metrics(Box::new(self.metrics.snapshot(self.gauges())))),
-            Local::Usage => match Query::parse(route::split(head.target).1, now.unix) {
+            Local::Usage => match Query::parse(route::split(head.target).1, now.unix, accepted(head)) {
                 Ok(query) => match readable(query, reader) {
                     Some(query) => Err(Question::Usage(query)),
                     None => {
@@ -250,6 +250,12 @@ impl Proxy {
         }
         self.remove_exchange(now, key);
     }
+}
+
+/// The format of an answer that the request's `Accept` asks for.
+fn accepted(head: &RequestHead<'_, '_>) -> Format {
+    let accept = head.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("accept"));
+    Format::accepted(accept.map(|header| header.value))
 }
 
 /// The query as its reader may ask it: of one user, where the reader sees no other.

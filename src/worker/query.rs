@@ -120,7 +120,7 @@ impl Reader {
         match self.report(query) {
             Ok(report) => {
                 self.failing = false;
-                Answer { status: 200, content_type: "application/json", body: report.to_json() }
+                report.answer()
             }
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => refusal(
                 "overloaded",
@@ -170,7 +170,7 @@ fn refusal(code: &str, message: &str) -> Answer {
     let body = format!(
         "{{\"error\":{{\"message\":\"{message}\",\"type\":\"proxy_error\",\"param\":null,\"code\":\"{code}\"}}}}\n"
     );
-    Answer { status: 503, content_type: "application/json", body: body.into_bytes() }
+    Answer::new(503, "application/json", body)
 }
 
 #[cfg(test)]

@@ -72,8 +72,7 @@ impl Workers {
             }
             1 if !self.tickets.is_empty() => {
                 let ticket = self.tickets.pop_front().expect("not empty");
-                let answer =
-                    Answer { status: 200, content_type: "text/plain", body: format!("answer {ticket}").into() };
+                let answer = Answer::new(200, "text/plain", format!("answer {ticket}"));
                 self.replies.push_back(Done::Answered { ticket, answer });
             }
             2 if self.resolving => {
