@@ -1,8 +1,10 @@
 //! Answers of our own on the proxy's port: parameters in, bytes out. Never reads a database or a socket; the query
 //! thread fills in the numbers.
 
+pub mod dashboard;
 pub mod table;
 pub mod usage;
+pub mod words;
 
 /// A finished answer of a local endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -19,6 +19,7 @@
 //! From dispatch on, every way out leads through [`settlement`], once: one record, one release of its place.
 
 pub mod admission;
+mod asked;
 pub mod dispatch;
 pub mod downstream;
 pub mod exchange;
@@ -44,6 +45,7 @@ use crate::base::slab::{Key, Slab};
 use crate::limit::limiter::Limiter;
 use crate::limit::terms::Terms;
 use crate::local::Answer;
+use crate::local::dashboard::Ask;
 use crate::local::usage::Query;
 use crate::metrics::{Gauges, Metrics, Snapshot};
 use crate::price::PriceTable;
@@ -119,6 +121,7 @@ pub enum Action {
 #[derive(Debug)]
 pub enum Question {
     Usage(Query),
+    Dashboard(Box<Ask>),
     Metrics(Box<Snapshot>),
 }
 

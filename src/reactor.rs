@@ -364,6 +364,7 @@ impl<I: Io, D: Desk> Reactor<I, D> {
     fn ask(&mut self, now: Now, ticket: u64, question: Question) {
         let job = match question {
             Question::Usage(query) => Job::Usage { ticket, query },
+            Question::Dashboard(ask) => Job::Dashboard { ticket, ask },
             Question::Metrics(snapshot) => {
                 let body = move || snapshot.render(process::read().as_ref());
                 Job::Render { ticket, render: Box::new(move || Answer::new(200, metrics::CONTENT_TYPE, body())) }

@@ -101,7 +101,7 @@ impl Desk for FakeDesk {
     }
 
     fn ask(&mut self, job: Job) -> Result<(), Job> {
-        let (Job::Usage { ticket, .. } | Job::Render { ticket, .. }) = &job;
+        let (Job::Usage { ticket, .. } | Job::Dashboard { ticket, .. } | Job::Render { ticket, .. }) = &job;
         let tickets = &mut self.0.borrow_mut().tickets;
         if tickets.len() >= 2 {
             return Err(job);

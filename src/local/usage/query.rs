@@ -123,12 +123,28 @@ pub struct Given {
 }
 
 impl Given {
-    /// Takes one `name=value`, encoded.
     fn take(&mut self, pair: &str, now_unix_ns: u64) -> Result<(), String> {
+        let (name, value) = Self::decoded(pair)?;
+        self.set(&name, value, now_unix_ns)
+    }
+
+    /// The two sides of one `name=value`, decoded.
+    ///
+    /// # Errors
+    /// Words that name the parameter.
+    pub fn decoded(pair: &str) -> Result<(String, String), String> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let name = decode(name).ok_or("a parameter's name is not percent-encoded UTF-8")?;
         let value = decode(value).ok_or_else(|| format!("`{}` is not percent-encoded UTF-8", shown(&name)))?;
-        self.set(&name, value, now_unix_ns)
+        Ok((name, value))
+    }
+
+    /// The value of a parameter that is a user's or a model's name.
+    ///
+    /// # Errors
+    /// Words that name the parameter.
+    pub fn name(name: &str, value: String) -> Result<String, String> {
+        parse_name(name, value)
     }
 
     /// Takes one parameter. `now_unix_ns` is what `24h` counts back from.

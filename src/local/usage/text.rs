@@ -4,8 +4,8 @@
 //! know who reads it.
 
 use super::{BucketKey, Entry, GroupBy, Report, Totals};
-use crate::base::civil::{NS_PER_SECOND, write_rfc3339};
 use crate::local::table::{Column, inert, table};
+use crate::local::words::{dollars, grouped, instant, second};
 use std::fmt::Write as _;
 
 /// Places of the longest bar.
@@ -159,37 +159,6 @@ fn decimals(costs: impl Iterator<Item = u64>) -> usize {
     costs.filter(|&nano_usd| nano_usd > 0).map(needed).max().unwrap_or(0).max(2)
 }
 
-/// Nano-dollars as dollars, with so many digits after the point.
-fn dollars(nano_usd: u64, places: usize) -> String {
-    let fraction = format!("{:09}", nano_usd % 1_000_000_000);
-    format!("{}.{}", grouped(nano_usd / 1_000_000_000), &fraction[..places])
-}
-
-/// A number with commas between its thousands.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-fn instant(unix_ns: u64) -> String {
-    let mut out = Vec::new();
-    write_rfc3339(&mut out, unix_ns, if unix_ns.is_multiple_of(NS_PER_SECOND) { 0 } else { 9 });
-    String::from_utf8_lossy(&out).into_owned()
-}
-
-/// `2026-11-23 09:30:00`.
-fn second(unix_ns: u64) -> String {
-    let rfc3339 = instant(unix_ns - unix_ns % NS_PER_SECOND);
-    rfc3339.replace('T', " ").trim_end_matches('Z').to_owned()
-}
-
 /// `2026-11-23 09:00`, or of a day's start the day.
 fn hour(unix_ns: u64) -> String {
     let second = second(unix_ns);
@@ -199,6 +168,7 @@ fn hour(unix_ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::civil::NS_PER_SECOND;
     use crate::local::usage::{Buckets, Format, Query};
     use crate::usage::record::{Endpoint, Record, Usage};
 
@@ -272,11 +242,8 @@ older ones: cursor=7
 
     #[test]
     fn numbers_are_exact() {
-        assert_eq!(grouped(1_234_567), "1,234,567");
-        assert_eq!([0, 999, 1000].map(grouped), ["0", "999", "1,000"]);
         assert_eq!(decimals([10_000_000, 500_000_000_000, 0].into_iter()), 2);
         assert_eq!(decimals([1].into_iter()), 9);
-        assert_eq!(dollars(u64::MAX, 9), "18,446,744,073.709551615");
         assert_eq!(bar(1, 2), "██████████");
         assert_eq!((bar(1, 160), bar(0, 0)), ("▏".to_owned(), String::new()));
         assert_eq!(hour(9 * 3600 * NS_PER_SECOND), "1970-01-01 09:00");
