@@ -193,8 +193,8 @@ impl Metrics {
         }
     }
 
-    /// Requests refused because a limit was reached: of all users, or of one. `None` where this user's are counted under
-    /// `_other` with those of others.
+    /// Requests refused because a limit was reached: of all users, or of one. `None` where this user's are counted
+    /// under `_other` with those of others.
     pub fn rate_limited_of(&self, user: Option<&str>) -> Option<u64> {
         let number = match user.map(|user| self.users.find(user)) {
             Some(None) if self.users.is_full() => return None,

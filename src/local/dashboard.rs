@@ -101,6 +101,9 @@ pub struct Ranking {
     pub of_others: Totals,
 }
 
+/// A model, or all that are not named, and its sums of hours or days by their start (nanoseconds since the Unix epoch).
+pub type Series = (Option<String>, BTreeMap<u64, Totals>);
+
 /// What the page shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
@@ -111,8 +114,8 @@ pub struct View {
     pub models: Ranking,
     /// Users; or of one user, the endpoints.
     pub others: Ranking,
-    /// Of the dearest models, and last of all others where there are any: the sums of hours or days by their start.
-    pub series: Vec<(Option<String>, BTreeMap<u64, Totals>)>,
+    /// Of the dearest models, and last of all others where there are any.
+    pub series: Vec<Series>,
     /// The newest requests.
     pub sample: Vec<Entry>,
 }

@@ -126,7 +126,7 @@ impl Reader {
 
     /// Answers from the ledger, or says why not.
     fn answer(&mut self, ask: impl FnOnce(&Connection) -> rusqlite::Result<Answer>) -> Answer {
-        match self.conn().and_then(|conn| ask(conn)) {
+        match self.conn().and_then(ask) {
             Ok(answer) => {
                 self.failing = false;
                 answer

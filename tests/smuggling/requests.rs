@@ -352,7 +352,7 @@ fn expectations_and_options() -> Vec<Case> {
 
 /// A GET whose request line has this many bytes, without its CRLF.
 fn request_line(bytes: usize) -> Vec<u8> {
-    let path = "a".repeat(bytes - "GET /x HTTP/1.1".len());
+    let path = "a".repeat(bytes - "GET / HTTP/1.1".len());
     format!("GET /{path} HTTP/1.1\r\nhost: a\r\n\r\n").into_bytes()
 }
 

@@ -139,15 +139,15 @@ fn found(view: &View) -> Markup {
                 h2 { "By endpoint" }
                 (ranking(&view.others, view, "endpoint", "others", |endpoint| name(endpoint, "–")))
             } }
-            section {
-                h2 { "By model" }
-                (ranking(&view.models, view, "model", "others", |model| name(model, "no model")))
+            div {
+                section {
+                    h2 { "By model" }
+                    (ranking(&view.models, view, "model", "others", |model| name(model, "no model")))
+                }
+                @if !view.sample.is_empty() { (times(view)) (endings(view)) }
             }
         }
-        @if !view.sample.is_empty() {
-            div.pair { (times(view)) (endings(view)) }
-            (latest(view))
-        }
+        @if !view.sample.is_empty() { (latest(view)) }
     }
 }
 

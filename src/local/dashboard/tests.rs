@@ -1,3 +1,5 @@
+//! The page as text: what it asks, what it allows, what is in it. Browsers look at it in `tests/dashboard.rs`.
+
 use super::*;
 use crate::usage::record::{Endpoint, Record};
 use proptest::prelude::*;

@@ -4,7 +4,7 @@
 
 use super::sums::{Sums, sums};
 use super::{Selection, history, named};
-use crate::local::dashboard::{Ask, CHARTED_MAX, ROWS_MAX, Ranking, SAMPLE_MAX, View};
+use crate::local::dashboard::{Ask, CHARTED_MAX, ROWS_MAX, Ranking, SAMPLE_MAX, Series, View};
 use crate::local::usage::{GroupBy, Query, Totals};
 use rusqlite::Connection;
 use std::cmp::Reverse;
@@ -59,12 +59,7 @@ fn ranking(conn: &Connection, by: GroupBy, sums: Sums) -> rusqlite::Result<Ranki
 }
 
 /// Sums over time of the dearest models, and what all have beside them.
-fn series(
-    conn: &Connection,
-    selection: &mut Selection,
-    ask: &Ask,
-    models: &Sums,
-) -> rusqlite::Result<Vec<(Option<String>, BTreeMap<u64, Totals>)>> {
+fn series(conn: &Connection, selection: &mut Selection, ask: &Ask, models: &Sums) -> rusqlite::Result<Vec<Series>> {
     let step = if ask.range.is_of_hours() { GroupBy::Hour } else { GroupBy::Day };
     let mut over_time = |model: Option<i64>| {
         selection.model = model;
