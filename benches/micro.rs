@@ -1,9 +1,11 @@
 //! Times the cores that every request passes through, on messages of real size: heads, chunks, events, WebSocket
-//! sessions, the request's inspection and the limiter; and what the usage capture adds to the relaying of each kind of
+//! sessions, the request's inspection, the limiter and the metrics; and what the usage capture adds to the relaying of each kind of
 //! body.
 //!
 //! `cargo bench --bench micro` measures; an argument narrows it to the benchmarks whose name contains it. Throughput is
 //! bytes of input a second, of a compressed body its decoded ones. Never: a pass or fail; a time depends on the machine.
+
+#![allow(clippy::disallowed_methods)] // the bench keeps its own time
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use flate2::Compression;
@@ -14,16 +16,18 @@ use openai_api_proxy::http::head::{HeadEnd, RequestHead, ResponseHead, storage};
 use openai_api_proxy::limit::bucket::Rate;
 use openai_api_proxy::limit::limiter::{Ask, Limiter, Used};
 use openai_api_proxy::limit::terms::Terms;
+use openai_api_proxy::metrics::{self, Gauges, Metrics};
 use openai_api_proxy::sse::{self, Splitter};
 use openai_api_proxy::usage::capture::{Capture, Coding, Form};
 use openai_api_proxy::usage::editor::Editor;
 use openai_api_proxy::usage::estimate::Deltas;
-use openai_api_proxy::usage::record::Endpoint;
+use openai_api_proxy::usage::record::{Endpoint, Record, Usage};
 use openai_api_proxy::usage::request::inspect;
 use openai_api_proxy::usage::session::Session;
 use std::hint::black_box;
 use std::io::Write;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A request head as the Python client sends it.
 const REQUEST_HEAD: &[u8] = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost:8080\r\n\
@@ -372,5 +376,40 @@ fn limits(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, heads, streams, captures, sessions, bodies, limits);
+/// What a scrape takes from the loop, with 1,000 users of 20 models: the copy that is rendered elsewhere, and what it
+/// costs the records that are counted while it is.
+fn scrapes(c: &mut Criterion) {
+    let record = |n: usize| Record {
+        user: format!("user-{}", n % 1_000).into(),
+        model: Some(format!("model-{}", n / 1_000).into()),
+        status: 200,
+        usage: Usage { input_tokens: 1, ..Usage::default() },
+        ..Record::default()
+    };
+    let records: Vec<Record> = (0..20_000).map(record).collect();
+    let mut metrics = Metrics::new(metrics::Limits::default(), 0);
+    records.iter().for_each(|record| metrics.record(record));
+    let mut group = c.benchmark_group("scrape");
+    group.bench_function("copy", |b| b.iter(|| black_box(metrics.snapshot(Gauges::default()))));
+    // Far apart, so that no two are in one piece of a table.
+    let spread: Vec<&Record> = records.iter().step_by(157).collect();
+    for (name, scraped) in [("count 128 records", false), ("count 128 records during a scrape", true)] {
+        group.bench_function(name, |b| {
+            b.iter_custom(|rounds| {
+                let mut elapsed = Duration::ZERO;
+                for _ in 0..rounds {
+                    let copy = scraped.then(|| metrics.snapshot(Gauges::default()));
+                    let start = Instant::now();
+                    spread.iter().for_each(|record| metrics.record(record));
+                    elapsed += start.elapsed();
+                    drop(copy);
+                }
+                elapsed
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, heads, streams, captures, sessions, bodies, limits, scrapes);
 criterion_main!(benches);

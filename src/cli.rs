@@ -19,6 +19,10 @@ use usage::UsageCommand;
 pub enum Command {
     /// `serve`, or nothing: serve until a signal says otherwise.
     Serve,
+    /// `grafana-dashboard`: print [`GRAFANA_DASHBOARD`].
+    GrafanaDashboard,
+    /// `alert-rules`: print [`ALERT_RULES`].
+    AlertRules,
     /// Print this.
     Help(&'static str),
     Version,
@@ -27,16 +31,24 @@ pub enum Command {
     Usage(UsageCommand),
 }
 
+/// A Grafana dashboard for the metrics, to be imported as it is.
+pub const GRAFANA_DASHBOARD: &str = include_str!("cli/grafana_dashboard.json");
+
+/// Alert rules for Prometheus, a whole rule file.
+pub const ALERT_RULES: &str = include_str!("cli/alert_rules.yaml");
+
 /// The text of `--help`.
 pub const HELP: &str = "\
 A proxy in front of the OpenAI API that counts each user's tokens and money.
 
 Usage: proxy-server [COMMAND]
 
-  serve      relay until SIGTERM or SIGINT, then drain; the default
-  usage      print who used what, also while no server runs
-  keys       make, list and revoke client keys
-  limits     set, list and clear a user's own limits
+  serve              relay until SIGTERM or SIGINT, then drain; the default
+  usage              print who used what, also while no server runs
+  keys               make, list and revoke client keys
+  limits             set, list and clear a user's own limits
+  grafana-dashboard  print a Grafana dashboard for the metrics
+  alert-rules        print Prometheus alert rules
 
 Point a client at it:
 
@@ -73,6 +85,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
         Arg::Short('V') | Arg::Long("version") => Command::Version,
         Arg::Value(name) => match name.to_string_lossy().as_ref() {
             "serve" => Command::Serve,
+            "grafana-dashboard" => Command::GrafanaDashboard,
+            "alert-rules" => Command::AlertRules,
             "help" => Command::Help(HELP),
             "keys" => keys::parse(&mut parser)?,
             "usage" => usage::parse(&mut parser)?,
@@ -121,6 +135,8 @@ mod tests {
         for help in ["--help", "-h", "help", "serve --help"] {
             assert_eq!(parse(help), Ok(Command::Help(HELP)), "{help}");
         }
+        assert_eq!(parse("grafana-dashboard"), Ok(Command::GrafanaDashboard));
+        assert_eq!(parse("alert-rules"), Ok(Command::AlertRules));
         assert_eq!(parse("-V"), Ok(Command::Version));
         for (line, part) in
             [("serve serve", "serve"), ("--port", "--port"), ("-p", "-p"), ("sevre", "sevre"), ("--help=x", "help")]

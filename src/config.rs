@@ -4,12 +4,14 @@
 //! variables name are read here, before anything is served. Never: a secret in a problem or in a debug print, or a
 //! change of the environment.
 
+mod influx;
 mod limits;
 mod secret;
 mod source;
 mod target;
 mod value;
 
+pub use influx::Influx;
 pub use secret::Secret;
 pub use source::Problem;
 pub use target::Target;
@@ -63,11 +65,15 @@ pub struct Config {
     pub connections_max: usize,
     /// `MAX_BODY_BYTES`: one request's body held in memory.
     pub body_bytes_max: usize,
+    /// `MAX_BUFFERED_BYTES`: all of them together.
+    pub buffered_bytes_max: usize,
     pub timeouts: Timeouts,
     /// `TLS_CA_FILE`: the file's contents, PEM.
     pub tls_ca: Option<Vec<u8>>,
     /// The built-in prices, with those of `PRICES_FILE`.
     pub prices: PriceTable,
+    /// `INFLUXDB_URL` and the variables around it: where the ledger is exported to; `None` exports nothing.
+    pub influx: Option<Influx>,
     /// `METRICS_MAX_USERS` and `METRICS_MAX_MODELS`.
     pub metrics: metrics::Limits,
     /// Variables that are set and do nothing in this version.
@@ -153,6 +159,12 @@ impl Config {
                 "1 KiB to 1 GiB, as in 1048576 or 64MiB",
                 |text| value::size(text).filter(|bytes| (1 << 10..=1 << 30).contains(bytes)),
             ),
+            buffered_bytes_max: source.value(
+                "MAX_BUFFERED_BYTES",
+                256 << 20,
+                "at least 1 KiB, as in 268435456 or 256MiB",
+                |text| value::size(text).filter(|bytes| *bytes >= 1 << 10),
+            ),
             timeouts: Timeouts {
                 connect: duration(&mut source, "CONNECT_TIMEOUT", 10, 1),
                 response: duration(&mut source, "RESPONSE_TIMEOUT", 600, 1),
@@ -162,6 +174,7 @@ impl Config {
             },
             tls_ca: tls_ca(&mut source),
             prices: prices(&mut source),
+            influx: influx(&mut source),
             metrics: metrics_limits(&mut source),
         };
         if source.problems.is_empty() { Ok(config) } else { Err(source.problems) }
@@ -169,7 +182,7 @@ impl Config {
 }
 
 /// Variables that later versions have, each with the value that asks for nothing.
-const LATER: [(&str, &str); 2] = [("INFLUXDB_URL", ""), ("LOG_FORMAT", "logfmt")];
+const LATER: [(&str, &str); 1] = [("LOG_FORMAT", "logfmt")];
 
 /// Those of them that are set: their absence is told at start.
 fn what_comes_later(source: &mut Source<'_>) -> Vec<&'static str> {
@@ -236,12 +249,29 @@ fn read_on(source: &mut Source<'_>) -> Option<Duration> {
     reads_on.then(|| Duration::from_secs(seconds.into()))
 }
 
+/// The other variables say nothing without the URL: taking that one away turns the export off.
+fn influx(source: &mut Source<'_>) -> Option<Influx> {
+    let backfill = source.value("INFLUXDB_BACKFILL", true, "true or false", value::switch);
+    let text = |name| source.os(name).map(|value| value.to_string_lossy().into_owned());
+    let url = text("INFLUXDB_URL")?;
+    let parts = influx::Parts {
+        token: text("INFLUXDB_TOKEN"),
+        org: text("INFLUXDB_ORG"),
+        bucket: text("INFLUXDB_BUCKET"),
+        database: text("INFLUXDB_DATABASE"),
+        username: text("INFLUXDB_USERNAME"),
+        password: text("INFLUXDB_PASSWORD"),
+        backfill,
+    };
+    Influx::new(source, &url, parts)
+}
+
 fn metrics_limits(source: &mut Source<'_>) -> metrics::Limits {
     let defaults = metrics::Limits::default();
     let mut label = |name, default: usize| count(source, name, default as u32, 0..=100_000) as usize;
     let users_max = label("METRICS_MAX_USERS", defaults.users_max);
     let models_max = label("METRICS_MAX_MODELS", defaults.models_max);
-    metrics::Limits { users_max, models_max, series_max: defaults.series_max.max(users_max.saturating_mul(10)) }
+    metrics::Limits { users_max, models_max, series_max: defaults.series_max.max(users_max.saturating_mul(20)) }
 }
 
 fn tls_ca(source: &mut Source<'_>) -> Option<Vec<u8>> {

@@ -8,7 +8,8 @@
 //!                    └───────┬──────────────────────────────▲─────────────────────────────┘
 //!                      record│(place reserved at admission) │committed, answers, addresses (mio Waker)
 //!                            ▼                              │
-//!                    ledger thread ── SQLite ── query thread        resolver thread
+//!                    ledger thread ── SQLite ─┬─ query thread       resolver thread
+//!                                             └─ export thread ──HTTP──▶ InfluxDB
 //! ```
 //!
 //! One thread owns every socket, every connection's state and every token bucket. Whatever can block lives on a thread
@@ -16,6 +17,7 @@
 //! `tests/tidy.rs` holds them to it. Start reading at [`proxy`], which is what it is all about, or at [`reactor`],
 //! which makes it move.
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stderr)] // it panics where nobody reads it
 
 // L4: wiring, and the turn of the loop.
 pub mod cli;

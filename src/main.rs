@@ -1,11 +1,12 @@
 //! `proxy-server`: arguments → configuration → workers → loop.
 
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stderr)] // it panics where nobody reads it
 #![allow(clippy::disallowed_methods)] // the outside world reads the clocks
 
 use openai_api_proxy::base::clock::Now;
 use openai_api_proxy::cli::{self, Command};
-use openai_api_proxy::config::{Config, Durability};
+use openai_api_proxy::config::{Config, Durability, Influx};
 use openai_api_proxy::io::Io;
 use openai_api_proxy::io::sockets::Sockets;
 use openai_api_proxy::metrics::Metrics;
@@ -15,8 +16,10 @@ use openai_api_proxy::reload::{self, Reloader};
 use openai_api_proxy::signal::Watch;
 use openai_api_proxy::tls::Connector;
 use openai_api_proxy::worker::ToLoop;
-use openai_api_proxy::worker::desk::Workers;
-use openai_api_proxy::worker::ledger::Options;
+use openai_api_proxy::worker::desk::{Export, Workers};
+use openai_api_proxy::worker::export;
+use openai_api_proxy::worker::ledger::{Backfill, Options};
+use openai_api_proxy::worker::log::say;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -30,6 +33,9 @@ const LEDGER_QUEUE_RECORDS: usize = 10_000;
 /// Descriptors that are neither a client's nor its upstream connection's.
 const SPARE_DESCRIPTORS: u64 = 64;
 
+/// How long clients beyond `MAX_CONNECTIONS` wait for a place before they are told that there is none.
+const OVERLOAD_WAIT: Duration = Duration::from_secs(2);
+
 /// The configuration or the command line is wrong.
 const EXIT_USAGE: u8 = 2;
 
@@ -37,6 +43,14 @@ fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1)) {
         Ok(Command::Help(text)) => {
             print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Ok(Command::GrafanaDashboard) => {
+            print!("{}", cli::GRAFANA_DASHBOARD);
+            ExitCode::SUCCESS
+        }
+        Ok(Command::AlertRules) => {
+            print!("{}", cli::ALERT_RULES);
             ExitCode::SUCCESS
         }
         Ok(Command::Version) => {
@@ -47,7 +61,7 @@ fn main() -> ExitCode {
         Ok(Command::Keys(command)) => configured(|config| {
             let (out, aside) = cli::keys::run(&command, &config.database_path, unix_now())?;
             print!("{out}");
-            eprint!("{aside}");
+            aside.into_iter().for_each(|line| say(format_args!("{line}")));
             Ok(())
         }),
         Ok(Command::Usage(command)) => configured(|config| {
@@ -64,7 +78,7 @@ fn main() -> ExitCode {
             Ok(())
         }),
         Err(message) => {
-            eprintln!("proxy-server: {message}");
+            say(format_args!("proxy-server: {message}"));
             ExitCode::from(EXIT_USAGE)
         }
     }
@@ -75,7 +89,7 @@ fn configured(run: impl FnOnce(Config) -> Result<(), String>) -> ExitCode {
         Ok(config) => config,
         Err(problems) => {
             for problem in problems {
-                eprintln!("proxy-server: {problem}");
+                say(format_args!("proxy-server: {problem}"));
             }
             return ExitCode::from(EXIT_USAGE);
         }
@@ -83,7 +97,7 @@ fn configured(run: impl FnOnce(Config) -> Result<(), String>) -> ExitCode {
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("proxy-server: {message}");
+            say(format_args!("proxy-server: {message}"));
             ExitCode::FAILURE
         }
     }
@@ -93,7 +107,7 @@ fn serve(config: Config) -> Result<(), String> {
     let (wanted, listen, target) = (config.connections_max, config.listen, &config.target);
     let connections_max = within_descriptors(wanted);
     for variable in &config.ignored {
-        eprintln!("level=warn msg=\"not available in this version, ignored\" variable={variable}");
+        say(format_args!("level=warn msg=\"not available in this version, ignored\" variable={variable}"));
     }
     let settings = settings(&config, connections_max)?;
 
@@ -104,19 +118,27 @@ fn serve(config: Config) -> Result<(), String> {
         fsync: config.ledger_fsync,
         journaled: config.durability == Durability::Journaled,
         retention_days: config.retention_days,
+        export: None,
         budgets: config.terms.has_budget(),
     };
-    let workers = Workers::start(&config.database_path, ledger, &target.host, target.port, to_loop.clone())?;
+    let export = config.influx.as_ref().map(export);
+    let workers = Workers::start(&config.database_path, ledger, export, (&target.host, target.port), to_loop.clone())?;
     let reloader = Reloader::new(config.clone(), Config::from_process);
     let _watch = Watch::start(to_loop, reloader).map_err(|error| format!("cannot watch for signals: {error}"))?;
     if connections_max < wanted {
-        eprintln!(
+        say(format_args!(
             "level=warn msg=\"MAX_CONNECTIONS lowered: a client may need two open files, and the hard limit of them \
              (ulimit -Hn) is too low\" wanted={wanted} connections={connections_max}"
-        );
+        ));
+    }
+    if let Some(influx) = &config.influx {
+        say(format_args!("level=info msg=\"exporting to influx\" url={}", influx.shown));
     }
     let scheme = if target.tls { "https" } else { "http" };
-    eprintln!("level=info msg=listening addr={address} target={scheme}://{}{}", target.authority, target.prefix);
+    say(format_args!(
+        "level=info msg=listening addr={address} target={scheme}://{}{}",
+        target.authority, target.prefix
+    ));
 
     let started: Now = sockets.now();
     let metrics = Metrics::new(config.metrics, started.unix);
@@ -124,8 +146,18 @@ fn serve(config: Config) -> Result<(), String> {
     let mut reactor = Reactor::new(sockets, workers, proxy, nanoseconds(config.timeouts.drain));
     reactor.run().map_err(|error| format!("cannot wait for events: {error}"))?;
     let ended = reactor.into_desk().shutdown();
-    eprintln!("level=info msg=stopped");
+    say(format_args!("level=info msg=stopped"));
     ended
+}
+
+fn export(influx: &Influx) -> Export {
+    Export {
+        target: export::Target {
+            url: influx.url.expose().to_owned(),
+            authorization: influx.authorization.as_ref().map(|value| value.expose().to_owned()),
+        },
+        backfill: if influx.backfill { Backfill::All } else { Backfill::Nothing },
+    }
 }
 
 fn settings(config: &Config, connections_max: usize) -> Result<Settings, String> {
@@ -142,6 +174,7 @@ fn settings(config: &Config, connections_max: usize) -> Result<Settings, String>
         terms: changeable.terms,
         connections_max,
         body_bytes_max: config.body_bytes_max as u64,
+        buffered_bytes_max: config.buffered_bytes_max,
         settled: config.durability != Durability::Relaxed,
         journaled: config.durability == Durability::Journaled,
         ledger_places: connections_max * RECORDS_PER_CLIENT + LEDGER_QUEUE_RECORDS,
@@ -152,6 +185,7 @@ fn settings(config: &Config, connections_max: usize) -> Result<Settings, String>
             header: nanoseconds(config.timeouts.header),
             read_on: config.read_on.map_or(0, nanoseconds),
             ledger_wait: config.ledger_wait.map_or(0, nanoseconds),
+            overload: nanoseconds(OVERLOAD_WAIT),
         },
     })
 }

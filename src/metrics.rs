@@ -8,11 +8,11 @@ mod exposition;
 mod histogram;
 mod series;
 
-pub use exposition::{CONTENT_TYPE, Process};
+pub use exposition::{CONTENT_TYPE, Influx, Process};
 
 use crate::usage::record::{Endpoint, Record, Usage, UsageSource};
 use histogram::Histogram;
-use series::{Labels, OTHER, Series};
+use series::{Cells, Labels, OTHER, Series};
 use std::sync::Arc;
 
 /// Bounds of a request's duration and of its first byte, microseconds: 50 ms to 10 min.
@@ -49,7 +49,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { users_max: 1_000, models_max: 200, series_max: 10_000 }
+        Self { users_max: 1_000, models_max: 200, series_max: 20_000 }
     }
 }
 
@@ -66,6 +66,8 @@ pub struct Gauges {
     pub ledger_up: bool,
     /// Records settled and not yet committed.
     pub ledger_queue_records: u64,
+    /// Memory that held request bodies occupy.
+    pub buffered_bytes: u64,
 }
 
 /// The counters of one process.
@@ -202,8 +204,9 @@ impl Metrics {
             Some(found) => found,
             None => None,
         };
-        let cells = self.rate_limited.cells().iter();
-        Some(cells.filter(|((user, _), _)| number.is_none_or(|number| *user == number)).map(|(_, count)| count).sum())
+        let cells = self.rate_limited.cells();
+        let of_user = cells.iter().filter(|((user, _), _)| number.is_none_or(|number| *user == number));
+        Some(of_user.map(|(_, count)| count).sum())
     }
 
     /// Counts a request refused because a user's limit was reached; `limit` names it (`requests`, `tokens`, …).
@@ -237,16 +240,16 @@ impl Metrics {
         self.totals.ledger_failures += 1;
     }
 
-    /// A copy to render elsewhere: a few array copies, whose size the limits bound.
+    /// A copy to render elsewhere, which shares the tables with this.
     pub fn snapshot(&self, gauges: Gauges) -> Snapshot {
         Snapshot {
             users: self.users.values().into(),
             models: self.models.values().into(),
-            requests: self.requests.cells().into(),
-            consumption: self.consumption.cells().into(),
-            rate_limited: self.rate_limited.cells().into(),
-            upstream_errors: self.upstream_errors.cells().into(),
-            refused: self.refused.cells().into(),
+            requests: self.requests.cells(),
+            consumption: self.consumption.cells(),
+            rate_limited: self.rate_limited.cells(),
+            upstream_errors: self.upstream_errors.cells(),
+            refused: self.refused.cells(),
             totals: self.totals.clone(),
             gauges,
         }
@@ -258,11 +261,11 @@ impl Metrics {
 pub struct Snapshot {
     users: Vec<Arc<str>>,
     models: Vec<Arc<str>>,
-    requests: Vec<(RequestKey, u64)>,
-    consumption: Vec<(ModelKey, Consumption)>,
-    rate_limited: Vec<((u32, &'static str), u64)>,
-    upstream_errors: Vec<(&'static str, u64)>,
-    refused: Vec<(&'static str, u64)>,
+    requests: Cells<RequestKey, u64>,
+    consumption: Cells<ModelKey, Consumption>,
+    rate_limited: Cells<(u32, &'static str), u64>,
+    upstream_errors: Cells<&'static str, u64>,
+    refused: Cells<&'static str, u64>,
     totals: Totals,
     gauges: Gauges,
 }

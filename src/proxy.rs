@@ -18,11 +18,16 @@
 //!
 //! From dispatch on, every way out leads through [`settlement`], once: one record, one release of its place.
 
+pub mod accept;
 pub mod admission;
 mod asked;
+pub mod audit;
+pub mod buffered;
 pub mod dispatch;
 pub mod downstream;
 pub mod exchange;
+#[cfg(test)]
+mod fixture;
 pub mod forward;
 pub mod identity;
 pub mod limits;
@@ -51,6 +56,7 @@ use crate::metrics::{Gauges, Metrics, Snapshot};
 use crate::price::PriceTable;
 use crate::tls::Connector;
 use crate::usage::record::Record;
+use buffered::Buffered;
 use downstream::Downstream;
 use exchange::Exchange;
 use pool::Pool;
@@ -130,9 +136,9 @@ pub enum Question {
 pub struct Timeouts {
     /// To resolve, connect and shake hands with one address.
     pub connect: u64,
-    /// Between two signs of life of the target while it owes an answer.
+    /// Between two signs of life of the target while it owes an answer; and for a whole head of it.
     pub response: u64,
-    /// For a client between requests, or in the middle of a body or an answer, without moving a byte.
+    /// For a client between requests; or in the middle of a body or an answer, without getting on.
     pub idle: u64,
     /// For a client to send a whole head.
     pub header: u64,
@@ -140,6 +146,8 @@ pub struct Timeouts {
     pub read_on: u64,
     /// A reply's wait for its commit when the ledger is in trouble; 0 is for ever.
     pub ledger_wait: u64,
+    /// For a client to wait for a place among all connections before it is told that there is none; 0 is for ever.
+    pub overload: u64,
 }
 
 /// Everything that the operator decides about proxying.
@@ -164,6 +172,8 @@ pub struct Settings {
     pub connections_max: usize,
     /// Largest request body that is held for inspection, bytes.
     pub body_bytes_max: u64,
+    /// All request bodies held for inspection together, bytes; beyond, clients are not read from.
+    pub buffered_bytes_max: usize,
     /// A reply's last byte waits for its record's commit.
     pub settled: bool,
     /// A request is sent only when the ledger has a row of it.
@@ -180,6 +190,7 @@ pub struct Proxy {
     ups: Slab<Upstream>,
     exchanges: Slab<Exchange>,
     pool: Pool,
+    buffered: Buffered,
     limiter: Limiter,
     access: Access,
     metrics: Metrics,
@@ -222,6 +233,8 @@ pub struct Proxy {
     /// Bytes of large local answers that wait for their clients.
     answer_bytes: usize,
     draining: bool,
+    /// There have been as many clients as there may be since then, monotonic nanoseconds.
+    full_since: Option<u64>,
     /// Ciphertext under way, loop-wide: no connection has a buffer of its own for it.
     scratch: Vec<u8>,
 }
@@ -241,6 +254,7 @@ impl Proxy {
             ups: Slab::default(),
             exchanges: Slab::default(),
             pool: Pool::default(),
+            buffered: Buffered::default(),
             actions: VecDeque::new(),
             addresses: Vec::new(),
             resolving: Vec::new(),
@@ -261,20 +275,9 @@ impl Proxy {
             replies: 0,
             answer_bytes: 0,
             draining: false,
+            full_since: None,
             scratch: Vec::new(),
         }
-    }
-
-    /// True where one more client may be accepted.
-    pub fn can_accept(&self) -> bool {
-        !self.draining && self.downs.len() < self.settings.connections_max
-    }
-
-    /// A client has connected.
-    pub fn accepted(&mut self, now: Now) -> DownKey {
-        let key = self.downs.insert(Downstream::default());
-        self.retime_down(now, key, false);
-        key
     }
 
     /// True where more bytes of this connection are wanted now. When it turns true again, [`Action::Read`] says so.
@@ -396,36 +399,8 @@ impl Proxy {
             upstream_connections: self.ups.len() as u64,
             ledger_up: self.ledger_trouble.is_none(),
             ledger_queue_records: self.settled_seq - self.committed_seq,
+            buffered_bytes: self.buffered.bytes() as u64,
         }
-    }
-
-    /// How many slots of each kind are in use: clients, upstreams, exchanges. For tests of leaks.
-    pub fn slots(&self) -> (usize, usize, usize) {
-        (self.downs.len(), self.ups.len(), self.exchanges.len())
-    }
-
-    /// Places in the ledger's queue: those that are reserved for records still to come, and those of records that are
-    /// not committed. For tests of leaks.
-    pub fn places(&self) -> (u64, u64) {
-        (self.places_reserved, self.settled_seq - self.committed_seq)
-    }
-
-    /// How many exchanges hold bytes back, or have stopped reading, although nothing that would let them go on is under
-    /// way, or for longer than a reply may wait; or are read on for reports that will not come. For tests of lost
-    /// wake-ups.
-    pub fn forgotten(&self) -> usize {
-        let is_forgotten = |&key: &ExchangeKey| {
-            let Some(exchange) = self.exchanges.get(key) else { return false };
-            let commits = self.uncommitted.iter().any(|&(seq, waiting)| waiting == key && seq > self.committed_seq);
-            let queues = self.places_left() == 0 && self.placeless.contains(&key);
-            let holding = self.downs.get(exchange.down).filter(|down| down.held_back > 0);
-            let is_untimed =
-                self.settings.timeouts.ledger_wait > 0 && holding.is_some_and(|down| down.timing.is_none());
-            let waits = exchange.awaits_commit() || exchange.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_paused());
-            let is_over = exchange.abandoned && exchange.tunnel.as_ref().is_some_and(|tunnel| !tunnel.is_responding());
-            is_over || is_untimed || (holding.is_some() || waits) && !commits && !queues
-        };
-        self.exchanges.keys().filter(is_forgotten).count()
     }
 }
 

@@ -148,12 +148,15 @@ impl<I: Io, D: Desk> Reactor<I, D> {
 
     /// How long nothing needs doing, nanoseconds.
     fn timeout(&mut self) -> Option<u64> {
-        let may_accept = self.acceptable && self.accept_again_at.is_none() && self.proxy.can_accept();
-        if !self.run_queue.is_empty() || may_accept {
+        if !self.run_queue.is_empty() {
             return Some(0);
         }
         let drain_until = self.drain_until.filter(|_| !self.aborted);
-        let due = [self.proxy.next_deadline(), drain_until, self.accept_again_at].into_iter().flatten().min()?;
+        let accept_at = match self.accept_again_at {
+            None if self.acceptable => self.proxy.accepts_at(),
+            again_at => again_at,
+        };
+        let due = [self.proxy.next_deadline(), drain_until, accept_at].into_iter().flatten().min()?;
         Some(due.saturating_sub(self.io.now().mono))
     }
 
@@ -245,7 +248,8 @@ impl<I: Io, D: Desk> Reactor<I, D> {
             self.accept_again_at = None;
         }
         for _ in 0..ACCEPTS_PER_TURN {
-            if !self.acceptable || self.accept_again_at.is_some() || !self.proxy.can_accept() {
+            let may_accept = self.proxy.accepts_at().is_some_and(|at| at <= now.mono);
+            if !self.acceptable || self.accept_again_at.is_some() || !may_accept {
                 return;
             }
             match self.io.accept() {
@@ -332,8 +336,14 @@ impl<I: Io, D: Desk> Reactor<I, D> {
             }
             Action::Look(key) => {
                 // An end, or a session ticket, may be there without its event having been fetched.
-                while self.read(now, Conn::Up(key)) {}
-                self.proxy.looked(now, key);
+                let mut more = true;
+                while more && self.proxy.wants_read(Conn::Up(key)) {
+                    more = self.read(now, Conn::Up(key));
+                }
+                // What has to wait for a slow client is read later, and the end behind it.
+                if !more {
+                    self.proxy.looked(now, key);
+                }
             }
             Action::Connect { up, address } => {
                 let conn = Conn::Up(up);
@@ -366,8 +376,13 @@ impl<I: Io, D: Desk> Reactor<I, D> {
             Question::Usage(query) => Job::Usage { ticket, query },
             Question::Dashboard(ask) => Job::Dashboard { ticket, ask },
             Question::Metrics(snapshot) => {
-                let body = move || snapshot.render(process::read().as_ref());
-                Job::Render { ticket, render: Box::new(move || Answer::new(200, metrics::CONTENT_TYPE, body())) }
+                let export = self.desk.export();
+                let render = Box::new(move || {
+                    let export = export.map(|export| export.read());
+                    let body = snapshot.render(process::read().as_ref(), export.as_ref());
+                    Answer::new(200, metrics::CONTENT_TYPE, body)
+                });
+                Job::Render { ticket, render }
             }
         };
         if self.desk.ask(job).is_err() {

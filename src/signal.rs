@@ -7,6 +7,7 @@
 //! taken and forgotten, so that the write is an error, as on a full disk.
 
 use crate::reload::Reloader;
+use crate::worker::log::say;
 use crate::worker::{Done, ToLoop};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::{Handle, Signals};
@@ -37,11 +38,11 @@ impl Watch {
                 // Told from here: the loop itself never writes to a pipe that may be full.
                 if signal == SIGHUP {
                     let (change, lines) = reloader.reload();
-                    lines.iter().for_each(|line| eprintln!("{line}"));
+                    lines.iter().for_each(|line| say(format_args!("{line}")));
                     change.into_iter().for_each(|change| to_loop.send(Done::Reconfigure(Box::new(change))));
                     continue;
                 }
-                eprintln!("level=info msg={message:?}");
+                say(format_args!("level=info msg={message:?}"));
                 message = "stopping at once";
                 to_loop.send(Done::Stop);
             }

@@ -1,4 +1,5 @@
-//! The threads that may block (ledger, query, resolver), each behind a bounded mailbox, and the one mailbox back.
+//! The threads that may block (ledger, query, export, resolver), each behind a bounded mailbox, and the one mailbox
+//! back.
 //!
 //! In: records, questions and names from the loop. Out: [`Done`] messages, and one wake-up of the loop for all that
 //! arrive while it has not looked. Never: a decision about an exchange.
@@ -9,11 +10,13 @@ pub mod append;
 pub mod checkpoint;
 pub mod counted;
 pub mod desk;
+pub mod export;
 pub mod file;
 pub mod fold;
 pub mod journal;
 pub mod ledger;
 pub mod levels;
+pub mod log;
 pub mod pieces;
 pub mod policy;
 pub mod process;
@@ -113,4 +116,9 @@ pub trait Desk {
 
     /// Moves every message to `into`, in order.
     fn collect(&mut self, into: &mut Vec<Done>);
+
+    /// How the export is, where there is one; to be read on another thread.
+    fn export(&self) -> Option<Arc<export::State>> {
+        None
+    }
 }

@@ -1,7 +1,13 @@
 //! What goes wrong upstream, with a client, or in a request: the right answer, the right record, never a second charge,
 //! and never a broken stream passed off as a whole one.
 
+#![allow(clippy::disallowed_methods)] // tests are the outside world
+
+#[path = "faults/peers.rs"]
+mod peers;
 mod support;
+#[path = "faults/system.rs"]
+mod system;
 
 use std::net::TcpListener;
 use std::sync::Mutex;

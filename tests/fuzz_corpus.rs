@@ -58,6 +58,11 @@ fn capture() {
 }
 
 #[test]
+fn connection() {
+    replay("connection", properties::connection::connection);
+}
+
+#[test]
 fn websocket() {
     replay("websocket", properties::websocket);
 }

@@ -148,3 +148,28 @@ fn entries_of_a_proxy_that_lives_stay_open() {
     assert_eq!(third.only_row("bob")["outcome"], "interrupted");
     assert_eq!(open_entries(&path), 0);
 }
+
+/// A proxy that is killed while nothing is open leaves an empty lock: the next start takes it away, and none of another
+/// proxy that lives.
+#[test]
+fn locks_of_the_dead_are_taken_away() {
+    let held = held();
+    let mut idle = held.proxy(tempfile::tempdir().unwrap(), &[]);
+    let locks = |folder: &Path| {
+        let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.contains("-open-")).collect::<Vec<_>>()
+    };
+    let first = locks(idle.folder());
+    assert_eq!(first.len(), 1);
+    idle.kill();
+    let folder = idle.into_folder();
+    assert_eq!(locks(folder.path()), first, "it could not take it away itself");
+    let database = folder.path().join("usage.db");
+    let second = held.proxy(folder, &[]);
+    let mine = locks(second.folder());
+    assert!(mine.len() == 1 && mine != first, "{mine:?}");
+    let third = held.proxy(tempfile::tempdir().unwrap(), &[("DATABASE_PATH", database.to_str().unwrap())]);
+    let both = locks(second.folder());
+    assert!(both.len() == 2 && both.contains(&mine[0]), "{both:?}");
+    drop(third);
+}

@@ -233,35 +233,38 @@ fn an_error_of_the_upstreams_takes_one_and_says_so() {
 }
 
 #[test]
-fn a_client_that_leaves_before_its_body_is_whole_takes_nothing() {
+fn a_request_takes_nothing_before_its_body_is_whole() {
     let upstream = plain();
     let proxy = limited(&upstream, "1", &[]);
-    let head = format!("POST {CHAT} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\nx-user-id: a\r\n");
-    for (round, leave) in [Client::reset as fn(Client), drop].into_iter().enumerate() {
-        let user = format!("user-{round}");
+    let head = format!("POST {CHAT} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n");
+    let begin = |user: &str| {
         let mut client = Client::connect(proxy.addr());
-        client.send(head.replace("x-user-id: a", &format!("x-user-id: {user}")));
-        client.send("content-length: 100\r\n\r\n{\"model\":");
+        client.send(format!("{head}x-user-id: {user}\r\ncontent-length: 13\r\n\r\n{{\"model\":"));
+        client
+    };
+    let wait_for = |in_flight: f64| {
         let start = Instant::now();
-        // The half request holds what it may need.
-        while ask_free(&proxy, &user).status != 429 {
-            assert!(start.elapsed() < DEADLINE, "a request under way is not counted");
+        while proxy.metrics()["openai_proxy_requests_in_flight"] != in_flight {
+            assert!(start.elapsed() < DEADLINE, "not {in_flight} in flight");
         }
+    };
+    for (round, leave) in [Client::reset as fn(Client), drop].into_iter().enumerate() {
+        let user = format!("gone-{round}");
+        let client = begin(&user);
+        wait_for(1.0);
         leave(client);
-        while ask(&proxy, &user).status != 200 {
-            assert!(start.elapsed() < DEADLINE, "what the client that left had taken is lost");
-        }
+        wait_for(0.0);
+        ask(&proxy, &user).expect(200);
         ask(&proxy, &user).expect_proxy_error(429, "rate_limit_exceeded");
     }
-    assert_eq!((upstream.requests().len(), recorded(&proxy)), (2, json!(2)));
-}
-
-/// A request that can be refused only for its user's limit: 429 where nothing is left, else 413, which takes nothing.
-fn ask_free(proxy: &Proxy, user: &str) -> Response {
-    let mut client = Client::connect(proxy.addr());
-    let head = format!("POST {CHAT} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\nx-user-id: {user}\r\n");
-    client.send(format!("{head}transfer-encoding: chunked\r\n\r\nx\r\n"));
-    client.response("POST")
+    let (mut first, mut second) = (begin("late"), begin("late"));
+    wait_for(2.0);
+    first.send("\"m\"}");
+    first.response("POST").expect(200);
+    second.send("\"m\"}");
+    second.response("POST").expect_proxy_error(429, "rate_limit_exceeded");
+    second.request("POST", CHAT, &[JSON, ("x-user-id", "other")], b"{}").expect(200);
+    assert_eq!((upstream.requests().len(), recorded(&proxy)), (4, json!(4)));
 }
 
 #[test]

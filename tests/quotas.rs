@@ -228,6 +228,35 @@ fn who_goes_away_gives_back() {
     assert_eq!(self::answers(clients)[&200].len(), 20);
 }
 
+/// The same for money and tokens: of those who went nobody knows what they used, so their tokens stay taken, and their
+/// money, which the ledger does not count, is free again.
+#[test]
+fn who_goes_away_gives_back_what_is_not_known_to_be_used() {
+    let held = Held::new();
+    let vars = [("BUDGET_USD_MONTH", "0.0031"), ("RATE_LIMIT_TPM", "60000")];
+    let proxy = held.proxy(&vars);
+    let body = |tokens: u64| json!({"model": "gpt-4o-mini", "max_tokens": tokens}).to_string();
+    for round in 1..=2 {
+        held.gate.set(false);
+        let clients = crowd(&proxy, &vec![body(1000); CROWD]);
+        wait_for_refusals(&proxy, "budget_month", round * (CROWD - 5));
+        held.gate.wait_for(round * 5);
+        let (gone, stay): (Vec<_>, Vec<_>) = clients.into_iter().enumerate().partition(|(n, _)| n % 2 == 0);
+        gone.into_iter().for_each(|(_, client)| client.reset());
+        held.gate.set(true);
+        answers(stay.into_iter().map(|(_, client)| client).collect());
+        proxy.wait_until_left();
+    }
+    // Ten were admitted. Each has used 10 of its tokens, or, where it went, all 1,003.
+    let left = post_json(proxy.addr(), CHAT, &[("x-user-id", "u")], &body(1000));
+    let remaining: u64 = left.head.get("x-ratelimit-remaining-tokens").expect("a standing").parse().unwrap();
+    let aborted =
+        proxy.usage("user_id=u")["data"].as_array().unwrap().iter().filter(|row| row["outcome"] != "completed").count();
+    let used = (10 - aborted as u64) * 10 + aborted as u64 * 1003 + 1003;
+    assert!(remaining >= 60_000 - used, "{remaining}, with {aborted} gone");
+    left.expect(200);
+}
+
 /// A stream carries its user's standing like any other answer, and a session does in its handshake.
 #[test]
 fn streams_tell_the_standing_after_their_reservation() {

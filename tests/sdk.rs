@@ -4,6 +4,8 @@
 //! Needs a Python that imports `openai` and `websockets` (`SDK_PYTHON`, else `python3`), and Node with a folder whose
 //! `node_modules` holds `openai` and `ws` (`SDK_NODE_MODULES`); CI installs both.
 
+#![allow(clippy::disallowed_methods)] // tests are the outside world
+
 mod support;
 
 use serde_json::{Map, Value, json};

@@ -44,12 +44,14 @@ const OUTSIDE_LAYER: u8 = 3;
 const OWNERS: &[(&str, &[&str])] = &[
     ("rustls", &["tls"]),
     ("ring", &["access", "cli", "local"]),
-    ("base64", &["access", "local"]),
+    ("base64", &["access", "config", "local"]),
     ("maud", &["local"]),
     ("plotters", &["local"]),
     ("webpki_roots", &["tls"]),
     ("prometheus", &["metrics"]),
     ("rusqlite", &["worker"]),
+    ("ureq", &["worker"]),
+    ("influxdb_line_protocol", &["worker"]),
     ("mio", &["io", "reactor", ""]),
 ];
 

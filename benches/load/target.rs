@@ -79,6 +79,8 @@ pub enum Kind {
     ProxyFsync,
     /// The proxy as it is by default, while ten ask for everybody's usage of a year.
     ProxyAsked,
+    /// The proxy as it is by default, while the InfluxDB server that it exports to takes connections and never answers.
+    ProxyInflux,
     /// nginx with one worker.
     Nginx,
 }
@@ -89,11 +91,20 @@ pub struct Target {
     pub address: SocketAddr,
     running: Running,
     folder: TempDir,
+    /// The server that hangs: the kernel accepts for it.
+    _influx: Option<TcpListener>,
 }
 
 impl Kind {
-    pub const ALL: [Self; 6] =
-        [Self::Proxy, Self::ProxyRelaxed, Self::ProxyJournaled, Self::ProxyFsync, Self::ProxyAsked, Self::Nginx];
+    pub const ALL: [Self; 7] = [
+        Self::Proxy,
+        Self::ProxyRelaxed,
+        Self::ProxyJournaled,
+        Self::ProxyFsync,
+        Self::ProxyAsked,
+        Self::ProxyInflux,
+        Self::Nginx,
+    ];
 
     /// As typed after `--only` and printed.
     pub fn name(self) -> &'static str {
@@ -103,6 +114,7 @@ impl Kind {
             Self::ProxyJournaled => "proxy-journaled",
             Self::ProxyFsync => "proxy-fsync",
             Self::ProxyAsked => "proxy-asked",
+            Self::ProxyInflux => "proxy-influx",
             Self::Nginx => "nginx",
         }
     }
@@ -117,7 +129,7 @@ impl Kind {
         let folder = folder()?;
         let address = free_address().map_err(|e| format!("no free port: {e}"))?;
         let mut command = match self {
-            Self::Proxy | Self::ProxyAsked => proxy(upstream, address, "settled"),
+            Self::Proxy | Self::ProxyAsked | Self::ProxyInflux => proxy(upstream, address, "settled"),
             Self::ProxyRelaxed => proxy(upstream, address, "relaxed"),
             Self::ProxyJournaled => proxy(upstream, address, "journaled"),
             Self::ProxyFsync => {
@@ -127,10 +139,15 @@ impl Kind {
             }
             Self::Nginx => nginx(upstream, address, folder.path())?,
         };
+        let influx = (self == Self::ProxyInflux).then(|| TcpListener::bind("127.0.0.1:0")).transpose();
+        let influx = influx.map_err(|e| format!("no free port: {e}"))?;
+        if let Some(Ok(influx)) = influx.as_ref().map(TcpListener::local_addr) {
+            command.env("INFLUXDB_URL", format!("http://{influx}/write"));
+        }
         command.envs(ledger.map(|ledger| ("DATABASE_PATH", ledger)));
         let log = std::fs::File::create(folder.path().join("log")).map_err(|e| format!("log: {e}"))?;
         command.current_dir(folder.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let mut target = Target { address, running: Running::start(&mut command)?, folder };
+        let mut target = Target { address, running: Running::start(&mut command)?, folder, _influx: influx };
         target.wait(self)?;
         Ok(target)
     }

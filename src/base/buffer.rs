@@ -11,10 +11,17 @@ const COMPACT_MIN: usize = 4096;
 ///   bytes:  | consumed | waiting            |
 ///           0          start                bytes.len()
 /// ```
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Buffer {
     bytes: Vec<u8>,
     start: usize,
+}
+
+/// How many bytes wait, not which: they may be somebody's key.
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{} bytes", self.len())
+    }
 }
 
 impl Buffer {

@@ -86,12 +86,13 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
     Ok(Command::Keys(command))
 }
 
-/// Runs the command on the ledger at `path`: what to print on standard output, and on standard error. `now` in
+/// Runs the command on the ledger at `path`: what to print on standard output, and a line for
+/// standard error. `now` in
 /// nanoseconds since the Unix epoch.
 ///
 /// # Errors
 /// One sentence.
-pub fn run(command: &KeysCommand, path: &Path, now: u64) -> Result<(String, String), String> {
+pub fn run(command: &KeysCommand, path: &Path, now: u64) -> Result<(String, Option<String>), String> {
     let expires = match command {
         KeysCommand::Create { expires: Some(text), .. } => Some(expiry(text, now)?),
         _ => None,
@@ -101,13 +102,13 @@ pub fn run(command: &KeysCommand, path: &Path, now: u64) -> Result<(String, Stri
         KeysCommand::Create { user, name, .. } => {
             let secret = new_secret()?;
             let id = editor.add_key(user, name, &Hash::of(secret.as_bytes()), now, expires)?;
-            Ok((format!("{secret}\n"), format!("key {id} is {user}'s; it cannot be shown again\n")))
+            Ok((format!("{secret}\n"), Some(format!("key {id} is {user}'s; it cannot be shown again"))))
         }
-        KeysCommand::List => Ok((list(&editor.keys()?, now), String::new())),
+        KeysCommand::List => Ok((list(&editor.keys()?, now), None)),
         KeysCommand::Revoke(id) => match editor.revoke(*id, now)? {
             None => Err(format!("there is no key {id}; keys list shows them")),
-            Some(true) => Ok((format!("key {id} is revoked\n"), String::new())),
-            Some(false) => Ok((format!("key {id} was revoked before\n"), String::new())),
+            Some(true) => Ok((format!("key {id} is revoked\n"), None)),
+            Some(false) => Ok((format!("key {id} was revoked before\n"), None)),
         },
     }
 }

@@ -33,7 +33,7 @@ run on it follow within a second; requests in flight keep their old terms.
 ";
 
 /// The largest number that is taken.
-const MOST: u64 = 1_000_000_000;
+const MOST: u64 = 1_000_000_000_000_000;
 
 /// What to do with limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +50,9 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(HELP)),
             Arg::Long("rpm") => own.rpm = Some(count(parser, "--rpm")?),
             Arg::Long("tpm") => own.tpm = Some(count(parser, "--tpm")?),
-            Arg::Long("concurrent") => own.concurrent = u32::try_from(count(parser, "--concurrent")?).ok(),
+            Arg::Long("concurrent") => {
+                own.concurrent = Some(u32::try_from(count(parser, "--concurrent")?).unwrap_or(u32::MAX))
+            }
             Arg::Long("usd-day") => own.day_nano_usd = Some(money(parser, "--usd-day")?),
             Arg::Long("usd-month") => own.month_nano_usd = Some(money(parser, "--usd-month")?),
             Arg::Value(word) => words.push(word.to_string_lossy().into_owned()),

@@ -6,17 +6,20 @@ use super::{count, value};
 use crate::limit::bucket::Rate;
 use crate::limit::terms::Terms;
 
+/// The most tokens a minute that can be set.
+const TOKENS_MAX: u64 = 1_000_000_000_000_000;
+
 /// Reads them all.
 pub fn terms(source: &mut Source<'_>) -> Terms {
     let rpm = count(source, "RATE_LIMIT_RPM", 600, 0..=1_000_000_000);
     let burst = count(source, "RATE_LIMIT_BURST", rpm.max(1), 1..=1_000_000_000);
-    let tpm = count(source, "RATE_LIMIT_TPM", 0, 0..=1_000_000_000);
+    let expected = format!("a whole number, 0 to {TOKENS_MAX}");
+    let tpm =
+        source.value("RATE_LIMIT_TPM", 0, &expected, |text| value::number(text).filter(|&tokens| tokens <= TOKENS_MAX));
     let concurrent = count(source, "MAX_CONCURRENT_PER_USER", 0, 0..=1_000_000);
-    let rate = |per_minute: u32, burst: u32| {
-        (per_minute > 0).then_some(Rate { per_minute: per_minute.into(), burst: burst.into() })
-    };
+    let rate = |per_minute: u64, burst: u64| (per_minute > 0).then_some(Rate { per_minute, burst });
     Terms {
-        requests: rate(rpm, burst),
+        requests: rate(rpm.into(), burst.into()),
         tokens: rate(tpm, tpm),
         concurrent: Some(concurrent).filter(|&most| most > 0),
         day_nano_usd: budget(source, "BUDGET_USD_DAY"),

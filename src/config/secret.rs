@@ -16,6 +16,11 @@ impl Secret {
         }
     }
 
+    /// The same behind the name of its scheme, as an `Authorization` has it.
+    pub(super) fn after(&self, scheme: &str) -> Self {
+        Self(format!("{scheme}{}", self.0).into())
+    }
+
     /// The secret itself, to be sent where it belongs.
     pub fn expose(&self) -> &str {
         &self.0

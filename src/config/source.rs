@@ -92,10 +92,14 @@ impl<'a> Source<'a> {
     }
 }
 
-/// A value as a problem repeats it: quoted, escaped and cut. What stands before an `@` may be a password.
+/// A value as a problem repeats it: quoted, escaped and cut. What stands before an `@` may be a password, what comes in
+/// a query or after `sk-` a key that was put in the wrong place.
 fn shown(value: &str) -> String {
     if value.contains('@') {
         return "a value with a user or password (not shown)".to_owned();
+    }
+    if value.contains('?') || value.contains("sk-") {
+        return "a value that may hold a key (not shown)".to_owned();
     }
     match value.char_indices().nth(SHOWN_MAX) {
         Some((end, _)) => format!("{:?}… ({} bytes)", &value[..end], value.len()),

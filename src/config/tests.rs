@@ -43,7 +43,10 @@ fn no_configuration_at_all_works() {
     assert_eq!((config.ledger_wait, config.retention_days), (Some(Duration::from_secs(2)), 0));
     assert_eq!(config.terms, Terms { requests: rate(600, 600), ..Terms::default() });
     assert!(!config.keys_only && config.admin_token.is_none());
-    assert_eq!((config.connections_max, config.body_bytes_max), (10_000, 64 * 1024 * 1024));
+    assert_eq!(
+        (config.connections_max, config.body_bytes_max, config.buffered_bytes_max),
+        (10_000, 64 << 20, 256 << 20)
+    );
     let seconds = Duration::from_secs;
     let Timeouts { connect, response, idle, header, drain } = config.timeouts;
     assert_eq!([connect, response, idle, header, drain], [10, 600, 75, 10, 30].map(seconds));
@@ -54,8 +57,8 @@ fn no_configuration_at_all_works() {
 
 #[test]
 fn what_a_later_version_adds_is_told() {
-    let config = load(&[("INFLUXDB_URL", "http://127.0.0.1:8086"), ("LOG_FORMAT", "logfmt")]).unwrap();
-    assert_eq!(config.ignored, ["INFLUXDB_URL"]);
+    let config = load(&[("LOG_FORMAT", "json"), ("CLIENT_AUTH", "none")]).unwrap();
+    assert_eq!(config.ignored, ["LOG_FORMAT"]);
 }
 
 #[test]
@@ -81,7 +84,7 @@ fn everything_can_be_set() {
         ("RETENTION_DAYS", "36500"),
         ("RATE_LIMIT_RPM", "60"),
         ("RATE_LIMIT_BURST", "5"),
-        ("RATE_LIMIT_TPM", "1000"),
+        ("RATE_LIMIT_TPM", "1000000000000"),
         ("MAX_CONCURRENT_PER_USER", "4"),
         ("BUDGET_USD_DAY", "0.5"),
         ("BUDGET_USD_MONTH", "10"),
@@ -89,6 +92,7 @@ fn everything_can_be_set() {
         ("ADMIN_TOKEN", "letmein"),
         ("MAX_CONNECTIONS", "17"),
         ("MAX_BODY_BYTES", "1MiB"),
+        ("MAX_BUFFERED_BYTES", "2MiB"),
         ("CONNECT_TIMEOUT", "500ms"),
         ("RESPONSE_TIMEOUT", "2m"),
         ("IDLE_TIMEOUT", "1h"),
@@ -109,14 +113,14 @@ fn everything_can_be_set() {
     assert_eq!(config.retention_days, 36_500);
     let terms = Terms {
         requests: rate(60, 5),
-        tokens: rate(1000, 1000),
+        tokens: rate(1_000_000_000_000, 1_000_000_000_000),
         concurrent: Some(4),
         day_nano_usd: Some(500_000_000),
         month_nano_usd: Some(10_000_000_000),
     };
     assert_eq!(config.terms, terms);
     assert_eq!((config.keys_only, config.admin_token.as_ref().map(Secret::expose)), (true, Some("letmein")));
-    assert_eq!((config.connections_max, config.body_bytes_max), (17, 1024 * 1024));
+    assert_eq!((config.connections_max, config.body_bytes_max, config.buffered_bytes_max), (17, 1 << 20, 2 << 20));
     let Timeouts { connect, response, idle, header, drain } = config.timeouts;
     assert_eq!([connect, response, idle, header, drain].map(|it| it.as_millis()), [500, 120_000, 3_600_000, 3_000, 0]);
     assert_eq!(config.tls_ca.as_deref(), Some(pem.as_bytes()));
@@ -124,7 +128,7 @@ fn everything_can_be_set() {
     let usage = Usage { input_tokens: 2, ..Usage::default() };
     assert_eq!(config.prices.cost_nano_usd("mine", &usage, None), Some(2_000));
     assert!(config.prices.cost_nano_usd("gpt-4o", &usage, None).is_some());
-    assert_eq!((config.metrics.users_max, config.metrics.models_max, config.metrics.series_max), (5_000, 7, 50_000));
+    assert_eq!((config.metrics.users_max, config.metrics.models_max, config.metrics.series_max), (5_000, 7, 100_000));
     let print = format!("{config:?}");
     assert!(!print.contains("sk-secret") && !print.contains("letmein"));
 }
@@ -149,6 +153,7 @@ fn all_problems_are_reported_at_once() {
         ("ADMIN_TOKEN", "two words"),
         ("MAX_CONNECTIONS", "0"),
         ("MAX_BODY_BYTES", "64MB"),
+        ("MAX_BUFFERED_BYTES", "1023"),
         ("CONNECT_TIMEOUT", "0"),
         ("DRAIN_TIMEOUT", "25h"),
         ("TLS_CA_FILE", "/nowhere/ca.pem"),
@@ -176,6 +181,7 @@ fn all_problems_are_reported_at_once() {
         "CLIENT_AUTH",
         "MAX_CONNECTIONS",
         "MAX_BODY_BYTES",
+        "MAX_BUFFERED_BYTES",
         "CONNECT_TIMEOUT",
         "DRAIN_TIMEOUT",
         "TLS_CA_FILE",
@@ -186,7 +192,7 @@ fn all_problems_are_reported_at_once() {
         let about = found.iter().filter(|problem| problem.starts_with(&format!("{name}: "))).count();
         assert_eq!(about, 1, "{name} in {found:#?}");
     }
-    assert_eq!(found.len(), 24, "{found:#?}");
+    assert_eq!(found.len(), 25, "{found:#?}");
     for exact in [
         r#"PORT: expected a port number, 0 to 65535 (0: any free one), got "65536""#,
         r#"LEDGER_DURABILITY: expected relaxed, settled or journaled, got "eventual""#,
@@ -311,6 +317,7 @@ fn the_example_file_shows_the_defaults() {
         "CLIENT_AUTH",
         "MAX_CONNECTIONS",
         "MAX_BODY_BYTES",
+        "MAX_BUFFERED_BYTES",
         "CONNECT_TIMEOUT",
         "RESPONSE_TIMEOUT",
         "IDLE_TIMEOUT",
@@ -324,4 +331,80 @@ fn the_example_file_shows_the_defaults() {
         assert!(uncommented.contains(&format!("{name}=")), "{name} is not in .env.example");
     }
     assert!(example.lines().all(|line| line.is_empty() || line.starts_with('#')), "everything is commented out");
+}
+
+fn influx(env: &[(&str, &str)]) -> Influx {
+    load(env).unwrap().influx.expect("an export")
+}
+
+#[test]
+fn an_export_has_one_url_and_one_authorization() {
+    const HOST: (&str, &str) = ("INFLUXDB_URL", "http://h:8086");
+    let says = |influx: &Influx| {
+        let authorization = influx.authorization.as_ref().map(|value| value.expose().to_owned());
+        (influx.url.expose().to_owned(), authorization.unwrap_or_default())
+    };
+    let one = influx(&[HOST, ("INFLUXDB_DATABASE", "a b&c")]);
+    assert_eq!(says(&one), ("http://h:8086/write?db=a%20b%26c&precision=ns".into(), String::new()));
+    assert!(one.backfill);
+    let database = ("INFLUXDB_DATABASE", "db");
+    let named = [HOST, database, ("INFLUXDB_USERNAME", "u"), ("INFLUXDB_PASSWORD", "pa:ß")];
+    assert_eq!(says(&influx(&named)).1, "Basic dTpwYTrDnw==");
+    let two = [
+        ("INFLUXDB_URL", "https://[::1]:1/base/"),
+        ("INFLUXDB_BUCKET", "b"),
+        ("INFLUXDB_ORG", "o/p"),
+        ("INFLUXDB_TOKEN", "t=="),
+        ("INFLUXDB_BACKFILL", "false"),
+    ];
+    let two = influx(&two);
+    assert_eq!(says(&two).0, "https://[::1]:1/base/api/v2/write?bucket=b&org=o%2Fp&precision=ns");
+    assert_eq!((says(&two).1.as_str(), two.backfill, two.shown.as_str()), ("Token t==", false, "https://[::1]:1"));
+    for full in ["http://h/insert/0/influx/write", "http://h:1/x?db=d&u=a&p=b", "http://h/write?precision=ns"] {
+        let as_it_is = influx(&[("INFLUXDB_URL", full), ("INFLUXDB_TOKEN", "t")]);
+        assert_eq!(says(&as_it_is), (full.to_owned(), "Token t".to_owned()));
+        assert!(!format!("{as_it_is:?}").contains("p=b"));
+    }
+    assert!(load(&[("INFLUXDB_TOKEN", "t")]).unwrap().influx.is_none(), "off without its URL");
+}
+
+#[test]
+fn what_an_export_lacks_is_told_without_what_it_has() {
+    const HOST: (&str, &str) = ("INFLUXDB_URL", "http://h:8086");
+    const FULL: (&str, &str) = ("INFLUXDB_URL", "http://h/write?db=hush");
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str]);
+    let cases: [Case<'_>; 9] = [
+        (&[HOST], &["INFLUXDB_DATABASE"]),
+        (&[HOST, ("INFLUXDB_TOKEN", "hush")], &["INFLUXDB_BUCKET"]),
+        (&[HOST, ("INFLUXDB_ORG", "o"), ("INFLUXDB_PASSWORD", "hush")], &["INFLUXDB_URL", "INFLUXDB_USERNAME"]),
+        (&[HOST, ("INFLUXDB_DATABASE", "d"), ("INFLUXDB_USERNAME", "a:hush")], &["INFLUXDB_USERNAME"]),
+        (&[HOST, ("INFLUXDB_BUCKET", "b"), ("INFLUXDB_TOKEN", "hush hush")], &["INFLUXDB_TOKEN"]),
+        (&[FULL, ("INFLUXDB_ORG", "o"), ("INFLUXDB_BUCKET", "b")], &["INFLUXDB_ORG", "INFLUXDB_BUCKET"]),
+        (&[("INFLUXDB_URL", "http://h/write?p=hush&precision=s")], &["INFLUXDB_URL"]),
+        (&[("INFLUXDB_URL", "http://u:hush@h/")], &["INFLUXDB_URL"]),
+        (&[HOST, ("INFLUXDB_DATABASE", "d"), ("INFLUXDB_BACKFILL", "hush?")], &["INFLUXDB_BACKFILL"]),
+    ];
+    for (env, names) in cases {
+        let found = problems(env);
+        let named: Vec<&str> = found.iter().map(|problem| problem.split(':').next().unwrap()).collect();
+        assert_eq!(named, names, "{found:?}");
+        assert!(names == ["INFLUXDB_BACKFILL"] || !found.concat().contains("hush"), "{found:?}");
+    }
+    for url in [
+        "",
+        "h:8086",
+        "ftp://h",
+        "http://",
+        "http://:1",
+        "http://h:0",
+        "http://h:x",
+        "http://h h",
+        "http://[::1",
+        "http://h/#x",
+        "http://h\r\nx",
+        "http://é",
+    ] {
+        let env = [("INFLUXDB_URL", url), ("INFLUXDB_DATABASE", "d")];
+        assert_eq!(load(&env).is_ok(), url.is_empty(), "{url:?}");
+    }
 }

@@ -6,6 +6,7 @@
 use super::framing::{self, Framing};
 use super::headers::{Connection, Header, Known, known};
 use super::{HEAD_BYTES_MAX, HEADERS_MAX, HttpError, REQUEST_LINE_BYTES_MAX};
+use std::fmt;
 use std::mem::MaybeUninit;
 
 /// Room for a head's parsed headers, on the caller's stack.
@@ -69,7 +70,6 @@ impl HeadEnd {
 }
 
 /// A request head that passed every check. Borrows the bytes that it was parsed from.
-#[derive(Debug)]
 pub struct RequestHead<'h, 'b> {
     pub method: &'b str,
     /// Path and query, starting with `/`; an absolute-form target's scheme and host are gone.
@@ -83,6 +83,24 @@ pub struct RequestHead<'h, 'b> {
     pub connection: Connection<'b>,
     /// The client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
+}
+
+/// The method, the path and the names of the headers: a query or a value may be a key.
+impl fmt::Debug for RequestHead<'_, '_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.target.split('?').next().unwrap_or_default();
+        write!(out, "{} {path} {:?} {:?}", self.method, self.framing, names(self.headers))
+    }
+}
+
+impl fmt::Debug for ResponseHead<'_, '_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} {:?} {:?}", self.status, self.framing, names(self.headers))
+    }
+}
+
+fn names<'b>(headers: &[Header<'b>]) -> Vec<&'b str> {
+    headers.iter().map(|header| header.name).collect()
 }
 
 impl<'h, 'b> RequestHead<'h, 'b> {
@@ -136,7 +154,6 @@ fn is_websocket(headers: &[Header<'_>], connection: &Connection<'_>) -> bool {
 }
 
 /// A response head that passed every check.
-#[derive(Debug)]
 pub struct ResponseHead<'h, 'b> {
     pub status: u16,
     /// The reason phrase, perhaps empty.

@@ -21,9 +21,10 @@ use std::sync::Arc;
 const SWEEP_PER_ADMISSION: usize = 2;
 /// How many are looked at by [`Limiter::sweep`], which takes well below a millisecond.
 const SWEEP_AT_ONCE: usize = 1000;
-/// Time between two sweeps of many users, and of few.
-const SWEEP_SOON: u64 = 100 * MILLISECOND;
-const SWEEP_LATER: u64 = SECOND;
+/// Time between two sweeps.
+const SWEEP_EVERY: u64 = 100 * MILLISECOND;
+/// So few users are left to the next admissions.
+const USERS_FEW: usize = 1000;
 
 /// When to try again where that depends on other requests' ends.
 const UNCERTAIN: u64 = SECOND;
@@ -52,6 +53,13 @@ pub struct Grant {
     nano_usd: u64,
     /// The user was limited in something then.
     tracked: bool,
+}
+
+impl Grant {
+    /// True where its user was limited in something.
+    pub fn is_tracked(&self) -> bool {
+        self.tracked
+    }
 }
 
 /// What a response has used.
@@ -181,8 +189,8 @@ impl Limiter {
             *found = state;
             return Ok((grant, standing));
         }
-        if self.users.is_empty() {
-            self.sweep_at = now.mono + SWEEP_LATER;
+        if self.users.len() == USERS_FEW {
+            self.sweep_at = now.mono + SWEEP_EVERY;
         }
         self.sweep.push_back(Arc::clone(user));
         self.users.insert(Arc::clone(user), state);
@@ -234,16 +242,15 @@ impl Limiter {
         }
     }
 
-    /// When [`Limiter::sweep`] should be called, monotonic nanoseconds; `None` where nobody is in memory.
+    /// When [`Limiter::sweep`] should be called, monotonic nanoseconds; `None` where few are in memory.
     pub fn sweep_due(&self) -> Option<u64> {
-        (!self.users.is_empty()).then_some(self.sweep_at)
+        (self.users.len() > USERS_FEW).then_some(self.sweep_at)
     }
 
     /// Forgets users that need not be remembered, some at a time, so that no turn is long.
     pub fn sweep(&mut self, now: u64) {
         self.forget_some(SWEEP_AT_ONCE, now);
-        let pause = if self.users.len() > SWEEP_AT_ONCE { SWEEP_SOON } else { SWEEP_LATER };
-        self.sweep_at = now + pause;
+        self.sweep_at = now + SWEEP_EVERY;
     }
 
     /// Users held in memory: with buckets, and with spending.

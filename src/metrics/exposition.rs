@@ -30,15 +30,36 @@ pub struct Process {
     pub max_fds: Option<u64>,
 }
 
+/// The export to InfluxDB.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Influx {
+    /// The last try went well, or there was nothing to try.
+    pub is_up: bool,
+    /// Records in the ledger that are not exported.
+    pub lag_records: u64,
+    /// How long the oldest of them has been waiting.
+    pub lag_seconds: f64,
+    /// Lines that the server took.
+    pub lines_sent: u64,
+    /// Lines that it refused for ever.
+    pub lines_refused: u64,
+    /// Tries that failed.
+    pub failures: u64,
+}
+
 impl Snapshot {
-    /// The body of a scrape. `process` is `None` where the operating system does not tell.
-    pub fn render(self, process: Option<&Process>) -> Vec<u8> {
+    /// The body of a scrape. `process` is `None` where the operating system does not tell, `influx` where nothing is
+    /// exported.
+    pub fn render(self, process: Option<&Process>, influx: Option<&Influx>) -> Vec<u8> {
         let mut page = Page { body: Vec::new() };
         self.requests_and_money(&mut page);
         self.times(&mut page);
         self.refusals(&mut page);
         self.ledger(&mut page);
         self.state(&mut page);
+        if let Some(influx) = influx {
+            influx.write(&mut page);
+        }
         if let Some(process) = process {
             process.write(&mut page);
         }
@@ -169,6 +190,11 @@ impl Snapshot {
             ],
         );
         page.gauge(
+            "openai_proxy_buffered_bytes",
+            "Memory that held request bodies occupy.",
+            [gauge(&[], self.gauges.buffered_bytes as f64)],
+        );
+        page.gauge(
             "openai_proxy_build_info",
             "The version that is running.",
             [gauge(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)],
@@ -201,6 +227,41 @@ impl Process {
         if let Some(max) = self.max_fds {
             gauge("process_max_fds", "The most file descriptors that may be open.", max);
         }
+    }
+}
+
+impl Influx {
+    fn write(&self, page: &mut Page) {
+        page.gauge(
+            "openai_proxy_influx_up",
+            "1 while the export to InfluxDB works, 0 while it fails.",
+            [gauge(&[], f64::from(u8::from(self.is_up)))],
+        );
+        page.gauge(
+            "openai_proxy_influx_lag_records",
+            "Usage records in the ledger that are not exported yet.",
+            [gauge(&[], self.lag_records as f64)],
+        );
+        page.gauge(
+            "openai_proxy_influx_lag_seconds",
+            "Time since the end of the oldest request that is not exported yet.",
+            [gauge(&[], self.lag_seconds)],
+        );
+        page.counter(
+            "openai_proxy_influx_lines_sent_total",
+            "Lines (one a record) that the server has taken.",
+            [counter(&[], self.lines_sent as f64)],
+        );
+        page.counter(
+            "openai_proxy_influx_lines_refused_total",
+            "Lines that the server refused for their own sake, and that were passed over.",
+            [counter(&[], self.lines_refused as f64)],
+        );
+        page.counter(
+            "openai_proxy_influx_failures_total",
+            "Failed attempts at exporting; each is made again.",
+            [counter(&[], self.failures as f64)],
+        );
     }
 }
 

@@ -1,6 +1,9 @@
 //! Bounded tables behind the metrics: label values to small numbers, and label sets to cells.
 //!
 //! Whatever names peers invent, neither grows past its limit: what comes later is counted under [`OTHER`].
+//!
+//! A scrape takes a copy of a table without copying its cells: [`Cells`] shares the pieces that the table consists of,
+//! and a piece is copied when a cell of it is next counted in.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -58,38 +61,55 @@ impl Labels {
     }
 }
 
+/// Cells in one piece of a table: so many are copied at most for one that is counted in.
+const PIECE: usize = 64;
+
 /// A cell for each label set, in the order of their first use.
 #[derive(Debug)]
 pub struct Series<K, V> {
     places: BTreeMap<K, usize>,
-    cells: Vec<(K, V)>,
+    cells: Cells<K, V>,
     max: usize,
 }
 
-impl<K: Copy + Ord, V: Default> Series<K, V> {
+/// The cells of a table at one instant, in pieces of [`PIECE`], the last of which may be shorter.
+#[derive(Clone, Debug)]
+pub struct Cells<K, V>(Vec<Arc<Vec<(K, V)>>>);
+
+impl<K, V> Cells<K, V> {
+    pub fn iter(&self) -> impl Iterator<Item = &(K, V)> {
+        self.0.iter().flat_map(|piece| piece.iter())
+    }
+}
+
+impl<K: Copy + Ord, V: Clone + Default> Series<K, V> {
     /// Room for `max` label sets, beside those of the overflow.
     pub fn new(max: usize) -> Self {
-        Self { places: BTreeMap::new(), cells: Vec::new(), max }
+        Self { places: BTreeMap::new(), cells: Cells(Vec::new()), max }
     }
 
     /// The cell of `key`, or, when that would be one too many, of `overflow`. The caller's overflow keys are few.
     pub fn cell(&mut self, key: K, overflow: K) -> &mut V {
         let place = match self.places.get(&key) {
             Some(&place) => place,
-            None => self.place_of_new(if self.cells.len() < self.max { key } else { overflow }),
+            None => self.place_of_new(if self.places.len() < self.max { key } else { overflow }),
         };
-        &mut self.cells[place].1
+        &mut Arc::make_mut(&mut self.cells.0[place / PIECE])[place % PIECE].1
     }
 
-    /// Every label set with its cell.
-    pub fn cells(&self) -> &[(K, V)] {
-        &self.cells
+    /// Every label set with its cell, as they are now.
+    pub fn cells(&self) -> Cells<K, V> {
+        self.cells.clone()
     }
 
     fn place_of_new(&mut self, key: K) -> usize {
+        let place = self.places.len();
         *self.places.entry(key).or_insert_with(|| {
-            self.cells.push((key, V::default()));
-            self.cells.len() - 1
+            if place.is_multiple_of(PIECE) {
+                self.cells.0.push(Arc::default());
+            }
+            Arc::make_mut(&mut self.cells.0[place / PIECE]).push((key, V::default()));
+            place
         })
     }
 }
@@ -113,6 +133,21 @@ mod tests {
         for key in [7, 8, 9, 7, 10, 8] {
             *series.cell(key, OTHER) += 1;
         }
-        assert_eq!(series.cells(), [(7, 2), (8, 2), (OTHER, 2)]);
+        assert_eq!(series.cells().iter().copied().collect::<Vec<_>>(), [(7, 2), (8, 2), (OTHER, 2)]);
+    }
+
+    #[test]
+    fn a_copy_stays_as_it_was_and_shares_what_is_not_counted_in() {
+        let mut series: Series<usize, u64> = Series::new(10 * PIECE);
+        (0..3 * PIECE + 1).for_each(|key| *series.cell(key, 0) += 1);
+        let before = series.cells();
+        *series.cell(PIECE, 0) += 1;
+        *series.cell(3 * PIECE + 1, 0) += 1;
+        assert_eq!(before.iter().map(|(_, count)| count).sum::<u64>(), 3 * PIECE as u64 + 1);
+        let after = series.cells();
+        assert!(after.iter().map(|(key, _)| *key).eq(0..3 * PIECE + 2));
+        assert_eq!(after.iter().map(|(_, count)| count).sum::<u64>(), 3 * PIECE as u64 + 3);
+        let shared: Vec<bool> = before.0.iter().zip(&after.0).map(|(a, b)| Arc::ptr_eq(a, b)).collect();
+        assert_eq!(shared, [true, false, true, false]);
     }
 }

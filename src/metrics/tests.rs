@@ -76,7 +76,7 @@ fn sum(samples: &BTreeMap<Sample, f64>, name: &str, matches: impl Fn(&Sample) ->
 }
 
 fn scrape(metrics: &Metrics) -> BTreeMap<Sample, f64> {
-    read(&metrics.snapshot(Gauges::default()).render(None))
+    read(&metrics.snapshot(Gauges::default()).render(None, None))
 }
 
 fn record(user: &str, model: &str, status: u16) -> Record {
@@ -108,6 +108,7 @@ fn a_scrape_in_full() {
         upstream_connections: 4,
         ledger_up: true,
         ledger_queue_records: 5,
+        buffered_bytes: 6,
     };
     let process = Process {
         cpu_seconds: 1.25,
@@ -116,7 +117,7 @@ fn a_scrape_in_full() {
         open_fds: 12,
         max_fds: Some(1024),
     };
-    let text = String::from_utf8(metrics.snapshot(gauges).render(Some(&process))).unwrap();
+    let text = String::from_utf8(metrics.snapshot(gauges).render(Some(&process), None)).unwrap();
     for line in [
         r#"openai_proxy_requests_total{user="太郎",model="gpt-4o-2024-08-06",endpoint="chat/completions",status="200"} 1"#,
         r#"openai_proxy_tokens_total{user="太郎",model="gpt-4o-2024-08-06",type="input"} 19"#,
@@ -144,6 +145,7 @@ fn a_scrape_in_full() {
         "openai_proxy_requests_in_flight 2",
         r#"openai_proxy_connections{side="downstream"} 3"#,
         r#"openai_proxy_connections{side="upstream"} 4"#,
+        "openai_proxy_buffered_bytes 6",
         concat!("openai_proxy_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         "process_start_time_seconds 1700000000.5",
         "process_cpu_seconds_total 1.25",
@@ -209,8 +211,8 @@ fn whatever_peers_send_memory_is_bounded() {
     }
     assert_eq!((metrics.users.values().len(), metrics.models.values().len()), (101, 21));
     // The series of their own, and for each three-digit status one of the overflow.
-    assert!(metrics.requests.cells().len() <= 500 + 1_000, "{}", metrics.requests.cells().len());
-    assert!(metrics.consumption.cells().len() <= 501);
+    assert!(metrics.requests.cells().iter().count() <= 500 + 1_000, "{}", metrics.requests.cells().iter().count());
+    assert!(metrics.consumption.cells().iter().count() <= 501);
     let samples = scrape(&metrics);
     assert_eq!(sum(&samples, "openai_proxy_requests_total", |_| true), 200_000.0);
     assert_eq!(sum(&samples, "openai_proxy_tokens_total", |_| true), 200_000.0);

@@ -34,7 +34,7 @@ impl Proxy {
             Err(error) => return self.refuse_and_close(now, key, Fault::of(error), error.message()),
         };
         if let Some(down) = self.downs.get_mut(key) {
-            down.keep_alive = head.keep_alive() && !self.draining && !down.ended;
+            down.keep_alive = head.keep_alive() && !self.draining && !down.ended && !down.surplus;
             down.http10 = !head.http11;
         }
         match route::route(head.method, head.target, head.is_websocket()) {
@@ -58,6 +58,10 @@ impl Proxy {
         key_id: Option<i64>,
         endpoint: Endpoint,
     ) {
+        if self.is_too_many(key) {
+            let message = "too many clients are connected; try again in a moment";
+            return self.refuse(now, key, head, Fault::Overloaded, message, b"retry-after: 1\r\n");
+        }
         if !self.settings.prefix.is_empty() && route::climbs(head.target) {
             let message = "a path with `..` could leave the target's own path";
             return self.refuse(now, key, head, Fault::BadRequest, message, &[]);

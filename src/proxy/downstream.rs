@@ -11,7 +11,7 @@
 
 use super::exchange::Stage;
 use super::timing::Class;
-use super::{Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, LOW_WATERMARK, Proxy, Written};
+use super::{Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, LOW_WATERMARK, Proxy, UpKey, Written};
 use crate::base::buffer::Buffer;
 use crate::base::clock::Now;
 use crate::base::deadlines::Timer;
@@ -72,6 +72,10 @@ pub struct Downstream {
     pub http10: bool,
     /// Only the end of the connection ends the current reply: cut, it must not look like that.
     pub until_close: bool,
+    /// It is one more than there may be.
+    pub surplus: bool,
+    /// Bytes that have moved since its deadline began.
+    pub moved: u64,
     /// A request was read on this connection.
     pub served: bool,
     /// The client has shut its sending side down.
@@ -112,10 +116,15 @@ impl Proxy {
             let exchange = down.exchange.and_then(|exchange| self.exchanges.get(exchange));
             exchange.map_or(0, |exchange| exchange.request.outgoing.stream.len())
         };
+        let is_paused = || {
+            let exchange = down.exchange.and_then(|exchange| self.exchanges.get(exchange));
+            exchange.is_some_and(|exchange| exchange.request.outgoing.paused)
+        };
         !down.ended
             && match down.phase {
                 Phase::Head => down.out.len() < HIGH_WATERMARK && down.input.len() <= HEAD_BYTES_MAX,
                 Phase::Body { sink: Sink::Stream, .. } => waiting() < HIGH_WATERMARK,
+                Phase::Body { sink: Sink::Hold, .. } => !is_paused(),
                 Phase::Body { .. } | Phase::Deaf => true,
                 // Read on while busy, or a client that goes away would not be noticed.
                 Phase::Busy => down.input.len() < HIGH_WATERMARK,
@@ -124,6 +133,7 @@ impl Proxy {
 
     pub(super) fn client_bytes(&mut self, now: Now, key: DownKey, bytes: &[u8]) {
         let Some(down) = self.downs.get_mut(key) else { return };
+        down.moved += bytes.len() as u64;
         if down.input.is_empty() {
             let used = self.consume(now, key, bytes);
             if let Some(down) = self.downs.get_mut(key).filter(|_| used < bytes.len()) {
@@ -186,6 +196,9 @@ impl Proxy {
 
     /// As much of a body as there is; `None` where there is nothing to do until more comes.
     fn body_bytes(&mut self, now: Now, key: DownKey, bytes: &[u8]) -> Option<usize> {
+        if self.must_wait(now, key, bytes.len()) {
+            return None;
+        }
         let down = self.downs.get_mut(key)?;
         let exchange = down.exchange.and_then(|exchange| self.exchanges.get_mut(exchange));
         let Phase::Body { reader, sink } = &mut down.phase else { return None };
@@ -209,14 +222,11 @@ impl Proxy {
                 return Some(bytes.len());
             }
             (Sink::Discard(left), _) => *left -= data_bytes,
-            (Sink::Hold, Some(exchange)) => {
-                exchange.record.request_bytes += data_bytes;
-                if exchange.record.request_bytes > self.settings.body_bytes_max {
-                    self.refuse_and_close(now, key, Fault::BodyTooLarge, "the request's body is too large");
+            (Sink::Hold, Some(_)) => {
+                if let Piece::Data(data) = piece
+                    && !self.hold(now, key, data)
+                {
                     return Some(bytes.len());
-                }
-                if let Piece::Data(data) = piece {
-                    exchange.request.outgoing.body.extend_from_slice(data);
                 }
             }
             (Sink::Stream, Some(exchange)) => {
@@ -226,8 +236,13 @@ impl Proxy {
                 {
                     exchange.record.model_requested = form.model().map(Arc::from);
                 }
-                let writer = if from_chunks { BodyWriter::Chunked } else { BodyWriter::Bytes };
-                writer.write(exchange.request.outgoing.stream.tail(), piece, from_chunks);
+                let is_broken = |&up: &UpKey| self.ups.get(up).is_some_and(|up| up.broken.is_some());
+                // A target that has answered early and is gone takes no more: the client must get rid of it all the
+                // same, or it may never come to read the answer.
+                if exchange.up.as_ref().is_none_or(|up| !is_broken(up)) {
+                    let writer = if from_chunks { BodyWriter::Chunked } else { BodyWriter::Bytes };
+                    writer.write(exchange.request.outgoing.stream.tail(), piece, from_chunks);
+                }
                 if let Some(up) = exchange.up.filter(|_| piece != Piece::More) {
                     self.actions.push_back(Action::Flush(Conn::Up(up)));
                 }
@@ -246,7 +261,10 @@ impl Proxy {
         let Some(down) = self.downs.get_mut(key) else { return };
         let Phase::Body { sink, .. } = std::mem::replace(&mut down.phase, Phase::Busy) else { return };
         match (sink, down.exchange) {
-            (Sink::Hold, Some(exchange)) => self.request_held(now, exchange),
+            (Sink::Hold, Some(exchange)) => {
+                self.request_held(now, exchange);
+                self.recount(exchange);
+            }
             (Sink::Stream, Some(exchange)) => {
                 if let Some(exchange) = self.exchanges.get_mut(exchange) {
                     exchange.request.complete = true;
@@ -308,6 +326,7 @@ impl Proxy {
                 Written::Taken(count) => {
                     down.out.consume(count);
                     down.sent += count as u64;
+                    down.moved += count as u64;
                     progress = true;
                 }
                 Written::Blocked => break,
@@ -343,6 +362,7 @@ impl Proxy {
             self.client_gone(now, exchange);
         }
         let Some(mut down) = self.downs.remove(key) else { return };
+        self.client_left();
         self.deadlines.cancel(&mut down.timer);
         self.answer_bytes -= down.answer_bytes;
         // A reply that would end like this is cut, not ended; what has come of it is worth having all the same.

@@ -108,6 +108,12 @@ pub struct Outgoing {
     /// Bytes of `body` that have been moved into `head`.
     body_start: usize,
     pub stream: Buffer,
+    /// Bytes of memory of a held body that went into `head`.
+    joined_bytes: usize,
+    /// What of [`Outgoing::held_bytes`] is in the sum of all.
+    pub counted: usize,
+    /// The body does not fit beside the others that are held: its client is not read from.
+    pub paused: bool,
     /// Bytes of head and body that were taken.
     sent: usize,
     /// Bytes of the stream were taken: they are gone, nothing can be sent again.
@@ -115,16 +121,51 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
+    /// Memory that the held body takes in addition for `more` bytes, where it can have `most` in the end: it doubles,
+    /// but not beyond that.
+    pub fn growth(&self, more: usize, most: usize) -> usize {
+        let (length, capacity) = (self.body.len(), self.body.capacity());
+        let needed = length.saturating_add(more);
+        if needed <= capacity {
+            return 0;
+        }
+        let doubled = capacity.saturating_mul(2).min(most);
+        needed.max(doubled) - capacity
+    }
+
+    /// Holds bytes of the body; `most` as in [`Outgoing::growth`].
+    pub fn hold(&mut self, data: &[u8], most: usize) {
+        let spare = self.body.capacity() - self.body.len();
+        self.body.reserve_exact(spare + self.growth(data.len(), most));
+        self.body.extend_from_slice(data);
+    }
+
+    /// Memory that the held body occupies, bytes.
+    pub fn held_bytes(&self) -> usize {
+        self.body.capacity() + self.joined_bytes
+    }
+
     /// The body is whole: makes its edits, and joins it to the head where that is worth it.
     pub fn finish_body(&mut self, splices: &[Splice]) {
+        let added: usize = splices.iter().map(|splice| splice.with.len()).sum();
         let edited = splices.last().map_or(0, |splice| splice.at.end);
+        let head_bytes = self.head.capacity();
         if self.body.len() <= COALESCE_BYTES_MAX {
+            self.head.reserve_exact(self.body.len() + added);
             write_spliced(&mut self.head, &self.body, splices);
             self.body = Vec::new();
-        } else {
+        } else if edited <= COALESCE_BYTES_MAX {
+            self.head.reserve_exact(edited + added);
             write_spliced(&mut self.head, &self.body[..edited], splices);
             self.body_start = edited;
+        } else {
+            // An edit far behind: no second copy of all before it.
+            self.body.reserve_exact(added);
+            for splice in splices.iter().rev() {
+                self.body.splice(splice.at.clone(), splice.with.iter().copied());
+            }
         }
+        self.joined_bytes = self.head.capacity() - head_bytes;
     }
 
     /// The next bytes to send; empty where none are here now.
@@ -169,8 +210,14 @@ impl Outgoing {
     /// Gives the memory back of what was sent, once nothing can need it again.
     pub fn forget_sent(&mut self) {
         if self.sent >= self.fixed_bytes() {
-            (self.head, self.body, self.body_start, self.sent) = (Vec::new(), Vec::new(), 0, 0);
+            self.forget_held();
         }
+    }
+
+    /// Gives the memory of head and held body back, sent or not.
+    pub fn forget_held(&mut self) {
+        (self.head, self.body, self.body_start, self.sent) = (Vec::new(), Vec::new(), 0, 0);
+        self.joined_bytes = 0;
     }
 
     fn fixed_bytes(&self) -> usize {
@@ -241,9 +288,16 @@ mod tests {
 
     #[test]
     fn head_body_and_stream_leave_in_order_and_again_after_a_rewind() {
-        for body_bytes in [0, 5, COALESCE_BYTES_MAX, COALESCE_BYTES_MAX + 1, 50_000] {
+        for (body_bytes, late) in [0, 5, COALESCE_BYTES_MAX, COALESCE_BYTES_MAX + 1, 50_000]
+            .map(|n| (n, false))
+            .into_iter()
+            .chain([(50_000, true)])
+        {
             let body: Vec<u8> = (0..body_bytes).map(|n| (n % 251) as u8).collect();
-            let splices = if body_bytes > 4 { vec![Splice { at: 2..3, with: b"<edit>".to_vec() }] } else { vec![] };
+            let mut splices = if body_bytes > 4 { vec![Splice { at: 2..3, with: b"<edit>".to_vec() }] } else { vec![] };
+            if late {
+                splices.push(Splice { at: 49_000..49_010, with: b"<another, longer edit>".to_vec() });
+            }
             let mut expected = b"head".to_vec();
             write_spliced(&mut expected, &body, &splices);
             let mut outgoing = Outgoing { head: b"head".to_vec(), body, ..Outgoing::default() };

@@ -143,3 +143,6 @@ impl Proxy {
 fn tokens(usage: &Usage) -> u64 {
     usage.total_tokens.max(usage.input_tokens.saturating_add(usage.output_tokens))
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,3 +34,21 @@ impl Pool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_full_at_its_size_and_gives_the_last_one_first() {
+        let mut pool = Pool::default();
+        let key = |n: usize| UpKey::new(n as u32, 0);
+        assert!((0..POOL_MAX).all(|n| pool.put(key(n))));
+        assert!(!pool.put(key(POOL_MAX)), "one more does not fit");
+        assert_eq!(pool.take(), Some(key(POOL_MAX - 1)));
+        assert!(pool.put(key(POOL_MAX)), "there is room again");
+        pool.remove(key(0));
+        pool.remove(key(0));
+        assert_eq!(std::iter::from_fn(|| pool.take()).count(), POOL_MAX - 1);
+    }
+}

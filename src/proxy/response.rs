@@ -146,6 +146,7 @@ impl Proxy {
         exchange.record.status = head.status;
         forward::write_response(down.out.tail(), &head, &plan, &exchange.standing, exchange.request.http11);
         self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
+        self.recount(key);
         Ok(())
     }
 

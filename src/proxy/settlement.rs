@@ -62,8 +62,10 @@ impl Proxy {
         }
         if let Some(exchange) = self.exchanges.get_mut(key) {
             exchange.settled_as = seq;
+            exchange.request.outgoing.forget_held();
             self.places_reserved -= std::mem::take(&mut exchange.places);
         }
+        self.recount(key);
         self.places_freed(now);
     }
 
@@ -177,6 +179,7 @@ impl Proxy {
     /// The reply's end may go out; the exchange is over.
     pub(super) fn release(&mut self, now: Now, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.remove(key) else { return };
+        self.uncount(key, &exchange);
         let Some(down) = self.downs.get_mut(exchange.down) else { return };
         down.exchange = None;
         down.held_back = 0;
@@ -252,6 +255,7 @@ impl Proxy {
     /// held back for it.
     pub(super) fn remove_exchange(&mut self, now: Now, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.remove(key) else { return };
+        self.uncount(key, &exchange);
         self.places_reserved -= exchange.places;
         if let Some(down) = self.downs.get_mut(exchange.down) {
             down.exchange = None;

@@ -1,18 +1,42 @@
 //! Which deadline each connection has at each moment, and what happens when it passes.
 //!
-//! A connection has one deadline at a time, chosen by its state. Those that bound a whole step (a head, a connect, a
-//! linger) start once; those that bound a pause (a body, an answer) start again with every byte that moves.
+//! A connection has one deadline at a time, chosen by its state, and none can be put off for ever by a trickle:
+//!
+//! | what is waited for | deadline | starts again |
+//! |---|---|---|
+//! | a client's head, a target's head, from the first byte | `HEADER_TIMEOUT`, `RESPONSE_TIMEOUT` | never |
+//! | a client between requests, a pooled connection | `IDLE_TIMEOUT` | never |
+//! | a connect, TLS included | `CONNECT_TIMEOUT` | for each address, of which there are few |
+//! | a client's body, a client that takes an answer | `IDLE_TIMEOUT` | once [`CLIENT_BYTES_PER_SECOND`] have moved |
+//! | the same, where [others wait](super::buffered) for the body | `HEADER_TIMEOUT` | likewise |
+//! | a target that answers, or takes a request | `RESPONSE_TIMEOUT` | with any byte that is not part of a trickle |
+//! | a commit, a target read on without a client, a linger | their own | never |
+//!
+//! A client that we do not read from is not timed, as it waits for us; whoever it is that we wait for is. Interim
+//! responses are signs of life of the target; there is a bound on their number. A WebSocket has no such bounds: either
+//! side may keep a silent session alive with pings for as long as the other plays along.
 
-use super::downstream::{Phase, Sink};
+use super::downstream::Phase;
 use super::exchange::{Exchange, Progress, Stage};
-use super::upstream::{Failure, Link};
+use super::upstream::{Failure, Link, Upstream};
 use super::{Conn, DownKey, Proxy, Timeouts, UpKey};
-use crate::base::clock::{Now, SECOND};
+use crate::base::clock::{MILLISECOND, Now, SECOND};
 use crate::http::body::BodyReader;
 use crate::http::reply::Fault;
 
 /// How long a closing connection is read on, so that our last reply is not lost to a reset.
 const LINGER: u64 = 2 * SECOND;
+
+/// The least that a client must move, on average over each `IDLE_TIMEOUT`, of its body or of an answer that it does not
+/// keep up with. Any modem does more; Apache's mod_reqtimeout asks for as much.
+pub const CLIENT_BYTES_PER_SECOND: u64 = 500;
+
+/// What is no trickle: the least that a target must move, answer and request together, within so many times
+/// `RESPONSE_TIMEOUT`. It may well send next to nothing for long, to keep a connection alive while a model is at work.
+const TRICKLE: (u64, u64) = (4096, 24);
+
+/// The status of a tunnel.
+const SWITCHING_PROTOCOLS: u16 = 101;
 
 /// Kinds of deadlines; the discriminant is the class in [`crate::base::deadlines::Deadlines`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +45,11 @@ pub enum Class {
     Idle,
     /// A client that sends a head, from its first byte; a new client, from its connect.
     Header,
-    /// A client that sends a body: between two reads.
+    /// A client that sends a body: for the next part of it.
     Body,
-    /// A client that takes an answer: between two writes.
+    /// The same while others wait for it.
+    HurriedBody,
+    /// A client that takes an answer: for the next part of it.
     Write,
     /// A client whose connection we have closed for sending.
     Linger,
@@ -33,6 +59,8 @@ pub enum Class {
     Connect,
     /// The target owes an answer: between two signs of life.
     Response,
+    /// A response's head has begun: for its rest.
+    ResponseHead,
     /// The target answers a client that has gone: until we lose interest.
     ReadOn,
     /// A connection in the pool.
@@ -40,15 +68,17 @@ pub enum Class {
 }
 
 /// The classes in the order of their discriminants.
-const CLASSES: [Class; 10] = [
+const CLASSES: [Class; 12] = [
     Class::Idle,
     Class::Header,
     Class::Body,
+    Class::HurriedBody,
     Class::Write,
     Class::Linger,
     Class::LedgerWait,
     Class::Connect,
     Class::Response,
+    Class::ResponseHead,
     Class::ReadOn,
     Class::Pool,
 ];
@@ -57,11 +87,11 @@ const CLASSES: [Class; 10] = [
 pub fn durations(timeouts: &Timeouts) -> [u64; CLASSES.len()] {
     CLASSES.map(|class| match class {
         Class::Idle | Class::Body | Class::Write => timeouts.idle,
-        Class::Header => timeouts.header,
+        Class::Header | Class::HurriedBody => timeouts.header,
         Class::Linger => LINGER,
         Class::LedgerWait => timeouts.ledger_wait,
         Class::Connect => timeouts.connect,
-        Class::Response => timeouts.response,
+        Class::Response | Class::ResponseHead => timeouts.response,
         Class::ReadOn => timeouts.read_on,
         // Shorter than the peer's: servers commonly close at 60 or 75 s, and a request must not meet that.
         Class::Pool => (timeouts.idle / 5 * 4).min(50 * SECOND),
@@ -97,7 +127,9 @@ impl Proxy {
             Class::Header if has_begun => {
                 self.refuse_and_close(now, key, Fault::HeaderTimeout, "the request's head did not arrive in time");
             }
-            Class::Body if self.may_still_refuse(key) => {
+            // Nobody waits for it any more.
+            Class::HurriedBody if self.down_class(key) == Some(Class::Body) => self.retime_down(now, key, false),
+            Class::Body | Class::HurriedBody if self.may_still_refuse(key) => {
                 self.refuse_and_close(now, key, Fault::HeaderTimeout, "the request's body did not arrive in time");
             }
             Class::LedgerWait if self.is_journaling(key) => {
@@ -129,11 +161,18 @@ impl Proxy {
     pub(super) fn retime_down(&mut self, now: Now, key: DownKey, progress: bool) {
         let wanted = self.down_class(key);
         let Some(down) = self.downs.get_mut(key) else { return };
-        let restarts = matches!(wanted, Some(Class::Body | Class::Write)) && progress;
+        let time = match wanted {
+            Some(Class::Body | Class::Write) => Some(self.settings.timeouts.idle),
+            Some(Class::HurriedBody) => Some(self.settings.timeouts.header),
+            _ => None,
+        };
+        let least = time.map(|time| time / MILLISECOND * CLIENT_BYTES_PER_SECOND / 1000);
+        let restarts = progress && least.is_some_and(|least| down.moved >= least);
         if down.timing == wanted && !restarts {
             return;
         }
         down.timing = wanted;
+        down.moved = 0;
         match wanted {
             Some(class) => self.deadlines.arm(&mut down.timer, class as u8, Conn::Down(key), now.mono),
             None => self.deadlines.cancel(&mut down.timer),
@@ -151,9 +190,10 @@ impl Proxy {
             Phase::Head if !down.input.is_empty() || !down.served => Some(Class::Header),
             Phase::Head => Some(Class::Idle),
             // Nothing is asked of a client that we do not read from.
-            Phase::Body { sink: Sink::Stream, .. } if !self.wants_client_bytes(key) => None,
+            Phase::Body { .. } if !self.wants_client_bytes(key) => None,
             // Nor of a WebSocket, which may be silent for as long as the target's side is.
             Phase::Body { reader: BodyReader::Close, .. } => None,
+            Phase::Body { .. } if self.holds_up_others(key) => Some(Class::HurriedBody),
             Phase::Body { .. } => Some(Class::Body),
             Phase::Busy | Phase::Deaf => None,
         }
@@ -161,18 +201,27 @@ impl Proxy {
 
     /// Arms the deadline that the upstream connection's state asks for; `progress` says that bytes have moved.
     pub(super) fn retime_up(&mut self, now: Now, key: UpKey, progress: bool) {
+        let response_timeout = self.settings.timeouts.response;
         let Some(up) = self.ups.get_mut(key) else { return };
         let exchange = up.exchange.and_then(|exchange| self.exchanges.get(exchange));
         let is_paused = exchange.and_then(|exchange| exchange.tunnel.as_ref()).is_some_and(|tunnel| tunnel.is_paused());
+        let is_tunnel = exchange.is_some_and(|exchange| exchange.record.status == SWITCHING_PROTOCOLS);
+        let is_awaited = exchange.is_some_and(|exchange| exchange.response.progress == Progress::Awaited);
+        let has_begun = is_awaited && !up.input.is_empty();
         let wanted = match (&up.link, up.exchange) {
             _ if exchange.is_some_and(|exchange| exchange.abandoned) => Some(Class::ReadOn),
             (Link::Resolving | Link::Connecting | Link::Handshaking, _) => Some(Class::Connect),
             // Nothing is asked of a target that we do not read from.
             (_, Some(_)) if is_paused => None,
+            (_, Some(_)) if has_begun => Some(Class::ResponseHead),
             (_, Some(_)) => Some(Class::Response),
             (_, None) => Some(Class::Pool),
         };
-        if up.timing == wanted && !(wanted == Some(Class::Response) && progress) {
+        if up.timing != wanted && !matches!(up.timing, Some(Class::Response | Class::ResponseHead)) {
+            (up.moved, up.since) = (0, now.mono);
+        }
+        let restarts = wanted == Some(Class::Response) && progress && (is_tunnel || gets_on(up, now, response_timeout));
+        if up.timing == wanted && !restarts {
             return;
         }
         up.timing = wanted;
@@ -194,3 +243,15 @@ impl Proxy {
         exchange.is_some_and(|exchange| exchange.response.progress == Progress::Awaited)
     }
 }
+
+/// True for a target that has moved enough lately to be given more time.
+fn gets_on(up: &mut Upstream, now: Now, response_timeout: u64) -> bool {
+    let (bytes, times) = TRICKLE;
+    if up.moved >= bytes {
+        (up.moved, up.since) = (0, now.mono);
+    }
+    now.mono - up.since < response_timeout.saturating_mul(times)
+}
+
+#[cfg(test)]
+mod tests;

@@ -76,6 +76,9 @@ pub struct Upstream {
     pub broken: Option<ErrorKind>,
     /// How it has ended, by an end or an error, where bytes that came before are still to be relayed.
     pub ended: Option<Result<(), ErrorKind>>,
+    /// Bytes that have moved since the instant `since`, monotonic nanoseconds.
+    pub moved: u64,
+    pub since: u64,
     pub timer: Timer,
     pub timing: Option<Class>,
 }
@@ -96,9 +99,26 @@ impl Upstream {
             written: false,
             broken: None,
             ended: None,
+            moved: 0,
+            since: 0,
             timer: Timer::default(),
             timing: None,
         }
+    }
+}
+
+impl Upstream {
+    /// Writes what was encrypted before, until none is left or the socket takes no more; true where bytes have moved.
+    fn write_cipher(&mut self, write: &mut dyn FnMut(&[u8]) -> Written) -> Result<bool, Failure> {
+        let mut progress = false;
+        while !self.cipher.is_empty() {
+            let Some(count) = taken(write(self.cipher.as_slice()))? else { break };
+            self.cipher.consume(count);
+            self.moved += count as u64;
+            self.written |= self.begun && count > 0;
+            progress |= count > 0;
+        }
+        Ok(progress)
     }
 }
 
@@ -198,6 +218,7 @@ impl Proxy {
 
     pub(super) fn upstream_bytes(&mut self, now: Now, key: UpKey, bytes: &mut [u8]) {
         let Some(up) = self.ups.get_mut(key) else { return };
+        up.moved += bytes.len() as u64;
         let Some(mut session) = up.tls.take() else {
             self.upstream_plain(now, key, bytes);
             return self.retime_up(now, key, true);
@@ -237,7 +258,10 @@ impl Proxy {
             Err(Failure::Broken(why)) => {
                 if let Some(up) = self.ups.get_mut(key) {
                     up.broken = Some(why);
+                    let exchange = up.exchange.and_then(|exchange| self.exchanges.get_mut(exchange));
+                    drop(exchange.map(|exchange| exchange.request.outgoing.take_stream()));
                 }
+                self.resume_client(key);
                 self.actions.push_back(Action::Look(key));
             }
             Err(failure) => self.fail_up(now, key, failure),
@@ -246,6 +270,7 @@ impl Proxy {
                 // Only then: what a client sends on asks for a flush again.
                 if progress {
                     self.resume_client(key);
+                    self.forget_sent_body(key);
                 }
             }
         }
@@ -259,13 +284,7 @@ impl Proxy {
         write: &mut dyn FnMut(&[u8]) -> Written,
     ) -> Result<bool, Failure> {
         let Some(up) = self.ups.get_mut(key).filter(|up| up.broken.is_none()) else { return Ok(false) };
-        let mut progress = false;
-        while !up.cipher.is_empty() {
-            let Some(count) = taken(write(up.cipher.as_slice()))? else { return Ok(progress) };
-            up.cipher.consume(count);
-            up.written |= up.begun && count > 0;
-            progress = true;
-        }
+        let mut progress = up.write_cipher(write)?;
         let Some(exchange) = up.exchange.filter(|_| up.link == Link::Ready) else { return Ok(progress) };
         let Some(found) = self.exchanges.get_mut(exchange) else { return Ok(progress) };
         let outgoing = &mut found.request.outgoing;
@@ -286,13 +305,19 @@ impl Proxy {
                     session.encrypt(plain, scratch).map_err(Failure::Tls)?;
                     // Encrypted once is sent once: the record's number is used up, whatever the socket takes now.
                     outgoing.advance(plain.len());
-                    let count = taken(write(scratch))?.unwrap_or(0);
+                    let Some(count) = taken(write(scratch))? else {
+                        up.cipher.append(scratch);
+                        return Ok(progress);
+                    };
                     up.cipher.append(&scratch[count..]);
                     count
                 }
             };
+            up.moved += count as u64;
             up.written |= count > 0;
             progress |= count > 0;
+            // A socket that took a part says that it takes more only once it has refused.
+            progress |= up.write_cipher(write)?;
         }
         Ok(progress)
     }

@@ -9,6 +9,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
+use super::log::say;
 use super::schema;
 use rusqlite::Connection;
 use std::path::Path;
@@ -92,7 +93,7 @@ fn run(conn: &Connection, inbox: &Receiver<()>, behind: &AtomicBool) {
             }
             Err(error) if !failing => {
                 failing = true;
-                eprintln!("level=error msg=\"ledger cannot checkpoint\" error={:?}", error.to_string());
+                say(format_args!("level=error msg=\"ledger cannot checkpoint\" error={:?}", error.to_string()));
             }
             Err(_) => {}
         }

@@ -15,6 +15,9 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// What stands between the ledger's name and an owner's in the name of the owner's lock.
+const LOCK_SUFFIX: &str = "-open-";
+
 /// This process as an owner of entries, while it lives.
 #[derive(Debug)]
 pub struct Owner {
@@ -54,15 +57,22 @@ impl Drop for Owner {
     }
 }
 
+/// It has its name only once it is locked: a file of that name which is not is of nobody who lives.
 fn lock(path: &Path) -> Result<File, String> {
-    let locked = File::create_new(path).and_then(|file| file.lock().map(|()| file));
+    let mut unnamed = path.as_os_str().to_owned();
+    unnamed.push("-new");
+    let locked = File::create_new(&unnamed).and_then(|file| {
+        file.lock()?;
+        fs::rename(&unnamed, path)?;
+        Ok(file)
+    });
     locked.map_err(|error| format!("the journal's lock {} cannot be made: {error}", path.display()))
 }
 
 /// `LEDGER-open-ID`
 fn lock_path(ledger: &Path, owner: i64) -> PathBuf {
     let mut name = OsString::from(ledger);
-    name.push(format!("-open-{owner:016x}"));
+    name.push(format!("{LOCK_SUFFIX}{owner:016x}"));
     name.into()
 }
 
@@ -83,10 +93,22 @@ pub fn recover(conn: &Connection, path: &Path) -> rusqlite::Result<usize> {
         transaction.execute("DELETE FROM journal WHERE owner = ?", [owner])?;
     }
     transaction.commit()?;
-    for owner in gone {
-        let _ = fs::remove_file(lock_path(path, owner));
-    }
+    remove_locks_of_the_gone(path);
     Ok(count)
+}
+
+/// Removes what processes have left behind that were killed, with entries or without. What cannot be removed does no
+/// harm.
+fn remove_locks_of_the_gone(ledger: &Path) {
+    let (Some(folder), Some(name)) = (ledger.parent(), ledger.file_name()) else { return };
+    let start = [name.as_encoded_bytes(), LOCK_SUFFIX.as_bytes()].concat();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let id = entry.file_name().as_encoded_bytes().strip_prefix(&start[..]).map(<[u8]>::to_vec);
+        let is_lock = id.is_some_and(|id| id.len() == 16 && id.iter().all(u8::is_ascii_hexdigit));
+        if is_lock && is_gone(&entry.path()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// True where nobody holds the lock.

@@ -8,21 +8,26 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
+mod handle;
+
+pub use handle::{Backfill, LedgerHandle, Marker, Options};
+
 use super::append::Writer;
 use super::checkpoint::Checkpointer;
 use super::file::{Moves, Watch};
 use super::fold::{FOLD_ROWS_MAX, NS_PER_HOUR, Progress, fold};
 use super::journal::{self, Owner};
+use super::log::say;
 use super::prune::Pruner;
 use super::retry::Retry;
-use super::{Done, ToLoop, levels, policy, schema, unix_now};
+use super::{Done, ToLoop, export, levels, policy, schema, unix_now};
 use crate::limit::budget::Period;
 use crate::usage::record::Record;
-use rusqlite::Connection;
+use handle::Message;
+use rusqlite::{Connection, params};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 /// Rows in one transaction at most: it bounds how long the first of them waits for the last.
@@ -37,62 +42,6 @@ const QUIET_LONG: Duration = Duration::from_secs(1);
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 /// Places for records kept allocated between bursts.
 const QUEUE_KEPT: usize = 256;
-
-enum Message {
-    Records(Vec<Record>),
-    Spendings,
-    Stop,
-}
-
-/// The loop's end of the ledger.
-#[derive(Debug)]
-pub struct LedgerHandle {
-    mailbox: Sender<Message>,
-    moves: Moves,
-    thread: JoinHandle<Result<(), String>>,
-}
-
-impl LedgerHandle {
-    /// Hands over a turn's records, in the order of their `seq`. Never blocks. The channel has no bound of its own and
-    /// needs none: the loop reserves a place for each record before it forwards the request, and frees it only on
-    /// [`Done::Committed`].
-    pub fn submit(&self, records: Vec<Record>) {
-        // The thread ends only after `shutdown`, which takes the handle with it, so there is somebody to receive.
-        let _ = self.mailbox.send(Message::Records(records));
-    }
-
-    /// Asks for [`Done::Spendings`]: of all that was submitted before.
-    pub fn sum_spendings(&self) {
-        let _ = self.mailbox.send(Message::Spendings);
-    }
-
-    /// For others that have the file open.
-    pub fn moves(&self) -> Moves {
-        self.moves.clone()
-    }
-
-    /// Commits all that was submitted, writes the log back into the file, and ends the thread.
-    ///
-    /// # Errors
-    /// One sentence with the number of records lost, if the ledger could not commit for five seconds.
-    pub fn shutdown(self) -> Result<(), String> {
-        let _ = self.mailbox.send(Message::Stop);
-        self.thread.join().unwrap_or_else(|_| Err("the ledger thread has failed".to_owned()))
-    }
-}
-
-/// What the operator asks of the ledger.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
-    /// Each commit is on the disk before it is acknowledged: it survives a loss of power.
-    pub fsync: bool,
-    /// Requests have a row before they are sent.
-    pub journaled: bool,
-    /// Rows older than that go; 0 is for ever.
-    pub retention_days: u32,
-    /// Everybody has a budget: what was spent is told at start.
-    pub budgets: bool,
-}
 
 /// The thread's state beside its connection.
 pub struct Ledger {
@@ -124,6 +73,8 @@ pub struct Ledger {
     folds: Retry,
     pruner: Pruner,
     prunes: Retry,
+    /// How far the export is, where the file does not say so yet.
+    exported: Option<i64>,
     /// Set once the loop wants no more.
     stop_by: Option<Instant>,
 }
@@ -143,9 +94,14 @@ impl Ledger {
         }
         let interrupted = journal::recover(&conn, path).map_err(unusable)?;
         if interrupted > 0 {
-            eprintln!("level=warn msg=\"requests were open when their proxy was killed\" interrupted={interrupted}");
+            say(format_args!(
+                "level=warn msg=\"requests were open when their proxy was killed\" interrupted={interrupted}"
+            ));
         }
         let owner = options.journaled.then(|| Owner::new(path)).transpose()?;
+        if let Some(backfill) = options.export {
+            export::set_first_mark(&conn, backfill == Backfill::All).map_err(unusable)?;
+        }
         let progress = Progress::read(&conn).map_err(unusable)?;
         drop(Writer::new(&conn).map_err(unusable)?);
         let policy = policy::Follower::start(&conn, options.budgets, &to_loop).map_err(unusable)?;
@@ -173,8 +129,9 @@ impl Ledger {
             step_owed: false,
             commits: Retry::new("ledger cannot commit", "ledger commits again"),
             folds: Retry::new("ledger cannot fold", "ledger folds again"),
-            pruner: Pruner::new(options.retention_days),
+            pruner: Pruner::new(options.retention_days, options.export.is_some()),
             prunes: Retry::new("ledger cannot prune", "ledger prunes again"),
+            exported: None,
             stop_by: None,
         };
         let thread = std::thread::Builder::new()
@@ -212,6 +169,7 @@ impl Ledger {
             self.receive();
             if !self.lost {
                 self.commit(&mut writer);
+                self.mark_exported(conn);
                 self.tell(conn);
             }
             match self.stop_by {
@@ -233,7 +191,8 @@ impl Ledger {
         let prune_at = self.pruner.due_at(self.busy_at);
         let look_at = self.policy.look_at();
         while self.stop_by.is_none() {
-            let until = match (self.queue.is_empty() && !self.lost, self.commits.retry_at) {
+            let is_idle = self.queue.is_empty() && self.exported.is_none() && !self.lost;
+            let until = match (is_idle, self.commits.retry_at) {
                 (false, None) => break,
                 (false, Some(retry_at)) => retry_at,
                 (true, _) => {
@@ -264,8 +223,11 @@ impl Ledger {
     }
 
     fn take(&mut self, message: Message) {
-        self.busy_at = Instant::now();
+        if !matches!(message, Message::Exported(_)) {
+            self.busy_at = Instant::now();
+        }
         match message {
+            Message::Exported(id) => self.exported = Some(id),
             Message::Records(records) if self.queue.is_empty() => self.queue = records,
             Message::Records(mut records) => self.queue.append(&mut records),
             Message::Spendings => self.spendings_wanted = true,
@@ -292,6 +254,14 @@ impl Ledger {
         if self.queue.is_empty() && self.queue.capacity() > QUEUE_KEPT {
             self.queue = Vec::new();
         }
+    }
+
+    /// Keeps how far the export is. Where that fails, the export's next mark says it too; until then rows are sent
+    /// again if the process is killed.
+    fn mark_exported(&mut self, conn: &Connection) {
+        let Some(id) = self.exported.take() else { return };
+        let sql = "UPDATE marks SET record_id = max(record_id, ?) WHERE name = ?";
+        let _ = conn.prepare_cached(sql).and_then(|mut update| update.execute(params![id, export::MARK]));
     }
 
     /// Tells the loop of keys and limits that have changed, and of what was spent.
@@ -334,7 +304,7 @@ impl Ledger {
         let restored = self.try_restore(conn);
         match restored {
             Ok(_) => {
-                eprintln!("level=warn msg=\"ledger is at its path again\" path={:?}", self.path);
+                say(format_args!("level=warn msg=\"ledger is at its path again\" path={:?}", self.path));
                 self.lost = false;
                 self.worked();
             }

@@ -19,12 +19,12 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
-use super::{counted, fold};
+use super::{counted, export, fold};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// What must have taken a row before it goes, by the names of their marks.
-const FOLLOWERS: [&str; 2] = ["fold", "counted"];
+/// What must have taken a row before it goes, by the names of their marks; the last only where rows are exported.
+const FOLLOWERS: [&str; 3] = ["fold", "counted", export::MARK];
 
 /// Rows and index entries, of each kind, that one step removes at most.
 const STEP_ROWS_MAX: i64 = 1024;
@@ -39,20 +39,22 @@ const COUNTED_DAYS_MIN: u32 = 60;
 
 const NS_PER_DAY: i64 = 24 * fold::NS_PER_HOUR;
 
-/// Instants, in nanoseconds since the Unix epoch.
+/// What is old: instants in nanoseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cutoff {
     /// A row that started before this is old.
     pub rows: i64,
     /// What was counted under an id is forgotten with a row that started before this; not after `rows`.
     pub counted: i64,
+    /// A row that is not exported is not old, whenever it started.
+    pub exported: bool,
 }
 
 impl Cutoff {
     /// Of a ledger that keeps rows for `days` (at least 1), at `now_unix_ns`.
-    pub fn new(days: u32, now_unix_ns: i64) -> Self {
+    pub fn new(days: u32, exported: bool, now_unix_ns: i64) -> Self {
         let before = |days: u32| now_unix_ns.saturating_sub(i64::from(days).saturating_mul(NS_PER_DAY));
-        Self { rows: before(days), counted: before(days.max(COUNTED_DAYS_MIN)) }
+        Self { rows: before(days), counted: before(days.max(COUNTED_DAYS_MIN)), exported }
     }
 }
 
@@ -76,7 +78,7 @@ pub fn first_id(conn: &Connection) -> rusqlite::Result<i64> {
 pub fn prune(conn: &Connection, cutoff: Cutoff, rows_max: i64) -> rusqlite::Result<bool> {
     let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
     let first = first_id(&transaction)?;
-    let until = first_kept(&transaction, first, cutoff.rows, rows_max)?;
+    let until = first_kept(&transaction, first, cutoff, rows_max)?;
     transaction.prepare_cached("DELETE FROM records WHERE id < ?")?.execute([until])?;
     let by_user = forget(&transaction, "user_records", "user_id", until >> fold::BLOCK_SHIFT, rows_max)?;
     let forgotten = forgettable(&transaction, until, cutoff.counted)?;
@@ -86,15 +88,16 @@ pub fn prune(conn: &Connection, cutoff: Cutoff, rows_max: i64) -> rusqlite::Resu
 }
 
 /// The first id after `first` whose row stays in this step.
-fn first_kept(conn: &Connection, first: i64, before: i64, rows_max: i64) -> rusqlite::Result<i64> {
-    let marks = FOLLOWERS.map(|name| format!("'{name}'")).join(", ");
+fn first_kept(conn: &Connection, first: i64, cutoff: Cutoff, rows_max: i64) -> rusqlite::Result<i64> {
+    let followers = &FOLLOWERS[..FOLLOWERS.len() - usize::from(!cutoff.exported)];
+    let marks = followers.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
     let taken: i64 = conn
         .prepare_cached(&format!("SELECT min(record_id) FROM marks WHERE name IN ({marks})"))?
         .query_row([], |row| row.get(0))?;
     let end = (taken + 1).min(first + rows_max).max(first);
     let young = conn
         .prepare_cached("SELECT id FROM records WHERE id >= ? AND id < ? AND started_at >= ? ORDER BY id LIMIT 1")?
-        .query_row([first, end, before], |row| row.get(0))
+        .query_row([first, end, cutoff.rows], |row| row.get(0))
         .optional()?;
     Ok(young.unwrap_or(end))
 }
@@ -123,13 +126,14 @@ fn forget(conn: &Connection, table: &str, key: &str, blocks_before: i64, rows_ma
 /// The pace: when the next step is due, on the thread that commits.
 pub struct Pruner {
     days: u32,
+    exported: bool,
     next_at: Instant,
 }
 
 impl Pruner {
-    /// Of a ledger that keeps rows for `days`; 0 is for ever.
-    pub fn new(days: u32) -> Self {
-        Self { days, next_at: Instant::now() }
+    /// Of a ledger that keeps rows for `days`; 0 is for ever. `exported`: and until they are exported.
+    pub fn new(days: u32, exported: bool) -> Self {
+        Self { days, exported, next_at: Instant::now() }
     }
 
     /// When a step is to be made if nothing else is done from `busy_at` on; `None` for never.
@@ -150,7 +154,7 @@ impl Pruner {
     pub fn step(&mut self, conn: &Connection) -> rusqlite::Result<()> {
         self.next_at = Instant::now() + LOOK_EVERY;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let cutoff = Cutoff::new(self.days, i64::try_from(now).unwrap_or(i64::MAX));
+        let cutoff = Cutoff::new(self.days, self.exported, i64::try_from(now).unwrap_or(i64::MAX));
         if prune(conn, cutoff, STEP_ROWS_MAX)? {
             self.next_at = Instant::now() + PAUSE_QUIET;
         }
@@ -165,7 +169,7 @@ mod tests {
     #[test]
     fn a_step_waits_for_quiet_but_not_for_ever() {
         let start = Instant::now();
-        let pruner = Pruner { days: 1, next_at: start };
+        let pruner = Pruner { days: 1, exported: false, next_at: start };
         assert_eq!(pruner.due_at(start), Some(start + PAUSE_QUIET));
         assert!(!pruner.is_due(start + PAUSE_QUIET, start + Duration::from_millis(1)));
         assert!(pruner.is_due(start + PAUSE_QUIET, start));
@@ -174,7 +178,7 @@ mod tests {
         let later = Pruner { next_at: start + LOOK_EVERY, ..pruner };
         assert_eq!(later.due_at(start), Some(start + LOOK_EVERY));
         assert!(!later.is_due(start + LOOK_EVERY / 2, start) && later.is_due(start + LOOK_EVERY, start));
-        let never = Pruner { days: 0, next_at: start };
+        let never = Pruner { days: 0, exported: false, next_at: start };
         assert!(never.due_at(start).is_none() && !never.is_due(start + LOOK_EVERY, start));
     }
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
 use super::file::Moves;
+use super::log::say;
 use super::{Done, ToLoop, report, schema};
 use crate::local::Answer;
 use crate::local::dashboard::Ask;
@@ -138,7 +139,7 @@ impl Reader {
             Err(error) => {
                 self.conn = None;
                 if !std::mem::replace(&mut self.failing, true) {
-                    eprintln!("level=error msg=\"ledger cannot be read\" error={:?}", error.to_string());
+                    say(format_args!("level=error msg=\"ledger cannot be read\" error={:?}", error.to_string()));
                 }
                 refusal("ledger_unavailable", "The ledger cannot be read at the moment; try again.")
             }
@@ -168,9 +169,9 @@ impl Reader {
     }
 }
 
-/// Leaves the CPU to the other threads where they want it: relaying does not wait for an answer. Only where a thread
-/// has a priority of its own, and never a failure.
-fn give_way() {
+/// Has the calling thread leave the CPU to the others where they want it: relaying does not wait for an answer. Only
+/// where a thread has a priority of its own, and never a failure.
+pub fn give_way() {
     #[cfg(target_os = "linux")]
     let _ = rustix::process::setpriority_process(None, NICENESS);
 }

@@ -4,6 +4,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
+use super::log::say;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
@@ -36,7 +37,7 @@ impl Retry {
         if self.reason == reason {
             return None;
         }
-        eprintln!("level=error msg={:?} error={reason:?}", self.failing);
+        say(format_args!("level=error msg={:?} error={reason:?}", self.failing));
         self.reason.clone_from(&reason);
         Some(reason)
     }
@@ -46,7 +47,7 @@ impl Retry {
         let changed = self.retry_at.take().is_some();
         if changed {
             self.reason.clear();
-            eprintln!("level=info msg={:?}", self.working);
+            say(format_args!("level=info msg={:?}", self.working));
         }
         changed
     }

@@ -7,6 +7,9 @@
 // Each target uses one of them.
 #![allow(dead_code)]
 
+#[path = "connection.rs"]
+pub mod connection;
+
 use flate2::{Compression, write::GzEncoder};
 use openai_api_proxy::http::body::BodyWriter;
 use openai_api_proxy::http::chunked::{Decoder, Piece};

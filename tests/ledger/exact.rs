@@ -80,7 +80,7 @@ fn follow_that_fails(conn: &Connection) {
 }
 
 fn cutoff(before: u64) -> Cutoff {
-    Cutoff { rows: before as i64, counted: before as i64 }
+    Cutoff { rows: before as i64, counted: before as i64, exported: false }
 }
 
 fn rows_from(conn: &Connection, instant: u64) -> i64 {

@@ -4,6 +4,7 @@ use crate::oracle::{HOUR, START};
 use openai_api_proxy::local::usage::Query;
 use openai_api_proxy::usage::record::{Endpoint, Record, Usage, UsageSource};
 use openai_api_proxy::worker::append::Writer;
+use openai_api_proxy::worker::export::set_first_mark;
 use openai_api_proxy::worker::fold::{Progress, fold};
 use openai_api_proxy::worker::prune::{Cutoff, first_id, prune};
 use openai_api_proxy::worker::report::report;
@@ -36,6 +37,10 @@ fn open(folder: &Path) -> Connection {
     schema::open(&folder.join("usage.db")).unwrap()
 }
 
+fn cutoff(rows: i64, counted: i64) -> Cutoff {
+    Cutoff { rows, counted, exported: false }
+}
+
 fn count(conn: &Connection, table: &str) -> i64 {
     conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
 }
@@ -66,15 +71,18 @@ fn a_row_that_something_has_yet_to_take_stays() {
     let mut writer = Writer::new(&conn).unwrap();
     let rows: Vec<Record> = [1, 1, 9, 1].map(|hour| response("r", START + hour * HOUR)).into();
     writer.append(&rows).unwrap();
-    let all_old = Cutoff { rows: i64::MAX, counted: 0 };
-    for mark in ["fold", "counted"] {
+    let all_old = cutoff(i64::MAX, 0);
+    set_first_mark(&conn, false).unwrap();
+    let all_exported = Cutoff { exported: true, ..all_old };
+    for mark in ["fold", "counted", "export"] {
         fold(&conn, 4).unwrap();
         conn.execute("UPDATE marks SET record_id = 0 WHERE name = ?", [mark]).unwrap();
-        assert!(!prune(&conn, all_old, 10).unwrap());
+        assert!(!prune(&conn, all_exported, 10).unwrap());
         assert_eq!(first_id(&conn).unwrap(), 1, "{mark}");
         conn.execute("UPDATE marks SET record_id = 4 WHERE name = ?", [mark]).unwrap();
     }
-    let middle = Cutoff { rows: (START + 5 * HOUR) as i64, counted: 0 };
+    conn.execute("UPDATE marks SET record_id = 0 WHERE name = 'export'", []).unwrap(); // where nothing is exported
+    let middle = cutoff((START + 5 * HOUR) as i64, 0);
     assert!(prune(&conn, middle, 1).unwrap(), "a step that was filled says that there may be more");
     assert_eq!(first_id(&conn).unwrap(), 2);
     assert!(!prune(&conn, middle, 10).unwrap());
@@ -98,17 +106,17 @@ fn the_entries_of_a_block_go_after_its_last_row() {
     let before = |hours: u64| (START + hours * HOUR) as i64;
     assert_eq!(state(), [-4, 8, 8]);
 
-    assert!(!prune(&conn, Cutoff { rows: before(3), counted: before(3) }, 100).unwrap());
+    assert!(!prune(&conn, cutoff(before(3), before(3)), 100).unwrap());
     assert_eq!(state(), [-1, 8, 8], "one row of the block is there");
-    assert!(!prune(&conn, Cutoff { rows: before(6), counted: before(3) }, 100).unwrap());
+    assert!(!prune(&conn, cutoff(before(6), before(3)), 100).unwrap());
     assert_eq!(state(), [2, 4, 8], "what was counted is remembered for longer than its row");
     let replay = Record { endpoint: Endpoint::ResponsesRetrieve, is_retrieval: true, ..response("r0", START) };
     assert_eq!(writer.append(std::slice::from_ref(&replay)).unwrap()[0].usage, Usage::default());
     for left in [6, 4] {
-        assert!(prune(&conn, Cutoff { rows: before(6), counted: before(4) }, 2).unwrap());
+        assert!(prune(&conn, cutoff(before(6), before(4)), 2).unwrap());
         assert_eq!(state(), [2, 4, left]);
     }
-    assert!(!prune(&conn, Cutoff { rows: before(6), counted: before(4) }, 2).unwrap());
+    assert!(!prune(&conn, cutoff(before(6), before(4)), 2).unwrap());
     assert_eq!(writer.append(&[replay]).unwrap()[0].usage.input_tokens, 7, "and then it is forgotten");
     let later = Record { endpoint: Endpoint::ResponsesRetrieve, is_retrieval: true, ..response("r5", START) };
     assert_eq!(writer.append(&[later]).unwrap()[0].usage, Usage::default(), "unlike what is in a later block");
@@ -117,9 +125,9 @@ fn the_entries_of_a_block_go_after_its_last_row() {
 #[test]
 fn the_limits_are_whole_days_back_from_now() {
     let (now, day) = (START as i64, 24 * HOUR as i64);
-    assert_eq!(Cutoff::new(1, now), Cutoff { rows: now - day, counted: now - 60 * day });
-    assert_eq!(Cutoff::new(90, now), Cutoff { rows: now - 90 * day, counted: now - 90 * day });
-    let (rows, of_1970) = (now - 36_500 * day, Cutoff::new(36_500, 0));
-    assert_eq!(Cutoff::new(36_500, now), Cutoff { rows, counted: rows });
+    assert_eq!(Cutoff::new(1, false, now), cutoff(now - day, now - 60 * day));
+    assert_eq!(Cutoff::new(90, false, now), cutoff(now - 90 * day, now - 90 * day));
+    let (rows, of_1970) = (now - 36_500 * day, Cutoff::new(36_500, false, 0));
+    assert_eq!(Cutoff::new(36_500, false, now), cutoff(rows, rows));
     assert_eq!(of_1970.rows, -36_500 * day, "nothing is older than that");
 }

@@ -20,13 +20,15 @@ pub struct Client {
     /// Goes away once so many bytes of responses have come: by ending or by a reset.
     abort_after: Option<(usize, bool)>,
     received_in_all: usize,
+    /// And, where none need to come, so few bytes of its requests are still to be sent.
+    abort_before: usize,
     pub done: bool,
 }
 
 impl Client {
     pub fn new(world: &mut World, requests: Vec<usize>, may_abort: bool) -> Self {
         let aborts = may_abort && world.rng.below(4) == 0;
-        let abort_after = aborts.then(|| ([0, 1, 40, 300, 5_000][world.rng.below(5)], world.rng.coin()));
+        let abort_after = aborts.then(|| ([0, 0, 1, 40, 300, 5_000][world.rng.below(6)], world.rng.coin()));
         Self {
             pipe: None,
             to_send: requests.into(),
@@ -37,8 +39,14 @@ impl Client {
             grain: (world.grain(), world.grain()),
             abort_after,
             received_in_all: 0,
+            abort_before: [1, 50, 100, 1_000][world.rng.below(4)],
             done: false,
         }
+    }
+
+    /// It has connected.
+    pub fn has_come(&self) -> bool {
+        self.pipe.is_some()
     }
 
     /// Does one thing; false where there was nothing to do.
@@ -55,17 +63,17 @@ impl Client {
         self.received.extend_from_slice(&bytes);
         let closed = world.pipes[pipe].from_proxy.is_empty()
             && (world.pipes[pipe].proxy_ended || world.pipes[pipe].proxy_closed);
-        let parsed = self.parse(plan, closed);
+        let parsed = self.parse(plan, closed, world.mono);
         if let Some((after, by_reset)) = self.abort_after
             && self.received_in_all >= after
-            && (after > 0 || !self.awaited.is_empty() && self.unsent.len() < 100)
+            && (after > 0 || !self.awaited.is_empty() && self.unsent.len() < self.abort_before)
         {
             return self.leave(world, plan, by_reset);
         }
         if closed {
             return self.leave(world, plan, false);
         }
-        let begun = self.begin(plan);
+        let begun = self.begin(plan, pipe, world.mono);
         let wrote = self.write(world, pipe);
         if self.to_send.is_empty() && self.awaited.is_empty() && self.unsent.is_empty() {
             return self.leave(world, plan, false);
@@ -73,11 +81,13 @@ impl Client {
         !bytes.is_empty() || parsed || begun || wrote
     }
 
-    fn begin(&mut self, plan: &Plan) -> bool {
+    fn begin(&mut self, plan: &mut Plan, pipe: usize, now: u64) -> bool {
         if !self.unsent.is_empty() || !(self.pipelined || self.awaited.is_empty()) {
             return false;
         }
         let Some(request) = self.to_send.pop_front() else { return false };
+        plan.requests[request].pipe = Some(pipe);
+        plan.requests[request].asked_at = now;
         self.unsent.extend(&plan.requests[request].wire);
         self.awaited.push_back(request);
         true
@@ -102,7 +112,7 @@ impl Client {
     }
 
     /// Takes whole responses off `received`, and at the end of the connection a cut one.
-    fn parse(&mut self, plan: &mut Plan, closed: bool) -> bool {
+    fn parse(&mut self, plan: &mut Plan, closed: bool, now: u64) -> bool {
         let mut progress = false;
         while let Some(&request) = self.awaited.front() {
             let Some((got, used)) = response(&self.received, plan.requests[request].to_head, closed) else { break };
@@ -111,9 +121,10 @@ impl Client {
                 continue;
             }
             assert!(plan.requests[request].got.is_none(), "two outcomes for request {request}");
-            let committed = plan.committed_users.contains(&plan.requests[request].user);
+            let committed = plan.committed_names.contains(&plan.requests[request].name);
             plan.requests[request].saw_end_at = committed || plan.may_let_go;
             plan.requests[request].got = Some(got);
+            plan.requests[request].answered_at = now;
             self.awaited.pop_front();
             progress = true;
         }
@@ -134,7 +145,8 @@ pub fn response(bytes: &[u8], to_head: bool, closed: bool) -> Option<(Got, usize
         let value = head.split("\r\n").find_map(|line| line.strip_prefix(&format!("{name}: ")));
         value.map(str::to_owned)
     };
-    let got = |body: Vec<u8>, whole| Got { status, body, whole, ours: header("x-proxy-error") };
+    let remaining = header("x-ratelimit-remaining-requests").map(|count| count.parse().expect("a number"));
+    let got = |body: Vec<u8>, whole| Got { status, body, whole, ours: header("x-proxy-error"), remaining };
     if to_head || status == 204 || status == 304 || status < 200 {
         return Some((got(Vec::new(), true), end));
     }

@@ -1,6 +1,7 @@
 //! Fake workers: a ledger that commits when it likes, addresses that come late, answers to questions.
 
 use crate::rng::Rng;
+use crate::scenario::name_of;
 use openai_api_proxy::local::Answer;
 use openai_api_proxy::usage::record::{Journal, Record};
 use openai_api_proxy::worker::query::Job;
@@ -20,7 +21,7 @@ pub struct Workers {
     lines: u64,
     /// Entries of the journal that are open.
     pub open: BTreeSet<u64>,
-    /// Users whose request has been in the journal.
+    /// Names of the requests that have been in the journal.
     pub journaled: BTreeSet<String>,
     replies: VecDeque<Done>,
     tickets: VecDeque<u64>,
@@ -46,7 +47,7 @@ impl Workers {
             Journal::Off => {}
             Journal::Open(id) => {
                 assert!(self.open.insert(id), "entry {id} is opened twice");
-                self.journaled.insert(line.user.to_string());
+                self.journaled.insert(name_of(&line).to_owned());
             }
             Journal::Close(id) | Journal::Withdraw(id) => assert!(self.open.remove(&id), "entry {id} is not open"),
         }

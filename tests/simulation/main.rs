@@ -6,7 +6,7 @@
 //! and right, byte for byte, and its record was committed before its end; there is one record for each request that an
 //! upstream saw, and none for the others; nothing is left in the slabs, and no place is reserved. A run in which nothing
 //! can happen any more although somebody still waits is a lost wake-up and fails, and so does one that turns and does
-//! nothing.
+//! nothing. In some runs the target speaks TLS, sends tickets when it likes, and ends without a goodbye.
 //!
 //! Of a session: every byte arrives in order on both sides, and all of them that came before an orderly end; there is
 //! one record for it and exactly one for each report that passed; a report's last byte leaves after its commit, or
@@ -16,12 +16,15 @@
 
 mod client;
 mod desk;
+mod invariants;
+mod limits;
 mod oracle;
 #[path = "../support/rng.rs"]
 #[allow(dead_code, reason = "each test uses its part")]
 mod rng;
 mod scenario;
 mod session;
+mod tls;
 mod upstream;
 mod world;
 

@@ -1,10 +1,12 @@
 //! The judge of a finished run.
 
+use crate::limits;
 use crate::scenario::{Fault, Plan, Planned};
 use crate::session::judge::{Run, Sessions, judge as judge_session};
 use crate::upstream::EARLY_BODY;
 use crate::world::World;
 use openai_api_proxy::usage::record::{Outcome, Record, UsageSource};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// What was seen in a run; two runs of a seed see the same.
@@ -19,6 +21,12 @@ pub struct Seen {
     pub aborted: usize,
     pub drained: usize,
     pub retried: usize,
+    /// Refused by their user's limit, and standings that were right.
+    pub limited: usize,
+    pub standings: usize,
+    /// Requests that went over TLS, and those whose answer was cut without its goodbye.
+    pub encrypted: usize,
+    pub truncated: usize,
     pub sessions: Sessions,
     pub sleeps: u64,
     pub elapsed: u64,
@@ -36,6 +44,10 @@ pub struct Sums {
     aborted: usize,
     drained: usize,
     retried: usize,
+    limited: usize,
+    standings: usize,
+    encrypted: usize,
+    truncated: usize,
     sessions: Sessions,
 }
 
@@ -50,13 +62,30 @@ impl Sums {
         self.aborted += seen.aborted;
         self.drained += seen.drained;
         self.retried += seen.retried;
+        self.limited += seen.limited;
+        self.standings += seen.standings;
+        self.encrypted += seen.encrypted;
+        self.truncated += seen.truncated;
         self.sessions.add(&seen.sessions);
     }
 
     /// A run of many seeds that never saw one of these has tested nothing there.
     pub fn assert_everything_happened(&self) {
-        let all =
-            [self.whole, self.refused, self.cut, self.left, self.records, self.aborted, self.drained, self.retried];
+        let Self { requests: _, whole, refused, cut, left, records, aborted, drained, retried, .. } = *self;
+        let all = [
+            whole,
+            refused,
+            cut,
+            left,
+            records,
+            aborted,
+            drained,
+            retried,
+            self.limited,
+            self.standings,
+            self.encrypted,
+            self.truncated,
+        ];
         let all = all.into_iter().chain(self.sessions.counts());
         assert!(all.into_iter().all(|count| count > 0), "some outcome never happened: {self}");
     }
@@ -64,18 +93,34 @@ impl Sums {
 
 impl fmt::Display for Sums {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { requests, whole, refused, cut, left, records, aborted, drained, retried, sessions } = self;
+        let Self {
+            requests,
+            whole,
+            refused,
+            cut,
+            left,
+            records,
+            aborted,
+            drained,
+            retried,
+            limited,
+            standings,
+            encrypted,
+            truncated,
+            sessions,
+        } = self;
         write!(
             out,
             "{requests} requests: {whole} whole, {refused} answered by an error of ours, {cut} cut, {left} left by \
              their client; {records} records, {aborted} of them aborted, {drained} read on; {retried} sent twice; \
-             {sessions}"
+             {limited} over their limit, {standings} standings right; {encrypted} over TLS, \
+             {truncated} of them truncated; {sessions}"
         )
     }
 }
 
 pub fn judge(plan: &Plan, records: &[Record], world: &World, slots: (usize, usize, usize), run: Run) -> Seen {
-    let Run { faults, stopped_early, crowded, .. } = run;
+    let Run { faults, stopped_early, .. } = run;
     assert_eq!((slots.0, slots.2), (0, 0), "clients or exchanges are left in their slabs");
     assert_eq!(slots.1, 0, "upstream connections are left in their slab");
     for (number, pipe) in world.pipes.iter().enumerate() {
@@ -83,9 +128,16 @@ pub fn judge(plan: &Plan, records: &[Record], world: &World, slots: (usize, usiz
         assert!(pipe.proxy_closed || never_accepted || stopped_early || faults, "socket {number} is left open");
     }
     for (id, request) in plan.requests.iter().enumerate() {
-        let of_it: Vec<&Record> = records.iter().filter(|record| *record.user == *request.user).collect();
-        judge_request(id, request, &of_it, faults || stopped_early, crowded);
+        let of_it: Vec<&Record> = records.iter().filter(|record| request.is_of(record)).collect();
+        judge_request(id, request, &of_it, run, plan.rate.is_some());
     }
+    let (limited, standings) = judge_limits(plan, records, world);
+    let of_sessions = |record: &Record| plan.sessions.iter().any(|session| *session.user == *record.user);
+    let of_requests = |record: &Record| plan.requests.iter().any(|request| request.is_of(record));
+    let stray = records.iter().find(|record| !of_sessions(record) && !of_requests(record));
+    assert!(stray.is_none(), "a record of nothing that was asked: {stray:?}");
+    let longest = records.iter().map(|record| record.duration_us).max().unwrap_or(0);
+    assert!(longest <= world.mono / 1_000, "a record says that it took {longest} us, longer than the run");
     let mut sessions = Sessions::default();
     for session in &plan.sessions {
         let of_it: Vec<&Record> = records.iter().filter(|record| *record.user == *session.user).collect();
@@ -102,13 +154,29 @@ pub fn judge(plan: &Plan, records: &[Record], world: &World, slots: (usize, usiz
         aborted: records.iter().filter(|record| record.outcome == Outcome::ClientAborted).count(),
         drained: records.iter().filter(|record| record.usage_source == UsageSource::Drained).count(),
         retried: count(|request| request.seen > 1),
+        limited,
+        standings,
+        encrypted: if plan.tls.is_some() { count(|request| request.seen > 0) } else { 0 },
+        truncated: count(|request| request.seen > 0 && request.fault == Some(Fault::Truncated)),
         sessions,
         sleeps: world.sleeps,
         elapsed: world.mono,
     }
 }
 
-fn judge_request(id: usize, request: &Planned, records: &[&Record], excused: bool, crowded: bool) {
+/// Each user's requests under the limit.
+fn judge_limits(plan: &Plan, records: &[Record], world: &World) -> (usize, usize) {
+    let Some(rate) = plan.rate else { return (0, 0) };
+    let mut of_users: BTreeMap<&str, Vec<&Planned>> = BTreeMap::new();
+    for request in plan.requests.iter().filter(|request| !request.local) {
+        of_users.entry(&request.user).or_default().push(request);
+    }
+    let judged = of_users.iter().map(|(user, requests)| limits::judge(user, requests, records, rate, world));
+    judged.fold((0, 0), |sums, (limited, checked)| (sums.0 + limited, sums.1 + checked))
+}
+
+fn judge_request(id: usize, request: &Planned, records: &[&Record], run: Run, limited: bool) {
+    let (excused, crowded) = (run.faults || run.stopped_early, run.crowded);
     assert!(records.len() <= 1, "request {id} has {} records", records.len());
     if request.local {
         assert!(records.is_empty(), "a local request has a record");
@@ -122,7 +190,9 @@ fn judge_request(id: usize, request: &Planned, records: &[&Record], excused: boo
     }
     assert!(request.seen <= 1 || request.repeatable, "request {id} was sent twice");
     let Some(got) = &request.got else {
-        assert!(excused, "request {id} got no answer");
+        // Where time jumps, an idle connection may be closed just as its next request comes.
+        let unheard = run.jumps && request.seen == 0 && records.is_empty();
+        assert!(excused || unheard, "request {id} got no answer");
         return;
     };
     if got.whole && !request.local {
@@ -134,8 +204,11 @@ fn judge_request(id: usize, request: &Planned, records: &[&Record], excused: boo
     if !excused && healthy {
         assert!(got.whole, "request {id} was cut: {got:?}");
         let no_place = crowded && got.ours.as_deref() == Some("ledger_unavailable") && records.is_empty();
-        assert!(got.ours.is_none() || no_place, "request {id} was refused: {got:?}");
+        let is_limited = limited && got.ours.as_deref() == Some("rate_limit_exceeded") && records.is_empty();
+        assert!(got.ours.is_none() || no_place || is_limited, "request {id} was refused: {got:?}");
     }
+    let truncated = request.fault == Some(Fault::Truncated) && got.ours.is_none() && got.status == request.right_status;
+    assert!(!(truncated && got.whole), "request {id} was cut by somebody, and ended as if it were whole");
     let from_upstream = got.whole && got.ours.is_none() && !request.local && got.status != 413;
     if from_upstream {
         assert_eq!(got.status, request.right_status, "request {id}");

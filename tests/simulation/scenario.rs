@@ -1,14 +1,19 @@
 //! What happens in one run: the requests, their right answers, the faults; and the run itself.
 
+mod requests;
+
 use crate::client::Client;
 use crate::desk::{FakeDesk, Workers};
+use crate::invariants::Invariants;
+use crate::limits;
 use crate::oracle::{self, Seen};
-use crate::rng::Rng;
 use crate::session::client::Client as SessionClient;
 use crate::session::{self, Session};
+use crate::tls;
 use crate::upstream::Upstream;
 use crate::world::{Net, World};
 use openai_api_proxy::base::clock::{MILLISECOND, Now, SECOND};
+use openai_api_proxy::limit::bucket::Rate;
 use openai_api_proxy::limit::terms::Terms;
 use openai_api_proxy::metrics::{self, Metrics};
 use openai_api_proxy::price::PriceTable;
@@ -19,8 +24,17 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
+/// Users of several requests are called so.
+const SHARED: &str = "shared-";
+
 /// Turns after which a run is taken to go on for ever.
 const TURNS_MAX: usize = 200_000;
+/// Longer than any run.
+const LONG: u64 = 10_000_000 * SECOND;
+/// Most bytes of a body that is held.
+pub const BODY_BYTES_MAX: usize = 1 << 20;
+/// Most bytes that an edit makes of a held body in addition, for a moment.
+pub const EDIT_BYTES_MAX: usize = 17 * 1024;
 
 /// What a target does wrong, or otherwise than the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +47,14 @@ pub enum Fault {
     Silence,
     /// Answers something that is not HTTP.
     Garbage,
+    /// Closes its socket: what is still sent to it breaks.
+    Gone,
     /// Sends more than the response.
     Junk,
     /// No fault: the response has no length, and ends with the connection.
     CloseDelimited,
+    /// The same, over TLS and without its goodbye: somebody else may have cut it.
+    Truncated,
 }
 
 /// What a client got for a request.
@@ -48,17 +66,26 @@ pub struct Got {
     pub whole: bool,
     /// `x-proxy-error`.
     pub ours: Option<String>,
+    /// `x-ratelimit-remaining-requests`.
+    pub remaining: Option<u64>,
 }
 
 impl Got {
     pub fn cut(status: u16) -> Self {
-        Self { status, body: Vec::new(), whole: false, ours: None }
+        Self { status, body: Vec::new(), whole: false, ours: None, remaining: None }
     }
 }
 
 /// One request of the run.
 pub struct Planned {
     pub user: String,
+    /// What its record is known by: its user, or where users are shared the model.
+    pub name: String,
+    /// The connection that it was sent on.
+    pub pipe: Option<usize>,
+    /// When its first byte could be sent, and when the client had the whole answer.
+    pub asked_at: u64,
+    pub answered_at: u64,
     pub wire: Vec<u8>,
     pub upstream_body: Vec<u8>,
     pub response: Vec<u8>,
@@ -84,6 +111,28 @@ pub struct Planned {
     pub left: bool,
 }
 
+impl Planned {
+    /// True for its record.
+    pub fn is_of(&self, record: &Record) -> bool {
+        name_of(record) == self.name
+    }
+
+    /// True where the proxy has refused it so.
+    pub fn refused_as(&self, code: &str) -> bool {
+        self.got.as_ref().is_some_and(|got| got.ours.as_deref() == Some(code))
+    }
+
+    /// What it was told of its user's limit.
+    pub fn remaining(&self) -> Option<u64> {
+        self.got.as_ref()?.remaining
+    }
+}
+
+/// What a request's record is known by.
+pub fn name_of(record: &Record) -> &str {
+    if record.user.starts_with(SHARED) { record.model_requested.as_deref().unwrap_or_default() } else { &record.user }
+}
+
 /// All requests of the run, and what all of them depend on.
 pub struct Plan {
     pub requests: Vec<Planned>,
@@ -96,9 +145,13 @@ pub struct Plan {
     pub idle_closes: bool,
     /// A journal is kept: a target never sees what is not in it.
     pub journaled: Option<BTreeSet<String>>,
-    /// Records that are committed, and the users of those that are of requests.
+    /// The target speaks TLS, and only 1.2.
+    pub tls: Option<bool>,
+    /// The limit of each user.
+    pub rate: Option<Rate>,
+    /// Records that are committed, and the names of those that are of requests.
     pub committed: usize,
-    pub committed_users: BTreeSet<String>,
+    pub committed_names: BTreeSet<String>,
 }
 
 impl Plan {
@@ -107,177 +160,38 @@ impl Plan {
         for record in &records[self.committed..] {
             match record.user.strip_prefix("session-").and_then(|number| number.parse::<usize>().ok()) {
                 Some(number) => self.sessions[number].commit(record),
-                None => _ = self.committed_users.insert(record.user.to_string()),
+                None => _ = self.committed_names.insert(name_of(record).to_owned()),
             }
         }
         self.committed = records.len();
     }
 }
 
-/// Kinds of answers that a target gives.
-fn planned(rng: &mut Rng, id: usize, faults: bool, fine: bool) -> Planned {
-    let user = format!("user-{id}");
-    let tokens = rng.next() % 1000 + 1;
-    let usage = format!("{{\"prompt_tokens\":{tokens},\"completion_tokens\":1,\"total_tokens\":{}}}", tokens + 1);
-    let pad = "x".repeat(if fine { [0, 10, 100, 1_000] } else { [0, 1_000, 30_000, 200_000] }[rng.below(4)]);
-    let mut request = Planned {
-        user,
-        wire: Vec::new(),
-        upstream_body: Vec::new(),
-        response: Vec::new(),
-        right_body: Vec::new(),
-        right_status: 200,
-        tokens: 0,
-        fault: None,
-        to_head: false,
-        early: false,
-        local: false,
-        repeatable: false,
-        seen: 0,
-        got: None,
-        saw_end_at: false,
-        left: false,
-    };
-    match rng.below(8) {
-        0 => local(&mut request, rng),
-        1 => stream(&mut request, rng, id, &usage, tokens),
-        2 => bodiless(&mut request, rng, id),
-        3 | 4 => upload(&mut request, rng, id, &pad, faults),
-        _ => chat(&mut request, rng, id, &usage, tokens, &pad),
-    }
-    if faults && !request.local && rng.below(3) == 0 && request.fault.is_none() {
-        let at = rng.below(request.response.len());
-        let at = if rng.coin() { at } else { at.min(rng.below(200)) };
-        // What may be sent again is sent again only where nothing came back.
-        let (at, kinds) = if request.repeatable && rng.coin() { (0, 2) } else { (at, 5) };
-        request.fault =
-            Some([Fault::Reset(at), Fault::End(at), Fault::Silence, Fault::Garbage, Fault::Junk][rng.below(kinds)]);
-    }
-    request
-}
-
-fn head(request: &Planned, id: usize, line: &str, more: &str) -> Vec<u8> {
-    format!("{line} HTTP/1.1\r\nHost: proxy\r\nX-User-ID: {}\r\nx-sim: {id}\r\n{more}\r\n", request.user).into_bytes()
-}
-
-fn local(request: &mut Planned, rng: &mut Rng) {
-    let path = ["/usage", "/metrics", "/healthz"][rng.below(3)];
-    request.wire = format!("GET {path} HTTP/1.1\r\nHost: proxy\r\n\r\n").into_bytes();
-    request.local = true;
-}
-
-fn chat(request: &mut Planned, rng: &mut Rng, id: usize, usage: &str, tokens: u64, pad: &str) {
-    let body = format!("{{\"model\":\"m\",\"messages\":[\"{pad}\"]}}");
-    request.upstream_body = body.clone().into_bytes();
-    request.wire =
-        head(request, id, "POST /v1/chat/completions", &framing(rng, &body, "Content-Type: application/json\r\n"));
-    request.wire.extend(framed(rng, &request.wire, body.as_bytes()));
-    request.tokens = tokens;
-    request.right_body = format!("{{\"model\":\"m-1\",\"choices\":[\"{pad}\"],\"usage\":{usage}}}").into_bytes();
-    let interim = ["", "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"][rng.below(2)];
-    request.response = interim.as_bytes().to_vec();
-    respond(request, rng, "application/json");
-}
-
-fn stream(request: &mut Planned, rng: &mut Rng, id: usize, usage: &str, tokens: u64) {
-    let body = "{\"stream\":true}";
-    request.upstream_body = b"{\"stream_options\":{\"include_usage\":true},\"stream\":true}".to_vec();
-    request.wire =
-        head(request, id, "POST /v1/chat/completions", &framing(rng, body, "Content-Type: application/json\r\n"));
-    request.wire.extend(framed(rng, &request.wire, body.as_bytes()));
-    request.tokens = tokens;
-    let (mut with, mut without) = (String::new(), String::new());
-    for n in 0..rng.below(30) {
-        with += &format!("data: {{\"choices\":[{{\"n\":{n}}}],\"usage\":null}}\n\n");
-        without += &format!("data: {{\"choices\":[{{\"n\":{n}}}]}}\n\n");
-    }
-    with += &format!("data: {{\"choices\":[],\"usage\":{usage}}}\n\ndata: [DONE]\n\n");
-    without += "data: [DONE]\n\n";
-    request.right_body = with.into_bytes();
-    respond(request, rng, "text/event-stream");
-    request.right_body = without.into_bytes();
-}
-
-fn bodiless(request: &mut Planned, rng: &mut Rng, id: usize) {
-    request.repeatable = true;
-    if rng.coin() {
-        request.to_head = true;
-        request.wire = head(request, id, "HEAD /v1/models", "");
-        request.response = b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n".to_vec();
-    } else {
-        request.wire = head(request, id, "GET /v1/models", "");
-        request.right_status = 204;
-        request.response = b"HTTP/1.1 204 No Content\r\n\r\n".to_vec();
-    }
-}
-
-fn upload(request: &mut Planned, rng: &mut Rng, id: usize, pad: &str, faults: bool) {
-    request.upstream_body = pad.as_bytes().to_vec();
-    request.wire = head(request, id, "POST /v1/files", &framing(rng, pad, "Content-Type: multipart/form-data\r\n"));
-    request.wire.extend(framed(rng, &request.wire, pad.as_bytes()));
-    request.early = faults && rng.below(4) == 0;
-    request.right_body = pad.as_bytes().to_vec();
-    respond(request, rng, "application/octet-stream");
-}
-
-/// Header lines for a body by length or in chunks.
-fn framing(rng: &mut Rng, body: &str, more: &str) -> String {
-    let length = format!("Content-Length: {}\r\n", body.len());
-    format!("{more}{}", if rng.coin() { &length } else { "Transfer-Encoding: chunked\r\n" })
-}
-
-/// The body as the head before it says.
-fn framed(rng: &mut Rng, head: &[u8], body: &[u8]) -> Vec<u8> {
-    if !head.windows(7).any(|window| window == b"chunked") {
-        return body.to_vec();
-    }
-    let mut out = Vec::new();
-    for part in rng.cut(body, 4) {
-        out.extend(format!("{:x}\r\n", part.len()).into_bytes());
-        out.extend_from_slice(part);
-        out.extend_from_slice(b"\r\n");
-    }
-    out.extend_from_slice(b"0\r\n\r\n");
-    out
-}
-
-fn respond(request: &mut Planned, rng: &mut Rng, content_type: &str) {
-    let body = request.right_body.clone();
-    let framing = match rng.below(3) {
-        0 => format!("content-length: {}\r\n", body.len()),
-        1 => "transfer-encoding: chunked\r\n".to_owned(),
-        _ => {
-            request.fault = Some(Fault::CloseDelimited);
-            String::new()
-        }
-    };
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\n{framing}\r\n");
-    request.response.extend_from_slice(head.as_bytes());
-    request.response.extend(framed(rng, head.as_bytes(), &body));
-}
-
-fn settings(read_on: bool, journaled: bool, ledger_wait: u64, ledger_places: usize) -> Settings {
+fn settings(read_on: bool, plan: &Plan, ledger_places: usize, jumps: bool, buffered_bytes_max: usize) -> Settings {
     Settings {
         authority: "target".to_owned(),
         prefix: String::new(),
-        tls: None,
+        tls: plan.tls.map(|_| tls::connector()),
         authorization: None,
         model_name: None,
         keys_only: false,
         admin: None,
-        terms: Terms::default(),
+        terms: Terms { requests: plan.rate, ..Terms::default() },
         connections_max: 3,
-        body_bytes_max: 1 << 20,
+        body_bytes_max: BODY_BYTES_MAX as u64,
+        buffered_bytes_max,
         settled: true,
-        journaled,
+        journaled: plan.journaled.is_some(),
         ledger_places,
         timeouts: Timeouts {
-            connect: 10 * SECOND,
-            response: 600 * SECOND,
-            idle: 75 * SECOND,
-            header: 10 * SECOND,
+            // Where time jumps, what comes a byte at a time may take longer than a peer that means well.
+            connect: if jumps { LONG } else { 10 * SECOND },
+            header: if jumps { LONG } else { 10 * SECOND },
+            response: if jumps { LONG } else { 600 * SECOND },
+            idle: if jumps { LONG } else { 75 * SECOND },
             read_on: if read_on { 60 * SECOND } else { 0 },
-            ledger_wait,
+            ledger_wait: plan.ledger_wait,
+            overload: 0,
         },
     }
 }
@@ -289,34 +203,51 @@ pub fn run(seed: u64) -> Seen {
     world.accept_faults = faults;
     world.connect_faults = faults && world.rng.coin();
     let (count, fine) = (1 + world.rng.below(12), world.fine);
-    let requests: Vec<Planned> = (0..count).map(|id| planned(&mut world.rng, id, faults, fine)).collect();
+    let rate = (world.rng.below(4) == 0).then(|| limits::rate(&mut world.rng));
+    world.sets_clock = rate.is_none() && world.rng.below(4) == 0;
+    world.jumps = [0, 0, 0, 8, 60][world.rng.below(5)];
+    let mut requests = requests::all(&mut world.rng, count, rate.is_some(), faults, fine);
     let sessions = world.rng.below(5).saturating_sub(1);
+    // A session's server speaks without TLS.
+    let tls = (sessions == 0 && world.rng.coin()).then(|| world.rng.coin());
+    if tls.is_some() && faults {
+        requests::truncate_some(&mut world.rng, &mut requests);
+    }
     let ledger_wait = [0, 2 * SECOND][world.rng.below(2)];
     let ledger_places = if world.rng.below(4) == 0 { 3 + world.rng.below(4) } else { 100 };
     // With a journal a request that has to wait is refused, which only the plain runs expect.
-    let journaled = sessions == 0 && ledger_wait == 0 && ledger_places == 100 && world.rng.coin();
+    let journaled = sessions == 0 && ledger_wait == 0 && ledger_places == 100 && world.rng.below(4) > 0;
     let plan = Plan {
         requests,
         sessions: (0..sessions).map(|number| Session::new(&mut world.rng, number, fine)).collect(),
         ledger_wait,
-        may_let_go: false,
+        may_let_go: world.jumps > 0 && ledger_wait > 0,
         idle_closes: faults && world.rng.coin(),
         journaled: journaled.then(BTreeSet::new),
+        tls,
+        rate,
         committed: 0,
-        committed_users: BTreeSet::new(),
+        committed_names: BTreeSet::new(),
     };
     let peers = Peers {
-        clients: clients(&mut world, count, faults),
+        clients: clients(&mut world, (0..count).collect(), faults),
+        late: clients(&mut world, (count..plan.requests.len()).collect(), false),
         sessions: (0..sessions).map(|number| SessionClient::new(&mut world, number)).collect(),
         upstreams: Vec::new(),
     };
     let read_on = world.rng.coin();
-    let stop_early = faults && world.rng.below(8) == 0;
+    let stop_early = faults && world.rng.below(4) == 0;
     let stall_max = [0, 0, 20 * MILLISECOND, 5 * SECOND, 50 * SECOND, 2_000 * SECOND][world.rng.below(6)];
     let workers = Rc::new(RefCell::new(Workers::new(1 + world.rng.below(3) as u16, stall_max)));
-    let verdict =
-        session::judge::Run { faults, stopped_early: stop_early, crowded: ledger_places < 100, roomy: world.roomy };
-    let settings = settings(read_on, journaled, plan.ledger_wait, ledger_places);
+    let verdict = session::judge::Run {
+        faults,
+        stopped_early: stop_early,
+        crowded: ledger_places < 100,
+        jumps: world.jumps > 0,
+        roomy: world.roomy,
+    };
+    let buffered_bytes_max = [256 << 20, 1 << 10, 40_000][world.rng.below(3)];
+    let settings = settings(read_on, &plan, ledger_places, world.jumps > 0, buffered_bytes_max);
     let world = Rc::new(RefCell::new(world));
     let plan = Rc::new(RefCell::new(plan));
     let peers = Rc::new(RefCell::new(peers));
@@ -325,16 +256,16 @@ pub fn run(seed: u64) -> Seen {
     let metrics = Metrics::new(metrics::Limits::default(), 0);
     let proxy = Proxy::new(settings, PriceTable::built_in(), metrics, Now::default());
     let mut reactor = Reactor::new(net, FakeDesk(Rc::clone(&workers)), proxy, 30 * SECOND);
+    let mut invariants = Invariants::new(ledger_places as u64, buffered_bytes_max);
     let mut turns = 0;
     while reactor.turn().expect("the fake poller works") == Turn::Continue {
         turns += 1;
         assert!(turns < TURNS_MAX, "the run does not end");
-        assert_eq!(reactor.proxy().forgotten(), 0, "something is held for which nothing is under way");
-        let (reserved, uncommitted) = reactor.proxy().places();
-        assert!(reserved + uncommitted <= ledger_places as u64, "more records than places");
+        invariants.check(reactor.proxy(), &world.borrow());
     }
     let slots = reactor.proxy().slots();
     assert_eq!(reactor.proxy().places().0, 0, "places are still reserved");
+    assert_eq!(reactor.proxy().buffered_bytes(), 0, "bodies are still counted");
     drop(reactor);
     // What has been sent is read to its end.
     while peers.borrow_mut().act(&mut world.borrow_mut(), &mut plan.borrow_mut()) {}
@@ -349,8 +280,7 @@ pub fn run(seed: u64) -> Seen {
 }
 
 /// Clients that share the requests.
-fn clients(world: &mut World, count: usize, faults: bool) -> Vec<Client> {
-    let mut ids: Vec<usize> = (0..count).collect();
+fn clients(world: &mut World, mut ids: Vec<usize>, faults: bool) -> Vec<Client> {
     let mut clients = Vec::new();
     while !ids.is_empty() {
         let share = 1 + world.rng.below(ids.len());
@@ -364,6 +294,8 @@ fn clients(world: &mut World, count: usize, faults: bool) -> Vec<Client> {
 struct Peers {
     clients: Vec<Client>,
     sessions: Vec<SessionClient>,
+    /// They come when all others have gone, to see what those have left.
+    late: Vec<Client>,
     upstreams: Vec<Upstream>,
 }
 
@@ -371,7 +303,7 @@ impl Peers {
     /// Lets some act; false where none could do anything.
     fn act(&mut self, world: &mut World, plan: &mut Plan) -> bool {
         for pipe in std::mem::take(&mut world.opened) {
-            self.upstreams.push(Upstream::new(world, pipe));
+            self.upstreams.push(Upstream::new(world, pipe, plan.tls));
         }
         let mut acted = false;
         let count = self.clients.len() + self.sessions.len();
@@ -387,6 +319,11 @@ impl Peers {
                 break;
             }
         }
+        if self.others_are_done() && world.open_sockets().0 == 0 || self.late.iter().any(Client::has_come) {
+            for client in &mut self.late {
+                acted |= client.act(world, plan);
+            }
+        }
         for upstream in &mut self.upstreams {
             acted |= upstream.act(world, plan);
         }
@@ -394,6 +331,10 @@ impl Peers {
     }
 
     fn are_done(&self) -> bool {
+        self.others_are_done() && self.late.iter().all(|client| client.done)
+    }
+
+    fn others_are_done(&self) -> bool {
         self.clients.iter().all(|client| client.done) && self.sessions.iter().all(|client| client.done)
     }
 }
@@ -423,7 +364,9 @@ fn actor(
         acted |= peers.act(world, plan);
         let stops_left = &mut *stops_left.borrow_mut();
         let over = *stops_left == if stop_early { 2 } else { 1 } && peers.are_done();
-        if *stops_left > 0 && (over || stop_early && world.rng.below(200) == 0) {
+        // More likely where a reply waits for its commit.
+        let odds = if workers.pending.is_empty() { 100 } else { 8 };
+        if *stops_left > 0 && (over || stop_early && world.rng.below(odds) == 0) {
             *stops_left -= 1;
             workers.stop();
             acted = true;

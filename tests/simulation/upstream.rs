@@ -5,15 +5,18 @@ use crate::client::find;
 use crate::scenario::{Fault, Plan};
 use crate::session::FIRST_ID;
 use crate::session::server::Server;
+use crate::tls::Layer;
 use crate::world::World;
 use std::collections::{BTreeSet, VecDeque};
 
 /// The body of the answer to a request that the target refuses before it is whole.
-pub const EARLY_BODY: &[u8] = b"big";
+/// Large, for it may come faster than its client reads.
+pub const EARLY_BODY: &[u8] = &[b'x'; 300_000];
 
 /// One connection's server side.
 pub struct Upstream {
     pipe: usize,
+    tls: Option<Layer>,
     received: Vec<u8>,
     unsent: VecDeque<u8>,
     grain: (usize, usize),
@@ -21,14 +24,33 @@ pub struct Upstream {
     then: Option<Fault>,
     /// It carries a WebSocket now.
     talk: Option<Server>,
+    /// Bytes were sent after a response.
+    sent_junk: bool,
+    /// And the proxy has read them, without anything of a next request: it must not send one.
+    soiled: bool,
+    /// TLS has been ended in good order.
+    said_goodbye: bool,
     /// Nothing is read or written any more.
     pub done: bool,
 }
 
 impl Upstream {
-    pub fn new(world: &mut World, pipe: usize) -> Self {
+    /// `tls`: it speaks TLS, and only 1.2.
+    pub fn new(world: &mut World, pipe: usize, tls: Option<bool>) -> Self {
         let grain = (world.grain(), world.grain());
-        Self { pipe, received: Vec::new(), unsent: VecDeque::new(), grain, then: None, talk: None, done: false }
+        Self {
+            pipe,
+            tls: tls.map(Layer::new),
+            received: Vec::new(),
+            unsent: VecDeque::new(),
+            grain,
+            then: None,
+            talk: None,
+            sent_junk: false,
+            soiled: false,
+            said_goodbye: false,
+            done: false,
+        }
     }
 
     /// Does one thing; false where there was nothing to do.
@@ -42,17 +64,30 @@ impl Upstream {
             return acted;
         }
         let bytes = world.peer_read(self.pipe, self.grain.1);
-        self.received.extend_from_slice(&bytes);
+        match &mut self.tls {
+            Some(tls) => self.received.extend(tls.open(&bytes)),
+            None => self.received.extend_from_slice(&bytes),
+        }
+        let sealed = self.tls.as_ref().map_or(0, |tls| tls.out.len());
+        assert!(!self.soiled || self.received.is_empty(), "a connection is used again on which junk had come");
+        // The proxy has read the junk, and nothing of a request was on its way before.
+        let pipe = &world.pipes[self.pipe];
+        let is_asked = !(self.received.is_empty() && pipe.from_proxy.is_empty())
+            || self.tls.as_ref().is_some_and(|tls| tls.is_mid_record());
+        self.soiled = self.sent_junk && sealed == 0 && !is_asked && pipe.to_proxy.is_empty();
         let closed = world.pipes[self.pipe].proxy_closed && world.pipes[self.pipe].from_proxy.is_empty();
         let progress = !bytes.is_empty();
-        if !self.unsent.is_empty() {
-            let count = self.unsent.len().min(1 + world.rng.below(self.grain.0));
-            let bytes: Vec<u8> = self.unsent.drain(..count).collect();
-            world.peer_write(self.pipe, &bytes);
+        if self.send(world) {
             return true;
         }
         if let Some(fault) = self.then.take() {
-            self.misbehave(world, fault);
+            match &mut self.tls {
+                Some(tls) if fault == Fault::CloseDelimited && !self.said_goodbye => {
+                    tls.close();
+                    (self.said_goodbye, self.then) = (true, Some(fault));
+                }
+                _ => self.misbehave(world, fault),
+            }
             return true;
         }
         if self.take_request(plan) {
@@ -63,20 +98,46 @@ impl Upstream {
             return true;
         }
         if plan.idle_closes && self.received.is_empty() && !progress && world.rng.below(40) == 0 {
-            self.done = true;
-            world.peer_end(self.pipe);
+            self.then = Some(Fault::End(0));
+            if let Some(tls) = self.tls.as_mut().filter(|_| world.rng.coin()) {
+                tls.close();
+            }
             return true;
         }
         progress
     }
 
+    /// Writes some of what is to be sent; false where nothing is.
+    fn send(&mut self, world: &mut World) -> bool {
+        let count = self.unsent.len().min(1 + world.rng.below(self.grain.0));
+        let Some(tls) = &mut self.tls else {
+            let bytes: Vec<u8> = self.unsent.drain(..count).collect();
+            world.peer_write(self.pipe, &bytes);
+            return count > 0;
+        };
+        if tls.out.is_empty() && count > 0 {
+            let bytes: Vec<u8> = self.unsent.drain(..count).collect();
+            tls.seal(&bytes);
+        }
+        let breaks_off = self.unsent.is_empty() && matches!(self.then, Some(Fault::Reset(_) | Fault::End(_)));
+        if breaks_off && world.rng.below(4) == 0 {
+            tls.out.clear(); // in the middle of a record
+        }
+        let count = tls.out.len().min(1 + world.rng.below(self.grain.0));
+        let bytes: Vec<u8> = tls.out.drain(..count).collect();
+        world.peer_write(self.pipe, &bytes);
+        count > 0
+    }
+
     fn misbehave(&mut self, world: &mut World, fault: Fault) {
         match fault {
             Fault::Reset(_) => world.peer_reset(self.pipe),
-            Fault::End(_) | Fault::CloseDelimited => world.peer_end(self.pipe),
+            Fault::Gone => world.peer_close(self.pipe),
+            Fault::End(_) | Fault::CloseDelimited | Fault::Truncated => world.peer_end(self.pipe),
             Fault::Silence | Fault::Garbage | Fault::Junk => {}
         }
-        self.done = fault != Fault::Junk;
+        self.sent_junk = fault == Fault::Junk;
+        self.done = !self.sent_junk;
     }
 
     /// Answers the next whole request; false where there is none.
@@ -101,16 +162,17 @@ impl Upstream {
             }
             return true;
         }
-        let is_journaled = |users: &BTreeSet<String>| users.contains(&plan.requests[id].user);
+        let is_journaled = |names: &BTreeSet<String>| names.contains(&plan.requests[id].name);
         assert!(plan.journaled.as_ref().is_none_or(is_journaled), "request {id} was sent without an entry");
         let Some((body, used)) = body(&self.received[end..], header("content-length"), header("transfer-encoding"))
         else {
             // An answer before the request is whole is one of the faults that a target can have.
             if plan.requests[id].early && plan.requests[id].seen == 0 {
                 plan.requests[id].seen = 1;
-                self.unsent.extend(b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\n");
-                self.unsent.extend(EARLY_BODY);
-                self.then = Some(Fault::End(0));
+                let length = if self.grain.0 < 10_000 { 3 } else { EARLY_BODY.len() };
+                self.unsent.extend(format!("HTTP/1.1 413 Too Large\r\ncontent-length: {length}\r\n\r\n").bytes());
+                self.unsent.extend(&EARLY_BODY[..length]);
+                self.then = Some(Fault::Gone);
                 return true;
             }
             return false;
@@ -125,7 +187,7 @@ impl Upstream {
             Some(Fault::Silence) => wire.clear(),
             Some(Fault::Garbage) => wire = b"HTTP/1.1 200 OK\nnot http\n\n".to_vec(),
             Some(Fault::Junk) => wire.extend_from_slice(b"junk"),
-            Some(Fault::CloseDelimited) | None => {}
+            Some(Fault::CloseDelimited | Fault::Truncated | Fault::Gone) | None => {}
         }
         self.then = request.fault;
         self.unsent.extend(wire);

@@ -2,16 +2,20 @@
 //!
 //! An edge is told once: when bytes arrive, when room appears after a write was refused, when the peer ends or breaks
 //! off. A read takes all there is (a short read means drained, as with a real socket). Beside the real events there are
-//! spurious ones, and events for tokens whose connection is gone.
+//! spurious ones, and events for tokens whose connection is gone. Time passes in small steps, or in large ones; the wall
+//! clock may be set, back as well as forward.
+
+mod net;
+
+pub use net::Net;
 
 use crate::rng::Rng;
-use openai_api_proxy::base::clock::{MILLISECOND, Now};
-use openai_api_proxy::io::{Event, Io};
-use std::cell::RefCell;
+use openai_api_proxy::base::clock::MILLISECOND;
+use openai_api_proxy::io::Event;
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
-use std::rc::Rc;
+
+/// The wall clock at the start.
+pub const EPOCH: u64 = 1_700_000_000_000_000_000;
 
 /// One connection between the proxy and a peer.
 #[derive(Default)]
@@ -20,7 +24,7 @@ pub struct Pipe {
     pub from_proxy: VecDeque<u8>,
     /// Bytes that `from_proxy` takes before a write is refused.
     capacity: usize,
-    token: Option<u64>,
+    pub token: Option<u64>,
     readable_edge: bool,
     writable_edge: bool,
     write_refused: bool,
@@ -36,6 +40,13 @@ pub struct Pipe {
     pub proxy_closed: bool,
     /// And so that the peer is told of an error.
     pub proxy_reset: bool,
+    /// When it closed it.
+    pub closed_at: Option<u64>,
+    /// Reads that took something.
+    pub reads: u64,
+    /// A client's: something said that there may be bytes, so that a read which finds none is in order.
+    may_be_read: bool,
+    is_clients: bool,
     connecting: Option<Connecting>,
 }
 
@@ -55,6 +66,12 @@ pub struct World {
     pub roomy: bool,
     pub pipes: Vec<Pipe>,
     pub mono: u64,
+    /// One turn in so many comes long after the one before; 0 is none.
+    pub jumps: usize,
+    /// The wall clock is set now and then.
+    pub sets_clock: bool,
+    /// Nanoseconds by which it is off.
+    clock_off: i64,
     /// The instant of the turn that was last, or that is under way.
     pub turn_at: u64,
     /// A worker that is at rest will act again by itself.
@@ -92,6 +109,9 @@ impl World {
             roomy,
             pipes: Vec::new(),
             mono: MILLISECOND,
+            jumps: 0,
+            sets_clock: false,
+            clock_off: 0,
             turn_at: MILLISECOND,
             wakes_at: None,
             moved: 0,
@@ -121,8 +141,25 @@ impl World {
         grains[self.rng.below(4)]
     }
 
+    fn pass_time(&mut self) {
+        self.mono += 1_000 * self.rng.below(50) as u64;
+        if self.jumps > 0 && self.rng.below(self.jumps) == 0 {
+            self.mono += 1_000 * self.rng.below(2_000_000) as u64;
+        }
+        if self.sets_clock && self.rng.below(50) == 0 {
+            self.clock_off = 3_600_000_000_000 * (self.rng.below(200_000) as i64 - 100_000);
+        }
+    }
+
+    /// Sockets of the proxy's that are open: clients', and those to the target.
+    pub fn open_sockets(&self) -> (usize, usize) {
+        let open = self.pipes.iter().filter(|pipe| pipe.token.is_some() && !pipe.proxy_closed);
+        let clients = open.clone().filter(|pipe| pipe.is_clients).count();
+        (clients, open.count() - clients)
+    }
+
     /// The connections that are not over, for the message of a failure.
-    fn describe(&self) -> String {
+    pub fn describe(&self) -> String {
         let open = |(number, pipe): (usize, &Pipe)| {
             let Pipe { to_proxy, from_proxy, capacity, write_refused, peer_ended, broken, proxy_ended, .. } = pipe;
             let (to, from) = (to_proxy.len(), from_proxy.len());
@@ -140,6 +177,7 @@ impl World {
     /// A client connects.
     pub fn dial(&mut self) -> usize {
         let pipe = self.pipe();
+        self.pipes[pipe].is_clients = true;
         self.backlog.push_back(pipe);
         self.accept_edge = true;
         pipe
@@ -228,6 +266,7 @@ impl World {
             let spurious = self.rng.below(100) < self.spurious;
             if readable || writable || spurious {
                 let readable = readable || spurious;
+                pipe.may_be_read |= readable;
                 events.push(Event::Socket { token, readable, writable: writable || spurious, ended });
             }
         }
@@ -244,152 +283,14 @@ impl Pipe {
     fn settles(&self) -> bool {
         matches!(self.connecting, Some(Connecting::Succeeds | Connecting::Fails))
     }
-}
 
-/// The network, shared with the peers.
-#[derive(Clone)]
-pub struct Net {
-    pub world: Rc<RefCell<World>>,
-    /// Lets the peers and workers act once; false where none of them could do anything.
-    pub act: Rc<dyn Fn(&mut World) -> bool>,
-}
-
-impl Io for Net {
-    type Socket = usize;
-
-    fn now(&mut self) -> Now {
-        let mono = self.world.borrow().mono;
-        Now { mono, unix: 1_700_000_000_000_000_000 + mono }
+    /// Bytes wait for the proxy, and an event has said so.
+    pub fn has_unread(&self) -> bool {
+        !self.to_proxy.is_empty() && !self.readable_edge && !self.proxy_closed && !self.broken
     }
 
-    fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<u64>) -> io::Result<()> {
-        let world = &mut *self.world.borrow_mut();
-        world.mono += 1_000 * world.rng.below(50) as u64;
-        loop {
-            let acted = (self.act)(world);
-            // Peers act a few times between two turns, or once.
-            if acted && world.rng.below(3) > 0 && world.has_events() {
-                continue;
-            }
-            if acted || world.has_events() || timeout == Some(0) {
-                world.count_spins(acted || world.has_events());
-                break;
-            }
-            let wakes_in = world.wakes_at.map(|at| at.saturating_sub(world.mono));
-            let Some(timeout) = [timeout, wakes_in].into_iter().flatten().min() else {
-                panic!("a lost wake-up: somebody waits and nothing can happen\n{}", world.describe());
-            };
-            world.mono += timeout;
-            world.sleeps += 1;
-            assert!(world.sleeps < 10_000, "the loop only sleeps");
-            break;
-        }
-        world.collect(events);
-        world.turn_at = world.mono;
-        Ok(())
-    }
-
-    fn accept(&mut self) -> io::Result<usize> {
-        let world = &mut *self.world.borrow_mut();
-        match world.backlog.pop_front() {
-            Some(pipe) if world.accept_faults && world.rng.below(20) == 0 => {
-                // Gone before it was accepted.
-                world.peer_reset(pipe);
-                world.pipes[pipe].proxy_closed = true;
-                Err(ErrorKind::ConnectionAborted.into())
-            }
-            Some(pipe) => Ok(pipe),
-            None => Err(ErrorKind::WouldBlock.into()),
-        }
-    }
-
-    fn stop_accepting(&mut self) {
-        self.world.borrow_mut().listening = false;
-    }
-
-    fn register(&mut self, socket: &mut usize, token: u64) -> io::Result<()> {
-        let world = &mut *self.world.borrow_mut();
-        let pipe = &mut world.pipes[*socket];
-        assert!(pipe.token.replace(token).is_none(), "registered twice");
-        pipe.readable_edge |= !pipe.to_proxy.is_empty() || pipe.peer_ended;
-        pipe.writable_edge |= pipe.connecting.is_none();
-        Ok(())
-    }
-
-    fn connect(&mut self, _: SocketAddr) -> io::Result<usize> {
-        let world = &mut *self.world.borrow_mut();
-        let fate = if world.connect_faults { world.rng.below(10) } else { 9 };
-        if fate == 0 {
-            return Err(ErrorKind::ConnectionRefused.into());
-        }
-        let pipe = world.pipe();
-        world.pipes[pipe].connecting = Some(match fate {
-            1 => Connecting::Fails,
-            2 => Connecting::Hangs,
-            _ => Connecting::Succeeds,
-        });
-        Ok(pipe)
-    }
-
-    fn is_connected(&mut self, socket: &mut usize) -> io::Result<bool> {
-        let pipe = &self.world.borrow().pipes[*socket];
-        match pipe.connecting {
-            _ if pipe.broken => Err(ErrorKind::ConnectionRefused.into()),
-            connecting => Ok(connecting.is_none()),
-        }
-    }
-
-    fn read(&mut self, socket: &mut usize, into: &mut [u8]) -> io::Result<usize> {
-        let world = &mut *self.world.borrow_mut();
-        let pipe = &mut world.pipes[*socket];
-        assert!(!pipe.proxy_closed, "read after close");
-        if pipe.broken {
-            return Err(ErrorKind::ConnectionReset.into());
-        }
-        if pipe.to_proxy.is_empty() {
-            return if pipe.peer_ended { Ok(0) } else { Err(ErrorKind::WouldBlock.into()) };
-        }
-        let count = into.len().min(pipe.to_proxy.len());
-        for (to, from) in into.iter_mut().zip(pipe.to_proxy.drain(..count)) {
-            *to = from;
-        }
-        world.moved += 1;
-        Ok(count)
-    }
-
-    fn write(&mut self, socket: &mut usize, from: &[u8]) -> io::Result<usize> {
-        let world = &mut *self.world.borrow_mut();
-        let pipe = &mut world.pipes[*socket];
-        assert!(!pipe.proxy_closed && !pipe.proxy_ended, "write after the end");
-        assert!(!from.is_empty(), "an empty write");
-        if pipe.broken || pipe.peer_closed {
-            return Err(ErrorKind::BrokenPipe.into());
-        }
-        let room = pipe.capacity.saturating_sub(pipe.from_proxy.len());
-        if room == 0 || pipe.connecting.is_some() {
-            pipe.write_refused = true;
-            return Err(ErrorKind::WouldBlock.into());
-        }
-        let most = room.min(from.len());
-        let count = if world.roomy { most } else { 1 + world.rng.below(most) };
-        pipe.from_proxy.extend(&from[..count]);
-        world.moved += 1;
-        Ok(count)
-    }
-
-    fn shutdown(&mut self, socket: &mut usize) {
-        self.world.borrow_mut().pipes[*socket].proxy_ended = true;
-    }
-
-    fn reset(&mut self, socket: usize) {
-        self.world.borrow_mut().pipes[socket].proxy_reset = true;
-        self.close(socket);
-    }
-
-    fn close(&mut self, socket: usize) {
-        let world = &mut *self.world.borrow_mut();
-        let pipe = &mut world.pipes[socket];
-        assert!(!std::mem::replace(&mut pipe.proxy_closed, true), "closed twice");
-        world.old_tokens.extend(pipe.token);
+    /// The last write was refused, and nothing was read since.
+    pub fn refuses(&self) -> bool {
+        self.write_refused || self.connecting.is_some()
     }
 }

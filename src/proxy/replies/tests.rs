@@ -2,33 +2,10 @@
 
 use super::ANSWER_BYTES_MAX;
 use crate::base::clock::Now;
-use crate::limit::terms::Terms;
 use crate::local::Answer;
-use crate::metrics::{Limits, Metrics};
-use crate::price::PriceTable;
-use crate::proxy::{Action, Conn, DownKey, Proxy, Settings, Timeouts, Written};
+use crate::proxy::{Action, Conn, DownKey, Proxy, Written, fixture};
 
 const LARGE: usize = ANSWER_BYTES_MAX / 3;
-
-fn proxy() -> Proxy {
-    let settings = Settings {
-        authority: "target".to_owned(),
-        prefix: String::new(),
-        tls: None,
-        authorization: None,
-        model_name: None,
-        keys_only: false,
-        admin: None,
-        terms: Terms::default(),
-        connections_max: 100,
-        body_bytes_max: 1 << 20,
-        settled: true,
-        journaled: false,
-        ledger_places: 100,
-        timeouts: Timeouts { connect: 1, response: 1, idle: 1, header: 1, read_on: 0, ledger_wait: 0 },
-    };
-    Proxy::new(settings, PriceTable::built_in(), Metrics::new(Limits::default(), 0), Now::default())
-}
 
 /// A client asks, and the answer comes.
 fn ask(proxy: &mut Proxy, key: DownKey, method: &str, bytes: usize) {
@@ -54,7 +31,7 @@ fn take(proxy: &mut Proxy, key: DownKey) -> String {
 
 #[test]
 fn large_answers_are_bounded_all_together() {
-    let mut proxy = proxy();
+    let mut proxy = fixture::proxy(fixture::settings());
     let keys: Vec<DownKey> = (0..6).map(|_| proxy.accepted(Now::default())).collect();
     for key in &keys[..4] {
         ask(&mut proxy, *key, "GET", LARGE);

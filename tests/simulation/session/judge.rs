@@ -51,6 +51,8 @@ pub struct Run {
     pub stopped_early: bool,
     /// There may have been no place for a record.
     pub crowded: bool,
+    /// Time jumps.
+    pub jumps: bool,
     /// Sockets take all that they are given.
     pub roomy: bool,
 }

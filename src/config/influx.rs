@@ -1,0 +1,172 @@
+//! Where the ledger is exported to: the parts of a write URL, put together.
+//!
+//! In: the `INFLUXDB_…` variables as they are. Out: one URL and one `Authorization`, or every problem with them. Never:
+//! a part of them in a problem: a token or a password may stand anywhere.
+
+use super::Secret;
+use super::source::Source;
+use super::value;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use std::fmt::Write as _;
+
+/// A server to write to.
+#[derive(Clone, Debug)]
+pub struct Influx {
+    /// The whole write URL, with its query.
+    pub url: Secret,
+    /// The value of the `Authorization` header.
+    pub authorization: Option<Secret>,
+    /// Scheme, host and port, to be shown.
+    pub shown: String,
+    /// `INFLUXDB_BACKFILL`: records that were there before the first export are exported too.
+    pub backfill: bool,
+}
+
+/// The variables that make a write request, as they are set.
+pub(super) struct Parts {
+    pub token: Option<String>,
+    pub org: Option<String>,
+    pub bucket: Option<String>,
+    pub database: Option<String>,
+    pub username: Option<String>,
+    pub password: Option<String>,
+    pub backfill: bool,
+}
+
+const URL: &str = "INFLUXDB_URL";
+const EXPECTED: &str = "expected http:// or https://, a host, and optionally :port and /prefix, or a full write URL \
+                        with its query (a user and password go into variables of their own); its value is not shown";
+
+impl Influx {
+    /// `None` where something is wrong with `url` or `parts`, which `source` then has as problems.
+    pub(super) fn new(source: &mut Source<'_>, url: &str, parts: Parts) -> Option<Self> {
+        let before = source.problems.len();
+        let Some(Url { origin, path, query }) = Url::parse(url) else {
+            source.problem(URL, EXPECTED.to_owned());
+            return None;
+        };
+        let is_full = query.is_some() || path.ends_with("/write");
+        if query.is_some_and(|query| query.split('&').any(|pair| pair.starts_with("precision=") && !is_nanos(pair))) {
+            source.problem(URL, "expected precision=ns, or none: timestamps are in nanoseconds".to_owned());
+        }
+        parts.check(source, is_full);
+        let authorization = parts.authorization(source);
+        let write = match (is_full, parts.bucket, parts.database) {
+            (true, _, _) => url.to_owned(),
+            (false, Some(bucket), _) => {
+                let org = parts.org.map(|org| format!("&org={}", encoded(&org))).unwrap_or_default();
+                let bucket = encoded(&bucket);
+                format!("{origin}{}/api/v2/write?bucket={bucket}{org}&precision=ns", path.trim_end_matches('/'))
+            }
+            (false, None, database) => {
+                let database = encoded(&database.unwrap_or_default());
+                format!("{origin}{}/write?db={database}&precision=ns", path.trim_end_matches('/'))
+            }
+        };
+        let url = Secret::parse(&write).ok()?; // checked by `Url::parse`
+        let shown = origin.to_owned();
+        (source.problems.len() == before).then_some(Self { url, authorization, shown, backfill: parts.backfill })
+    }
+}
+
+impl Parts {
+    /// What does not go together.
+    fn check(&self, source: &mut Source<'_>, is_full: bool) {
+        let mut wrong = |name, why: &str| source.problem(name, why.to_owned());
+        let of_two = self.org.is_some() || self.bucket.is_some() || self.token.is_some();
+        let of_one = self.database.is_some() || self.username.is_some() || self.password.is_some();
+        let place = [
+            ("INFLUXDB_ORG", self.org.is_some()),
+            ("INFLUXDB_BUCKET", self.bucket.is_some()),
+            ("INFLUXDB_DATABASE", self.database.is_some()),
+        ];
+        if of_two && of_one {
+            let why = "expected either INFLUXDB_TOKEN, INFLUXDB_ORG and INFLUXDB_BUCKET (InfluxDB 2 and 3), or \
+                       INFLUXDB_DATABASE, INFLUXDB_USERNAME and INFLUXDB_PASSWORD (InfluxDB 1), got some of both";
+            wrong(URL, why);
+        } else if is_full {
+            for (name, _) in place.iter().filter(|(_, is_set)| *is_set) {
+                wrong(name, "expected nothing: INFLUXDB_URL is a full write URL, which says where to write");
+            }
+        } else if of_two && self.bucket.is_none() {
+            wrong("INFLUXDB_BUCKET", "expected a bucket's name, as INFLUXDB_TOKEN or INFLUXDB_ORG is set");
+        } else if !of_two && self.database.is_none() {
+            let why = "expected a database's name (InfluxDB 1), or INFLUXDB_BUCKET with INFLUXDB_ORG and \
+                       INFLUXDB_TOKEN (InfluxDB 2 and 3)";
+            wrong("INFLUXDB_DATABASE", why);
+        }
+        if self.username.is_none() && self.password.is_some() {
+            wrong("INFLUXDB_USERNAME", "expected a user's name, as INFLUXDB_PASSWORD is set");
+        }
+        if self.username.as_ref().is_some_and(|name| name.contains(':')) {
+            wrong("INFLUXDB_USERNAME", "expected a name without a colon (RFC 7617 §2)");
+        }
+    }
+
+    fn authorization(&self, source: &mut Source<'_>) -> Option<Secret> {
+        if let Some(token) = &self.token {
+            match Secret::parse(token) {
+                Ok(token) => return Some(token.after("Token ")),
+                Err(expected) => {
+                    source.problem("INFLUXDB_TOKEN", format!("expected {expected}; its value is not shown"));
+                    return None;
+                }
+            }
+        }
+        let username = self.username.as_ref()?;
+        let password = self.password.as_deref().unwrap_or_default();
+        let basic = BASE64_STANDARD.encode(format!("{username}:{password}"));
+        Secret::parse(&basic).ok().map(|basic| basic.after("Basic "))
+    }
+}
+
+fn is_nanos(pair: &str) -> bool {
+    matches!(pair, "precision=ns" | "precision=n")
+}
+
+/// A URL in parts.
+struct Url<'a> {
+    /// Scheme, host and port.
+    origin: &'a str,
+    path: &'a str,
+    /// Without its question mark.
+    query: Option<&'a str>,
+}
+
+impl<'a> Url<'a> {
+    fn parse(url: &'a str) -> Option<Self> {
+        let scheme = ["http://", "https://"].into_iter().find(|scheme| url.starts_with(scheme))?;
+        let authority_end = url[scheme.len()..].find(['/', '?']).map_or(url.len(), |at| scheme.len() + at);
+        let (origin, rest) = url.split_at(authority_end);
+        let (path, query) = rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
+        let authority = &origin[scheme.len()..];
+        let is_clean = url.bytes().all(|byte| byte.is_ascii_graphic() && !b"#\\\"<>^`{|}".contains(&byte));
+        (is_clean && is_authority(authority)).then_some(Self { origin, path, query })
+    }
+}
+
+/// A host and perhaps a port; no user.
+fn is_authority(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let is_host = match host.strip_prefix('[') {
+        Some(address) => address.strip_suffix(']').is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok()),
+        None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
+    };
+    let is_port = |port: &str| value::number(port).is_some_and(|port| (1..=65_535).contains(&port));
+    is_host && port.is_none_or(is_port)
+}
+
+/// RFC 3986 §2.3: all but the unreserved characters are escaped.
+fn encoded(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            _ => write!(out, "%{byte:02X}").expect("writing to a string cannot fail"),
+        }
+    }
+    out
+}

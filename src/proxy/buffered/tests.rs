@@ -1,0 +1,131 @@
+//! Bodies that do not all fit: nobody is refused, nobody waits for ever, and the sum keeps its bound.
+
+use crate::proxy::fixture::{act, at, proxy, send, settings, take};
+use crate::proxy::{Conn, DownKey, Proxy, Settings, UpKey};
+use proptest::prelude::*;
+
+const BODY_MAX: usize = 40_000;
+/// What an edit, or joining a short body to its head, may take in addition for a moment.
+const EDIT_MAX: usize = 17 * 1024;
+
+fn bounded(buffered_bytes_max: usize) -> Proxy {
+    let body_bytes_max = BODY_MAX as u64;
+    proxy(Settings { buffered_bytes_max, body_bytes_max, settled: false, ..settings() })
+}
+
+fn request(body_bytes: usize, chunked: bool) -> Vec<u8> {
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n";
+    let body = "x".repeat(body_bytes);
+    if chunked {
+        return format!("{head}transfer-encoding: chunked\r\n\r\n{body_bytes:x}\r\n{body}\r\n0\r\n\r\n").into_bytes();
+    }
+    format!("{head}content-length: {body_bytes}\r\n\r\n{body}").into_bytes()
+}
+
+#[test]
+fn a_body_takes_no_more_memory_than_it_has_bytes() {
+    let mut proxy = bounded(1 << 20);
+    let key = proxy.accepted(at(0));
+    let request = request(30_001, false);
+    for (sent, piece) in request.chunks(100).enumerate() {
+        proxy.received(at(0), Conn::Down(key), &mut piece.to_vec());
+        assert!(proxy.buffered_bytes() <= (sent * 200 + 200).min(30_001), "{} bytes", proxy.buffered_bytes());
+    }
+    assert_eq!(proxy.buffered_bytes(), 30_001);
+    let up = act(&mut proxy, at(0)).pop().expect("something to send");
+    take(&mut proxy, at(0), Conn::Up(up));
+    assert_eq!(proxy.buffered_bytes(), 0, "what is sent on is not held");
+}
+
+#[test]
+fn who_is_paused_is_not_timed_and_goes_on_in_order() {
+    let mut proxy = bounded(50_000);
+    let keys: Vec<DownKey> = (0..4).map(|_| proxy.accepted(at(0))).collect();
+    let request = request(BODY_MAX, false);
+    // The first fits, the second is favoured, the others wait.
+    let left: Vec<usize> = keys.iter().map(|&key| send(&mut proxy, at(0), key, &request[..39_000]).len()).collect();
+    assert!(left[0] == 0 && left[1] == 0 && left[2] > 0 && left[3] > 0, "{left:?}");
+    for now in 1..10 {
+        proxy.expire(at(now));
+    }
+    let exchange = |proxy: &Proxy, n: usize| proxy.downs.get(keys[n]).and_then(|down| down.exchange);
+    assert!((0..4).all(|n| exchange(&proxy, n).is_some()), "a moment's silence is nothing");
+    proxy.expire(at(10));
+    assert!(exchange(&proxy, 1).is_none(), "who falls silent while others wait for it is cut");
+    act(&mut proxy, at(10));
+    assert_eq!(send(&mut proxy, at(10), keys[2], &request[39_000 - left[2]..]).len(), 0, "the next one is favoured");
+    assert_ne!(send(&mut proxy, at(10), keys[3], &request[39_000 - left[3]..]).len(), 0, "and the last one waits");
+    let to_flush = act(&mut proxy, at(10));
+    for now in (15..75).step_by(5) {
+        proxy.expire(at(now));
+    }
+    assert!(exchange(&proxy, 0).is_some(), "who holds up nobody has more time");
+    assert!(exchange(&proxy, 2).is_some(), "a body that is whole is not timed here");
+    assert!(exchange(&proxy, 3).is_some() && !proxy.wants_read(Conn::Down(keys[3])), "nor is one that waits");
+    to_flush.into_iter().for_each(|up| _ = take(&mut proxy, at(75), Conn::Up(up)));
+    act(&mut proxy, at(75));
+    assert!(proxy.wants_read(Conn::Down(keys[3])), "the last one goes on when the one before it is sent on");
+}
+
+/// One client among several: what it has not sent, and whether its body is answered.
+struct Client {
+    key: DownKey,
+    rest: Vec<u8>,
+}
+
+fn step(proxy: &mut Proxy, clients: &mut [Client], to_flush: &mut Vec<UpKey>, who: usize, what: u8) {
+    let client = &mut clients[who];
+    match what {
+        0..=4 => {
+            let most = client.rest.len().min([1, 700, 5_000, 20_000, 100_000][usize::from(what)]);
+            let left = send(proxy, at(0), client.key, &client.rest[..most]).len();
+            client.rest.drain(..most - left);
+        }
+        5 => proxy.failed(at(0), Conn::Down(client.key), std::io::ErrorKind::ConnectionReset),
+        6 => to_flush.drain(..).for_each(|up| _ = take(proxy, at(0), Conn::Up(up))),
+        _ => {
+            // All connections to the target break.
+            to_flush.drain(..).for_each(|up| proxy.failed(at(0), Conn::Up(up), std::io::ErrorKind::ConnectionReset));
+        }
+    }
+    to_flush.extend(act(proxy, at(0)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever clients and target do: the sum keeps its bound, somebody can always go on, all end, nothing is left.
+    #[test]
+    fn the_sum_keeps_its_bound_and_everybody_ends(
+        bound in prop::sample::select(vec![1_000usize, 20_000, 60_000, 200_000]),
+        bodies in prop::collection::vec((0usize..BODY_MAX, any::<bool>()), 1..6),
+        steps in prop::collection::vec((any::<prop::sample::Index>(), 0u8..8), 0..120),
+    ) {
+        let mut proxy = bounded(bound);
+        let mut to_flush = Vec::new();
+        let mut clients: Vec<Client> = bodies.iter().map(|&(bytes, chunked)| {
+            Client { key: proxy.accepted(at(0)), rest: request(bytes, chunked) }
+        }).collect();
+        let check = |proxy: &Proxy| {
+            prop_assert!(proxy.buffered_bytes() <= bound + BODY_MAX + EDIT_MAX, "{}", proxy.buffered_bytes());
+            prop_assert_eq!(proxy.forgotten(), 0);
+            Ok(())
+        };
+        for (who, what) in steps {
+            step(&mut proxy, &mut clients, &mut to_flush, who.index(bodies.len()), what);
+            check(&proxy)?;
+        }
+        let mut rounds = 0;
+        while clients.iter().any(|client| !client.rest.is_empty() && proxy.downs.get(client.key).is_some()) {
+            for who in 0..clients.len() {
+                step(&mut proxy, &mut clients, &mut to_flush, who, 4);
+                step(&mut proxy, &mut clients, &mut to_flush, who, 6);
+                check(&proxy)?;
+            }
+            rounds += 1;
+            prop_assert!(rounds < 100, "somebody waits for ever");
+        }
+        step(&mut proxy, &mut clients, &mut to_flush, 0, 6);
+        prop_assert_eq!(proxy.buffered_bytes(), 0, "all bodies are with the target, or gone");
+    }
+}

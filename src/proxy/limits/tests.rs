@@ -1,0 +1,82 @@
+//! What a request takes of its user's limits, step by step, and how it is given back.
+
+use crate::limit::bucket::Rate;
+use crate::limit::terms::Terms;
+use crate::proxy::fixture::{act, at, proxy, sent, settings, take};
+use crate::proxy::{Conn, Proxy, Settings};
+use std::io::ErrorKind;
+
+const REQUEST: &str = "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nx-user-id: u\r\n\
+                       content-type: application/json\r\ncontent-length: 14\r\n\r\n{\"max_tokens\":";
+
+fn limited(journaled: bool) -> Proxy {
+    let rate = |per_minute| Some(Rate { per_minute, burst: per_minute });
+    let terms = Terms { requests: rate(2), tokens: rate(1000), concurrent: Some(1), ..Terms::default() };
+    proxy(Settings { terms, journaled, ..settings() })
+}
+
+/// A request that may take so many tokens, and is not JSON's only in that it names no model.
+fn request(tokens: u64) -> String {
+    let body = format!("{{\"max_tokens\":{tokens}}}");
+    REQUEST.replace("content-length: 14", &format!("content-length: {}", body.len())).replace("{\"max_tokens\":", &body)
+}
+
+/// What the client is sent in answer to a request.
+fn answer(proxy: &mut Proxy, seconds: u64, request: &str) -> String {
+    let key = proxy.accepted(at(seconds));
+    proxy.received(at(seconds), Conn::Down(key), &mut request.as_bytes().to_vec());
+    act(proxy, at(seconds));
+    let answer = take(proxy, at(seconds), Conn::Down(key));
+    proxy.failed(at(seconds), Conn::Down(key), ErrorKind::ConnectionReset);
+    act(proxy, at(seconds));
+    String::from_utf8(answer).unwrap()
+}
+
+#[test]
+fn whoever_leaves_before_the_entry_is_written_takes_nothing() {
+    let mut proxy = limited(true);
+    let key = proxy.accepted(at(0));
+    proxy.received(at(0), Conn::Down(key), &mut request(1000).into_bytes());
+    act(&mut proxy, at(0));
+    assert_eq!(proxy.grants(), (1, 1), "it waits for its entry in the journal");
+    assert!(answer(&mut proxy, 0, &request(1)).contains("in flight at once"));
+    proxy.failed(at(0), Conn::Down(key), ErrorKind::ConnectionReset);
+    assert_eq!(proxy.grants(), (0, 0));
+    for _ in 0..2 {
+        // All of both buckets is there again: the refusal is by none of them.
+        assert_eq!(answer(&mut proxy, 0, &request(1000)), "", "it waits for its entry");
+        assert_eq!(proxy.grants(), (0, 0));
+    }
+}
+
+#[test]
+fn a_whole_answer_settles_to_what_it_used() {
+    let mut proxy = limited(false);
+    let (down, up) = sent(&mut proxy, &request(900));
+    assert!(answer(&mut proxy, 0, &request(1)).contains("429"));
+    let body = r#"{"usage":{"prompt_tokens":5,"completion_tokens":10,"total_tokens":15}}"#;
+    let response =
+        format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    proxy.received(at(0), Conn::Up(up), &mut response.into_bytes());
+    assert_eq!(proxy.grants(), (0, 0), "the answer is complete, though it waits for the commit");
+    proxy.committed(at(0), 1, &[]);
+    act(&mut proxy, at(0));
+    let head = String::from_utf8(take(&mut proxy, at(0), Conn::Down(down))).unwrap();
+    assert!(head.contains("x-ratelimit-remaining-requests: 1\r\n"), "{head}");
+    assert!(head.contains("x-ratelimit-remaining-tokens: 100\r\n"), "{head}");
+    // 985 are left, and the last request.
+    assert!(answer(&mut proxy, 0, &request(986)).contains("tokens"));
+    assert_eq!(answer(&mut proxy, 0, &request(985)), "");
+}
+
+#[test]
+fn what_a_broken_answer_used_nobody_knows() {
+    let mut proxy = limited(false);
+    let (_, up) = sent(&mut proxy, &request(900));
+    proxy.failed(at(0), Conn::Up(up), ErrorKind::ConnectionReset);
+    act(&mut proxy, at(0));
+    assert_eq!(proxy.grants(), (0, 0));
+    let refused = answer(&mut proxy, 0, &request(101));
+    assert!(refused.contains("retry-after-ms: 60\r\n"), "100 are left, one flows in within 60 ms: {refused}");
+    assert_eq!(answer(&mut proxy, 1, &request(101)), "");
+}

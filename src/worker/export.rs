@@ -1,0 +1,292 @@
+//! The export thread: sends what is in the ledger to an InfluxDB server, in the order of the rows.
+//!
+//! ```text
+//!   ledger ──rows past the cursor──▶ lines ──gzip──▶ server
+//!     ▲                                                │ taken, or set aside as poison
+//!     └────────────── cursor, by the ledger thread ◀───┘
+//! ```
+//!
+//! In: a ledger file, and a server. Out: every row of it there, and the cursor behind the last one. Never: a wait of
+//! the loop or of the ledger; a lock on the ledger; a row passed over because the server is away, however long.
+//!
+//! The ledger is the outbox, so nothing is held in memory but the batch at hand. What was sent when the process was
+//! killed, and not yet marked, is sent again, as the same points. Of several processes with one ledger, one exports: it
+//! holds a lock on a file beside the ledger, which ends with it.
+
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
+
+mod backoff;
+pub mod delivery;
+pub mod line;
+pub mod server;
+mod state;
+
+pub use server::Target;
+pub use state::State;
+
+use super::file::Moves;
+use super::fold::LAST_ID;
+use super::ledger::Marker;
+use super::log::say;
+use super::query::give_way;
+use super::schema;
+use backoff::Backoff;
+use delivery::{Delivery, deliver};
+use line::Batch;
+use rusqlite::{Connection, OptionalExtension as _};
+use server::{Server, Trouble, Verdict};
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// The name of the cursor among the ledger's marks: all rows up to it are at the server, or were refused by it.
+pub const MARK: &str = "export";
+
+/// Lines in one request.
+const BATCH_LINES_MAX: usize = 5_000;
+/// Lines in the first request after the server has refused all lines of one. Doubled with each that follows.
+const BATCH_LINES_WARY: usize = 64;
+/// How often new rows are looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a shutdown waits for the answer to the request that is under way.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
+/// Refused lines of one batch that the log names one by one.
+const REFUSED_LOGGED_MAX: usize = 20;
+
+/// The other threads' end of the export.
+pub struct ExportHandle {
+    state: Arc<State>,
+    stopping: Arc<AtomicBool>,
+    stop: Sender<()>,
+    ended: Receiver<()>,
+}
+
+impl ExportHandle {
+    /// Starts the thread for the ledger at `path`, whose ledger thread is running.
+    ///
+    /// # Errors
+    /// One sentence: the path is none, or the system gives no thread.
+    pub fn start(path: &Path, target: Target, moves: Moves, marker: Marker) -> Result<Self, String> {
+        let path = schema::absolute(path)?;
+        let mut lock = path.clone().into_os_string();
+        lock.push("-export");
+        let (stop, stopped) = channel();
+        let (end, ended) = channel();
+        let (state, stopping) = (Arc::new(State::default()), Arc::new(AtomicBool::new(false)));
+        let exporter = Exporter {
+            path,
+            lock: lock.into(),
+            locked: None,
+            conn: None,
+            moves,
+            opened_after: 0,
+            server: Server::new(target),
+            marker,
+            cursor: None,
+            batch_lines_max: BATCH_LINES_MAX,
+            backoff: Backoff::default(),
+            state: Arc::clone(&state),
+            stopping: Arc::clone(&stopping),
+            stopped,
+        };
+        std::thread::Builder::new()
+            .name("export".to_owned())
+            .spawn(move || {
+                give_way();
+                exporter.run();
+                drop(end);
+            })
+            .map_err(|error| format!("the export thread cannot start: {error}"))?;
+        Ok(Self { state, stopping, stop, ended })
+    }
+
+    /// What `/metrics` says of it.
+    pub fn state(&self) -> Arc<State> {
+        Arc::clone(&self.state)
+    }
+
+    /// Ends the thread after the request that it is at; one that takes too long is left to the end of the process. To
+    /// be called before the ledger thread is ended, which keeps the cursor.
+    pub fn shutdown(self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        drop(self.stop);
+        let _ = self.ended.recv_timeout(SHUTDOWN_PATIENCE);
+    }
+}
+
+struct Exporter {
+    path: PathBuf,
+    /// The file whose lock says which process exports.
+    lock: PathBuf,
+    locked: Option<File>,
+    /// To read rows with; none before the first, and after a failure.
+    conn: Option<Connection>,
+    moves: Moves,
+    /// So many moves had been made when `conn` was opened.
+    opened_after: u64,
+    server: Server,
+    marker: Marker,
+    /// The last row that is done with; none until this process is the one that exports.
+    cursor: Option<i64>,
+    batch_lines_max: usize,
+    backoff: Backoff,
+    state: Arc<State>,
+    stopping: Arc<AtomicBool>,
+    stopped: Receiver<()>,
+}
+
+impl Exporter {
+    fn run(mut self) {
+        let mut pause = Duration::ZERO;
+        while self.wait(pause) {
+            pause = match self.step() {
+                Ok(true) => Duration::ZERO,
+                Ok(false) => LOOK_EVERY,
+                Err(_) if self.is_stopping() => Duration::ZERO,
+                Err(trouble) => {
+                    self.state.failed();
+                    self.backoff.failed(&trouble)
+                }
+            };
+        }
+    }
+
+    /// False once the thread is to end. However long it waits, `/metrics` goes on to say how far behind it is.
+    fn wait(&self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.stopped.recv_timeout(left.min(LOOK_EVERY)) {
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => return false,
+                Err(RecvTimeoutError::Timeout) if left <= LOOK_EVERY => return true,
+                Err(RecvTimeoutError::Timeout) => self.look(),
+            }
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Sends one batch. True if there may be more to send at once.
+    fn step(&mut self) -> Result<bool, Trouble> {
+        if !self.has_turn()? {
+            return Ok(false);
+        }
+        let rows_max = self.batch_lines_max;
+        let batch = self.read(rows_max).map_err(|error| Trouble::new(format!("the ledger cannot be read: {error}")))?;
+        self.look();
+        if batch.is_empty() {
+            return Ok(false);
+        }
+        let delivery = deliver(batch.len(), &mut |lines| {
+            // Else the halving of a batch would go on for long after the end.
+            match self.is_stopping() {
+                true => Verdict::Trouble(Trouble::new("the proxy is stopping".to_owned())),
+                false => self.server.post(batch.lines(lines)),
+            }
+        });
+        self.settle(&batch, delivery)?;
+        let is_full = batch.len() == rows_max;
+        if !is_full {
+            self.state.nothing_waits();
+        }
+        Ok(is_full)
+    }
+
+    /// True if this is the process that exports; the lock is then kept.
+    fn has_turn(&mut self) -> Result<bool, Trouble> {
+        if self.locked.is_some() {
+            return Ok(true);
+        }
+        let failed = |error: std::io::Error| Trouble::new(format!("{}: {error}", self.lock.display()));
+        let file = File::options().write(true).create(true).truncate(false).open(&self.lock).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => self.locked = Some(file),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        Ok(true)
+    }
+
+    /// The rows behind the cursor.
+    fn read(&mut self, rows_max: usize) -> rusqlite::Result<Batch> {
+        let conn = match self.conn.take() {
+            Some(conn) if self.opened_after == self.moves.count() => conn,
+            _ => {
+                self.opened_after = self.moves.count();
+                schema::open_reader(&self.path)?
+            }
+        };
+        let cursor = match self.cursor {
+            Some(cursor) => cursor,
+            None => read_mark(&conn)?,
+        };
+        let batch = Batch::read(&conn, cursor, rows_max)?;
+        self.state.reached(*self.cursor.insert(cursor), batch.oldest_unix_ns());
+        self.conn = Some(conn);
+        Ok(batch)
+    }
+
+    /// Takes note of how far the ledger is.
+    fn look(&self) {
+        let last = self.conn.as_ref().and_then(|conn| conn.query_row(LAST_ID, [], |row| row.get(0)).ok());
+        if let Some(last) = last {
+            self.state.ledger_is_at(last);
+        }
+    }
+
+    /// Moves the cursor behind what is done with.
+    fn settle(&mut self, batch: &Batch, delivery: Delivery) -> Result<(), Trouble> {
+        let Delivery { done, refused, refuses_all, trouble } = delivery;
+        for refused in refused.iter().take(REFUSED_LOGGED_MAX) {
+            let (id, why) = (batch.id(refused.line), &refused.why);
+            say(format_args!(
+                "level=error msg=\"influx refuses a record, it is passed over\" record={id} error={why:?}"
+            ));
+        }
+        if let Some(more) = refused.get(REFUSED_LOGGED_MAX..).filter(|more| !more.is_empty()) {
+            let (count, to) = (more.len(), batch.id(more[more.len() - 1].line));
+            say(format_args!(
+                "level=error msg=\"influx refuses more records, they are passed over\" records={count} to={to}"
+            ));
+        }
+        if done > 0 {
+            let cursor = batch.id(done - 1);
+            self.cursor = Some(cursor);
+            self.marker.mark(cursor);
+            self.state.settled(cursor, done - refused.len(), refused.len());
+        }
+        self.batch_lines_max = match self.batch_lines_max {
+            BATCH_LINES_MAX if refuses_all => BATCH_LINES_WARY,
+            wary if done == 0 => if refuses_all { wary * 2 } else { wary }.min(BATCH_LINES_MAX),
+            _ => BATCH_LINES_MAX,
+        };
+        match trouble {
+            Some(trouble) => Err(trouble),
+            None => {
+                self.backoff.worked();
+                self.state.worked();
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The cursor as the ledger has it; 0 where it has none yet.
+fn read_mark(conn: &Connection) -> rusqlite::Result<i64> {
+    let mark = conn.query_row("SELECT record_id FROM marks WHERE name = ?", [MARK], |row| row.get(0)).optional()?;
+    Ok(mark.unwrap_or(0))
+}
+
+/// Gives a ledger its cursor, where it has none: at its first row, or behind its last.
+///
+/// # Errors
+/// SQLite's.
+pub fn set_first_mark(conn: &Connection, backfill: bool) -> rusqlite::Result<()> {
+    let sql = format!("INSERT OR IGNORE INTO marks SELECT ?1, CASE WHEN ?2 THEN 0 ELSE ({LAST_ID}) END");
+    conn.execute(&sql, rusqlite::params![MARK, backfill]).map(drop)
+}

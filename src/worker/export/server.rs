@@ -1,0 +1,193 @@
+//! The InfluxDB server: one write request, and what its answer means for the lines in it.
+//!
+//! In: where to write, and lines. Out: a [`Verdict`]. Never: a wait without an end; a credential in a reason.
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use std::io::{Read as _, Write as _};
+use std::time::Duration;
+use ureq::Agent;
+use ureq::http::{Response, StatusCode};
+
+/// Connecting, TLS included, to one address.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A whole request and its answer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// The longest pause that a server may ask for.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// How much of an answer is read, and how much of it is told, in bytes.
+const ANSWER_BYTES_MAX: u64 = 16 * 1024;
+const REASON_BYTES_MAX: usize = 300;
+
+/// Where to write. It has no debug print: both parts may hold a secret.
+#[derive(Clone)]
+pub struct Target {
+    /// The whole URL of the write endpoint, with its query; nanoseconds are its precision.
+    pub url: String,
+    /// The value of the `Authorization` header.
+    pub authorization: Option<String>,
+}
+
+/// What a request came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The server has the lines.
+    Taken,
+    /// It cannot read or store at least one of them. `is_final`: because it is too old for the server's retention, so
+    /// that no other setting of ours would change it.
+    Refused { why: String, is_final: bool },
+    /// It may take them at another time, or under other settings.
+    Trouble(Trouble),
+}
+
+/// Why something did not reach the server, or found no place there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    pub why: String,
+    /// How long the server asks to be left alone.
+    pub retry_after: Option<Duration>,
+}
+
+impl Trouble {
+    pub fn new(why: String) -> Self {
+        Self { why, retry_after: None }
+    }
+}
+
+/// A client of one server, with its connection.
+pub struct Server {
+    agent: Agent,
+    target: Target,
+}
+
+impl Server {
+    /// Connects to nothing yet.
+    pub fn new(target: Target) -> Self {
+        let agent = Agent::config_builder()
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_global(Some(REQUEST_TIMEOUT))
+            .http_status_as_error(false)
+            // A redirect would carry the credentials elsewhere, and turn the request into a GET.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .max_idle_connections(1)
+            .proxy(None)
+            .user_agent(concat!("openai-api-proxy/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .into();
+        Self { agent, target }
+    }
+
+    /// Whether writes are let in: sends a comment, which is no point.
+    ///
+    /// # Errors
+    /// Why they are not, as the server or the network says it.
+    pub fn check(&self) -> Result<(), String> {
+        match self.post(b"# nothing\n") {
+            // InfluxDB 2 has let it in when it misses them.
+            Verdict::Refused { why, .. } if !why.contains("requires points") => Err(why),
+            Verdict::Trouble(trouble) => Err(trouble.why),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends these lines in one request.
+    pub fn post(&self, lines: &[u8]) -> Verdict {
+        let mut request = self
+            .agent
+            .post(&self.target.url)
+            .header("content-type", "text/plain; charset=utf-8")
+            .header("content-encoding", "gzip");
+        if let Some(authorization) = &self.target.authorization {
+            request = request.header("authorization", authorization);
+        }
+        match request.send(compressed(lines).as_slice()) {
+            Ok(mut response) => {
+                let mut answer = Vec::new();
+                // What cannot be read of it explains less, and changes nothing.
+                let _ = response.body_mut().as_reader().take(ANSWER_BYTES_MAX).read_to_end(&mut answer);
+                verdict(response.status(), &String::from_utf8_lossy(&answer), retry_after(&response))
+            }
+            // The one error that repeats the address.
+            Err(ureq::Error::BadUri(_)) => Verdict::Trouble(Trouble::new("its address is not valid".to_owned())),
+            Err(error) => Verdict::Trouble(Trouble::new(error.to_string())),
+        }
+    }
+}
+
+fn compressed(lines: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(lines).and_then(|()| encoder.finish()).expect("compressing into memory cannot fail")
+}
+
+/// What an answer means. Only what is said of the lines is a refusal: with wrong credentials (401, 403), an unknown
+/// database or path (404), or too much at once (429), the same lines may be taken later.
+fn verdict(status: StatusCode, answer: &str, retry_after: Option<Duration>) -> Verdict {
+    let why = reason(status, answer);
+    match status.as_u16() {
+        200..=299 => Verdict::Taken,
+        400 | 413 | 422 => Verdict::Refused { why, is_final: answer.contains("beyond retention policy") },
+        _ => Verdict::Trouble(Trouble { why, retry_after }),
+    }
+}
+
+/// The status and the beginning of what the server says.
+fn reason(status: StatusCode, answer: &str) -> String {
+    let answer = answer.trim();
+    let cut = answer.char_indices().map(|(at, char)| at + char.len_utf8()).take_while(|&end| end <= REASON_BYTES_MAX);
+    let told = &answer[..cut.last().unwrap_or(0)];
+    format!("{} {told}", status.as_u16()).trim_end().to_owned()
+}
+
+/// RFC 9110 §10.2.3, its form in seconds; a date is taken for none, and the usual pause is made.
+fn retry_after<T>(response: &Response<T>) -> Option<Duration> {
+    let seconds: u64 = response.headers().get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(status: u16, answer: &str) -> Verdict {
+        verdict(StatusCode::from_u16(status).unwrap(), answer, Some(Duration::from_secs(7)))
+    }
+
+    #[test]
+    fn only_what_is_said_of_the_lines_is_a_refusal() {
+        for status in [200, 204] {
+            assert_eq!(judge(status, ""), Verdict::Taken);
+        }
+        for status in [400, 413, 422] {
+            let refused = Verdict::Refused { why: format!("{status} no"), is_final: false };
+            assert_eq!(judge(status, " no\n"), refused);
+        }
+        for status in [301, 401, 403, 404, 405, 408, 429, 500, 503] {
+            let trouble = Trouble { why: status.to_string(), retry_after: Some(Duration::from_secs(7)) };
+            assert_eq!(judge(status, ""), Verdict::Trouble(trouble));
+        }
+        let old = r#"{"error":"partial write: points beyond retention policy dropped=2"}"#;
+        assert!(matches!(judge(400, old), Verdict::Refused { is_final: true, .. }));
+    }
+
+    #[test]
+    fn a_reason_is_short_and_whole() {
+        let said = format!("a{}", "é".repeat(1000));
+        let reason = reason(StatusCode::BAD_REQUEST, &said);
+        assert_eq!(reason, format!("400 a{}", "é".repeat(149)));
+    }
+
+    #[test]
+    fn a_pause_is_in_seconds_and_has_a_bound() {
+        let asks = |value: &str| {
+            retry_after(&Response::builder().header("retry-after", value).body(()).unwrap())
+                .map(|pause| pause.as_secs())
+        };
+        assert_eq!(asks("0"), Some(0));
+        assert_eq!(asks("120"), Some(120));
+        assert_eq!(asks("99999999"), Some(3600));
+        for odd in ["-1", "1.5", "Wed, 21 Oct 2026 07:28:00 GMT", ""] {
+            assert_eq!(asks(odd), None, "{odd}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The other threads' end of the ledger: what it is sent, and what the operator asks of it.
+//!
+//! In: records, and how far the export is. Out: messages for the thread. Never: a wait.
+
+use crate::usage::record::Record;
+use crate::worker::file::Moves;
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+
+/// What the thread is sent.
+pub(super) enum Message {
+    Records(Vec<Record>),
+    /// All up to this record is exported.
+    Exported(i64),
+    /// What was spent is asked for.
+    Spendings,
+    Stop,
+}
+
+/// Where the export says how far it has come. The ledger thread keeps it: a commit never waits for another writer of
+/// this process.
+#[derive(Clone, Debug)]
+pub struct Marker(Sender<Message>);
+
+impl Marker {
+    /// Everything up to this record is exported. Never blocks; committed by the next turn of the ledger thread.
+    pub fn mark(&self, record_id: i64) {
+        let _ = self.0.send(Message::Exported(record_id)); // after the thread's end, the next start exports it again
+    }
+}
+
+/// The loop's end of the ledger.
+#[derive(Debug)]
+pub struct LedgerHandle {
+    pub(super) mailbox: Sender<Message>,
+    pub(super) moves: Moves,
+    pub(super) thread: JoinHandle<Result<(), String>>,
+}
+
+impl LedgerHandle {
+    /// Hands over a turn's records, in the order of their `seq`. Never blocks. The channel has no bound of its own and
+    /// needs none: the loop reserves a place for each record before it forwards the request, and frees it only on
+    /// [`Done::Committed`].
+    pub fn submit(&self, records: Vec<Record>) {
+        // The thread ends only after `shutdown`, which takes the handle with it, so there is somebody to receive.
+        let _ = self.mailbox.send(Message::Records(records));
+    }
+
+    /// For the export.
+    pub fn marker(&self) -> Marker {
+        Marker(self.mailbox.clone())
+    }
+
+    /// Asks for [`Done::Spendings`]: of all that was submitted before.
+    pub fn sum_spendings(&self) {
+        let _ = self.mailbox.send(Message::Spendings);
+    }
+
+    /// For others that have the file open.
+    pub fn moves(&self) -> Moves {
+        self.moves.clone()
+    }
+
+    /// Commits all that was submitted, writes the log back into the file, and ends the thread.
+    ///
+    /// # Errors
+    /// One sentence with the number of records lost, if the ledger could not commit for five seconds.
+    pub fn shutdown(self) -> Result<(), String> {
+        let _ = self.mailbox.send(Message::Stop);
+        self.thread.join().unwrap_or_else(|_| Err("the ledger thread has failed".to_owned()))
+    }
+}
+
+/// What the operator asks of the ledger.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Each commit is on the disk before it is acknowledged: it survives a loss of power.
+    pub fsync: bool,
+    /// Requests have a row before they are sent.
+    pub journaled: bool,
+    /// Rows older than that go; 0 is for ever.
+    pub retention_days: u32,
+    /// Everybody has a budget: what was spent is told at start.
+    pub budgets: bool,
+    /// Rows are exported, and stay until they are.
+    pub export: Option<Backfill>,
+}
+
+/// Where the export begins in a ledger that was never exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backfill {
+    /// With the first row that is there.
+    All,
+    /// Behind the last.
+    Nothing,
+}
