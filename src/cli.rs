@@ -5,13 +5,14 @@
 
 pub mod keys;
 pub mod limits;
-mod table;
+pub mod usage;
 
 use keys::KeysCommand;
 use lexopt::Arg;
 use lexopt::Parser;
 use limits::LimitsCommand;
 use std::ffi::OsString;
+use usage::UsageCommand;
 
 /// What the program is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,7 @@ pub enum Command {
     Version,
     Keys(KeysCommand),
     Limits(LimitsCommand),
+    Usage(UsageCommand),
 }
 
 /// A Grafana dashboard for the metrics, to be imported as it is.
@@ -42,6 +44,7 @@ A proxy in front of the OpenAI API that counts each user's tokens and money.
 Usage: proxy-server [COMMAND]
 
   serve              relay until SIGTERM or SIGINT, then drain; the default
+  usage              print who used what, also while no server runs
   keys               make, list and revoke client keys
   limits             set, list and clear a user's own limits
   grafana-dashboard  print a Grafana dashboard for the metrics
@@ -53,7 +56,8 @@ Point a client at it:
 
 and ask it, on the same port:
 
-    curl 'localhost:8080/usage?user_id=user123'    who used what
+    http://localhost:8080/dashboard                who used what, in a browser
+    curl 'localhost:8080/usage?user_id=user123'    the same as JSON
     curl localhost:8080/metrics                    the same for Prometheus
     curl localhost:8080/readyz                     is it ready to relay?
 
@@ -85,6 +89,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
             "alert-rules" => Command::AlertRules,
             "help" => Command::Help(HELP),
             "keys" => keys::parse(&mut parser)?,
+            "usage" => usage::parse(&mut parser)?,
             "limits" => limits::parse(&mut parser)?,
             unknown => return Err(format!("unknown command {unknown:?}; try --help")),
         },

@@ -21,6 +21,7 @@ use openai_api_proxy::worker::export;
 use openai_api_proxy::worker::ledger::{Backfill, Options};
 use openai_api_proxy::worker::log::say;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -62,6 +63,15 @@ fn main() -> ExitCode {
             print!("{out}");
             aside.into_iter().for_each(|line| say(format_args!("{line}")));
             Ok(())
+        }),
+        Ok(Command::Usage(command)) => configured(|config| {
+            let stdout = std::io::stdout();
+            let answer = cli::usage::run(&command, &config.database_path, unix_now(), stdout.is_terminal())?;
+            match stdout.lock().write_all(&answer) {
+                // Whoever reads it has enough, as `head` has.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+                written => written.map_err(|error| format!("the answer cannot be written: {error}")),
+            }
         }),
         Ok(Command::Limits(command)) => configured(|config| {
             print!("{}", cli::limits::run(&command, &config.database_path)?);

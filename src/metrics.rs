@@ -195,6 +195,20 @@ impl Metrics {
         }
     }
 
+    /// Requests refused because a limit was reached: of all users, or of one. `None` where this user's are counted
+    /// under `_other` with those of others.
+    pub fn rate_limited_of(&self, user: Option<&str>) -> Option<u64> {
+        let number = match user.map(|user| self.users.find(user)) {
+            Some(None) if self.users.is_full() => return None,
+            Some(None) => return Some(0),
+            Some(found) => found,
+            None => None,
+        };
+        let cells = self.rate_limited.cells();
+        let of_user = cells.iter().filter(|((user, _), _)| number.is_none_or(|number| *user == number));
+        Some(of_user.map(|(_, count)| count).sum())
+    }
+
     /// Counts a request refused because a user's limit was reached; `limit` names it (`requests`, `tokens`, …).
     pub fn rate_limited(&mut self, user: &str, limit: &'static str) {
         let user = self.users.number(user);

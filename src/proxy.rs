@@ -20,6 +20,7 @@
 
 pub mod accept;
 pub mod admission;
+mod asked;
 pub mod audit;
 pub mod buffered;
 pub mod dispatch;
@@ -49,6 +50,7 @@ use crate::base::slab::{Key, Slab};
 use crate::limit::limiter::Limiter;
 use crate::limit::terms::Terms;
 use crate::local::Answer;
+use crate::local::dashboard::Ask;
 use crate::local::usage::Query;
 use crate::metrics::{Gauges, Metrics, Snapshot};
 use crate::price::PriceTable;
@@ -125,6 +127,7 @@ pub enum Action {
 #[derive(Debug)]
 pub enum Question {
     Usage(Query),
+    Dashboard(Box<Ask>),
     Metrics(Box<Snapshot>),
 }
 

@@ -374,12 +374,13 @@ impl<I: Io, D: Desk> Reactor<I, D> {
     fn ask(&mut self, now: Now, ticket: u64, question: Question) {
         let job = match question {
             Question::Usage(query) => Job::Usage { ticket, query },
+            Question::Dashboard(ask) => Job::Dashboard { ticket, ask },
             Question::Metrics(snapshot) => {
                 let export = self.desk.export();
-                let render = Box::new(move || Answer {
-                    status: 200,
-                    content_type: metrics::CONTENT_TYPE,
-                    body: snapshot.render(process::read().as_ref(), export.map(|export| export.read()).as_ref()),
+                let render = Box::new(move || {
+                    let export = export.map(|export| export.read());
+                    let body = snapshot.render(process::read().as_ref(), export.as_ref());
+                    Answer::new(200, metrics::CONTENT_TYPE, body)
                 });
                 Job::Render { ticket, render }
             }

@@ -22,6 +22,7 @@ pub mod policy;
 pub mod process;
 pub mod prune;
 pub mod query;
+pub mod reading;
 pub mod report;
 pub mod resolver;
 mod retry;

@@ -3,7 +3,7 @@
 //! Reads the README, `.env.example`, `.ci/run` and the sources as text; needs no network and starts nothing. What only a
 //! reader can judge (is the Japanese good, is a promise kept) is not tested here.
 
-use openai_api_proxy::local::usage::{Entry, Query, Report, Totals};
+use openai_api_proxy::local::usage::{Entry, Format, Query, Report, Totals};
 use openai_api_proxy::price::PriceTable;
 use openai_api_proxy::usage::record::{Endpoint, Outcome, Record, Usage, UsageSource};
 use std::collections::{BTreeMap, BTreeSet};
@@ -156,13 +156,13 @@ fn endpoints_are_those_that_are_recorded() {
 fn usage_parameters_are_those_that_are_read() {
     for half in halves() {
         let prose = prose(&half);
-        let parameters = ["user_id", "from", "to", "model", "limit", "cursor", "group_by"];
+        let parameters = ["user_id", "from", "to", "model", "limit", "cursor", "group_by", "format"];
         let table = rows(&prose).into_iter().skip_while(|cells| cells[0] != "`user_id`").take(parameters.len() - 1);
         let documented: BTreeSet<&str> = table.flat_map(|cells| names(cells[0])).collect();
         assert_eq!(documented, BTreeSet::from(parameters));
     }
-    let unknown = Query::parse("surely_unknown=1", 0).expect_err("an unknown parameter is refused");
-    assert!(unknown.ends_with("user_id, from, to, model, limit, cursor, group_by"), "{unknown}");
+    let unknown = Query::parse("surely_unknown=1", 0, Format::Json).expect_err("an unknown parameter is refused");
+    assert!(unknown.ends_with("user_id, from, to, model, limit, cursor, group_by, format"), "{unknown}");
 }
 
 #[test]

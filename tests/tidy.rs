@@ -43,8 +43,10 @@ const OUTSIDE_LAYER: u8 = 3;
 /// Dependencies that only these top-level modules may name (`""` is the crate's root).
 const OWNERS: &[(&str, &[&str])] = &[
     ("rustls", &["tls"]),
-    ("ring", &["access", "cli"]),
-    ("base64", &["access", "config"]),
+    ("ring", &["access", "cli", "local"]),
+    ("base64", &["access", "config", "local"]),
+    ("maud", &["local"]),
+    ("plotters", &["local"]),
     ("webpki_roots", &["tls"]),
     ("prometheus", &["metrics"]),
     ("rusqlite", &["worker"]),

@@ -4,7 +4,7 @@
 //! In: two ledgers and how many rows each has. Out: a table. Never: a write.
 
 use crate::rows::{YEAR_NS, YEAR_START_NS, user_name};
-use openai_api_proxy::local::usage::Query;
+use openai_api_proxy::local::usage::{Format, Query};
 use openai_api_proxy::worker::report::report;
 use openai_api_proxy::worker::schema;
 use rusqlite::Connection;
@@ -57,7 +57,7 @@ impl Asked {
             .replace("{rare}", &user_name(crate::rows::USERS / 2))
             .replace("{year}", &year)
             .replace("{middle}", &(self.rows / 2).to_string());
-        Query::parse(&raw, YEAR_START_NS + YEAR_NS)
+        Query::parse(&raw, YEAR_START_NS + YEAR_NS, Format::Json)
     }
 
     fn ask(&self, query: &Query, answered: &mut Answered) -> Result<(), String> {

@@ -1,9 +1,9 @@
 //! `proxy-server keys`: makes, lists and revokes client keys in the ledger's file.
 
-use super::table::table;
 use super::{Command, next, text, unexpected};
 use crate::access::{Hash, KEY_PREFIX};
 use crate::base::civil::{parse_date, parse_rfc3339, write_rfc3339};
+use crate::local::table::{Column, table};
 use crate::proxy::identity::is_user;
 use crate::worker::policy::{Editor, KeyRow};
 use lexopt::{Arg, Parser};
@@ -130,7 +130,7 @@ fn list(keys: &[KeyRow], now: u64) -> String {
             state.to_owned(),
         ]
     });
-    table(&["ID", "USER", "NAME", "CREATED", "EXPIRES", "STATE"], &rows.collect::<Vec<_>>())
+    table(&["ID", "USER", "NAME", "CREATED", "EXPIRES", "STATE"].map(Column::Left), &rows.collect::<Vec<_>>())
 }
 
 fn rfc3339(unix_ns: u64) -> String {

@@ -1,10 +1,10 @@
 //! `proxy-server limits`: a user's own limits, in the ledger's file.
 
-use super::table::table;
 use super::{Command, next, text, unexpected};
 use crate::config::nano_usd;
 use crate::limit::standing::dollars;
 use crate::limit::terms::Own;
+use crate::local::table::{Column, table};
 use crate::proxy::identity::is_user;
 use crate::worker::policy::Editor;
 use lexopt::{Arg, Parser};
@@ -122,5 +122,6 @@ fn list<'a>(limits: impl IntoIterator<Item = (&'a str, &'a Own)>) -> String {
             money(own.month_nano_usd),
         ]
     });
-    table(&["USER", "RPM", "TPM", "CONCURRENT", "USD/DAY", "USD/MONTH"], &rows.collect::<Vec<_>>())
+    let [rpm, tpm, concurrent, day, month] = ["RPM", "TPM", "CONCURRENT", "USD/DAY", "USD/MONTH"].map(Column::Right);
+    table(&[Column::Left("USER"), rpm, tpm, concurrent, day, month], &rows.collect::<Vec<_>>())
 }

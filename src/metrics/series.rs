@@ -37,6 +37,16 @@ impl Labels {
         }
     }
 
+    /// The number of a value that has one.
+    pub fn find(&self, value: &str) -> Option<u32> {
+        self.numbers.get(value).copied()
+    }
+
+    /// True where a new value would find no place.
+    pub fn is_full(&self) -> bool {
+        self.values.len() > self.max
+    }
+
     /// The values by number.
     pub fn values(&self) -> &[Arc<str>] {
         &self.values
@@ -112,6 +122,7 @@ mod tests {
     fn labels_keep_their_numbers_and_then_run_out() {
         let mut labels = Labels::new(2);
         assert_eq!((labels.number("a"), labels.number("b"), labels.number("c")), (1, 2, OTHER));
+        assert_eq!((labels.find("b"), labels.find("c"), labels.is_full()), (Some(2), None, true));
         assert_eq!((labels.number("b"), labels.number("_other"), labels.number("a")), (2, OTHER, 1));
         assert_eq!(labels.values().iter().map(|value| &**value).collect::<Vec<_>>(), ["_other", "a", "b"]);
     }

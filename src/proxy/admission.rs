@@ -3,12 +3,11 @@
 //! The order of the checks is the order of their price: nothing is taken from a user's limit, and no place is reserved,
 //! for a request that another check refuses.
 
+use super::asked::Asked;
 use super::downstream::{Phase, Sink};
 use super::exchange::{Exchange, Outgoing, Request, Response, Stage};
-use super::replies::text;
 use super::route::{Local, Route};
-use super::{Action, Conn, DownKey, ExchangeKey, Proxy, Question, forward, identity, named, route};
-use crate::access::Reader;
+use super::{Action, Conn, DownKey, ExchangeKey, Proxy, forward, identity, named, route};
 use crate::base::clock::Now;
 use crate::http::body::BodyReader;
 use crate::http::framing::Framing;
@@ -17,7 +16,6 @@ use crate::http::headers::{Known, known};
 use crate::http::reply::Fault;
 use crate::limit::limiter::Grant;
 use crate::limit::standing::Standing;
-use crate::local::usage::Query;
 use crate::usage::estimate;
 use crate::usage::form::FormReader;
 use crate::usage::record::{Endpoint, Record};
@@ -206,39 +204,19 @@ impl Proxy {
         if head.framing != Framing::None {
             return self.refuse(now, key, head, Fault::BadRequest, "a request with a body is not answered here", &[]);
         }
-        let reader = match local {
-            Local::Health | Local::Ready => Reader::Everything,
-            Local::Metrics | Local::Usage => self.access.reader(head.headers, now.unix),
-        };
-        let question = match local {
-            _ if reader == Reader::Nothing => {
-                let message = "the administrator's token is needed here, or, for its own user's usage, a client key";
-                return self.refuse(now, key, head, Fault::Unauthorized, message, CHALLENGE);
+        let asked = match self.asked(now, head, local) {
+            Ok(asked) => asked,
+            Err((fault, message)) => {
+                let challenge = if fault == Fault::Unauthorized { CHALLENGE } else { &[] };
+                return self.refuse(now, key, head, fault, &message, challenge);
             }
-            Local::Health => Ok(text(200, "ok\n")),
-            Local::Ready => Ok(self.readiness()),
-            Local::Metrics if reader != Reader::Everything => {
-                let message = "a client key reads its own user's /usage only";
-                return self.refuse(now, key, head, Fault::Forbidden, message, &[]);
-            }
-            Local::Metrics => Err(Question::Metrics(Box::new(self.metrics.snapshot(self.gauges())))),
-            Local::Usage => match Query::parse(route::split(head.target).1, now.unix) {
-                Ok(query) => match readable(query, reader) {
-                    Some(query) => Err(Question::Usage(query)),
-                    None => {
-                        let message = "a client key reads the usage of its own user only";
-                        return self.refuse(now, key, head, Fault::Forbidden, message, &[]);
-                    }
-                },
-                Err(message) => return self.refuse(now, key, head, Fault::BadRequest, &message, &[]),
-            },
         };
         let Some(down) = self.downs.get_mut(key) else { return };
         down.asked = Some(head.method == "HEAD");
         down.phase = Phase::Busy;
-        match question {
-            Ok(answer) => self.local_answer(now, key, &answer),
-            Err(question) => {
+        match asked {
+            Asked::Known(answer) => self.local_answer(now, key, &answer),
+            Asked::Question(question) => {
                 self.next_ticket += 1;
                 self.tickets.insert(self.next_ticket, key);
                 self.actions.push_back(Action::Ask { ticket: self.next_ticket, question });
@@ -254,13 +232,6 @@ impl Proxy {
         }
         self.remove_exchange(now, key);
     }
-}
-
-/// The query as its reader may ask it: of one user, where the reader sees no other.
-fn readable(query: Query, reader: Reader<'_>) -> Option<Query> {
-    let Reader::Own(own) = reader else { return Some(query) };
-    let user = query.user.unwrap_or_else(|| own.to_string());
-    (*user == **own).then_some(Query { user: Some(user), ..query })
 }
 
 /// True for a JSON body that is not compressed.

@@ -54,7 +54,7 @@ impl Proxy {
                 content_type: answer.content_type,
                 body: &answer.body,
                 error_code: None,
-                extra: b"cache-control: no-store\r\n",
+                extra: format!("cache-control: no-store\r\n{}", answer.headers).as_bytes(),
                 to_head,
                 unix: now.unix,
             },
@@ -180,12 +180,12 @@ impl Proxy {
 /// The answer to a question that cannot be taken now.
 pub fn overloaded(message: &str) -> Answer {
     let (status, body) = (Fault::Overloaded.status(), error_body(Fault::Overloaded.code(), message));
-    Answer { status, content_type: "application/json", body }
+    Answer::new(status, "application/json", body)
 }
 
 /// An answer in words.
 pub fn text(status: u16, body: &str) -> Answer {
-    Answer { status, content_type: "text/plain; charset=utf-8", body: body.as_bytes().to_vec() }
+    Answer::new(status, "text/plain; charset=utf-8", body)
 }
 
 #[cfg(test)]

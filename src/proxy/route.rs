@@ -14,6 +14,9 @@ pub enum Route {
 /// What is answered here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Local {
+    /// `GET /`, which leads to the dashboard.
+    Home,
+    Dashboard,
     Usage,
     Metrics,
     Health,
@@ -30,6 +33,9 @@ pub fn split(target: &str) -> (&str, &str) {
 pub fn route(method: &str, target: &str, websocket: bool) -> Route {
     let (path, _) = split(target);
     match path {
+        // Where a person's browser arrives. Other requests for it are for the target.
+        "/" if !websocket && matches!(method, "GET" | "HEAD") => return Route::Local(Local::Home),
+        "/dashboard" => return Route::Local(Local::Dashboard),
         "/usage" => return Route::Local(Local::Usage),
         "/metrics" => return Route::Local(Local::Metrics),
         "/healthz" => return Route::Local(Local::Health),
@@ -185,6 +191,10 @@ mod tests {
             assert_eq!(route("GET", target, true), Route::Relay(endpoint), "{target}");
         }
         assert_eq!(route("GET", "/usage?user_id=a", false), Route::Local(Local::Usage));
+        assert_eq!(route("HEAD", "/?x", false), Route::Local(Local::Home));
+        for (method, websocket) in [("POST", false), ("GET", true)] {
+            assert_eq!(route(method, "/", websocket), Route::Relay(Endpoint::Other));
+        }
     }
 
     #[test]

@@ -9,7 +9,8 @@ use super::file::Moves;
 use super::log::say;
 use super::{Done, ToLoop, report, schema};
 use crate::local::Answer;
-use crate::local::usage::{Query, Report};
+use crate::local::dashboard::Ask;
+use crate::local::usage::Query;
 use rusqlite::{Connection, ErrorCode};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +33,8 @@ const INSTRUCTIONS_A_LOOK: i32 = 10_000;
 pub enum Job {
     /// `GET /usage`.
     Usage { ticket: u64, query: Query },
+    /// `GET /dashboard`.
+    Dashboard { ticket: u64, ask: Box<Ask> },
     /// Anything else that takes too long for the loop and needs no database, such as rendering the metrics.
     Render { ticket: u64, render: Box<dyn FnOnce() -> Answer + Send> },
 }
@@ -110,18 +113,24 @@ impl Reader {
                 break;
             }
             let (ticket, answer) = match job {
-                Job::Usage { ticket, query } => (ticket, self.usage(query)),
+                Job::Usage { ticket, query } => {
+                    (ticket, self.answer(|conn| report::report(conn, query).map(|report| report.answer())))
+                }
+                Job::Dashboard { ticket, ask } => {
+                    (ticket, self.answer(|conn| report::dashboard(conn, *ask).map(|view| view.answer())))
+                }
                 Job::Render { ticket, render } => (ticket, render()),
             };
             to_loop.send(Done::Answered { ticket, answer });
         }
     }
 
-    fn usage(&mut self, query: Query) -> Answer {
-        match self.report(query) {
-            Ok(report) => {
+    /// Answers from the ledger, or says why not.
+    fn answer(&mut self, ask: impl FnOnce(&Connection) -> rusqlite::Result<Answer>) -> Answer {
+        match self.conn().and_then(ask) {
+            Ok(answer) => {
                 self.failing = false;
-                Answer { status: 200, content_type: "application/json", body: report.to_json() }
+                answer
             }
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => refusal(
                 "overloaded",
@@ -137,13 +146,14 @@ impl Reader {
         }
     }
 
-    fn report(&mut self, query: Query) -> rusqlite::Result<Report> {
+    /// The connection, open to where the ledger is now, with the time for one question before it.
+    fn conn(&mut self) -> rusqlite::Result<&Connection> {
         *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + self.time_limit;
         let conn = match self.conn.take() {
             Some(conn) if self.opened_after == self.moves.count() => conn,
             _ => self.open()?,
         };
-        report::report(self.conn.insert(conn), query)
+        Ok(self.conn.insert(conn))
     }
 
     fn open(&mut self) -> rusqlite::Result<Connection> {
@@ -171,7 +181,7 @@ fn refusal(code: &str, message: &str) -> Answer {
     let body = format!(
         "{{\"error\":{{\"message\":\"{message}\",\"type\":\"proxy_error\",\"param\":null,\"code\":\"{code}\"}}}}\n"
     );
-    Answer { status: 503, content_type: "application/json", body: body.into_bytes() }
+    Answer::new(503, "application/json", body)
 }
 
 #[cfg(test)]
@@ -196,7 +206,10 @@ mod tests {
             deadline: Arc::new(Mutex::new(Instant::now())),
             stopping: Arc::new(AtomicBool::new(false)),
         };
-        let late = reader.usage(Query::default());
+        let ask = |reader: &mut Reader| {
+            reader.answer(|conn| report::report(conn, Query::default()).map(|report| report.answer()))
+        };
+        let late = ask(&mut reader);
         assert_eq!(late.status, 503);
         let body: serde_json::Value = serde_json::from_slice(&late.body).unwrap();
         assert_eq!(body["error"]["code"], "overloaded");
@@ -204,7 +217,7 @@ mod tests {
         // It holds no old state of the ledger.
         Writer::new(&writer).unwrap().append(&[Record::default()]).unwrap();
         reader.time_limit = TIME_LIMIT;
-        let body: serde_json::Value = serde_json::from_slice(&reader.usage(Query::default()).body).unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&ask(&mut reader).body).unwrap();
         assert_eq!(body["totals"]["requests"], 4097);
     }
 }

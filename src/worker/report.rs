@@ -15,6 +15,7 @@
 //! ```
 
 mod history;
+mod overview;
 mod sums;
 
 use super::fold::{BLOCK_SHIFT, NS_PER_HOUR, read_mark};
@@ -24,6 +25,7 @@ use super::prune::first_id;
 use super::rollup::EVERYBODY;
 use crate::local::usage::{BUCKETS_MAX, BucketKey, Buckets, GroupBy, Query, Report, Totals};
 use crate::usage::record::Endpoint;
+pub use overview::dashboard;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Row, Rows, Statement, ToSql};
 use std::cmp::Reverse;

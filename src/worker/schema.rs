@@ -199,6 +199,17 @@ pub fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
+/// Opens a ledger to read that nobody has open: without a lock, and without a file beside it.
+///
+/// # Errors
+/// SQLite's.
+pub fn open_at_rest(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let conn = Connection::open_with_flags(immutable_uri(path), flags)?;
+    conn.pragma_update(None, "temp_store", "MEMORY")?;
+    Ok(conn)
+}
+
 /// Opens the ledger for checkpoints, which copy the log into the file and so wait for the disk.
 pub fn open_checkpointer(path: &Path) -> rusqlite::Result<Connection> {
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
@@ -279,7 +290,10 @@ fn inspect(path: &Path) -> Result<(), String> {
 }
 
 /// What the first hundred bytes say (SQLite's file format, §1.3), before SQLite itself may touch the file.
-fn inspect_header(path: &Path) -> Result<(), String> {
+///
+/// # Errors
+/// What is wrong with it, to be put after its name.
+pub fn inspect_header(path: &Path) -> Result<(), String> {
     let mut header = [0; 100];
     let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut header));
     match read {
@@ -328,8 +342,7 @@ fn open_untouched(path: &Path) -> rusqlite::Result<Connection> {
     let mut conn = if beside("-wal") || beside("-journal") {
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?
     } else {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-        Connection::open_with_flags(immutable_uri(path), flags)?
+        open_at_rest(path)?
     };
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;

@@ -231,7 +231,7 @@ impl Harness<'_> {
                 self.proxy.resolved(now, Ok(vec![address]));
             }
             Action::Ask { ticket, .. } => {
-                let answer = Answer { status: 200, content_type: "text/plain", body: b"answer".as_slice().into() };
+                let answer = Answer::new(200, "text/plain", b"answer".as_slice());
                 self.proxy.answered(now, ticket, &answer);
             }
         }

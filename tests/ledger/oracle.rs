@@ -82,7 +82,16 @@ pub fn query() -> impl Strategy<Value = Query> {
             (Some(a), Some(b)) if a >= b => (Some(b), Some(a + 1)),
             range => range,
         };
-        Query { user: user.map(Into::into), model: model.map(Into::into), from, to, limit, cursor, group_by }
+        Query {
+            user: user.map(Into::into),
+            model: model.map(Into::into),
+            from,
+            to,
+            limit,
+            cursor,
+            group_by,
+            ..Query::default()
+        }
     })
 }
 

@@ -223,7 +223,7 @@ fn a_full_mailbox_gives_the_job_back() {
     let queries = QueryHandle::start(&folder.path().join("usage.db"), Moves::default(), own.to_loop.clone()).unwrap();
     let (started, has_started) = channel();
     let (release, released) = channel::<()>();
-    let empty = || Answer { status: 200, content_type: "text/plain", body: vec![] };
+    let empty = || Answer::new(200, "text/plain", vec![]);
     let render = Box::new(move || {
         started.send(()).unwrap();
         released.recv().unwrap();

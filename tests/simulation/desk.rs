@@ -73,8 +73,7 @@ impl Workers {
             }
             1 if !self.tickets.is_empty() => {
                 let ticket = self.tickets.pop_front().expect("not empty");
-                let answer =
-                    Answer { status: 200, content_type: "text/plain", body: format!("answer {ticket}").into() };
+                let answer = Answer::new(200, "text/plain", format!("answer {ticket}"));
                 self.replies.push_back(Done::Answered { ticket, answer });
             }
             2 if self.resolving => {
@@ -103,7 +102,7 @@ impl Desk for FakeDesk {
     }
 
     fn ask(&mut self, job: Job) -> Result<(), Job> {
-        let (Job::Usage { ticket, .. } | Job::Render { ticket, .. }) = &job;
+        let (Job::Usage { ticket, .. } | Job::Dashboard { ticket, .. } | Job::Render { ticket, .. }) = &job;
         let tickets = &mut self.0.borrow_mut().tickets;
         if tickets.len() >= 2 {
             return Err(job);

@@ -46,7 +46,7 @@ fn case(name: &'static str, bytes: impl Into<Vec<u8>>, expect: Expect) -> Case {
 
 /// A GET with these header lines.
 fn get(name: &'static str, lines: &str, expect: Expect) -> Case {
-    case(name, format!("GET / HTTP/1.1\r\nhost: a\r\n{lines}\r\n"), expect)
+    case(name, format!("GET /x HTTP/1.1\r\nhost: a\r\n{lines}\r\n"), expect)
 }
 
 /// A POST whose body is held for inspection, with these header lines, and then these bytes.
@@ -67,23 +67,23 @@ fn line(name: &'static str, line: &[u8], expect: Expect) -> Case {
 
 fn line_ends() -> Vec<Case> {
     vec![
-        case("LF only", "GET / HTTP/1.1\nhost: a\n\n", MALFORMED),
-        case("LF after the request line", "GET / HTTP/1.1\nhost: a\r\n\r\n", MALFORMED),
-        case("LF after a header", "GET / HTTP/1.1\r\nhost: a\nx: y\r\n\r\n", MALFORMED),
-        case("LF as the empty line", "GET / HTTP/1.1\r\nhost: a\r\n\n", MALFORMED),
-        case("LF LF hides a request", "GET / HTTP/1.1\r\nhost: a\r\nx: y\n\nGET /hidden HTTP/1.1\r\n\r\n", MALFORMED),
-        case("CR only", "GET / HTTP/1.1\rhost: a\r\r", MALFORMED),
+        case("LF only", "GET /x HTTP/1.1\nhost: a\n\n", MALFORMED),
+        case("LF after the request line", "GET /x HTTP/1.1\nhost: a\r\n\r\n", MALFORMED),
+        case("LF after a header", "GET /x HTTP/1.1\r\nhost: a\nx: y\r\n\r\n", MALFORMED),
+        case("LF as the empty line", "GET /x HTTP/1.1\r\nhost: a\r\n\n", MALFORMED),
+        case("LF LF hides a request", "GET /x HTTP/1.1\r\nhost: a\r\nx: y\n\nGET /hidden HTTP/1.1\r\n\r\n", MALFORMED),
+        case("CR only", "GET /x HTTP/1.1\rhost: a\r\r", MALFORMED),
         get("CR in a value", "x: a\rb: c\r\n", MALFORMED),
         get("CR CR LF", "x: a\r\r\n", MALFORMED),
         get("CR before a name", "\rx: a\r\n", MALFORMED),
         get("obs-fold by a space", "x: a\r\n b\r\n", MALFORMED),
         get("obs-fold by a tab", "x: a\r\n\tb\r\n", MALFORMED),
         get("obs-fold of the framing", "content-length:\r\n 5\r\n", MALFORMED),
-        case("fold before the first header", "GET / HTTP/1.1\r\n host: a\r\n\r\n", MALFORMED),
-        case("one empty line before", "\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n", passed("/", b"")),
-        case("two empty lines before", "\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n", MALFORMED),
-        case("an LF before", "\nGET / HTTP/1.1\r\nhost: a\r\n\r\n", MALFORMED),
-        case("a space before", " GET / HTTP/1.1\r\nhost: a\r\n\r\n", MALFORMED),
+        case("fold before the first header", "GET /x HTTP/1.1\r\n host: a\r\n\r\n", MALFORMED),
+        case("one empty line before", "\r\nGET /x HTTP/1.1\r\nhost: a\r\n\r\n", passed("/x", b"")),
+        case("two empty lines before", "\r\n\r\nGET /x HTTP/1.1\r\nhost: a\r\n\r\n", MALFORMED),
+        case("an LF before", "\nGET /x HTTP/1.1\r\nhost: a\r\n\r\n", MALFORMED),
+        case("a space before", " GET /x HTTP/1.1\r\nhost: a\r\n\r\n", MALFORMED),
     ]
 }
 
@@ -102,19 +102,19 @@ fn header_syntax() -> Vec<Case> {
         get("DEL in a value", "x: a\x7fb\r\n", MALFORMED),
         get("VT before chunked", "transfer-encoding: \x0bchunked\r\n", MALFORMED),
         get("space and tab around a value", "x: \t a \t\r\n", {
-            Passed { target: "/", body: b"", check: |seen| assert_eq!(seen.head.get("x"), Some("a")) }
+            Passed { target: "/x", body: b"", check: |seen| assert_eq!(seen.head.get("x"), Some("a")) }
         }),
         get("UTF-8 in a value", "x: 太郎\r\n", {
-            Passed { target: "/", body: b"", check: |seen| assert_eq!(seen.head.get("x"), Some("太郎")) }
+            Passed { target: "/x", body: b"", check: |seen| assert_eq!(seen.head.get("x"), Some("太郎")) }
         }),
         get("empty value", "x:\r\n", {
-            Passed { target: "/", body: b"", check: |seen| assert_eq!(seen.head.get("x"), Some("")) }
+            Passed { target: "/x", body: b"", check: |seen| assert_eq!(seen.head.get("x"), Some("")) }
         }),
     ]
 }
 
 fn hosts() -> Vec<Case> {
-    let host = |name, lines: &str, expect| case(name, format!("GET / HTTP/1.1\r\n{lines}\r\n"), expect);
+    let host = |name, lines: &str, expect| case(name, format!("GET /x HTTP/1.1\r\n{lines}\r\n"), expect);
     vec![
         host("no Host", "x: y\r\n", MALFORMED),
         host("two equal Hosts", "host: a\r\nhost: a\r\n", MALFORMED),
@@ -129,10 +129,10 @@ fn hosts() -> Vec<Case> {
         host("Host half in brackets", "host: [::1\r\n", MALFORMED),
         host("Host with empty brackets", "host: []\r\n", MALFORMED),
         host("Host outside of ASCII", "host: é\r\n", MALFORMED),
-        host("Host as IPv6", "host: [::1]:8080\r\n", passed("/", b"")),
-        host("Host with a port", "host: a.test:80\r\n", passed("/", b"")),
-        case("HTTP/1.0 with two Hosts", "GET / HTTP/1.0\r\nhost: a\r\nhost: a\r\n\r\n", MALFORMED),
-        case("HTTP/1.0 without Host", "GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n", passed("/", b"")),
+        host("Host as IPv6", "host: [::1]:8080\r\n", passed("/x", b"")),
+        host("Host with a port", "host: a.test:80\r\n", passed("/x", b"")),
+        case("HTTP/1.0 with two Hosts", "GET /x HTTP/1.0\r\nhost: a\r\nhost: a\r\n\r\n", MALFORMED),
+        case("HTTP/1.0 without Host", "GET /x HTTP/1.0\r\nconnection: keep-alive\r\n\r\n", passed("/x", b"")),
     ]
 }
 
@@ -150,7 +150,7 @@ fn targets() -> Vec<Case> {
         ),
         line(
             "absolute-form without a path",
-            b"GET HTTPS://evil.test HTTP/1.1",
+            b"DELETE HTTPS://evil.test HTTP/1.1",
             Passed { target: "/", body: b"", check: own_host },
         ),
         line("absolute-form with a query only", b"GET http://evil.test?x HTTP/1.1", MALFORMED),
@@ -177,12 +177,12 @@ fn targets() -> Vec<Case> {
         line("no target", b"GET HTTP/1.1", MALFORMED),
         line("bad method", b"G(T / HTTP/1.1", MALFORMED),
         line("no version", b"GET /", MALFORMED),
-        line("HTTP/0.9", b"GET / HTTP/0.9", MALFORMED),
-        line("HTTP/1.2", b"GET / HTTP/1.2", MALFORMED),
-        line("HTTP/1.10", b"GET / HTTP/1.10", MALFORMED),
-        line("HTTP/2.0", b"GET / HTTP/2.0", MALFORMED),
+        line("HTTP/0.9", b"GET /x HTTP/0.9", MALFORMED),
+        line("HTTP/1.2", b"GET /x HTTP/1.2", MALFORMED),
+        line("HTTP/1.10", b"GET /x HTTP/1.10", MALFORMED),
+        line("HTTP/2.0", b"GET /x HTTP/2.0", MALFORMED),
         line("http/1.1", b"GET / http/1.1", MALFORMED),
-        line("version and a space", b"GET / HTTP/1.1 ", MALFORMED),
+        line("version and a space", b"GET /x HTTP/1.1 ", MALFORMED),
         line("HTTP/2's preface", b"PRI * HTTP/2.0", MALFORMED),
         line("method of one's own", b"PURGE /x HTTP/1.1", passed("/x", b"")),
     ]
@@ -209,8 +209,8 @@ fn lengths() -> Vec<Case> {
         post("repeated different", "content-length: 2\r\nContent-Length: 44\r\n", "[]", MALFORMED),
         post("leading zeros", "content-length: 002\r\n", "[]", passed("/v1/embeddings", b"[]")),
         post("spaces around", "content-length: \t2 \r\n", "[]", passed("/v1/embeddings", b"[]")),
-        get("zero on a GET", "content-length: 0\r\n", passed("/", b"")),
-        get("body on a GET", "content-length: 2\r\n\r\n[]", passed("/", b"[]")),
+        get("zero on a GET", "content-length: 0\r\n", passed("/x", b"")),
+        get("body on a GET", "content-length: 2\r\n\r\n[]", passed("/x", b"[]")),
     ]
 }
 
@@ -241,7 +241,7 @@ fn codings() -> Vec<Case> {
         post("CL then TE", &format!("content-length: 5\r\n{chunked}"), "0\r\n\r\n", MALFORMED),
         post("CL 0 and TE", &format!("content-length: 0\r\n{chunked}"), "0\r\n\r\n", MALFORMED),
         case("HTTP/1.0 with TE", format!("POST / HTTP/1.0\r\nhost: a\r\n{chunked}\r\n0\r\n\r\n"), MALFORMED),
-        get("chunked on a GET", &format!("{chunked}\r\n2\r\n[]\r\n0\r\n"), passed("/", b"[]")),
+        get("chunked on a GET", &format!("{chunked}\r\n2\r\n[]\r\n0\r\n"), passed("/x", b"[]")),
     ]
 }
 
@@ -322,7 +322,7 @@ fn expectations_and_options() -> Vec<Case> {
             },
         ),
         get("Connection names Accept-Encoding", "connection: accept-encoding\r\naccept-encoding: gzip\r\n", {
-            Passed { target: "/", body: b"", check: |seen| assert_eq!(seen.head.get("accept-encoding"), None) }
+            Passed { target: "/x", body: b"", check: |seen| assert_eq!(seen.head.get("accept-encoding"), None) }
         }),
         post(
             "the same where the answer is read",
@@ -339,7 +339,7 @@ fn expectations_and_options() -> Vec<Case> {
             "connection: keep-alive\r\nkeep-alive: 5\r\nte: trailers\r\ntrailer: x\r\nupgrade: h2c\r\n\
              proxy-authorization: Basic x\r\nproxy-connection: close\r\nx-kept: 1\r\n",
             Passed {
-                target: "/",
+                target: "/x",
                 body: b"",
                 check: |seen| {
                     let names: Vec<&str> = seen.head.fields.iter().map(|(name, _)| name.as_str()).collect();
@@ -358,7 +358,7 @@ fn request_line(bytes: usize) -> Vec<u8> {
 
 /// A GET whose head has this many bytes, the empty line included.
 fn head(bytes: usize) -> Vec<u8> {
-    let mut head = b"GET / HTTP/1.1\r\nhost: a\r\n".to_vec();
+    let mut head = b"GET /x HTTP/1.1\r\nhost: a\r\n".to_vec();
     let rest = bytes - head.len() - 2;
     for at in (0..rest).step_by(8000) {
         let value = 8000.min(rest - at) - "x: \r\n".len();
@@ -374,7 +374,7 @@ fn caps() -> Vec<Case> {
     let long = || Closed(414, "uri_too_long");
     let large = || Closed(431, "headers_too_large");
     let headers = |count: usize| format!("host: a\r\n{}", "x: y\r\n".repeat(count - 1));
-    let counted = |count| format!("GET / HTTP/1.1\r\n{}\r\n", headers(count));
+    let counted = |count| format!("GET /x HTTP/1.1\r\n{}\r\n", headers(count));
     vec![
         case("request line below its cap", request_line(REQUEST_LINE_BYTES_MAX - 1), seen()),
         case("request line at its cap", request_line(REQUEST_LINE_BYTES_MAX), seen()),
@@ -398,11 +398,11 @@ fn users() -> Vec<Case> {
     vec![
         get("empty user", "x-user-id:\r\n", BAD_USER),
         get("user over 128 bytes", &format!("x-user-id: {long}\r\n"), BAD_USER),
-        get("user of 128 bytes", &format!("x-user-id: {longest}\r\n"), passed("/", b"")),
+        get("user of 128 bytes", &format!("x-user-id: {longest}\r\n"), passed("/x", b"")),
         get("tab in a user", "x-user-id: a\tb\r\n", BAD_USER),
         get("C1 control in a user", "x-user-id: a\u{85}b\r\n", BAD_USER),
         get("user twice", "x-user-id: a\r\nX-User-ID: a\r\n", BAD_USER),
-        case("user not UTF-8", b"GET / HTTP/1.1\r\nhost: a\r\nx-user-id: \xff\r\n\r\n".to_vec(), BAD_USER),
+        case("user not UTF-8", b"GET /x HTTP/1.1\r\nhost: a\r\nx-user-id: \xff\r\n\r\n".to_vec(), BAD_USER),
         get("escape in a user", "x-user-id: a\x1b[2J\r\n", MALFORMED),
         post("bad user and a small body", "x-user-id:\r\ncontent-length: 3\r\n", "[1]", BAD_USER),
         post("bad user and chunks", "x-user-id:\r\ntransfer-encoding: chunked\r\n", "3\r\n[1]\r\n0\r\n\r\n", BAD_USER),
@@ -410,7 +410,7 @@ fn users() -> Vec<Case> {
             Dropped(400, "bad_request")
         }),
         get("user of another script", "x-user-id: 太郎\r\n", {
-            Passed { target: "/", body: b"", check: |seen| assert_eq!(seen.head.get("x-user-id"), None) }
+            Passed { target: "/x", body: b"", check: |seen| assert_eq!(seen.head.get("x-user-id"), None) }
         }),
     ]
 }
@@ -522,7 +522,7 @@ fn expectations_are_met_before_the_body_or_refused() {
         assert_eq!((interim.status(), interim.fields.len()), (100, 0));
         client.send("[1]");
         assert!(client.response("POST").expect(200).interim.is_empty());
-        assert_eq!(client.request("GET", "/", &[], b"").expect(200).interim.len(), 0, "the connection is kept");
+        assert_eq!(client.request("GET", "/x", &[], b"").expect(200).interim.len(), 0, "the connection is kept");
     }
     let seen = upstream.requests();
     assert!(seen.iter().all(|request| request.head.get("expect").is_none()));

@@ -1,18 +1,21 @@
 //! The parameters of `GET /usage`. Strict: an unknown or repeated parameter or a bad value is refused by name, so that
 //! a misspelt filter never answers with everybody's numbers.
 
+use super::Format;
 use crate::base::civil::{NS_PER_SECOND, parse_date, parse_rfc3339};
 use crate::base::percent;
 
 /// Records in one answer where `limit` is not given.
 pub const LIMIT_DEFAULT: u32 = 100;
+/// The same in an answer that a person reads.
+pub const LIMIT_DEFAULT_TEXT: u32 = 10;
 /// The most records in one answer.
 pub const LIMIT_MAX: u32 = 1000;
 
 const NAME_BYTES_MAX: usize = 128;
 /// Faults named in one answer.
 const FAULTS_MAX: usize = 8;
-const KNOWN: &str = "user_id, from, to, model, limit, cursor, group_by";
+const KNOWN: &str = "user_id, from, to, model, limit, cursor, group_by, format";
 
 /// What each of the `buckets` of an answer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,41 +71,47 @@ pub struct Query {
     pub cursor: Option<u64>,
     /// What to sum the selected records by, beside the totals.
     pub group_by: Option<GroupBy>,
+    /// How the answer is written.
+    pub format: Format,
 }
 
 impl Default for Query {
     fn default() -> Self {
-        Self { user: None, from: None, to: None, model: None, limit: LIMIT_DEFAULT, cursor: None, group_by: None }
+        Self {
+            user: None,
+            from: None,
+            to: None,
+            model: None,
+            limit: LIMIT_DEFAULT,
+            cursor: None,
+            group_by: None,
+            format: Format::Json,
+        }
     }
 }
 
 impl Query {
-    /// Reads the query string of a target (what follows `?`, undecoded). `now_unix_ns` is what `24h` counts back from.
+    /// Reads the query string of a target (what follows `?`, undecoded). `now_unix_ns` is what `24h` counts back from;
+    /// `accepted` is the format where no parameter says it.
     ///
     /// # Errors
     /// Words for the client, naming every parameter that is wrong and what it expects.
-    pub fn parse(raw: &str, now_unix_ns: u64) -> Result<Self, String> {
+    pub fn parse(raw: &str, now_unix_ns: u64, accepted: Format) -> Result<Self, String> {
         let mut given = Given::default();
         let pairs = raw.split('&').filter(|pair| !pair.is_empty());
         let faults = pairs.filter_map(|pair| given.take(pair, now_unix_ns).err());
-        let mut faults: Vec<String> = faults.take(FAULTS_MAX).collect();
-        if let (Some(from), Some(to)) = (given.from, given.to)
-            && from >= to
-            && faults.len() < FAULTS_MAX
-        {
-            faults.push("`from` must be before `to`".to_owned());
+        let faults: Vec<String> = faults.take(FAULTS_MAX).collect();
+        match given.query(accepted) {
+            Ok(query) if faults.is_empty() => Ok(query),
+            Err(fault) if faults.len() < FAULTS_MAX => Err([faults, vec![fault]].concat().join("; ")),
+            _ => Err(faults.join("; ")),
         }
-        if !faults.is_empty() {
-            return Err(faults.join("; "));
-        }
-        let Given { user, from, to, model, limit, cursor, group_by } = given;
-        Ok(Self { user, from, to, model, limit: limit.unwrap_or(LIMIT_DEFAULT), cursor, group_by })
     }
 }
 
-/// What was given so far.
-#[derive(Default)]
-struct Given {
+/// What was given so far, parameter by parameter.
+#[derive(Debug, Default)]
+pub struct Given {
     user: Option<String>,
     from: Option<u64>,
     to: Option<u64>,
@@ -110,24 +119,66 @@ struct Given {
     limit: Option<u32>,
     cursor: Option<u64>,
     group_by: Option<GroupBy>,
+    format: Option<Format>,
 }
 
 impl Given {
-    /// Takes one `name=value`.
     fn take(&mut self, pair: &str, now_unix_ns: u64) -> Result<(), String> {
+        let (name, value) = Self::decoded(pair)?;
+        self.set(&name, value, now_unix_ns)
+    }
+
+    /// The two sides of one `name=value`, decoded.
+    ///
+    /// # Errors
+    /// Words that name the parameter.
+    pub fn decoded(pair: &str) -> Result<(String, String), String> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let name = decode(name).ok_or("a parameter's name is not percent-encoded UTF-8")?;
         let value = decode(value).ok_or_else(|| format!("`{}` is not percent-encoded UTF-8", shown(&name)))?;
-        match name.as_str() {
-            "user_id" => once(&mut self.user, &name, parse_name(&name, value)?),
-            "from" => once(&mut self.from, &name, parse_time(&name, &value, now_unix_ns)?),
-            "to" => once(&mut self.to, &name, parse_time(&name, &value, now_unix_ns)?),
-            "model" => once(&mut self.model, &name, parse_name(&name, value)?),
-            "limit" => once(&mut self.limit, &name, parse_limit(&value)?),
-            "cursor" => once(&mut self.cursor, &name, parse_cursor(&value)?),
-            "group_by" => once(&mut self.group_by, &name, parse_group_by(&value)?),
-            _ => Err(format!("unknown parameter `{}`; known are {KNOWN}", shown(&name))),
+        Ok((name, value))
+    }
+
+    /// The value of a parameter that is a user's or a model's name.
+    ///
+    /// # Errors
+    /// Words that name the parameter.
+    pub fn name(name: &str, value: String) -> Result<String, String> {
+        parse_name(name, value)
+    }
+
+    /// Takes one parameter. `now_unix_ns` is what `24h` counts back from.
+    ///
+    /// # Errors
+    /// Words that name the parameter in backticks, and what it expects.
+    pub fn set(&mut self, name: &str, value: String, now_unix_ns: u64) -> Result<(), String> {
+        match name {
+            "user_id" => once(&mut self.user, name, parse_name(name, value)?),
+            "from" => once(&mut self.from, name, parse_time(name, &value, now_unix_ns)?),
+            "to" => once(&mut self.to, name, parse_time(name, &value, now_unix_ns)?),
+            "model" => once(&mut self.model, name, parse_name(name, value)?),
+            "limit" => once(&mut self.limit, name, parse_limit(&value)?),
+            "cursor" => once(&mut self.cursor, name, parse_cursor(&value)?),
+            "group_by" => once(&mut self.group_by, name, parse_group_by(&value)?),
+            "format" => once(&mut self.format, name, parse_format(&value)?),
+            _ => Err(format!("unknown parameter `{}`; known are {KNOWN}", shown(name))),
         }
+    }
+
+    /// All of it together, in this format where none was given.
+    ///
+    /// # Errors
+    /// Words, where one contradicts another.
+    pub fn query(self, format: Format) -> Result<Query, String> {
+        let Self { user, from, to, model, limit, cursor, group_by, format: given } = self;
+        if let (Some(from), Some(to)) = (from, to)
+            && from >= to
+        {
+            return Err("`from` must be before `to`".to_owned());
+        }
+        let format = given.unwrap_or(format);
+        let limit_default = if format == Format::Text { LIMIT_DEFAULT_TEXT } else { LIMIT_DEFAULT };
+        Ok(Query { user, from, to, model, limit: limit.unwrap_or(limit_default), cursor, group_by, format })
     }
 }
 
@@ -161,6 +212,11 @@ fn parse_cursor(value: &str) -> Result<u64, String> {
 fn parse_group_by(value: &str) -> Result<GroupBy, String> {
     let found = GroupBy::ALL.iter().find(|group_by| group_by.as_str() == value);
     found.copied().ok_or_else(|| "`group_by` must be one of hour, day, model, user, endpoint".to_owned())
+}
+
+fn parse_format(value: &str) -> Result<Format, String> {
+    let found = Format::ALL.iter().find(|format| format.as_str() == value);
+    found.copied().ok_or_else(|| format!("`format` is `{}`, and must be one of json, text, csv", shown(value)))
 }
 
 /// RFC 3339, a date, Unix seconds, or a length of time before now.
@@ -214,12 +270,12 @@ mod tests {
     const NOW: u64 = 1_795_426_200 * NS_PER_SECOND; // 2026-11-23T09:30:00Z
 
     fn parse(raw: &str) -> Result<Query, String> {
-        Query::parse(raw, NOW)
+        Query::parse(raw, NOW, Format::Json)
     }
 
     #[test]
     fn defaults() {
-        let nothing = Query { user: None, from: None, to: None, model: None, limit: 100, cursor: None, group_by: None };
+        let nothing = Query { limit: 100, format: Format::Json, ..Query::default() };
         assert_eq!(parse(""), Ok(nothing.clone()));
         assert_eq!(parse("&&"), Ok(nothing));
     }
@@ -227,7 +283,8 @@ mod tests {
     #[test]
     fn every_parameter() {
         let query = parse(
-            "user_id=%E5%A4%AA%E9%83%8E+a%2Bb&model=gpt-4o&from=24h&to=2026-11-23&limit=1000&cursor=77&group_by=day",
+            "user_id=%E5%A4%AA%E9%83%8E+a%2Bb&model=gpt-4o&from=24h&to=2026-11-23&limit=1000&cursor=77&group_by=day\
+             &format=csv",
         );
         let midnight = 1_795_392_000 * NS_PER_SECOND;
         assert_eq!(
@@ -240,6 +297,7 @@ mod tests {
                 limit: 1000,
                 cursor: Some(77),
                 group_by: Some(GroupBy::Day),
+                format: Format::Csv,
             })
         );
     }
@@ -249,6 +307,15 @@ mod tests {
         for group_by in GroupBy::ALL {
             assert_eq!(parse(&format!("group_by={}", group_by.as_str())).unwrap().group_by, Some(*group_by));
         }
+    }
+
+    #[test]
+    fn the_parameter_goes_before_what_is_accepted() {
+        let parse = |raw: &str| Query::parse(raw, NOW, Format::Text).map(|query| (query.format, query.limit));
+        assert_eq!(parse(""), Ok((Format::Text, LIMIT_DEFAULT_TEXT)));
+        assert_eq!(parse("limit=100"), Ok((Format::Text, 100)));
+        assert_eq!(parse("format=json"), Ok((Format::Json, LIMIT_DEFAULT)));
+        assert_eq!(parse("format=csv"), Ok((Format::Csv, LIMIT_DEFAULT)));
     }
 
     #[test]
@@ -269,11 +336,13 @@ mod tests {
     #[test]
     fn what_is_refused_is_named() {
         for (raw, message) in [
-            ("by=day", "unknown parameter `by`; known are user_id, from, to, model, limit, cursor, group_by"),
+            ("by=day", "unknown parameter `by`; known are user_id, from, to, model, limit, cursor, group_by, format"),
             ("group_by=week", "`group_by` must be one of hour, day, model, user, endpoint"),
             ("group_by=", "`group_by` must be one of"),
             ("group_by=day&group_by=day", "`group_by` is given more than once"),
-            ("format=csv", "unknown parameter `format`"),
+            ("format=xml", "`format` is `xml`, and must be one of json, text, csv"),
+            ("format=", "`format` is ``, and must be"),
+            ("format=csv&format=csv", "`format` is given more than once"),
             ("User_id=a", "unknown parameter `User_id`"),
             ("user_id=a&user_id=a", "`user_id` is given more than once"),
             ("user%5Fid=a&user_id=b", "`user_id` is given more than once"),
@@ -303,12 +372,12 @@ mod tests {
 
     #[test]
     fn every_fault_is_named_up_to_a_bound() {
-        let message = Query::parse("limit=0&x=1&limit=7&from=2&to=1&user_id=", 0).unwrap_err();
+        let message = Query::parse("limit=0&x=1&limit=7&from=2&to=1&user_id=", 0, Format::Json).unwrap_err();
         for part in ["`limit` must be", "unknown parameter `x`", "`from` must be before", "`user_id` must be"] {
             assert!(message.contains(part), "{message}");
         }
         let endless = "x&".repeat(10_000);
-        assert_eq!(Query::parse(&endless, 0).unwrap_err().matches("unknown").count(), FAULTS_MAX);
+        assert_eq!(Query::parse(&endless, 0, Format::Json).unwrap_err().matches("unknown").count(), FAULTS_MAX);
     }
 
     proptest! {

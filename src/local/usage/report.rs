@@ -1,10 +1,11 @@
 //! The answer to `GET /usage`, rendered. Money and seconds are integers until the last digit: no number passes through
 //! a float.
 
-use super::{GroupBy, Query};
+use super::fields::{self, Fields, write_decimal};
+use super::{Format, Query, csv, text};
 use crate::base::civil::{NS_PER_SECOND, write_rfc3339};
-use crate::usage::record::{Record, Usage};
-use std::io::Write as _;
+use crate::local::Answer;
+use crate::usage::record::Record;
 
 /// Sums over records. Each saturates rather than wraps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +27,16 @@ pub struct Totals {
 impl Totals {
     /// Adds another sum to this one.
     pub fn add(&mut self, other: &Self) {
+        self.change(other, u64::saturating_add);
+    }
+
+    /// What is left of this sum without a part of it.
+    pub fn without(mut self, part: &Self) -> Self {
+        self.change(part, u64::saturating_sub);
+        self
+    }
+
+    fn change(&mut self, other: &Self, by: fn(u64, u64) -> u64) {
         for (sum, value) in [
             (&mut self.requests, other.requests),
             (&mut self.errors, other.errors),
@@ -37,7 +48,7 @@ impl Totals {
             (&mut self.total_tokens, other.total_tokens),
             (&mut self.cost_nano_usd, other.cost_nano_usd),
         ] {
-            *sum = sum.saturating_add(value);
+            *sum = by(*sum, value);
         }
     }
 }
@@ -95,19 +106,31 @@ pub struct Report {
 }
 
 impl Report {
+    /// The answer as its question wants it written.
+    pub fn answer(&self) -> Answer {
+        let body = match self.query.format {
+            Format::Json => self.to_json(),
+            Format::Text => text::render(self).into_bytes(),
+            Format::Csv => csv::render(self),
+        };
+        Answer { headers: "vary: accept\r\n", ..Answer::new(200, self.query.format.content_type(), body) }
+    }
+
     /// The body of the answer: one line of JSON with its line end, for people at a terminal.
     pub fn to_json(&self) -> Vec<u8> {
         let buckets = self.buckets.as_ref().map_or(0, |buckets| buckets.list.len());
         let mut out = Vec::with_capacity(1024 + 1024 * self.data.len() + 256 * buckets);
         let mut answer = Object::open(&mut out);
         answer.text("user_id", self.query.user.as_deref());
-        answer.instant("from", self.query.from);
-        answer.instant("to", self.query.to);
+        answer.bound("from", self.query.from);
+        answer.bound("to", self.query.to);
         answer.key("totals");
-        render_totals(Object::open(answer.out), &self.totals);
-        answer.list("by_model", &self.by_model, |mut model, (name, totals)| {
+        let mut totals = Object::open(answer.out);
+        fields::totals(&mut totals, &self.totals);
+        totals.close();
+        answer.list("by_model", &self.by_model, |model, (name, totals)| {
             model.text("model", Some(name));
-            render_totals(model, totals);
+            fields::totals(model, totals);
         });
         // Where there are more models than an answer may have, the cheapest are not named.
         if self.by_model.iter().map(|(_, totals)| totals.requests).sum::<u64>() < self.totals.requests {
@@ -116,86 +139,17 @@ impl Report {
         if let (Some(group_by), Some(buckets)) = (self.query.group_by, &self.buckets) {
             answer.text("group_by", Some(group_by.as_str()));
             answer.list("buckets", &buckets.list, |bucket, (key, totals)| {
-                render_bucket(bucket, group_by, key, totals);
+                fields::bucket_key(bucket, group_by, key);
+                fields::totals(bucket, totals);
             });
             answer.flag("buckets_truncated", buckets.truncated);
         }
-        answer.list("data", &self.data, render_entry);
-        answer.optional("next_cursor", self.next_cursor);
+        answer.list("data", &self.data, |out, entry| fields::entry(out, entry));
+        answer.optional("next_cursor", self.next_cursor.map(i128::from));
         answer.close();
         out.push(b'\n');
         out
     }
-}
-
-fn render_bucket(mut out: Object<'_>, group_by: GroupBy, key: &BucketKey, totals: &Totals) {
-    match key {
-        BucketKey::Start(start) => out.instant("start", Some(*start)),
-        BucketKey::Name(name) => {
-            let key = if group_by == GroupBy::User { "user_id" } else { group_by.as_str() };
-            out.text(key, Some(name));
-        }
-    }
-    render_totals(out, totals);
-}
-
-fn render_totals(mut out: Object<'_>, totals: &Totals) {
-    out.number("requests", totals.requests);
-    out.number("errors", totals.errors);
-    // Present only where it matters, so that a sum is never silently too low.
-    if totals.unpriced > 0 {
-        out.number("unpriced_requests", totals.unpriced);
-    }
-    out.number("input_tokens", totals.input_tokens);
-    out.number("cached_input_tokens", totals.cached_input_tokens);
-    out.number("output_tokens", totals.output_tokens);
-    out.number("reasoning_tokens", totals.reasoning_tokens);
-    out.number("total_tokens", totals.total_tokens);
-    out.decimal("cost_usd", totals.cost_nano_usd, 9);
-    out.close();
-}
-
-fn render_entry(mut out: Object<'_>, entry: &Entry) {
-    let record = &entry.record;
-    out.number("id", entry.id);
-    out.key("started_at");
-    out.out.push(b'"');
-    write_rfc3339(out.out, record.started_at, 6);
-    out.out.push(b'"');
-    out.text("user_id", Some(&record.user));
-    out.optional("key_id", record.key_id);
-    out.text("endpoint", Some(record.endpoint.as_str()));
-    out.text("model_requested", record.model_requested.as_deref());
-    out.text("model", record.model.as_deref());
-    out.flag("stream", record.stream);
-    out.number("status", record.status.into());
-    out.text("outcome", Some(record.outcome.as_str()));
-    out.text("usage_source", Some(record.usage_source.as_str()));
-    render_usage(&mut out, &record.usage);
-    out.optional("cost_nano_usd", record.cost_nano_usd);
-    out.number("duration_us", record.duration_us);
-    out.optional("first_byte_us", record.first_byte_us);
-    out.number("proxy_us", record.proxy_us);
-    out.number("request_bytes", record.request_bytes);
-    out.number("response_bytes", record.response_bytes);
-    out.text("upstream_request_id", record.upstream_request_id.as_deref());
-    out.text("response_id", record.response_id.as_deref());
-    out.close();
-}
-
-fn render_usage(out: &mut Object<'_>, usage: &Usage) {
-    out.number("input_tokens", usage.input_tokens);
-    out.number("cached_input_tokens", usage.cached_input_tokens);
-    out.number("cache_write_tokens", usage.cache_write_tokens);
-    out.number("input_audio_tokens", usage.input_audio_tokens);
-    out.number("input_image_tokens", usage.input_image_tokens);
-    out.number("output_tokens", usage.output_tokens);
-    out.number("reasoning_tokens", usage.reasoning_tokens);
-    out.number("output_audio_tokens", usage.output_audio_tokens);
-    out.number("output_image_tokens", usage.output_image_tokens);
-    out.number("total_tokens", usage.total_tokens);
-    out.decimal("audio_seconds", usage.audio_us, 6);
-    out.number("images", usage.images);
 }
 
 /// A JSON object being written. Keys are ours and need no escaping.
@@ -223,9 +177,40 @@ impl<'a> Object<'a> {
         self.out.extend_from_slice(b"\":");
     }
 
+    /// An instant with as much of its fraction as it has.
+    fn bound(&mut self, key: &'static str, value: Option<u64>) {
+        match value {
+            Some(value) => self.instant(key, value, if value.is_multiple_of(NS_PER_SECOND) { 0 } else { 9 }),
+            None => self.text(key, None),
+        }
+    }
+
+    fn list<T>(&mut self, key: &'static str, items: &[T], mut render: impl FnMut(&mut Object<'_>, &T)) {
+        self.key(key);
+        self.out.push(b'[');
+        for (index, item) in items.iter().enumerate() {
+            if index > 0 {
+                self.out.push(b',');
+            }
+            let mut object = Object::open(self.out);
+            render(&mut object, item);
+            object.close();
+        }
+        self.out.push(b']');
+    }
+}
+
+impl Fields for Object<'_> {
     fn number(&mut self, key: &'static str, value: u64) {
         self.key(key);
-        write_display(self.out, value);
+        self.out.extend_from_slice(value.to_string().as_bytes());
+    }
+
+    // Present only where it matters, so that a sum is never silently too low.
+    fn rare(&mut self, key: &'static str, value: u64) {
+        if value > 0 {
+            self.number(key, value);
+        }
     }
 
     fn flag(&mut self, key: &'static str, value: bool) {
@@ -233,25 +218,14 @@ impl<'a> Object<'a> {
         self.out.extend_from_slice(if value { b"true" } else { b"false" });
     }
 
-    fn optional(&mut self, key: &'static str, value: Option<impl std::fmt::Display>) {
+    fn optional(&mut self, key: &'static str, value: Option<i128>) {
         self.key(key);
-        match value {
-            Some(value) => write_display(self.out, value),
-            None => self.out.extend_from_slice(b"null"),
-        }
+        self.out.extend_from_slice(value.map_or_else(|| "null".to_owned(), |value| value.to_string()).as_bytes());
     }
 
-    /// `value` × 10^-`scale`, exactly, without zeros at its end.
     fn decimal(&mut self, key: &'static str, value: u64, scale: u32) {
         self.key(key);
-        let unit = 10u64.pow(scale);
-        write_display(self.out, value / unit);
-        let fraction = value % unit;
-        if fraction > 0 {
-            write_display(self.out, format_args!(".{fraction:0width$}", width = scale as usize));
-            let zeros = self.out.iter().rev().take_while(|byte| **byte == b'0').count();
-            self.out.truncate(self.out.len() - zeros);
-        }
+        write_decimal(self.out, value, scale);
     }
 
     fn text(&mut self, key: &'static str, value: Option<&str>) {
@@ -264,36 +238,23 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// An instant with as much of its fraction as it has.
-    fn instant(&mut self, key: &'static str, value: Option<u64>) {
+    fn instant(&mut self, key: &'static str, value: u64, digits: u32) {
         self.key(key);
-        let Some(value) = value else { return self.out.extend_from_slice(b"null") };
         self.out.push(b'"');
-        write_rfc3339(self.out, value, if value.is_multiple_of(NS_PER_SECOND) { 0 } else { 9 });
+        write_rfc3339(self.out, value, digits);
         self.out.push(b'"');
     }
 
-    fn list<T>(&mut self, key: &'static str, items: &[T], mut render: impl FnMut(Object<'_>, &T)) {
-        self.key(key);
-        self.out.push(b'[');
-        for (index, item) in items.iter().enumerate() {
-            if index > 0 {
-                self.out.push(b',');
-            }
-            render(Object::open(self.out), item);
-        }
-        self.out.push(b']');
+    fn cost(&mut self, nano_usd: Option<u64>) {
+        self.optional("cost_nano_usd", nano_usd.map(i128::from));
     }
-}
-
-fn write_display(out: &mut Vec<u8>, value: impl std::fmt::Display) {
-    write!(out, "{value}").expect("writing a number to memory cannot fail");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::usage::record::{Endpoint, Outcome, UsageSource};
+    use crate::local::usage::GroupBy;
+    use crate::usage::record::{Endpoint, Outcome, Usage, UsageSource};
     use proptest::prelude::*;
 
     fn cost(nano_usd: u64) -> String {

@@ -15,7 +15,7 @@ fn ask(proxy: &mut Proxy, key: DownKey, method: &str, bytes: usize) {
         Action::Ask { ticket, .. } => Some(ticket),
         _ => None,
     });
-    let answer = Answer { status: 200, content_type: "application/json", body: vec![b' '; bytes] };
+    let answer = Answer::new(200, "application/json", vec![b' '; bytes]);
     proxy.answered(Now::default(), ticket.expect("a question"), &answer);
 }
 

@@ -90,7 +90,7 @@ fn taken(count: usize, every: u64) -> usize {
         Action::Ask { ticket, .. } => Some(ticket),
         _ => None,
     });
-    let answer = Answer { status: 200, content_type: "text/plain", body: vec![b'x'; 60_000] };
+    let answer = Answer::new(200, "text/plain", vec![b'x'; 60_000]);
     proxy.answered(at(0), asked.expect("a question"), &answer);
     let (mut got, mut now) = (0, 0);
     while !proxy.downs.is_empty() && got < 60_000 && now < 10 * HOUR {

@@ -1,0 +1,261 @@
+//! The page: what stands where.
+
+use super::parts::{Timeline, legend, link, name, ranking, tile};
+use super::{LATEST_MAX, Range, SAMPLE_MAX, STYLE, View, ending, percentile};
+use crate::local::usage::Entry;
+use crate::local::words::{duration, grouped, money, second, share, short};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+/// A picture of three bars, so that the browser does not ask the target for one.
+const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Cpath \
+                    fill='%233b7dd8' d='M1 9h4v6H1zM6 5h4v10H6zM11 1h4v14h-4z'/%3E%3C/svg%3E";
+/// Where a request goes, if it cannot be told how the browser came here.
+const HOST: &str = "127.0.0.1:8080";
+
+/// The whole document.
+pub fn page(view: &View) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { @if let Some(user) = &view.ask.user { (user) " – " } "OpenAI usage" }
+                link rel="icon" href=(ICON);
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                (header(view))
+                main {
+                    @if !view.ever { (welcome(view)) }
+                    @else if view.totals.requests == 0 { (nothing(view)) }
+                    @else { (found(view)) }
+                }
+                footer { p { "Times are UTC. As of " (second(view.ask.now)) "; reload for the present." } }
+            }
+        }
+    }
+}
+
+fn header(view: &View) -> Markup {
+    let (ask, user) = (&view.ask, view.ask.user.as_deref());
+    html! {
+        header {
+            div {
+                h1 { @match user { Some(user) => bdi { (user) }, None => "OpenAI usage" } }
+                p {
+                    @match user {
+                        Some(_) if !ask.own => { "One user. " a href=(link(ask.range, None)) { "Show everybody" } }
+                        Some(_) => "Your own usage",
+                        None => "Everybody",
+                    }
+                }
+            }
+            div.tools {
+                nav aria-label="Time" { @for range in Range::ALL {
+                    a href=(link(range, user)) aria-current=[(range == ask.range).then_some("page")] { (range.title()) }
+                } }
+                @if !ask.own { form action="dashboard" {
+                    input type="hidden" name="range" value=(ask.range.as_str());
+                    input type="search" name="user_id" value=[user] placeholder="User" aria-label="User"
+                        maxlength="128" list="users" autocomplete="off";
+                    @if user.is_none() { datalist id="users" {
+                        @for (user, _) in &view.others.top { option value=(user) {} }
+                    } }
+                    button { "Show" }
+                } }
+            }
+        }
+    }
+}
+
+/// What to do where nothing has happened yet.
+fn welcome(view: &View) -> Markup {
+    let is_plain = |host: &&String| host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]".contains(c));
+    let host = view.ask.host.as_ref().filter(is_plain).map_or(HOST, String::as_str);
+    html! {
+        section {
+            h2 { "No request yet" }
+            p { "Send a first one through the proxy, with your key in " code { "OPENAI_API_KEY" } ":" }
+            pre tabindex="0" { code {
+                "curl http://" (host) "/v1/chat/completions \\\n"
+                "  -H \"Authorization: Bearer $OPENAI_API_KEY\" \\\n"
+                "  -H \"Content-Type: application/json\" \\\n"
+                "  -H \"X-User-ID: user123\" \\\n"
+                "  -d '{\"model\": \"gpt-4o-mini\", \"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'"
+            } }
+            p {
+                "or point an OpenAI client at it, with " code { "OPENAI_BASE_URL=http://" (host) "/v1" }
+                ". Then reload this page."
+            }
+        }
+    }
+}
+
+fn nothing(view: &View) -> Markup {
+    html! {
+        section {
+            h2 { "No request here" }
+            p {
+                @match &view.ask.user {
+                    Some(user) => { bdi { (user) } " has sent none in this time." }
+                    None => "Nobody has sent one in this time.",
+                }
+                @if view.ask.range != Range::All {
+                    " " a href=(link(Range::All, view.ask.user.as_deref())) { "Look at all time" }
+                }
+            }
+        }
+    }
+}
+
+fn found(view: &View) -> Markup {
+    let timeline = Timeline::new(view);
+    let step = timeline.step.as_str();
+    let one_user = |user: &str| {
+        html! { a href=(link(view.ask.range, Some(user))) { (name(user, "no name")) } }
+    };
+    html! {
+        (tiles(view))
+        div.pair {
+            @if view.totals.cost_nano_usd > 0 { section {
+                h2 { "Spending by " (step) }
+                (timeline.chart(|totals| totals.cost_nano_usd, money))
+                (legend(view))
+                (timeline.numbers())
+            } }
+            section {
+                h2 { "Tokens by " (step) }
+                (timeline.chart(|totals| totals.total_tokens, short))
+                (legend(view))
+                @if view.totals.cost_nano_usd == 0 { (timeline.numbers()) }
+            }
+        }
+        div.pair {
+            @if view.ask.user.is_none() { section {
+                h2 { "By user" }
+                (ranking(&view.others, view, "user", "others", one_user))
+            } } @else { section {
+                h2 { "By endpoint" }
+                (ranking(&view.others, view, "endpoint", "others", |endpoint| name(endpoint, "–")))
+            } }
+            div {
+                section {
+                    h2 { "By model" }
+                    (ranking(&view.models, view, "model", "others", |model| name(model, "no model")))
+                }
+                @if !view.sample.is_empty() { (times(view)) (endings(view)) }
+            }
+        }
+        @if !view.sample.is_empty() { (latest(view)) }
+    }
+}
+
+fn tiles(view: &View) -> Markup {
+    let totals = &view.totals;
+    let share_of = |part, whole| share(part, whole).unwrap_or_else(|| "–".to_owned());
+    let too_many = view.sample.iter().filter(|entry| entry.record.status == 429).count();
+    let unpriced = match totals.unpriced {
+        0 => String::new(),
+        1 => "1 request without a known price".to_owned(),
+        unpriced => format!("{} requests without a known price", grouped(unpriced)),
+    };
+    html! {
+        dl.tiles {
+            (tile("Cost", &money(totals.cost_nano_usd), &unpriced))
+            (tile("Tokens", &short(totals.total_tokens),
+                &format!("{} in, {} out", short(totals.input_tokens), short(totals.output_tokens))))
+            (tile("Cached input", &share_of(totals.cached_input_tokens, totals.input_tokens),
+                &format!("{} tokens", short(totals.cached_input_tokens))))
+            (tile("Requests", &grouped(totals.requests), ""))
+            (tile("Errors", &grouped(totals.errors), &share_of(totals.errors, totals.requests)))
+            (tile("429 from upstream", &grouped(too_many as u64), &of_newest(view)))
+            @if let Some(refused) = view.ask.refused {
+                (tile("Refused for a limit", &grouped(refused), "by this proxy, since it started"))
+            }
+        }
+    }
+}
+
+/// Of which requests something is told that the sums do not have.
+fn of_newest(view: &View) -> String {
+    let count = view.sample.len() as u64;
+    match count {
+        _ if count == view.totals.requests => format!("of all {}", grouped(count)),
+        _ if count < SAMPLE_MAX.into() => format!("of the {} whose records are kept", grouped(count)),
+        _ => format!("of the newest {}", grouped(count)),
+    }
+}
+
+fn times(view: &View) -> Markup {
+    let rows = [
+        ("to the first byte", view.times(|entry| entry.record.first_byte_us)),
+        ("to the last byte", view.times(|entry| Some(entry.record.duration_us))),
+        ("added by the proxy", view.times(|entry| Some(entry.record.proxy_us))),
+    ];
+    let cell = |times: &[u64], hundredths| percentile(times, hundredths).map_or_else(|| "–".to_owned(), duration);
+    html! {
+        section {
+            h2 { "Latency" }
+            div.scroll tabindex="0" { table {
+                thead { tr { th.name { "time" } th { "median" } th { "90%" } th { "99%" } th { "longest" } } }
+                tbody { @for (what, times) in &rows { tr {
+                    th.name scope="row" { (what) }
+                    @for hundredths in [50, 90, 99, 100] { td { (cell(times, hundredths)) } }
+                } } }
+            } }
+            p.dim { "Requests that succeeded, " (of_newest(view)) "." }
+        }
+    }
+}
+
+fn endings(view: &View) -> Markup {
+    let all = view.sample.len() as u64;
+    html! {
+        section {
+            h2 { "How requests ended" }
+            div.scroll tabindex="0" { table {
+                thead { tr { th.name { "status" } th { "requests" } th { "share" } } }
+                tbody { @for (ending, count) in view.endings() { tr {
+                    th.name scope="row" { (ending) }
+                    td { (grouped(count as u64)) }
+                    td { (share(count as u64, all).unwrap_or_default()) }
+                } } }
+            } }
+            p.dim { "The status that the client was sent, " (of_newest(view)) "." }
+        }
+    }
+}
+
+fn latest(view: &View) -> Markup {
+    let row = |Entry { record, .. }: &Entry| {
+        html! { tr {
+            th.name scope="row" { (second(record.started_at)) }
+            @if view.ask.user.is_none() {
+                td.name { a href=(link(view.ask.range, Some(&record.user))) { (name(&record.user, "no name")) } }
+            }
+            td.name { (name(record.model_name(), "–")) }
+            td.name { (record.endpoint.as_str()) }
+            td.bad[record.is_error()] { (ending(record.status, record.outcome)) }
+            td { (grouped(record.usage.input_tokens)) }
+            td { (grouped(record.usage.output_tokens)) }
+            td { (record.cost_nano_usd.map_or_else(|| "–".to_owned(), money)) }
+            td { (record.first_byte_us.map_or_else(|| "–".to_owned(), duration)) }
+            td { (duration(record.duration_us)) }
+        } }
+    };
+    html! {
+        section {
+            h2 { "Latest requests" }
+            div.scroll tabindex="0" { table.latest {
+                thead { tr {
+                    th.name { "started" }
+                    @if view.ask.user.is_none() { th.name { "user" } }
+                    th.name { "model" } th.name { "endpoint" } th { "status" } th { "in" } th { "out" } th { "cost" }
+                    th { "first byte" } th { "whole" }
+                } }
+                tbody { @for entry in view.sample.iter().take(LATEST_MAX) { (row(entry)) } }
+            } }
+        }
+    }
+}
