@@ -25,6 +25,7 @@ pub mod config;
 pub mod reactor;
 pub mod reload;
 pub mod signal;
+pub mod systemd;
 
 // L3: the outside world. Sockets and clocks, and the threads that may block.
 pub mod io;
