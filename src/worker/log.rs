@@ -32,7 +32,7 @@ use std::time::Duration;
 const QUEUE_LINES_MAX: usize = 4096;
 /// Text that is written at once.
 const WRITE_BYTES: usize = 64 * 1024;
-/// After writing, lines collect for so long: under load the thread is woken a hundred times a second, not once a commit.
+/// After writing, lines collect for so long: under load the thread wakes a hundred times a second, not once a commit.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How long the end of the process waits for a reader.
 const FINISH_PATIENCE: Duration = Duration::from_secs(1);
