@@ -9,6 +9,8 @@
 //!                      record│(place reserved at admission) │committed, answers, addresses (mio Waker)
 //!                            ▼                              │
 //!                    ledger thread ── SQLite ─┬─ query thread       resolver thread
+//!                       │                      │
+//!                    log thread ──▶ stderr     │
 //!                                             └─ export thread ──HTTP──▶ InfluxDB
 //! ```
 //!
