@@ -4,5 +4,6 @@ pub mod buffer;
 pub mod civil;
 pub mod clock;
 pub mod deadlines;
+pub mod log;
 pub mod percent;
 pub mod slab;

@@ -3,6 +3,8 @@
 //! In: arguments. Out: a [`Command`] to run, or one sentence that says what is wrong. Nothing is read or written here
 //! but by the commands in the modules below, each of which works on the ledger's file also while servers run on it.
 
+pub mod check;
+pub mod health;
 pub mod keys;
 pub mod limits;
 pub mod usage;
@@ -26,6 +28,10 @@ pub enum Command {
     /// Print this.
     Help(&'static str),
     Version,
+    /// `check`: look at everything that the server needs.
+    Check,
+    /// `healthcheck`: ask the running server how it is.
+    Healthcheck,
     Keys(KeysCommand),
     Limits(LimitsCommand),
     Usage(UsageCommand),
@@ -45,6 +51,8 @@ Usage: proxy-server [COMMAND]
 
   serve              relay until SIGTERM or SIGINT, then drain; the default
   usage              print who used what, also while no server runs
+  check              say what works and what does not, and what to do about it
+  healthcheck        succeed if the local server answers: for container probes
   keys               make, list and revoke client keys
   limits             set, list and clear a user's own limits
   grafana-dashboard  print a Grafana dashboard for the metrics
@@ -64,13 +72,13 @@ and ask it, on the same port:
 A request's user is its X-User-ID header. Everything is set by environment
 variables, or the same names in a file .env; .env.example lists them all.
 SIGHUP reads them again: limits, prices, OPENAI_API_KEY, ADMIN_TOKEN and
-MODEL_NAME change at once, the others with the next start.
+MODEL_NAME and LOG change at once, the others with the next start.
 
   -h, --help       print this, or with a command what it does
   -V, --version    print the version
 
-Exit status: 0 after a clean stop, 1 on a failure, 2 for a wrong configuration
-or command line.
+Exit status: 0 after a clean stop or where all is well, 1 on a failure (of check:
+something does not work), 2 for a wrong configuration or command line.
 ";
 
 /// Reads the arguments, without the program's name.
@@ -87,6 +95,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
             "serve" => Command::Serve,
             "grafana-dashboard" => Command::GrafanaDashboard,
             "alert-rules" => Command::AlertRules,
+            "check" => Command::Check,
+            "healthcheck" => Command::Healthcheck,
             "help" => Command::Help(HELP),
             "keys" => keys::parse(&mut parser)?,
             "usage" => usage::parse(&mut parser)?,
@@ -137,6 +147,8 @@ mod tests {
         }
         assert_eq!(parse("grafana-dashboard"), Ok(Command::GrafanaDashboard));
         assert_eq!(parse("alert-rules"), Ok(Command::AlertRules));
+        assert_eq!(parse("check"), Ok(Command::Check));
+        assert_eq!(parse("healthcheck"), Ok(Command::Healthcheck));
         assert_eq!(parse("-V"), Ok(Command::Version));
         for (line, part) in
             [("serve serve", "serve"), ("--port", "--port"), ("-p", "-p"), ("sevre", "sevre"), ("--help=x", "help")]

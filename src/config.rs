@@ -17,10 +17,12 @@ pub use source::Problem;
 pub use target::Target;
 pub use value::nano_usd;
 
+use crate::base::log::Level;
 use crate::limit::terms::Terms;
 use crate::metrics;
 use crate::price::PriceTable;
 use crate::tls::{Connector, TlsError};
+use crate::worker::log::Format;
 use source::Source;
 use std::ffi::OsString;
 use std::fs;
@@ -76,8 +78,10 @@ pub struct Config {
     pub influx: Option<Influx>,
     /// `METRICS_MAX_USERS` and `METRICS_MAX_MODELS`.
     pub metrics: metrics::Limits,
-    /// Variables that are set and do nothing in this version.
-    pub ignored: Vec<&'static str>,
+    /// `LOG`
+    pub log: Level,
+    /// `LOG_FORMAT`
+    pub log_format: Format,
 }
 
 /// What the ledger promises of a response that a client has received.
@@ -132,11 +136,9 @@ impl Config {
     /// All problems together.
     pub fn load(env: &dyn Fn(&str) -> Option<OsString>, dotenv: &str) -> Result<Self, Vec<Problem>> {
         let mut source = Source::new(env, dotenv);
-        let ignored = what_comes_later(&mut source);
         let api_key = secret(&mut source, "OPENAI_API_KEY");
         let keys_only = keys_only(&mut source);
         let config = Self {
-            ignored,
             listen: listen(&mut source, api_key.is_some() && !keys_only),
             keys_only,
             admin_token: secret(&mut source, "ADMIN_TOKEN"),
@@ -176,18 +178,19 @@ impl Config {
             prices: prices(&mut source),
             influx: influx(&mut source),
             metrics: metrics_limits(&mut source),
+            log: source.value("LOG", Level::Info, "error, warn, info, debug or trace", Level::parse),
+            log_format: log_format(&mut source),
         };
         if source.problems.is_empty() { Ok(config) } else { Err(source.problems) }
     }
 }
 
-/// Variables that later versions have, each with the value that asks for nothing.
-const LATER: [(&str, &str); 1] = [("LOG_FORMAT", "logfmt")];
-
-/// Those of them that are set: their absence is told at start.
-fn what_comes_later(source: &mut Source<'_>) -> Vec<&'static str> {
-    let is_set = |&(name, off): &(&'static str, &str)| source.os(name).is_some_and(|value| value != off);
-    LATER.iter().filter(|later| is_set(later)).map(|&(name, _)| name).collect()
+fn log_format(source: &mut Source<'_>) -> Format {
+    source.value("LOG_FORMAT", Format::Logfmt, "logfmt or json", |text| match text {
+        "logfmt" => Some(Format::Logfmt),
+        "json" => Some(Format::Json),
+        _ => None,
+    })
 }
 
 fn secret(source: &mut Source<'_>, name: &'static str) -> Option<Secret> {

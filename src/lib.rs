@@ -9,6 +9,8 @@
 //!                      record│(place reserved at admission) │committed, answers, addresses (mio Waker)
 //!                            ▼                              │
 //!                    ledger thread ── SQLite ─┬─ query thread       resolver thread
+//!                       │                      │
+//!                    log thread ──▶ stderr     │
 //!                                             └─ export thread ──HTTP──▶ InfluxDB
 //! ```
 //!
@@ -25,6 +27,7 @@ pub mod config;
 pub mod reactor;
 pub mod reload;
 pub mod signal;
+pub mod systemd;
 
 // L3: the outside world. Sockets and clocks, and the threads that may block.
 pub mod io;

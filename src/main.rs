@@ -5,6 +5,8 @@
 #![allow(clippy::disallowed_methods)] // the outside world reads the clocks
 
 use openai_api_proxy::base::clock::Now;
+use openai_api_proxy::base::log::Level;
+use openai_api_proxy::cli::check::Verdict;
 use openai_api_proxy::cli::{self, Command};
 use openai_api_proxy::config::{Config, Durability, Influx};
 use openai_api_proxy::io::Io;
@@ -14,12 +16,12 @@ use openai_api_proxy::proxy::{Proxy, Settings, Timeouts};
 use openai_api_proxy::reactor::Reactor;
 use openai_api_proxy::reload::{self, Reloader};
 use openai_api_proxy::signal::Watch;
+use openai_api_proxy::systemd::{self, Notifier};
 use openai_api_proxy::tls::Connector;
 use openai_api_proxy::worker::ToLoop;
 use openai_api_proxy::worker::desk::{Export, Workers};
-use openai_api_proxy::worker::export;
 use openai_api_proxy::worker::ledger::{Backfill, Options};
-use openai_api_proxy::worker::log::say;
+use openai_api_proxy::worker::log::{self, event, say};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -41,26 +43,24 @@ const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1)) {
-        Ok(Command::Help(text)) => {
-            print!("{text}");
-            ExitCode::SUCCESS
+        Ok(Command::Help(text)) => shown(text),
+        Ok(Command::GrafanaDashboard) => shown(cli::GRAFANA_DASHBOARD),
+        Ok(Command::AlertRules) => shown(cli::ALERT_RULES),
+        Ok(Command::Version) => shown(concat!("proxy-server ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::Serve) => {
+            let code = configured(serve);
+            log::finish();
+            code
         }
-        Ok(Command::GrafanaDashboard) => {
-            print!("{}", cli::GRAFANA_DASHBOARD);
-            ExitCode::SUCCESS
-        }
-        Ok(Command::AlertRules) => {
-            print!("{}", cli::ALERT_RULES);
-            ExitCode::SUCCESS
-        }
-        Ok(Command::Version) => {
-            println!("proxy-server {}", env!("CARGO_PKG_VERSION"));
-            ExitCode::SUCCESS
-        }
-        Ok(Command::Serve) => configured(serve),
+        Ok(Command::Check) => match cli::check::run(Config::from_process(), &mut print) {
+            Verdict::Well => ExitCode::SUCCESS,
+            Verdict::Unwell => ExitCode::FAILURE,
+            Verdict::Misconfigured => ExitCode::from(EXIT_USAGE),
+        },
+        Ok(Command::Healthcheck) => configured(|config| cli::health::run(config.listen)),
         Ok(Command::Keys(command)) => configured(|config| {
             let (out, aside) = cli::keys::run(&command, &config.database_path, unix_now())?;
-            print!("{out}");
+            print(&out);
             aside.into_iter().for_each(|line| say(format_args!("{line}")));
             Ok(())
         }),
@@ -74,14 +74,24 @@ fn main() -> ExitCode {
             }
         }),
         Ok(Command::Limits(command)) => configured(|config| {
-            print!("{}", cli::limits::run(&command, &config.database_path)?);
+            print(&cli::limits::run(&command, &config.database_path)?);
             Ok(())
         }),
         Err(message) => {
-            say(format_args!("proxy-server: {message}"));
+            log::failure(&message);
             ExitCode::from(EXIT_USAGE)
         }
     }
+}
+
+/// Writes to standard output. Whoever reads it may have had enough (`| head`), which is no failure.
+fn print(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+fn shown(text: &str) -> ExitCode {
+    print(text);
+    ExitCode::SUCCESS
 }
 
 fn configured(run: impl FnOnce(Config) -> Result<(), String>) -> ExitCode {
@@ -97,21 +107,24 @@ fn configured(run: impl FnOnce(Config) -> Result<(), String>) -> ExitCode {
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            say(format_args!("proxy-server: {message}"));
+            log::failure(&message);
             ExitCode::FAILURE
         }
     }
 }
 
 fn serve(config: Config) -> Result<(), String> {
+    log::start(config.log, config.log_format).map_err(|error| format!("the log thread cannot start: {error}"))?;
     let (wanted, listen, target) = (config.connections_max, config.listen, &config.target);
     let connections_max = within_descriptors(wanted);
-    for variable in &config.ignored {
-        say(format_args!("level=warn msg=\"not available in this version, ignored\" variable={variable}"));
-    }
     let settings = settings(&config, connections_max)?;
 
-    let mut sockets = Sockets::listen(listen).map_err(|error| format!("cannot listen on {listen}: {error}"))?;
+    let notifier = Notifier::from_process();
+    let sockets = match systemd::listener()? {
+        Some(listener) => Sockets::from_listener(listener),
+        None => Sockets::listen(listen),
+    };
+    let mut sockets = sockets.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
     let address = sockets.local_addr().map_err(|error| error.to_string())?;
     let to_loop = ToLoop::new(sockets.waker());
     let ledger = Options {
@@ -124,40 +137,34 @@ fn serve(config: Config) -> Result<(), String> {
     let export = config.influx.as_ref().map(export);
     let workers = Workers::start(&config.database_path, ledger, export, (&target.host, target.port), to_loop.clone())?;
     let reloader = Reloader::new(config.clone(), Config::from_process);
-    let _watch = Watch::start(to_loop, reloader).map_err(|error| format!("cannot watch for signals: {error}"))?;
+    let _watch = Watch::start(to_loop, reloader, notifier.clone())
+        .map_err(|error| format!("cannot watch for signals: {error}"))?;
     if connections_max < wanted {
-        say(format_args!(
-            "level=warn msg=\"MAX_CONNECTIONS lowered: a client may need two open files, and the hard limit of them \
-             (ulimit -Hn) is too low\" wanted={wanted} connections={connections_max}"
-        ));
+        let why = "MAX_CONNECTIONS lowered: a client may need two open files, and the hard limit of them (ulimit -Hn) \
+                   is too low";
+        event(Level::Warn, why, &[("wanted", wanted.into()), ("connections", connections_max.into())]);
     }
     if let Some(influx) = &config.influx {
-        say(format_args!("level=info msg=\"exporting to influx\" url={}", influx.shown));
+        event(Level::Info, "exporting to influx", &[("url", influx.shown.as_str().into())]);
     }
     let scheme = if target.tls { "https" } else { "http" };
-    say(format_args!(
-        "level=info msg=listening addr={address} target={scheme}://{}{}",
-        target.authority, target.prefix
-    ));
+    let (address, shown) = (address.to_string(), format!("{scheme}://{}{}", target.authority, target.prefix));
+    event(Level::Info, "listening", &[("addr", address.as_str().into()), ("target", shown.as_str().into())]);
+    notifier.ready();
 
     let started: Now = sockets.now();
     let metrics = Metrics::new(config.metrics, started.unix);
-    let proxy = Proxy::new(settings, config.prices, metrics, started);
+    let mut proxy = Proxy::new(settings, config.prices, metrics, started);
+    proxy.log_up_to(config.log);
     let mut reactor = Reactor::new(sockets, workers, proxy, nanoseconds(config.timeouts.drain));
     reactor.run().map_err(|error| format!("cannot wait for events: {error}"))?;
     let ended = reactor.into_desk().shutdown();
-    say(format_args!("level=info msg=stopped"));
+    event(Level::Info, "stopped", &[]);
     ended
 }
 
 fn export(influx: &Influx) -> Export {
-    Export {
-        target: export::Target {
-            url: influx.url.expose().to_owned(),
-            authorization: influx.authorization.as_ref().map(|value| value.expose().to_owned()),
-        },
-        backfill: if influx.backfill { Backfill::All } else { Backfill::Nothing },
-    }
+    Export { target: influx.target(), backfill: if influx.backfill { Backfill::All } else { Backfill::Nothing } }
 }
 
 fn settings(config: &Config, connections_max: usize) -> Result<Settings, String> {

@@ -1,6 +1,7 @@
 //! What an operator may change while the proxy runs, as the loop is told of it.
 
 use crate::access::{Hash, Key};
+use crate::base::log::Level;
 use crate::limit::budget::{Period, Spent};
 use crate::limit::terms::{Own, Terms};
 use crate::price::PriceTable;
@@ -35,4 +36,6 @@ pub struct Change {
     /// The model for a request that names none.
     pub model_name: Option<String>,
     pub prices: PriceTable,
+    /// How much is told of what happens.
+    pub log: Level,
 }

@@ -32,6 +32,7 @@ pub mod forward;
 pub mod identity;
 pub mod limits;
 pub mod named;
+pub mod notes;
 pub mod policy;
 pub mod pool;
 pub mod replies;
@@ -46,6 +47,7 @@ pub mod upstream;
 use crate::access::{Access, Hash};
 use crate::base::clock::Now;
 use crate::base::deadlines::Deadlines;
+use crate::base::log::Notes;
 use crate::base::slab::{Key, Slab};
 use crate::limit::limiter::Limiter;
 use crate::limit::terms::Terms;
@@ -232,6 +234,8 @@ pub struct Proxy {
     replies: u64,
     /// Bytes of large local answers that wait for their clients.
     answer_bytes: usize,
+    /// For the log.
+    notes: Notes,
     draining: bool,
     /// There have been as many clients as there may be since then, monotonic nanoseconds.
     full_since: Option<u64>,
@@ -274,6 +278,7 @@ impl Proxy {
             boot_id: started.unix,
             replies: 0,
             answer_bytes: 0,
+            notes: Notes::default(),
             draining: false,
             full_since: None,
             scratch: Vec::new(),

@@ -14,11 +14,11 @@ mod socks;
 use crate::base::clock::{MILLISECOND, Now};
 use crate::io::{Event, Io};
 use crate::local::Answer;
-use crate::metrics;
+use crate::metrics::{self, Surroundings};
 use crate::proxy::replies::overloaded;
 use crate::proxy::{Action, Conn, Proxy, Question, Written};
 use crate::worker::query::Job;
-use crate::worker::{Desk, Done, process};
+use crate::worker::{Desk, Done, log, process};
 use socks::Socks;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -128,6 +128,10 @@ impl<I: Io, D: Desk> Reactor<I, D> {
         let records = self.proxy.take_records();
         if !records.is_empty() {
             self.desk.submit(records);
+        }
+        let notes = self.proxy.take_notes();
+        if !notes.is_empty() {
+            self.desk.tell(notes);
         }
         let after = self.io.now();
         self.proxy.turn_ended(after);
@@ -378,9 +382,12 @@ impl<I: Io, D: Desk> Reactor<I, D> {
             Question::Metrics(snapshot) => {
                 let export = self.desk.export();
                 let render = Box::new(move || {
-                    let export = export.map(|export| export.read());
-                    let body = snapshot.render(process::read().as_ref(), export.as_ref());
-                    Answer::new(200, metrics::CONTENT_TYPE, body)
+                    let around = Surroundings {
+                        process: process::read(),
+                        influx: export.map(|export| export.read()),
+                        log_lines_dropped: log::dropped(),
+                    };
+                    Answer::new(200, metrics::CONTENT_TYPE, snapshot.render(&around))
                 });
                 Job::Render { ticket, render }
             }

@@ -5,6 +5,7 @@
 //! held up. Never: a secret in a line.
 
 use crate::access::Hash;
+use crate::base::log::{Level, Note};
 use crate::config::{Config, Problem};
 use crate::policy::Change;
 
@@ -21,23 +22,24 @@ impl Reloader {
     }
 
     /// The new settings, if the configuration is valid and any of them differs; and what to tell the operator.
-    pub fn reload(&mut self) -> (Option<Change>, Vec<String>) {
+    pub fn reload(&mut self) -> (Option<Change>, Vec<Note>) {
         let new = match (self.read)() {
             Ok(new) => new,
             Err(problems) => {
-                let problems = problems.iter().map(|problem| format!("level=error msg={:?}", problem.to_string()));
-                let nothing = "level=error msg=\"configuration not reloaded, nothing has changed\"".to_owned();
+                let refused = "configuration refused";
+                let problems = problems.iter().map(|problem| Note::new(Level::Error, refused).with("error", problem));
+                let nothing = Note::new(Level::Error, "configuration not reloaded, nothing has changed");
                 return (None, problems.chain([nothing]).collect());
             }
         };
         let changed = self.changed(&new);
-        let mut lines: Vec<String> =
-            changed.iter().map(|name| format!("level=info msg=\"configuration changed\" variables={name}")).collect();
+        let told = |name| Note::new(Level::Info, "configuration changed").with("variables", name);
+        let mut lines: Vec<Note> = changed.iter().map(told).collect();
         if self.needs_restart(&new) {
-            lines.push("level=warn msg=\"other variables have changed too: they need a restart\"".to_owned());
+            lines.push(Note::new(Level::Warn, "other variables have changed too: they need a restart"));
         }
         if changed.is_empty() {
-            lines.push("level=info msg=\"configuration read again, nothing to change\"".to_owned());
+            lines.push(Note::new(Level::Info, "configuration read again, nothing to change"));
             return (None, lines);
         }
         self.take(&new);
@@ -54,6 +56,7 @@ impl Reloader {
             (exposed(&old.admin_token) != exposed(&new.admin_token), "ADMIN_TOKEN"),
             (old.model_name != new.model_name, "MODEL_NAME"),
             (old.prices != new.prices, "PRICES_FILE"),
+            (old.log != new.log, "LOG"),
         ]
         .into_iter()
         .filter_map(|(differs, names)| differs.then_some(names))
@@ -79,6 +82,7 @@ fn take(current: &mut Config, new: &Config) {
     current.admin_token.clone_from(&new.admin_token);
     current.model_name.clone_from(&new.model_name);
     current.prices.clone_from(&new.prices);
+    current.log = new.log;
 }
 
 /// The settings of a configuration that can change while the proxy runs.
@@ -89,6 +93,7 @@ pub fn change(config: &Config) -> Change {
         admin: config.admin_token.as_ref().map(|token| Hash::of(token.expose().as_bytes())),
         model_name: config.model_name.clone(),
         prices: config.prices.clone(),
+        log: config.log,
     }
 }
 
@@ -120,7 +125,7 @@ mod tests {
         assert_eq!(change.authorization.as_deref(), Some("Bearer sk-new"));
         assert_eq!(change.terms.tokens.map(|rate| rate.per_minute), Some(7));
         assert_eq!(change.admin, Some(Hash::of(b"t")));
-        let lines = lines.join("\n");
+        let lines = format!("{lines:?}");
         for part in ["RATE_LIMIT_", "OPENAI_API_KEY", "ADMIN_TOKEN", "need a restart"] {
             assert!(lines.contains(part), "{part} in {lines}");
         }
@@ -133,7 +138,8 @@ mod tests {
         let mut reloader = Reloader::new(read().unwrap(), read);
         write("RATE_LIMIT_RPM=6\nBUDGET_USD_DAY=much\n");
         let (change, lines) = reloader.reload();
-        assert!(change.is_none() && lines[0].contains("BUDGET_USD_DAY") && lines[1].contains("nothing has changed"));
+        assert!(change.is_none() && lines[1].message.contains("nothing has changed"), "{lines:?}");
+        assert!(lines[0].fields[0].1.contains("BUDGET_USD_DAY"), "{lines:?}");
         write("RATE_LIMIT_RPM=6\n");
         assert_eq!(reloader.reload().0.unwrap().terms.requests.map(|rate| rate.burst), Some(6));
     }

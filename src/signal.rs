@@ -1,14 +1,15 @@
 //! SIGTERM and SIGINT become [`Done::Stop`]: the first means drain, the next at once. SIGHUP has the configuration read
-//! anew.
+//! anew. The service manager, where there is one, is told of both.
 //!
 //! A small thread waits for them, so that the loop hears of a signal like of any other worker and never handles one.
 //! SIGPIPE needs nothing here: Rust's runtime ignores it before `main`, and a write to a closed socket is an error.
 //! SIGXFSZ, which comes with a write past the limit on the size of files (`ulimit -f`), ends a process as well; it is
 //! taken and forgotten, so that the write is an error, as on a full disk.
 
+use crate::base::log::Level;
 use crate::reload::Reloader;
-use crate::worker::log::say;
-use crate::worker::{Done, ToLoop};
+use crate::systemd::Notifier;
+use crate::worker::{Done, ToLoop, log};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::{Handle, Signals};
 use std::io;
@@ -28,7 +29,7 @@ impl Watch {
     ///
     /// # Errors
     /// The system gives no descriptors or no thread.
-    pub fn start(to_loop: ToLoop, mut reloader: Reloader) -> io::Result<Self> {
+    pub fn start(to_loop: ToLoop, mut reloader: Reloader, notifier: Notifier) -> io::Result<Self> {
         signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         let watch = Self { handle: signals.handle() };
@@ -37,12 +38,18 @@ impl Watch {
             for signal in signals.forever() {
                 // Told from here: the loop itself never writes to a pipe that may be full.
                 if signal == SIGHUP {
+                    notifier.reloading();
                     let (change, lines) = reloader.reload();
-                    lines.iter().for_each(|line| say(format_args!("{line}")));
-                    change.into_iter().for_each(|change| to_loop.send(Done::Reconfigure(Box::new(change))));
+                    if let Some(change) = change {
+                        log::set_level(change.log);
+                        to_loop.send(Done::Reconfigure(Box::new(change)));
+                    }
+                    log::notes(lines);
+                    notifier.ready();
                     continue;
                 }
-                say(format_args!("level=info msg={message:?}"));
+                notifier.stopping();
+                log::event(Level::Info, message, &[]);
                 message = "stopping at once";
                 to_loop.send(Done::Stop);
             }
@@ -70,7 +77,7 @@ mod tests {
         let to_loop = ToLoop::new(move || wake.send(()).expect("the test listens to its end"));
         let read = || Config::load(&|_| None, "MODEL_NAME=other");
         let reloader = Reloader::new(Config::load(&|_| None, "").unwrap(), read);
-        let watch = Watch::start(to_loop.clone(), reloader).unwrap();
+        let watch = Watch::start(to_loop.clone(), reloader, Notifier::new(None)).unwrap();
         for signal in [SIGTERM, SIGINT, SIGTERM] {
             raise(signal).unwrap();
             woken.recv().unwrap();

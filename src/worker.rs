@@ -29,6 +29,7 @@ mod retry;
 pub mod rollup;
 pub mod schema;
 
+use crate::base::log::Note;
 use crate::local::Answer;
 use crate::policy::{Change, Policy, Spendings};
 use crate::usage::record::Record;
@@ -107,6 +108,11 @@ pub trait Desk {
 
     /// A question, answered by [`Done::Answered`]; it comes back where too many wait.
     fn ask(&mut self, job: Job) -> Result<(), Job>;
+
+    /// What the log is told of this turn.
+    fn tell(&mut self, notes: Vec<Note>) {
+        drop(notes);
+    }
 
     /// Sum up what users have spent; answered by [`Done::Spendings`].
     fn sum_spendings(&mut self);

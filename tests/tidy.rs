@@ -34,6 +34,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("reactor", 4),
     ("reload", 4),
     ("signal", 4),
+    ("systemd", 4),
 ];
 /// `main.rs` and `lib.rs` wire everything.
 const ROOT_LAYER: u8 = 4;

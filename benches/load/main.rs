@@ -27,10 +27,11 @@ use target::{Kind, Upstream};
 
 const USAGE: &str = "\
 usage: cargo bench --bench load -- [options]
-  --only NAMES   comma list of targets (proxy, proxy-relaxed, proxy-journaled, proxy-fsync, proxy-asked, proxy-influx,
-                 nginx) and cases (json1, json32, json128, stream, body); without targets: proxy and nginx. proxy-asked
-                 is the proxy while ten ask for everybody's usage by the days of a year, proxy-influx while the server
-                 that it exports to hangs
+  --only NAMES   comma list of targets (proxy, proxy-relaxed, proxy-journaled, proxy-fsync, proxy-quiet, proxy-asked,
+                 proxy-influx, nginx) and cases (json1, json32, json128, stream, body); without targets: proxy and
+                 nginx. proxy-quiet is the proxy without a line for each request (LOG=warn), proxy-asked the proxy
+                 while ten ask for everybody's usage by the days of a year, proxy-influx while the server that it
+                 exports to hangs
   --ledger FILE  the proxies' ledger, such as the one that the ledger bench keeps; without: a new one each
   --rounds N     how often each target is started and measured; medians are printed (3)
   --ms N         length of one measurement in milliseconds, at most 60000 (5000)

@@ -77,6 +77,8 @@ pub enum Kind {
     ProxyJournaled,
     /// The proxy with `LEDGER_FSYNC=true`.
     ProxyFsync,
+    /// The proxy with `LOG=warn`: no line for each request.
+    ProxyQuiet,
     /// The proxy as it is by default, while ten ask for everybody's usage of a year.
     ProxyAsked,
     /// The proxy as it is by default, while the InfluxDB server that it exports to takes connections and never answers.
@@ -96,11 +98,12 @@ pub struct Target {
 }
 
 impl Kind {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Proxy,
         Self::ProxyRelaxed,
         Self::ProxyJournaled,
         Self::ProxyFsync,
+        Self::ProxyQuiet,
         Self::ProxyAsked,
         Self::ProxyInflux,
         Self::Nginx,
@@ -113,6 +116,7 @@ impl Kind {
             Self::ProxyRelaxed => "proxy-relaxed",
             Self::ProxyJournaled => "proxy-journaled",
             Self::ProxyFsync => "proxy-fsync",
+            Self::ProxyQuiet => "proxy-quiet",
             Self::ProxyAsked => "proxy-asked",
             Self::ProxyInflux => "proxy-influx",
             Self::Nginx => "nginx",
@@ -137,6 +141,11 @@ impl Kind {
                 command.env("LEDGER_FSYNC", "true");
                 command
             }
+            Self::ProxyQuiet => {
+                let mut command = proxy(upstream, address, "settled");
+                command.env("LOG", "warn");
+                command
+            }
             Self::Nginx => nginx(upstream, address, folder.path())?,
         };
         let influx = (self == Self::ProxyInflux).then(|| TcpListener::bind("127.0.0.1:0")).transpose();
@@ -159,14 +168,14 @@ impl Target {
         self.running.tree()
     }
 
-    /// The proxy says that it listens; nginx is asked.
+    /// The proxy says that it listens; who says nothing is asked.
     fn wait(&mut self, kind: Kind) -> Result<(), String> {
         let log = self.folder.path().join("log");
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             let said = std::fs::read_to_string(&log).unwrap_or_default();
             let listens = match kind {
-                Kind::Nginx => TcpStream::connect(self.address).is_ok(),
+                Kind::Nginx | Kind::ProxyQuiet => TcpStream::connect(self.address).is_ok(),
                 _ => said.contains("msg=listening"),
             };
             if listens {

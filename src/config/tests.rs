@@ -52,13 +52,17 @@ fn no_configuration_at_all_works() {
     assert_eq!([connect, response, idle, header, drain], [10, 600, 75, 10, 30].map(seconds));
     assert_eq!(config.prices, PriceTable::built_in());
     assert_eq!(config.metrics, metrics::Limits::default());
-    assert!(config.ignored.is_empty() && config.read_on.is_none());
+    assert!(config.read_on.is_none());
+    assert_eq!((config.log, config.log_format), (Level::Info, Format::Logfmt));
 }
 
 #[test]
-fn what_a_later_version_adds_is_told() {
-    let config = load(&[("LOG_FORMAT", "json"), ("CLIENT_AUTH", "none")]).unwrap();
-    assert_eq!(config.ignored, ["LOG_FORMAT"]);
+fn the_log() {
+    let config = load(&[("LOG", "trace"), ("LOG_FORMAT", "json")]).unwrap();
+    assert_eq!((config.log, config.log_format), (Level::Trace, Format::Json));
+    let problems = load(&[("LOG", "loud"), ("LOG_FORMAT", "xml")]).unwrap_err();
+    let names: Vec<_> = problems.iter().map(|problem| problem.variable).collect();
+    assert_eq!(names, ["LOG", "LOG_FORMAT"]);
 }
 
 #[test]

@@ -29,8 +29,16 @@ pub struct Sockets {
 impl Sockets {
     /// Listens on `address`.
     pub fn listen(address: SocketAddr) -> io::Result<Self> {
+        Self::accept_from(TcpListener::bind(address)?)
+    }
+
+    /// Accepts from a socket that listens already, and does not block.
+    pub fn from_listener(listener: std::net::TcpListener) -> io::Result<Self> {
+        Self::accept_from(TcpListener::from_std(listener))
+    }
+
+    fn accept_from(mut listener: TcpListener) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let mut listener = TcpListener::bind(address)?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let events = Events::with_capacity(EVENTS_MAX);

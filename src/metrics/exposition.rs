@@ -30,6 +30,17 @@ pub struct Process {
     pub max_fds: Option<u64>,
 }
 
+/// What the scrape tells beside the loop's own counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Surroundings {
+    /// `None` where the operating system does not tell.
+    pub process: Option<Process>,
+    /// `None` where nothing is exported.
+    pub influx: Option<Influx>,
+    /// Lines of the log that nobody read in time.
+    pub log_lines_dropped: u64,
+}
+
 /// The export to InfluxDB.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Influx {
@@ -48,19 +59,23 @@ pub struct Influx {
 }
 
 impl Snapshot {
-    /// The body of a scrape. `process` is `None` where the operating system does not tell, `influx` where nothing is
-    /// exported.
-    pub fn render(self, process: Option<&Process>, influx: Option<&Influx>) -> Vec<u8> {
+    /// The body of a scrape.
+    pub fn render(self, around: &Surroundings) -> Vec<u8> {
         let mut page = Page { body: Vec::new() };
         self.requests_and_money(&mut page);
         self.times(&mut page);
         self.refusals(&mut page);
         self.ledger(&mut page);
         self.state(&mut page);
-        if let Some(influx) = influx {
+        page.counter(
+            "openai_proxy_log_lines_dropped_total",
+            "Lines of the log that were dropped, because nobody read them in time.",
+            [counter(&[], around.log_lines_dropped as f64)],
+        );
+        if let Some(influx) = &around.influx {
             influx.write(&mut page);
         }
-        if let Some(process) = process {
+        if let Some(process) = &around.process {
             process.write(&mut page);
         }
         page.body

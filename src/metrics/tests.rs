@@ -76,7 +76,7 @@ fn sum(samples: &BTreeMap<Sample, f64>, name: &str, matches: impl Fn(&Sample) ->
 }
 
 fn scrape(metrics: &Metrics) -> BTreeMap<Sample, f64> {
-    read(&metrics.snapshot(Gauges::default()).render(None, None))
+    read(&metrics.snapshot(Gauges::default()).render(&Surroundings::default()))
 }
 
 fn record(user: &str, model: &str, status: u16) -> Record {
@@ -117,7 +117,10 @@ fn a_scrape_in_full() {
         open_fds: 12,
         max_fds: Some(1024),
     };
-    let text = String::from_utf8(metrics.snapshot(gauges).render(Some(&process), None)).unwrap();
+    let text = String::from_utf8(
+        metrics.snapshot(gauges).render(&Surroundings { process: Some(process), ..Surroundings::default() }),
+    )
+    .unwrap();
     for line in [
         r#"openai_proxy_requests_total{user="太郎",model="gpt-4o-2024-08-06",endpoint="chat/completions",status="200"} 1"#,
         r#"openai_proxy_tokens_total{user="太郎",model="gpt-4o-2024-08-06",type="input"} 19"#,

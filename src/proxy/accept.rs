@@ -35,11 +35,13 @@ impl Proxy {
             self.full_since.get_or_insert(now.mono);
         }
         self.retime_down(now, key, false);
+        self.note_client("client connected");
         key
     }
 
     /// A client's slot is free again.
     pub(super) fn client_left(&mut self) {
+        self.note_client("client gone");
         if self.downs.len() < self.settings.connections_max {
             self.full_since = None;
         }

@@ -6,6 +6,7 @@ use super::retry::Attempt;
 use super::upstream::{Failure, Link, Upstream};
 use super::{Action, Conn, ExchangeKey, Proxy, UpKey};
 use crate::base::clock::Now;
+use crate::base::log::Level;
 use crate::usage::record::Outcome;
 use std::net::SocketAddr;
 
@@ -80,6 +81,7 @@ impl Proxy {
         up.link = Link::Connecting;
         up.timing = None; // each address has the whole time
         self.actions.push_back(Action::Connect { up: key, address });
+        self.note_connecting(address);
         self.retime_up(now, key, false);
     }
 
@@ -97,6 +99,7 @@ impl Proxy {
         self.metrics.upstream_error(failure.label());
         self.close_up(key);
         if is_connecting && !untried.is_empty() {
+            self.note_failure(Level::Warn, &failure, link, "its next address is tried");
             return self.retry_at(now, exchange, untried);
         }
         let Some(found) = self.exchanges.get_mut(exchange) else { return };
@@ -122,11 +125,13 @@ impl Proxy {
         if lost && attempt.verdict().is_ok() {
             found.request.retried = true;
             found.request.outgoing.rewind();
+            self.note_failure(Level::Debug, &failure, link, "the request is sent once more");
             return self.open(now, exchange);
         }
         if is_connecting {
             self.actions.push_back(Action::Resolve); // perhaps the target has moved
         }
+        self.note_failure(Level::Warn, &failure, link, "the request has failed");
         self.fail_exchange(now, exchange, &failure, link);
     }
 

@@ -122,6 +122,7 @@ impl Proxy {
         let (down, to_head, user) = (exchange.down, exchange.request.to_head, Arc::clone(&exchange.record.user));
         let (fault, extra) = self.told(&user, refused);
         self.metrics.refused(fault.code());
+        self.note_refusal(fault);
         self.withdraw(now, key);
         let message = refused.message();
         self.write_error(now, down, &Refusal { fault, message: &message, extra: &extra, to_head, close: false });

@@ -28,5 +28,6 @@ impl Proxy {
         self.settings.authorization = change.authorization;
         self.settings.model_name = change.model_name;
         self.prices = change.prices;
+        self.log_up_to(change.log);
     }
 }

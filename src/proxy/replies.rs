@@ -82,6 +82,7 @@ impl Proxy {
         // A client that waits for 100 Continue sends its body only if it likes: nobody can tell what comes next.
         let close = !short || head.expects_continue;
         self.metrics.refused(fault.code());
+        self.note_refusal(fault);
         self.write_error(now, key, &Refusal { fault, message, extra, to_head: head.method == "HEAD", close });
         let Some(down) = self.downs.get_mut(key) else { return };
         if close {
@@ -109,6 +110,7 @@ impl Proxy {
             }
         }
         self.metrics.refused(fault.code());
+        self.note_refusal(fault);
         self.write_error(now, key, &Refusal { fault, message, extra: &[], to_head: false, close: true });
         self.close_when_sent(now, key);
     }

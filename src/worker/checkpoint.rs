@@ -9,8 +9,9 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
-use super::log::say;
+use super::log::event;
 use super::schema;
+use crate::base::log::Level;
 use rusqlite::Connection;
 use std::path::Path;
 use std::sync::Arc;
@@ -93,7 +94,7 @@ fn run(conn: &Connection, inbox: &Receiver<()>, behind: &AtomicBool) {
             }
             Err(error) if !failing => {
                 failing = true;
-                say(format_args!("level=error msg=\"ledger cannot checkpoint\" error={:?}", error.to_string()));
+                event(Level::Error, "ledger cannot checkpoint", &[("error", error.to_string().as_str().into())]);
             }
             Err(_) => {}
         }

@@ -4,7 +4,8 @@ use super::export::{self, ExportHandle};
 use super::ledger::{Backfill, Ledger, LedgerHandle, Options};
 use super::query::{Job, QueryHandle};
 use super::resolver::Resolver;
-use super::{Desk, Done, ToLoop};
+use super::{Desk, Done, ToLoop, log};
+use crate::base::log::Note;
 use crate::usage::record::Record;
 use std::path::Path;
 use std::sync::Arc;
@@ -66,6 +67,10 @@ impl Desk for Workers {
 
     fn ask(&mut self, job: Job) -> Result<(), Job> {
         self.query.ask(job)
+    }
+
+    fn tell(&mut self, notes: Vec<Note>) {
+        log::notes(notes);
     }
 
     fn sum_spendings(&mut self) {

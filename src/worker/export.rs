@@ -21,20 +21,21 @@ pub mod line;
 pub mod server;
 mod state;
 
-pub use server::Target;
+pub use server::{Server, Target};
 pub use state::State;
 
 use super::file::Moves;
 use super::fold::LAST_ID;
 use super::ledger::Marker;
-use super::log::say;
+use super::log::{Value, event};
 use super::query::give_way;
 use super::schema;
+use crate::base::log::Level;
 use backoff::Backoff;
 use delivery::{Delivery, deliver};
 use line::Batch;
 use rusqlite::{Connection, OptionalExtension as _};
-use server::{Server, Trouble, Verdict};
+use server::{Trouble, Verdict};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -244,15 +245,13 @@ impl Exporter {
         let Delivery { done, refused, refuses_all, trouble } = delivery;
         for refused in refused.iter().take(REFUSED_LOGGED_MAX) {
             let (id, why) = (batch.id(refused.line), &refused.why);
-            say(format_args!(
-                "level=error msg=\"influx refuses a record, it is passed over\" record={id} error={why:?}"
-            ));
+            let fields = [("record", Value::Number(id.unsigned_abs())), ("error", why.as_str().into())];
+            event(Level::Error, "influx refuses a record, it is passed over", &fields);
         }
         if let Some(more) = refused.get(REFUSED_LOGGED_MAX..).filter(|more| !more.is_empty()) {
             let (count, to) = (more.len(), batch.id(more[more.len() - 1].line));
-            say(format_args!(
-                "level=error msg=\"influx refuses more records, they are passed over\" records={count} to={to}"
-            ));
+            let fields = [("records", Value::Number(count as u64)), ("to", Value::Number(to.unsigned_abs()))];
+            event(Level::Error, "influx refuses more records, they are passed over", &fields);
         }
         if done > 0 {
             let cursor = batch.id(done - 1);

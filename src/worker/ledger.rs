@@ -17,10 +17,10 @@ use super::checkpoint::Checkpointer;
 use super::file::{Moves, Watch};
 use super::fold::{FOLD_ROWS_MAX, NS_PER_HOUR, Progress, fold};
 use super::journal::{self, Owner};
-use super::log::say;
 use super::prune::Pruner;
 use super::retry::Retry;
-use super::{Done, ToLoop, export, levels, policy, schema, unix_now};
+use super::{Done, ToLoop, export, levels, log, policy, schema, unix_now};
+use crate::base::log::Level;
 use crate::limit::budget::Period;
 use crate::usage::record::Record;
 use handle::Message;
@@ -40,8 +40,6 @@ const QUIET_SHORT: Duration = Duration::from_millis(5);
 const QUIET_LONG: Duration = Duration::from_secs(1);
 /// How long a shutdown goes on trying to commit.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
-/// Places for records kept allocated between bursts.
-const QUEUE_KEPT: usize = 256;
 
 /// The thread's state beside its connection.
 pub struct Ledger {
@@ -94,9 +92,8 @@ impl Ledger {
         }
         let interrupted = journal::recover(&conn, path).map_err(unusable)?;
         if interrupted > 0 {
-            say(format_args!(
-                "level=warn msg=\"requests were open when their proxy was killed\" interrupted={interrupted}"
-            ));
+            let fields = [("interrupted", interrupted.into())];
+            log::event(Level::Warn, "requests were open when their proxy was killed", &fields);
         }
         let owner = options.journaled.then(|| Owner::new(path)).transpose()?;
         if let Some(backfill) = options.export {
@@ -245,15 +242,19 @@ impl Ledger {
             Ok(None) => return self.lose(),
             Err(error) => return self.failed(&error),
         };
-        let rows = batch.len();
-        self.to_loop.send(Done::Committed { upto: last.seq, retrieved });
+        let (rows, upto) = (batch.len(), last.seq);
+        // The log tells what they count.
+        for counted in &retrieved {
+            if let Ok(at) = self.queue[..rows].binary_search_by_key(&counted.seq, |record| record.seq) {
+                self.queue[at].clone_from(counted);
+            }
+        }
+        self.to_loop.send(Done::Committed { upto, retrieved });
         self.busy_at = Instant::now();
         self.progress.last = writer.last_id();
         self.worked();
-        self.queue.drain(..rows);
-        if self.queue.is_empty() && self.queue.capacity() > QUEUE_KEPT {
-            self.queue = Vec::new();
-        }
+        let behind = self.queue.split_off(rows);
+        log::requests(std::mem::replace(&mut self.queue, behind));
     }
 
     /// Keeps how far the export is. Where that fails, the export's next mark says it too; until then rows are sent
@@ -304,7 +305,8 @@ impl Ledger {
         let restored = self.try_restore(conn);
         match restored {
             Ok(_) => {
-                say(format_args!("level=warn msg=\"ledger is at its path again\" path={:?}", self.path));
+                let path = self.path.to_string_lossy();
+                log::event(Level::Warn, "ledger is at its path again", &[("path", path.as_ref().into())]);
                 self.lost = false;
                 self.worked();
             }
@@ -372,6 +374,7 @@ impl Ledger {
 
     fn finish(self, conn: &Connection) -> Result<(), String> {
         let Self { checkpointer, queue, owner, .. } = self;
+        log::requests(queue.clone()); // what is lost is at least told
         checkpointer.stop();
         // What this cannot copy, because a reader is still at it, the next start reads from the log.
         let _ = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));

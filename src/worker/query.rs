@@ -6,8 +6,9 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
 use super::file::Moves;
-use super::log::say;
+use super::log::event;
 use super::{Done, ToLoop, report, schema};
+use crate::base::log::Level;
 use crate::local::Answer;
 use crate::local::dashboard::Ask;
 use crate::local::usage::Query;
@@ -139,7 +140,7 @@ impl Reader {
             Err(error) => {
                 self.conn = None;
                 if !std::mem::replace(&mut self.failing, true) {
-                    say(format_args!("level=error msg=\"ledger cannot be read\" error={:?}", error.to_string()));
+                    event(Level::Error, "ledger cannot be read", &[("error", error.to_string().as_str().into())]);
                 }
                 refusal("ledger_unavailable", "The ledger cannot be read at the moment; try again.")
             }

@@ -4,7 +4,8 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
-use super::log::say;
+use super::log::event;
+use crate::base::log::Level;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
@@ -37,7 +38,7 @@ impl Retry {
         if self.reason == reason {
             return None;
         }
-        say(format_args!("level=error msg={:?} error={reason:?}", self.failing));
+        event(Level::Error, self.failing, &[("error", reason.as_str().into())]);
         self.reason.clone_from(&reason);
         Some(reason)
     }
@@ -47,7 +48,7 @@ impl Retry {
         let changed = self.retry_at.take().is_some();
         if changed {
             self.reason.clear();
-            say(format_args!("level=info msg={:?}", self.working));
+            event(Level::Info, self.working, &[]);
         }
         changed
     }

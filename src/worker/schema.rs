@@ -180,6 +180,50 @@ pub fn open(path: &Path) -> Result<Connection, String> {
     }
 }
 
+/// What is at a ledger's path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing; a ledger can be made there.
+    Nothing,
+    /// A ledger that this build can write.
+    Ledger,
+    /// The same, of an earlier version: it is migrated when it is opened.
+    Older,
+}
+
+/// Whether [`open`] would succeed: creates and migrates nothing, also while servers use the file. As with [`open`], not
+/// to be called where this process has it open.
+///
+/// # Errors
+/// One sentence, with the path.
+pub fn check(path: &Path) -> Result<Found, String> {
+    let path = &absolute(path)?;
+    inspect(path).map_err(|why| format!("the ledger {} {why}", path.display()))?;
+    let unusable = |why: &dyn Display| format!("the ledger {} cannot be written: {why}", path.display());
+    let mut probe = path.as_os_str().to_owned();
+    probe.push(format!("-check-{}", std::process::id()));
+    fs::File::create_new(&probe).and_then(|_| fs::remove_file(&probe)).map_err(|error| unusable(&error))?;
+    if !fs::metadata(path).is_ok_and(|file| file.len() > 0) {
+        return Ok(Found::Nothing);
+    }
+    let try_lock = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = Connection::open_with_flags(path, flags)?;
+        conn.busy_timeout(BUSY_TIMEOUT)?;
+        let version: u32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let is_readonly = conn.is_readonly("main")?;
+        if !is_readonly {
+            conn.execute_batch("BEGIN IMMEDIATE; ROLLBACK")?;
+        }
+        Ok((version, is_readonly))
+    };
+    match try_lock().map_err(|error: rusqlite::Error| unusable(&error))? {
+        (_, true) => Err(unusable(&"the file is read-only")),
+        (VERSION, _) => Ok(Found::Ledger),
+        _ => Ok(Found::Older),
+    }
+}
+
 /// Has each commit wait for the disk, so that it survives a loss of power and not only of the process.
 ///
 /// # Errors

@@ -69,11 +69,15 @@ impl Proxy {
         let log = Arc::new(Log::default());
         let (stderr, for_thread) = (child.stderr.take().unwrap(), log.clone());
         std::thread::spawn(move || collect(stderr, &for_thread));
-        let line = log.wait_for("msg=listening").unwrap_or_else(|text| {
+        let line = log.wait_for("listening").unwrap_or_else(|text| {
             let _ = child.kill();
             panic!("it does not listen; it said:\n{text}")
         });
-        let addr = logfmt(&line).get("addr").and_then(|a| a.parse().ok()).unwrap_or_else(|| panic!("no addr: {line}"));
+        let addr = match serde_json::from_str::<Value>(&line) {
+            Ok(json) => json["addr"].as_str().map(str::to_owned),
+            Err(_) => logfmt(&line).remove("addr"),
+        };
+        let addr = addr.and_then(|addr| addr.parse().ok()).unwrap_or_else(|| panic!("no addr: {line}"));
         Self { child, addr, log, folder }
     }
 

@@ -4,7 +4,8 @@
 #![allow(clippy::disallowed_methods)] // the outside world: clocks
 
 use super::server::Trouble;
-use crate::worker::log::say;
+use crate::base::log::Level;
+use crate::worker::log::event;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The longest pauses after the first failure and after many.
@@ -24,7 +25,7 @@ impl Backoff {
     pub fn failed(&mut self, trouble: &Trouble) -> Duration {
         if self.reason != trouble.why {
             self.reason.clone_from(&trouble.why);
-            say(format_args!("level=error msg=\"influx export fails\" error={:?}", trouble.why));
+            event(Level::Error, "influx export fails", &[("error", trouble.why.as_str().into())]);
         }
         let longest = FIRST.saturating_mul(1_u32 << self.failures.min(16)).min(LAST);
         self.failures = self.failures.saturating_add(1);
@@ -36,7 +37,7 @@ impl Backoff {
         self.failures = 0;
         if !self.reason.is_empty() {
             self.reason.clear();
-            say(format_args!("level=info msg=\"influx export works again\""));
+            event(Level::Info, "influx export works again", &[]);
         }
     }
 }

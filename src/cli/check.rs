@@ -1,0 +1,178 @@
+//! `proxy-server check`: the first thing to run when something does not work.
+//!
+//! In: the configuration. Out: a line for each thing that the server needs: `ok` and what was found, or `FAILED`, why,
+//! and what to do. It may take as long as the target's timeouts. Never: a change of the ledger, a secret in a line.
+
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks
+
+use super::health;
+use crate::config::{Config, Problem};
+use crate::tls::Connector;
+use crate::worker::export::Server;
+use crate::worker::schema::{self, Found};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
+use std::time::Duration;
+
+/// What is asked for in vain, or found.
+type Finding = Result<String, Failure>;
+
+/// Why something is not as it must be, and what can be done.
+struct Failure {
+    why: String,
+    remedy: &'static str,
+}
+
+/// How it went: the exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Well,
+    /// Something failed.
+    Unwell,
+    /// The configuration is wrong, and nothing else was looked at.
+    Misconfigured,
+}
+
+/// Checks everything, and gives each line to `tell` as soon as it is known.
+pub fn run(config: Result<Config, Vec<Problem>>, tell: &mut dyn FnMut(&str)) -> Verdict {
+    let config = match config {
+        Ok(config) => config,
+        Err(problems) => {
+            for problem in problems {
+                tell(&format!("FAILED  configuration  {problem}\n"));
+            }
+            return Verdict::Misconfigured;
+        }
+    };
+    let mut verdict = Verdict::Well;
+    let mut line = |what: &str, finding: Finding| match finding {
+        Ok(found) => tell(&format!("ok      {what:13}  {found}\n")),
+        Err(Failure { why, remedy }) => {
+            verdict = Verdict::Unwell;
+            tell(&format!("FAILED  {what:13}  {why}\n                       {remedy}\n"));
+        }
+    };
+    line("configuration", Ok("every variable has a valid value".to_owned()));
+    line("listen", listen(config.listen));
+    let resolved = resolve(&config);
+    let (found, addresses) = match resolved {
+        Ok(addresses) => (Ok(shown(&config, &addresses)), addresses),
+        Err(failure) => (Err(failure), Vec::new()),
+    };
+    line("resolve", found);
+    if !addresses.is_empty() {
+        line(if config.target.tls { "tls" } else { "connect" }, reach(&config, &addresses));
+    }
+    line("ledger", ledger(&config));
+    if let Some(influx) = &config.influx {
+        let checked = Server::new(influx.target()).check();
+        let failure = |why| Failure {
+            why: format!("{}: {why}", influx.shown),
+            remedy: "look at INFLUXDB_URL and the variables around it, and whether the server runs",
+        };
+        line("influx", checked.map(|()| format!("{} lets writes in", influx.shown)).map_err(failure));
+    }
+    verdict
+}
+
+fn listen(address: SocketAddr) -> Finding {
+    match TcpListener::bind(address) {
+        Ok(_) => Ok(format!("{address} is free")),
+        Err(error) if error.kind() == ErrorKind::AddrInUse && health::run(address).is_ok() => {
+            Ok(format!("{address} is served by a proxy that answers"))
+        }
+        Err(error) => {
+            let remedy = match error.kind() {
+                ErrorKind::AddrInUse => "another program has it: stop that, or choose another PORT",
+                ErrorKind::PermissionDenied => "choose a PORT from 1024 on, or allow this one (CAP_NET_BIND_SERVICE)",
+                _ => "HOST must be an address of this machine",
+            };
+            Err(Failure { why: format!("{address}: {error}"), remedy })
+        }
+    }
+}
+
+fn resolve(config: &Config) -> Result<Vec<SocketAddr>, Failure> {
+    let target = &config.target;
+    let why = match (target.host.as_str(), target.port).to_socket_addrs() {
+        Ok(found) => {
+            let addresses: Vec<_> = found.collect();
+            if !addresses.is_empty() {
+                return Ok(addresses);
+            }
+            "it has no address".to_owned()
+        }
+        Err(error) => error.to_string(),
+    };
+    let remedy = "look at PROXY_TARGET, at the network, and at /etc/resolv.conf";
+    Err(Failure { why: format!("{}: {why}", target.host), remedy })
+}
+
+fn shown(config: &Config, addresses: &[SocketAddr]) -> String {
+    let list: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
+    format!("{} is {}", config.target.host, list.join(", "))
+}
+
+/// Any of the addresses will do, as for the server.
+fn reach(config: &Config, addresses: &[SocketAddr]) -> Finding {
+    let mut failures = Vec::new();
+    for &address in addresses {
+        match handshake(config, address) {
+            Ok(()) if failures.is_empty() => return Ok(format!("{address} answers")),
+            Ok(()) => return Ok(format!("{address} answers, others do not: {}", failures.join("; "))),
+            Err(why) => failures.push(format!("{address}: {why}")),
+        }
+    }
+    let remedy = match config.target.tls {
+        true => "is PROXY_TARGET right, and reachable from here? A private authority belongs into TLS_CA_FILE",
+        false => "is PROXY_TARGET right, and reachable from here?",
+    };
+    Err(Failure { why: failures.join("; "), remedy })
+}
+
+fn handshake(config: &Config, address: SocketAddr) -> Result<(), String> {
+    let words = |error: std::io::Error| match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => "no answer within CONNECT_TIMEOUT".to_owned(),
+        _ => error.to_string(),
+    };
+    let patience = config.timeouts.connect.max(Duration::from_millis(1));
+    let mut stream = TcpStream::connect_timeout(&address, patience).map_err(words)?;
+    if !config.target.tls {
+        return Ok(());
+    }
+    stream.set_read_timeout(Some(patience)).and_then(|()| stream.set_write_timeout(Some(patience))).map_err(words)?;
+    let connector = Connector::new(&config.target.host, config.tls_ca.as_deref()).map_err(|error| error.to_string())?;
+    let mut session = connector.open().map_err(|error| error.to_string())?;
+    let mut reply = Vec::new();
+    let mut received = session.start(&mut reply);
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        // Also after a failure: it ends with the alert that tells the target.
+        stream.write_all(&reply).map_err(words)?;
+        reply.clear();
+        received.map_err(|error| error.to_string())?;
+        if !session.is_handshaking() {
+            session.close(&mut reply);
+            let _ = stream.write_all(&reply); // a goodbye
+            return Ok(());
+        }
+        let count = stream.read(&mut buffer).map_err(words)?;
+        if count == 0 {
+            return Err("it closed the connection in the middle of the TLS handshake".to_owned());
+        }
+        received = session.receive(&mut buffer[..count], &mut reply, |_| {});
+    }
+}
+
+fn ledger(config: &Config) -> Finding {
+    let path = config.database_path.display();
+    match schema::check(&config.database_path) {
+        Ok(Found::Nothing) => Ok(format!("{path} can be created")),
+        Ok(Found::Ledger) => Ok(format!("{path} is sound and can be written")),
+        Ok(Found::Older) => Ok(format!("{path} is an older version's; the server will bring it up to date")),
+        Err(why) => {
+            let remedy = "look at DATABASE_PATH, and at the permissions of the file and its folder";
+            Err(Failure { why, remedy })
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! `check`, `healthcheck` and what the command line promises: lines that say what to do, and exit statuses.
+
+mod support;
+
+use std::net::TcpListener;
+use std::process::Stdio;
+use support::ca::{Ca, Server};
+use support::proxy::{Proxy, command};
+use support::script::Reply;
+use support::upstream::Upstream;
+
+/// Runs a command: its exit status, and what it writes.
+fn run(folder: &std::path::Path, arguments: &[&str], vars: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let output = command(folder, vars).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// What `check` says of one thing.
+#[track_caller]
+fn line<'a>(said: &'a str, what: &str) -> &'a str {
+    let found = said.lines().find(|line| line.split_whitespace().nth(1) == Some(what));
+    found.unwrap_or_else(|| panic!("nothing of {what} in:\n{said}"))
+}
+
+fn free_port() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
+}
+
+#[test]
+fn check_where_all_is_well() {
+    let upstream = Upstream::plain(|_| Reply::json("{}").steps());
+    let proxy = Proxy::before(&upstream, &[]);
+    let (target, port) = (upstream.url(), proxy.addr().port().to_string());
+    let files = |folder: &std::path::Path| {
+        let mut names: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = files(proxy.folder());
+    let vars = [("PROXY_TARGET", target.as_str()), ("PORT", port.as_str())];
+    let (status, said, aside) = run(proxy.folder(), &["check"], &vars);
+    assert_eq!((status, aside.as_str()), (Some(0), ""), "{said}");
+    assert!(said.lines().all(|line| line.starts_with("ok ")), "{said}");
+    assert!(line(&said, "listen").contains("a proxy that answers") && line(&said, "ledger").contains("sound"));
+    assert_eq!(files(proxy.folder()), before, "it leaves nothing");
+    support::client::post_json(proxy.addr(), "/v1/chat/completions", &[], r#"{"model":"m"}"#).expect(200);
+
+    let empty = tempfile::tempdir().unwrap();
+    let vars = [("PROXY_TARGET", target.as_str()), ("PORT", "0")];
+    let (status, said, _) = run(empty.path(), &["check"], &vars);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(line(&said, "ledger").contains("can be created") && files(empty.path()).is_empty(), "{said}");
+}
+
+#[test]
+fn check_shakes_hands() {
+    let ca = Ca::new();
+    let upstream = Upstream::tls(ca.server(&["127.0.0.1"], Server::Usual), |_| Reply::json("{}").steps());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    std::fs::write(&file, ca.pem()).unwrap();
+    let (target, file) = (upstream.url(), file.to_str().unwrap().to_owned());
+    let (status, said, _) = run(folder.path(), &["check"], &[("PROXY_TARGET", &target), ("TLS_CA_FILE", &file)]);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(line(&said, "tls").starts_with("ok "), "{said}");
+    let (status, said, _) = run(folder.path(), &["check"], &[("PROXY_TARGET", &target)]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(line(&said, "tls").starts_with("FAILED") && said.contains("TLS_CA_FILE"), "{said}");
+}
+
+#[test]
+fn check_says_what_is_wrong_and_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    std::fs::write(folder.path().join("usage.db"), "this is a letter to my aunt, and no database").unwrap();
+    let vars = [
+        ("PROXY_TARGET", nobody.as_str()),
+        ("PORT", port.as_str()),
+        ("INFLUXDB_URL", nobody.as_str()),
+        ("INFLUXDB_DATABASE", "usage"),
+        ("INFLUXDB_USERNAME", "somebody"),
+        ("INFLUXDB_PASSWORD", "hunter2"),
+    ];
+    let (status, said, aside) = run(folder.path(), &["check"], &vars);
+    assert_eq!((status, aside.as_str()), (Some(1), ""), "{said}");
+    for (what, remedy) in [
+        ("listen", "another PORT"),
+        ("connect", "PROXY_TARGET"),
+        ("ledger", "DATABASE_PATH"),
+        ("influx", "INFLUXDB_URL"),
+    ] {
+        assert!(line(&said, what).starts_with("FAILED  ") && said.contains(remedy), "{what}: {said}");
+    }
+    assert!(!said.contains("hunter2"), "{said}");
+    let letter = std::fs::read_to_string(folder.path().join("usage.db")).unwrap();
+    assert!(letter.starts_with("this is a letter"));
+
+    let vars = [("PROXY_TARGET", "http://no-such-host.invalid"), ("DATABASE_PATH", "/nowhere/at/all.db")];
+    let (status, said, _) = run(folder.path(), &["check"], &vars);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(line(&said, "resolve").starts_with("FAILED") && line(&said, "ledger").starts_with("FAILED"), "{said}");
+
+    let (status, said, _) = run(folder.path(), &["check"], &[("PORT", "x"), ("LOG", "loud")]);
+    assert_eq!(status, Some(2), "{said}");
+    assert!(said.contains("PORT: expected") && said.contains("LOG: expected"), "{said}");
+}
+
+#[test]
+fn healthcheck() {
+    let upstream = Upstream::plain(|_| Reply::json("{}").steps());
+    let proxy = Proxy::before(&upstream, &[("ADMIN_TOKEN", "secret")]);
+    let port = proxy.addr().port().to_string();
+    for host in ["127.0.0.1", "0.0.0.0", "localhost"] {
+        let (status, out, aside) = run(proxy.folder(), &["healthcheck"], &[("PORT", &port), ("HOST", host)]);
+        assert_eq!((status, out.as_str(), aside.as_str()), (Some(0), "", ""), "{host}");
+    }
+    let (status, _, why) = run(proxy.folder(), &["healthcheck"], &[("PORT", &free_port())]);
+    assert_eq!(status, Some(1));
+    assert!(why.contains("no answer from 127.0.0.1"), "{why}");
+    // Accepts, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port().to_string();
+    assert_eq!(run(proxy.folder(), &["healthcheck"], &[("PORT", &port)]).0, Some(1));
+    assert_eq!(run(proxy.folder(), &["healthcheck"], &[("PORT", "0")]).0, Some(1));
+    assert_eq!(run(proxy.folder(), &["healthcheck"], &[("PORT", "x")]).0, Some(2));
+    assert_eq!(run(proxy.folder(), &["no-such-command"], &[]).0, Some(2));
+}
+
+/// A reader who has had enough, as `| head -1` has.
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    for argument in ["--help", "grafana-dashboard", "check"] {
+        let mut command = command(folder.path(), &[("PROXY_TARGET", "http://127.0.0.1:9")]);
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = command.arg(argument).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        assert!(output.status.code().is_some_and(|code| code <= 1), "{argument}: {:?}", output.status);
+        assert!(output.stderr.is_empty(), "{argument}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}

@@ -1,0 +1,153 @@
+//! The README's commands, run as they are typed, in the order in which a reader meets them.
+//!
+//! In: the `sh` blocks of the English half; tests/readme.rs holds the Japanese half to the same blocks. Each runs by
+//! `sh -e` in a folder of its own, where `proxy-server` is the binary under test, `cargo run --release` starts it, the
+//! target is a mock, and `curl` reaches the server although its port is not 8080. A block that this file does not know
+//! fails: whoever adds one decides how it is held true. Builds, benches and the tests themselves are CI's.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use support::proxy::Proxy;
+use support::script::Reply;
+use support::upstream::Upstream;
+use support::{say, tools};
+
+const ANSWER: &str =
+    r#"{"model":"gpt-4o-mini-2024-07-18","usage":{"prompt_tokens":8,"completion_tokens":9,"total_tokens":17}}"#;
+
+/// The commands of the README, block by block.
+fn blocks() -> Vec<String> {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let english = readme.split("\n## 日本語\n").next().unwrap();
+    english.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix("sh\n").map(str::to_owned)).collect()
+}
+
+/// A reader's terminal: a folder, a PATH, and variables.
+struct Terminal {
+    folder: tempfile::TempDir,
+    path: String,
+    vars: Vec<(String, String)>,
+}
+
+impl Terminal {
+    fn new(curl: &Path, vars: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let programs = folder.path().join("bin");
+        fs::create_dir(&programs).unwrap();
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_proxy-server"), programs.join("proxy-server")).unwrap();
+        let cargo = "[ \"$*\" = \"run --release\" ] && exec proxy-server\nexit 1";
+        // The server's port is chosen by the system; the reader's is in the commands.
+        let curl =
+            format!("exec {} -fsS --max-time 20 --connect-to ::127.0.0.1:\"$SERVER_PORT\" \"$@\"", curl.display());
+        for (name, script) in [("cargo", cargo), ("curl", curl.as_str())] {
+            let file = programs.join(name);
+            fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+        let vars = vars.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Self { folder, path, vars }
+    }
+
+    fn command(&self, script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-ec", script]).current_dir(self.folder.path()).env_clear().env("PATH", &self.path);
+        command.envs(self.vars.iter().cloned()).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+
+    /// Runs a block, which must succeed; what it writes to standard output.
+    #[track_caller]
+    fn run(&self, script: &str) -> String {
+        let output = self.command(script).stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{script}\n{}{}", text(&output.stdout), text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// Starts a server by a command that ends with its name.
+    fn start(&self, line: &str) -> Proxy {
+        // `env` takes the variables in front of the name, and becomes the server.
+        Proxy::start_by(tempfile::tempdir().unwrap(), self.command(&format!("exec env {line}")))
+    }
+}
+
+/// What a block is about, by what stands in it.
+fn is_built_elsewhere(block: &str) -> bool {
+    ["cargo test", "cargo bench", "RUSTFLAGS="].iter().any(|start| block.starts_with(start))
+}
+
+#[test]
+fn every_command_does_what_is_said() {
+    let Some(curl) = tools::find("curl") else { return };
+    let upstream = Upstream::plain(|_| Reply::json(ANSWER).steps());
+    let target = upstream.url();
+    let vars = [("PROXY_TARGET", target.as_str()), ("PORT", "0"), ("OPENAI_API_KEY", "sk-of-the-reader")];
+    let mut terminal = Terminal::new(&curl, &vars);
+    let mut server = None;
+    let mut done = Vec::new();
+    for block in blocks() {
+        let lines: Vec<&str> = block.lines().collect();
+        match lines[0] {
+            "cargo run --release" => {
+                let started: Proxy = terminal.start(lines[0]);
+                terminal.vars.push(("SERVER_PORT".to_owned(), started.addr().port().to_string()));
+                server = Some(started);
+            }
+            first if first.starts_with("curl ") => {
+                let said = terminal.run(&block);
+                assert!(
+                    said.contains(r#""user_id":"user123""#) && said.contains("openai_proxy_requests_total"),
+                    "{said}"
+                );
+                let request = &upstream.requests()[0];
+                assert!(request.head.start.starts_with("POST /v1/chat/completions"), "{}", request.head.start);
+            }
+            first if first.starts_with("export OPENAI_BASE_URL=") => {
+                let models = terminal.run(&format!("{block}\ncurl \"$OPENAI_BASE_URL/models\""));
+                assert_eq!(models, ANSWER);
+            }
+            "proxy-server check" => {
+                let said = terminal.run(&block);
+                assert!(said.lines().all(|line| line.starts_with("ok ")) && said.contains("ledger"), "{said}");
+            }
+            first if first.starts_with("proxy-server keys create") => {
+                let said = terminal.run(&block);
+                assert!(said.contains("laptop") && said.contains("key 1 is revoked"), "{said}");
+            }
+            first if first.starts_with("proxy-server limits set") => {
+                assert!(terminal.run(&block).contains("taro"));
+            }
+            first if first.starts_with("proxy-server grafana-dashboard") => {
+                terminal.run(&block);
+                let file = |name| fs::read_to_string(terminal.folder.path().join(name)).unwrap();
+                assert!(serde_json::from_str::<serde_json::Value>(&file("dashboard.json")).is_ok());
+                assert!(file("openai-proxy-rules.yaml").contains("groups:"));
+            }
+            first if first.starts_with("INFLUXDB_URL=") => {
+                for line in &lines {
+                    let mut exporting = terminal.start(line);
+                    exporting.wait_for_log("exporting to influx");
+                    assert!(exporting.terminate().success());
+                }
+            }
+            first if first.starts_with("sqlite3 usage.db") => match tools::find("sqlite3") {
+                Some(_) => {
+                    let backed_up = format!("{block}\nsqlite3 usage-backup.db 'SELECT count(*) FROM records'");
+                    assert_eq!(terminal.run(&backed_up).trim(), "2", "the reader's requests, of a server that runs");
+                }
+                None => say("the backup was not tried"),
+            },
+            _ if is_built_elsewhere(&block) => {}
+            _ => panic!("tests/walkthrough.rs does not know this block of the README:\n{block}"),
+        }
+        done.push(lines[0].to_owned());
+    }
+    assert!(done.len() >= 10, "the blocks are not where they were: {done:?}");
+    let mut server = server.expect("the README starts a server");
+    assert!(server.terminate().success());
+}
