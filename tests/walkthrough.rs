@@ -122,6 +122,10 @@ fn every_command_does_what_is_said() {
             first if first.starts_with("proxy-server limits set") => {
                 assert!(terminal.run(&block).contains("taro"));
             }
+            first if first.starts_with("proxy-server usage") => {
+                let said = terminal.run(&block);
+                assert!(said.contains("user123") && said.contains("--format"), "{said}");
+            }
             first if first.starts_with("proxy-server grafana-dashboard") => {
                 terminal.run(&block);
                 let file = |name| fs::read_to_string(terminal.folder.path().join(name)).unwrap();
