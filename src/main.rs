@@ -144,6 +144,7 @@ fn serve(config: Config) -> Result<(), String> {
                    is too low";
         event(Level::Warn, why, &[("wanted", wanted.into()), ("connections", connections_max.into())]);
     }
+    warn_of_keys(&config);
     if let Some(influx) = &config.influx {
         event(Level::Info, "exporting to influx", &[("url", influx.shown.as_str().into())]);
     }
@@ -161,6 +162,18 @@ fn serve(config: Config) -> Result<(), String> {
     let ended = reactor.into_desk().shutdown();
     event(Level::Info, "stopped", &[]);
     ended
+}
+
+/// What is easily forgotten about client keys.
+fn warn_of_keys(config: &Config) {
+    if config.keys_only && config.api_key.is_none() {
+        let why = "CLIENT_AUTH=keys without OPENAI_API_KEY: requests go to the target without any key";
+        event(Level::Warn, why, &[]);
+    }
+    if config.keys_only && config.admin_token.is_none() && !config.listen.ip().is_loopback() {
+        let why = "no ADMIN_TOKEN: who reaches the port may read everybody's /usage, /dashboard and /metrics";
+        event(Level::Warn, why, &[]);
+    }
 }
 
 fn export(influx: &Influx) -> Export {

@@ -89,6 +89,7 @@ fn a_key_opens_for_its_user_and_goes_no_further() {
         assert!(!bytes.windows(key.len() - 4).any(|window| window == &key.as_bytes()[4..]), "the key is not kept");
     }
     assert!(!proxy.stderr().contains("oap_"));
+    assert!(!proxy.stderr().contains("level=warn msg=\"CLIENT_AUTH"), "it has a key for the target");
 }
 
 #[test]
@@ -100,6 +101,7 @@ fn a_key_reads_its_own_users_usage_only() {
     let url = upstream.url();
     let vars = [("PROXY_TARGET", url.as_str()), ("CLIENT_AUTH", "keys"), ("ADMIN_TOKEN", "admin")];
     let proxy = Proxy::start_in(folder, &vars);
+    proxy.wait_for_log("CLIENT_AUTH=keys without OPENAI_API_KEY");
     for key in [&taro, &hana, &hana] {
         with_key(&proxy, key).expect(200);
     }
