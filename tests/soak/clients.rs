@@ -233,7 +233,7 @@ impl Asker {
                 (400, "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n")
             }
             2 => (413, TOO_LARGE),
-            3 => (400, "GET / HTTP/1.1\r\nhost: a\r\nx-user-id:\r\n\r\n"),
+            3 => (400, "GET /x HTTP/1.1\r\nhost: a\r\nx-user-id:\r\n\r\n"),
             4 => (405, "POST /usage HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n"),
             _ => (501, "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip\r\n\r\n"),
         };
