@@ -18,14 +18,14 @@ use openai_api_proxy::reload::{self, Reloader};
 use openai_api_proxy::signal::Watch;
 use openai_api_proxy::systemd::{self, Notifier};
 use openai_api_proxy::tls::Connector;
-use openai_api_proxy::worker::ToLoop;
 use openai_api_proxy::worker::desk::{Export, Workers};
 use openai_api_proxy::worker::ledger::{Backfill, Options};
 use openai_api_proxy::worker::log::{self, event, say};
+use openai_api_proxy::worker::{ToLoop, unix_now};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// Lines of the ledger that an exchange may have under way at once: a session's, of a part of it with images, and the
 /// journal's.
@@ -219,11 +219,6 @@ fn within_descriptors(wanted: usize) -> usize {
     let Some(descriptors) = current else { return wanted };
     let possible = usize::try_from(descriptors.saturating_sub(SPARE_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1);
     wanted.min(possible)
-}
-
-/// The present, in nanoseconds since the Unix epoch.
-fn unix_now() -> u64 {
-    nanoseconds(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

@@ -6,7 +6,7 @@
 
 use crate::access::Hash;
 use crate::base::log::{Level, Note};
-use crate::config::{Config, Problem};
+use crate::config::{Config, Problem, Secret};
 use crate::policy::Change;
 
 /// The configuration in force, and how to read it.
@@ -42,18 +42,20 @@ impl Reloader {
             lines.push(Note::new(Level::Info, "configuration read again, nothing to change"));
             return (None, lines);
         }
-        self.take(&new);
+        take(&mut self.current, &new);
         (Some(change(&self.current)), lines)
     }
 
     /// The groups of variables that differ and can change at once.
     fn changed(&self, new: &Config) -> Vec<&'static str> {
         let old = &self.current;
-        let exposed = |secret: &Option<crate::config::Secret>| secret.as_ref().map(|secret| secret.expose().to_owned());
+        let differ = |old: &Option<Secret>, new: &Option<Secret>| {
+            old.as_ref().map(Secret::expose) != new.as_ref().map(Secret::expose)
+        };
         [
             (old.terms != new.terms, "RATE_LIMIT_*,MAX_CONCURRENT_PER_USER,BUDGET_*"),
-            (exposed(&old.api_key) != exposed(&new.api_key), "OPENAI_API_KEY"),
-            (exposed(&old.admin_token) != exposed(&new.admin_token), "ADMIN_TOKEN"),
+            (differ(&old.api_key, &new.api_key), "OPENAI_API_KEY"),
+            (differ(&old.admin_token, &new.admin_token), "ADMIN_TOKEN"),
             (old.model_name != new.model_name, "MODEL_NAME"),
             (old.prices != new.prices, "PRICES_FILE"),
             (old.log != new.log, "LOG"),
@@ -69,10 +71,6 @@ impl Reloader {
         take(&mut with_changes, new);
         // The debug print shows every field but secrets, and those can all change.
         format!("{with_changes:?}") != format!("{new:?}")
-    }
-
-    fn take(&mut self, new: &Config) {
-        take(&mut self.current, new);
     }
 }
 

@@ -8,12 +8,12 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
 use super::fold::LAST_ID;
+use super::unix_now;
 use crate::usage::record::{Outcome, UsageSource};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What stands between the ledger's name and an owner's in the name of the owner's lock.
 const LOCK_SUFFIX: &str = "-open-";
@@ -32,9 +32,8 @@ impl Owner {
     /// # Errors
     /// One sentence: the lock's file cannot be made beside the ledger.
     pub fn new(path: &Path) -> Result<Self, String> {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         // Two processes that live differ in one of the two.
-        let id = (since as i64 ^ i64::from(std::process::id()) << 40) & i64::MAX;
+        let id = (unix_now().cast_signed() ^ i64::from(std::process::id()) << 40) & i64::MAX;
         let path = lock_path(path, id);
         Ok(Self { id, _lock: lock(&path)?, path })
     }

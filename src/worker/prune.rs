@@ -19,9 +19,9 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
-use super::{counted, export, fold};
+use super::{counted, export, fold, unix_now};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// What must have taken a row before it goes, by the names of their marks; the last only where rows are exported.
 const FOLLOWERS: [&str; 3] = ["fold", "counted", export::MARK];
@@ -153,8 +153,8 @@ impl Pruner {
     /// SQLite's; nothing has changed then.
     pub fn step(&mut self, conn: &Connection) -> rusqlite::Result<()> {
         self.next_at = Instant::now() + LOOK_EVERY;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let cutoff = Cutoff::new(self.days, self.exported, i64::try_from(now).unwrap_or(i64::MAX));
+        let now = i64::try_from(unix_now()).unwrap_or(i64::MAX);
+        let cutoff = Cutoff::new(self.days, self.exported, now);
         if prune(conn, cutoff, STEP_ROWS_MAX)? {
             self.next_at = Instant::now() + PAUSE_QUIET;
         }

@@ -1,10 +1,8 @@
 //! How the export is, for `/metrics`: written by the export thread, read by whoever renders a scrape.
 
-#![allow(clippy::disallowed_methods)] // the outside world: clocks
-
 use crate::metrics::Influx;
+use crate::worker::unix_now;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Numbers that belong together are read one after the other: a scrape may see a batch half counted.
 #[derive(Debug, Default)]
@@ -23,8 +21,7 @@ pub struct State {
 impl State {
     /// The state at this instant.
     pub fn read(&self) -> Influx {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        self.at(i64::try_from(now).unwrap_or(i64::MAX))
+        self.at(i64::try_from(unix_now()).unwrap_or(i64::MAX))
     }
 
     fn at(&self, now_unix_ns: i64) -> Influx {
