@@ -4,7 +4,7 @@
 //! is nothing to guess. What is presented is hashed whatever it looks like, found by a part of its hash, and compared
 //! in constant time, so that the time of an answer tells nothing of how near a guess was.
 
-use crate::http::headers::{Header, Known, known};
+use crate::http::headers::{Headers, Known};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, digest};
@@ -103,8 +103,8 @@ impl Access {
 
     /// The key that a request presents: as a Bearer token, or in `x-api-key` or `api-key`. `now` in nanoseconds since
     /// the Unix epoch.
-    pub fn key(&self, headers: &[Header<'_>], now: u64) -> Option<&Key> {
-        let presented = headers.iter().find_map(|header| match known(header.name) {
+    pub fn key(&self, headers: &Headers<'_, '_>, now: u64) -> Option<&Key> {
+        let presented = headers.iter().find_map(|(class, header)| match class {
             Known::Authorization => credentials(header.value, b"bearer"),
             Known::ApiKey => Some(header.value),
             _ => None,
@@ -116,7 +116,7 @@ impl Access {
     }
 
     /// What a request to a local endpoint may see.
-    pub fn reader(&self, headers: &[Header<'_>], now: u64) -> Reader<'_> {
+    pub fn reader(&self, headers: &Headers<'_, '_>, now: u64) -> Reader<'_> {
         let key = self.key(headers, now).filter(|_| self.keys_only);
         match (&self.admin, key) {
             (Some(admin), _) if is_admin(admin, headers) => Reader::Everything,
@@ -128,12 +128,12 @@ impl Access {
 }
 
 /// True where the token is presented as a Bearer token, or as the password of HTTP Basic under any name (RFC 7617).
-fn is_admin(admin: &Hash, headers: &[Header<'_>]) -> bool {
-    headers.iter().filter(|header| known(header.name) == Known::Authorization).any(|header| {
-        if let Some(token) = credentials(header.value, b"bearer") {
+fn is_admin(admin: &Hash, headers: &Headers<'_, '_>) -> bool {
+    headers.values(Known::Authorization).any(|value| {
+        if let Some(token) = credentials(value, b"bearer") {
             return admin.matches(&Hash::of(token));
         }
-        let decoded = credentials(header.value, b"basic").and_then(|encoded| STANDARD.decode(encoded).ok());
+        let decoded = credentials(value, b"basic").and_then(|encoded| STANDARD.decode(encoded).ok());
         let Some(pair) = decoded else { return false };
         let password = pair.iter().position(|&byte| byte == b':').map(|colon| &pair[colon + 1..]);
         password.is_some_and(|password| admin.matches(&Hash::of(password)))
@@ -150,6 +150,7 @@ fn credentials<'b>(value: &'b [u8], scheme: &[u8]) -> Option<&'b [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::headers::Header;
 
     fn header<'b>(name: &'static str, value: &'b str) -> Header<'b> {
         Header { name, value: value.as_bytes() }
@@ -170,7 +171,7 @@ mod tests {
     #[test]
     fn a_key_is_presented_in_any_of_three_places() {
         let access = access();
-        let id = |name, value| access.key(&[header(name, value)], 99).map(|key| key.id);
+        let id = |name, value| access.key(&Headers::new(&[header(name, value)]), 99).map(|key| key.id);
         assert_eq!(id("Authorization", "Bearer oap_one"), Some(1));
         assert_eq!(id("authorization", "bearer   oap_two "), Some(2));
         assert_eq!(id("x-api-key", "oap_one"), Some(1));
@@ -186,15 +187,15 @@ mod tests {
         ] {
             assert_eq!(id(name, value), None, "{name}: {value}");
         }
-        assert_eq!(access.key(&[], 0), None);
-        assert!(access.key(&[header("api-key", "oap_two")], 100).is_none(), "it has expired");
+        assert_eq!(access.key(&Headers::new(&[]), 0), None);
+        assert!(access.key(&Headers::new(&[header("api-key", "oap_two")]), 100).is_none(), "it has expired");
     }
 
     #[test]
     fn the_administrator_sees_everything_and_a_key_its_own() {
         let access = access();
         let own = Arc::from("user-1");
-        let reader = |value: &str| match access.reader(&[header("authorization", value)], 0) {
+        let reader = |value: &str| match access.reader(&Headers::new(&[header("authorization", value)]), 0) {
             Reader::Own(user) => {
                 assert_eq!(*user, own);
                 "own"
@@ -209,8 +210,8 @@ mod tests {
             assert_eq!(reader(wrong), "nothing", "{wrong}");
         }
         assert_eq!(reader(&format!("Basic {}", STANDARD.encode("admin"))), "nothing");
-        assert_eq!(access.reader(&[], 0), Reader::Nothing);
-        assert_eq!(Access::new(true, None).reader(&[], 0), Reader::Everything);
+        assert_eq!(access.reader(&Headers::new(&[]), 0), Reader::Nothing);
+        assert_eq!(Access::new(true, None).reader(&Headers::new(&[]), 0), Reader::Everything);
     }
 
     #[test]

@@ -13,8 +13,10 @@ const DEPTH_MAX: usize = 127;
 const PATH_KEYS_MAX: usize = 5;
 /// Bytes of a `\u` escape.
 const ESCAPE_BYTES: usize = 6;
+/// Longest watched key, bytes.
+const WATCHED_BYTES_MAX: usize = 32;
 /// Longest raw key that is compared with a watched one: every byte of the longest could be a `\u` escape.
-const KEY_BYTES_MAX: usize = 192;
+const KEY_BYTES_MAX: usize = WATCHED_BYTES_MAX * ESCAPE_BYTES;
 /// The byte order mark in UTF-8, which may stand before the document.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -28,6 +30,70 @@ pub struct Path {
     pub keys: &'static [&'static str],
     /// A value of more raw bytes than this is reported without its bytes.
     pub value_bytes_max: usize,
+}
+
+/// A list of watched places, with answers to what the scanner asks at each key and value: a set of paths is a bit each.
+#[derive(Debug)]
+pub struct Paths {
+    list: &'static [Path],
+    /// The paths whose key at this level has this length: few are left to compare.
+    by_length: [[u64; WATCHED_BYTES_MAX + 1]; PATH_KEYS_MAX],
+    /// The paths that go on to the elements of an array at this level.
+    each: [u64; PATH_KEYS_MAX],
+    /// The paths of so many keys.
+    by_keys: [u64; PATH_KEYS_MAX + 1],
+}
+
+impl Paths {
+    /// At most 64 paths; made when the program is compiled.
+    ///
+    /// # Panics
+    /// For more, and for keys or paths that are too long.
+    pub const fn new(list: &'static [Path]) -> Self {
+        assert!(list.len() <= u64::BITS as usize);
+        let mut by_length = [[0; WATCHED_BYTES_MAX + 1]; PATH_KEYS_MAX];
+        let (mut each, mut by_keys) = ([0; PATH_KEYS_MAX], [0; PATH_KEYS_MAX + 1]);
+        let mut index = 0;
+        while index < list.len() {
+            let keys = list[index].keys;
+            assert!(!keys.is_empty());
+            by_keys[keys.len()] |= 1 << index;
+            let mut level = 0;
+            while level < keys.len() {
+                let key = keys[level].as_bytes();
+                match matches!(key, b"[]") {
+                    true => each[level] |= 1 << index,
+                    false => by_length[level][key.len()] |= 1 << index,
+                }
+                level += 1;
+            }
+            index += 1;
+        }
+        Self { list, by_length, each, by_keys }
+    }
+
+    /// How many there are.
+    pub const fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// True where there is none.
+    pub const fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Those of `candidates` that have this key at this level.
+    fn with_key(&self, candidates: u64, level: usize, key: &[u8]) -> u64 {
+        let by_length = self.by_length.get(level).and_then(|lengths| lengths.get(key.len()));
+        let mut left = candidates & by_length.copied().unwrap_or(0);
+        let mut with_key = 0;
+        while left != 0 {
+            let index = left.trailing_zeros() as usize;
+            left &= left - 1;
+            with_key |= u64::from(self.list[index].keys[level].as_bytes() == key) << index;
+        }
+        with_key
+    }
 }
 
 /// A value found at a watched place.
@@ -75,7 +141,7 @@ struct Capture {
 /// Scanner of one document; [`Scanner::reset`] makes it ready for the next.
 #[derive(Debug)]
 pub struct Scanner {
-    paths: &'static [Path],
+    paths: &'static Paths,
     state: State,
     depth: usize,
     /// Bit `d` says that the container at depth `d` is an object.
@@ -89,15 +155,15 @@ pub struct Scanner {
     /// Bytes of a key or of a captured value from earlier input.
     held: Vec<u8>,
     held_overflow: bool,
+    /// The key that is being read has an escape.
+    key_escaped: bool,
     /// Document offset of the current input's first byte.
     offset: u64,
 }
 
 impl Scanner {
-    /// A scanner for at most 64 paths.
-    pub fn new(paths: &'static [Path]) -> Self {
-        debug_assert!(paths.len() <= 64 && paths.iter().all(|path| (1..=PATH_KEYS_MAX).contains(&path.keys.len())));
-        debug_assert!(paths.iter().flat_map(|path| path.keys).all(|key| key.len() * ESCAPE_BYTES <= KEY_BYTES_MAX));
+    /// A scanner for these places.
+    pub fn new(paths: &'static Paths) -> Self {
         Self {
             paths,
             state: State::Value { or_end: false },
@@ -108,6 +174,7 @@ impl Scanner {
             capture: None,
             held: Vec::new(),
             held_overflow: false,
+            key_escaped: false,
             offset: 0,
         }
     }
@@ -178,6 +245,7 @@ impl Scanner {
                 Some(offset) => {
                     *at += offset + 1;
                     *escaped = true;
+                    self.key_escaped = true;
                 }
                 None => {
                     *at = input.len();
@@ -201,6 +269,7 @@ impl Scanner {
                     *piece_start = *at;
                     self.clear_held();
                 }
+                self.key_escaped = false;
                 State::InKey { escaped: false }
             }
             (State::Colon, b':') => State::Value { or_end: false },
@@ -216,8 +285,9 @@ impl Scanner {
 
     fn start_value(&mut self, byte: u8, start: usize, piece_start: &mut usize) {
         if self.capture.is_none() {
-            let here = |&(index, path): &(usize, &Path)| self.next & 1 << index != 0 && path.keys.len() == self.depth;
-            if let Some((path, _)) = self.paths.iter().enumerate().find(here) {
+            let here = self.next & self.paths.by_keys.get(self.depth).copied().unwrap_or(0);
+            if here != 0 {
+                let path = here.trailing_zeros() as usize;
                 self.capture = Some(Capture { path, depth: self.depth, start: self.offset + start as u64 });
                 *piece_start = start;
                 self.clear_held();
@@ -246,12 +316,7 @@ impl Scanner {
 
     /// The paths that lead to the elements of an array that starts here.
     fn next_of_elements(&self) -> u64 {
-        if self.next == 0 {
-            return 0;
-        }
-        let of_elements = |path: &Path| path.keys.get(self.depth) == Some(&EACH);
-        let each = self.paths.iter().enumerate().filter(|(_, path)| of_elements(path));
-        each.fold(0, |paths, (index, _)| paths | 1 << index) & self.next
+        self.next & self.paths.each.get(self.depth).copied().unwrap_or(0)
     }
 
     fn in_object(&self) -> bool {
@@ -275,7 +340,7 @@ impl Scanner {
         }
         let Some(Capture { path, start: from, .. }) = self.capture.take() else { return };
         let to = self.offset + end as u64;
-        let cap = self.paths[path].value_bytes_max;
+        let cap = self.paths.list[path].value_bytes_max;
         let raw = if to - from > cap as u64 || self.held_overflow {
             None
         } else if self.held.is_empty() {
@@ -299,20 +364,16 @@ impl Scanner {
         if candidates != 0 && !self.held_overflow {
             let whole = [&self.held[..], last_part];
             let raw = if self.held.is_empty() { last_part } else { &whole.concat() };
-            let decoded = if raw.contains(&b'\\') { unescape(raw) } else { None };
+            let decoded = if self.key_escaped { unescape(raw) } else { None };
             let key = decoded.as_deref().map_or(raw, str::as_bytes);
-            for (index, path) in self.paths.iter().enumerate().filter(|(index, _)| candidates & 1 << index != 0) {
-                if path.keys.get(level).is_some_and(|watched| watched.as_bytes() == key && *watched != EACH) {
-                    self.next |= 1 << index;
-                }
-            }
+            self.next = self.paths.with_key(candidates, level, key);
         }
         self.clear_held();
     }
 
     /// Keeps what was read of a key or captured value when the input ends inside it.
     fn hold(&mut self, part: &[u8]) {
-        let cap = self.capture.as_ref().map_or(KEY_BYTES_MAX, |capture| self.paths[capture.path].value_bytes_max);
+        let cap = self.capture.as_ref().map_or(KEY_BYTES_MAX, |capture| self.paths.list[capture.path].value_bytes_max);
         if self.held_overflow || self.held.len() + part.len() > cap {
             self.held = Vec::new();
             self.held_overflow = true;
@@ -344,7 +405,12 @@ fn unescape(inside: &[u8]) -> Option<String> {
 
 /// The text of a raw JSON string value, quotes included; `None` for any other value.
 pub fn string(raw: &[u8]) -> Option<String> {
-    raw.first().filter(|&&first| first == b'"').and_then(|_| serde_json::from_slice(raw).ok())
+    let inside = raw.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    let is_plain = inside.iter().all(|&byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'));
+    match std::str::from_utf8(inside) {
+        Ok(text) if is_plain => Some(text.to_owned()),
+        _ => serde_json::from_slice(raw).ok(),
+    }
 }
 
 /// Appends `text` as a JSON string, quotes included.
@@ -359,7 +425,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
-    const PATHS: &[Path] = &[
+    const PATHS: Paths = Paths::new(&[
         Path { keys: &["usage"], value_bytes_max: 64 },
         Path { keys: &["response", "usage"], value_bytes_max: 64 },
         Path { keys: &["model"], value_bytes_max: 16 },
@@ -368,12 +434,12 @@ mod tests {
         Path { keys: &["b", EACH, "model"], value_bytes_max: 64 },
         Path { keys: &["b", EACH, EACH, "a"], value_bytes_max: 64 },
         Path { keys: &[EACH, "usage", EACH], value_bytes_max: 64 },
-    ];
+    ]);
 
     type Hit = (usize, Range<u64>, Option<Vec<u8>>);
 
     fn scan(document: &[u8], cuts: &[usize]) -> (Vec<Hit>, bool) {
-        let (mut scanner, mut hits, mut at) = (Scanner::new(PATHS), Vec::new(), 0);
+        let (mut scanner, mut hits, mut at) = (Scanner::new(&PATHS), Vec::new(), 0);
         for cut in cuts.iter().copied().chain([document.len()]) {
             let end = cut.clamp(at, document.len());
             scanner.feed(&document[at..end], |found| hits.push((found.path, found.at, found.raw.map(<[u8]>::to_vec))));
@@ -477,7 +543,7 @@ mod tests {
             let (hits, done) = scan(&text, &cuts);
             prop_assert!(done);
             prop_assert_eq!(&hits, &scan(&text, &[]).0);
-            for (index, path) in PATHS.iter().enumerate() {
+            for (index, path) in PATHS.list.iter().enumerate() {
                 // A path below a captured one is not looked for; the lists in use have none.
                 let mut found = Vec::new();
                 for (_, at, raw) in hits.iter().filter(|hit| hit.0 == index) {

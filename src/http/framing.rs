@@ -1,7 +1,7 @@
 //! Where a body ends: `Content-Length` and `Transfer-Encoding` (RFC 9112 §6), in the order in which the RFC decides.
 
 use super::HttpError;
-use super::headers::{Header, Known, known};
+use super::headers::{Headers, Known};
 
 /// How a message's body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ struct Fields {
 }
 
 /// Framing of a request (RFC 9112 §6.3, rules 3, 4, 6, 7).
-pub fn of_request(headers: &[Header<'_>], http11: bool) -> Result<Framing, HttpError> {
+pub fn of_request(headers: &Headers<'_, '_>, http11: bool) -> Result<Framing, HttpError> {
     let fields = fields(headers, http11)?;
     Ok(match fields.length {
         _ if fields.chunked => Framing::Chunked,
@@ -33,7 +33,7 @@ pub fn of_request(headers: &[Header<'_>], http11: bool) -> Result<Framing, HttpE
 }
 
 /// Framing of a response to a request that was a HEAD or not (RFC 9112 §6.3, rules 1 to 8).
-pub fn of_response(headers: &[Header<'_>], status: u16, http11: bool, to_head: bool) -> Result<Framing, HttpError> {
+pub fn of_response(headers: &Headers<'_, '_>, status: u16, http11: bool, to_head: bool) -> Result<Framing, HttpError> {
     let fields = fields(headers, http11)?;
     if to_head || status < 200 || status == 204 || status == 304 {
         return Ok(Framing::None);
@@ -46,10 +46,10 @@ pub fn of_response(headers: &[Header<'_>], status: u16, http11: bool, to_head: b
     })
 }
 
-fn fields(headers: &[Header<'_>], http11: bool) -> Result<Fields, HttpError> {
+fn fields(headers: &Headers<'_, '_>, http11: bool) -> Result<Fields, HttpError> {
     let mut fields = Fields { length: None, chunked: false };
-    for header in headers {
-        match known(header.name) {
+    for (class, header) in headers.iter() {
+        match class {
             // §6.3 rule 5 lets equal repetitions pass; who wrote two may mean two messages.
             Known::ContentLength if fields.length.is_some() => {
                 return Err(HttpError::Malformed("Content-Length is repeated"));

@@ -4,7 +4,7 @@
 //! several leading empty lines, `#` in a target and absolute-form as they come.
 
 use super::framing::{self, Framing};
-use super::headers::{Connection, Header, Known, known};
+use super::headers::{Connection, Header, Headers, Known};
 use super::{HEAD_BYTES_MAX, HEADERS_MAX, HttpError, REQUEST_LINE_BYTES_MAX};
 use std::fmt;
 use std::mem::MaybeUninit;
@@ -76,7 +76,7 @@ pub struct RequestHead<'h, 'b> {
     pub target: &'b str,
     /// HTTP/1.1; else 1.0.
     pub http11: bool,
-    pub headers: &'h [Header<'b>],
+    pub headers: Headers<'h, 'b>,
     /// How the body is delimited: [`Framing::None`], [`Framing::Length`] or [`Framing::Chunked`].
     pub framing: Framing,
     /// What `Connection` says.
@@ -89,18 +89,18 @@ pub struct RequestHead<'h, 'b> {
 impl fmt::Debug for RequestHead<'_, '_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.target.split('?').next().unwrap_or_default();
-        write!(out, "{} {path} {:?} {:?}", self.method, self.framing, names(self.headers))
+        write!(out, "{} {path} {:?} {:?}", self.method, self.framing, names(&self.headers))
     }
 }
 
 impl fmt::Debug for ResponseHead<'_, '_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} {:?} {:?}", self.status, self.framing, names(self.headers))
+        write!(out, "{} {:?} {:?}", self.status, self.framing, names(&self.headers))
     }
 }
 
-fn names<'b>(headers: &[Header<'b>]) -> Vec<&'b str> {
-    headers.iter().map(|header| header.name).collect()
+fn names<'b>(headers: &Headers<'_, 'b>) -> Vec<&'b str> {
+    headers.lines().iter().map(|header| header.name).collect()
 }
 
 impl<'h, 'b> RequestHead<'h, 'b> {
@@ -116,18 +116,18 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
             return Err(HttpError::Malformed("the request line is incomplete"));
         };
-        let headers: &'h [Header<'b>] = request.headers;
+        let headers = Headers::new(request.headers);
         let http11 = version == 1;
         let target = origin_form(method, target)?;
-        check_host(headers, http11)?;
+        check_host(&headers, http11)?;
         Ok(Self {
             method,
             target,
             http11,
+            framing: framing::of_request(&headers, http11)?,
+            connection: Connection::parse(&headers)?,
+            expects_continue: expects_continue(&headers, http11)?,
             headers,
-            framing: framing::of_request(headers, http11)?,
-            connection: Connection::parse(headers)?,
-            expects_continue: expects_continue(headers, http11)?,
         })
     }
 
@@ -136,7 +136,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         self.method == "GET"
             && self.http11
             && self.framing == Framing::None
-            && is_websocket(self.headers, &self.connection)
+            && is_websocket(&self.headers, &self.connection)
     }
 
     /// True where the connection stays open after this exchange (RFC 9112 §9.3).
@@ -146,10 +146,10 @@ impl<'h, 'b> RequestHead<'h, 'b> {
 }
 
 /// One `Upgrade`, to the WebSocket protocol, named by `Connection` (RFC 9110 §7.8).
-fn is_websocket(headers: &[Header<'_>], connection: &Connection<'_>) -> bool {
-    let mut upgrades = headers.iter().filter(|header| known(header.name) == Known::Upgrade);
+fn is_websocket(headers: &Headers<'_, '_>, connection: &Connection<'_>) -> bool {
+    let mut upgrades = headers.values(Known::Upgrade);
     let only = upgrades.next().filter(|_| upgrades.next().is_none());
-    only.is_some_and(|header| header.value.eq_ignore_ascii_case(b"websocket"))
+    only.is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"))
         && connection.names("upgrade", Known::Upgrade)
 }
 
@@ -160,7 +160,7 @@ pub struct ResponseHead<'h, 'b> {
     pub reason: &'b str,
     /// HTTP/1.1; else 1.0.
     pub http11: bool,
-    pub headers: &'h [Header<'b>],
+    pub headers: Headers<'h, 'b>,
     /// How the body is delimited.
     pub framing: Framing,
     /// What `Connection` says.
@@ -170,7 +170,7 @@ pub struct ResponseHead<'h, 'b> {
 impl<'h, 'b> ResponseHead<'h, 'b> {
     /// True where it switches to the WebSocket protocol (RFC 6455 §4.2.2).
     pub fn is_websocket(&self) -> bool {
-        self.status == 101 && self.http11 && is_websocket(self.headers, &self.connection)
+        self.status == 101 && self.http11 && is_websocket(&self.headers, &self.connection)
     }
 
     /// Parses a whole head: `head` ends where [`HeadEnd::find`] said. `to_head` says that the request was a HEAD.
@@ -191,10 +191,11 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         if !(100..=599).contains(&status) {
             return Err(HttpError::Malformed("the status is not between 100 and 599"));
         }
-        let headers: &'h [Header<'b>] = response.headers;
-        let framing = framing::of_response(headers, status, version == 1, to_head)?;
+        let headers = Headers::new(response.headers);
+        let framing = framing::of_response(&headers, status, version == 1, to_head)?;
         let reason = response.reason.unwrap_or("");
-        Ok(Self { status, reason, http11: version == 1, headers, framing, connection: Connection::parse(headers)? })
+        let connection = Connection::parse(&headers)?;
+        Ok(Self { status, reason, http11: version == 1, headers, framing, connection })
     }
 
     /// True where the connection can carry another exchange once this message has ended.
@@ -232,12 +233,12 @@ fn origin_form<'b>(method: &str, target: &'b str) -> Result<&'b str, HttpError> 
 }
 
 /// Exactly one valid `Host` on HTTP/1.1, at most one on 1.0 (RFC 9112 §3.2).
-fn check_host(headers: &[Header<'_>], http11: bool) -> Result<(), HttpError> {
-    let mut hosts = headers.iter().filter(|header| known(header.name) == Known::Host);
+fn check_host(headers: &Headers<'_, '_>, http11: bool) -> Result<(), HttpError> {
+    let mut hosts = headers.values(Known::Host);
     match (hosts.next(), hosts.next()) {
         (_, Some(_)) => Err(HttpError::Malformed("more than one Host header")),
         (None, None) if http11 => Err(HttpError::Malformed("the Host header is missing")),
-        (Some(host), None) if !is_host(host.value) => Err(HttpError::Malformed("the Host header is not a host")),
+        (Some(host), None) if !is_host(host) => Err(HttpError::Malformed("the Host header is not a host")),
         _ => Ok(()),
     }
 }
@@ -259,10 +260,10 @@ fn is_host(value: &[u8]) -> bool {
 }
 
 /// `Expect` (RFC 9110 §10.1.1): only `100-continue` is defined, and a 1.0 client cannot mean it.
-fn expects_continue(headers: &[Header<'_>], http11: bool) -> Result<bool, HttpError> {
+fn expects_continue(headers: &Headers<'_, '_>, http11: bool) -> Result<bool, HttpError> {
     let mut expects = false;
-    for header in headers.iter().filter(|header| known(header.name) == Known::Expect) {
-        if !header.value.eq_ignore_ascii_case(b"100-continue") {
+    for value in headers.values(Known::Expect) {
+        if !value.eq_ignore_ascii_case(b"100-continue") {
             return Err(HttpError::UnknownExpectation);
         }
         expects = http11;

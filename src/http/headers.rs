@@ -1,6 +1,6 @@
 //! Header fields: which ones we know, what `Connection` names, and which may pass a proxy.
 
-use super::HttpError;
+use super::{HEADERS_MAX, HttpError};
 
 /// One header line: name as sent, value without surrounding white space.
 pub type Header<'b> = httparse::Header<'b>;
@@ -35,8 +35,9 @@ pub enum Known {
     Other,
 }
 
-/// Classifies a name, in any case. By length first: most names are settled by one comparison.
+/// Classifies a name, in any case. By length and first letter: of most names nothing more is compared.
 pub fn known(name: &str) -> Known {
+    let first = name.as_bytes().first().map(u8::to_ascii_lowercase);
     let candidates: &[(&str, Known)] = match name.len() {
         2 => &[("te", Known::Te)],
         4 => &[("host", Known::Host)],
@@ -59,7 +60,51 @@ pub fn known(name: &str) -> Known {
         24 => &[("sec-websocket-extensions", Known::WebSocketExtensions)],
         _ => &[],
     };
-    candidates.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)).map_or(Known::Other, |&(_, known)| known)
+    let is_it = |known: &str| known.as_bytes().first().copied() == first && name.eq_ignore_ascii_case(known);
+    candidates.iter().find(|(known, _)| is_it(known)).map_or(Known::Other, |&(_, known)| known)
+}
+
+/// The headers of a head, each classified once.
+pub struct Headers<'h, 'b> {
+    lines: &'h [Header<'b>],
+    classes: [Known; HEADERS_MAX],
+    /// A bit for each class that is among them.
+    present: u32,
+}
+
+impl<'h, 'b> Headers<'h, 'b> {
+    /// Classifies the lines. Those beyond [`HEADERS_MAX`], which no parsed head has, are [`Known::Other`].
+    pub fn new(lines: &'h [Header<'b>]) -> Self {
+        let (mut classes, mut present) = ([Known::Other; HEADERS_MAX], 0);
+        for (class, line) in classes.iter_mut().zip(lines) {
+            *class = known(line.name);
+            present |= 1 << *class as u32;
+        }
+        Self { lines, classes, present }
+    }
+
+    /// The lines as they came.
+    pub fn lines(&self) -> &'h [Header<'b>] {
+        self.lines
+    }
+
+    /// Bytes that all lines take, as [`write`] puts them.
+    pub fn wire_bytes(&self) -> usize {
+        self.lines.iter().map(|line| line.name.len() + line.value.len() + b": \r\n".len()).sum()
+    }
+
+    /// Each line with its class, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (Known, &'h Header<'b>)> {
+        let classes = self.classes.iter().copied().chain(std::iter::repeat(Known::Other));
+        classes.zip(self.lines)
+    }
+
+    /// The values of a class, in order.
+    pub fn values(&self, class: Known) -> impl Iterator<Item = &'b [u8]> {
+        let lines = if self.present & 1 << class as u32 == 0 { &[] } else { self.lines };
+        let of_class = self.classes.iter().zip(lines).filter(move |(known, _)| **known == class);
+        of_class.map(|(_, line)| line.value)
+    }
 }
 
 impl Known {
@@ -103,10 +148,10 @@ pub struct Connection<'b> {
 
 impl<'b> Connection<'b> {
     /// Reads all `Connection` headers together.
-    pub fn parse(headers: &[Header<'b>]) -> Result<Self, HttpError> {
+    pub fn parse(headers: &Headers<'_, 'b>) -> Result<Self, HttpError> {
         let mut connection = Self::default();
-        for header in headers.iter().filter(|header| known(header.name) == Known::Connection) {
-            for option in header.value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+        for value in headers.values(Known::Connection) {
+            for option in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
                 connection.add(option)?;
             }
         }
@@ -168,7 +213,7 @@ mod tests {
             Header { name: "Connection", value: b"close, X-Secret" },
             Header { name: "connection", value: b"authorization,host , content-length" },
         ];
-        let connection = Connection::parse(&headers).unwrap();
+        let connection = Connection::parse(&Headers::new(&headers)).unwrap();
         assert!(connection.close && !connection.keep_alive);
         let named = |name: &str| connection.names(name, known(name));
         assert!(named("x-secret"));

@@ -12,7 +12,7 @@ use crate::base::clock::Now;
 use crate::http::body::BodyReader;
 use crate::http::framing::Framing;
 use crate::http::head::{self, RequestHead};
-use crate::http::headers::{Known, known};
+use crate::http::headers::Known;
 use crate::http::reply::Fault;
 use crate::limit::limiter::Grant;
 use crate::limit::standing::Standing;
@@ -39,7 +39,7 @@ impl Proxy {
         }
         match route::route(head.method, head.target, head.is_websocket()) {
             Route::Local(local) => self.local_request(now, key, &head, local),
-            Route::Relay(endpoint) => match identity::who(head.headers, &self.access, now.unix) {
+            Route::Relay(endpoint) => match identity::who(&head.headers, &self.access, now.unix) {
                 Ok((user, key_id)) => {
                     let user = user.unwrap_or_else(|name| self.limiter.name(name));
                     self.relay(now, key, &head, user, key_id, endpoint);
@@ -119,8 +119,8 @@ impl Proxy {
         let named = named::named(head.target);
         // A key that does not reach the target does not make a repetition safe.
         let keyed = || {
-            let mut keys = head.headers.iter().filter(|header| known(header.name) == Known::IdempotencyKey);
-            keys.any(|header| !head.connection.names(header.name, Known::IdempotencyKey))
+            let mut keys = head.headers.iter().filter(|(class, _)| *class == Known::IdempotencyKey);
+            keys.any(|(class, header)| !head.connection.names(header.name, class))
         };
         Exchange {
             down,
@@ -246,8 +246,8 @@ fn form(head: &RequestHead<'_, '_>) -> Option<Box<FormReader>> {
 
 /// The type of a body that is not compressed.
 fn plain_type<'b>(head: &RequestHead<'b, '_>) -> Option<&'b [u8]> {
-    let mut types = head.headers.iter().filter(|header| known(header.name) == Known::ContentType);
-    let only = types.next().filter(|_| types.next().is_none())?.value;
-    let compressed = head.headers.iter().any(|header| known(header.name) == Known::ContentEncoding);
+    let mut types = head.headers.values(Known::ContentType);
+    let only = types.next().filter(|_| types.next().is_none())?;
+    let compressed = head.headers.values(Known::ContentEncoding).next().is_some();
     (!compressed).then_some(only)
 }

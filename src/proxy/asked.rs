@@ -28,7 +28,7 @@ impl Proxy {
             Local::Ready => return Ok(Asked::Known(self.readiness())),
             Local::Dashboard | Local::Metrics | Local::Usage => {}
         }
-        let reader = self.access.reader(head.headers, now.unix);
+        let reader = self.access.reader(&head.headers, now.unix);
         if reader == Reader::Nothing {
             let message = "the administrator's token is needed here, or, for its own user's usage, a client key";
             return Err((Fault::Unauthorized, message.to_owned()));
@@ -77,5 +77,5 @@ fn host(head: &RequestHead<'_, '_>) -> Option<String> {
 }
 
 fn fields<'h>(head: &'h RequestHead<'_, '_>, name: &'static str) -> impl Iterator<Item = &'h [u8]> {
-    head.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
+    head.headers.lines().iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
 }

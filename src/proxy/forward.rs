@@ -4,12 +4,18 @@ use super::Settings;
 use crate::http::body::BodyWriter;
 use crate::http::framing::Framing;
 use crate::http::head::{RequestHead, ResponseHead};
-use crate::http::headers::{Header, Known, known, write, write_decimal};
+use crate::http::headers::{Headers, Known, write, write_decimal};
 use crate::limit::standing::Standing;
 use crate::usage::capture::{Coding, Form};
 
 /// No coding at all.
 pub const IDENTITY: &str = "identity";
+
+/// A body up to this size has its room reserved together with its head, bytes.
+const JOINED_BYTES_MAX: u64 = 16 * 1024;
+
+/// Room for the lines of a head that are ours: one allocation does for all of it in almost every case.
+const OWN_LINES_BYTES: usize = 512;
 
 /// The one upgrade that passes (RFC 6455 §4).
 const UPGRADE: &[u8] = b"connection: Upgrade\r\nupgrade: websocket\r\n";
@@ -24,14 +30,14 @@ pub fn write_request(
     captured: bool,
 ) -> Option<&'static str> {
     let mut accepted = None;
+    out.reserve(head.target.len() + head.headers.wire_bytes() + OWN_LINES_BYTES);
     for part in [head.method, " ", &settings.prefix, head.target, " HTTP/1.1\r\nhost: ", &settings.authority, "\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
     if let Some(authorization) = &settings.authorization {
         write(out, "authorization", authorization.as_bytes());
     }
-    for header in head.headers {
-        let class = known(header.name);
+    for (class, header) in head.headers.iter() {
         match class {
             // Frames that an extension has changed (compressed) could not be read.
             Known::Host | Known::UserId | Known::Expect | Known::WebSocketExtensions => {}
@@ -116,8 +122,7 @@ pub fn plan(head: &ResponseHead<'_, '_>, http11_client: bool, edited: bool, keep
 /// Appends the head of a switch to the WebSocket protocol.
 pub fn write_switch(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>, standing: &Standing) {
     write_status(out, head);
-    for header in head.headers {
-        let class = known(header.name);
+    for (class, header) in head.headers.iter() {
         if !(class.is_hop_by_hop() || standing.speaks_for(header.name) || head.connection.names(header.name, class)) {
             write(out, header.name, header.value);
         }
@@ -143,9 +148,11 @@ pub fn write_response(
     standing: &Standing,
     http11_client: bool,
 ) {
+    // With the body, where it is short: the two leave in one piece.
+    let body_bytes = plan.length.map_or(0, |length| length.min(JOINED_BYTES_MAX));
+    out.reserve(head.headers.wire_bytes() + OWN_LINES_BYTES + body_bytes as usize);
     write_status(out, head);
-    for header in head.headers {
-        let class = known(header.name);
+    for (class, header) in head.headers.iter() {
         let told_here = standing.speaks_for(header.name);
         // Of a message without a body (HEAD, 304) the length is information about another one, and stays; a 204 has
         // none (RFC 9110 §8.6).
@@ -169,10 +176,10 @@ pub fn write_response(
 }
 
 /// How the body of a response is to be read, from its head.
-pub fn form(headers: &[Header<'_>]) -> (Form, Coding) {
+pub fn form(headers: &Headers<'_, '_>) -> (Form, Coding) {
     let (mut form, mut coding) = (Form::Opaque, Coding::Identity);
-    for header in headers {
-        match known(header.name) {
+    for (class, header) in headers.iter() {
+        match class {
             Known::ContentType => form = form_of(header.value),
             Known::ContentEncoding => coding = with_coding(coding, header.value),
             _ => {}
@@ -183,10 +190,11 @@ pub fn form(headers: &[Header<'_>]) -> (Form, Coding) {
 
 /// The coding of a body that is in `coding` already, after one more `Content-Encoding`.
 fn with_coding(coding: Coding, value: &[u8]) -> Coding {
-    match value.to_ascii_lowercase().as_slice() {
-        b"" | b"identity" => coding,
+    let is = |name: &[u8]| value.eq_ignore_ascii_case(name);
+    match coding {
+        _ if value.is_empty() || is(b"identity") => coding,
         // The second is the first's old name (RFC 9110 §8.4.1.3).
-        b"gzip" | b"x-gzip" if coding == Coding::Identity => Coding::Gzip,
+        Coding::Identity if is(b"gzip") || is(b"x-gzip") => Coding::Gzip,
         _ => Coding::Unknown,
     }
 }
@@ -206,13 +214,17 @@ fn form_of(content_type: &[u8]) -> Form {
 
 /// True for `application/json` and `application/…+json`, with any parameters.
 pub fn is_json(content_type: &[u8]) -> bool {
-    let kind = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
-    kind == b"application/json" || kind.starts_with(b"application/") && kind.ends_with(b"+json")
+    let kind = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+    let Some((family, member)) = kind.split_at_checked(b"application/".len()) else { return false };
+    let suffix = &member[member.len().saturating_sub(b"+json".len())..];
+    family.eq_ignore_ascii_case(b"application/")
+        && (member.eq_ignore_ascii_case(b"json") || suffix.eq_ignore_ascii_case(b"+json"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::headers::Header;
 
     #[test]
     fn only_codings_that_can_be_read_are_accepted() {
@@ -242,7 +254,7 @@ mod tests {
             (&["gzip", "gzip"], Coding::Unknown),
         ] {
             let field = |value: &&'static str| Header { name: "Content-Encoding", value: value.as_bytes() };
-            assert_eq!(form(&values.iter().map(field).collect::<Vec<_>>()).1, coding, "{values:?}");
+            assert_eq!(form(&Headers::new(&values.iter().map(field).collect::<Vec<_>>())).1, coding, "{values:?}");
         }
     }
 

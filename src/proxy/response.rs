@@ -12,7 +12,7 @@ use crate::http::HttpError;
 use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::chunked::Piece;
 use crate::http::head::{self, HeadEnd, ResponseHead};
-use crate::http::headers::{Known, known};
+use crate::http::headers::Known;
 use crate::usage::capture::{Capture, Coding, Form};
 use crate::usage::editor::Editor;
 use crate::usage::estimate::Deltas;
@@ -113,7 +113,7 @@ impl Proxy {
             let too_many = exchange.response.interim > INTERIM_MAX;
             return if too_many { Err(HttpError::Malformed("too many interim responses")) } else { Ok(()) };
         }
-        let (form, coding) = forward::form(head.headers);
+        let (form, coding) = forward::form(&head.headers);
         let endpoint = exchange.record.endpoint;
         let streamed = matches!(form, Form::Events | Form::Lines);
         let edited = exchange.request.usage_asked && form == Form::Events && coding == Coding::Identity;
@@ -255,14 +255,14 @@ fn put_edited(writer: BodyWriter, count: &mut u64, out: &mut Vec<u8>, data: &[u8
 
 /// The model that answered, for a body that does not name it.
 fn served_model(head: &ResponseHead<'_, '_>) -> Option<Arc<str>> {
-    let model = head.headers.iter().find(|header| known(header.name) == Known::ServedModel)?;
-    let model = std::str::from_utf8(model.value).ok().filter(|model| !model.is_empty())?;
+    let model = head.headers.values(Known::ServedModel).next()?;
+    let model = std::str::from_utf8(model).ok().filter(|model| !model.is_empty())?;
     Some(clip(model.to_owned()).into())
 }
 
 /// The target's own id of the request.
 pub(super) fn request_id(head: &ResponseHead<'_, '_>) -> Option<Box<str>> {
-    let id = head.headers.iter().find(|header| known(header.name) == Known::RequestId)?;
-    let id = std::str::from_utf8(id.value).ok()?;
+    let id = head.headers.values(Known::RequestId).next()?;
+    let id = std::str::from_utf8(id).ok()?;
     Some(id[..id.floor_char_boundary(REQUEST_ID_BYTES_MAX)].into())
 }

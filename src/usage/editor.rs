@@ -5,7 +5,7 @@
 //! back for a later one. An event over [`EVENT_BYTES_MAX`] passes as it is: the chunk that carries usage has a few
 //! hundred bytes.
 
-use crate::json::{Path, Scanner};
+use crate::json::{Path, Paths, Scanner};
 use crate::sse::{Piece, Splitter};
 use std::ops::Range;
 
@@ -16,12 +16,12 @@ const USAGE: usize = 0;
 const CHOICES: usize = 1;
 const MODERATION: usize = 2;
 const FILTERS: usize = 3;
-const PATHS: &[Path] = &[
+const PATHS: Paths = Paths::new(&[
     Path { keys: &["usage"], value_bytes_max: 4 },
     Path { keys: &["choices"], value_bytes_max: 16 },
     Path { keys: &["moderation"], value_bytes_max: 0 },
     Path { keys: &["prompt_filter_results"], value_bytes_max: 0 },
-];
+]);
 
 /// Editor of one stream.
 #[derive(Debug, Default)]
@@ -116,7 +116,7 @@ fn judge(data: &[u8], offset: usize) -> Verdict {
         return Verdict::Keep;
     }
     let (mut usage, mut choices_empty, mut says_more) = (None, false, false);
-    let mut scanner = Scanner::new(PATHS);
+    let mut scanner = Scanner::new(&PATHS);
     scanner.feed(data, |found| match found.path {
         USAGE => usage = Some((found.at.start as usize..found.at.end as usize, found.raw == Some(b"null"))),
         CHOICES => choices_empty = found.raw.is_some_and(is_empty_array),

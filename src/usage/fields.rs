@@ -6,7 +6,7 @@
 //! object's zero replaces an earlier one's number.
 
 use super::record::Usage;
-use crate::json::{Path, Scanner};
+use crate::json::{Path, Paths, Scanner};
 
 /// Longest number that is read, bytes.
 pub const NUMBER_BYTES_MAX: usize = 32;
@@ -21,7 +21,7 @@ macro_rules! fields {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Field { $($field),+ }
 
-        const PATHS: &[Path] = &[$($(Path { keys: &[$($key),+], value_bytes_max: NUMBER_BYTES_MAX },)+)+];
+        const PATHS: Paths = Paths::new(&[$($(Path { keys: &[$($key),+], value_bytes_max: NUMBER_BYTES_MAX },)+)+]);
         /// The field that each of `PATHS` says.
         const FIELDS: &[Field] = &[$($({ let _ = [$($key),+]; Field::$field },)+)+];
         const FIELD_COUNT: usize = [$(Field::$field),+].len();
@@ -75,7 +75,7 @@ impl Reading {
             return None;
         }
         let mut reading = Self::default();
-        Scanner::new(PATHS).feed(raw, |found| {
+        Scanner::new(&PATHS).feed(raw, |found| {
             let field = FIELDS[found.path];
             let value = found.raw.and_then(|raw| if field == Field::audio_us { micros(raw) } else { number(raw) });
             let slot = &mut reading.values[field as usize];

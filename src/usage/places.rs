@@ -6,7 +6,7 @@
 use super::fields::NUMBER_BYTES_MAX;
 use super::mark::{Mark, marks};
 use super::record::Endpoint;
-use crate::json::{EACH, Path};
+use crate::json::{EACH, Path, Paths};
 
 /// Largest usage object that is read, bytes; real ones have a few hundred.
 const USAGE_BYTES_MAX: usize = 16 * 1024;
@@ -60,7 +60,7 @@ impl Means {
 /// The places of one kind of document.
 #[derive(Debug)]
 pub struct Shape {
-    pub paths: &'static [Path],
+    pub paths: &'static Paths,
     /// What each of `paths` says.
     pub means: &'static [Means],
     /// What stands in every document that reports: the end of the key that leads to usage, or of a kind. A line without
@@ -74,11 +74,18 @@ pub struct Shape {
 
 macro_rules! shape {
     ($name:ident: $($means:ident: $([$($key:expr),+])|+;)+ $({ $($option:ident: $value:expr),+ })?) => {
-        static $name: Shape = Shape {
-            paths: &[$($(Path { keys: &[$($key),+], value_bytes_max: Means::$means.bytes_max() },)+)+],
-            means: &[$($({ let _ = [$($key),+]; Means::$means },)+)+],
-            $($($option: $value,)+)?
-            ..PLAIN
+        static $name: Shape = {
+            const PATHS: Paths = {
+                const LIST: &[Path] =
+                    &[$($(Path { keys: &[$($key),+], value_bytes_max: Means::$means.bytes_max() },)+)+];
+                Paths::new(LIST)
+            };
+            Shape {
+                paths: &PATHS,
+                means: &[$($({ let _ = [$($key),+]; Means::$means },)+)+],
+                $($($option: $value,)+)?
+                ..PLAIN
+            }
         };
     };
 }
@@ -89,7 +96,7 @@ marks! {
     EVAL_COUNT_KEY = b"eval_count\"";
 }
 
-const PLAIN: Shape = Shape { paths: &[], means: &[], mark: &USAGE_KEY, kinds: &[], cache_beside_input: false };
+const PLAIN: Shape = Shape { paths: &const { Paths::new(&[]) }, means: &[], mark: &USAGE_KEY, kinds: &[], cache_beside_input: false };
 
 // Whole answers of all endpoints but those below; chunks of completions; `transcript.text.done`, `speech.audio.done`.
 // Groq puts usage under `x_groq` where nobody asked for it, or in both places, equal.

@@ -4,7 +4,7 @@
 //! In: the whole body. Out: facts, and splices by position; the body itself is never copied here.
 
 use super::record::Endpoint;
-use crate::json::{self, Found, Path, Scanner};
+use crate::json::{self, Found, Path, Paths, Scanner};
 use std::ops::Range;
 
 /// Longest model name that is recorded, bytes.
@@ -14,7 +14,7 @@ pub const MODEL_BYTES_MAX: usize = 128;
 const COUNT_BYTES_MAX: usize = 18;
 
 /// Model, stream, stream options, choices, maxima of output: the order in which [`inspect`] takes them apart.
-const PATHS: &[Path] = &[
+const PATHS: Paths = Paths::new(&[
     Path { keys: &["model"], value_bytes_max: 6 * MODEL_BYTES_MAX },
     Path { keys: &["stream"], value_bytes_max: 8 },
     Path { keys: &["stream_options"], value_bytes_max: 4096 },
@@ -23,8 +23,8 @@ const PATHS: &[Path] = &[
     Path { keys: &["max_completion_tokens"], value_bytes_max: COUNT_BYTES_MAX },
     Path { keys: &["max_output_tokens"], value_bytes_max: COUNT_BYTES_MAX },
     Path { keys: &["options", "num_predict"], value_bytes_max: COUNT_BYTES_MAX },
-];
-const OPTION_PATHS: &[Path] = &[Path { keys: &["include_usage"], value_bytes_max: 8 }];
+]);
+const OPTION_PATHS: Paths = Paths::new(&[Path { keys: &["include_usage"], value_bytes_max: 8 }]);
 
 /// Replacement of a range of the body.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ type Seen<'b> = (Range<usize>, Option<&'b [u8]>);
 /// is wrong with it.
 pub fn inspect(body: &[u8], endpoint: Endpoint, default_model: Option<&str>) -> Inspected {
     let mut seen: [Option<Seen<'_>>; PATHS.len()] = [const { None }; PATHS.len()];
-    let mut scanner = Scanner::new(PATHS);
+    let mut scanner = Scanner::new(&PATHS);
     // Of a repeated key the last counts, as every common parser has it. The whole body is one piece, so each value is a
     // part of it.
     scanner.feed(body, |Found { path, at, raw }| {
@@ -129,7 +129,7 @@ fn ask_for_usage(edit: &mut Edit, options: Option<Seen<'_>>) -> bool {
         Some(b"null") => edit.replace(at, br#"{"include_usage":true}"#),
         Some(raw) if raw.starts_with(b"{") => {
             let mut asked = None;
-            Scanner::new(OPTION_PATHS).feed(raw, |found| {
+            Scanner::new(&OPTION_PATHS).feed(raw, |found| {
                 asked = Some((found.at.start as usize..found.at.end as usize, found.raw == Some(b"true")));
             });
             match asked {

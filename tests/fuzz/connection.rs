@@ -9,7 +9,7 @@ use openai_api_proxy::base::clock::{Now, SECOND};
 use openai_api_proxy::http::chunked::{Decoder, Piece};
 use openai_api_proxy::http::framing::Framing;
 use openai_api_proxy::http::head::{HeadEnd, RequestHead, storage};
-use openai_api_proxy::http::headers::{Known, known};
+use openai_api_proxy::http::headers::Known;
 use openai_api_proxy::limit::bucket::Rate;
 use openai_api_proxy::limit::terms::Terms;
 use openai_api_proxy::local::Answer;
@@ -107,7 +107,7 @@ fn messages(bytes: &[u8]) -> (Vec<Message>, usize, bool) {
             },
         };
         let Some((body, used)) = body else { return (found, at, false) };
-        let websocket = head.headers.iter().any(|header| known(header.name) == Known::Upgrade);
+        let websocket = head.headers.values(Known::Upgrade).next().is_some();
         let (method, target) = (head.method.to_owned(), head.target.to_owned());
         found.push(Message { method, target, body, websocket });
         at += end + used;

@@ -17,7 +17,7 @@ use openai_api_proxy::http::framing::Framing;
 use openai_api_proxy::http::head::{HeadEnd, RequestHead, ResponseHead, storage};
 use openai_api_proxy::http::headers::{Header, Known, known};
 use openai_api_proxy::http::{HttpError, headers::Connection};
-use openai_api_proxy::json::{EACH, Path, Scanner};
+use openai_api_proxy::json::{EACH, Path, Paths, Scanner};
 use openai_api_proxy::sse::{self, Splitter};
 use openai_api_proxy::usage::capture::{Capture, Coding, Form, Reported};
 use openai_api_proxy::usage::editor::Editor;
@@ -99,7 +99,7 @@ pub fn json(input: &[u8]) -> bool {
 }
 
 fn scan(parts: &[&[u8]]) -> (Vec<Hit>, bool, bool) {
-    let (mut scanner, mut hits) = (Scanner::new(PATHS), Vec::new());
+    let (mut scanner, mut hits) = (Scanner::new(&const { Paths::new(PATHS) }), Vec::new());
     for part in parts {
         scanner.feed(part, |found| {
             let at = found.at.start as usize..found.at.end as usize;
@@ -244,19 +244,19 @@ pub fn request_head(input: &[u8]) -> bool {
     let mut room = storage();
     let Ok(request) = RequestHead::parse(head, &mut room) else { return false };
     let line = format!("{} {} HTTP/1.{}", request.method, request.target, u8::from(request.http11));
-    let wire = check_headers(head, &line, request.headers, request.framing);
+    let wire = check_headers(head, &line, request.headers.lines(), request.framing);
     assert!(request.target.starts_with('/') && request.target.bytes().all(|byte| byte.is_ascii_graphic()));
-    let hosts = request.headers.iter().filter(|header| known(header.name) == Known::Host).count();
+    let hosts = request.headers.lines().iter().filter(|header| known(header.name) == Known::Host).count();
     assert!(hosts == 1 || hosts == 0 && !request.http11);
     assert_ne!(request.framing, Framing::Close);
     let mut room = storage();
     let again = RequestHead::parse(&wire, &mut room).expect("what was accepted once");
     let facts = |head: &RequestHead<'_, '_>| {
         let flags = (head.http11, head.keep_alive(), head.expects_continue);
-        (head.method.to_owned(), head.target.to_owned(), flags, head.framing, lines(head.headers))
+        (head.method.to_owned(), head.target.to_owned(), flags, head.framing, lines(head.headers.lines()))
     };
     assert_eq!(facts(&again), facts(&request));
-    check_options(&again.connection, &request.connection, request.headers);
+    check_options(&again.connection, &request.connection, request.headers.lines());
     true
 }
 
@@ -272,22 +272,22 @@ pub fn response_head(input: &[u8]) -> bool {
     };
     let to_head = to_head.expect("the same head");
     assert_eq!(
-        (to_head.framing, to_head.status, lines(to_head.headers)),
-        (Framing::None, response.status, lines(response.headers))
+        (to_head.framing, to_head.status, lines(to_head.headers.lines())),
+        (Framing::None, response.status, lines(response.headers.lines()))
     );
     let line = format!("HTTP/1.{} {} {}", u8::from(response.http11), response.status, response.reason);
     let bodiless = matches!(response.status, 100..200 | 204 | 304);
     assert!(!bodiless || response.framing == Framing::None);
     let framing = if bodiless { None } else { Some(response.framing) };
-    let wire = check_headers(head, &line, response.headers, framing.unwrap_or(Framing::None));
+    let wire = check_headers(head, &line, response.headers.lines(), framing.unwrap_or(Framing::None));
     let mut room = storage();
     let again = ResponseHead::parse(&wire, &mut room, false).expect("what was accepted once");
     let facts = |head: &ResponseHead<'_, '_>| {
         let reason = head.reason.to_owned();
-        (head.status, reason, head.http11, head.keep_alive(), head.framing, lines(head.headers))
+        (head.status, reason, head.http11, head.keep_alive(), head.framing, lines(head.headers.lines()))
     };
     assert_eq!(facts(&again), facts(&response));
-    check_options(&again.connection, &response.connection, response.headers);
+    check_options(&again.connection, &response.connection, response.headers.lines());
     true
 }
 

@@ -4,7 +4,7 @@
 //! almost every one is a piece of audio or text. `usage` stands in tool results, transcripts and metadata too; only the
 //! places in the table count, and only in messages of the `type` that goes with them.
 
-use crate::json::{self, EACH, Found, Path, Scanner};
+use crate::json::{self, EACH, Found, Path, Paths, Scanner};
 use crate::usage::capture::{Images, Reported, set_name};
 use crate::usage::fields::Reading;
 use crate::usage::places::Means;
@@ -49,7 +49,7 @@ const PARTS: usize = Part::Decision as usize + 1;
 
 macro_rules! places {
     ($($part:ident $means:ident: $([$($key:expr),+])|+;)+) => {
-        const PATHS: &[Path] = &[$($(Path { keys: &[$($key),+], value_bytes_max: Means::$means.bytes_max() },)+)+];
+        const PATHS: Paths = Paths::new(&[$($(Path { keys: &[$($key),+], value_bytes_max: Means::$means.bytes_max() },)+)+]);
         /// What each of `PATHS` says, and of what part.
         const SAYS: &[(Part, Means)] = &[$($({ let _ = [$($key),+]; (Part::$part, Means::$means) },)+)+];
     };
@@ -143,7 +143,7 @@ struct Findings {
 impl Message {
     /// A reader for a message of such a session.
     pub(super) fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, scanner: Scanner::new(PATHS), opening: 0, findings: Findings::default() }
+        Self { endpoint, scanner: Scanner::new(&PATHS), opening: 0, findings: Findings::default() }
     }
 
     /// Takes the message's next text.
