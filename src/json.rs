@@ -5,96 +5,21 @@
 //! validates more than it needs to keep its place: a document that serde_json takes is scanned rightly, any other makes
 //! it stop ([`Scanner::failed`]) or find something harmless, but never panic.
 
+mod paths;
+
+pub use paths::{EACH, Path, Paths};
+
+use paths::{PATH_KEYS_MAX, WATCHED_BYTES_MAX};
 use std::ops::Range;
 
 /// Containers deeper than this stop the scan; serde_json stops at the same depth.
 const DEPTH_MAX: usize = 127;
-/// Longest watched path.
-const PATH_KEYS_MAX: usize = 5;
 /// Bytes of a `\u` escape.
 const ESCAPE_BYTES: usize = 6;
-/// Longest watched key, bytes.
-const WATCHED_BYTES_MAX: usize = 32;
 /// Longest raw key that is compared with a watched one: every byte of the longest could be a `\u` escape.
 const KEY_BYTES_MAX: usize = WATCHED_BYTES_MAX * ESCAPE_BYTES;
 /// The byte order mark in UTF-8, which may stand before the document.
 const MARK: &[u8] = b"\xef\xbb\xbf";
-
-/// Stands for every element of an array where a path has a key. It never means an object's key of the same spelling, so
-/// that nobody can write a document in which one is taken for the other.
-pub const EACH: &str = "[]";
-
-/// A watched place: object keys (or [`EACH`]) from the root down, 1 to 5 of them.
-#[derive(Debug)]
-pub struct Path {
-    pub keys: &'static [&'static str],
-    /// A value of more raw bytes than this is reported without its bytes.
-    pub value_bytes_max: usize,
-}
-
-/// A list of watched places, with answers to what the scanner asks at each key and value: a set of paths is a bit each.
-#[derive(Debug)]
-pub struct Paths {
-    list: &'static [Path],
-    /// The paths whose key at this level has this length: few are left to compare.
-    by_length: [[u64; WATCHED_BYTES_MAX + 1]; PATH_KEYS_MAX],
-    /// The paths that go on to the elements of an array at this level.
-    each: [u64; PATH_KEYS_MAX],
-    /// The paths of so many keys.
-    by_keys: [u64; PATH_KEYS_MAX + 1],
-}
-
-impl Paths {
-    /// At most 64 paths; made when the program is compiled.
-    ///
-    /// # Panics
-    /// For more, and for keys or paths that are too long.
-    pub const fn new(list: &'static [Path]) -> Self {
-        assert!(list.len() <= u64::BITS as usize);
-        let mut by_length = [[0; WATCHED_BYTES_MAX + 1]; PATH_KEYS_MAX];
-        let (mut each, mut by_keys) = ([0; PATH_KEYS_MAX], [0; PATH_KEYS_MAX + 1]);
-        let mut index = 0;
-        while index < list.len() {
-            let keys = list[index].keys;
-            assert!(!keys.is_empty());
-            by_keys[keys.len()] |= 1 << index;
-            let mut level = 0;
-            while level < keys.len() {
-                let key = keys[level].as_bytes();
-                match matches!(key, b"[]") {
-                    true => each[level] |= 1 << index,
-                    false => by_length[level][key.len()] |= 1 << index,
-                }
-                level += 1;
-            }
-            index += 1;
-        }
-        Self { list, by_length, each, by_keys }
-    }
-
-    /// How many there are.
-    pub const fn len(&self) -> usize {
-        self.list.len()
-    }
-
-    /// True where there is none.
-    pub const fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
-
-    /// Those of `candidates` that have this key at this level.
-    fn with_key(&self, candidates: u64, level: usize, key: &[u8]) -> u64 {
-        let by_length = self.by_length.get(level).and_then(|lengths| lengths.get(key.len()));
-        let mut left = candidates & by_length.copied().unwrap_or(0);
-        let mut with_key = 0;
-        while left != 0 {
-            let index = left.trailing_zeros() as usize;
-            left &= left - 1;
-            with_key |= u64::from(self.list[index].keys[level].as_bytes() == key) << index;
-        }
-        with_key
-    }
-}
 
 /// A value found at a watched place.
 #[derive(Debug, PartialEq, Eq)]
@@ -125,6 +50,13 @@ enum State {
         escaped: bool,
     },
     InLiteral,
+    /// In a container in which nothing is watched: only its strings and brackets are followed, until the depth is that
+    /// outside of it again.
+    Nested {
+        in_string: bool,
+        escaped: bool,
+        outside: usize,
+    },
     /// A comma or the end of the container must follow.
     AfterValue,
     Done,
@@ -155,8 +87,6 @@ pub struct Scanner {
     /// Bytes of a key or of a captured value from earlier input.
     held: Vec<u8>,
     held_overflow: bool,
-    /// The key that is being read has an escape.
-    key_escaped: bool,
     /// Document offset of the current input's first byte.
     offset: u64,
 }
@@ -174,7 +104,6 @@ impl Scanner {
             capture: None,
             held: Vec::new(),
             held_overflow: false,
-            key_escaped: false,
             offset: 0,
         }
     }
@@ -203,13 +132,18 @@ impl Scanner {
         let mut piece_start = 0;
         while at < input.len() {
             match self.state {
-                State::InString { .. } | State::InKey { .. } => match self.string_end(input, &mut at) {
-                    false => break,
-                    true if matches!(self.state, State::InKey { .. }) => {
-                        self.end_key(&input[piece_start..at - 1]);
-                        self.state = State::Colon;
-                    }
+                State::InString { ref mut escaped } => match string_end(input, &mut at, escaped) {
+                    Some(_) => self.end_value(input, piece_start, at, &mut found),
+                    None => break,
+                },
+                State::InKey { ref mut escaped } => {
+                    let Some(is_plain) = string_end(input, &mut at, escaped) else { break };
+                    self.end_key(&input[piece_start..at - 1], is_plain);
+                    self.state = State::Colon;
+                }
+                State::Nested { .. } => match self.pass(input, &mut at) {
                     true => self.end_value(input, piece_start, at, &mut found),
+                    false => break,
                 },
                 State::InLiteral => {
                     let rest = &input[at..];
@@ -229,30 +163,43 @@ impl Scanner {
         self.offset += input.len() as u64;
     }
 
-    /// Moves `at` behind the closing quote; false where the input ends first.
-    fn string_end(&mut self, input: &[u8], at: &mut usize) -> bool {
-        let (State::InString { escaped } | State::InKey { escaped }) = &mut self.state else { return true };
+    /// Moves `at` behind the end of a container in which nothing is watched; false where the input ends first, or its
+    /// brackets are wrong.
+    fn pass(&mut self, input: &[u8], at: &mut usize) -> bool {
+        let State::Nested { mut in_string, mut escaped, outside } = self.state else { return false };
+        let is_structure = |byte: &u8| matches!(byte, b'"' | b'{' | b'[' | b'}' | b']');
         loop {
-            if *escaped && *at < input.len() {
-                *escaped = false;
-                *at += 1;
+            if in_string && string_end(input, at, &mut escaped).is_none() {
+                break;
             }
-            match memchr::memchr2(b'"', b'\\', input.get(*at..).unwrap_or_default()) {
-                Some(offset) if input[*at + offset] == b'"' => {
-                    *at += offset + 1;
-                    return true;
-                }
-                Some(offset) => {
-                    *at += offset + 1;
-                    *escaped = true;
-                    self.key_escaped = true;
-                }
-                None => {
-                    *at = input.len();
+            in_string = false;
+            let Some(offset) = input[*at..].iter().position(is_structure) else {
+                *at = input.len();
+                break;
+            };
+            let byte = input[*at + offset];
+            *at += offset + 1;
+            match byte {
+                b'"' => in_string = true,
+                b'{' | b'[' if self.depth < DEPTH_MAX => self.enter(byte == b'{'),
+                b'}' | b']' if self.in_object() == (byte == b'}') => self.depth -= 1,
+                _ => {
+                    self.state = State::Failed;
                     return false;
                 }
             }
+            if self.depth == outside {
+                return true;
+            }
         }
+        self.state = State::Nested { in_string, escaped, outside };
+        false
+    }
+
+    /// One container deeper.
+    fn enter(&mut self, object: bool) {
+        self.objects = self.objects & !(1 << self.depth) | u128::from(object) << self.depth;
+        self.depth += 1;
     }
 
     /// One byte of structure.
@@ -265,11 +212,8 @@ impl Scanner {
             }
             (State::Value { .. }, _) => return self.start_value(byte, *at - 1, piece_start),
             (State::Key { .. }, b'"') => {
-                if self.capture.is_none() {
-                    *piece_start = *at;
-                    self.clear_held();
-                }
-                self.key_escaped = false;
+                *piece_start = *at;
+                self.clear_held();
                 State::InKey { escaped: false }
             }
             (State::Colon, b':') => State::Value { or_end: false },
@@ -284,14 +228,12 @@ impl Scanner {
     }
 
     fn start_value(&mut self, byte: u8, start: usize, piece_start: &mut usize) {
-        if self.capture.is_none() {
-            let here = self.next & self.paths.by_keys.get(self.depth).copied().unwrap_or(0);
-            if here != 0 {
-                let path = here.trailing_zeros() as usize;
-                self.capture = Some(Capture { path, depth: self.depth, start: self.offset + start as u64 });
-                *piece_start = start;
-                self.clear_held();
-            }
+        let here = self.next & self.paths.by_keys.get(self.depth).copied().unwrap_or(0);
+        if here != 0 {
+            let path = here.trailing_zeros() as usize;
+            self.capture = Some(Capture { path, depth: self.depth, start: self.offset + start as u64 });
+            *piece_start = start;
+            self.clear_held();
         }
         self.state = match byte {
             b'{' | b'[' if self.depth >= DEPTH_MAX => State::Failed,
@@ -302,8 +244,12 @@ impl Scanner {
                 if let Some(open) = self.open.get_mut(self.depth) {
                     *open = inside;
                 }
-                self.objects = self.objects & !(1 << self.depth) | u128::from(object) << self.depth;
-                self.depth += 1;
+                let outside = self.depth;
+                self.enter(object);
+                if inside == 0 || self.capture.is_some() {
+                    self.state = State::Nested { in_string: false, escaped: false, outside };
+                    return;
+                }
                 self.next = if object { 0 } else { inside };
                 if object { State::Key { or_end: true } } else { State::Value { or_end: true } }
             }
@@ -354,17 +300,14 @@ impl Scanner {
     }
 
     /// Finds which paths go on through this key.
-    fn end_key(&mut self, last_part: &[u8]) {
-        if self.capture.is_some() {
-            return;
-        }
+    fn end_key(&mut self, last_part: &[u8], is_plain: bool) {
         let level = self.depth - 1;
         let candidates = self.open.get(level).copied().unwrap_or(0);
         self.next = 0;
         if candidates != 0 && !self.held_overflow {
             let whole = [&self.held[..], last_part];
             let raw = if self.held.is_empty() { last_part } else { &whole.concat() };
-            let decoded = if self.key_escaped { unescape(raw) } else { None };
+            let decoded = if !is_plain || self.held.contains(&b'\\') { unescape(raw) } else { None };
             let key = decoded.as_deref().map_or(raw, str::as_bytes);
             self.next = self.paths.with_key(candidates, level, key);
         }
@@ -391,6 +334,32 @@ impl Scanner {
     fn clear_held(&mut self) {
         self.held.clear();
         self.held_overflow = false;
+    }
+}
+
+/// Moves `at` behind a closing quote; whether this part of it is without an escape. `None` where the input ends
+/// first. `escaped` says that the byte at `at` stands behind a backslash.
+fn string_end(input: &[u8], at: &mut usize, escaped: &mut bool) -> Option<bool> {
+    let mut is_plain = true;
+    loop {
+        if *escaped && *at < input.len() {
+            *escaped = false;
+            *at += 1;
+        }
+        match memchr::memchr2(b'"', b'\\', input.get(*at..).unwrap_or_default()) {
+            Some(offset) if input[*at + offset] == b'"' => {
+                *at += offset + 1;
+                return Some(is_plain);
+            }
+            Some(offset) => {
+                *at += offset + 1;
+                (*escaped, is_plain) = (true, false);
+            }
+            None => {
+                *at = input.len();
+                return None;
+            }
+        }
     }
 }
 

@@ -171,6 +171,7 @@ impl<I: Io, D: Desk> Reactor<I, D> {
         };
         let conn = Conn::from_token(token);
         let Some(sock) = self.socks.get(conn) else { return };
+        let was_writable = sock.writable;
         sock.readable |= readable;
         sock.writable |= writable;
         sock.ended |= ended;
@@ -192,7 +193,8 @@ impl<I: Io, D: Desk> Reactor<I, D> {
         if readable {
             self.queue(conn);
         }
-        if writable {
+        // Every event says again what a socket can do. What could be written all the time was written at once.
+        if writable && !was_writable {
             self.mark_dirty(conn);
         }
     }
@@ -339,8 +341,9 @@ impl<I: Io, D: Desk> Reactor<I, D> {
                 }
             }
             Action::Look(key) => {
-                // An end, or a session ticket, may be there without its event having been fetched.
-                let mut more = true;
+                // An end, or a session ticket, may be there. Where the socket was read to its end and nothing was told
+                // of it since, the poll that this turn began with has looked.
+                let mut more = self.socks.get(Conn::Up(key)).is_some_and(|sock| sock.readable);
                 while more && self.proxy.wants_read(Conn::Up(key)) {
                     more = self.read(now, Conn::Up(key));
                 }
@@ -415,7 +418,10 @@ impl<I: Io, D: Desk> Reactor<I, D> {
                         sock.writable = false;
                         return Written::Blocked;
                     }
-                    Err(error) => return Written::Broken(error.kind()),
+                    Err(error) => {
+                        sock.readable = true; // what came before that is to be read, told of or not
+                        return Written::Broken(error.kind());
+                    }
                 }
             }
         });

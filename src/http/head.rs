@@ -149,8 +149,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
 fn is_websocket(headers: &Headers<'_, '_>, connection: &Connection<'_>) -> bool {
     let mut upgrades = headers.values(Known::Upgrade);
     let only = upgrades.next().filter(|_| upgrades.next().is_none());
-    only.is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"))
-        && connection.names("upgrade", Known::Upgrade)
+    only.is_some_and(|value| value.eq_ignore_ascii_case(b"websocket")) && connection.names("upgrade", Known::Upgrade)
 }
 
 /// A response head that passed every check.

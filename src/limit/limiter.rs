@@ -45,6 +45,13 @@ pub struct Ask {
     pub guessed: bool,
 }
 
+/// What of a request is to be estimated before it is admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measures {
+    pub tokens: bool,
+    pub cost: bool,
+}
+
 /// What an admitted request has taken. It is given to [`Limiter::release`] or [`Limiter::withdraw`], once.
 #[derive(Debug, Default, PartialEq, Eq)]
 #[must_use = "what is not settled refuses its user for ever"]
@@ -149,13 +156,16 @@ impl Limiter {
         }
     }
 
-    /// Where a request's tokens or cost matter: `Some`, with the average of the user's outputs if there were any.
-    pub fn estimates(&self, user: &str) -> Option<Option<u64>> {
+    /// What of a request matters to its user's limits.
+    pub fn measures(&self, user: &str) -> Measures {
         let terms = self.terms_of(user);
-        (terms.tokens.is_some() || terms.has_budget()).then(|| {
-            let average = self.users.get(user).map(|state| state.average).filter(|&parts| parts > 0);
-            average.map(|parts| (parts / AVERAGE_PARTS).cast_unsigned())
-        })
+        Measures { tokens: terms.tokens.is_some() || terms.has_budget(), cost: terms.has_budget() }
+    }
+
+    /// The moving average of a user's outputs, tokens; `None` before the first.
+    pub fn average_output(&self, user: &str) -> Option<u64> {
+        let average = self.users.get(user).map(|state| state.average).filter(|&parts| parts > 0);
+        average.map(|parts| (parts / AVERAGE_PARTS).cast_unsigned())
     }
 
     /// Refuses a user who would be refused whatever the request; takes nothing.

@@ -168,7 +168,7 @@ impl Proxy {
         let request = &mut exchange.request;
         let default_model = self.settings.model_name.as_deref().filter(|_| request.model_wanted);
         let inspected = inspect(&request.outgoing.body, exchange.record.endpoint, default_model);
-        let limited = self.limiter.estimates(&exchange.record.user).is_some();
+        let limited = self.limiter.measures(&exchange.record.user).tokens;
         if inspected.stream || limited {
             request.text_bytes = estimate::text_bytes(&request.outgoing.body);
         }

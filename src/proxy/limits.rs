@@ -39,7 +39,10 @@ impl Proxy {
         if endpoint == Endpoint::Other || endpoint.is_retrieval() {
             return nothing;
         }
-        let Some(average) = self.limiter.estimates(&record.user) else { return nothing };
+        let measures = self.limiter.measures(&record.user);
+        if !measures.tokens {
+            return nothing;
+        }
         if endpoint.is_session() {
             // Charged as it goes: refused only where nothing is left at all.
             return Ask { tokens: 1, nano_usd: Some(0), guessed: true };
@@ -47,7 +50,8 @@ impl Proxy {
         let has_output = !matches!(endpoint, Endpoint::Embeddings | Endpoint::Moderations);
         let expected = match endpoint {
             Endpoint::ImagesGenerations | Endpoint::ImagesEdits | Endpoint::ImagesVariations => IMAGE_TOKENS_GUESSED,
-            _ => average.unwrap_or(OUTPUT_TOKENS_GUESSED),
+            _ if !has_output || size.output_max.is_some() => 0, // not asked for
+            _ => self.limiter.average_output(&record.user).unwrap_or(OUTPUT_TOKENS_GUESSED),
         };
         let usage = Usage {
             input_tokens: size.input.unwrap_or(INPUT_TOKENS_GUESSED),
@@ -56,7 +60,11 @@ impl Proxy {
         };
         let tokens = usage.input_tokens.saturating_add(usage.output_tokens);
         let model = record.model_requested.as_deref().filter(|_| !deployed).unwrap_or_default();
-        let nano_usd = self.prices.cost_nano_usd(model, &Usage { total_tokens: tokens, ..usage }, None);
+        let nano_usd = if measures.cost {
+            self.prices.cost_nano_usd(model, &Usage { total_tokens: tokens, ..usage }, None)
+        } else {
+            None
+        };
         let guessed = size.input.is_none() || has_output && size.output_max.is_none();
         Ask { tokens, nano_usd: Some(nano_usd.unwrap_or(0)), guessed }
     }

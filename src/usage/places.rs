@@ -96,7 +96,8 @@ marks! {
     EVAL_COUNT_KEY = b"eval_count\"";
 }
 
-const PLAIN: Shape = Shape { paths: &const { Paths::new(&[]) }, means: &[], mark: &USAGE_KEY, kinds: &[], cache_beside_input: false };
+const PLAIN: Shape =
+    Shape { paths: &const { Paths::new(&[]) }, means: &[], mark: &USAGE_KEY, kinds: &[], cache_beside_input: false };
 
 // Whole answers of all endpoints but those below; chunks of completions; `transcript.text.done`, `speech.audio.done`.
 // Groq puts usage under `x_groq` where nobody asked for it, or in both places, equal.

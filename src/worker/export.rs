@@ -28,7 +28,7 @@ use super::file::Moves;
 use super::fold::LAST_ID;
 use super::ledger::Marker;
 use super::log::{Value, event};
-use super::query::give_way;
+use super::process::give_way;
 use super::schema;
 use crate::base::log::Level;
 use backoff::Backoff;

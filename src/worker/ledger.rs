@@ -199,7 +199,12 @@ impl Ledger {
                 }
             };
             match self.inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(message) => self.take(message),
+                Ok(message) => {
+                    self.take(message);
+                    // Where the loop needs this core it goes on first, and what it settles until it waits for us shares
+                    // one commit. Where cores are free this is no pause.
+                    std::thread::yield_now();
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     if self.queue.is_empty() && !self.lost && !self.watch.is_in_place() {
                         self.lose();

@@ -7,6 +7,7 @@
 
 use super::file::Moves;
 use super::log::event;
+use super::process::give_way;
 use super::{Done, ToLoop, report, schema};
 use crate::base::log::Level;
 use crate::local::Answer;
@@ -24,9 +25,6 @@ use std::time::{Duration, Instant};
 const JOBS_MAX: usize = 64;
 /// How long one question may take.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
-/// The thread's `nice` value: beside a busy loop on one core it gets about a tenth of the time.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
 /// SQLite's virtual machine looks at the clock once in this many instructions: about every 100 us.
 const INSTRUCTIONS_A_LOOK: i32 = 10_000;
 
@@ -168,13 +166,6 @@ impl Reader {
         conn.progress_handler(INSTRUCTIONS_A_LOOK, Some(give_up))?;
         Ok(conn)
     }
-}
-
-/// Has the calling thread leave the CPU to the others where they want it: relaying does not wait for an answer. Only
-/// where a thread has a priority of its own, and never a failure.
-pub fn give_way() {
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::setpriority_process(None, NICENESS);
 }
 
 /// A 503 in OpenAI's shape.

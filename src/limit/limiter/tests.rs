@@ -127,14 +127,15 @@ fn a_guess_is_cut_to_what_could_ever_be_there() {
 #[test]
 fn the_average_follows_outputs() {
     let mut limiter = tokens(1000);
-    assert_eq!(limiter.estimates("a"), Some(None));
+    assert_eq!(limiter.average_output("a"), None);
     let name: Arc<str> = limiter.name("a");
     let (_grant, _) = limiter.admit(&name, ask(1), at(0)).unwrap();
     for (output, average) in [(80, 80), (160, 90), (0, 78)] {
         limiter.charge(&name, Used { output_tokens: Some(output), ..Used::default() }, at(0));
-        assert_eq!(limiter.estimates("a"), Some(Some(average)));
+        assert_eq!(limiter.average_output("a"), Some(average));
     }
-    assert_eq!(requests(RATE).estimates("a"), None, "where neither tokens nor money are limited nobody needs it");
+    assert_eq!(limiter.measures("a"), Measures { tokens: true, cost: false });
+    assert_eq!(requests(RATE).measures("a"), Measures { tokens: false, cost: false });
 }
 
 #[test]

@@ -49,7 +49,10 @@ const PARTS: usize = Part::Decision as usize + 1;
 
 macro_rules! places {
     ($($part:ident $means:ident: $([$($key:expr),+])|+;)+) => {
-        const PATHS: Paths = Paths::new(&[$($(Path { keys: &[$($key),+], value_bytes_max: Means::$means.bytes_max() },)+)+]);
+        const PATHS: Paths = {
+            const LIST: &[Path] = &[$($(Path { keys: &[$($key),+], value_bytes_max: Means::$means.bytes_max() },)+)+];
+            Paths::new(LIST)
+        };
         /// What each of `PATHS` says, and of what part.
         const SAYS: &[(Part, Means)] = &[$($({ let _ = [$($key),+]; (Part::$part, Means::$means) },)+)+];
     };
