@@ -130,6 +130,7 @@ fn serve(config: Config) -> Result<(), String> {
     let ledger = Options {
         fsync: config.ledger_fsync,
         journaled: config.durability == Durability::Journaled,
+        relaxed: config.durability == Durability::Relaxed,
         retention_days: config.retention_days,
         export: None,
         budgets: config.terms.has_budget(),

@@ -3,8 +3,9 @@
 //! In: records, one message for each turn of the loop. Out: [`Done::Committed`], once a commit; [`Done::Ledger`], on
 //! each change between failing and working. Never: a record dropped while the process lives, or reordered.
 //!
-//! There is no timer for batches. While one transaction commits, what settles meanwhile queues; the next transaction
-//! takes all of it. A lone record is committed at once, and under load batches grow by themselves.
+//! There is no timer for batches that somebody waits for. While one transaction commits, what settles meanwhile queues;
+//! the next transaction takes all of it. A lone record is committed at once, and under load batches grow by themselves.
+//! Where nobody waits (`relaxed`), records gather for a moment first.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
@@ -38,6 +39,8 @@ const FOLD_ROWS_FORCED: i64 = 2048;
 const FOLD_ROWS_WORTHWHILE: i64 = 512;
 const QUIET_SHORT: Duration = Duration::from_millis(5);
 const QUIET_LONG: Duration = Duration::from_secs(1);
+/// How long records gather where nobody waits for their commit: a tenth of what is promised.
+const GATHER: Duration = Duration::from_millis(10);
 /// How long a shutdown goes on trying to commit.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -201,9 +204,7 @@ impl Ledger {
             match self.inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(message) => {
                     self.take(message);
-                    // Where the loop needs this core it goes on first, and what it settles until it waits for us shares
-                    // one commit. Where cores are free this is no pause.
-                    std::thread::yield_now();
+                    self.gather();
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     if self.queue.is_empty() && !self.lost && !self.watch.is_in_place() {
@@ -221,6 +222,17 @@ impl Ledger {
             && let Ok(message) = self.inbox.try_recv()
         {
             self.take(message);
+        }
+    }
+
+    /// Lets more come for the commit that is due.
+    fn gather(&self) {
+        if self.options.relaxed && self.stop_by.is_none() {
+            std::thread::sleep(GATHER);
+        } else {
+            // Where the loop needs this core it goes on first, and what it settles until it waits for us shares one
+            // commit. Where cores are free this is no pause.
+            std::thread::yield_now();
         }
     }
 

@@ -78,6 +78,8 @@ pub struct Options {
     pub fsync: bool,
     /// Requests have a row before they are sent.
     pub journaled: bool,
+    /// Nobody waits for a commit: records gather for a moment.
+    pub relaxed: bool,
     /// Rows older than that go; 0 is for ever.
     pub retention_days: u32,
     /// Everybody has a budget: what was spent is told at start.
