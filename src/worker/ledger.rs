@@ -194,6 +194,8 @@ impl Ledger {
             let is_idle = self.queue.is_empty() && self.exported.is_none() && !self.lost;
             let until = match (is_idle, self.commits.retry_at) {
                 (false, None) => break,
+                // Also where messages keep coming.
+                (false, Some(retry_at)) if retry_at <= Instant::now() => break,
                 (false, Some(retry_at)) => retry_at,
                 (true, _) => {
                     let fold_at = self.folds.retry_at.map_or(quiet_at, |retry_at| retry_at.max(quiet_at));
@@ -227,7 +229,10 @@ impl Ledger {
 
     /// Lets more come for the commit that is due.
     fn gather(&self) {
-        if self.options.relaxed && self.stop_by.is_none() {
+        if self.commits.retry_at.is_some() || self.stop_by.is_some() {
+            return; // it is not due
+        }
+        if self.options.relaxed {
             std::thread::sleep(GATHER);
         } else {
             // Where the loop needs this core it goes on first, and what it settles until it waits for us shares one
