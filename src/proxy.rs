@@ -239,8 +239,10 @@ pub struct Proxy {
     draining: bool,
     /// There have been as many clients as there may be since then, monotonic nanoseconds.
     full_since: Option<u64>,
-    /// Ciphertext under way, loop-wide: no connection has a buffer of its own for it.
+    /// What TLS itself has to say, loop-wide: no connection has a buffer of its own for it.
     scratch: Vec<u8>,
+    /// Ciphertext on its way out, the same.
+    sealed: Vec<u8>,
 }
 
 impl Proxy {
@@ -251,13 +253,13 @@ impl Proxy {
             access: Access::new(settings.keys_only, settings.admin),
             deadlines: Deadlines::new(&timing::durations(&settings.timeouts)),
             deploys: named::is_of_deployments(&settings.authority, &settings.prefix),
+            pool: Pool::new(settings.connections_max),
             settings,
             prices,
             metrics,
             downs: Slab::default(),
             ups: Slab::default(),
             exchanges: Slab::default(),
-            pool: Pool::default(),
             buffered: Buffered::default(),
             actions: VecDeque::new(),
             addresses: Vec::new(),
@@ -282,6 +284,7 @@ impl Proxy {
             draining: false,
             full_since: None,
             scratch: Vec::new(),
+            sealed: Vec::new(),
         }
     }
 

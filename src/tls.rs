@@ -168,18 +168,37 @@ impl Session {
     /// [`TlsError::Finished`] before the handshake is done or after a failure; [`TlsError::Protocol`] when the keys are
     /// worn out (TLS 1.2 only, after some 2²⁴ records: open a new connection).
     pub fn encrypt(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), TlsError> {
+        let start = out.len();
+        let end = self.encrypt_at(start, plain, out)?;
+        out.truncate(end);
+        Ok(())
+    }
+
+    /// As [`Session::encrypt`], but over what is in `out`, from its start. It only grows, so that a buffer which is used
+    /// again and again is not cleared each time. How many bytes were written.
+    ///
+    /// # Errors
+    /// As for [`Session::encrypt`].
+    pub fn encrypt_over(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<usize, TlsError> {
+        self.encrypt_at(0, plain, out)
+    }
+
+    fn encrypt_at(&mut self, start: usize, plain: &[u8], out: &mut Vec<u8>) -> Result<usize, TlsError> {
         if plain.is_empty() {
-            return Ok(());
+            return Ok(start);
         }
         let records = plain.len().div_ceil(RECORD_PLAIN_BYTES_MAX);
         let room = plain.len() + records * RECORD_OVERHEAD_BYTES;
-        self.write(out, room, |traffic, free| traffic.encrypt(plain, free))
+        self.write(out, start, room, |traffic, free| traffic.encrypt(plain, free))
     }
 
     /// Appends close_notify, the last thing to send; nothing where the session cannot send it any more, or not yet.
     pub fn close(&mut self, out: &mut Vec<u8>) {
         // A session that cannot say goodbye is closed all the same: the caller closes the socket next.
-        let _ = self.write(out, 2 + RECORD_OVERHEAD_BYTES, |traffic, free| traffic.queue_close_notify(free));
+        let start = out.len();
+        let room = 2 + RECORD_OVERHEAD_BYTES;
+        let closed = self.write(out, start, room, |traffic, free| traffic.queue_close_notify(free));
+        out.truncate(closed.unwrap_or(start));
     }
 
     /// Runs rustls over `buffer` until it wants more of it. Returns how many bytes at its front are done with; the rest
@@ -209,7 +228,7 @@ impl Session {
                         plain(record.payload);
                     }
                 }
-                ConnectionState::EncodeTlsData(mut data) => append(reply, 0, |free| Ok(data.encode(free)?))?,
+                ConnectionState::EncodeTlsData(mut data) => append(reply, |free| Ok(data.encode(free)?))?,
                 ConnectionState::TransmitTlsData(data) => data.done(),
                 ConnectionState::PeerClosed => {
                     self.peer_closed = true;
@@ -225,31 +244,38 @@ impl Session {
         }
     }
 
-    /// Brings rustls to the state in which it writes, and lets it write into the free end of `out`.
+    /// Brings rustls to the state in which it writes, and lets it write into `out` from `start` on. Where that ends.
     fn write(
         &mut self,
         out: &mut Vec<u8>,
+        start: usize,
         room: usize,
         write: impl Fn(&mut WriteTraffic<'_, ClientConnectionData>, &mut [u8]) -> Result<usize, EncryptError>,
-    ) -> Result<(), TlsError> {
+    ) -> Result<usize, TlsError> {
+        let mut end = start;
         while !self.failed {
             // The partial record goes along only because rustls may hold positions in it; it stays incomplete.
             let written = match self.tls.process_tls_records(&mut self.partial).state {
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                    append(out, room, |free| Ok(write(&mut traffic, free)?)).map(|()| true)
+                    put(out, end, room, |free| Ok(write(&mut traffic, free)?)).map(|end| (true, end))
                 }
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    append(out, 0, |free| Ok(data.encode(free)?)).map(|()| false)
+                    put(out, end, 0, |free| Ok(data.encode(free)?)).map(|end| (false, end))
                 }
                 Ok(ConnectionState::TransmitTlsData(data)) => {
                     data.done();
-                    Ok(false)
+                    Ok((false, end))
                 }
                 Ok(_) => return Err(TlsError::Finished),
                 Err(error) => Err(error),
             };
-            if written.map_err(|error| self.fail(error, false, out))? {
-                return Ok(());
+            let is_done;
+            (is_done, end) = written.map_err(|error| {
+                out.truncate(end);
+                self.fail(error, false, out)
+            })?;
+            if is_done {
+                return Ok(end);
             }
         }
         Err(TlsError::Finished)
@@ -264,7 +290,7 @@ impl Session {
             let Ok(ConnectionState::EncodeTlsData(mut data)) = self.tls.process_tls_records(&mut []).state else {
                 break;
             };
-            if append(reply, 0, |free| Ok(data.encode(free)?)).is_err() {
+            if append(reply, |free| Ok(data.encode(free)?)).is_err() {
                 break;
             }
         }
@@ -318,22 +344,32 @@ impl From<EncryptError> for Unwritten {
     }
 }
 
-/// Lets `write` fill `room` bytes at the end of `out`, and once more with as many as it asks for.
-fn append(
+/// Appends what `write` writes, which asks for the room that it needs.
+fn append(out: &mut Vec<u8>, write: impl FnMut(&mut [u8]) -> Result<usize, Unwritten>) -> Result<(), Error> {
+    let start = out.len();
+    let end = put(out, start, 0, write);
+    out.truncate(*end.as_ref().unwrap_or(&start));
+    end.map(|_| ())
+}
+
+/// Lets `write` fill `room` bytes of `out` from `start` on, and once more as many as it asks for. `out` grows to hold
+/// them, and never shrinks; where what was written ends.
+fn put(
     out: &mut Vec<u8>,
+    start: usize,
     room: usize,
     mut write: impl FnMut(&mut [u8]) -> Result<usize, Unwritten>,
-) -> Result<(), Error> {
-    let start = out.len();
-    out.resize(start + room, 0);
-    let mut written = write(&mut out[start..]);
+) -> Result<usize, Error> {
+    let mut with_room = |room: usize| {
+        out.resize(out.len().max(start + room), 0);
+        write(&mut out[start..start + room])
+    };
+    let mut written = with_room(room);
     if let Err(Unwritten::Room(needed)) = written {
-        out.resize(start + needed, 0);
-        written = write(&mut out[start..]);
+        written = with_room(needed);
     }
-    out.truncate(start + *written.as_ref().unwrap_or(&0));
     match written {
-        Ok(_) => Ok(()),
+        Ok(count) => Ok(start + count),
         Err(Unwritten::Never(error)) => Err(error),
         Err(Unwritten::Room(needed)) => Err(Error::General(format!("{needed} bytes more were asked for than before"))),
     }

@@ -122,15 +122,15 @@ pub struct Outgoing {
 
 impl Outgoing {
     /// Memory that the held body takes in addition for `more` bytes, where it can have `most` in the end: it doubles,
-    /// but not beyond that.
+    /// and takes all of it once half is here.
     pub fn growth(&self, more: usize, most: usize) -> usize {
         let (length, capacity) = (self.body.len(), self.body.capacity());
         let needed = length.saturating_add(more);
         if needed <= capacity {
             return 0;
         }
-        let doubled = capacity.saturating_mul(2).min(most);
-        needed.max(doubled) - capacity
+        let next = if needed >= most / 2 { most } else { capacity.saturating_mul(2).min(most) };
+        needed.max(next) - capacity
     }
 
     /// Holds bytes of the body; `most` as in [`Outgoing::growth`].

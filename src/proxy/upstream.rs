@@ -249,9 +249,9 @@ impl Proxy {
     }
 
     pub(super) fn flush_up(&mut self, now: Now, key: UpKey, write: &mut dyn FnMut(&[u8]) -> Written) {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let outcome = self.write_up(key, &mut scratch, write);
-        self.scratch = scratch;
+        let mut sealed = std::mem::take(&mut self.sealed);
+        let outcome = self.write_up(key, &mut sealed, write);
+        self.sealed = sealed;
         match outcome {
             // A target that refuses a request before it has read it may answer, close, and so reset the connection: the
             // answer has come then, and must be read before the reset counts.
@@ -280,7 +280,7 @@ impl Proxy {
     fn write_up(
         &mut self,
         key: UpKey,
-        scratch: &mut Vec<u8>,
+        sealed: &mut Vec<u8>,
         write: &mut dyn FnMut(&[u8]) -> Written,
     ) -> Result<bool, Failure> {
         let Some(up) = self.ups.get_mut(key).filter(|up| up.broken.is_none()) else { return Ok(false) };
@@ -301,15 +301,15 @@ impl Proxy {
                 }
                 Some(session) => {
                     let plain = &next[..next.len().min(ENCRYPT_BYTES)];
-                    scratch.clear();
-                    session.encrypt(plain, scratch).map_err(Failure::Tls)?;
+                    let sealed_bytes = session.encrypt_over(plain, sealed).map_err(Failure::Tls)?;
+                    let sealed = &sealed[..sealed_bytes];
                     // Encrypted once is sent once: the record's number is used up, whatever the socket takes now.
                     outgoing.advance(plain.len());
-                    let Some(count) = taken(write(scratch))? else {
-                        up.cipher.append(scratch);
+                    let Some(count) = taken(write(sealed))? else {
+                        up.cipher.append(sealed);
                         return Ok(progress);
                     };
-                    up.cipher.append(&scratch[count..]);
+                    up.cipher.append(&sealed[count..]);
                     count
                 }
             };

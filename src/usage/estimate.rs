@@ -166,9 +166,10 @@ impl Search {
             self.at = At::Value;
             return at + mark.len();
         }
-        let longest = bytes.len().min(mark.len() - 1);
-        let begun = (1..=longest).rev().find(|&length| bytes.ends_with(&mark[..length]));
-        self.at = At::Mark(begun.unwrap_or(0));
+        // Only its first byte, a quote, can begin it.
+        let tail = &bytes[bytes.len().saturating_sub(mark.len() - 1)..];
+        let begun = memchr::memchr_iter(b'"', tail).map(|at| &tail[at..]).find(|begun| mark.starts_with(begun));
+        self.at = At::Mark(begun.map_or(0, <[u8]>::len));
         bytes.len()
     }
 
