@@ -1,9 +1,13 @@
-//! The upstream of a run: a TLS server that answers every POST as the chat completions endpoint would.
+//! The upstream of a run: a server that answers every POST as the chat completions endpoint would, with TLS on one port
+//! and without on another.
 //!
-//! In: `CERTIFICATE KEY`, two PEM files. Out: its port on stdout, then answers until stdin closes (that is, until the
-//! benchmark is gone). A body with `"stream":true` gets 20 content chunks, each an event, a chunk, a TLS record and a
-//! write of its own, then the usage chunk and `[DONE]`. Never: a request body without a length, a delay.
+//! In: `CERTIFICATE KEY`, two PEM files. Out: its ports (TLS, plain) on stdout, then answers until stdin closes (that
+//! is, until the benchmark is gone). A body with `"stream":true` gets 20 content chunks, each an event, a chunk, a TLS
+//! record and a write of its own, then the usage chunk and `[DONE]`. A message that says `pace_ms=1000 events=8` gets 8,
+//! one each second. Never: a request body without a length, another delay.
 
+use crate::answers::Answers;
+use crate::work::EVENTS;
 use memchr::memmem;
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
@@ -11,57 +15,42 @@ use mio::{Events, Interest, Poll, Token};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-const LISTENER: Token = Token(0);
-/// How much of a body is looked at for `"stream":true`.
+const TLS: Token = Token(0);
+const PLAIN: Token = Token(1);
+/// How much of a body is looked at for what it wants.
 const LOOK_BYTES: usize = 1024;
-const CONTENT_CHUNKS: usize = 20;
-
-/// The JSON answer's body.
-pub const COMPLETION: &str = concat!(
-    r#"{"id":"chatcmpl-B9MBs8CjcvOU2jLn4n570S5qMJKcT","object":"chat.completion","created":1741569952,"#,
-    r#""model":"gpt-4o-mini","choices":[{"index":0,"message":{"role":"assistant","content":"The quick brown fox jumps "#,
-    r#"over the lazy dog near the river bank while the morning sun rises slowly above the hills.","refusal":null},"#,
-    r#""logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":19,"completion_tokens":32,"total_tokens":51,"#,
-    r#""prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}},"#,
-    r#""service_tier":"default","system_fingerprint":"fp_abc123"}"#
-);
-/// How a streamed answer's body ends.
-pub const STREAM_END: &[u8] = b"data: [DONE]\n\n";
 
 /// Serves until stdin closes.
 pub fn run(args: &[String]) -> io::Result<()> {
     let [certificate, key] = args else { return Err(io::Error::other("expects CERTIFICATE KEY")) };
-    let config = server_config(certificate, key).map_err(io::Error::other)?;
-    let mut listener = TcpListener::bind("127.0.0.1:0".parse().expect("an address"))?;
-    let mut poll = Poll::new()?;
-    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-    println!("{}", listener.local_addr()?.port());
+    let mut mock = Mock::new(server_config(certificate, key).map_err(io::Error::other)?)?;
+    println!("{} {}", mock.tls.local_addr()?.port(), mock.plain.local_addr()?.port());
     std::thread::spawn(|| {
         let _ = io::copy(&mut io::stdin(), &mut io::sink()); // either way: the benchmark is gone
         std::process::exit(0);
     });
-    let (answers, mut peers, mut next) = (Answers::new(), BTreeMap::new(), 1);
-    let (mut events, mut scratch) = (Events::with_capacity(256), vec![0; 64 * 1024]);
+    let mut events = Events::with_capacity(256);
     loop {
-        match poll.poll(&mut events, None) {
+        let due = mock.beats.first().map(|(at, _)| at.saturating_duration_since(Instant::now()));
+        match mock.poll.poll(&mut events, due) {
             Err(e) if e.kind() == ErrorKind::Interrupted => continue,
             other => other?,
         }
         for event in &events {
-            if event.token() == LISTENER {
-                while let Ok((socket, _)) = listener.accept() {
-                    peers.insert(Token(next), Peer::accept(socket, Token(next), &poll, &config)?);
-                    next += 1;
-                }
-            } else if let Some(peer) = peers.get_mut(&event.token())
-                && peer.turn(event, &answers, &mut scratch).is_err()
-            {
-                peers.remove(&event.token());
+            match event.token() {
+                TLS | PLAIN => mock.accept(event.token())?,
+                token => mock.turn(token, |peer, answers, scratch| peer.turn(event, answers, scratch)),
             }
+        }
+        let now = Instant::now();
+        while let Some((_, token)) = mock.beats.first().copied().filter(|(at, _)| *at <= now) {
+            mock.beats.pop_first();
+            mock.turn(token, |peer, answers, _| peer.beat(answers));
         }
     }
 }
@@ -72,61 +61,95 @@ fn server_config(certificate: &str, key: &str) -> Result<Arc<ServerConfig>, Box<
     Ok(Arc::new(ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?))
 }
 
-/// The bytes of both answers, made once.
-struct Answers {
-    json: Vec<u8>,
-    /// Head and first chunk together, every other chunk alone, the end together: one write each.
-    stream: Vec<Vec<u8>>,
+struct Mock {
+    poll: Poll,
+    tls: TcpListener,
+    plain: TcpListener,
+    config: Arc<ServerConfig>,
+    answers: Answers,
+    scratch: Vec<u8>,
+    peers: BTreeMap<Token, Peer>,
+    next: usize,
+    /// When which paced stream has its next event; no token is given twice, so that a peer may be gone by then.
+    beats: BTreeSet<(Instant, Token)>,
 }
 
-impl Answers {
-    fn new() -> Self {
-        let json = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nx-request-id: req_0123456789abcdef\r\n\
-             Content-Length: {}\r\n\r\n{COMPLETION}",
-            COMPLETION.len()
-        );
-        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\
-                    x-request-id: req_0123456789abcdef\r\nTransfer-Encoding: chunked\r\n\r\n";
-        let token = r#"[{"index":0,"delta":{"content":" token"},"logprobs":null,"finish_reason":null}],"usage":null"#;
-        let stop = r#"[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}],"usage":null"#;
-        let usage = r#"[],"usage":{"prompt_tokens":19,"completion_tokens":20,"total_tokens":39}"#;
-        let mut stream = vec![chunk(&event(token)); CONTENT_CHUNKS];
-        stream[0] = [head.as_bytes(), &stream[0]].concat();
-        let end = chunk(std::str::from_utf8(STREAM_END).expect("ASCII"));
-        stream.push([chunk(&event(stop)), chunk(&event(usage)), end, b"0\r\n\r\n".to_vec()].concat());
-        Self { json: json.into_bytes(), stream }
+impl Mock {
+    fn new(config: Arc<ServerConfig>) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let listen = |token| {
+            let mut listener = TcpListener::bind("127.0.0.1:0".parse().expect("an address"))?;
+            poll.registry().register(&mut listener, token, Interest::READABLE)?;
+            io::Result::Ok(listener)
+        };
+        let (tls, plain) = (listen(TLS)?, listen(PLAIN)?);
+        let (answers, scratch) = (Answers::new(), vec![0; 64 * 1024]);
+        Ok(Self {
+            poll,
+            tls,
+            plain,
+            config,
+            answers,
+            scratch,
+            peers: BTreeMap::new(),
+            next: PLAIN.0 + 1,
+            beats: BTreeSet::new(),
+        })
+    }
+
+    fn accept(&mut self, from: Token) -> io::Result<()> {
+        let listener = if from == TLS { &self.tls } else { &self.plain };
+        while let Ok((mut socket, _)) = listener.accept() {
+            let token = Token(self.next);
+            self.next += 1;
+            socket.set_nodelay(true)?;
+            self.poll.registry().register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
+            let tls = (from == TLS).then(|| ServerConnection::new(self.config.clone())).transpose();
+            self.peers.insert(token, Peer::new(socket, tls.map_err(io::Error::other)?));
+        }
+        Ok(())
+    }
+
+    /// Something for a peer to do; a peer that fails at it is gone.
+    fn turn(&mut self, token: Token, act: impl FnOnce(&mut Peer, &Answers, &mut [u8]) -> io::Result<()>) {
+        let Some(peer) = self.peers.get_mut(&token) else { return };
+        if act(peer, &self.answers, &mut self.scratch).is_err() {
+            self.peers.remove(&token);
+        } else if let Some(at) = peer.beat_at.take() {
+            self.beats.insert((at, token));
+        }
     }
 }
 
-fn event(choices: &str) -> String {
-    format!(
-        "data: {{\"id\":\"chatcmpl-B9MBs8CjcvOU2jLn4n570S5qMJKcT\",\"object\":\"chat.completion.chunk\",\
-         \"created\":1741569952,\"model\":\"gpt-4o-mini\",\"system_fingerprint\":\"fp_abc123\",\"choices\":{choices}}}\n\n"
-    )
-}
-
-fn chunk(data: &str) -> Vec<u8> {
-    format!("{:x}\r\n{data}\r\n", data.len()).into_bytes()
+/// A stream of which there is more to come.
+struct Paced {
+    /// Writes so far.
+    written: usize,
+    events: usize,
+    pace: Duration,
 }
 
 /// One connection of the target.
 struct Peer {
     socket: TcpStream,
-    tls: ServerConnection,
+    tls: Option<ServerConnection>,
+    /// Without TLS: what the socket did not take yet.
+    unsent: Vec<u8>,
     /// Head, then the start of the body, of the request being read.
     request: Vec<u8>,
     /// Length of the head, once known, and body bytes that are still to come.
     body: Option<(usize, usize)>,
+    paced: Option<Paced>,
+    /// When to come back, once it is known.
+    beat_at: Option<Instant>,
 }
 
 impl Peer {
-    fn accept(mut socket: TcpStream, token: Token, poll: &Poll, config: &Arc<ServerConfig>) -> io::Result<Self> {
-        socket.set_nodelay(true)?;
-        poll.registry().register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
-        let mut tls = ServerConnection::new(config.clone()).map_err(io::Error::other)?;
-        tls.set_buffer_limit(None);
-        Ok(Self { socket, tls, request: Vec::new(), body: None })
+    fn new(socket: TcpStream, mut tls: Option<ServerConnection>) -> Self {
+        if let Some(tls) = &mut tls {
+            tls.set_buffer_limit(None);
+        }
+        Self { socket, tls, unsent: Vec::new(), request: Vec::new(), body: None, paced: None, beat_at: None }
     }
 
     /// `Err` when the connection is over, for whatever reason.
@@ -144,13 +167,19 @@ impl Peer {
                 Err(e) if e.kind() == ErrorKind::Interrupted => continue,
                 Err(e) => return Err(e),
             };
+            let Some(tls) = &mut self.tls else {
+                self.take(wire, answers)?;
+                continue;
+            };
+            plain.clear();
             while !wire.is_empty() {
-                self.tls.read_tls(&mut wire)?;
-                let state = self.tls.process_new_packets().map_err(io::Error::other)?;
-                plain.resize(state.plaintext_bytes_to_read(), 0);
-                self.tls.reader().read_exact(&mut plain)?;
-                self.take(&plain, answers)?;
+                tls.read_tls(&mut wire)?;
+                let state = tls.process_new_packets().map_err(io::Error::other)?;
+                let before = plain.len();
+                plain.resize(before + state.plaintext_bytes_to_read(), 0);
+                tls.reader().read_exact(&mut plain[before..])?;
             }
+            self.take(&plain, answers)?;
         }
     }
 
@@ -179,20 +208,49 @@ impl Peer {
     }
 
     fn answer(&mut self, head: usize, answers: &Answers) -> io::Result<()> {
-        let stream = memmem::find(&self.request[head..], b"\"stream\":true").is_some();
+        let body = &self.request[head..];
+        let stream =
+            [r#""stream":true"#, r#""stream": true"#].iter().any(|yes| memmem::find(body, yes.as_bytes()).is_some());
+        let pace = number_after(body, b"pace_ms=").map(Duration::from_millis);
+        let events = number_after(body, b"events=").map_or(EVENTS, |events| events as usize);
         self.request.clear();
         self.body = None;
-        let writes = if stream { answers.stream.as_slice() } else { std::slice::from_ref(&answers.json) };
-        for bytes in writes {
-            self.tls.writer().write_all(bytes)?;
-            self.flush()?;
+        match pace {
+            _ if !stream => self.send(&answers.json),
+            None => (0..=events).try_for_each(|n| self.send(answers.part(n, events))),
+            Some(pace) => {
+                self.paced = Some(Paced { written: 0, events, pace });
+                self.beat(answers)
+            }
         }
-        Ok(())
+    }
+
+    /// The next write of a paced stream.
+    fn beat(&mut self, answers: &Answers) -> io::Result<()> {
+        let Some(Paced { written, events, pace }) = self.paced.take() else { return Ok(()) };
+        if written < events {
+            self.paced = Some(Paced { written: written + 1, events, pace });
+            self.beat_at = Some(Instant::now() + pace);
+        }
+        self.send(answers.part(written, events))
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.tls {
+            Some(tls) => tls.writer().write_all(bytes)?,
+            None => self.unsent.extend_from_slice(bytes),
+        }
+        self.flush()
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        while self.tls.wants_write() {
-            match self.tls.write_tls(&mut self.socket) {
+        while self.tls.as_ref().map_or(!self.unsent.is_empty(), |tls| tls.wants_write()) {
+            let written = match &mut self.tls {
+                Some(tls) => tls.write_tls(&mut self.socket),
+                None => self.socket.write(&self.unsent),
+            };
+            match written {
+                Ok(n) if self.tls.is_none() => drop(self.unsent.drain(..n)),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 other => drop(other?),
@@ -200,6 +258,13 @@ impl Peer {
         }
         Ok(())
     }
+}
+
+/// The number that stands behind `name` in a message.
+fn number_after(body: &[u8], name: &[u8]) -> Option<u64> {
+    let digits = &body[memmem::find(body, name)? + name.len()..];
+    let end = digits.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(digits.len());
+    std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
 }
 
 fn content_length(head: &[u8]) -> io::Result<usize> {

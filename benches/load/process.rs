@@ -1,11 +1,14 @@
-//! Processes of a run: starting them on a core of their own, what they cost, and ending them.
+//! Processes of a run: starting them on a core of their own, what they may open, what they cost, and ending them.
 //!
 //! In: commands and process ids. Out: nanoseconds on the CPU and resident memory, as the kernel accounts them under
 //! `/proc`; `None` on systems without it. Never: a measurement of the benchmark's own process.
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
+
+/// For a target's own files, and what keeps its clients' capacity above their number.
+const SPARE_DESCRIPTORS: u64 = 500;
 
 /// Where a process runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -16,10 +19,14 @@ pub enum Core {
     Helper,
 }
 
-/// `program` pinned to its core where `taskset` and a second core exist, else free.
+/// Whether `taskset` and a second core exist.
+pub fn are_pinned() -> bool {
+    std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) && find("taskset").is_some()
+}
+
+/// `program` pinned to its core where that can be, else free.
 pub fn pinned(core: Core, program: &str) -> Command {
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let Some(taskset) = find("taskset").filter(|_| cores > 1) else { return Command::new(program) };
+    let Some(taskset) = find("taskset").filter(|_| are_pinned()) else { return Command::new(program) };
     let mut command = Command::new(taskset);
     command.args(["-c", if core == Core::Target { "0" } else { "1" }, program]);
     command
@@ -38,6 +45,29 @@ pub fn find(program: &str) -> Option<String> {
     let path = std::env::var("PATH").unwrap_or_default();
     let folders = path.split(':').chain(["/usr/sbin", "/usr/local/sbin"]);
     folders.map(|folder| format!("{folder}/{program}")).find(|file| std::path::Path::new(file).is_file())
+}
+
+/// How many files a process of the run may have open.
+pub struct Descriptors(Option<u64>);
+
+impl Descriptors {
+    /// Raises the soft limit, which children inherit, to the hard one.
+    pub fn raise() -> Self {
+        let limit = getrlimit(Resource::Nofile);
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        // Where it may not be raised, what is there must do.
+        Self(if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current })
+    }
+
+    /// Whether a target, which needs two for each, can have so many clients; says so where it cannot.
+    pub fn allow(&self, clients: usize) -> bool {
+        let needed = 2 * clients as u64 + SPARE_DESCRIPTORS;
+        let allowed = self.0.is_none_or(|limit| needed <= limit);
+        if !allowed {
+            println!("{clients} connections need {needed} descriptors (ulimit -Hn): left out");
+        }
+        allowed
+    }
 }
 
 /// A child that is told to stop when dropped, and made to when it does not.

@@ -1,92 +1,53 @@
-//! The table: medians of the rounds, each target beside the others on the same case.
+//! The tables of a comparison: medians and spread of the rounds, each target beside the others on the same case, and in
+//! the end one table with everything as ratios to nginx.
 //!
-//! In: one [`Measured`] for each case, target and round, as the generator printed it. Out: text, and the verdict whether
-//! every answer was right. Never: a judgement on a time.
+//! In: one [`Measured`] for each case, target and round, and how each target started. Out: text of at most 120 columns,
+//! and the verdict whether every answer was right. Never: a judgement on a time.
 
-use crate::Case;
+use crate::figure::{Figure, or_dash, short};
+use crate::measured::Measured;
 use crate::target::Kind;
+use crate::work::Case;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
-/// What one generator saw in its measured window.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Measured {
-    /// Answers that were whole and right.
-    pub requests: u64,
-    /// Answers that were not, connections that broke; warm-up included.
-    pub errors: u64,
-    /// Length of the window.
-    pub seconds: f64,
-    /// Latency in microseconds.
-    pub p50_us: u64,
-    pub p99_us: u64,
-    /// CPU of the target in the window, nanoseconds; `None` where the system does not account it.
-    pub cpu_ns: Option<u64>,
-    /// Resident memory of the target at the end of the window.
-    pub rss_kib: Option<u64>,
-    /// The first error.
-    pub note: String,
-}
-
-impl Display for Measured {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { requests, errors, seconds, p50_us, p99_us, .. } = self;
-        let optional = |value: Option<u64>| value.map_or("-".to_string(), |v| v.to_string());
-        write!(f, "{requests} {errors} {seconds} {p50_us} {p99_us} ")?;
-        write!(f, "{} {} {}", optional(self.cpu_ns), optional(self.rss_kib), self.note.replace('\n', " "))
-    }
-}
-
-impl Measured {
-    /// Reads what `Display` wrote.
-    pub fn parse(line: &str) -> Option<Self> {
-        let mut fields = line.trim_end_matches('\n').splitn(8, ' ');
-        let mut field = || fields.next();
-        Some(Self {
-            requests: field()?.parse().ok()?,
-            errors: field()?.parse().ok()?,
-            seconds: field()?.parse().ok()?,
-            p50_us: field()?.parse().ok()?,
-            p99_us: field()?.parse().ok()?,
-            cpu_ns: field()?.parse().ok(),
-            rss_kib: field()?.parse().ok(),
-            note: field()?.to_string(),
-        })
-    }
-
-    fn cpu_us_per_request(&self) -> Option<f64> {
-        self.cpu_ns.map(|ns| ns as f64 / 1e3 / self.requests.max(1) as f64)
-    }
+/// How a target started, twice: once left alone, once asked.
+pub struct Started {
+    /// Resident before any request.
+    pub unasked_kib: Option<u64>,
+    /// From its start to its first right answer.
+    pub first_answer_ms: f64,
+    /// Resident after that answer.
+    pub idle_kib: Option<u64>,
 }
 
 /// All that was measured.
 pub struct Report {
     targets: Vec<Kind>,
     cases: Vec<Case>,
-    runs: BTreeMap<(&'static str, &'static str), Vec<Measured>>,
-    idle_kib: BTreeMap<&'static str, Vec<u64>>,
+    runs: Runs,
+    started: BTreeMap<&'static str, Vec<Started>>,
+    /// Sizes of executables in bytes.
+    files: BTreeMap<&'static str, u64>,
 }
 
-impl Report {
-    /// An empty table.
-    pub fn new(targets: &[Kind], cases: &[Case]) -> Self {
-        Self { targets: targets.to_vec(), cases: cases.to_vec(), runs: BTreeMap::new(), idle_kib: BTreeMap::new() }
+/// The rounds of each case and target.
+#[derive(Default)]
+pub struct Runs(BTreeMap<(String, &'static str), Vec<Measured>>);
+
+impl Runs {
+    pub fn add(&mut self, case: &str, target: Kind, measured: Measured) {
+        self.0.entry((case.into(), target.name())).or_default().push(measured);
     }
 
-    /// Memory of a target before its first request.
-    pub fn idle(&mut self, target: Kind, rss_kib: Option<u64>) {
-        self.idle_kib.entry(target.name()).or_default().extend(rss_kib);
-    }
-
-    /// One more run.
-    pub fn add(&mut self, target: Kind, case: Case, measured: Measured) {
-        self.runs.entry((case.name, target.name())).or_default().push(measured);
+    pub fn figure(&self, case: &str, target: Kind, of: impl Fn(&Measured) -> Option<f64>) -> Option<Figure> {
+        Figure::of(self.0.get(&(case.into(), target.name()))?.iter().filter_map(of))
     }
 
     /// `Err` with the first fault of each run that had one, or that got no answer at all.
     pub fn verdict(&self) -> Result<(), String> {
-        let faulty = self.runs.iter().flat_map(|(at, runs)| runs.iter().map(move |run| (at, run)));
-        let faults: Vec<String> = faulty
+        let all = self.0.iter().flat_map(|(at, runs)| runs.iter().map(move |run| (at, run)));
+        let faults: Vec<String> = all
             .filter(|(_, run)| run.errors > 0 || run.requests == 0)
             .map(|((case, target), run)| {
                 format!("{target} {case}: {} answers, {} errors, first: {}", run.requests, run.errors, run.note)
@@ -95,55 +56,197 @@ impl Report {
         if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
     }
 
-    fn median(&self, case: Case, target: Kind, figure: impl Fn(&Measured) -> Option<f64>) -> Option<f64> {
-        median(self.runs.get(&(case.name, target.name()))?.iter().filter_map(figure).collect())
+    /// One line of a table of closed loops.
+    pub fn row(&self, label: &str, case: &str, target: Kind, ratio: Option<f64>) -> String {
+        let cell = |figure: fn(&Measured) -> Option<f64>| self.figure(case, target, figure);
+        let median = |figure| cell(figure).map(|figure| short(figure.median));
+        format!(
+            "{label:<19}{:<16}{:>21}{:>7}{:>11}{:>18}{:>20}{:>8}",
+            target.name(),
+            or_dash(cell(Measured::cpu_us_per_request)),
+            or_dash(ratio.map(short)),
+            or_dash(median(|m| Some(m.requests as f64 / m.seconds))),
+            or_dash(cell(|m| Some(m.p50_us as f64))),
+            or_dash(cell(|m| Some(m.p99_us as f64))),
+            or_dash(median(|m| m.rss_kib.map(|kib| kib as f64 / 1024.0))),
+        )
+    }
+
+    /// What stands above [`Self::row`].
+    pub fn heading(label: &str, base: &str) -> String {
+        let ratio = format!("/{base}");
+        let times = format!("{:>11}{:>18}{:>20}", "requests/s", "p50 us", "p99 us");
+        format!("{label:<19}{:<16}{:>21}{ratio:>7}{times}{:>8}", "target", "CPU us a request", "MiB")
     }
 }
 
-impl Display for Report {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{:<19}{:<15}{:>9}{:>11}{:>9}{:>9}{:>9}{:>13}",
-            "case", "target", "CPU us", "requests/s", "p50 us", "p99 us", "RSS MiB", "CPU / nginx"
-        )?;
-        for case in &self.cases {
-            let cpu = |target| self.median(*case, target, Measured::cpu_us_per_request);
+impl Report {
+    /// An empty table.
+    pub fn new(targets: &[Kind], cases: &[Case]) -> Self {
+        let (targets, cases) = (targets.to_vec(), cases.to_vec());
+        Self { targets, cases, runs: Runs::default(), started: BTreeMap::new(), files: BTreeMap::new() }
+    }
+
+    pub fn file(&mut self, target: Kind, bytes: Option<u64>) {
+        self.files.extend(bytes.map(|bytes| (target.name(), bytes)));
+    }
+
+    pub fn started(&mut self, target: Kind, started: Started) {
+        self.started.entry(target.name()).or_default().push(started);
+    }
+
+    /// One more run.
+    pub fn add(&mut self, target: Kind, case: &Case, measured: Measured) {
+        self.runs.add(&case.name, target, measured);
+    }
+
+    /// See [`Runs::verdict`].
+    pub fn verdict(&self) -> Result<(), String> {
+        self.runs.verdict()
+    }
+
+    fn start_figure(&self, target: Kind, of: impl Fn(&Started) -> Option<f64>) -> Option<Figure> {
+        Figure::of(self.started.get(target.name())?.iter().filter_map(of))
+    }
+
+    fn loops(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\n{}", Runs::heading("case", "nginx"))?;
+        for case in self.cases.iter().filter(|case| case.load.pace_ms == 0) {
+            let cpu = |target| self.runs.figure(&case.name, target, Measured::cpu_us_per_request);
             for (n, target) in self.targets.iter().enumerate() {
-                let cell = |figure: fn(&Measured) -> Option<f64>| self.median(*case, *target, figure);
-                let ratio = cpu(*target).zip(cpu(Kind::Nginx)).map(|(own, nginx)| own / nginx);
-                writeln!(
-                    f,
-                    "{:<19}{:<15}{:>9}{:>11}{:>9}{:>9}{:>9}{:>13}",
-                    if n == 0 { case.label } else { "" },
-                    target.name(),
-                    shown(cpu(*target), 1),
-                    shown(cell(|m| Some(m.requests as f64 / m.seconds)), 0),
-                    shown(cell(|m| Some(m.p50_us as f64)), 0),
-                    shown(cell(|m| Some(m.p99_us as f64)), 0),
-                    shown(cell(|m| m.rss_kib.map(|kib| kib as f64 / 1024.0)), 1),
-                    shown(ratio, 2),
-                )?;
+                let label = if n == 0 { case.label.join(" ") } else { String::new() };
+                let ratio = cpu(*target).zip(cpu(Kind::Nginx)).map(|(own, nginx)| own.median / nginx.median);
+                writeln!(f, "{}", self.runs.row(&label, &case.name, *target, ratio))?;
             }
-        }
-        for target in &self.targets {
-            let kib = self.idle_kib.get(target.name()).map(|kib| kib.iter().map(|k| *k as f64 / 1024.0).collect());
-            writeln!(f, "idle {}: {} MiB", target.name(), shown(kib.and_then(median), 1))?;
         }
         Ok(())
     }
+
+    fn holds(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let holds: Vec<&Case> = self.cases.iter().filter(|case| case.load.pace_ms > 0).collect();
+        if holds.is_empty() {
+            return Ok(());
+        }
+        let figures = format!("{:>22}{:>22}{:>22}", "KiB a stream", "MiB at most", "CPU us a stream");
+        writeln!(f, "\n{:<19}{:<16}{figures}{:>9}", "held streams", "target", "errors")?;
+        for case in holds {
+            for (n, target) in self.targets.iter().enumerate() {
+                let figure = |of: &dyn Fn(&Measured) -> Option<f64>| self.runs.figure(&case.name, *target, of);
+                let Some(errors) = figure(&|m| Some(m.errors as f64)) else { continue };
+                writeln!(
+                    f,
+                    "{:<19}{:<16}{:>22}{:>22}{:>22}{:>9}",
+                    if n == 0 { &case.label[1] } else { "" },
+                    target.name(),
+                    or_dash(figure(&|m| m.kib_per_stream(case.load.connections))),
+                    or_dash(figure(&|m| m.rss_kib.map(|kib| kib as f64 / 1024.0))),
+                    or_dash(figure(&Measured::cpu_us_per_request)),
+                    format!("{:.0}", errors.median),
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    fn starts(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let figures = format!("{:>24}{:>24}{:>24}", "first answer ms", "MiB before it", "idle MiB after it");
+        writeln!(f, "\n{:<19}{:<16}{figures}{:>16}", "start", "target", "executable MiB")?;
+        for target in self.targets.iter().filter(|target| self.started.contains_key(target.name())) {
+            let mib = |kib: Option<u64>| kib.map(|kib| kib as f64 / 1024.0);
+            writeln!(
+                f,
+                "{:<19}{:<16}{:>24}{:>24}{:>24}{:>16}",
+                "",
+                target.name(),
+                or_dash(self.start_figure(*target, |s| Some(s.first_answer_ms))),
+                or_dash(self.start_figure(*target, |s| mib(s.unasked_kib))),
+                or_dash(self.start_figure(*target, |s| mib(s.idle_kib))),
+                or_dash(self.file_mib(*target).map(short)),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn file_mib(&self, target: Kind) -> Option<f64> {
+        self.files.get(target.name()).map(|bytes| *bytes as f64 / 1024.0 / 1024.0)
+    }
+
+    /// Everything in one table: what the medians are, and then each as a ratio to nginx's.
+    fn summary(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let columns = self.columns();
+        for line in 0..2 {
+            let heads: String = columns.iter().map(|(head, _)| format!("{:>7}", head[line])).collect();
+            writeln!(f, "{}{:<15}{heads}", if line == 0 { "\n" } else { "" }, ["", "medians"][line])?;
+        }
+        let row = |name: &str, cells: String| format!("{name:<15}{cells}");
+        for target in &self.targets {
+            let cells = columns.iter().map(|(_, of)| format!("{:>7}", or_dash(of(*target).map(short))));
+            writeln!(f, "{}", row(target.name(), cells.collect()))?;
+        }
+        if !self.targets.contains(&Kind::Nginx) {
+            return Ok(());
+        }
+        writeln!(f, "ratios to nginx")?;
+        for target in self.targets.iter().filter(|target| **target != Kind::Nginx) {
+            let cells = columns.iter().map(|(_, of)| {
+                let ratio = of(*target).zip(of(Kind::Nginx)).map(|(own, nginx)| format!("{:.2}", own / nginx));
+                format!("{:>7}", or_dash(ratio))
+            });
+            writeln!(f, "{}", row(target.name(), cells.collect()))?;
+        }
+        Ok(())
+    }
+
+    /// Heads of two words, and the median of a target.
+    fn columns(&self) -> Vec<([String; 2], Median<'_>)> {
+        let mut columns: Vec<([String; 2], Median<'_>)> = Vec::new();
+        for case in &self.cases {
+            let streams = case.load.connections;
+            columns.push(match case.load.pace_ms {
+                0 => (case.label.clone(), self.median(case, Measured::cpu_us_per_request)),
+                _ => (case.label.clone(), self.median(case, move |m| m.kib_per_stream(streams))),
+            });
+        }
+        let case = |name: &str| self.cases.iter().find(|case| case.name == name);
+        let head = |words: [&str; 2]| words.map(String::from);
+        if let Some(json1) = case("json1") {
+            columns.push((head(["p50 us", "c=1"]), self.median(json1, |m| Some(m.p50_us as f64))));
+        }
+        if let Some(json32) = case("json32") {
+            columns.push((head(["p99 us", "c=32"]), self.median(json32, |m| Some(m.p99_us as f64))));
+        }
+        let idle = |target| self.start_figure(target, |s| s.idle_kib.map(|kib| kib as f64 / 1024.0));
+        columns.push((head(["idle", "MiB"]), Box::new(move |target| idle(target).map(|figure| figure.median))));
+        let start = |target| self.start_figure(target, |s| Some(s.first_answer_ms));
+        columns.push((head(["start", "ms"]), Box::new(move |target| start(target).map(|figure| figure.median))));
+        columns.push((head(["file", "MiB"]), Box::new(|target| self.file_mib(target))));
+        columns
+    }
+
+    fn median<'a>(&'a self, case: &Case, of: impl Fn(&Measured) -> Option<f64> + 'a) -> Median<'a> {
+        let name = case.name.clone();
+        Box::new(move |target| self.runs.figure(&name, target, &of).map(|figure| figure.median))
+    }
 }
 
-fn shown(value: Option<f64>, decimals: usize) -> String {
-    value.map_or("-".to_string(), |value| format!("{value:.decimals$}"))
-}
+/// A target's median of something.
+type Median<'a> = Box<dyn Fn(Kind) -> Option<f64> + 'a>;
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => None,
-        n if n % 2 == 1 => Some(values[middle]),
-        _ => Some((values[middle - 1] + values[middle]) / 2.0),
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.loops(f)?;
+        self.holds(f)?;
+        self.starts(f)?;
+        self.summary(f)?;
+        writeln!(
+            f,
+            "\nCPU is that of all the target's threads, in microseconds for one answer. Spread in brackets: the least and the\n\
+             most of the rounds. held: KiB of resident memory that each stream adds. idle: half a second after the first\n\
+             answer. start: to the first answer. file: the executable without the libraries that it links."
+        )?;
+        if self.targets.contains(&Kind::Litellm) {
+            writeln!(f, "litellm has the plain upstream, without TLS, and answers in words of its own.")?;
+        }
+        Ok(())
     }
 }
