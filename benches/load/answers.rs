@@ -22,9 +22,12 @@ const USAGE: &str = r#"[],"usage":{"prompt_tokens":19,"completion_tokens":20,"to
 /// Both answers, made once.
 pub struct Answers {
     pub json: Vec<u8>,
-    first: Vec<u8>,
-    content: Vec<u8>,
-    end: Vec<u8>,
+    /// A stream's head and first content chunk, one write.
+    pub first: Vec<u8>,
+    /// Every other content chunk.
+    pub content: Vec<u8>,
+    /// All that comes after the last.
+    pub end: Vec<u8>,
 }
 
 impl Answers {
@@ -41,21 +44,12 @@ impl Answers {
         let end = [chunk(&event(STOP)), chunk(&event(USAGE)), chunk(STREAM_END), b"0\r\n\r\n".to_vec()].concat();
         Self { json: json.into_bytes(), first, content, end }
     }
-
-    /// One write of a stream with so many content chunks: head and first chunk together, every other chunk alone, the
-    /// end together.
-    pub fn part(&self, n: usize, events: usize) -> &[u8] {
-        match n {
-            0 => &self.first,
-            n if n < events => &self.content,
-            _ => &self.end,
-        }
-    }
 }
 
-/// Length of a streamed answer's body, its framing not counted.
-pub fn stream_bytes(events: usize) -> u64 {
-    (events * event(TOKEN).len() + event(STOP).len() + event(USAGE).len() + STREAM_END.len()) as u64
+/// Length of a streamed answer's body, its framing not counted: of its end, and of each content chunk.
+pub fn stream_bytes() -> (u64, u64) {
+    let end = event(STOP).len() + event(USAGE).len() + STREAM_END.len();
+    (end as u64, event(TOKEN).len() as u64)
 }
 
 fn event(choices: &str) -> String {

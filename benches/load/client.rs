@@ -15,9 +15,28 @@ use std::time::{Duration, Instant};
 
 /// What an answer must be.
 struct Expected {
-    /// Bytes of its body; `None` where the target writes it anew.
-    body_bytes: Option<u64>,
+    length: Length,
     end: &'static str,
+}
+
+/// How long its body must be.
+enum Length {
+    /// As long as the mock's.
+    Is(u64),
+    /// The end, and any number of content chunks of so many bytes.
+    Stream(u64, u64),
+    /// The target writes it anew.
+    Unknown,
+}
+
+impl Length {
+    fn allows(&self, bytes: u64) -> bool {
+        match *self {
+            Self::Is(length) => bytes == length,
+            Self::Stream(end, chunk) => bytes > end && (bytes - end).is_multiple_of(chunk),
+            Self::Unknown => true,
+        }
+    }
 }
 
 /// The requests of a load: one head a user, and the body that all share.
@@ -32,7 +51,7 @@ impl Requests {
     pub fn new(order: &Order) -> Self {
         let Load { events, pace_ms, users, body_bytes, .. } = order.load;
         let streamed = if events > 0 { r#""stream":true,"stream_options":{"include_usage":true},"# } else { "" };
-        let paced = if pace_ms > 0 { format!("pace_ms={pace_ms} events={events} ") } else { String::new() };
+        let paced = if pace_ms > 0 { format!("pace_ms={pace_ms} ") } else { String::new() };
         let before = format!(r#"{{"model":"gpt-4o-mini",{streamed}"messages":[{{"role":"user","content":"{paced}"#);
         let after = r#""}],"max_tokens":128,"temperature":0.7}"#;
         let filling = "lorem ipsum dolor sit amet ".bytes().cycle();
@@ -48,8 +67,14 @@ impl Requests {
                  X-User-ID: user-{user:06}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
             )
         };
-        let (bytes, end) = if events > 0 { (stream_bytes(events), STREAM_END) } else { (COMPLETION.len() as u64, "}") };
-        let expected = Expected { body_bytes: (!order.rewritten).then_some(bytes), end };
+        let (rest, chunk) = stream_bytes();
+        let length = match events as u64 {
+            _ if order.rewritten => Length::Unknown,
+            0 => Length::Is(COMPLETION.len() as u64),
+            _ if pace_ms > 0 => Length::Stream(rest, chunk),
+            events => Length::Is(rest + events * chunk),
+        };
+        let expected = Expected { length, end: if events > 0 { STREAM_END } else { "}" } };
         Self { heads: (0..users).map(|user| head(user).into_bytes()).collect(), body, expected, next: 0 }
     }
 }
@@ -129,7 +154,7 @@ impl Client {
             return Err(format!("status {status}"));
         }
         const { assert!(STREAM_END.len() <= TAIL_BYTES) };
-        let right = tail.ends_with(expected.end.as_bytes()) && expected.body_bytes.is_none_or(|b| b == body_bytes);
+        let right = tail.ends_with(expected.end.as_bytes()) && expected.length.allows(body_bytes);
         if right { Ok(()) } else { Err(format!("a body of {body_bytes} bytes that is not the mock's")) }
     }
 }

@@ -32,7 +32,7 @@ pub fn run(options: &Options, upstream: &Upstream, within: &Descriptors, targets
                 let ledger = point.ledger.as_deref();
                 let setup = Setup { upstream, binary: &options.binary, ledger, clients };
                 let (target, _) = Target::start(*kind, &setup)?;
-                let measured = measure(options, *kind, &target, point.load)?;
+                let measured = measure(options, upstream, *kind, &target, point.load)?;
                 runs.add(&point.label, *kind, measured);
             }
         }

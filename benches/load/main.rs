@@ -89,7 +89,7 @@ fn compare(options: &Options, upstream: &Upstream, within: &Descriptors, targets
             closed_loops(options, upstream, *kind, &mut report)?;
             for case in holds.iter().filter(|_| *kind != Kind::Direct) {
                 let (target, _) = Target::start(*kind, &setup(options, upstream, case.load))?;
-                report.add(*kind, case, measure(options, *kind, &target, case.load)?);
+                report.add(*kind, case, measure(options, upstream, *kind, &target, case.load)?);
             }
         }
     }
@@ -110,7 +110,7 @@ fn closed_loops(options: &Options, upstream: &Upstream, kind: Kind, report: &mut
     }
     let askers = (kind == Kind::ProxyAsked).then(|| Askers::start(target.address));
     for case in &options.cases {
-        report.add(kind, case, measure(options, kind, &target, case.load)?);
+        report.add(kind, case, measure(options, upstream, kind, &target, case.load)?);
     }
     if let Some(askers) = askers {
         println!("{} was asked and answered {} times", kind.name(), askers.stop()?);
@@ -129,9 +129,16 @@ fn capacity(connections: usize) -> usize {
 }
 
 /// Runs one generator against a target.
-fn measure(options: &Options, kind: Kind, target: &Target, load: Load) -> Result<Measured, String> {
+fn measure(
+    options: &Options,
+    upstream: &Upstream,
+    kind: Kind,
+    target: &Target,
+    load: Load,
+) -> Result<Measured, String> {
     let order = Order {
         address: target.address,
+        mock: upstream.plain_address(),
         rewritten: kind.rewrites(),
         pids: target.tree(),
         warm_up: options.warm_up,

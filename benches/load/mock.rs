@@ -3,8 +3,9 @@
 //!
 //! In: `CERTIFICATE KEY`, two PEM files. Out: its ports (TLS, plain) on stdout, then answers until stdin closes (that
 //! is, until the benchmark is gone). A body with `"stream":true` gets 20 content chunks, each an event, a chunk, a TLS
-//! record and a write of its own, then the usage chunk and `[DONE]`. A message that says `pace_ms=1000 events=8` gets 8,
-//! one each second. Never: a request body without a length, another delay.
+//! record and a write of its own, then the usage chunk and `[DONE]`. A message that says `pace_ms=1000` gets one each
+//! second, until another body says `release`: all such streams then end with their next event. Never: a request body
+//! without a length, another delay.
 
 use crate::answers::Answers;
 use crate::work::EVENTS;
@@ -113,20 +114,21 @@ impl Mock {
     /// Something for a peer to do; a peer that fails at it is gone.
     fn turn(&mut self, token: Token, act: impl FnOnce(&mut Peer, &Answers, &mut [u8]) -> io::Result<()>) {
         let Some(peer) = self.peers.get_mut(&token) else { return };
-        if act(peer, &self.answers, &mut self.scratch).is_err() {
+        let outcome = act(peer, &self.answers, &mut self.scratch);
+        self.beats.extend(peer.beat_at.take().map(|at| (at, token)));
+        if std::mem::take(&mut peer.releases) {
+            self.peers.values_mut().filter_map(|peer| peer.paced.as_mut()).for_each(|paced| paced.is_released = true);
+        }
+        if outcome.is_err() {
             self.peers.remove(&token);
-        } else if let Some(at) = peer.beat_at.take() {
-            self.beats.insert((at, token));
         }
     }
 }
 
 /// A stream of which there is more to come.
 struct Paced {
-    /// Writes so far.
-    written: usize,
-    events: usize,
     pace: Duration,
+    is_released: bool,
 }
 
 /// One connection of the target.
@@ -142,6 +144,8 @@ struct Peer {
     paced: Option<Paced>,
     /// When to come back, once it is known.
     beat_at: Option<Instant>,
+    /// It has asked to end what is paced.
+    releases: bool,
 }
 
 impl Peer {
@@ -149,7 +153,16 @@ impl Peer {
         if let Some(tls) = &mut tls {
             tls.set_buffer_limit(None);
         }
-        Self { socket, tls, unsent: Vec::new(), request: Vec::new(), body: None, paced: None, beat_at: None }
+        Self {
+            socket,
+            tls,
+            unsent: Vec::new(),
+            request: Vec::new(),
+            body: None,
+            paced: None,
+            beat_at: None,
+            releases: false,
+        }
     }
 
     /// `Err` when the connection is over, for whatever reason.
@@ -212,27 +225,33 @@ impl Peer {
         let stream =
             [r#""stream":true"#, r#""stream": true"#].iter().any(|yes| memmem::find(body, yes.as_bytes()).is_some());
         let pace = number_after(body, b"pace_ms=").map(Duration::from_millis);
-        let events = number_after(body, b"events=").map_or(EVENTS, |events| events as usize);
+        self.releases = body == b"release";
         self.request.clear();
         self.body = None;
         match pace {
             _ if !stream => self.send(&answers.json),
-            None => (0..=events).try_for_each(|n| self.send(answers.part(n, events))),
+            None => {
+                self.send(&answers.first)?;
+                (1..EVENTS).try_for_each(|_| self.send(&answers.content))?;
+                self.send(&answers.end)
+            }
             Some(pace) => {
-                self.paced = Some(Paced { written: 0, events, pace });
-                self.beat(answers)
+                self.paced = Some(Paced { pace, is_released: false });
+                self.beat_at = Some(Instant::now() + pace);
+                self.send(&answers.first)
             }
         }
     }
 
     /// The next write of a paced stream.
     fn beat(&mut self, answers: &Answers) -> io::Result<()> {
-        let Some(Paced { written, events, pace }) = self.paced.take() else { return Ok(()) };
-        if written < events {
-            self.paced = Some(Paced { written: written + 1, events, pace });
-            self.beat_at = Some(Instant::now() + pace);
+        match self.paced.take_if(|paced| paced.is_released) {
+            Some(_) => self.send(&answers.end),
+            None => {
+                self.beat_at = self.paced.as_ref().map(|paced| Instant::now() + paced.pace);
+                self.send(&answers.content)
+            }
         }
-        self.send(answers.part(written, events))
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {

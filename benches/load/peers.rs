@@ -59,7 +59,8 @@ pub fn proxy(binary: &str, site: &Site<'_>, more: &[(&str, &str)]) -> Command {
 /// One worker.
 pub fn nginx(site: &Site<'_>) -> Result<Command, String> {
     let Site { upstream, address, folder, clients } = site;
-    let (port, ca, connections) = (upstream.tls_port, upstream.ca_file(), 2 * clients + 64);
+    // Two a client, and some: it closes connections that it could keep while less than a sixteenth is free.
+    let (port, ca, connections) = (upstream.tls_port, upstream.ca_file(), clients * 5 / 2);
     let configuration = format!(
         r#"
 worker_processes 1; daemon off; pid nginx.pid; error_log stderr warn;
@@ -129,15 +130,17 @@ backend mock
 
 /// One worker, no database, the plain upstream.
 pub fn litellm(site: &Site<'_>) -> Result<Command, String> {
-    let port = site.upstream.plain_port;
+    let mock = site.upstream.plain_address();
     let configuration = format!(
         r#"
 model_list:
   - model_name: gpt-4o-mini
     litellm_params:
       model: openai/gpt-4o-mini
-      api_base: http://127.0.0.1:{port}/v1
+      api_base: http://{mock}/v1
       api_key: {UPSTREAM_KEY}
+general_settings:
+  dangerously_permit_weak_or_unset_master_key: true # on loopback, asked by nobody else
 litellm_settings:
   num_retries: 0
   telemetry: false

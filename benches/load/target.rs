@@ -173,7 +173,7 @@ impl Target {
         let launched_at = Instant::now();
         let running = match kind {
             Kind::Direct => {
-                address.set_port(upstream.plain_port);
+                address = upstream.plain_address();
                 None
             }
             _ => Some(Running::start(&mut command)?),

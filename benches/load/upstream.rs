@@ -6,6 +6,7 @@
 use crate::process::{Running, helper};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -15,7 +16,7 @@ use tempfile::TempDir;
 pub struct Upstream {
     /// With TLS, as `localhost`.
     pub tls_port: u16,
-    pub plain_port: u16,
+    plain_port: u16,
     folder: TempDir,
     _running: Running,
 }
@@ -35,6 +36,11 @@ impl Upstream {
         let mut ports = line.split_whitespace().map_while(|port| port.parse().ok());
         let (tls_port, plain_port) = ports.next().zip(ports.next()).ok_or(format!("mock: no ports in {line:?}"))?;
         Ok(Self { tls_port, plain_port, folder, _running: running })
+    }
+
+    /// Without TLS.
+    pub fn plain_address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.plain_port).into()
     }
 
     /// The authority's certificate.

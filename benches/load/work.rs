@@ -10,8 +10,6 @@ use std::time::Duration;
 pub const EVENTS: usize = 20;
 /// Users that take turns.
 const USERS: usize = 1000;
-/// Streams that a hold opens in a second.
-pub const RAMP_A_SECOND: usize = 2000;
 
 /// The numbers behind a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +18,8 @@ pub struct Load {
     pub connections: usize,
     /// Content chunks of the answer, 0 for a plain JSON answer.
     pub events: usize,
-    /// Milliseconds between them, 0 where they follow at once. Above 0 each connection has one stream, which is held.
+    /// Milliseconds between them, 0 where they follow at once. Above 0 each connection has one stream, which has events
+    /// until the mock is told to end it.
     pub pace_ms: u64,
     /// Length of the request's body.
     pub body_bytes: usize,
@@ -70,10 +69,9 @@ impl Case {
         Self { name: name.into(), label: [work.into(), at.into()], load }
     }
 
-    /// So many streams open at once, an event each `pace_ms`. They last until long after the last is opened.
+    /// So many streams open at once, an event each `pace_ms`.
     pub fn hold(streams: usize, pace_ms: u64) -> Self {
-        let events = 6 + 2 * streams.div_ceil(RAMP_A_SECOND);
-        let load = Load { connections: streams, events, pace_ms, ..Load::JSON };
+        let load = Load { connections: streams, events: EVENTS, pace_ms, ..Load::JSON };
         Self::new(&format!("hold{streams}"), "held", &streams.to_string(), load)
     }
 }
@@ -93,9 +91,15 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
+fn loopback(address: &str) -> Option<SocketAddr> {
+    address.parse().ok().filter(|address: &SocketAddr| address.ip().is_loopback())
+}
+
 /// What one generator does.
 pub struct Order {
     pub address: SocketAddr,
+    /// The mock's plain port.
+    pub mock: SocketAddr,
     /// Answers are not the mock's bytes, but the target's own writing of them.
     pub rewritten: bool,
     /// The target's processes.
@@ -111,17 +115,19 @@ impl Order {
         let pids: Vec<String> = self.pids.iter().map(u32::to_string).collect();
         let ms = |duration: Duration| duration.as_millis().to_string();
         let rewritten = self.rewritten.to_string();
-        let first = [self.address.to_string(), rewritten, pids.join(","), ms(self.warm_up), ms(self.measure)];
-        first.into_iter().chain(self.load.numbers().map(|n| n.to_string())).collect()
+        let to = [self.address.to_string(), self.mock.to_string()];
+        let how = [rewritten, pids.join(","), ms(self.warm_up), ms(self.measure)];
+        to.into_iter().chain(how).chain(self.load.numbers().map(|n| n.to_string())).collect()
     }
 
     /// Reads what `arguments` wrote.
     pub fn parse(args: &[String]) -> Option<Self> {
-        let [address, rewritten, pids, warm_up, measure, numbers @ ..] = args else { return None };
+        let [address, mock, rewritten, pids, warm_up, measure, numbers @ ..] = args else { return None };
         let ms = |text: &String| text.parse().map(Duration::from_millis).ok();
         let numbers: Vec<u64> = numbers.iter().map_while(|number| number.parse().ok()).collect();
         Some(Self {
-            address: address.parse::<SocketAddr>().ok().filter(|address| address.ip().is_loopback())?,
+            address: loopback(address)?,
+            mock: loopback(mock)?,
             rewritten: rewritten.parse().ok()?,
             pids: pids.split(',').filter_map(|pid| pid.parse().ok()).collect(),
             warm_up: ms(warm_up)?,
