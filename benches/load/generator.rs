@@ -1,7 +1,7 @@
 //! The clients of a closed loop: a fixed number of connections, each with one request in flight.
 //!
-//! In: an [`Order`] as arguments. Out: one line, a [`Measured`]. Measuring begins when the warm-up is over and every
-//! connection has had an answer. Every answer is checked. Never: a request to anything but loopback.
+//! In: an [`Order`] as arguments. Out: one line, a [`Measured`]. The warm-up begins when every connection has had an
+//! answer, and measuring when it is over. Every answer is checked. Never: a request to anything but loopback.
 
 use crate::client::{Client, Requests};
 use crate::measured::Measured;
@@ -13,8 +13,11 @@ use std::time::{Duration, Instant};
 
 /// A run that meets this many errors is over.
 pub const ERRORS_MAX: u64 = 100;
-/// How long connections may wait for their first answers.
-const WARM_UP_MAX: Duration = Duration::from_secs(60);
+/// Connections that may wait for their first answer at once: all of them in any case but those of thousands, which a
+/// target takes in at its own pace.
+pub const WAITING_MAX: usize = 200;
+/// How long it may take to open all connections, and how long to warm up.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Generates load and prints what came back.
 pub fn run(args: &[String]) -> Result<(), String> {
@@ -49,11 +52,7 @@ impl Generator {
 
     /// Warms up, measures, and says what was seen.
     fn run(mut self) -> Result<Measured, String> {
-        for n in 0..self.order.load.connections {
-            let client = self.connect(n)?;
-            self.clients.push(client);
-            self.clients[n].send(&mut self.requests);
-        }
+        self.open()?;
         self.warm_up()?;
         self.latencies_us.clear();
         let (cpu_before, start) = (process::cpu_ns(&self.order.pids), Instant::now());
@@ -67,17 +66,33 @@ impl Generator {
         Ok(measured)
     }
 
+    /// Opens the connections, until each has had an answer.
+    fn open(&mut self) -> Result<(), String> {
+        let start = Instant::now();
+        while self.measured.errors < ERRORS_MAX {
+            let wanted = self.order.load.connections;
+            let answered = self.answered.iter().filter(|answered| **answered).count();
+            if answered == wanted {
+                break;
+            }
+            if start.elapsed() > PATIENCE {
+                self.measured.fail(format!("no answer on {} of {wanted} connections", wanted - answered));
+                break;
+            }
+            while self.clients.len() < wanted.min(answered + WAITING_MAX) {
+                let mut client = self.connect(self.clients.len())?;
+                client.send(&mut self.requests);
+                self.clients.push(client);
+            }
+            self.turns(Instant::now() + Duration::from_millis(5))?;
+        }
+        Ok(())
+    }
+
     fn warm_up(&mut self) -> Result<(), String> {
         let start = Instant::now();
         self.turns(start + self.order.warm_up)?;
-        while self.measured.errors < ERRORS_MAX {
-            let unanswered = self.answered.iter().filter(|answered| !**answered).count();
-            if unanswered == 0 && self.latencies_us.len() >= self.order.load.warm_up_requests {
-                break;
-            }
-            if start.elapsed() > WARM_UP_MAX {
-                return Err(format!("not warm: {unanswered} connections still wait for their first answer"));
-            }
+        while self.latencies_us.len() < self.order.load.warm_up_requests && start.elapsed() < PATIENCE {
             self.turns(Instant::now() + Duration::from_millis(20))?;
         }
         Ok(())

@@ -5,7 +5,7 @@
 //! until all have been open for a while; each is read and checked to its end. Never: a request to anything but loopback.
 
 use crate::client::{Client, Requests};
-use crate::generator::ERRORS_MAX;
+use crate::generator::{ERRORS_MAX, WAITING_MAX};
 use crate::measured::Measured;
 use crate::process;
 use crate::work::Order;
@@ -17,8 +17,6 @@ use std::time::{Duration, Instant};
 
 /// Streams that are opened in a second.
 const RAMP_A_SECOND: f64 = 2000.0;
-/// Streams that may wait for their first event at once: a target that is slower than the ramp sets its own pace.
-const WAITING_MAX: usize = 200;
 /// How many events each stream has once all are open, at least.
 const HELD_EVENTS: u32 = 5;
 /// How often memory is looked at.
