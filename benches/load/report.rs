@@ -240,9 +240,10 @@ impl Display for Report {
         self.summary(f)?;
         writeln!(
             f,
-            "\nCPU is that of all the target's threads, in microseconds for one answer. Spread in brackets: the least and the\n\
-             most of the rounds. held: KiB of resident memory that each stream adds. idle: half a second after the first\n\
-             answer. start: to the first answer. file: the executable without the libraries that it links."
+            "\nCPU is that of all the target's threads, in microseconds for one answer. In brackets: the least and the most\n\
+             of the rounds. stream: 20 chunks, each a write of its own. held: KiB of resident memory that each open\n\
+             stream adds. idle: half a second after the first answer. start: to the first answer. file: the executable\n\
+             without the libraries that it links."
         )?;
         if self.targets.contains(&Kind::Litellm) {
             writeln!(f, "litellm has the plain upstream, without TLS, and answers in words of its own.")?;
