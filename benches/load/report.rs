@@ -61,7 +61,7 @@ impl Runs {
         let cell = |figure: fn(&Measured) -> Option<f64>| self.figure(case, target, figure);
         let median = |figure| cell(figure).map(|figure| short(figure.median));
         format!(
-            "{label:<19}{:<16}{:>21}{:>7}{:>11}{:>18}{:>20}{:>8}",
+            "{label:<18}{:<16}{:>20}{:>7}{:>8}{:>21}{:>22}{:>8}",
             target.name(),
             or_dash(cell(Measured::cpu_us_per_request)),
             or_dash(ratio.map(short)),
@@ -75,8 +75,8 @@ impl Runs {
     /// What stands above [`Self::row`].
     pub fn heading(label: &str, base: &str) -> String {
         let ratio = format!("/{base}");
-        let times = format!("{:>11}{:>18}{:>20}", "requests/s", "p50 us", "p99 us");
-        format!("{label:<19}{:<16}{:>21}{ratio:>7}{times}{:>8}", "target", "CPU us a request", "MiB")
+        let times = format!("{:>8}{:>21}{:>22}", "req/s", "p50 us", "p99 us");
+        format!("{label:<18}{:<16}{:>20}{ratio:>7}{times}{:>8}", "target", "CPU us a request", "MiB")
     }
 }
 
