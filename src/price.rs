@@ -10,6 +10,7 @@ use crate::usage::record::Usage;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// The table made into the binary.
 const BUILT_IN: &str = include_str!("prices.json");
@@ -21,7 +22,8 @@ const MICROS_PER_SECOND: u128 = 1_000_000;
 /// Prices by model name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PriceTable {
-    models: BTreeMap<Box<str>, Model>,
+    /// Shared by the loop and whoever reads the configuration anew.
+    models: Arc<BTreeMap<Box<str>, Model>>,
 }
 
 impl PriceTable {
@@ -35,19 +37,19 @@ impl PriceTable {
     /// # Errors
     /// Not a JSON object of objects, an unknown price field, or a price that is no exact number of dollars.
     pub fn parse(json: &str) -> Result<Self, PriceError> {
-        let entries: BTreeMap<String, Box<RawValue>> =
+        let entries: BTreeMap<String, &RawValue> =
             serde_json::from_str(json).map_err(|error| PriceError(format!("not a JSON object: {error}")))?;
         let mut models = BTreeMap::new();
         for (name, entry) in entries.iter().filter(|(name, _)| !name.starts_with('_')) {
             let model = Model::parse(entry.get()).map_err(|why| PriceError(format!("{name:?}: {why}")))?;
             models.insert(name.as_str().into(), model);
         }
-        Ok(Self { models })
+        Ok(Self { models: Arc::new(models) })
     }
 
     /// Adds another table's models; one of the same name is replaced whole.
     pub fn merge(&mut self, other: Self) {
-        self.models.extend(other.models);
+        Arc::make_mut(&mut self.models).extend(Arc::unwrap_or_clone(other.models));
     }
 
     /// The cost in nano-dollars (10⁻⁹ USD), rounded half up once at the end.
@@ -217,14 +219,15 @@ impl Key {
 /// One model's prices in femto-dollars a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Model {
-    prices: BTreeMap<Key, u64>,
+    /// Sorted by key: there are few, and a table of them has hundreds of models.
+    prices: Box<[(Key, u64)]>,
     /// The input sizes above which other prices hold, largest first.
     thresholds: Box<[u64]>,
 }
 
 impl Model {
     fn parse(json: &str) -> Result<Self, String> {
-        let fields: BTreeMap<String, Box<RawValue>> =
+        let fields: BTreeMap<String, &RawValue> =
             serde_json::from_str(json).map_err(|_| "expected an object of price fields".to_string())?;
         let mut prices = BTreeMap::new();
         for (field, value) in &fields {
@@ -237,7 +240,12 @@ impl Model {
         let mut thresholds: Vec<u64> = prices.keys().map(|key| key.above).filter(|&above| above > 0).collect();
         thresholds.sort_unstable_by(|a, b| b.cmp(a));
         thresholds.dedup();
-        Ok(Self { prices, thresholds: thresholds.into() })
+        Ok(Self { prices: prices.into_iter().collect(), thresholds: thresholds.into() })
+    }
+
+    fn price(&self, key: Key) -> Option<u64> {
+        let place = self.prices.binary_search_by_key(&key, |&(key, _)| key).ok()?;
+        Some(self.prices[place].1)
     }
 
     /// The threshold that an input exceeds, which then sets the price of the whole request; 0 for none.
@@ -247,7 +255,7 @@ impl Model {
 
     /// Whether a kind has a price of its own in any tier.
     fn knows(&self, kind: Kind) -> bool {
-        self.prices.keys().any(|key| key.kind == kind)
+        self.prices.iter().any(|(key, _)| key.kind == kind)
     }
 }
 
@@ -268,8 +276,8 @@ impl Rates<'_> {
         if count == 0 {
             return Some(0);
         }
-        let price = self.model.prices.get(&Key { kind, tier: self.tier, above: self.above })?;
-        Some(u128::from(count) * u128::from(*price))
+        let price = self.model.price(Key { kind, tier: self.tier, above: self.above })?;
+        Some(u128::from(count) * u128::from(price))
     }
 
     fn charge_all(&self, counts: &[(Kind, u64)]) -> Option<u128> {
