@@ -128,7 +128,7 @@ pub enum Action {
 /// What only a thread that may block, or take its time, can answer.
 #[derive(Debug)]
 pub enum Question {
-    Usage(Query),
+    Usage(Box<Query>),
     Dashboard(Box<Ask>),
     Metrics(Box<Snapshot>),
 }

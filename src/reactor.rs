@@ -380,7 +380,7 @@ impl<I: Io, D: Desk> Reactor<I, D> {
 
     fn ask(&mut self, now: Now, ticket: u64, question: Question) {
         let job = match question {
-            Question::Usage(query) => Job::Usage { ticket, query },
+            Question::Usage(query) => Job::Usage { ticket, query: *query },
             Question::Dashboard(ask) => Job::Dashboard { ticket, ask },
             Question::Metrics(snapshot) => {
                 let export = self.desk.export();

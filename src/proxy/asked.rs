@@ -45,7 +45,7 @@ impl Proxy {
             }
             Local::Usage => {
                 let query = Query::parse(parameters, now.unix, accepted(head)).map_err(bad)?;
-                Question::Usage(Query { user: readable(query.user.clone(), reader)?, ..query })
+                Question::Usage(Box::new(Query { user: readable(query.user.clone(), reader)?, ..query }))
             }
             _ if reader != Reader::Everything => {
                 return Err((Fault::Forbidden, "a client key reads its own user's usage only".to_owned()));

@@ -288,8 +288,9 @@ impl Names {
 /// What has been found.
 #[derive(Default)]
 struct Facts {
-    opening: Option<Reading>,
-    reading: Option<Reading>,
+    /// Large, and not there before the end of almost every stream; the same below.
+    opening: Option<Box<Reading>>,
+    reading: Option<Box<Reading>>,
     /// Images seen.
     images: u64,
     /// What a tool says that made images.
@@ -311,12 +312,12 @@ impl Facts {
         let Some(raw) = found.raw else { return };
         match shape.means[found.path] {
             Means::Usage => {
-                let reading = Reading::parse(raw);
+                let reading = Reading::parse(raw).map(Box::new);
                 self.has_usage |= reading.is_some();
                 self.reading = reading.or(self.reading.take());
             }
             Means::Opening => {
-                let opening = Reading::parse(raw);
+                let opening = Reading::parse(raw).map(Box::new);
                 self.has_usage |= opening.is_some();
                 self.opening = opening.or(self.opening.take());
             }
