@@ -174,8 +174,8 @@ impl Session {
         Ok(())
     }
 
-    /// As [`Session::encrypt`], but over what is in `out`, from its start. It only grows: a buffer that is used time and
-    /// again is not cleared. How many bytes were written.
+    /// As [`Session::encrypt`], but over what is in `out`, from its start. It only grows, and is not cleared each time.
+    /// How many bytes were written.
     ///
     /// # Errors
     /// As for [`Session::encrypt`].
