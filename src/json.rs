@@ -10,6 +10,7 @@ mod paths;
 pub use paths::{EACH, Path, Paths};
 
 use paths::{PATH_KEYS_MAX, WATCHED_BYTES_MAX};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// Containers deeper than this stop the scan; serde_json stops at the same depth.
@@ -373,12 +374,12 @@ fn unescape(inside: &[u8]) -> Option<String> {
 }
 
 /// The text of a raw JSON string value, quotes included; `None` for any other value.
-pub fn string(raw: &[u8]) -> Option<String> {
+pub fn string(raw: &[u8]) -> Option<Cow<'_, str>> {
     let inside = raw.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
     let is_plain = inside.iter().all(|&byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'));
     match std::str::from_utf8(inside) {
-        Ok(text) if is_plain => Some(text.to_owned()),
-        _ => serde_json::from_slice(raw).ok(),
+        Ok(text) if is_plain => Some(Cow::Borrowed(text)),
+        _ => serde_json::from_slice(raw).ok().map(Cow::Owned),
     }
 }
 

@@ -45,6 +45,7 @@ pub mod tunnel;
 pub mod upstream;
 
 use crate::access::{Access, Hash};
+use crate::base::buffer::Spares;
 use crate::base::clock::Now;
 use crate::base::deadlines::Deadlines;
 use crate::base::log::Notes;
@@ -243,6 +244,10 @@ pub struct Proxy {
     scratch: Vec<u8>,
     /// Ciphertext on its way out, the same.
     sealed: Vec<u8>,
+    /// Memory that waits for a buffer to need it.
+    spares: Spares,
+    /// A piece of an edited stream on its way, loop-wide too.
+    edited: Vec<u8>,
 }
 
 impl Proxy {
@@ -285,6 +290,8 @@ impl Proxy {
             full_since: None,
             scratch: Vec::new(),
             sealed: Vec::new(),
+            spares: Spares::default(),
+            edited: Vec::new(),
         }
     }
 

@@ -153,7 +153,7 @@ impl Proxy {
                 user,
                 endpoint,
                 is_retrieval: endpoint.is_retrieval(),
-                model_requested: named.name.map(Arc::from),
+                model_requested: named.name,
                 ..Record::default()
             },
             settled_as: 0,
@@ -185,8 +185,8 @@ impl Proxy {
         request.outgoing.finish_body(&inspected.splices);
         request.usage_asked = inspected.usage_asked;
         request.complete = true;
-        if let Some(model) = inspected.model {
-            exchange.record.model_requested = Some(model.into());
+        if inspected.model.is_some() {
+            exchange.record.model_requested = inspected.model;
         }
         exchange.record.stream = inspected.stream;
         exchange.ready = now.mono;

@@ -324,7 +324,7 @@ impl Proxy {
         while down.sendable() > 0 {
             match write(&down.out.as_slice()[..down.sendable()]) {
                 Written::Taken(count) => {
-                    down.out.consume(count);
+                    down.out.consume_to(&mut self.spares, count);
                     down.sent += count as u64;
                     down.moved += count as u64;
                     progress = true;

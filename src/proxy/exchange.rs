@@ -243,10 +243,10 @@ pub struct Response {
     pub writer: BodyWriter,
     /// A stream of events or lines: nothing of it is held back but its very end.
     pub streamed: bool,
-    pub capture: Option<Box<Capture>>,
+    pub capture: Option<Capture>,
     pub editor: Option<Box<Editor>>,
     /// What goes by, in case the stream is cut.
-    pub deltas: Option<Box<Deltas>>,
+    pub deltas: Option<Deltas>,
     /// The connection to the target may carry another exchange afterwards.
     pub reusable: bool,
     /// Where it starts in the bytes ever put out to the client.

@@ -6,12 +6,13 @@
 use super::route::split;
 use crate::base::percent::decode;
 use crate::usage::request::clip;
+use std::sync::Arc;
 
 /// The model as a target names it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Named {
     /// At most 128 bytes.
-    pub name: Option<String>,
+    pub name: Option<Arc<str>>,
     /// A deployment chooses the model, whatever the request calls it.
     pub deployed: bool,
 }
@@ -47,8 +48,8 @@ fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
     values.next().is_none().then_some(value)
 }
 
-fn readable(encoded: &str) -> Option<String> {
-    decode(encoded).filter(|name| !name.is_empty()).map(clip)
+fn readable(encoded: &str) -> Option<Arc<str>> {
+    decode(encoded).filter(|name| !name.is_empty()).map(|name| clip(&name).into())
 }
 
 #[cfg(test)]
@@ -72,10 +73,10 @@ mod tests {
             ("/v1/realtime/sessions?model=a", None, false),
             ("/", None, false),
         ] {
-            assert_eq!(named(target), Named { name: name.map(String::from), deployed }, "{target}");
+            assert_eq!(named(target), Named { name: name.map(Arc::from), deployed }, "{target}");
         }
         let long = named(&format!("/deployments/{}", "é".repeat(100))).name.unwrap();
-        assert_eq!(long, "é".repeat(64));
+        assert_eq!(*long, "é".repeat(64));
     }
 
     #[test]

@@ -25,6 +25,9 @@ const INTERIM_MAX: u32 = 64;
 /// Longest request id of the target's that is recorded, bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
+/// Memory that is kept for the next piece of an edited stream, of whichever connection, bytes.
+const EDITED_BYTES_KEPT: usize = 128 * 1024;
+
 /// What happens after a piece of a response.
 pub(super) enum Next {
     /// More of it may follow in the input, from this many bytes on.
@@ -123,10 +126,10 @@ impl Proxy {
         response.streamed = streamed;
         response.reusable = head.keep_alive();
         if endpoint != Endpoint::Other && form != Form::Opaque {
-            response.capture = Some(Box::new(Capture::new(endpoint, form, coding)));
+            response.capture = Some(Capture::new(endpoint, form, coding));
         }
         if streamed && coding == Coding::Identity {
-            response.deltas = Deltas::new(endpoint).map(Box::new);
+            response.deltas = Deltas::new(endpoint);
         }
         // Nothing can be sent again any more.
         exchange.request.outgoing.forget_sent();
@@ -144,7 +147,13 @@ impl Proxy {
         response.writer = plan.writer;
         response.editor = edited.then(Box::<Editor>::default);
         exchange.record.status = head.status;
-        forward::write_response(down.out.tail(), &head, &plan, &exchange.standing, exchange.request.http11);
+        forward::write_response(
+            down.out.tail_from(&mut self.spares),
+            &head,
+            &plan,
+            &exchange.standing,
+            exchange.request.http11,
+        );
         self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
         self.recount(key);
         Ok(())
@@ -174,7 +183,8 @@ impl Proxy {
             Piece::Chunk(_) | Piece::ChunkEnd => {}
         }
         if let Some(down) = self.downs.get_mut(exchange.down) {
-            put_piece(exchange, down.out.tail(), piece);
+            put_piece(exchange, &mut self.edited, down.out.tail_from(&mut self.spares), piece);
+            down.out.consume_to(&mut self.spares, 0); // nothing of an event goes out before its end
             self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
         }
         Ok(if ends_with_piece { Next::Complete(used) } else { Next::Bytes(used) })
@@ -226,14 +236,17 @@ impl Proxy {
     }
 }
 
-/// Puts a piece of the body out, through the editor where there is one.
-fn put_piece(exchange: &mut Exchange, out: &mut Vec<u8>, piece: Piece<'_>) {
+/// Puts a piece of the body out, through the editor where there is one, and then by way of `edited`.
+fn put_piece(exchange: &mut Exchange, edited: &mut Vec<u8>, out: &mut Vec<u8>, piece: Piece<'_>) {
     let response = &mut exchange.response;
     match (&mut response.editor, piece) {
         (Some(editor), Piece::Data(data)) => {
-            let mut edited = Vec::new();
-            editor.feed(data, &mut edited);
-            put_edited(response.writer, &mut exchange.record.response_bytes, out, &edited);
+            edited.clear();
+            editor.feed(data, edited);
+            put_edited(response.writer, &mut exchange.record.response_bytes, out, edited);
+            if edited.capacity() > EDITED_BYTES_KEPT {
+                *edited = Vec::new();
+            }
         }
         (Some(_), _) => {} // chunks are ours to cut
         (None, piece) => {
@@ -257,7 +270,7 @@ fn put_edited(writer: BodyWriter, count: &mut u64, out: &mut Vec<u8>, data: &[u8
 fn served_model(head: &ResponseHead<'_, '_>) -> Option<Arc<str>> {
     let model = head.headers.values(Known::ServedModel).next()?;
     let model = std::str::from_utf8(model).ok().filter(|model| !model.is_empty())?;
-    Some(clip(model.to_owned()).into())
+    Some(clip(model).into())
 }
 
 /// The target's own id of the request.

@@ -111,9 +111,8 @@ fn retrieval(path: &str) -> Endpoint {
 /// True where a segment of the path is `..`, plain or encoded: a target that resolves it (RFC 3986 §5.2.4) would see
 /// another path than the one that was put together here.
 pub fn climbs(target: &str) -> bool {
-    let is_dot_dot = |segment: &str| {
-        segment.len() <= 6 && matches!(&*segment.to_ascii_lowercase(), ".." | ".%2e" | "%2e." | "%2e%2e")
-    };
+    let is_dot_dot =
+        |segment: &str| ["..", ".%2e", "%2e.", "%2e%2e"].iter().any(|dots| segment.eq_ignore_ascii_case(dots));
     split(target).0.split(['/', '\\']).any(is_dot_dot)
 }
 

@@ -41,12 +41,12 @@ impl Proxy {
         let mut record = std::mem::take(&mut exchange.record);
         record.outcome = outcome;
         record.duration_us = (now.mono - exchange.started) / MICROSECOND;
-        let reported = reported.unwrap_or_default();
+        let mut reported = reported.unwrap_or_default();
         let estimate = estimate(exchange, outcome, reached);
         record.usage_source = source(&record, &reported, exchange.abandoned, reached, estimate.is_some());
         record.usage = reported.usage.or(estimate).unwrap_or_default();
-        record.model = reported.model.as_deref().map(Arc::from).or(record.model);
-        record.response_id = reported.id.as_deref().map(Box::from);
+        record.model = reported.model.clone().or(record.model);
+        record.response_id = reported.id.take();
         let reported = match tunnel {
             Some(tunnel) => tunnel.conclude(&mut record, unread),
             None => reported,
@@ -269,7 +269,7 @@ impl Proxy {
 
     /// The turn is over, what could be written is written: the time that the proxy added to the requests that went out.
     pub fn turn_ended(&mut self, now: Now) {
-        for key in std::mem::take(&mut self.dispatched) {
+        for key in self.dispatched.drain(..) {
             if let Some(exchange) = self.exchanges.get_mut(key) {
                 exchange.record.proxy_us = now.mono.saturating_sub(exchange.ready) / MICROSECOND;
             }
@@ -300,7 +300,7 @@ fn images_record(response: &Record, reported: &Reported) -> Option<Record> {
     Some(Record {
         endpoint: Endpoint::ResponsesImages,
         model_requested: None,
-        model: images.model.as_deref().map(Arc::from),
+        model: images.model.clone(),
         usage: images.usage,
         request_bytes: 0,
         response_bytes: 0,

@@ -75,8 +75,8 @@ impl Tunnel {
             None => UsageSource::None,
         };
         record.usage = ended.reported.usage.unwrap_or_default();
-        record.model = ended.reported.model.as_deref().map(Into::into);
-        record.response_id = ended.reported.id.as_deref().map(Into::into);
+        record.model.clone_from(&ended.reported.model);
+        record.response_id.clone_from(&ended.reported.id);
         ended.reported
     }
 }
@@ -152,13 +152,13 @@ impl Proxy {
             endpoint,
             // What the session's model transcribes is another one's doing.
             model_requested: whole.model_requested.clone().filter(|_| endpoint != Endpoint::RealtimeTranscription),
-            model: reported.model.as_deref().map(Into::into),
+            model: reported.model.clone(),
             stream: true,
             status: whole.status,
             usage_source: if exchange.abandoned { UsageSource::Drained } else { UsageSource::Reported },
             usage: reported.usage.unwrap_or_default(),
             duration_us: (now.mono - began.mono) / MICROSECOND,
-            response_id: reported.id.as_deref().map(Into::into),
+            response_id: reported.id.clone(),
             upstream_request_id: whole.upstream_request_id.clone(),
             ..Record::default()
         };

@@ -13,6 +13,7 @@ use crate::json::{self, Found, Scanner};
 use crate::sse::{Piece, Splitter};
 use memchr::memmem::Finder;
 use std::io::Write;
+use std::sync::Arc;
 
 marks! {
     // An escape, which might hide the key that leads to usage.
@@ -25,9 +26,9 @@ pub struct Reported {
     /// The usage that holds for the whole response.
     pub usage: Option<Usage>,
     /// The model that answered, at most 128 bytes.
-    pub model: Option<String>,
+    pub model: Option<Arc<str>>,
     /// The response's id, at most 128 bytes.
-    pub id: Option<String>,
+    pub id: Option<Box<str>>,
     /// The service tier that was used, which prices depend on.
     pub service_tier: Option<String>,
     /// The quality of the images that were made, which their price depends on.
@@ -45,7 +46,7 @@ pub struct Reported {
 pub struct Images {
     pub usage: Usage,
     /// The model that made them, where the request named one.
-    pub model: Option<String>,
+    pub model: Option<Arc<str>>,
 }
 
 impl Images {
@@ -267,8 +268,8 @@ impl Write for Body {
 /// What a response calls itself.
 #[derive(Default)]
 struct Names {
-    model: Option<String>,
-    id: Option<String>,
+    model: Option<Arc<str>>,
+    id: Option<Box<str>>,
     service_tier: Option<String>,
     quality: Option<String>,
     size: Option<String>,
@@ -384,9 +385,9 @@ impl Facts {
     }
 }
 
-pub(super) fn set_name(slot: &mut Option<String>, raw: &[u8]) {
+pub(super) fn set_name<T: for<'a> From<&'a str>>(slot: &mut Option<T>, raw: &[u8]) {
     if let Some(name) = json::string(raw).filter(|name| !name.is_empty()) {
-        *slot = Some(clip(name));
+        *slot = Some(clip(&name).into());
     }
 }
 

@@ -19,16 +19,16 @@ marks! {
     RESPONSE = b"\"response\":";
 }
 
-/// The keys whose strings are output in the events of each operation.
-fn keys(endpoint: Endpoint) -> Vec<&'static Mark> {
+/// Searches for the keys whose strings are output in the events of each operation.
+fn searches(endpoint: Endpoint) -> Vec<Search> {
     match endpoint {
-        Endpoint::ChatCompletions => vec![&CONTENT, &ARGUMENTS],
-        Endpoint::Completions => vec![&TEXT],
-        Endpoint::Responses => vec![&DELTA],
-        Endpoint::Messages => vec![&TEXT, &THINKING, &PARTIAL_JSON],
-        Endpoint::ApiChat => vec![&CONTENT],
-        Endpoint::ApiGenerate => vec![&RESPONSE],
-        _ => vec![],
+        Endpoint::ChatCompletions => [&CONTENT, &ARGUMENTS].map(Search::new).into(),
+        Endpoint::Completions => [&TEXT].map(Search::new).into(),
+        Endpoint::Responses => [&DELTA].map(Search::new).into(),
+        Endpoint::Messages => [&TEXT, &THINKING, &PARTIAL_JSON].map(Search::new).into(),
+        Endpoint::ApiChat => [&CONTENT].map(Search::new).into(),
+        Endpoint::ApiGenerate => [&RESPONSE].map(Search::new).into(),
+        _ => Vec::new(),
     }
 }
 
@@ -75,7 +75,7 @@ pub struct Deltas {
 impl Deltas {
     /// A counter for streams of this operation; `None` where none is known to carry text.
     pub fn new(endpoint: Endpoint) -> Option<Self> {
-        let searches: Vec<Search> = keys(endpoint).into_iter().map(Search::new).collect();
+        let searches = searches(endpoint);
         (!searches.is_empty()).then_some(Self { searches })
     }
 

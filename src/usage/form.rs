@@ -204,7 +204,7 @@ impl FormReader {
     fn end_part(&mut self) {
         if std::mem::take(&mut self.wanted) {
             let value = std::str::from_utf8(&self.held).ok().filter(|value| !value.is_empty());
-            let model = value.map_or(Model::Ambiguous, |value| Model::Named(clip(value.to_owned())));
+            let model = value.map_or(Model::Ambiguous, |value| Model::Named(clip(value).to_owned()));
             self.name(model);
         }
         self.held.clear();

@@ -5,13 +5,18 @@
 
 use super::record::Endpoint;
 use crate::json::{self, Found, Path, Paths, Scanner};
+use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Longest model name that is recorded, bytes.
 pub const MODEL_BYTES_MAX: usize = 128;
 
 /// Longest number that is read as a count, bytes.
 const COUNT_BYTES_MAX: usize = 18;
+
+/// Room for an edit: for all of them, but a model with a long name.
+const EDIT_BYTES: usize = 64;
 
 /// Model, stream, stream options, choices, maxima of output: the order in which [`inspect`] takes them apart.
 const PATHS: Paths = Paths::new(&[
@@ -37,7 +42,7 @@ pub struct Splice {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Inspected {
     /// The model it names, or that was put in; `None` where neither.
-    pub model: Option<String>,
+    pub model: Option<Arc<str>>,
     /// It asks for a stream of events.
     pub stream: bool,
     /// The most tokens that it lets the target put out, over all choices; `None` where it sets no maximum.
@@ -80,7 +85,7 @@ pub fn inspect(body: &[u8], endpoint: Endpoint, default_model: Option<&str>) -> 
     let model = match (named, default_model) {
         (None, Some(default)) if needs_model(endpoint) && (model.is_none() || is_null) => {
             edit.set("model", model.map(|(at, _)| at), |out| json::write_string(out, default));
-            Some(default.to_owned())
+            Some(Cow::Borrowed(default))
         }
         (named, _) => named,
     };
@@ -88,7 +93,8 @@ pub fn inspect(body: &[u8], endpoint: Endpoint, default_model: Option<&str>) -> 
     let usage_asked = wants_usage && ask_for_usage(&mut edit, options);
     let output_max = maxima.iter().filter_map(count).max();
     let output_max = output_max.map(|most| most.saturating_mul(count(&choices).unwrap_or(1).max(1)));
-    Inspected { model: model.map(clip), stream, output_max, usage_asked, splices: edit.into_splices() }
+    let model = model.map(|model| clip(&model).into());
+    Inspected { model, stream, output_max, usage_asked, splices: edit.into_splices() }
 }
 
 /// A value that is a whole number.
@@ -153,7 +159,7 @@ struct Edit {
 impl Edit {
     /// Gives a top-level key a value: in place of the old one, or first in the object.
     fn set(&mut self, key: &str, old: Option<Range<usize>>, value: impl FnOnce(&mut Vec<u8>)) {
-        let mut with = Vec::new();
+        let mut with = Vec::with_capacity(EDIT_BYTES);
         if old.is_none() {
             json::write_string(&mut with, key);
             with.push(b':');
@@ -183,9 +189,8 @@ fn is_empty_object(body: &[u8], brace: usize) -> bool {
 }
 
 /// Cuts a name to what is recorded, at a character's boundary.
-pub fn clip(mut name: String) -> String {
-    name.truncate(name.floor_char_boundary(MODEL_BYTES_MAX));
-    name
+pub fn clip(name: &str) -> &str {
+    &name[..name.floor_char_boundary(MODEL_BYTES_MAX)]
 }
 
 /// Appends `body` with the splices made.

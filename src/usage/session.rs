@@ -12,6 +12,7 @@ use super::capture::Reported;
 use super::record::Endpoint;
 use crate::websocket::{Frames, Piece};
 use message::{Message, Said};
+use std::sync::Arc;
 
 /// What one message reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub struct Session {
     /// Responses that have begun and not ended; several can be under way at once.
     open: u32,
     /// The model that transcribes, which its transcriptions do not name.
-    transcription_model: Option<String>,
+    transcription_model: Option<Arc<str>>,
     ended: Ended,
 }
 

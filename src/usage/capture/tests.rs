@@ -59,8 +59,8 @@ fn what_is_passed_over_is_no_matter_of_cuts() {
     for cut in 0..=stream.len() {
         let reported = capture(Endpoint::ChatCompletions, Form::Events, Coding::Identity, stream.as_bytes(), &[cut]);
         assert_eq!(reported.usage, usage(3, 4), "cut at {cut}");
-        let names = [reported.model, reported.id, reported.service_tier];
-        assert_eq!(names.each_ref().map(Option::as_deref), [Some("m"), Some("c"), None], "cut at {cut}");
+        let names = [reported.model.as_deref(), reported.id.as_deref(), reported.service_tier.as_deref()];
+        assert_eq!(names, [Some("m"), Some("c"), None], "cut at {cut}");
     }
 }
 
@@ -308,7 +308,7 @@ fn images_made_in_the_course_of_a_response_stand_beside_its_usage() {
     let made = Usage { input_tokens: 2, input_image_tokens: 1, output_image_tokens: 2, ..usage(2, 2).unwrap() };
     for (made_tokens, tools, expected) in [
         (0, named, None),
-        (2, named, Some((made, Some("gpt-image-1".to_owned())))),
+        (2, named, Some((made, Some("gpt-image-1".into())))),
         (2, r#"{"type":"image_generation"}"#, Some((made, None))),
     ] {
         let whole = response(made_tokens, tools);

@@ -9,6 +9,7 @@ use crate::usage::capture::{Images, Reported, set_name};
 use crate::usage::fields::Reading;
 use crate::usage::places::Means;
 use crate::usage::record::Endpoint;
+use std::sync::Arc;
 
 /// The `type` mostly stands within so many bytes from the message's start: these are scanned before the rest, which can
 /// be a megabyte of audio.
@@ -22,7 +23,7 @@ pub(super) enum Said {
     Unreadable,
     /// The session's names; its whole length so far as usage, where that is what the message is about; and the model
     /// that transcribes what is said to it.
-    Session(Reported, Option<String>),
+    Session(Reported, Option<Arc<str>>),
     /// A response has begun.
     Begun,
     /// A response, of this endpoint, has ended.

@@ -79,7 +79,7 @@ fn seconds(seconds: f64) -> Usage {
 }
 
 fn report(endpoint: Endpoint, id: Option<&str>, model: Option<&str>, usage: Usage) -> Report {
-    let [id, model] = [id, model].map(|name| name.map(String::from));
+    let (id, model) = (id.map(Into::into), model.map(Into::into));
     Report { endpoint, reported: Reported { usage: Some(usage), id, model, ..Reported::default() } }
 }
 
@@ -192,7 +192,7 @@ fn images_made_in_the_course_of_a_response() {
         .into_iter()
         .map(|report| report.reported.images.map(|images| (images.usage.output_tokens, images.model)))
         .collect();
-    assert_eq!(images, [Some((2, Some("gpt-image-1".to_owned()))), None]);
+    assert_eq!(images, [Some((2, Some("gpt-image-1".into()))), None]);
 }
 
 #[test]
@@ -297,7 +297,7 @@ fn what_cannot_be_read_is_owned_up_to() {
 fn names_and_values_have_their_bounds() {
     let long = DONE.replace("resp_1", &"r".repeat(400)).replace("gpt-realtime", &"m".repeat(10_000));
     let (reports, _) = run(Endpoint::RealtimeSession, &frames(&[&long]), &[100, 500, 900]);
-    assert_eq!(reports[0].1.reported.id, Some("r".repeat(128)));
+    assert_eq!(reports[0].1.reported.id, Some("r".repeat(128).into()));
     let huge = DONE.replace(r#""total_tokens":102"#, &format!(r#""x":"{}""#, "x".repeat(20_000)));
     let (reports, ended) = run(Endpoint::RealtimeSession, &frames(&[&huge]), &[1000, 9000]);
     assert_eq!((reports, ended.unreported), (vec![], true));
