@@ -45,8 +45,9 @@ const ANSWER_BYTES: usize = 500;
 
 /// What a completion allocates. Of its record: the user, the model that was asked for, the model that answered, the
 /// response's id, the target's id of the request, the service tier, and the list in which records of a turn go to the
-/// ledger. Of its way through: the head for the target, the body that is held, the reader of the answer.
-const REQUEST_ALLOCATIONS: u64 = 10;
+/// ledger. Of its way through: the head for the target, the body that is held, the reader of the answer, and the usage
+/// in it.
+const REQUEST_ALLOCATIONS: u64 = 11;
 const REQUEST_BYTES: u64 = 3_200;
 /// What a stream allocates in addition. The list of edits in its request, and the one that asks for usage; the counter
 /// of its text, and the editor that takes usage out again, with an event and the longest that was; and once more what
