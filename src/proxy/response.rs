@@ -209,7 +209,6 @@ impl Proxy {
         let reusable = reusable && exchange.response.reusable && complete;
         exchange.response.progress = Progress::Complete;
         if let Some(down) = self.downs.get_mut(exchange.down) {
-            let unsent_before = down.out.len();
             let out = down.out.tail();
             if let Some(editor) = &mut exchange.response.editor {
                 let mut last = Vec::new();
@@ -217,13 +216,11 @@ impl Proxy {
                 put_edited(exchange.response.writer, &mut exchange.record.response_bytes, out, &last);
             }
             exchange.response.writer.write(out, Piece::End, false);
-            // Of a stream only the last byte waits, with the last chunk where there is one; of anything else all that
-            // has not left yet, so that it leaves in one piece.
-            let end_bytes = (down.out.len() - unsent_before).max(1);
+            // All that has not left yet waits, so that it leaves in one piece: of a stream what came together with its
+            // end.
             let of_this = (down.sent + down.out.len() as u64).saturating_sub(exchange.response.starts_at);
-            let all = usize::try_from(of_this).unwrap_or(usize::MAX);
-            let held = if exchange.response.streamed { end_bytes.min(all) } else { all };
-            down.held_back = if self.settings.settled { held.min(down.out.len()) } else { 0 };
+            let held = usize::try_from(of_this).unwrap_or(usize::MAX).min(down.out.len());
+            down.held_back = if self.settings.settled { held } else { 0 };
         }
         if let Some(up) = up {
             self.free_up(now, up, reusable);
