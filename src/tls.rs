@@ -198,7 +198,9 @@ impl Session {
         let start = out.len();
         let room = 2 + RECORD_OVERHEAD_BYTES;
         let closed = self.write(out, start, room, |traffic, free| traffic.queue_close_notify(free));
-        out.truncate(closed.unwrap_or(start));
+        if let Ok(end) = closed {
+            out.truncate(end);
+        }
     }
 
     /// Runs rustls over `buffer` until it wants more of it. Returns how many bytes at its front are done with; the rest

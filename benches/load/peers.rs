@@ -2,8 +2,8 @@
 //!
 //! In: where to listen, what is upstream, how many clients there will be. Out: a command that stays in the foreground.
 //! Never: a setting that only the proxy would profit from: all but LiteLLM check the upstream's certificate, and all
-//! keep upstream connections (at most 512 idle ones), replace `Authorization` and write a line for each request into a
-//! file.
+//! keep upstream connections (nginx and haproxy at most 512 idle ones, more than any case but a hold has), replace
+//! `Authorization` and write a line for each request into a file.
 
 use crate::process::{Core, find, pinned};
 use crate::upstream::Upstream;

@@ -48,23 +48,19 @@ impl Proxy {
             return Ask { tokens: 1, nano_usd: Some(0), guessed: true };
         }
         let has_output = !matches!(endpoint, Endpoint::Embeddings | Endpoint::Moderations);
-        let expected = match endpoint {
+        let expected = || match endpoint {
             Endpoint::ImagesGenerations | Endpoint::ImagesEdits | Endpoint::ImagesVariations => IMAGE_TOKENS_GUESSED,
-            _ if !has_output || size.output_max.is_some() => 0, // not asked for
             _ => self.limiter.average_output(&record.user).unwrap_or(OUTPUT_TOKENS_GUESSED),
         };
         let usage = Usage {
             input_tokens: size.input.unwrap_or(INPUT_TOKENS_GUESSED),
-            output_tokens: if has_output { size.output_max.unwrap_or(expected) } else { 0 },
+            output_tokens: if has_output { size.output_max.unwrap_or_else(expected) } else { 0 },
             ..Usage::default()
         };
         let tokens = usage.input_tokens.saturating_add(usage.output_tokens);
         let model = record.model_requested.as_deref().filter(|_| !deployed).unwrap_or_default();
-        let nano_usd = if measures.cost {
-            self.prices.cost_nano_usd(model, &Usage { total_tokens: tokens, ..usage }, None)
-        } else {
-            None
-        };
+        let cost = || self.prices.cost_nano_usd(model, &Usage { total_tokens: tokens, ..usage }, None);
+        let nano_usd = measures.cost.then(cost).flatten();
         let guessed = size.input.is_none() || has_output && size.output_max.is_none();
         Ask { tokens, nano_usd: Some(nano_usd.unwrap_or(0)), guessed }
     }
