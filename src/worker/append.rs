@@ -1,12 +1,12 @@
 //! Appends records to the ledger: one transaction a batch, prepared statements, names turned into numbers.
 //!
-//! In: records. Out: rows of `records`, and of `users` and `models` for names not seen before. Never: an update of
-//! anything else; that is the fold's.
+//! In: records. Out: rows of `records`, and of `users` and `models` for names not seen before; what the fold wants to
+//! know of them. Never: an update of anything else; that is the fold's.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
 use super::counted::Counted;
-use super::fold::LAST_ID;
+use super::fold::{Fresh, LAST_ID, NS_PER_HOUR, Progress, fold_fresh};
 use super::rollup::Bound;
 use crate::usage::record::{Journal, Record};
 use rusqlite::{Connection, OptionalExtension as _, Statement, params};
@@ -33,6 +33,8 @@ pub struct Writer<'c> {
     users: Names<'c>,
     models: Names<'c>,
     counted: Counted<'c>,
+    /// What the next fold need not read.
+    fresh: Fresh,
     /// This process in the journal.
     owner: i64,
     open: Statement<'c>,
@@ -56,6 +58,7 @@ impl<'c> Writer<'c> {
             users: Names::new(conn, "users")?,
             models: Names::new(conn, "models")?,
             counted: Counted::new(conn)?,
+            fresh: Fresh::default(),
             owner: 0,
             open: conn.prepare("INSERT INTO journal VALUES (?,?,?,?,?,?,?,?,?)")?,
             close: conn.prepare("DELETE FROM journal WHERE owner = ? AND id = ?")?,
@@ -70,6 +73,14 @@ impl<'c> Writer<'c> {
     /// The id of the newest record that was there after the last commit of this writer.
     pub fn last_id(&self) -> i64 {
         self.newest
+    }
+
+    /// Folds what it has committed, or up to `rows_max` rows that came before.
+    ///
+    /// # Errors
+    /// SQLite's; nothing has changed then.
+    pub fn fold(&mut self, rows_max: i64) -> rusqlite::Result<Progress> {
+        fold_fresh(self.conn, &mut self.fresh, rows_max)
     }
 
     /// Commits the records in their order, in one transaction: all, or none where it fails. Returns those whose numbers
@@ -95,6 +106,7 @@ impl<'c> Writer<'c> {
             // Names given numbers in this transaction do not exist.
             self.users.known.clear();
             self.models.known.clear();
+            self.fresh = Fresh::default();
             if !self.conn.is_autocommit() {
                 // A failure here leaves the transaction open, and the next attempt at `BEGIN` reports it and ends here.
                 let _ = self.conn.execute_batch("ROLLBACK");
@@ -160,9 +172,10 @@ impl<'c> Writer<'c> {
         let model_requested = record.model_requested.as_ref().map(|name| self.models.id(name)).transpose()?;
         let model = record.model.as_ref().map(|name| self.models.id(name)).transpose()?;
         let usage = &record.usage;
+        let started_at = stored_instant(record.started_at);
         let integers = [
             Some(id),
-            Some(stored_instant(record.started_at)),
+            Some(started_at),
             Some(user),
             Some(record.endpoint.code().into()),
             model_requested,
@@ -195,6 +208,7 @@ impl<'c> Writer<'c> {
         self.insert.raw_bind_parameter(integers.len() + 1, record.upstream_request_id.as_deref())?;
         self.insert.raw_bind_parameter(integers.len() + 2, record.response_id.as_deref())?;
         self.insert.raw_execute()?;
+        self.fresh.add(id, started_at / NS_PER_HOUR, user, model.or(model_requested).unwrap_or(0), record);
         Ok(())
     }
 }
@@ -207,7 +221,8 @@ const INSERT: &str =
     response_id)
     VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 
-fn stored(value: u64) -> i64 {
+/// A count, time or price as it is stored.
+pub fn stored(value: u64) -> i64 {
     value.min(COUNT_MAX) as i64
 }
 

@@ -92,11 +92,27 @@ pub fn index(conn: &Connection, last: i64, rows_max: i64) -> rusqlite::Result<i6
         codes(Endpoint::ALL.iter().filter(|endpoint| endpoint.is_retrievable()).map(|endpoint| endpoint.code())),
         counted_rows(),
     ))?;
-    let entry = |row: &Row<'_>| {
-        let id: i64 = row.get(0)?;
-        Ok([id >> BLOCK_SHIFT, hash(row.get_ref(1)?.as_str()?), id])
-    };
-    let mut entries: Vec<[i64; 3]> = select.query_map([mark, to], entry)?.collect::<rusqlite::Result<_>>()?;
+    let entry = |row: &Row<'_>| Ok(entry_of(row.get(0)?, row.get_ref(1)?.as_str()?));
+    let entries: Vec<[i64; 3]> = select.query_map([mark, to], entry)?.collect::<rusqlite::Result<_>>()?;
+    add(conn, entries, to)
+}
+
+/// What the index holds of a record that gets this id, if anything.
+pub fn entry(id: i64, record: &Record) -> Option<[i64; 3]> {
+    let response_id = record.response_id.as_deref()?;
+    (record.endpoint.is_retrievable() && record.usage_source.has_numbers()).then(|| entry_of(id, response_id))
+}
+
+fn entry_of(id: i64, response_id: &str) -> [i64; 3] {
+    [id >> BLOCK_SHIFT, hash(response_id), id]
+}
+
+/// Puts into the index what it holds of the records from its mark to `to`, within the caller's transaction, and moves
+/// the mark there; returns it.
+///
+/// # Errors
+/// SQLite's.
+pub fn add(conn: &Connection, mut entries: Vec<[i64; 3]>, to: i64) -> rusqlite::Result<i64> {
     entries.sort_unstable();
     let mut insert = conn.prepare_cached("INSERT INTO counted VALUES (?, ?, ?)")?;
     for entry in &entries {

@@ -1,14 +1,18 @@
 //! The fold: takes rows past the watermark into the rollups, the index by user and the index by hour, and moves the
 //! mark, in one transaction. So these tables are always exactly the sum of the rows up to the mark, also after a crash.
 //!
-//! In: a connection. Out: how far the mark now is. Never: a change to `records`.
+//! In: a connection, and what it committed itself ([`Fresh`]). Out: how far the mark now is. Never: a change to
+//! `records`.
 //!
 //! The rows are grouped in memory, by the keys of the tables, and written in key order: each page is visited once, and
 //! a key that many rows share is written once.
 
-use super::rollup::{Bound, EVERYBODY, Grouped, HOURLY, Rollups, columns_of_record, sums_of_record};
+use super::rollup::{
+    Bound, EVERYBODY, Grouped, HOURLY, Key, Rollups, Sums, columns_of_row, sums_of_record, sums_of_row,
+};
 use super::{counted, levels};
-use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
+use crate::usage::record::Record;
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use std::collections::BTreeMap;
 
 /// Rows that one fold takes at most: it holds the writer for about 2 us a row.
@@ -60,21 +64,74 @@ pub fn read_mark(conn: &Connection) -> rusqlite::Result<i64> {
     conn.prepare_cached("SELECT record_id FROM marks WHERE name = 'fold'")?.query_row([], |row| row.get(0))
 }
 
-/// Folds up to `rows_max` rows.
+/// Folds up to `rows_max` rows, which are read from the file.
 ///
 /// # Errors
 /// SQLite's; nothing has changed then.
 pub fn fold(conn: &Connection, rows_max: i64) -> rusqlite::Result<Progress> {
+    fold_fresh(conn, &mut Fresh::default(), rows_max)
+}
+
+/// Folds what is fresh, all of it, where that comes next; else up to `rows_max` rows before it.
+///
+/// # Errors
+/// SQLite's; nothing has changed then, but what was fresh will be read from the file.
+pub fn fold_fresh(conn: &Connection, fresh: &mut Fresh, rows_max: i64) -> rusqlite::Result<Progress> {
     let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
-    let Progress { last, mark, .. } = Progress::read(&transaction)?;
-    let to = last.min(mark + rows_max);
+    let progress = Progress::read(&transaction)?;
+    let Progress { last, mark, .. } = progress;
+    let (to, rows, response_ids) = match fresh.take_after(mark) {
+        Some(taken) => (taken.to, taken.rows, (progress.counted == mark).then_some(taken.response_ids)),
+        None => {
+            let before = if fresh.after > mark { fresh.after } else { last };
+            let to = before.min(mark + rows_max);
+            (to, Rows::read(&transaction, mark, to)?, None)
+        }
+    };
     if to > mark {
-        Rows::read(&transaction, mark, to)?.write(&transaction)?;
+        rows.write(&transaction)?;
         transaction.prepare_cached("UPDATE marks SET record_id = ? WHERE name = 'fold'")?.execute([to])?;
     }
-    let counted = counted::index(&transaction, last, rows_max)?;
+    let counted = match response_ids {
+        Some(entries) => counted::add(&transaction, entries, to)?,
+        None => counted::index(&transaction, last, rows_max)?,
+    };
     transaction.commit()?;
-    Ok(Progress { last, mark: to, counted })
+    Ok(Progress { last: last.max(to), mark: to, counted })
+}
+
+/// Rows that were committed here and are not folded yet, as the fold wants them, so that it need not read them back:
+/// that would be a third of its work.
+#[derive(Default)]
+pub struct Fresh {
+    /// `rows` are all records with an id in `(after, to]`: where another process writes too, those since it last did.
+    after: i64,
+    to: i64,
+    rows: Rows,
+    /// Entries of the index of what was counted.
+    response_ids: Vec<[i64; 3]>,
+}
+
+impl Fresh {
+    /// Takes in a record as it is inserted, the greatest id so far. Forgets the ones before it, to be read from the
+    /// file, where they do not lead up to it or are too many to be kept.
+    pub fn add(&mut self, id: i64, hour: i64, user: i64, model: i64, record: &Record) {
+        if id != self.to + 1 || self.to - self.after >= 2 * FOLD_ROWS_MAX {
+            *self = Self { after: id - 1, ..Self::default() };
+        }
+        self.to = id;
+        self.rows.add(id, [hour, user, model, record.endpoint.code().into()], sums_of_record(record));
+        self.response_ids.extend(counted::entry(id, record));
+    }
+
+    /// All of it, where it is what comes after this mark; nothing where it does not yet. What is folded is forgotten.
+    fn take_after(&mut self, mark: i64) -> Option<Self> {
+        if self.after > mark || self.to == self.after {
+            return None;
+        }
+        let taken = std::mem::take(self);
+        (taken.after == mark).then_some(taken)
+    }
 }
 
 /// Rows on their way into the tables.
@@ -94,27 +151,27 @@ impl Rows {
         let mut statement = conn.prepare_cached(&format!(
             "SELECT id, started_at, user_id, coalesce(model_id, model_requested_id, 0), endpoint, {}
              FROM records WHERE id > ? AND id <= ?",
-            columns_of_record()
+            columns_of_row()
         ))?;
         let mut rows = statement.query([mark, to])?;
         while let Some(row) = rows.next()? {
-            read.add(row)?;
+            let hour = row.get::<_, i64>(1)? / NS_PER_HOUR;
+            read.add(row.get(0)?, [hour, row.get(2)?, row.get(3)?, row.get(4)?], sums_of_row(row, 5)?);
         }
-        read.user_records.sort_unstable();
         Ok(read)
     }
 
-    fn add(&mut self, row: &Row<'_>) -> rusqlite::Result<()> {
-        let (id, started_at, user): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let hour = started_at / NS_PER_HOUR;
-        self.rollups.add([hour, user, row.get(3)?, row.get(4)?], sums_of_record(row, 5)?);
+    /// Adds a row, in order of their ids.
+    fn add(&mut self, id: i64, key: Key, sums: Sums<HOURLY>) {
+        let [hour, user, ..] = key;
+        self.rollups.add(key, sums);
         self.user_records.push([id >> BLOCK_SHIFT, user, id]);
         let (_, max_id) = self.hours.entry(hour).or_insert((id, id));
         *max_id = id;
-        Ok(())
     }
 
-    fn write(self, conn: &Connection) -> rusqlite::Result<()> {
+    fn write(mut self, conn: &Connection) -> rusqlite::Result<()> {
+        self.user_records.sort_unstable();
         let of_users = self.rollups.grouped();
         for rollups in [everybody(&of_users), of_users] {
             rollups.write(conn, "rollups")?;

@@ -16,7 +16,7 @@ pub use handle::{Backfill, LedgerHandle, Marker, Options};
 use super::append::Writer;
 use super::checkpoint::Checkpointer;
 use super::file::{Moves, Watch};
-use super::fold::{FOLD_ROWS_MAX, NS_PER_HOUR, Progress, fold};
+use super::fold::{FOLD_ROWS_MAX, NS_PER_HOUR, Progress};
 use super::journal::{self, Owner};
 use super::prune::Pruner;
 use super::retry::Retry;
@@ -175,7 +175,7 @@ impl Ledger {
             match self.stop_by {
                 _ if self.lost => return Ok(()),
                 None => {
-                    self.fold(conn);
+                    self.fold(conn, &mut writer);
                     self.prune(conn);
                 }
                 Some(stop_by) if self.queue.is_empty() || Instant::now() >= stop_by => return Ok(()),
@@ -357,7 +357,7 @@ impl Ledger {
     }
 
     /// Folds if nothing waits or too much is pending, or takes a step of the levels: one of them between two commits.
-    fn fold(&mut self, conn: &Connection) {
+    fn fold(&mut self, conn: &Connection, writer: &mut Writer<'_>) {
         let (pending, is_folded) = (self.progress.pending(), self.progress.is_folded());
         let is_quiet = self.queue.is_empty() && self.busy_at.elapsed() >= quiet(&self.progress);
         let is_forced = pending >= FOLD_ROWS_FORCED;
@@ -369,7 +369,7 @@ impl Ledger {
         let done = if fold_due {
             self.step_owed = is_forced;
             self.levels_behind = true;
-            fold(conn, FOLD_ROWS_MAX).map(|progress| self.progress = progress)
+            writer.fold(FOLD_ROWS_MAX).map(|progress| self.progress = progress)
         } else {
             self.step_owed = false;
             self.levels.step(conn, hour_now()).map(|taken| self.levels_behind = taken)

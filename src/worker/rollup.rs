@@ -4,6 +4,8 @@
 //! In: keys with sums. Out: upserts, in the order of the keys, so that each page is visited once. Never: a transaction
 //! of its own.
 
+use super::append::stored;
+use crate::usage::record::Record;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, Statement};
 
@@ -46,9 +48,33 @@ pub type Sums<const N: usize> = [i64; N];
 /// The columns of a level's primary key, in its order: a time and a user, or a user and a time; a model; an endpoint.
 pub type Key = [i64; 4];
 
-/// What [`sums_of_record`] reads of `records`: a column that tells whether any of the rare ones is not zero, and all of
+/// What a record adds, before it is a row: the same as what [`sums_of_row`] then reads.
+pub fn sums_of_record(record: &Record) -> Sums<HOURLY> {
+    let usage = &record.usage;
+    [
+        1,
+        record.is_error().into(),
+        record.cost_nano_usd.is_none().into(),
+        stored(record.cost_nano_usd.unwrap_or(0)),
+        stored(usage.input_tokens),
+        stored(usage.cached_input_tokens),
+        stored(usage.output_tokens),
+        stored(usage.reasoning_tokens),
+        stored(usage.total_tokens),
+        stored(usage.cache_write_tokens),
+        stored(usage.input_audio_tokens),
+        stored(usage.input_image_tokens),
+        stored(usage.output_audio_tokens),
+        stored(usage.output_image_tokens),
+        stored(usage.audio_us),
+        stored(usage.images),
+        stored(record.duration_us),
+    ]
+}
+
+/// What [`sums_of_row`] reads of `records`: a column that tells whether any of the rare ones is not zero, and all of
 /// them. Reading a column costs about 50 ns, so most rows are spared those.
-pub fn columns_of_record() -> String {
+pub fn columns_of_row() -> String {
     let values = SUMMED.map(|(_, value)| value);
     format!("{}, {}", values[RARE].join(" | "), values.join(", "))
 }
@@ -57,7 +83,7 @@ pub fn columns_of_record() -> String {
 ///
 /// # Errors
 /// SQLite's.
-pub fn sums_of_record(row: &Row<'_>, first: usize) -> rusqlite::Result<Sums<HOURLY>> {
+pub fn sums_of_row(row: &Row<'_>, first: usize) -> rusqlite::Result<Sums<HOURLY>> {
     let has_rare = integer(row, first)? != 0;
     let mut sums = [0; HOURLY];
     for (place, sum) in sums.iter_mut().enumerate() {

@@ -3,7 +3,7 @@
 
 use crate::oracle::{HOUR, Oracle, START, USERS, instant, query, record};
 use openai_api_proxy::local::usage::{Query, Totals};
-use openai_api_proxy::usage::record::{Record, Usage};
+use openai_api_proxy::usage::record::{Endpoint, Record, Usage, UsageSource};
 use openai_api_proxy::worker::append::{COUNT_MAX, Writer};
 use openai_api_proxy::worker::fold::{Progress, fold};
 use openai_api_proxy::worker::levels::{Follower, Level, Reach};
@@ -19,7 +19,14 @@ use std::fs;
 #[derive(Clone, Debug)]
 enum Step {
     Append(Vec<Record>),
+    /// All but the last of them are inserted when it ends.
+    AppendThatFails(Vec<Record>),
+    /// By another process.
+    AppendElsewhere(Vec<Record>),
+    /// By the one that appends, from its memory where it can.
     Fold(i64),
+    /// From the file alone.
+    FoldElsewhere(i64),
     FoldThatFails,
     Prune(u64, i64),
     PruneThatFails,
@@ -31,7 +38,10 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => vec(record(), 1..12).prop_map(Step::Append),
+        1 => vec(record(), 1..4).prop_map(Step::AppendThatFails),
+        1 => vec(record(), 1..4).prop_map(Step::AppendElsewhere),
         2 => (1..20i64).prop_map(Step::Fold),
+        1 => (1..20i64).prop_map(Step::FoldElsewhere),
         1 => Just(Step::FoldThatFails),
         2 => (instant(), 1..20i64).prop_map(|(before, rows)| Step::Prune(before, rows)),
         1 => Just(Step::PruneThatFails),
@@ -46,10 +56,18 @@ fn apply(conn: &Connection, writer: &mut Writer<'_>, oracle: &mut Oracle, step: 
             writer.append(records).unwrap();
             oracle.append(records);
         }
+        Step::AppendThatFails(records) => append_that_fails(conn, writer, records),
+        Step::AppendElsewhere(records) => {
+            Writer::new(conn).unwrap().append(records).unwrap();
+            oracle.append(records);
+        }
         Step::Fold(rows) => {
+            writer.fold(*rows).unwrap();
+        }
+        Step::FoldElsewhere(rows) => {
             fold(conn, *rows).unwrap();
         }
-        Step::FoldThatFails => fold_that_fails(conn),
+        Step::FoldThatFails => fold_that_fails(conn, writer),
         Step::Prune(before, rows) => {
             let Progress { mark, counted, .. } = Progress::read(conn).unwrap();
             let young = rows_from(conn, *before);
@@ -65,6 +83,17 @@ fn apply(conn: &Connection, writer: &mut Writer<'_>, oracle: &mut Oracle, step: 
         }
         Step::FollowThatFails => follow_that_fails(conn),
     }
+}
+
+fn append_that_fails(conn: &Connection, writer: &mut Writer<'_>, records: &[Record]) {
+    let last = Progress::read(conn).unwrap().last + records.len() as i64;
+    conn.execute_batch(&format!(
+        "CREATE TEMP TRIGGER full BEFORE INSERT ON records WHEN NEW.id = {last}
+         BEGIN SELECT RAISE(ABORT, 'disk full'); END"
+    ))
+    .unwrap();
+    writer.append(records).unwrap_err();
+    conn.execute_batch("DROP TRIGGER full").unwrap();
 }
 
 /// A step of the levels that has written all but how far it has come when it ends.
@@ -88,11 +117,11 @@ fn rows_from(conn: &Connection, instant: u64) -> i64 {
 }
 
 /// A fold that has written all but its last table when it ends, as by a full disk.
-fn fold_that_fails(conn: &Connection) {
+fn fold_that_fails(conn: &Connection, writer: &mut Writer<'_>) {
     let before = Progress::read(conn).unwrap();
     conn.execute_batch("CREATE TEMP TRIGGER full BEFORE INSERT ON hours BEGIN SELECT RAISE(ABORT, 'disk full'); END")
         .unwrap();
-    assert_eq!(fold(conn, 10).is_err(), before.pending() > 0);
+    assert_eq!(writer.fold(10).is_err(), before.pending() > 0);
     conn.execute_batch("DROP TRIGGER full").unwrap();
     assert_eq!(Progress::read(conn).unwrap(), before);
 }
@@ -214,6 +243,31 @@ fn paging_visits_each_record_once() {
             }
         }
     }
+}
+
+/// What was committed is folded from memory: the rows of the file are not read again, and yet all tables agree with it.
+#[test]
+fn a_fold_does_not_read_back_what_its_writer_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let conn = schema::open(&folder.path().join("usage.db")).unwrap();
+    let mut writer = Writer::new(&conn).unwrap();
+    let record = Record { response_id: Some("resp_1".into()), endpoint: Endpoint::Responses, ..Record::default() };
+    let record = Record { usage_source: UsageSource::Reported, started_at: START, ..record };
+    let mut oracle = Oracle::default();
+    let records = vec![record; 5];
+    writer.append(&records).unwrap();
+    oracle.append(&records);
+    // As nobody does; here it shows what is read.
+    conn.execute_batch("CREATE TABLE kept AS SELECT * FROM records; DELETE FROM records").unwrap();
+    let progress = writer.fold(2).unwrap();
+    assert_eq!(progress, Progress { last: 5, mark: 5, counted: 5 }, "all of it, and nothing is left over");
+    let count = |table: &str| -> i64 {
+        conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!((count("user_records"), count("counted")), (5, 5));
+    conn.execute_batch("INSERT INTO records SELECT * FROM kept").unwrap();
+    assert_eq!(report(&conn, Query::default()).unwrap(), oracle.report(&Query::default()));
+    assert_eq!(writer.fold(2).unwrap(), progress, "nothing is folded twice");
 }
 
 /// A broken upstream's numbers neither stop the fold nor wrap a sum.
