@@ -15,8 +15,14 @@ use crate::usage::record::Record;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use std::collections::BTreeMap;
 
-/// Rows that one fold takes at most: it holds the writer for about 2 us a row.
+/// Rows that one fold reads at most: it holds the writer for about 2 us a row.
 pub const FOLD_ROWS_MAX: i64 = 4096;
+
+/// Rollups that are grouped before there are more of them, 168 bytes each: memory is for those that differ.
+const ROLLUPS_GROUPED_MIN: usize = 1024;
+
+/// Rows that are kept for the next fold at most.
+const FRESH_ROWS_MAX: i64 = 16_384;
 
 /// The index by user is kept in blocks of this many records (as a shift), so that the entries of one fold lie together
 /// on a few pages however many users there are. A reader looks into each block.
@@ -110,18 +116,25 @@ pub struct Fresh {
     rows: Rows,
     /// Entries of the index of what was counted.
     response_ids: Vec<[i64; 3]>,
+    /// So many rollups there were when they were last grouped.
+    grouped: usize,
 }
 
 impl Fresh {
     /// Takes in a record as it is inserted, the greatest id so far. Forgets the ones before it, to be read from the
     /// file, where they do not lead up to it or are too many to be kept.
     pub fn add(&mut self, id: i64, hour: i64, user: i64, model: i64, record: &Record) {
-        if id != self.to + 1 || self.to - self.after >= 2 * FOLD_ROWS_MAX {
+        if id != self.to + 1 || self.to - self.after >= FRESH_ROWS_MAX {
             *self = Self { after: id - 1, ..Self::default() };
         }
         self.to = id;
         self.rows.add(id, [hour, user, model, record.endpoint.code().into()], sums_of_record(record));
         self.response_ids.extend(counted::entry(id, record));
+        if self.rows.rollups.count() >= (2 * self.grouped).max(ROLLUPS_GROUPED_MIN) {
+            let rollups = std::mem::take(&mut self.rows.rollups).grouped();
+            self.grouped = rollups.iter().len();
+            self.rows.rollups = rollups.into();
+        }
     }
 
     /// All of it, where it is what comes after this mark; nothing where it does not yet. What is folded is forgotten.

@@ -160,6 +160,12 @@ impl<const N: usize> Rollups<N> {
     }
 }
 
+impl<const N: usize> From<Grouped<N>> for Rollups<N> {
+    fn from(Grouped { entries }: Grouped<N>) -> Self {
+        Self { entries }
+    }
+}
+
 /// Sums by key, in the order of the keys.
 pub struct Grouped<const N: usize> {
     entries: Vec<(Key, Sums<N>)>,
@@ -167,7 +173,7 @@ pub struct Grouped<const N: usize> {
 
 impl<const N: usize> Grouped<N> {
     /// Each key with its sums.
-    pub fn iter(&self) -> impl Iterator<Item = &(Key, Sums<N>)> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &(Key, Sums<N>)> {
         self.entries.iter()
     }
 

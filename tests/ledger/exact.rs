@@ -270,6 +270,35 @@ fn a_fold_does_not_read_back_what_its_writer_committed() {
     assert_eq!(writer.fold(2).unwrap(), progress, "nothing is folded twice");
 }
 
+/// More rows than share a rollup before they are grouped, and then more than are kept in memory.
+#[test]
+fn many_rows_between_two_folds() {
+    let folder = tempfile::tempdir().unwrap();
+    let conn = schema::open(&folder.path().join("usage.db")).unwrap();
+    let mut writer = Writer::new(&conn).unwrap();
+    let mut oracle = Oracle::default();
+    for (rows, folds) in [(5_000, 1), (17_000, 5)] {
+        let records: Vec<Record> = (0..rows)
+            .map(|row| Record {
+                started_at: START + row % 3 * HOUR,
+                user: format!("user {}", row * row % 1501).into(),
+                usage: Usage { input_tokens: row, ..Usage::default() },
+                ..Record::default()
+            })
+            .collect();
+        for records in records.chunks(1_000) {
+            writer.append(records).unwrap();
+        }
+        oracle.append(&records);
+        let progress = (0..folds).map(|_| writer.fold(4096).unwrap()).last().unwrap();
+        assert!(progress.is_folded(), "{progress:?} after {folds} folds");
+        for user in [None, Some("user 0"), Some("user 4")] {
+            let query = Query { user: user.map(Into::into), ..Query::default() };
+            assert_eq!(report(&conn, query.clone()).unwrap(), oracle.report(&query));
+        }
+    }
+}
+
 /// A broken upstream's numbers neither stop the fold nor wrap a sum.
 #[test]
 fn absurd_numbers_are_cut() {
