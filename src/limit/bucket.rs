@@ -68,11 +68,14 @@ impl Bucket {
     }
 
     fn refill(&mut self, rate: Rate, now: u64) {
-        let elapsed = u128::from(now.saturating_sub(self.at));
-        self.at = self.at.max(now);
-        // 2^64 ns at 2^64 a minute is below 2^128.
-        let gained = i128::try_from(elapsed * u128::from(rate.per_minute)).unwrap_or(i128::MAX);
-        self.parts = self.parts.saturating_add(gained).min(parts(rate.burst));
+        if now > self.at {
+            let elapsed = u128::from(now - self.at);
+            self.at = now;
+            // 2^64 ns at 2^64 a minute is below 2^128.
+            let gained = i128::try_from(elapsed * u128::from(rate.per_minute)).unwrap_or(i128::MAX);
+            self.parts = self.parts.saturating_add(gained);
+        }
+        self.parts = self.parts.min(parts(rate.burst));
     }
 }
 

@@ -5,8 +5,8 @@
 //!                  └──▶ withdraw  never forwarded: as if it had not been asked
 //! ```
 //!
-//! A user without a debt, a request in flight or spending is forgotten once their buckets are full again, so memory is
-//! bounded by the users of the last minutes, whatever names clients make up.
+//! Of more than a few, a user without a debt, a request in flight or spending is forgotten once their buckets are full
+//! again, so memory is bounded by the users of the last minutes, whatever names clients make up.
 
 use super::bucket::{Bucket, Rate};
 use super::budget::{Period, Spending, Spent};
@@ -23,7 +23,8 @@ const SWEEP_PER_ADMISSION: usize = 2;
 const SWEEP_AT_ONCE: usize = 1000;
 /// Time between two sweeps.
 const SWEEP_EVERY: u64 = 100 * MILLISECOND;
-/// So few users are left to the next admissions.
+/// So few users are remembered for good: to forget them, and to meet them again, would cost each request more than they
+/// take.
 const USERS_FEW: usize = 1000;
 
 /// When to try again where that depends on other requests' ends.
@@ -174,9 +175,10 @@ impl Limiter {
         if terms.is_free() {
             return Ok(());
         }
-        let mut state = self.users.get(user).copied().unwrap_or_default();
         let least = Ask { tokens: 1, nano_usd: Some(0), guessed: true };
-        self.try_take(user, &terms, &mut state, least, now).map(|_| ())
+        let spent = self.spent(user, &terms, least, now);
+        let mut state = self.users.get(user).copied().unwrap_or_default();
+        state.try_take(&terms, spent, least, now).map(|_| ())
     }
 
     /// The user's name, shared with their other requests where there are any.
@@ -191,20 +193,27 @@ impl Limiter {
         if terms.is_free() {
             return Ok((Grant::default(), Standing::default()));
         }
-        self.forget_some(SWEEP_PER_ADMISSION, now.mono);
-        let mut state = self.users.get(user).copied().unwrap_or_default();
-        let grant = self.try_take(user, &terms, &mut state, ask, now)?;
-        let standing = state.standing(&terms);
-        if let Some(found) = self.users.get_mut(user) {
-            *found = state;
-            return Ok((grant, standing));
+        if self.users.len() > USERS_FEW {
+            self.forget_some(SWEEP_PER_ADMISSION, now.mono);
         }
+        let spent = self.spent(user, &terms, ask, now);
+        let found = self.users.get_mut(user);
+        let mut state = found.as_deref().copied().unwrap_or_default();
+        let grant = state.try_take(&terms, spent, ask, now)?;
+        let standing = state.standing(&terms);
+        match found {
+            Some(found) => *found = state,
+            None => self.remember(user, state, now.mono),
+        }
+        Ok((grant, standing))
+    }
+
+    fn remember(&mut self, user: &Arc<str>, state: State, now: u64) {
         if self.users.len() == USERS_FEW {
-            self.sweep_at = now.mono + SWEEP_EVERY;
+            self.sweep_at = now + SWEEP_EVERY;
         }
         self.sweep.push_back(Arc::clone(user));
         self.users.insert(Arc::clone(user), state);
-        Ok((grant, standing))
     }
 
     /// The request is over: its estimate is given back. What it used is charged before.
@@ -292,34 +301,14 @@ impl Limiter {
                 self.users.remove(&name);
             }
         }
-        if self.users.is_empty() {
-            (self.sweep, self.users) = (VecDeque::new(), BTreeMap::new());
+        if self.users.len() <= USERS_FEW {
+            self.sweep.shrink_to(2 * USERS_FEW); // from a crowd's size
         }
     }
 
-    /// Checks every limit, then takes from all.
-    fn try_take(
-        &mut self,
-        user: &str,
-        terms: &Terms,
-        state: &mut State,
-        mut ask: Ask,
-        now: Now,
-    ) -> Result<Grant, Refused> {
-        state.refill(terms, now.mono);
-        let standing = state.standing(terms);
-        let refused = |No { limit, most, asked, retry_after }| Refused { limit, standing, most, asked, retry_after };
-        if let Some(most) = terms.concurrent.filter(|&most| state.in_flight >= most) {
-            let no = No { limit: Limit::Concurrent, most: most.into(), asked: 1, retry_after: Some(UNCERTAIN) };
-            return Err(refused(no));
-        }
-        if terms.has_budget() && ask.nano_usd.is_some() {
-            let spent = self.spending.of(user, now.unix);
-            within_budgets(terms, spent, state.reserved, &mut ask).map_err(refused)?;
-        }
-        state.within_buckets(terms, &mut ask, now.mono).map_err(refused)?;
-        state.take(terms, &ask, now.mono);
-        Ok(Grant { tokens: ask.tokens, nano_usd: ask.nano_usd.unwrap_or(0), tracked: true })
+    /// What the user has spent, where that matters to the request.
+    fn spent(&mut self, user: &str, terms: &Terms, ask: Ask, now: Now) -> Option<Spent> {
+        (terms.has_budget() && ask.nano_usd.is_some()).then(|| self.spending.of(user, now.unix))
     }
 }
 
@@ -332,6 +321,27 @@ struct No {
 }
 
 impl State {
+    /// Checks every limit, then takes from all.
+    fn try_take(&mut self, terms: &Terms, spent: Option<Spent>, mut ask: Ask, now: Now) -> Result<Grant, Refused> {
+        self.refill(terms, now.mono);
+        if let Err(No { limit, most, asked, retry_after }) = self.has_room(terms, spent, &mut ask, now.mono) {
+            return Err(Refused { limit, standing: self.standing(terms), most, asked, retry_after });
+        }
+        self.take(terms, &ask, now.mono);
+        Ok(Grant { tokens: ask.tokens, nano_usd: ask.nano_usd.unwrap_or(0), tracked: true })
+    }
+
+    /// Checks every limit, and cuts a guess to what may be had.
+    fn has_room(&mut self, terms: &Terms, spent: Option<Spent>, ask: &mut Ask, now: u64) -> Result<(), No> {
+        if let Some(most) = terms.concurrent.filter(|&most| self.in_flight >= most) {
+            return Err(No { limit: Limit::Concurrent, most: most.into(), asked: 1, retry_after: Some(UNCERTAIN) });
+        }
+        if let Some(spent) = spent {
+            within_budgets(terms, spent, self.reserved, ask)?;
+        }
+        self.within_buckets(terms, ask, now)
+    }
+
     /// Brings the buckets to the present; those of limits that are new start full.
     fn refill(&mut self, terms: &Terms, now: u64) {
         for (bucket, rate) in [(&mut self.requests, terms.requests), (&mut self.tokens, terms.tokens)] {

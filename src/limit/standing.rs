@@ -25,24 +25,28 @@ pub struct Standing {
     pub tokens: Option<Level>,
 }
 
-/// The names of one bucket's headers.
+/// Between a header's name and its value.
+const COLON: &str = ": ";
+
+/// The names of one bucket's headers, each with its colon.
 type Names = [&'static str; 3];
 
-const REQUESTS: Names = ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
-const TOKENS: Names = ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
+const REQUESTS: Names =
+    ["x-ratelimit-limit-requests: ", "x-ratelimit-remaining-requests: ", "x-ratelimit-reset-requests: "];
+const TOKENS: Names = ["x-ratelimit-limit-tokens: ", "x-ratelimit-remaining-tokens: ", "x-ratelimit-reset-tokens: "];
 
 impl Standing {
     /// Appends the header lines, three a bucket.
     pub fn write(&self, out: &mut Vec<u8>) {
         for (names, level) in self.levels() {
             let Some(level) = level else { continue };
-            write_name(out, names[0]);
+            out.extend_from_slice(names[0].as_bytes());
             write_decimal(out, level.limit);
             out.extend_from_slice(b"\r\n");
-            write_name(out, names[1]);
+            out.extend_from_slice(names[1].as_bytes());
             write_decimal(out, level.remaining);
             out.extend_from_slice(b"\r\n");
-            write_name(out, names[2]);
+            out.extend_from_slice(names[2].as_bytes());
             write_duration(out, level.reset);
             out.extend_from_slice(b"\r\n");
         }
@@ -51,7 +55,8 @@ impl Standing {
     /// True where the header, in any case of letters, is one that [`Standing::write`] writes.
     pub fn speaks_for(&self, header: &str) -> bool {
         let tells = |(names, level): (&Names, Option<Level>)| {
-            level.is_some() && names.iter().any(|name| header.eq_ignore_ascii_case(name))
+            let mut names = names.iter().filter_map(|name| name.strip_suffix(COLON));
+            level.is_some() && names.any(|name| header.eq_ignore_ascii_case(name))
         };
         self.levels().into_iter().any(tells)
     }
@@ -158,11 +163,6 @@ pub fn dollars(nano_usd: u64) -> String {
         "" => whole.to_string(),
         digits => format!("{whole}.{digits}"),
     }
-}
-
-fn write_name(out: &mut Vec<u8>, name: &str) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
 }
 
 fn duration(nanoseconds: u64) -> String {

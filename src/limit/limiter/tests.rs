@@ -66,11 +66,11 @@ fn users_with_full_buckets_are_forgotten() {
         most = most.max(limiter.users().0);
         now += SECOND / 1000;
     }
-    // One token flows in within 100 ms, in which 100 users ask.
-    assert!(most < 210, "{most}");
+    // One token flows in within 100 ms, in which 100 users ask: nobody has to be remembered beyond the few.
+    assert!(most <= USERS_FEW + 1, "{most}");
     assert_eq!(limiter.users().0, limiter.sweep.len());
     let (grant, _) = limiter.admit(&"long".into(), PLAIN, at(now)).unwrap();
-    limiter.sweep(now + SECOND);
+    (0..2).for_each(|_| limiter.sweep(now + SECOND));
     assert_eq!(limiter.users().0, 1, "who has a request in flight is needed");
     limiter.release("long", grant, at(now));
     limiter.sweep(now + SECOND);
