@@ -60,8 +60,15 @@ pub fn known(name: &str) -> Known {
         24 => &[("sec-websocket-extensions", Known::WebSocketExtensions)],
         _ => &[],
     };
-    let is_it = |known: &str| known.as_bytes().first().copied() == first && name.eq_ignore_ascii_case(known);
+    let is_it = |known: &str| known.as_bytes().first().copied() == first && is_same(name, known);
     candidates.iter().find(|(known, _)| is_it(known)).map_or(Known::Other, |&(_, known)| known)
+}
+
+/// Whether a name is this one of small letters and hyphens, in any case, without a branch for each byte. The bit makes
+/// small letters of capitals; of the other bytes that a name may have (RFC 9110 §5.6.2) it makes none of those.
+fn is_same(name: &str, known: &str) -> bool {
+    let both = name.bytes().zip(known.bytes());
+    name.len() == known.len() && both.fold(0, |differs, (byte, known)| differs | (byte | 0x20) ^ known) == 0
 }
 
 /// The headers of a head, each classified once.
@@ -95,8 +102,8 @@ impl<'h, 'b> Headers<'h, 'b> {
 
     /// Each line with its class, in order.
     pub fn iter(&self) -> impl Iterator<Item = (Known, &'h Header<'b>)> {
-        let classes = self.classes.iter().copied().chain(std::iter::repeat(Known::Other));
-        classes.zip(self.lines)
+        let class = |at: usize| self.classes.get(at).copied().unwrap_or(Known::Other);
+        self.lines.iter().enumerate().map(move |(at, line)| (class(at), line))
     }
 
     /// The values of a class, in order.
@@ -188,17 +195,25 @@ pub fn write(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// The digits of all numbers of two.
+const PAIRS: &[u8; 200] = b"\
+    0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849\
+    5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
+
 /// Appends `number` in decimal digits.
 pub fn write_decimal(out: &mut Vec<u8>, mut number: u64) {
     let mut digits = [0u8; 20];
     let mut at = digits.len();
-    loop {
+    // Two at a time: a division costs more than all else of a digit.
+    while number >= 10 {
+        let pair = (number % 100) as usize * 2;
+        at -= 2;
+        digits[at..at + 2].copy_from_slice(&PAIRS[pair..pair + 2]);
+        number /= 100;
+    }
+    if number > 0 || at == digits.len() {
         at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
+        digits[at] = b'0' + number as u8;
     }
     out.extend_from_slice(&digits[at..]);
 }
