@@ -78,7 +78,7 @@ impl Proxy {
             let message = "the ledger cannot take more records at the moment";
             return self.refuse(now, key, head, Fault::LedgerUnavailable, message, b"retry-after: 1\r\n");
         }
-        let mut exchange = self.exchange(now, key, head, user, endpoint);
+        let mut exchange = self.exchange(now, key, head, user, endpoint, hold);
         exchange.record.key_id = key_id;
         if let Err(refused) = self.take_of_limits(now, &mut exchange, hold) {
             return self.refuse_limited(now, key, head, &exchange.record.user, &refused);
@@ -111,6 +111,7 @@ impl Proxy {
         head: &RequestHead<'_, '_>,
         user: Arc<str>,
         endpoint: Endpoint,
+        hold: bool,
     ) -> Exchange {
         let mut outgoing = Outgoing::default();
         let captured = endpoint != Endpoint::Other;
@@ -139,7 +140,7 @@ impl Proxy {
                 model_wanted: !named.deployed,
                 deployed: named.deployed || self.deploys,
                 accepted,
-                form: captured.then(|| form(head)).flatten(),
+                form: (captured && !hold).then(|| form(head)).flatten(),
                 usage_asked: false,
                 text_bytes: 0,
                 complete: head.framing == Framing::None,

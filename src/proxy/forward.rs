@@ -200,22 +200,30 @@ fn with_coding(coding: Coding, value: &[u8]) -> Coding {
 }
 
 fn form_of(content_type: &[u8]) -> Form {
-    let kind = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+    if is_json(content_type) {
+        return Form::Json;
+    }
+    let kind = essence(content_type);
     if kind.eq_ignore_ascii_case(b"text/event-stream") {
         Form::Events
     } else if kind.eq_ignore_ascii_case(b"application/x-ndjson") {
         Form::Lines
-    } else if is_json(content_type) {
-        Form::Json
     } else {
         Form::Opaque
     }
 }
 
+/// A type without its parameters.
+fn essence(content_type: &[u8]) -> &[u8] {
+    content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii()
+}
+
 /// True for `application/json` and `application/…+json`, with any parameters.
 pub fn is_json(content_type: &[u8]) -> bool {
-    let kind = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
-    let Some((family, member)) = kind.split_at_checked(b"application/".len()) else { return false };
+    if content_type == b"application/json" {
+        return true; // as almost everybody writes it
+    }
+    let Some((family, member)) = essence(content_type).split_at_checked(b"application/".len()) else { return false };
     let suffix = &member[member.len().saturating_sub(b"+json".len())..];
     family.eq_ignore_ascii_case(b"application/")
         && (member.eq_ignore_ascii_case(b"json") || suffix.eq_ignore_ascii_case(b"+json"))

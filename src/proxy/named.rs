@@ -20,11 +20,13 @@ pub struct Named {
 /// Reads `…/deployments/NAME/…`, and of `…/realtime` the parameters `deployment` and `model`.
 pub fn named(target: &str) -> Named {
     let (path, query) = split(target);
-    let mut segments = path.split('/').filter(|segment| !segment.is_empty());
-    if segments.any(|segment| segment == "deployments") {
-        return Named { name: segments.next().and_then(readable), deployed: true };
+    // By bytes: a search for a character costs more than such a short text has to be read for.
+    let mut segments = path.as_bytes().split(|&byte| byte == b'/').filter(|segment| !segment.is_empty());
+    if segments.any(|segment| segment == b"deployments") {
+        let name = segments.next().and_then(|name| std::str::from_utf8(name).ok());
+        return Named { name: name.and_then(readable), deployed: true };
     }
-    if path.trim_end_matches('/').rsplit('/').next() != Some("realtime") {
+    if !path.trim_end_matches('/').ends_with("/realtime") {
         return Named::default();
     }
     match parameter(query, "deployment") {

@@ -25,7 +25,10 @@ pub enum Local {
 
 /// Splits a target at its query.
 pub fn split(target: &str) -> (&str, &str) {
-    target.split_once('?').unwrap_or((target, ""))
+    match memchr::memchr(b'?', target.as_bytes()) {
+        Some(at) => (&target[..at], &target[at + 1..]),
+        None => (target, ""),
+    }
 }
 
 /// The route of a request, which may ask for a WebSocket. Local paths are exact; an operation is known by the end of
@@ -52,8 +55,14 @@ pub fn route(method: &str, target: &str, websocket: bool) -> Route {
 
 /// The last segments of a path, the very last first; those that are not there are empty.
 fn tail(path: &str) -> [&str; 5] {
-    let mut segments = path.rsplit('/').filter(|segment| !segment.is_empty());
-    [(); 5].map(|()| segments.next().unwrap_or_default())
+    // By bytes: a search for a character costs more than such a short text has to be read for.
+    let mut rest = path.as_bytes();
+    [(); 5].map(|()| {
+        let end = rest.iter().rposition(|&byte| byte != b'/').map_or(0, |last| last + 1);
+        let start = rest[..end].iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+        rest = &rest[..start];
+        &path[start..end]
+    })
 }
 
 /// The operation that a POST to `path` asks for. Under an id it is one only where its answer is the thing itself, with
