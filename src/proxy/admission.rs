@@ -6,6 +6,7 @@
 use super::asked::Asked;
 use super::downstream::{Phase, Sink};
 use super::exchange::{Exchange, Outgoing, Request, Response, Stage};
+use super::forward::Accepted;
 use super::route::{Local, Route};
 use super::{Action, Conn, DownKey, ExchangeKey, Proxy, forward, identity, named, route};
 use crate::base::clock::Now;
@@ -18,7 +19,7 @@ use crate::limit::limiter::Grant;
 use crate::limit::standing::Standing;
 use crate::usage::estimate;
 use crate::usage::form::FormReader;
-use crate::usage::record::{Endpoint, Record};
+use crate::usage::record::{Draft, Endpoint};
 use crate::usage::request::inspect;
 use std::sync::Arc;
 
@@ -79,9 +80,9 @@ impl Proxy {
             return self.refuse(now, key, head, Fault::LedgerUnavailable, message, b"retry-after: 1\r\n");
         }
         let mut exchange = self.exchange(now, key, head, user, endpoint, hold);
-        exchange.record.key_id = key_id;
+        exchange.draft.key_id = key_id;
         if let Err(refused) = self.take_of_limits(now, &mut exchange, hold) {
-            return self.refuse_limited(now, key, head, &exchange.record.user, &refused);
+            return self.refuse_limited(now, key, head, &exchange.draft.user, &refused);
         }
         self.places_reserved += places;
         let exchange = self.exchanges.insert(Exchange { places, ..exchange });
@@ -149,14 +150,7 @@ impl Proxy {
                 outgoing,
             },
             response: Response::default(),
-            record: Record {
-                started_at: now.unix,
-                user,
-                endpoint,
-                is_retrieval: endpoint.is_retrieval(),
-                model_requested: named.name,
-                ..Record::default()
-            },
+            draft: Draft { started_at: now.unix, user, endpoint, model_requested: named.name, ..Draft::default() },
             settled_as: 0,
             started: now.mono,
             ready: now.mono,
@@ -168,8 +162,8 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         let request = &mut exchange.request;
         let default_model = self.settings.model_name.as_deref().filter(|_| request.model_wanted);
-        let inspected = inspect(&request.outgoing.body, exchange.record.endpoint, default_model);
-        let limited = self.limiter.measures(&exchange.record.user).tokens;
+        let inspected = inspect(&request.outgoing.body, exchange.draft.endpoint, default_model);
+        let limited = self.limiter.measures(&exchange.draft.user).tokens;
         if inspected.stream || limited {
             request.text_bytes = estimate::text_bytes(&request.outgoing.body);
         }
@@ -179,7 +173,7 @@ impl Proxy {
             .fold(request.outgoing.body.len(), |bytes, splice| bytes + splice.with.len() - splice.at.len());
         // A compressed stream could not be edited.
         let accepted =
-            request.accepted.map(|accepted| if inspected.usage_asked { forward::IDENTITY } else { accepted });
+            request.accepted.map(|accepted| if inspected.usage_asked { Accepted::Identity } else { accepted });
         forward::write_accepted(&mut request.outgoing.head, accepted);
         forward::write_length(&mut request.outgoing.head, edited_bytes as u64);
         request.outgoing.head.extend_from_slice(b"\r\n");
@@ -187,9 +181,9 @@ impl Proxy {
         request.usage_asked = inspected.usage_asked;
         request.complete = true;
         if inspected.model.is_some() {
-            exchange.record.model_requested = inspected.model;
+            exchange.draft.model_requested = inspected.model;
         }
-        exchange.record.stream = inspected.stream;
+        exchange.draft.stream = inspected.stream;
         exchange.ready = now.mono;
         match self.take_when_whole(now, key, inspected.output_max) {
             Ok(()) => self.dispatch(now, key),
@@ -229,7 +223,7 @@ impl Proxy {
     pub(super) fn withdraw(&mut self, now: Now, key: ExchangeKey) {
         self.withdraw_entry(key);
         if let Some(exchange) = self.exchanges.get_mut(key) {
-            self.limiter.withdraw(&exchange.record.user, std::mem::take(&mut exchange.grant), now);
+            self.limiter.withdraw(&exchange.draft.user, std::mem::take(&mut exchange.grant), now);
         }
         self.remove_exchange(now, key);
     }

@@ -108,8 +108,8 @@ impl Proxy {
         };
         let most = self.body_bytes_most(reader, have + data.len());
         let Some(exchange) = self.exchanges.get_mut(owner) else { return false };
-        exchange.record.request_bytes += data.len() as u64;
-        if exchange.record.request_bytes > self.settings.body_bytes_max {
+        exchange.draft.request_bytes += data.len() as u64;
+        if exchange.draft.request_bytes > self.settings.body_bytes_max {
             self.refuse_and_close(now, key, Fault::BodyTooLarge, "the request's body is too large");
             return false;
         }

@@ -23,7 +23,7 @@ use crate::http::reply::Fault;
 use std::sync::Arc;
 
 /// Bytes of an unwanted body that are read to keep the connection; beyond, it is closed.
-pub const DISCARD_BYTES_MAX: u64 = 256 * 1024;
+pub const DISCARD_BYTES_MAX: u32 = 256 * 1024;
 
 /// Where the client's bytes go now.
 #[derive(Debug, Default)]
@@ -47,7 +47,7 @@ pub enum Sink {
     /// Sent on as it comes.
     Stream,
     /// Dropped; the reply is out already. How many more bytes are accepted.
-    Discard(u64),
+    Discard(u32),
 }
 
 /// One client's connection.
@@ -217,11 +217,11 @@ impl Proxy {
         };
         let data_bytes = if let Piece::Data(data) = piece { data.len() as u64 } else { 0 };
         match (sink, exchange) {
-            (Sink::Discard(left), _) if data_bytes > *left => {
+            (Sink::Discard(left), _) if data_bytes > u64::from(*left) => {
                 self.close_when_sent(now, key);
                 return Some(bytes.len());
             }
-            (Sink::Discard(left), _) => *left -= data_bytes,
+            (Sink::Discard(left), _) => *left -= data_bytes as u32, // no more than it
             (Sink::Hold, Some(_)) => {
                 if let Piece::Data(data) = piece
                     && !self.hold(now, key, data)
@@ -230,11 +230,11 @@ impl Proxy {
                 }
             }
             (Sink::Stream, Some(exchange)) => {
-                exchange.record.request_bytes += data_bytes;
+                exchange.draft.request_bytes += data_bytes;
                 if let (Some(form), Piece::Data(data)) = (&mut exchange.request.form, piece)
                     && form.feed(data)
                 {
-                    exchange.record.model_requested = form.model().map(Arc::from);
+                    exchange.draft.model_requested = form.model().map(Arc::from);
                 }
                 let is_broken = |&up: &UpKey| self.ups.get(up).is_some_and(|up| up.broken.is_some());
                 // A target that has answered early and is gone takes no more: the client must get rid of it all the

@@ -1,5 +1,6 @@
 //! One request and its response: the state that belongs to neither connection.
 
+use super::forward::Accepted;
 use super::tunnel::Tunnel;
 use super::{DownKey, UpKey};
 use crate::base::buffer::Buffer;
@@ -10,7 +11,7 @@ use crate::usage::capture::Capture;
 use crate::usage::editor::Editor;
 use crate::usage::estimate::Deltas;
 use crate::usage::form::FormReader;
-use crate::usage::record::Record;
+use crate::usage::record::Draft;
 use crate::usage::request::{Splice, write_spliced};
 
 /// A held body up to this size travels in one piece with its head: one copy, but one write and one TLS record.
@@ -53,8 +54,8 @@ pub struct Exchange {
     pub standing: Standing,
     pub request: Request,
     pub response: Response,
-    /// Facts as they become known; complete at settlement.
-    pub record: Record,
+    /// Facts as they become known; a record at settlement.
+    pub draft: Draft,
     /// `seq` of the record, once it is settled.
     pub settled_as: u64,
     /// When the head was complete, monotonic nanoseconds.
@@ -84,7 +85,7 @@ pub struct Request {
     /// What the request calls the model is a deployment's name, which has no price.
     pub deployed: bool,
     /// `Accept-Encoding` for the target, where the client sent one that we must change.
-    pub accepted: Option<&'static str>,
+    pub accepted: Option<Accepted>,
     /// Reads the model out of a form that streams through.
     pub form: Option<Box<FormReader>>,
     /// Usage was asked for in the client's place.

@@ -8,8 +8,13 @@ use crate::http::headers::{Headers, Known, write, write_decimal};
 use crate::limit::standing::Standing;
 use crate::usage::capture::{Coding, Form};
 
-/// No coding at all.
-pub const IDENTITY: &str = "identity";
+/// Codings that the target may use, in place of those that the client accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// None at all.
+    Identity,
+    Gzip,
+}
 
 /// A body up to this size has its room reserved together with its head, bytes.
 const JOINED_BYTES_MAX: u64 = 16 * 1024;
@@ -28,7 +33,7 @@ pub fn write_request(
     head: &RequestHead<'_, '_>,
     settings: &Settings,
     captured: bool,
-) -> Option<&'static str> {
+) -> Option<Accepted> {
     let mut accepted = None;
     out.reserve(head.target.len() + head.headers.wire_bytes() + OWN_LINES_BYTES);
     for part in [head.method, " ", &settings.prefix, head.target, " HTTP/1.1\r\nhost: ", &settings.authority, "\r\n"] {
@@ -55,9 +60,11 @@ pub fn write_request(
 }
 
 /// Appends `accept-encoding`, where the client sent one.
-pub fn write_accepted(out: &mut Vec<u8>, accepted: Option<&str>) {
-    if let Some(accepted) = accepted {
-        write(out, "accept-encoding", accepted.as_bytes());
+pub fn write_accepted(out: &mut Vec<u8>, accepted: Option<Accepted>) {
+    match accepted {
+        Some(Accepted::Identity) => write(out, "accept-encoding", b"identity"),
+        Some(Accepted::Gzip) => write(out, "accept-encoding", b"gzip"),
+        None => {}
     }
 }
 
@@ -81,7 +88,7 @@ pub fn write_length(out: &mut Vec<u8>, length: u64) {
 }
 
 /// What a client accepts, reduced to what the capture decodes: gzip where it is among the offers, else nothing.
-fn readable(accepted: &[u8]) -> &'static str {
+fn readable(accepted: &[u8]) -> Accepted {
     let offers_gzip = accepted.split(|&byte| byte == b',').any(|offer| {
         let mut parts = offer.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
         let coding = parts.next().unwrap_or_default();
@@ -89,7 +96,7 @@ fn readable(accepted: &[u8]) -> &'static str {
             .any(|weight| weight.strip_prefix(b"q=").is_some_and(|q| q.iter().all(|byte| matches!(byte, b'0' | b'.'))));
         (coding.eq_ignore_ascii_case(b"gzip") || coding == b"*") && !refused
     });
-    if offers_gzip { "gzip" } else { IDENTITY }
+    if offers_gzip { Accepted::Gzip } else { Accepted::Identity }
 }
 
 /// How a response goes on to the client, and what its head says.
@@ -237,13 +244,13 @@ mod tests {
     #[test]
     fn only_codings_that_can_be_read_are_accepted() {
         for (accepted, reduced) in [
-            ("gzip, deflate, br, zstd", "gzip"),
-            ("br;q=1.0, GZIP;q=0.5", "gzip"),
-            ("*", "gzip"),
-            ("br, gzip;q=0", "identity"),
-            ("gzip;q=0.000", "identity"),
-            ("identity", "identity"),
-            ("", "identity"),
+            ("gzip, deflate, br, zstd", Accepted::Gzip),
+            ("br;q=1.0, GZIP;q=0.5", Accepted::Gzip),
+            ("*", Accepted::Gzip),
+            ("br, gzip;q=0", Accepted::Identity),
+            ("gzip;q=0.000", Accepted::Identity),
+            ("identity", Accepted::Identity),
+            ("", Accepted::Identity),
         ] {
             assert_eq!(readable(accepted.as_bytes()), reduced, "{accepted}");
         }

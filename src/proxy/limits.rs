@@ -12,7 +12,7 @@ use crate::http::reply::Fault;
 use crate::limit::limiter::{Ask, Used};
 use crate::limit::standing::Refused;
 use crate::usage::estimate;
-use crate::usage::record::{Endpoint, Record, Usage, UsageSource};
+use crate::usage::record::{Draft, Endpoint, Record, Usage, UsageSource};
 use std::sync::Arc;
 
 /// Output tokens that are expected of a user's first request which sets no maximum.
@@ -33,13 +33,13 @@ pub struct Size {
 
 impl Proxy {
     /// What a request may take, where its user is limited in that; else nothing.
-    pub(super) fn estimate(&self, record: &Record, deployed: bool, size: Size) -> Ask {
-        let endpoint = record.endpoint;
+    pub(super) fn estimate(&self, draft: &Draft, deployed: bool, size: Size) -> Ask {
+        let endpoint = draft.endpoint;
         let nothing = Ask::default();
         if endpoint == Endpoint::Other || endpoint.is_retrieval() {
             return nothing;
         }
-        let measures = self.limiter.measures(&record.user);
+        let measures = self.limiter.measures(&draft.user);
         if !measures.tokens {
             return nothing;
         }
@@ -50,7 +50,7 @@ impl Proxy {
         let has_output = !matches!(endpoint, Endpoint::Embeddings | Endpoint::Moderations);
         let expected = || match endpoint {
             Endpoint::ImagesGenerations | Endpoint::ImagesEdits | Endpoint::ImagesVariations => IMAGE_TOKENS_GUESSED,
-            _ => self.limiter.average_output(&record.user).unwrap_or(OUTPUT_TOKENS_GUESSED),
+            _ => self.limiter.average_output(&draft.user).unwrap_or(OUTPUT_TOKENS_GUESSED),
         };
         let usage = Usage {
             input_tokens: size.input.unwrap_or(INPUT_TOKENS_GUESSED),
@@ -58,7 +58,7 @@ impl Proxy {
             ..Usage::default()
         };
         let tokens = usage.input_tokens.saturating_add(usage.output_tokens);
-        let model = record.model_requested.as_deref().filter(|_| !deployed).unwrap_or_default();
+        let model = draft.model_requested.as_deref().filter(|_| !deployed).unwrap_or_default();
         let cost = || self.prices.cost_nano_usd(model, &Usage { total_tokens: tokens, ..usage }, None);
         let nano_usd = measures.cost.then(cost).flatten();
         let guessed = size.input.is_none() || has_output && size.output_max.is_none();
@@ -69,10 +69,10 @@ impl Proxy {
     /// whole, and is refused here only where it would be anyway.
     pub(super) fn take_of_limits(&mut self, now: Now, exchange: &mut Exchange, hold: bool) -> Result<(), Refused> {
         if hold {
-            return self.limiter.check(&exchange.record.user, now);
+            return self.limiter.check(&exchange.draft.user, now);
         }
-        let ask = self.estimate(&exchange.record, exchange.request.deployed, Size::default());
-        (exchange.grant, exchange.standing) = self.limiter.admit(&exchange.record.user, ask, now)?;
+        let ask = self.estimate(&exchange.draft, exchange.request.deployed, Size::default());
+        (exchange.grant, exchange.standing) = self.limiter.admit(&exchange.draft.user, ask, now)?;
         Ok(())
     }
 
@@ -85,8 +85,8 @@ impl Proxy {
     ) -> Result<(), Refused> {
         let Some(exchange) = self.exchanges.get(key) else { return Ok(()) };
         let size = Size { input: Some(estimate::input_tokens(exchange.request.text_bytes)), output_max };
-        let ask = self.estimate(&exchange.record, exchange.request.deployed, size);
-        let (grant, standing) = self.limiter.admit(&exchange.record.user, ask, now)?;
+        let ask = self.estimate(&exchange.draft, exchange.request.deployed, size);
+        let (grant, standing) = self.limiter.admit(&exchange.draft.user, ask, now)?;
         let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(()) };
         (exchange.grant, exchange.standing) = (grant, standing);
         Ok(())
@@ -123,7 +123,7 @@ impl Proxy {
     /// Refuses a request that is here as a whole; the connection may carry another.
     pub(super) fn refuse_held(&mut self, now: Now, key: ExchangeKey, refused: &Refused) {
         let Some(exchange) = self.exchanges.get(key) else { return };
-        let (down, to_head, user) = (exchange.down, exchange.request.to_head, Arc::clone(&exchange.record.user));
+        let (down, to_head, user) = (exchange.down, exchange.request.to_head, Arc::clone(&exchange.draft.user));
         let (fault, extra) = self.told(&user, refused);
         self.metrics.refused(fault.code());
         self.note_refusal(fault);

@@ -75,7 +75,7 @@ impl Proxy {
         extra: &[u8],
     ) {
         let short = match head.framing {
-            Framing::Length(length) => length <= DISCARD_BYTES_MAX,
+            Framing::Length(length) => length <= u64::from(DISCARD_BYTES_MAX),
             Framing::None | Framing::Chunked => true,
             Framing::Close => false,
         };
@@ -129,7 +129,7 @@ impl Proxy {
     /// The error for an exchange that ends without a response: with its user's standing, and for its record.
     pub(super) fn write_exchange_error(&mut self, now: Now, key: ExchangeKey, fault: Fault, message: &str) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        exchange.record.status = fault.status();
+        exchange.draft.status = fault.status();
         let (down, to_head, close) = (exchange.down, exchange.request.to_head, !exchange.request.complete);
         let mut extra = Vec::new();
         exchange.standing.write(&mut extra);

@@ -117,7 +117,7 @@ impl Proxy {
             return if too_many { Err(HttpError::Malformed("too many interim responses")) } else { Ok(()) };
         }
         let (form, coding) = forward::form(&head.headers);
-        let endpoint = exchange.record.endpoint;
+        let endpoint = exchange.draft.endpoint;
         let streamed = matches!(form, Form::Events | Form::Lines);
         let edited = exchange.request.usage_asked && form == Form::Events && coding == Coding::Identity;
         let response = &mut exchange.response;
@@ -133,9 +133,9 @@ impl Proxy {
         }
         // Nothing can be sent again any more.
         exchange.request.outgoing.forget_sent();
-        exchange.record.stream = streamed;
-        exchange.record.upstream_request_id = request_id(&head);
-        exchange.record.model = served_model(&head);
+        exchange.draft.stream = streamed;
+        exchange.draft.upstream_request_id = request_id(&head);
+        exchange.draft.model = served_model(&head);
         let Some(down) = self.downs.get_mut(exchange.down) else { return Ok(()) };
         // What was sent on the assumption of a WebSocket is no request.
         let mistaken = exchange.request.websocket && !down.input.is_empty();
@@ -146,7 +146,7 @@ impl Proxy {
         response.starts_at = down.sent + down.out.len() as u64;
         response.writer = plan.writer;
         response.editor = edited.then(Box::<Editor>::default);
-        exchange.record.status = head.status;
+        exchange.draft.status = head.status;
         forward::write_response(
             down.out.tail_from(&mut self.spares),
             &head,
@@ -178,7 +178,7 @@ impl Proxy {
                     deltas.feed(data);
                 }
                 let since_start = (now.mono - exchange.started) / MICROSECOND;
-                exchange.record.first_byte_us.get_or_insert(since_start);
+                exchange.draft.first_byte_us.get_or_insert(since_start);
             }
             Piece::Chunk(_) | Piece::ChunkEnd => {}
         }
@@ -213,7 +213,7 @@ impl Proxy {
             if let Some(editor) = &mut exchange.response.editor {
                 let mut last = Vec::new();
                 editor.finish(&mut last);
-                put_edited(exchange.response.writer, &mut exchange.record.response_bytes, out, &last);
+                put_edited(exchange.response.writer, &mut exchange.draft.response_bytes, out, &last);
             }
             exchange.response.writer.write(out, Piece::End, false);
             // All that has not left yet waits, so that it leaves in one piece: of a stream what came together with its
@@ -240,7 +240,7 @@ fn put_piece(exchange: &mut Exchange, edited: &mut Vec<u8>, out: &mut Vec<u8>, p
         (Some(editor), Piece::Data(data)) => {
             edited.clear();
             editor.feed(data, edited);
-            put_edited(response.writer, &mut exchange.record.response_bytes, out, edited);
+            put_edited(response.writer, &mut exchange.draft.response_bytes, out, edited);
             if edited.capacity() > EDITED_BYTES_KEPT {
                 *edited = Vec::new();
             }
@@ -248,7 +248,7 @@ fn put_piece(exchange: &mut Exchange, edited: &mut Vec<u8>, out: &mut Vec<u8>, p
         (Some(_), _) => {} // chunks are ours to cut
         (None, piece) => {
             if let Piece::Data(data) = piece {
-                exchange.record.response_bytes += data.len() as u64;
+                exchange.draft.response_bytes += data.len() as u64;
             }
             let from_chunks = matches!(response.reader, BodyReader::Chunked(_));
             response.writer.write(out, piece, from_chunks);

@@ -10,6 +10,7 @@ use crate::price::PriceTable;
 use crate::usage::capture::Reported;
 use crate::usage::estimate;
 use crate::usage::record::{Endpoint, Journal, Outcome, Record, Usage, UsageSource};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 impl Proxy {
@@ -38,7 +39,7 @@ impl Proxy {
             self.close_up(up);
         }
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        let mut record = std::mem::take(&mut exchange.record);
+        let mut record = Record::from(std::mem::take(&mut exchange.draft));
         record.outcome = outcome;
         record.duration_us = (now.mono - exchange.started) / MICROSECOND;
         let mut reported = reported.unwrap_or_default();
@@ -96,11 +97,11 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.stage = Stage::Journaling;
         self.journaled += 1;
-        exchange.record.journal = Journal::Close(self.journaled);
+        exchange.draft.entry = NonZeroU64::new(self.journaled);
         exchange.places -= 1;
         self.places_reserved -= 1;
         let (entry, down) =
-            (Record { journal: Journal::Open(self.journaled), ..exchange.record.clone() }, exchange.down);
+            (Record { journal: Journal::Open(self.journaled), ..exchange.draft.clone().into() }, exchange.down);
         let seq = self.submit(entry);
         self.uncommitted.push_back((seq, key));
         self.retime_down(now, down, false);
@@ -109,10 +110,10 @@ impl Proxy {
     /// Takes the entry back of a request that was not sent.
     pub(super) fn withdraw_entry(&mut self, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        if let Journal::Close(id) = exchange.record.journal {
+        if let Some(entry) = exchange.draft.entry {
             exchange.places -= 1;
             self.places_reserved -= 1;
-            self.submit(Record { journal: Journal::Withdraw(id), ..Record::default() });
+            self.submit(Record { journal: Journal::Withdraw(entry.get()), ..Record::default() });
         }
     }
 
@@ -220,7 +221,7 @@ impl Proxy {
         let begun = exchange.up.and_then(|up| self.ups.get(up)).is_some_and(|up| up.begun);
         let will_report = match &exchange.tunnel {
             Some(tunnel) => tunnel.is_responding(),
-            None => exchange.request.complete && exchange.record.endpoint.is_metered(),
+            None => exchange.request.complete && exchange.draft.endpoint.is_metered(),
         };
         self.settings.timeouts.read_on > 0 && begun && will_report
     }
@@ -271,7 +272,7 @@ impl Proxy {
     pub fn turn_ended(&mut self, now: Now) {
         for key in self.dispatched.drain(..) {
             if let Some(exchange) = self.exchanges.get_mut(key) {
-                exchange.record.proxy_us = now.mono.saturating_sub(exchange.ready) / MICROSECOND;
+                exchange.draft.proxy_us = now.mono.saturating_sub(exchange.ready) / MICROSECOND;
             }
         }
     }

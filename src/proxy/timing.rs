@@ -205,7 +205,7 @@ impl Proxy {
         let Some(up) = self.ups.get_mut(key) else { return };
         let exchange = up.exchange.and_then(|exchange| self.exchanges.get(exchange));
         let is_paused = exchange.and_then(|exchange| exchange.tunnel.as_ref()).is_some_and(|tunnel| tunnel.is_paused());
-        let is_tunnel = exchange.is_some_and(|exchange| exchange.record.status == SWITCHING_PROTOCOLS);
+        let is_tunnel = exchange.is_some_and(|exchange| exchange.draft.status == SWITCHING_PROTOCOLS);
         let is_awaited = exchange.is_some_and(|exchange| exchange.response.progress == Progress::Awaited);
         let has_begun = is_awaited && !up.input.is_empty();
         let wanted = match (&up.link, up.exchange) {

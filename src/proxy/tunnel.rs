@@ -88,16 +88,16 @@ impl Proxy {
         if !(exchange.request.websocket && head.is_websocket()) {
             return Err(HttpError::Malformed("a switch of protocols that nobody asked for"));
         }
-        let endpoint = exchange.record.endpoint;
+        let endpoint = exchange.draft.endpoint;
         if endpoint.is_session() {
             let session = Session::new(endpoint);
             exchange.tunnel = Some(Box::new(Tunnel { session, pause: Pause::None, response_began: None }));
         }
         exchange.request.complete = false;
         exchange.request.outgoing.forget_sent();
-        exchange.record.status = head.status;
-        exchange.record.upstream_request_id = request_id(head);
-        exchange.record.stream = true;
+        exchange.draft.status = head.status;
+        exchange.draft.upstream_request_id = request_id(head);
+        exchange.draft.stream = true;
         let response = &mut exchange.response;
         (response.progress, response.streamed, response.reusable) = (Progress::Body, true, false);
         (response.reader, response.writer) = (BodyReader::Close, BodyWriter::Bytes);
@@ -123,8 +123,8 @@ impl Proxy {
         if tunnel.session.is_responding() {
             tunnel.response_began.get_or_insert(now);
         }
-        exchange.record.first_byte_us.get_or_insert((now.mono - exchange.started) / MICROSECOND);
-        exchange.record.response_bytes += used as u64;
+        exchange.draft.first_byte_us.get_or_insert((now.mono - exchange.started) / MICROSECOND);
+        exchange.draft.response_bytes += used as u64;
         if let Some(down) = self.downs.get_mut(exchange.down) {
             down.out.append(&bytes[..used]);
             self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
@@ -144,7 +144,7 @@ impl Proxy {
     fn settle_part(&mut self, now: Now, key: ExchangeKey, report: Report, began: Now) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         let Report { endpoint, reported } = report;
-        let whole = &exchange.record;
+        let whole = &exchange.draft;
         let record = Record {
             started_at: began.unix,
             user: whole.user.clone(),
@@ -190,7 +190,7 @@ impl Proxy {
             down.held_back = 0;
             self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
         }
-        let wanted = exchange.record.endpoint.records_max() - exchange.places;
+        let wanted = exchange.draft.endpoint.records_max() - exchange.places;
         if wanted <= left {
             tunnel.pause = Pause::None;
             exchange.places += wanted;

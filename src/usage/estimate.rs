@@ -20,7 +20,7 @@ marks! {
 }
 
 /// Searches for the keys whose strings are output in the events of each operation.
-fn searches(endpoint: Endpoint) -> Vec<Search> {
+fn searches(endpoint: Endpoint) -> Box<[Search]> {
     match endpoint {
         Endpoint::ChatCompletions => [&CONTENT, &ARGUMENTS].map(Search::new).into(),
         Endpoint::Completions => [&TEXT].map(Search::new).into(),
@@ -28,7 +28,7 @@ fn searches(endpoint: Endpoint) -> Vec<Search> {
         Endpoint::Messages => [&TEXT, &THINKING, &PARTIAL_JSON].map(Search::new).into(),
         Endpoint::ApiChat => [&CONTENT].map(Search::new).into(),
         Endpoint::ApiGenerate => [&RESPONSE].map(Search::new).into(),
-        _ => Vec::new(),
+        _ => Box::default(),
     }
 }
 
@@ -69,7 +69,7 @@ pub fn input_tokens(text_bytes: u64) -> u64 {
 /// search for a word, and without holding more than the length of one.
 #[derive(Debug)]
 pub struct Deltas {
-    searches: Vec<Search>,
+    searches: Box<[Search]>,
 }
 
 impl Deltas {
@@ -88,7 +88,7 @@ impl Deltas {
 
     /// The usage of the cut response, given its input's.
     pub fn usage(&self, input_tokens: u64) -> Usage {
-        let of_one = |search: &Search| search.strings.max(search.bytes.div_ceil(BYTES_PER_TOKEN));
+        let of_one = |search: &Search| u64::from(search.strings).max(search.bytes.div_ceil(BYTES_PER_TOKEN));
         let output_tokens = self.searches.iter().map(of_one).sum();
         Usage { input_tokens, output_tokens, total_tokens: input_tokens + output_tokens, ..Usage::default() }
     }
@@ -97,7 +97,7 @@ impl Deltas {
 #[derive(Clone, Copy, Debug)]
 enum At {
     /// The last bytes match so many bytes of the mark.
-    Mark(usize),
+    Mark(u8),
     /// Behind the mark: white space may stand before the value.
     Value,
     String {
@@ -111,7 +111,7 @@ struct Search {
     mark: &'static Mark,
     at: At,
     /// Strings that were not empty.
-    strings: u64,
+    strings: u32,
     /// Their raw bytes.
     bytes: u64,
     /// Raw bytes of the string that is being read.
@@ -147,15 +147,15 @@ impl Search {
 
     /// One more byte after `matched` ones of the mark. A mark is a quoted word and a colon: only its closing quote can
     /// be the start of another.
-    fn step(&self, matched: usize, byte: u8) -> At {
+    fn step(&self, matched: u8, byte: u8) -> At {
         let mark = self.mark.needle();
-        let colon = mark.len() - 1;
-        if mark[matched] == byte {
-            return if matched == colon { At::Value } else { At::Mark(matched + 1) };
+        let at_colon = usize::from(matched) == mark.len() - 1;
+        if mark[usize::from(matched)] == byte {
+            return if at_colon { At::Value } else { At::Mark(matched + 1) };
         }
-        match matched == colon && mark[1] == byte {
+        match at_colon && mark[1] == byte {
             true => At::Mark(2),
-            false => At::Mark(usize::from(byte == mark[0])),
+            false => At::Mark(u8::from(byte == mark[0])),
         }
     }
 
@@ -169,7 +169,7 @@ impl Search {
         // Only its first byte, a quote, can begin it.
         let tail = &bytes[bytes.len().saturating_sub(mark.len() - 1)..];
         let begun = memchr::memchr_iter(b'"', tail).map(|at| &tail[at..]).find(|begun| mark.starts_with(begun));
-        self.at = At::Mark(begun.map_or(0, <[u8]>::len));
+        self.at = At::Mark(begun.map_or(0, |begun| begun.len() as u8)); // less than a word
         bytes.len()
     }
 
@@ -182,7 +182,7 @@ impl Search {
         match memchr::memchr2(b'"', b'\\', bytes) {
             Some(end) if bytes[end] == b'"' => {
                 let length = self.current + end as u64;
-                self.strings += u64::from(length > 0);
+                self.strings = self.strings.saturating_add(u32::from(length > 0));
                 self.bytes += length;
                 (self.current, self.at) = (0, At::Mark(0));
                 end + 1

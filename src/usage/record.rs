@@ -3,6 +3,7 @@
 //! In: numbers that the capture found. Out: one [`Record`] for each exchange, moved (never copied) to the ledger.
 //! Never: text of a prompt or an answer, a key, a clock.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 /// Token and media counts of one response, as the upstream reported them. Subset fields (`cached`, `reasoning`,
@@ -282,6 +283,52 @@ impl Record {
     /// True for what a reader of the ledger would call an error: an HTTP error, or an exchange that did not complete.
     pub fn is_error(&self) -> bool {
         self.status >= 400 || self.outcome != Outcome::Completed
+    }
+}
+
+/// What is known of a request while it is under way: of a [`Record`], what is not told by its end. A stream is held for
+/// long, and many at a time: it takes less than half of the memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Draft {
+    pub started_at: u64,
+    pub user: Arc<str>,
+    pub key_id: Option<i64>,
+    pub endpoint: Endpoint,
+    pub model_requested: Option<Arc<str>>,
+    /// The model that the response's head names.
+    pub model: Option<Arc<str>>,
+    pub stream: bool,
+    pub status: u16,
+    pub first_byte_us: Option<u64>,
+    pub proxy_us: u64,
+    pub request_bytes: u64,
+    pub response_bytes: u64,
+    /// The number of its entry in the journal, where one is kept.
+    pub entry: Option<NonZeroU64>,
+    pub upstream_request_id: Option<Box<str>>,
+}
+
+impl From<Draft> for Record {
+    /// The record, but for what only the end tells.
+    fn from(draft: Draft) -> Self {
+        Self {
+            started_at: draft.started_at,
+            user: draft.user,
+            key_id: draft.key_id,
+            endpoint: draft.endpoint,
+            model_requested: draft.model_requested,
+            model: draft.model,
+            stream: draft.stream,
+            status: draft.status,
+            first_byte_us: draft.first_byte_us,
+            proxy_us: draft.proxy_us,
+            request_bytes: draft.request_bytes,
+            response_bytes: draft.response_bytes,
+            journal: draft.entry.map_or(Journal::Off, |entry| Journal::Close(entry.get())),
+            is_retrieval: draft.endpoint.is_retrieval(),
+            upstream_request_id: draft.upstream_request_id,
+            ..Self::default()
+        }
     }
 }
 
