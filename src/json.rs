@@ -6,12 +6,14 @@
 //! it stop ([`Scanner::failed`]) or find something harmless, but never panic.
 
 mod paths;
+mod text;
 
 pub use paths::{EACH, Path, Paths};
+pub use text::{find_quote, string, string_end, whole_number, write_string};
 
 use paths::{PATH_KEYS_MAX, WATCHED_BYTES_MAX};
-use std::borrow::Cow;
 use std::ops::Range;
+use text::{is_literal, is_space, is_structure, unescape};
 
 /// Containers deeper than this stop the scan; serde_json stops at the same depth.
 const DEPTH_MAX: usize = 127;
@@ -77,7 +79,7 @@ pub struct Scanner {
     paths: &'static Paths,
     state: State,
     depth: usize,
-    /// Bit `d` says that the container at depth `d` is an object.
+    /// The lowest bit says that the innermost container is an object, the next that the one around it is.
     objects: u128,
     /// For each depth, the paths (bits) whose first keys led to the container there; of an array, those that go on to
     /// its elements.
@@ -132,30 +134,37 @@ impl Scanner {
         // Where the key or captured value that is being read starts in this input.
         let mut piece_start = 0;
         while at < input.len() {
-            match self.state {
+            let value_ended = match self.state {
                 State::InString { ref mut escaped } => match string_end(input, &mut at, escaped) {
-                    Some(_) => self.end_value(input, piece_start, at, &mut found),
+                    Some(_) => true,
                     None => break,
                 },
                 State::InKey { ref mut escaped } => {
                     let Some(is_plain) = string_end(input, &mut at, escaped) else { break };
                     self.end_key(&input[piece_start..at - 1], is_plain);
-                    self.state = State::Colon;
+                    let colon = input.get(at) == Some(&b':'); // where everybody has it
+                    at += usize::from(colon);
+                    self.state = if colon { State::Value { or_end: false } } else { State::Colon };
+                    false
                 }
                 State::Nested { .. } => match self.pass(input, &mut at) {
-                    true => self.end_value(input, piece_start, at, &mut found),
+                    true => true,
                     false => break,
                 },
                 State::InLiteral => {
                     let rest = &input[at..];
                     at += rest.iter().position(|byte| !is_literal(*byte)).unwrap_or(rest.len());
-                    if at < input.len() {
-                        self.end_value(input, piece_start, at, &mut found);
-                    }
+                    at < input.len()
                 }
                 State::Failed => break,
-                _ if matches!(input[at], b' ' | b'\n' | b'\r' | b'\t') => at += 1,
-                _ => self.token(input, &mut at, &mut piece_start, &mut found),
+                _ if is_space(input[at]) => {
+                    at += 1;
+                    false
+                }
+                _ => self.token(input[at], &mut at, &mut piece_start),
+            };
+            if value_ended {
+                self.end_value(input, piece_start, at, &mut found);
             }
         }
         if self.capture.is_some() || matches!(self.state, State::InKey { .. }) {
@@ -168,13 +177,12 @@ impl Scanner {
     /// brackets are wrong.
     fn pass(&mut self, input: &[u8], at: &mut usize) -> bool {
         let State::Nested { mut in_string, mut escaped, outside } = self.state else { return false };
-        let is_structure = |byte: &u8| matches!(byte, b'"' | b'{' | b'[' | b'}' | b']');
         loop {
             if in_string && string_end(input, at, &mut escaped).is_none() {
                 break;
             }
             in_string = false;
-            let Some(offset) = input[*at..].iter().position(is_structure) else {
+            let Some(offset) = input[*at..].iter().position(|byte| is_structure(*byte)) else {
                 *at = input.len();
                 break;
             };
@@ -183,14 +191,16 @@ impl Scanner {
             match byte {
                 b'"' => in_string = true,
                 b'{' | b'[' if self.depth < DEPTH_MAX => self.enter(byte == b'{'),
-                b'}' | b']' if self.in_object() == (byte == b'}') => self.depth -= 1,
+                b'}' | b']' if self.in_object() == (byte == b'}') => {
+                    self.leave();
+                    if self.depth == outside {
+                        return true;
+                    }
+                }
                 _ => {
                     self.state = State::Failed;
                     return false;
                 }
-            }
-            if self.depth == outside {
-                return true;
             }
         }
         self.state = State::Nested { in_string, escaped, outside };
@@ -199,33 +209,42 @@ impl Scanner {
 
     /// One container deeper.
     fn enter(&mut self, object: bool) {
-        self.objects = self.objects & !(1 << self.depth) | u128::from(object) << self.depth;
+        self.objects = self.objects << 1 | u128::from(object);
         self.depth += 1;
     }
 
-    /// One byte of structure.
-    fn token(&mut self, input: &[u8], at: &mut usize, piece_start: &mut usize, found: &mut impl FnMut(Found<'_>)) {
-        let byte = input[*at];
+    /// Out of one.
+    fn leave(&mut self) {
+        self.objects >>= 1;
+        self.depth -= 1;
+    }
+
+    /// One byte of structure, at `at`; true where it ends a container.
+    #[inline(always)]
+    fn token(&mut self, byte: u8, at: &mut usize, piece_start: &mut usize) -> bool {
         *at += 1;
-        self.state = match (self.state, byte) {
-            (State::Value { or_end: true }, b']') | (State::Key { or_end: true }, b'}') => {
-                return self.close(byte, input, *piece_start, *at, found);
+        self.state = match self.state {
+            State::Value { or_end: true } if byte == b']' => return self.close(byte),
+            State::Value { .. } => {
+                self.start_value(byte, *at - 1, piece_start);
+                return false;
             }
-            (State::Value { .. }, _) => return self.start_value(byte, *at - 1, piece_start),
-            (State::Key { .. }, b'"') => {
+            State::Key { .. } if byte == b'"' => {
                 *piece_start = *at;
                 self.clear_held();
                 State::InKey { escaped: false }
             }
-            (State::Colon, b':') => State::Value { or_end: false },
-            (State::AfterValue, b',') if self.in_object() => State::Key { or_end: false },
-            (State::AfterValue, b',') if self.depth > 0 => {
+            State::Key { or_end: true } if byte == b'}' => return self.close(byte),
+            State::Colon if byte == b':' => State::Value { or_end: false },
+            State::AfterValue if byte == b',' && self.in_object() => State::Key { or_end: false },
+            State::AfterValue if byte == b',' => {
                 self.next = self.open.get(self.depth - 1).copied().unwrap_or(0);
                 State::Value { or_end: false }
             }
-            (State::AfterValue, b'}' | b']') => return self.close(byte, input, *piece_start, *at, found),
+            State::AfterValue if matches!(byte, b'}' | b']') => return self.close(byte),
             _ => State::Failed,
         };
+        false
     }
 
     fn start_value(&mut self, byte: u8, start: usize, piece_start: &mut usize) {
@@ -267,36 +286,40 @@ impl Scanner {
     }
 
     fn in_object(&self) -> bool {
-        self.depth > 0 && self.objects & 1 << (self.depth - 1) != 0
+        self.objects & 1 != 0
     }
 
-    fn close(&mut self, byte: u8, input: &[u8], start: usize, end: usize, found: &mut impl FnMut(Found<'_>)) {
+    /// True where this ends the container: it is of that kind.
+    fn close(&mut self, byte: u8) -> bool {
         if self.depth == 0 || self.in_object() != (byte == b'}') {
             self.state = State::Failed;
-            return;
+            return false;
         }
-        self.depth -= 1;
-        self.end_value(input, start, end, found);
+        self.leave();
+        true
     }
 
     /// A value has ended before `end`; tells it where it is the captured one.
     fn end_value(&mut self, input: &[u8], start: usize, end: usize, found: &mut impl FnMut(Found<'_>)) {
         self.state = if self.depth == 0 { State::Done } else { State::AfterValue };
-        if self.capture.as_ref().is_none_or(|capture| capture.depth != self.depth) {
-            return;
+        if let Some(capture) = self.capture.take_if(|capture| capture.depth == self.depth) {
+            self.tell(&capture, &input[start..end], self.offset + end as u64, found);
         }
-        let Some(Capture { path, start: from, .. }) = self.capture.take() else { return };
-        let to = self.offset + end as u64;
+    }
+
+    /// Tells a value, of which this is the last part; or all of it.
+    fn tell(&mut self, capture: &Capture, part: &[u8], end: u64, found: &mut impl FnMut(Found<'_>)) {
+        let &Capture { path, start, .. } = capture;
         let cap = self.paths.list[path].value_bytes_max;
-        let raw = if to - from > cap as u64 || self.held_overflow {
+        let raw = if end - start > cap as u64 || self.held_overflow {
             None
         } else if self.held.is_empty() {
-            Some(&input[start..end])
+            Some(part)
         } else {
-            self.held.extend_from_slice(&input[start..end]);
+            self.held.extend_from_slice(part);
             Some(&self.held[..])
         };
-        found(Found { path, at: from..to, raw });
+        found(Found { path, at: start..end, raw });
         self.clear_held();
     }
 
@@ -304,14 +327,15 @@ impl Scanner {
     fn end_key(&mut self, last_part: &[u8], is_plain: bool) {
         let level = self.depth - 1;
         let candidates = self.open.get(level).copied().unwrap_or(0);
-        self.next = 0;
-        if candidates != 0 && !self.held_overflow {
-            let whole = [&self.held[..], last_part];
-            let raw = if self.held.is_empty() { last_part } else { &whole.concat() };
-            let decoded = if !is_plain || self.held.contains(&b'\\') { unescape(raw) } else { None };
-            let key = decoded.as_deref().map_or(raw, str::as_bytes);
-            self.next = self.paths.with_key(candidates, level, key);
-        }
+        self.next = if candidates == 0 || self.held_overflow {
+            0
+        } else if is_plain && self.held.is_empty() {
+            self.paths.with_key(candidates, level, last_part)
+        } else {
+            let raw = [&self.held[..], last_part].concat();
+            let decoded = if is_plain && !self.held.contains(&b'\\') { None } else { unescape(&raw) };
+            self.paths.with_key(candidates, level, decoded.as_deref().map_or(&raw, str::as_bytes))
+        };
         self.clear_held();
     }
 
@@ -336,57 +360,6 @@ impl Scanner {
         self.held.clear();
         self.held_overflow = false;
     }
-}
-
-/// Moves `at` behind a closing quote; whether this part of it is without an escape. `None` where the input ends
-/// first. `escaped` says that the byte at `at` stands behind a backslash.
-fn string_end(input: &[u8], at: &mut usize, escaped: &mut bool) -> Option<bool> {
-    let mut is_plain = true;
-    loop {
-        if *escaped && *at < input.len() {
-            *escaped = false;
-            *at += 1;
-        }
-        match memchr::memchr2(b'"', b'\\', input.get(*at..).unwrap_or_default()) {
-            Some(offset) if input[*at + offset] == b'"' => {
-                *at += offset + 1;
-                return Some(is_plain);
-            }
-            Some(offset) => {
-                *at += offset + 1;
-                (*escaped, is_plain) = (true, false);
-            }
-            None => {
-                *at = input.len();
-                return None;
-            }
-        }
-    }
-}
-
-fn is_literal(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.')
-}
-
-/// The text of a raw JSON string's inside.
-fn unescape(inside: &[u8]) -> Option<String> {
-    serde_json::from_slice(&[b"\"", inside, b"\""].concat()).ok()
-}
-
-/// The text of a raw JSON string value, quotes included; `None` for any other value.
-pub fn string(raw: &[u8]) -> Option<Cow<'_, str>> {
-    let inside = raw.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
-    let is_plain = inside.iter().all(|&byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'));
-    match std::str::from_utf8(inside) {
-        Ok(text) if is_plain => Some(Cow::Borrowed(text)),
-        _ => serde_json::from_slice(raw).ok().map(Cow::Owned),
-    }
-}
-
-/// Appends `text` as a JSON string, quotes included.
-pub fn write_string(out: &mut Vec<u8>, text: &str) {
-    // Writing into memory cannot fail, and a str is always valid JSON text.
-    serde_json::to_writer(out, text).expect("a string serialises");
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 pub(super) const PATH_KEYS_MAX: usize = 5;
 /// Longest watched key, bytes.
 pub(super) const WATCHED_BYTES_MAX: usize = 32;
+/// Most paths of a list, and most different keys in them: a set is a bit each.
+const SET_MAX: usize = u64::BITS as usize;
 
 /// Stands for every element of an array where a path has a key. It never means an object's key of the same spelling, so
 /// that nobody can write a document in which one is taken for the other.
@@ -23,40 +25,61 @@ pub struct Path {
 #[derive(Debug)]
 pub struct Paths {
     pub(super) list: &'static [Path],
-    /// The paths whose key at this level has this length: few are left to compare.
-    by_length: [[u64; WATCHED_BYTES_MAX + 1]; PATH_KEYS_MAX],
+    /// Each key once for a level at which it stands.
+    keys: [Key; SET_MAX],
+    /// The keys (bits) of this level, and those of this length: few are left to compare.
+    at_level: [u64; PATH_KEYS_MAX],
+    of_length: [u64; WATCHED_BYTES_MAX + 1],
     /// The paths that go on to the elements of an array at this level.
     pub(super) each: [u64; PATH_KEYS_MAX],
     /// The paths of so many keys.
     pub(super) by_keys: [u64; PATH_KEYS_MAX + 1],
 }
 
+/// A key, and the paths that have it at its level.
+#[derive(Clone, Copy, Debug)]
+struct Key {
+    text: &'static str,
+    paths: u64,
+}
+
 impl Paths {
-    /// At most 64 paths; made when the program is compiled.
+    /// At most 64 paths, of at most 64 different keys; made when the program is compiled.
     ///
     /// # Panics
     /// For more, and for keys or paths that are too long.
     pub const fn new(list: &'static [Path]) -> Self {
-        assert!(list.len() <= u64::BITS as usize);
-        let mut by_length = [[0; WATCHED_BYTES_MAX + 1]; PATH_KEYS_MAX];
+        assert!(list.len() <= SET_MAX);
+        let mut keys = [Key { text: "", paths: 0 }; SET_MAX];
+        let (mut at_level, mut of_length) = ([0; PATH_KEYS_MAX], [0; WATCHED_BYTES_MAX + 1]);
         let (mut each, mut by_keys) = ([0; PATH_KEYS_MAX], [0; PATH_KEYS_MAX + 1]);
-        let mut index = 0;
+        let (mut index, mut known) = (0, 0);
         while index < list.len() {
-            let keys = list[index].keys;
-            assert!(!keys.is_empty());
-            by_keys[keys.len()] |= 1 << index;
+            let path = list[index].keys;
+            assert!(!path.is_empty());
+            by_keys[path.len()] |= 1 << index;
             let mut level = 0;
-            while level < keys.len() {
-                let key = keys[level].as_bytes();
-                match matches!(key, b"[]") {
-                    true => each[level] |= 1 << index,
-                    false => by_length[level][key.len()] |= 1 << index,
+            while level < path.len() {
+                let text = path[level];
+                if same(text, EACH) {
+                    each[level] |= 1 << index;
+                } else {
+                    let mut key = 0;
+                    while key < known && !(at_level[level] & 1 << key != 0 && same(keys[key].text, text)) {
+                        key += 1;
+                    }
+                    if key == known {
+                        known += 1;
+                    }
+                    keys[key] = Key { text, paths: keys[key].paths | 1 << index };
+                    at_level[level] |= 1 << key;
+                    of_length[text.len()] |= 1 << key;
                 }
                 level += 1;
             }
             index += 1;
         }
-        Self { list, by_length, each, by_keys }
+        Self { list, keys, at_level, of_length, each, by_keys }
     }
 
     /// How many there are.
@@ -71,14 +94,26 @@ impl Paths {
 
     /// Those of `candidates` that have this key at this level.
     pub(super) fn with_key(&self, candidates: u64, level: usize, key: &[u8]) -> u64 {
-        let by_length = self.by_length.get(level).and_then(|lengths| lengths.get(key.len()));
-        let mut left = candidates & by_length.copied().unwrap_or(0);
-        let mut with_key = 0;
+        let of_length = self.of_length.get(key.len()).copied().unwrap_or(0);
+        let mut left = of_length & self.at_level.get(level).copied().unwrap_or(0);
         while left != 0 {
-            let index = left.trailing_zeros() as usize;
+            let watched = &self.keys[left.trailing_zeros() as usize];
+            let with_key = watched.paths & candidates;
+            if with_key != 0 && watched.text.as_bytes() == key {
+                return with_key;
+            }
             left &= left - 1;
-            with_key |= u64::from(self.list[index].keys[level].as_bytes() == key) << index;
         }
-        with_key
+        0
     }
+}
+
+/// Equality, when the program is compiled.
+const fn same(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    let mut at = 0;
+    while at < one.len() && at < other.len() && one[at] == other[at] {
+        at += 1;
+    }
+    at == one.len() && at == other.len()
 }

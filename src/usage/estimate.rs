@@ -5,6 +5,7 @@
 
 use super::mark::{Mark, marks};
 use super::record::{Endpoint, Usage};
+use crate::json;
 
 /// Bytes of text to a token, on average.
 const BYTES_PER_TOKEN: u64 = 4;
@@ -34,30 +35,21 @@ fn searches(endpoint: Endpoint) -> Box<[Search]> {
 
 /// Bytes of text in a JSON body: of all its strings that are values, but for data URLs, whose price is another.
 pub fn text_bytes(body: &[u8]) -> u64 {
-    let (mut text, mut rest) = (0, body);
-    while let Some(start) = memchr::memchr(b'"', rest) {
-        rest = &rest[start + 1..];
-        let end = string_end(rest);
-        let (string, after) = rest.split_at(end);
-        rest = after.get(1..).unwrap_or_default();
-        let is_key = rest.trim_ascii_start().starts_with(b":");
+    let (mut text, mut at) = (0, 0);
+    while let Some(offset) = json::find_quote(&body[at..]) {
+        at += offset + 1;
+        if body[at - 1] != b'"' {
+            continue; // a backslash outside of a string: no JSON
+        }
+        let start = at;
+        let is_closed = json::string_end(body, &mut at, &mut false).is_some();
+        let string = &body[start..at - usize::from(is_closed)];
+        let is_key = body[at..].trim_ascii_start().starts_with(b":");
         if !is_key && !string.starts_with(b"data:") {
             text += string.len() as u64;
         }
     }
     text
-}
-
-/// Where the string that `inside` begins with ends.
-fn string_end(inside: &[u8]) -> usize {
-    let mut at = 0;
-    while let Some(offset) = memchr::memchr2(b'"', b'\\', inside.get(at..).unwrap_or_default()) {
-        if inside[at + offset] == b'"' {
-            return at + offset;
-        }
-        at += offset + 2;
-    }
-    inside.len()
 }
 
 /// Tokens of an input with so many bytes of text.

@@ -6,7 +6,7 @@
 //! object's zero replaces an earlier one's number.
 
 use super::record::Usage;
-use crate::json::{Path, Paths, Scanner};
+use crate::json::{self, Path, Paths, Scanner};
 
 /// Longest number that is read, bytes.
 pub const NUMBER_BYTES_MAX: usize = 32;
@@ -113,18 +113,17 @@ impl Reading {
 
 /// A count from raw JSON; `None` for anything else. Some servers write it as a float; a fraction counts as a whole one.
 pub fn number(raw: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(raw).ok()?;
-    text.parse().ok().or_else(|| float(text).map(|float| float.ceil() as u64))
+    json::whole_number(raw).or_else(|| float(raw).map(|float| float.ceil() as u64))
 }
 
 /// Seconds, whole or not, as microseconds.
 fn micros(raw: &[u8]) -> Option<u64> {
-    let micros = float(std::str::from_utf8(raw).ok()?)? * MICROS_PER_SECOND;
+    let micros = float(raw)? * MICROS_PER_SECOND;
     (micros < FLOAT_MAX).then(|| micros.round() as u64)
 }
 
-fn float(text: &str) -> Option<f64> {
-    text.parse().ok().filter(|float| (0.0..FLOAT_MAX).contains(float))
+fn float(raw: &[u8]) -> Option<f64> {
+    std::str::from_utf8(raw).ok()?.parse().ok().filter(|float| (0.0..FLOAT_MAX).contains(float))
 }
 
 #[cfg(test)]

@@ -100,7 +100,7 @@ pub fn inspect(body: &[u8], endpoint: Endpoint, default_model: Option<&str>) -> 
 /// A value that is a whole number.
 fn count(seen: &Option<Seen<'_>>) -> Option<u64> {
     let (_, raw) = seen.as_ref()?;
-    std::str::from_utf8((*raw)?).ok()?.parse().ok()
+    json::whole_number((*raw)?)
 }
 
 /// True for Ollama's own API, which streams unless told not to.
