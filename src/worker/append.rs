@@ -75,6 +75,11 @@ impl<'c> Writer<'c> {
         self.newest
     }
 
+    /// What the next fold would write of rollups, at most.
+    pub fn rollups_max(&self) -> usize {
+        self.fresh.rollups_max()
+    }
+
     /// Folds what it has committed, or up to `rows_max` rows that came before.
     ///
     /// # Errors

@@ -137,6 +137,11 @@ impl Fresh {
         }
     }
 
+    /// Rollups that it would write, at most: up to twice those that differ.
+    pub fn rollups_max(&self) -> usize {
+        self.rows.rollups.count()
+    }
+
     /// All of it, where it is what comes after this mark; nothing where it does not yet. What is folded is forgotten.
     fn take_after(&mut self, mark: i64) -> Option<Self> {
         if self.after > mark || self.to == self.after {

@@ -37,6 +37,8 @@ const BATCH_ROWS_MAX: usize = 4096;
 /// milliseconds; the more rows it takes the fewer do, and the more of them share a rollup. A reader sums up those that
 /// are left, which costs it less than 1 us a row.
 const FOLD_ROWS_FORCED: i64 = 8192;
+/// The same of rollups, which cost a fold more than rows do: many users at once make it no longer than few.
+pub const FOLD_ROLLUPS_FORCED: usize = 3072;
 /// Rows past the watermark from which on a short quiet is enough; below, only a long one.
 const FOLD_ROWS_WORTHWHILE: i64 = 1024;
 const QUIET_SHORT: Duration = Duration::from_millis(5);
@@ -362,7 +364,7 @@ impl Ledger {
     fn fold(&mut self, conn: &Connection, writer: &mut Writer<'_>) {
         let (pending, is_folded) = (self.progress.pending(), self.progress.is_folded());
         let is_quiet = self.queue.is_empty() && self.busy_at.elapsed() >= quiet(&self.progress);
-        let is_forced = pending >= FOLD_ROWS_FORCED;
+        let is_forced = pending >= FOLD_ROWS_FORCED || writer.rollups_max() >= FOLD_ROLLUPS_FORCED;
         let fold_due = is_forced || is_quiet && !is_folded;
         let step_due = self.levels_behind && (self.step_owed || is_quiet);
         if !(fold_due || step_due) || self.folds.retry_at.is_some_and(|retry_at| Instant::now() < retry_at) {

@@ -6,6 +6,7 @@ use openai_api_proxy::local::usage::{Query, Totals};
 use openai_api_proxy::usage::record::{Endpoint, Record, Usage, UsageSource};
 use openai_api_proxy::worker::append::{COUNT_MAX, Writer};
 use openai_api_proxy::worker::fold::{Progress, fold};
+use openai_api_proxy::worker::ledger::FOLD_ROLLUPS_FORCED;
 use openai_api_proxy::worker::levels::{Follower, Level, Reach};
 use openai_api_proxy::worker::prune::{Cutoff, first_id, prune};
 use openai_api_proxy::worker::report::report;
@@ -296,6 +297,28 @@ fn many_rows_between_two_folds() {
             let query = Query { user: user.map(Into::into), ..Query::default() };
             assert_eq!(report(&conn, query.clone()).unwrap(), oracle.report(&query));
         }
+    }
+}
+
+/// What a fold has to write is known before it is forced: many users do, and a thousand do not.
+#[test]
+fn rollups_that_wait_for_a_fold_are_counted_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let conn = schema::open(&folder.path().join("usage.db")).unwrap();
+    let mut writer = Writer::new(&conn).unwrap();
+    for (users, rows) in [(1_000, 8_000), (FOLD_ROLLUPS_FORCED, FOLD_ROLLUPS_FORCED)] {
+        let record = |row: usize| Record {
+            started_at: START,
+            user: format!("user {}", row % users).into(),
+            ..Record::default()
+        };
+        let records: Vec<Record> = (0..rows).map(record).collect();
+        writer.append(&records).unwrap();
+        let most = writer.rollups_max();
+        assert!((users..=2 * users).contains(&most), "{most} of {users}");
+        assert_eq!(most >= FOLD_ROLLUPS_FORCED, users >= FOLD_ROLLUPS_FORCED);
+        writer.fold(1).unwrap();
+        assert_eq!(writer.rollups_max(), 0);
     }
 }
 
