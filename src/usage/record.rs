@@ -287,7 +287,7 @@ impl Record {
 }
 
 /// What is known of a request while it is under way: of a [`Record`], what is not told by its end. A stream is held for
-/// long, and many at a time: it takes less than half of the memory.
+/// long, and many at a time: it takes less than half of the memory. Units and ranges are those of the record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Draft {
     pub started_at: u64,

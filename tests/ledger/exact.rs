@@ -246,6 +246,38 @@ fn paging_visits_each_record_once() {
     }
 }
 
+/// Each way of three steps in which what a writer remembers of its commits and what the file has can part.
+#[test]
+fn exact_whoever_writes_and_folds_between() {
+    let records = || {
+        [1, 20, 300].map(|tokens| Record {
+            started_at: START,
+            usage: Usage { input_tokens: tokens, ..Usage::default() },
+            ..Record::default()
+        })
+    };
+    let steps = [
+        Step::Append(records().into()),
+        Step::AppendThatFails(records().into()),
+        Step::AppendElsewhere(records().into()),
+        Step::Fold(2),
+        Step::FoldElsewhere(2),
+        Step::FoldThatFails,
+    ];
+    for way in 0..steps.len().pow(3) {
+        let way = [way / 36, way / 6 % 6, way % 6].map(|step| steps[step].clone());
+        let folder = tempfile::tempdir().unwrap();
+        let conn = schema::open(&folder.path().join("usage.db")).unwrap();
+        let mut writer = Writer::new(&conn).unwrap();
+        let mut oracle = Oracle::default();
+        for step in &way {
+            apply(&conn, &mut writer, &mut oracle, step);
+        }
+        while !writer.fold(2).unwrap().is_folded() {}
+        assert_eq!(report(&conn, Query::default()).unwrap(), oracle.report(&Query::default()), "{way:?}");
+    }
+}
+
 /// What was committed is folded from memory: the rows of the file are not read again, and yet all tables agree with it.
 #[test]
 fn a_fold_does_not_read_back_what_its_writer_committed() {
