@@ -29,6 +29,7 @@ pub mod exchange;
 #[cfg(test)]
 mod fixture;
 pub mod forward;
+mod group;
 pub mod identity;
 pub mod limits;
 pub mod named;
@@ -62,6 +63,7 @@ use crate::usage::record::Record;
 use buffered::Buffered;
 use downstream::Downstream;
 use exchange::Exchange;
+use group::Group;
 use pool::Pool;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
@@ -204,8 +206,9 @@ pub struct Proxy {
     addresses: Vec<SocketAddr>,
     /// Connections that wait for `addresses`.
     resolving: Vec<UpKey>,
-    /// Records of this turn.
+    /// Records that are to go to the ledger.
     records: Vec<Record>,
+    group: Group,
     /// `seq` of the last record.
     settled_seq: u64,
     /// `seq` of the last record that is known to be committed.
@@ -270,6 +273,7 @@ impl Proxy {
             addresses: Vec::new(),
             resolving: Vec::new(),
             records: Vec::new(),
+            group: Group::default(),
             settled_seq: 0,
             committed_seq: 0,
             uncommitted: VecDeque::new(),
@@ -348,8 +352,14 @@ impl Proxy {
         self.actions.pop_front()
     }
 
-    /// The records of this turn, for the ledger, in order; none is lost between here and its commit.
-    pub fn take_records(&mut self) -> Vec<Record> {
+    /// The records that go to the ledger now, in order; none is lost between here and its commit. Some may wait for
+    /// others ([`group`]), until [`Proxy::next_deadline`] at the latest.
+    pub fn take_records(&mut self, now: Now) -> Vec<Record> {
+        let may_wait = self.settings.settled && !self.draining;
+        let open = if may_wait { self.exchanges.len().saturating_sub(self.uncommitted.len()) } else { 0 };
+        if self.records.is_empty() || !self.group.is_complete(now.mono, self.records.len(), open) {
+            return Vec::new();
+        }
         std::mem::take(&mut self.records)
     }
 

@@ -125,7 +125,7 @@ impl<I: Io, D: Desk> Reactor<I, D> {
         if self.drain_until.is_some_and(|until| until <= now.mono) && !self.aborted {
             self.abort(now);
         }
-        let records = self.proxy.take_records();
+        let records = self.proxy.take_records(now);
         if !records.is_empty() {
             self.desk.submit(records);
         }

@@ -91,4 +91,10 @@ impl Proxy {
         };
         self.exchanges.keys().filter(is_forgotten).count() + usize::from(self.buffered.is_stuck())
     }
+
+    /// True where no record waits, or only until the next deadline. For tests of lost wake-ups, after a turn.
+    pub fn records_are_timed(&self) -> bool {
+        let is_timed = |due| self.next_deadline().is_some_and(|next| next <= due);
+        self.records.is_empty() || self.group.due().is_some_and(is_timed)
+    }
 }

@@ -101,7 +101,7 @@ pub fn durations(timeouts: &Timeouts) -> [u64; CLASSES.len()] {
 impl Proxy {
     /// When [`Proxy::expire`] must be called next, monotonic nanoseconds.
     pub fn next_deadline(&self) -> Option<u64> {
-        let due = [self.deadlines.next_due(), self.limiter.sweep_due()];
+        let due = [self.deadlines.next_due(), self.limiter.sweep_due(), self.group.due()];
         due.into_iter().flatten().min()
     }
 

@@ -251,7 +251,7 @@ impl Harness<'_> {
 
     /// The ledger takes what there is.
     fn commit(&mut self) -> bool {
-        let records = self.proxy.take_records();
+        let records = self.proxy.take_records(self.now);
         let Some(upto) = records.last().map(|record| record.seq) else { return false };
         let counted = records.iter().filter(|record| record.journal.is_record());
         self.outcome.records.extend(counted.map(|record| record.status));

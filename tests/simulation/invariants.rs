@@ -32,6 +32,7 @@ impl Invariants {
     /// After a turn.
     pub fn check(&mut self, proxy: &Proxy, world: &World) {
         assert_eq!(proxy.forgotten(), 0, "something is held for which nothing is under way");
+        assert!(proxy.records_are_timed(), "records wait without an end");
         let (reserved, uncommitted) = proxy.places();
         assert!(reserved + uncommitted <= self.ledger_places, "more records than places");
         assert_eq!(reserved, proxy.places_held(), "places are reserved that no exchange holds");

@@ -229,9 +229,11 @@ pub fn run(seed: u64) -> Seen {
         committed: 0,
         committed_names: BTreeSet::new(),
     };
+    // In a crowd each request has a client of its own, and records wait for each other.
+    let share = if world.rng.below(8) == 0 { 1 } else { usize::MAX };
     let peers = Peers {
-        clients: clients(&mut world, (0..count).collect(), faults),
-        late: clients(&mut world, (count..plan.requests.len()).collect(), false),
+        clients: clients(&mut world, (0..count).collect(), share, faults),
+        late: clients(&mut world, (count..plan.requests.len()).collect(), share, false),
         sessions: (0..sessions).map(|number| SessionClient::new(&mut world, number)).collect(),
         upstreams: Vec::new(),
     };
@@ -279,11 +281,11 @@ pub fn run(seed: u64) -> Seen {
     oracle::judge(&plan.borrow(), &records, &world.borrow(), slots, verdict)
 }
 
-/// Clients that share the requests.
-fn clients(world: &mut World, mut ids: Vec<usize>, faults: bool) -> Vec<Client> {
+/// Clients that share the requests, up to `share_max` each.
+fn clients(world: &mut World, mut ids: Vec<usize>, share_max: usize, faults: bool) -> Vec<Client> {
     let mut clients = Vec::new();
     while !ids.is_empty() {
-        let share = 1 + world.rng.below(ids.len());
+        let share = 1 + world.rng.below(ids.len().min(share_max));
         let rest = ids.split_off(share);
         clients.push(Client::new(world, std::mem::replace(&mut ids, rest), faults));
     }
