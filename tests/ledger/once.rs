@@ -7,7 +7,7 @@ use openai_api_proxy::worker::fold::{Progress, fold};
 use openai_api_proxy::worker::schema;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rusqlite::Connection;
+use rusqlite::{Connection, Row};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -44,13 +44,15 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![3 => vec(records, 1..6).prop_map(Step::Append), 1 => (1..9i64).prop_map(Step::Fold)]
 }
 
-/// Input, output and cost that are counted under an id.
-type Counted = BTreeMap<String, [i64; 3]>;
+/// Input, output, both and cost that are counted under an id.
+type Counted = BTreeMap<String, [i64; 4]>;
 
 fn stored(conn: &Connection) -> Counted {
-    let sql = "SELECT response_id, sum(input_tokens), sum(output_tokens), sum(cost_nano_usd) FROM records GROUP BY 1";
+    let sql = "SELECT response_id, sum(input_tokens), sum(output_tokens), sum(total_tokens), sum(cost_nano_usd)
+        FROM records GROUP BY 1";
     let mut statement = conn.prepare(sql).unwrap();
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, [row.get(1)?, row.get(2)?, row.get(3)?]))).unwrap();
+    let sums = |row: &Row<'_>| [1, 2, 3, 4].map(|column| row.get_unwrap(column));
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, sums(row)))).unwrap();
     rows.map(Result::unwrap).collect()
 }
 
@@ -84,13 +86,29 @@ proptest! {
     }
 }
 
-/// A creation adds; a retrieval counts where it is the larger one.
+/// A creation adds; a retrieval counts where it is the larger one, its money only beside tokens.
 fn add(counted: &mut Counted, record: &Record) {
+    let Usage { input_tokens, output_tokens, total_tokens, .. } = record.usage;
+    let new = [input_tokens, output_tokens, total_tokens, record.cost_nano_usd.unwrap()].map(u64::cast_signed);
     let of_id = counted.entry(record.response_id.as_deref().unwrap().to_owned()).or_default();
-    let new =
-        [record.usage.input_tokens, record.usage.output_tokens, record.cost_nano_usd.unwrap()].map(u64::cast_signed);
-    for (counted, new) in of_id.iter_mut().zip(new) {
-        *counted = if record.is_retrieval { (*counted).max(new) } else { *counted + new };
+    if !record.is_retrieval {
+        *of_id = std::array::from_fn(|i| of_id[i] + new[i]);
+    } else if new[..3].iter().zip(&*of_id).any(|(new, counted)| new > counted) {
+        *of_id = std::array::from_fn(|i| of_id[i].max(new[i]));
+    }
+}
+
+/// Where the parts of a sum were dear ones, a retrieval may cost more and yet tell of no token that is new.
+#[test]
+fn no_money_without_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let conn = open(&folder.path().join("usage.db"));
+    let mut writer = Writer::new(&conn).unwrap();
+    writer.append(&[(7, 2), (2, 0), (11, 3)].map(|(n, m)| record(Endpoint::Responses, "b", n, m))).unwrap();
+    assert_eq!(stored(&conn)["b"], [20, 5, 25, 90]);
+    for (n, m) in [(18, 6), (19, 6)] {
+        writer.append(&[record(Endpoint::ResponsesRetrieve, "b", n, m)]).unwrap();
+        assert_eq!(stored(&conn)["b"], [20, 6, 25, 96]);
     }
 }
 
