@@ -98,10 +98,12 @@ impl Proxy {
 
     /// Refuses a request whose end cannot be told, or is not worth waiting for, and closes.
     pub(super) fn refuse_and_close(&mut self, now: Now, key: DownKey, fault: Fault, message: &str) {
+        let mut to_head = false;
         if let Some(exchange) = self.downs.get(key).and_then(|down| down.exchange) {
             match self.exchanges.get(exchange) {
                 Some(found) if matches!(found.stage, Stage::Receiving | Stage::Journaling) => {
-                    self.withdraw(now, exchange)
+                    to_head = found.request.to_head;
+                    self.withdraw(now, exchange);
                 }
                 Some(found) if found.response.progress == Progress::Awaited => {
                     return self.give_up(now, exchange, fault, message);
@@ -111,7 +113,7 @@ impl Proxy {
         }
         self.metrics.refused(fault.code());
         self.note_refusal(fault);
-        self.write_error(now, key, &Refusal { fault, message, extra: &[], to_head: false, close: true });
+        self.write_error(now, key, &Refusal { fault, message, extra: &[], to_head, close: true });
         self.close_when_sent(now, key);
     }
 
