@@ -35,7 +35,7 @@ enum At {
 
 const FIELD: &[u8] = b"data";
 /// The byte order mark in UTF-8.
-const MARK: &[u8] = b"\xef\xbb\xbf";
+pub const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Splitter of one stream.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 //! hundred bytes.
 
 use crate::json::{Path, Paths, Scanner};
-use crate::sse::{Piece, Splitter};
+use crate::sse::{MARK, Piece, Splitter};
 use std::ops::Range;
 
 /// Largest event that is looked into, bytes. Real ones stay under 200 KB.
@@ -62,6 +62,7 @@ impl Editor {
         }
         if self.passing || self.event.len() > EVENT_BYTES_MAX {
             self.passing = true;
+            self.begin_event(out);
             out.append(&mut self.event);
         }
     }
@@ -69,6 +70,14 @@ impl Editor {
     /// The stream has ended: an event without its blank line goes out, edited like any other.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         self.end_event(out);
+    }
+
+    /// Before an event's first byte goes out: where all before it was taken out, a byte order mark of its own would
+    /// become the stream's, and the line behind it a field. A blank line keeps it from standing first.
+    fn begin_event(&mut self, out: &mut Vec<u8>) {
+        if std::mem::take(&mut self.dropped) && self.event.starts_with(MARK) {
+            out.push(b'\n');
+        }
     }
 
     fn add_data(&mut self, length: usize) {
@@ -84,12 +93,17 @@ impl Editor {
     fn end_event(&mut self, out: &mut Vec<u8>) {
         let whole = !self.passing && self.data_lines <= 1 && self.event.len() <= EVENT_BYTES_MAX;
         let data = self.data.take().filter(|_| whole);
-        let edit = data.map_or(Verdict::Keep, |data| judge(&self.event[data.clone()], data.start));
-        self.dropped = edit == Verdict::Drop;
-        match edit {
-            Verdict::Keep => out.append(&mut self.event),
-            Verdict::Drop => self.event.clear(),
+        match data.map_or(Verdict::Keep, |data| judge(&self.event[data.clone()], data.start)) {
+            Verdict::Keep => {
+                self.begin_event(out);
+                out.append(&mut self.event);
+            }
+            Verdict::Drop => {
+                self.dropped = true;
+                self.event.clear();
+            }
             Verdict::Cut(range) => {
+                self.begin_event(out);
                 out.extend_from_slice(&self.event[..range.start]);
                 out.extend_from_slice(&self.event[range.end..]);
                 self.event.clear();
@@ -237,6 +251,25 @@ mod tests {
                 assert_eq!(edit(&with, cut), without, "cut at {cut}");
             }
         }
+    }
+
+    #[test]
+    fn a_byte_order_mark_behind_what_is_taken_out_does_not_become_the_streams() {
+        let counted = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1}}\n\n";
+        let marked = "\u{feff}data: no field\ndata: 1\n\n";
+        let with = format!("{counted}{counted}{marked}{marked}");
+        for cut in 0..=with.len() {
+            assert_eq!(edit(&with, cut), format!("\n{marked}{marked}"), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_line_end_cut_in_two_stays_whole_in_a_huge_event_behind_one_that_is_taken_out() {
+        let counted = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1}}\r\n\r\n";
+        let huge = format!("data: {}\r\ndata: 2\r\n\r\n", "x".repeat(EVENT_BYTES_MAX));
+        let with = format!("{counted}{huge}");
+        let second_half = counted.len() + huge.find('\n').unwrap();
+        assert!(edit(&with, second_half) == huge, "cut between CR and LF");
     }
 
     #[test]
