@@ -28,6 +28,7 @@ pub mod resolver;
 mod retry;
 pub mod rollup;
 pub mod schema;
+pub mod snapshot;
 
 use crate::base::log::Note;
 use crate::local::Answer;

@@ -8,6 +8,7 @@
 use super::counted::Counted;
 use super::fold::{Fresh, LAST_ID, NS_PER_HOUR, Progress, fold_fresh};
 use super::rollup::Bound;
+use super::snapshot::Snapshot;
 use crate::usage::record::{Journal, Record};
 use rusqlite::{Connection, OptionalExtension as _, Statement, params};
 use std::collections::HashMap;
@@ -20,9 +21,12 @@ pub const COUNT_MAX: u64 = 1 << 48;
 /// Names whose numbers are remembered, of users and of models each; beyond it they are looked up again.
 const NAMES_KNOWN_MAX: usize = 10_000;
 
-/// The statements and names of the one connection that appends.
+/// The statements and names of the one connection that appends. There is one of them for a connection: whoever else
+/// writes has another.
 pub struct Writer<'c> {
     conn: &'c Connection,
+    /// Held from one commit to the next.
+    snapshot: Snapshot<'c>,
     begin: Statement<'c>,
     last_id: Statement<'c>,
     newest: i64,
@@ -49,6 +53,7 @@ impl<'c> Writer<'c> {
     pub fn new(conn: &'c Connection) -> rusqlite::Result<Self> {
         Ok(Self {
             conn,
+            snapshot: Snapshot::new(conn)?,
             begin: conn.prepare("BEGIN IMMEDIATE")?,
             last_id: conn.prepare(LAST_ID)?,
             newest: 0,
@@ -75,6 +80,12 @@ impl<'c> Writer<'c> {
         self.newest
     }
 
+    /// The connection, for whatever else is to be done with it: as fresh as one that was not used.
+    pub fn conn(&mut self) -> &'c Connection {
+        self.snapshot.release();
+        self.conn
+    }
+
     /// What the next fold would write of rollups, at most.
     pub fn rollups_max(&self) -> usize {
         self.fresh.rollups_max()
@@ -85,7 +96,7 @@ impl<'c> Writer<'c> {
     /// # Errors
     /// SQLite's; nothing has changed then.
     pub fn fold(&mut self, rows_max: i64) -> rusqlite::Result<Progress> {
-        fold_fresh(self.conn, &mut self.fresh, rows_max)
+        fold_fresh(self.conn(), &mut self.fresh, rows_max)
     }
 
     /// Commits the records in their order, in one transaction: all, or none where it fails. Returns those whose numbers
@@ -112,6 +123,7 @@ impl<'c> Writer<'c> {
             self.users.known.clear();
             self.models.known.clear();
             self.fresh = Fresh::default();
+            self.snapshot.release();
             if !self.conn.is_autocommit() {
                 // A failure here leaves the transaction open, and the next attempt at `BEGIN` reports it and ends here.
                 let _ = self.conn.execute_batch("ROLLBACK");
@@ -122,12 +134,10 @@ impl<'c> Writer<'c> {
 
     fn try_append(&mut self, records: &[Record], may: impl FnOnce() -> bool) -> rusqlite::Result<Option<Vec<Record>>> {
         let mut retrieved = Vec::new();
-        self.begin.raw_execute()?;
+        let mut last_id = self.begin()?;
         if !may() {
             return Ok(None);
         }
-        // SQLite would begin again at 1 where all rows are pruned.
-        let mut last_id: i64 = self.last_id.query_row([], |row| row.get(0))?;
         for record in records {
             match record.journal {
                 Journal::Off => {}
@@ -146,9 +156,24 @@ impl<'c> Writer<'c> {
                 self.insert(last_id, record)?;
             }
         }
+        self.snapshot.hold()?;
         self.commit.raw_execute()?;
         self.newest = last_id;
         Ok(Some(retrieved))
+    }
+
+    /// Takes the write lock; the last id that a record has.
+    fn begin(&mut self) -> rusqlite::Result<i64> {
+        if self.snapshot.is_held() {
+            if self.begin.raw_execute().is_ok() {
+                return Ok(self.newest);
+            }
+            // Somebody else has committed, or is about to: with a snapshot SQLite does not wait for that.
+            self.snapshot.release();
+        }
+        self.begin.raw_execute()?;
+        // SQLite would begin again at 1 where all rows are pruned.
+        self.last_id.query_row([], |row| row.get(0))
     }
 
     fn open(&mut self, id: u64, record: &Record) -> rusqlite::Result<()> {

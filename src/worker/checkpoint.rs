@@ -1,11 +1,15 @@
 //! Checkpoints, on a thread and connection of their own: they wait for the disk, and no commit waits for them.
 //!
-//! In: a nudge after each fold. Out: the log copied into the database file. Never: a write of its own.
+//! In: each commit, and a nudge after each fold. Out: the log copied into the database file. Never: a write of its own.
 //!
 //! A passive checkpoint holds nobody up, but under steady writing the log never comes to a moment at which all of it is
-//! copied, and so never starts over. Past a second size the writer itself therefore copies, after a fold, the few pages
-//! that came since ([`Checkpointer::catch_up`]): one short stall in some hundred thousand rows, instead of a log
-//! without bound.
+//! copied, and so never starts over. The writer itself therefore copies, between two commits, the few pages that came
+//! since ([`Checkpointer::catch_up`]): one short stall in some thousand commits, instead of a log without bound. The
+//! log starts over before it outgrows the file that is kept for it: writing over what is there costs less than making
+//! the file longer and cutting it again.
+//!
+//! Both are put off until the log is long: most of its pages are later states of the same few, of which only the last
+//! is copied, and where there is one core the loop waits for a part of each checkpoint.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
@@ -20,14 +24,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-/// Pages (4 KiB) in the log from which on it is copied back.
-const PASSIVE_PAGES: i64 = 1_000;
-/// Pages in the log from which on the writer helps, so that the log can start over.
-const CATCH_UP_PAGES: i64 = 4_000;
+/// Pages (4 KiB) in the log from which on it is copied back, and starts over.
+const LOG_PAGES_MAX: i64 = 3_000;
+/// Commits from one look at the log to the next: of one page or a few each.
+const COMMITS_PER_LOOK: u32 = 512;
 
 /// The thread's handle. Dropped, the thread ends after the checkpoint that it is at.
 pub struct Checkpointer {
     nudges: SyncSender<()>,
+    /// Commits since the last nudge.
+    commits: u32,
     /// The log is long, and all but its newest pages are copied.
     behind: Arc<AtomicBool>,
     thread: JoinHandle<()>,
@@ -48,12 +54,29 @@ impl Checkpointer {
             .name("checkpoint".to_owned())
             .spawn(move || run(&conn, &inbox, &thread_behind))
             .map_err(|error| format!("the checkpoint thread cannot start: {error}"))?;
-        Ok(Self { nudges, behind, thread })
+        Ok(Self { nudges, commits: 0, behind, thread })
+    }
+
+    /// Counts a commit; with enough of them, says that the log has grown. True where it has: what the writer still
+    /// holds open of it cannot be copied.
+    pub fn count_commit(&mut self) -> bool {
+        self.commits += 1;
+        let is_grown = self.commits >= COMMITS_PER_LOOK;
+        if is_grown {
+            self.nudge();
+        }
+        is_grown
     }
 
     /// Says that the log has grown. Never blocks; one nudge waiting is as good as many.
-    pub fn nudge(&self) {
+    pub fn nudge(&mut self) {
+        self.commits = 0;
         let _ = self.nudges.try_send(());
+    }
+
+    /// True where [`Self::catch_up`] has something to do.
+    pub fn is_behind(&self) -> bool {
+        self.behind.load(Ordering::Relaxed)
     }
 
     /// To be called between transactions of the writer, on its connection: copies what is left of a long log, if the
@@ -103,16 +126,15 @@ fn run(conn: &Connection, inbox: &Receiver<()>, behind: &AtomicBool) {
     }
 }
 
-/// True if the log is long and not all of it could be copied.
+/// True if the log is long and not all of it could be copied: more came while it was.
 fn checkpoint(conn: &Connection) -> rusqlite::Result<bool> {
     let (pages, copied) = pragma(conn, "PRAGMA wal_checkpoint(NOOP)")?;
-    if pages < PASSIVE_PAGES || copied == pages {
+    if pages < LOG_PAGES_MAX || copied == pages {
         return Ok(false);
     }
     pragma(conn, "PRAGMA wal_checkpoint(PASSIVE)")?;
-    // Again, for what came while it was copying.
     let (pages, copied) = pragma(conn, "PRAGMA wal_checkpoint(NOOP)")?;
-    Ok(pages >= CATCH_UP_PAGES && copied < pages)
+    Ok(copied < pages)
 }
 
 /// Pages in the log, and of them those that are copied. The first column says that a lock was busy: not a failure.

@@ -22,7 +22,7 @@ pub const FOLD_ROWS_MAX: i64 = 4096;
 const ROLLUPS_GROUPED_MIN: usize = 1024;
 
 /// Rows that are kept for the next fold at most.
-const FRESH_ROWS_MAX: i64 = 16_384;
+const FRESH_ROWS_MAX: i64 = 32_768;
 
 /// The index by user is kept in blocks of this many records (as a shift), so that the entries of one fold lie together
 /// on a few pages however many users there are. A reader looks into each block.

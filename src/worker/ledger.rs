@@ -10,6 +10,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
 mod handle;
+mod mailbox;
 
 pub use handle::{Backfill, LedgerHandle, Marker, Options};
 
@@ -25,10 +26,10 @@ use crate::base::log::Level;
 use crate::limit::budget::Period;
 use crate::usage::record::Record;
 use handle::Message;
+use mailbox::Inbox;
 use rusqlite::{Connection, params};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 /// Rows in one transaction at most: it bounds how long the first of them waits for the last.
@@ -36,7 +37,7 @@ const BATCH_ROWS_MAX: usize = 4096;
 /// Rows past the watermark from which on the fold waits for no quiet moment. Who settles while it folds waits for some
 /// milliseconds; the more rows it takes the fewer do, and the more of them share a rollup. A reader sums up those that
 /// are left, which costs it less than 1 us a row.
-const FOLD_ROWS_FORCED: i64 = 8192;
+const FOLD_ROWS_FORCED: i64 = 16384;
 /// The same of rollups, which cost a fold more than rows do: many users at once make it no longer than few.
 pub const FOLD_ROLLUPS_FORCED: usize = 3072;
 /// Rows past the watermark from which on a short quiet is enough; below, only a long one.
@@ -52,7 +53,9 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 pub struct Ledger {
     path: PathBuf,
     options: Options,
-    inbox: Receiver<Message>,
+    inbox: Inbox<Message>,
+    /// Taken from there, and soon dealt with: empty between two turns.
+    messages: Vec<Message>,
     to_loop: ToLoop,
     checkpointer: Checkpointer,
     watch: Watch,
@@ -111,12 +114,14 @@ impl Ledger {
         let policy = policy::Follower::start(&conn, options.budgets, &to_loop).map_err(unusable)?;
         let watch = Watch::new(path).map_err(|error| format!("the ledger {} is gone: {error}", path.display()))?;
         let checkpointer = Checkpointer::start(path)?;
-        let (mailbox, inbox) = mpsc::channel();
+        let inbox = Inbox::new();
+        let mailbox = inbox.mailbox();
         let moves = Moves::default();
         let ledger = Self {
             path: path.clone(),
             options,
             inbox,
+            messages: Vec::new(),
             to_loop,
             checkpointer,
             watch,
@@ -142,7 +147,7 @@ impl Ledger {
             .name("ledger".to_owned())
             .spawn(move || ledger.run(conn))
             .map_err(|error| format!("the ledger thread cannot start: {error}"))?;
-        Ok(LedgerHandle { mailbox, moves, thread })
+        Ok(LedgerHandle { mailbox: mailbox(thread.thread()), moves, thread: Some(thread) })
     }
 
     fn run(mut self, mut conn: Connection) -> Result<(), String> {
@@ -173,14 +178,14 @@ impl Ledger {
             self.receive();
             if !self.lost {
                 self.commit(&mut writer);
-                self.mark_exported(conn);
-                self.tell(conn);
+                self.mark_exported(&mut writer);
+                self.tell(&mut writer);
             }
             match self.stop_by {
                 _ if self.lost => return Ok(()),
                 None => {
-                    self.fold(conn, &mut writer);
-                    self.prune(conn);
+                    self.fold(&mut writer);
+                    self.prune(&mut writer);
                 }
                 Some(stop_by) if self.queue.is_empty() || Instant::now() >= stop_by => return Ok(()),
                 Some(_) => {}
@@ -207,28 +212,20 @@ impl Ledger {
                     [fold_at, prune_at].into_iter().flatten().fold(look_at, Instant::min)
                 }
             };
-            match self.inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(message) => {
-                    self.take(message);
-                    self.gather();
+            if !self.inbox.wait(&mut self.messages, until) {
+                if self.queue.is_empty() && !self.lost && !self.watch.is_in_place() {
+                    self.lose();
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    if self.queue.is_empty() && !self.lost && !self.watch.is_in_place() {
-                        self.lose();
-                    }
-                    break;
-                }
-                Err(RecvTimeoutError::Disconnected) => self.take(Message::Stop),
+                break;
             }
+            self.take_messages();
+            self.gather();
         }
         if let (Some(stop_by), Some(retry_at)) = (self.stop_by, self.commits.retry_at) {
             std::thread::sleep(retry_at.min(stop_by).saturating_duration_since(Instant::now()));
         }
-        while self.queue.len() < BATCH_ROWS_MAX
-            && let Ok(message) = self.inbox.try_recv()
-        {
-            self.take(message);
-        }
+        self.inbox.take(&mut self.messages);
+        self.take_messages();
     }
 
     /// Lets more come for the commit that is due.
@@ -238,11 +235,19 @@ impl Ledger {
         }
         if self.options.relaxed {
             std::thread::sleep(GATHER);
-        } else {
+        } else if self.queue.len() > 1 {
             // Where the loop needs this core it goes on first, and what it settles until it waits for us shares one
-            // commit. Where cores are free this is no pause.
+            // commit. Where cores are free this is no pause. A record that comes alone has nobody to wait for.
             std::thread::yield_now();
         }
+    }
+
+    fn take_messages(&mut self) {
+        let mut messages = std::mem::take(&mut self.messages);
+        for message in messages.drain(..) {
+            self.take(message);
+        }
+        self.messages = messages;
     }
 
     fn take(&mut self, message: Message) {
@@ -261,7 +266,10 @@ impl Ledger {
     /// One transaction with what is queued, up to its cap, acknowledged; or the queue as it was and a time to retry.
     fn commit(&mut self, writer: &mut Writer<'_>) {
         let batch = &self.queue[..self.queue.len().min(BATCH_ROWS_MAX)];
-        let Some(last) = batch.last() else { return };
+        let Some(last) = batch.last() else {
+            writer.conn(); // no commit follows on another: nothing is to be held
+            return;
+        };
         let watch = &mut self.watch;
         let retrieved = match writer.append_if(batch, || watch.is_in_place()) {
             Ok(Some(retrieved)) => retrieved,
@@ -278,6 +286,9 @@ impl Ledger {
         self.to_loop.send(Done::Committed { upto, retrieved });
         self.busy_at = Instant::now();
         self.progress.last = writer.last_id();
+        if self.checkpointer.count_commit() {
+            writer.conn(); // nothing is held
+        }
         self.worked();
         let behind = self.queue.split_off(rows);
         log::requests(std::mem::replace(&mut self.queue, behind));
@@ -285,19 +296,21 @@ impl Ledger {
 
     /// Keeps how far the export is. Where that fails, the export's next mark says it too; until then rows are sent
     /// again if the process is killed.
-    fn mark_exported(&mut self, conn: &Connection) {
+    fn mark_exported(&mut self, writer: &mut Writer<'_>) {
         let Some(id) = self.exported.take() else { return };
         let sql = "UPDATE marks SET record_id = max(record_id, ?) WHERE name = ?";
-        let _ = conn.prepare_cached(sql).and_then(|mut update| update.execute(params![id, export::MARK]));
+        let _ = writer.conn().prepare_cached(sql).and_then(|mut update| update.execute(params![id, export::MARK]));
     }
 
     /// Tells the loop of keys and limits that have changed, and of what was spent.
-    fn tell(&mut self, conn: &Connection) {
-        if let Some(policy) = self.policy.look(conn) {
+    fn tell(&mut self, writer: &mut Writer<'_>) {
+        if Instant::now() >= self.policy.look_at()
+            && let Some(policy) = self.policy.look(writer.conn())
+        {
             self.to_loop.send(Done::Policy(policy));
         }
         if self.spendings_wanted && self.queue.is_empty() {
-            match policy::spendings(conn, Period::of(unix_now())) {
+            match policy::spendings(writer.conn(), Period::of(unix_now())) {
                 Ok(spendings) => {
                     self.spendings_wanted = false;
                     self.to_loop.send(Done::Spendings(spendings));
@@ -361,24 +374,28 @@ impl Ledger {
     }
 
     /// Folds if nothing waits or too much is pending, or takes a step of the levels: one of them between two commits.
-    fn fold(&mut self, conn: &Connection, writer: &mut Writer<'_>) {
+    fn fold(&mut self, writer: &mut Writer<'_>) {
         let (pending, is_folded) = (self.progress.pending(), self.progress.is_folded());
         let is_quiet = self.queue.is_empty() && self.busy_at.elapsed() >= quiet(&self.progress);
         let is_forced = pending >= FOLD_ROWS_FORCED || writer.rollups_max() >= FOLD_ROLLUPS_FORCED;
         let fold_due = is_forced || is_quiet && !is_folded;
         let step_due = self.levels_behind && (self.step_owed || is_quiet);
-        if !(fold_due || step_due) || self.folds.retry_at.is_some_and(|retry_at| Instant::now() < retry_at) {
+        let copy_due = self.checkpointer.is_behind();
+        if !(fold_due || step_due || copy_due) || self.folds.retry_at.is_some_and(|retry_at| Instant::now() < retry_at)
+        {
             return;
         }
         let done = if fold_due {
             self.step_owed = is_forced;
             self.levels_behind = true;
             writer.fold(FOLD_ROWS_MAX).map(|progress| self.progress = progress)
-        } else {
+        } else if step_due {
             self.step_owed = false;
-            self.levels.step(conn, hour_now()).map(|taken| self.levels_behind = taken)
+            self.levels.step(writer.conn(), hour_now()).map(|taken| self.levels_behind = taken)
+        } else {
+            Ok(())
         };
-        match done.and_then(|()| self.checkpointer.catch_up(conn)) {
+        match done.and_then(|()| self.checkpointer.catch_up(writer.conn())) {
             Ok(()) => _ = self.folds.worked(),
             Err(error) => _ = self.folds.failed(&error),
         }
@@ -387,10 +404,11 @@ impl Ledger {
     }
 
     /// Removes a few old rows, if any are due and commits work.
-    fn prune(&mut self, conn: &Connection) {
+    fn prune(&mut self, writer: &mut Writer<'_>) {
         if self.commits.retry_at.is_some() || !self.pruner.is_due(Instant::now(), self.busy_at) {
             return;
         }
+        let conn = writer.conn();
         match self.pruner.step(conn).and_then(|()| self.checkpointer.catch_up(conn)) {
             Ok(()) => _ = self.prunes.worked(),
             Err(error) => _ = self.prunes.failed(&error),

@@ -153,8 +153,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// as it goes; damage further on shows when it is read.
 const CHECK_BUDGET: Duration = Duration::from_millis(500);
 
-/// After a burst, the log file is cut to this many bytes when it starts over.
-const LOG_BYTES_KEPT: i64 = 16 << 20;
+/// After a burst, the log file is cut to this many bytes when it starts over. Under a steady load it starts over before
+/// it is as long (see `checkpoint`).
+const LOG_BYTES_KEPT: i64 = 24 << 20;
 
 /// Opens the ledger to write: creates it where there is none, migrates an older one.
 ///

@@ -16,12 +16,15 @@ use proptest::prelude::*;
 use rusqlite::Connection;
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 #[derive(Clone, Debug)]
 enum Step {
     Append(Vec<Record>),
     /// All but the last of them are inserted when it ends.
     AppendThatFails(Vec<Record>),
+    /// Under the write lock it turns out that it may not.
+    AppendThatMayNot(Vec<Record>),
     /// By another process.
     AppendElsewhere(Vec<Record>),
     /// By the one that appends, from its memory where it can.
@@ -40,6 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => vec(record(), 1..12).prop_map(Step::Append),
         1 => vec(record(), 1..4).prop_map(Step::AppendThatFails),
+        1 => vec(record(), 1..4).prop_map(Step::AppendThatMayNot),
         1 => vec(record(), 1..4).prop_map(Step::AppendElsewhere),
         2 => (1..20i64).prop_map(Step::Fold),
         1 => (1..20i64).prop_map(Step::FoldElsewhere),
@@ -51,22 +55,32 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn apply(conn: &Connection, writer: &mut Writer<'_>, oracle: &mut Oracle, step: &Step) {
+fn apply(path: &Path, writer: &mut Writer<'_>, oracle: &mut Oracle, step: &Step) {
+    let elsewhere = || schema::reopen(path).unwrap();
     match step {
         Step::Append(records) => {
             writer.append(records).unwrap();
-            oracle.append(records);
+            return oracle.append(records);
         }
-        Step::AppendThatFails(records) => append_that_fails(conn, writer, records),
+        Step::AppendThatMayNot(records) => {
+            return assert!(writer.append_if(records, || false).unwrap().is_none());
+        }
         Step::AppendElsewhere(records) => {
-            Writer::new(conn).unwrap().append(records).unwrap();
-            oracle.append(records);
-        }
-        Step::Fold(rows) => {
-            writer.fold(*rows).unwrap();
+            Writer::new(&elsewhere()).unwrap().append(records).unwrap();
+            return oracle.append(records);
         }
         Step::FoldElsewhere(rows) => {
-            fold(conn, *rows).unwrap();
+            fold(&elsewhere(), *rows).unwrap();
+            return;
+        }
+        _ => {}
+    }
+    let conn = writer.conn();
+    match step {
+        Step::Append(_) | Step::AppendThatMayNot(_) | Step::AppendElsewhere(_) | Step::FoldElsewhere(_) => {}
+        Step::AppendThatFails(records) => append_that_fails(conn, writer, records),
+        Step::Fold(rows) => {
+            writer.fold(*rows).unwrap();
         }
         Step::FoldThatFails => fold_that_fails(conn, writer),
         Step::Prune(before, rows) => {
@@ -157,7 +171,7 @@ proptest! {
         let reader = schema::open_reader(&path).unwrap();
         let mut oracle = Oracle::default();
         for (step, queries) in steps {
-            apply(&conn, &mut writer, &mut oracle, &step);
+            apply(&path, &mut writer, &mut oracle, &step);
             for query in queries {
                 prop_assert_eq!(report(&reader, query.clone()).unwrap(), oracle.report(&query));
             }
@@ -174,7 +188,7 @@ proptest! {
         let mut after_commits = vec![Oracle::default()];
         for step in &steps {
             let mut next = after_commits.last().unwrap().clone();
-            apply(&conn, &mut writer, &mut next, step);
+            apply(&path, &mut writer, &mut next, step);
             after_commits.push(next);
         }
         let log = fs::read(folder.path().join("usage.db-wal")).unwrap_or_default();
@@ -264,19 +278,21 @@ fn exact_whoever_writes_and_folds_between() {
     let steps = [
         Step::Append(records().into()),
         Step::AppendThatFails(records().into()),
+        Step::AppendThatMayNot(records().into()),
         Step::AppendElsewhere(records().into()),
         Step::Fold(2),
         Step::FoldElsewhere(2),
         Step::FoldThatFails,
     ];
     for way in 0..steps.len().pow(3) {
-        let way = [way / 36, way / 6 % 6, way % 6].map(|step| steps[step].clone());
+        let way = [way / 49, way / 7 % 7, way % 7].map(|step| steps[step].clone());
         let folder = tempfile::tempdir().unwrap();
-        let conn = schema::open(&folder.path().join("usage.db")).unwrap();
+        let path = folder.path().join("usage.db");
+        let conn = schema::open(&path).unwrap();
         let mut writer = Writer::new(&conn).unwrap();
         let mut oracle = Oracle::default();
         for step in &way {
-            apply(&conn, &mut writer, &mut oracle, step);
+            apply(&path, &mut writer, &mut oracle, step);
         }
         while !writer.fold(2).unwrap().is_folded() {}
         assert_eq!(report(&conn, Query::default()).unwrap(), oracle.report(&Query::default()), "{way:?}");
@@ -288,17 +304,18 @@ fn exact_whoever_writes_and_folds_between() {
 #[test]
 fn exact_where_the_index_is_behind_the_fold() {
     let folder = tempfile::tempdir().unwrap();
-    let conn = schema::open(&folder.path().join("usage.db")).unwrap();
+    let path = folder.path().join("usage.db");
+    let conn = schema::open(&path).unwrap();
     let mut writer = Writer::new(&conn).unwrap();
     let mut oracle = Oracle::default();
     let records = |count| vec![Record { started_at: START, ..Record::default() }; count];
     let steps =
         [Step::AppendElsewhere(records(3)), Step::Append(records(5)), Step::Fold(2), Step::Fold(2), Step::Fold(2)];
     for step in &steps {
-        apply(&conn, &mut writer, &mut oracle, step);
+        apply(&path, &mut writer, &mut oracle, step);
     }
     assert_eq!(Progress::read(&conn).unwrap(), Progress { last: 8, mark: 8, counted: 6 });
-    apply(&conn, &mut writer, &mut oracle, &Step::FoldThatFails);
+    apply(&path, &mut writer, &mut oracle, &Step::FoldThatFails);
     assert!(Progress::read(&conn).unwrap().is_folded());
     assert_eq!(report(&conn, Query::default()).unwrap(), oracle.report(&Query::default()));
 }
@@ -335,7 +352,7 @@ fn many_rows_between_two_folds() {
     let conn = schema::open(&folder.path().join("usage.db")).unwrap();
     let mut writer = Writer::new(&conn).unwrap();
     let mut oracle = Oracle::default();
-    for (rows, folds) in [(5_000, 1), (17_000, 5)] {
+    for (rows, folds) in [(5_000, 1), (34_000, 9)] {
         let records: Vec<Record> = (0..rows)
             .map(|row| Record {
                 started_at: START + row % 3 * HOUR,

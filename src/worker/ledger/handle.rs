@@ -2,9 +2,9 @@
 //!
 //! In: records, and how far the export is. Out: messages for the thread. Never: a wait.
 
+use super::mailbox::Mailbox;
 use crate::usage::record::Record;
 use crate::worker::file::Moves;
-use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 
 /// What the thread is sent.
@@ -20,30 +20,31 @@ pub(super) enum Message {
 /// Where the export says how far it has come. The ledger thread keeps it: a commit never waits for another writer of
 /// this process.
 #[derive(Clone, Debug)]
-pub struct Marker(Sender<Message>);
+pub struct Marker(Mailbox<Message>);
 
 impl Marker {
     /// Everything up to this record is exported. Never blocks; committed by the next turn of the ledger thread.
     pub fn mark(&self, record_id: i64) {
-        let _ = self.0.send(Message::Exported(record_id)); // after the thread's end, the next start exports it again
+        self.0.send(Message::Exported(record_id)); // after the thread's end, the next start exports it again
     }
 }
 
 /// The loop's end of the ledger.
 #[derive(Debug)]
 pub struct LedgerHandle {
-    pub(super) mailbox: Sender<Message>,
+    pub(super) mailbox: Mailbox<Message>,
     pub(super) moves: Moves,
-    pub(super) thread: JoinHandle<Result<(), String>>,
+    /// Until it is to end.
+    pub(super) thread: Option<JoinHandle<Result<(), String>>>,
 }
 
 impl LedgerHandle {
-    /// Hands over a turn's records, in the order of their `seq`. Never blocks. The channel has no bound of its own and
+    /// Hands over a turn's records, in the order of their `seq`. Never blocks. The mailbox has no bound of its own and
     /// needs none: the loop reserves a place for each record before it forwards the request, and frees it only on
     /// [`Done::Committed`].
     pub fn submit(&self, records: Vec<Record>) {
-        // The thread ends only after `shutdown`, which takes the handle with it, so there is somebody to receive.
-        let _ = self.mailbox.send(Message::Records(records));
+        // The thread ends only with the handle, so there is somebody to receive.
+        self.mailbox.send(Message::Records(records));
     }
 
     /// For the export.
@@ -53,7 +54,7 @@ impl LedgerHandle {
 
     /// Asks for [`Done::Spendings`]: of all that was submitted before.
     pub fn sum_spendings(&self) {
-        let _ = self.mailbox.send(Message::Spendings);
+        self.mailbox.send(Message::Spendings);
     }
 
     /// For others that have the file open.
@@ -65,9 +66,17 @@ impl LedgerHandle {
     ///
     /// # Errors
     /// One sentence with the number of records lost, if the ledger could not commit for five seconds.
-    pub fn shutdown(self) -> Result<(), String> {
-        let _ = self.mailbox.send(Message::Stop);
-        self.thread.join().unwrap_or_else(|_| Err("the ledger thread has failed".to_owned()))
+    pub fn shutdown(mut self) -> Result<(), String> {
+        let thread = self.thread.take();
+        drop(self);
+        let ended = thread.map(JoinHandle::join).unwrap_or(Ok(Ok(())));
+        ended.unwrap_or_else(|_| Err("the ledger thread has failed".to_owned()))
+    }
+}
+
+impl Drop for LedgerHandle {
+    fn drop(&mut self) {
+        self.mailbox.send(Message::Stop);
     }
 }
 
