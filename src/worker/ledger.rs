@@ -400,7 +400,9 @@ impl Ledger {
             Err(error) => _ = self.folds.failed(&error),
         }
         self.busy_at = Instant::now();
-        self.checkpointer.nudge();
+        if fold_due || step_due {
+            self.checkpointer.nudge();
+        } // else the next look is some commits away: where a reader holds the log, more cannot be copied soon
     }
 
     /// Removes a few old rows, if any are due and commits work.
