@@ -304,9 +304,7 @@ impl Ledger {
 
     /// Tells the loop of keys and limits that have changed, and of what was spent.
     fn tell(&mut self, writer: &mut Writer<'_>) {
-        if Instant::now() >= self.policy.look_at()
-            && let Some(policy) = self.policy.look(writer.conn())
-        {
+        if let Some(policy) = self.policy.look(|| writer.conn()) {
             self.to_loop.send(Done::Policy(policy));
         }
         if self.spendings_wanted && self.queue.is_empty() {

@@ -60,43 +60,37 @@ fn apply(path: &Path, writer: &mut Writer<'_>, oracle: &mut Oracle, step: &Step)
     match step {
         Step::Append(records) => {
             writer.append(records).unwrap();
-            return oracle.append(records);
+            oracle.append(records);
         }
-        Step::AppendThatMayNot(records) => {
-            return assert!(writer.append_if(records, || false).unwrap().is_none());
-        }
+        Step::AppendThatFails(records) => append_that_fails(writer.conn(), writer, records),
+        Step::AppendThatMayNot(records) => assert!(writer.append_if(records, || false).unwrap().is_none()),
         Step::AppendElsewhere(records) => {
             Writer::new(&elsewhere()).unwrap().append(records).unwrap();
-            return oracle.append(records);
+            oracle.append(records);
         }
-        Step::FoldElsewhere(rows) => {
-            fold(&elsewhere(), *rows).unwrap();
-            return;
-        }
-        _ => {}
-    }
-    let conn = writer.conn();
-    match step {
-        Step::Append(_) | Step::AppendThatMayNot(_) | Step::AppendElsewhere(_) | Step::FoldElsewhere(_) => {}
-        Step::AppendThatFails(records) => append_that_fails(conn, writer, records),
         Step::Fold(rows) => {
             writer.fold(*rows).unwrap();
         }
-        Step::FoldThatFails => fold_that_fails(conn, writer),
+        Step::FoldElsewhere(rows) => {
+            fold(&elsewhere(), *rows).unwrap();
+        }
+        Step::FoldThatFails => fold_that_fails(writer.conn(), writer),
         Step::Prune(before, rows) => {
+            let conn = writer.conn();
             let Progress { mark, counted, .. } = Progress::read(conn).unwrap();
             let young = rows_from(conn, *before);
             prune(conn, cutoff(*before), *rows).unwrap();
             assert_eq!(rows_from(conn, *before), young, "what is young stays");
             oracle.prune(*before, *rows as u64, mark.min(counted) as u64);
         }
-        Step::PruneThatFails => prune_that_fails(conn),
+        Step::PruneThatFails => prune_that_fails(writer.conn()),
         Step::Follow(steps, users) => {
+            let conn = writer.conn();
             for _ in 0..*steps {
                 Follower::taking(*users).step(conn, i64::MAX).unwrap();
             }
         }
-        Step::FollowThatFails => follow_that_fails(conn),
+        Step::FollowThatFails => follow_that_fails(writer.conn()),
     }
 }
 
