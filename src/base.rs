@@ -7,3 +7,4 @@ pub mod deadlines;
 pub mod log;
 pub mod percent;
 pub mod slab;
+pub mod table;

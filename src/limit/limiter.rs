@@ -13,6 +13,7 @@ use super::budget::{Period, Spending, Spent};
 use super::standing::{Level, Limit, Refused, Standing};
 use super::terms::{Own, Terms};
 use crate::base::clock::{MILLISECOND, Now, SECOND};
+use crate::base::table::Table;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -97,7 +98,7 @@ struct State {
 pub struct Limiter {
     terms: Terms,
     own: BTreeMap<Box<str>, Own>,
-    users: BTreeMap<Arc<str>, State>,
+    users: Table<Arc<str>, State>,
     /// Each user once, for being forgotten.
     sweep: VecDeque<Arc<str>>,
     sweep_at: u64,
@@ -115,7 +116,7 @@ impl Limiter {
             budgets: terms.has_budget(),
             terms,
             own: BTreeMap::new(),
-            users: BTreeMap::new(),
+            users: Table::default(),
             sweep: VecDeque::new(),
             sweep_at: 0,
             spending: Spending::default(),
@@ -183,7 +184,7 @@ impl Limiter {
 
     /// The user's name, shared with their other requests where there are any.
     pub fn name(&self, user: &str) -> Arc<str> {
-        self.users.get_key_value(user).map_or_else(|| Arc::from(user), |(name, _)| Arc::clone(name))
+        self.users.get_key(user).map_or_else(|| Arc::from(user), Arc::clone)
     }
 
     /// Takes what the request may need: the grant, and the standing after it. All of it, or nothing where any limit
@@ -279,9 +280,8 @@ impl Limiter {
 
     /// Requests in flight of all users together, and the nano-dollars reserved for them. For tests of leaks.
     pub fn outstanding(&self) -> (u64, u64) {
-        self.users
-            .values()
-            .fold((0, 0), |(requests, money), state| (requests + u64::from(state.in_flight), money + state.reserved))
+        let states = self.sweep.iter().filter_map(|user| self.users.get(user));
+        states.fold((0, 0), |(requests, money), state| (requests + u64::from(state.in_flight), money + state.reserved))
     }
 
     fn terms_of(&self, user: &str) -> Terms {
@@ -303,6 +303,7 @@ impl Limiter {
         }
         if self.users.len() <= USERS_FEW {
             self.sweep.shrink_to(2 * USERS_FEW); // from a crowd's size
+            self.users.shrink_to(2 * USERS_FEW);
         }
     }
 

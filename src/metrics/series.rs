@@ -5,7 +5,8 @@
 //! A scrape takes a copy of a table without copying its cells: [`Cells`] shares the pieces that the table consists of,
 //! and a piece is copied when a cell of it is next counted in.
 
-use std::collections::BTreeMap;
+use crate::base::table::Table;
+use std::hash::Hash;
 use std::sync::Arc;
 
 /// The number of the label value `_other`, which stands for all that found no place.
@@ -14,7 +15,7 @@ pub const OTHER: u32 = 0;
 /// Values of one label, numbered in the order of their first use.
 #[derive(Debug)]
 pub struct Labels {
-    numbers: BTreeMap<Arc<str>, u32>,
+    numbers: Table<Arc<str>, u32>,
     values: Vec<Arc<str>>,
     max: usize,
 }
@@ -22,7 +23,7 @@ pub struct Labels {
 impl Labels {
     /// Room for `max` values beside `_other`.
     pub fn new(max: usize) -> Self {
-        let mut labels = Self { numbers: BTreeMap::new(), values: Vec::new(), max };
+        let mut labels = Self { numbers: Table::default(), values: Vec::new(), max };
         // Registered like any other, so that a user who is called `_other` does not make a second series of that name.
         labels.push("_other");
         labels
@@ -66,8 +67,8 @@ const PIECE: usize = 64;
 
 /// A cell for each label set, in the order of their first use.
 #[derive(Debug)]
-pub struct Series<K, V> {
-    places: BTreeMap<K, usize>,
+pub struct Series<K: Eq + Hash, V> {
+    places: Table<K, usize>,
     cells: Cells<K, V>,
     max: usize,
 }
@@ -82,10 +83,10 @@ impl<K, V> Cells<K, V> {
     }
 }
 
-impl<K: Copy + Ord, V: Clone + Default> Series<K, V> {
+impl<K: Copy + Eq + Hash, V: Clone + Default> Series<K, V> {
     /// Room for `max` label sets, beside those of the overflow.
     pub fn new(max: usize) -> Self {
-        Self { places: BTreeMap::new(), cells: Cells(Vec::new()), max }
+        Self { places: Table::default(), cells: Cells(Vec::new()), max }
     }
 
     /// The cell of `key`, or, when that would be one too many, of `overflow`. The caller's overflow keys are few.
@@ -103,14 +104,16 @@ impl<K: Copy + Ord, V: Clone + Default> Series<K, V> {
     }
 
     fn place_of_new(&mut self, key: K) -> usize {
+        if let Some(&place) = self.places.get(&key) {
+            return place;
+        }
         let place = self.places.len();
-        *self.places.entry(key).or_insert_with(|| {
-            if place.is_multiple_of(PIECE) {
-                self.cells.0.push(Arc::default());
-            }
-            Arc::make_mut(&mut self.cells.0[place / PIECE]).push((key, V::default()));
-            place
-        })
+        if place.is_multiple_of(PIECE) {
+            self.cells.0.push(Arc::default());
+        }
+        Arc::make_mut(&mut self.cells.0[place / PIECE]).push((key, V::default()));
+        self.places.insert(key, place);
+        place
     }
 }
 

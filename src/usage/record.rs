@@ -74,7 +74,7 @@ impl Usage {
 }
 
 /// The API operation, a closed set so that labels and rollups stay bounded whatever paths clients ask for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Endpoint {
     /// `POST …/chat/completions`
     ChatCompletions,

@@ -3,15 +3,13 @@
 //! In: records. Out: rows of `records`, and of `users` and `models` for names not seen before; what the fold wants to
 //! know of them. Never: an update of anything else; that is the fold's.
 
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
-
 use super::counted::Counted;
 use super::fold::{Fresh, LAST_ID, NS_PER_HOUR, Progress, fold_fresh};
 use super::rollup::Bound;
 use super::snapshot::Snapshot;
+use crate::base::table::Table;
 use crate::usage::record::{Journal, Record};
 use rusqlite::{Connection, OptionalExtension as _, Statement, params};
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The largest number stored for a count, time or price. No response consumes more (2⁴⁸ nano-dollars are 281,474 USD);
@@ -263,7 +261,7 @@ fn stored_instant(unix_ns: u64) -> i64 {
 
 /// The numbers of one side table's names.
 struct Names<'c> {
-    known: HashMap<Arc<str>, i64>,
+    known: Table<Arc<str>, i64>,
     select: Statement<'c>,
     insert: Statement<'c>,
 }
@@ -271,7 +269,7 @@ struct Names<'c> {
 impl<'c> Names<'c> {
     fn new(conn: &'c Connection, table: &str) -> rusqlite::Result<Self> {
         Ok(Self {
-            known: HashMap::new(),
+            known: Table::default(),
             select: conn.prepare(&format!("SELECT id FROM {table} WHERE name = ?"))?,
             insert: conn.prepare(&format!("INSERT INTO {table} (name) VALUES (?)"))?,
         })
