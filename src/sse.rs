@@ -34,6 +34,8 @@ enum At {
 }
 
 const FIELD: &[u8] = b"data";
+/// How the lines begin that streams consist of.
+const DATA: &[u8] = b"data: ";
 /// The byte order mark in UTF-8.
 pub const MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -75,6 +77,12 @@ impl Splitter {
                         return (used, Piece::Event(false));
                     }
                     self.at = At::Start(matched + 1);
+                    continue;
+                }
+                // Almost every line, in one step.
+                At::Line if input[used..].starts_with(DATA) => {
+                    (self.at, self.has_data) = (At::Data, true);
+                    used += DATA.len();
                     continue;
                 }
                 At::Data if !line_end => {

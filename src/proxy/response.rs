@@ -72,7 +72,7 @@ impl Proxy {
         let Some(up) = self.ups.get_mut(key) else { return Ok(Next::Wait) };
         if !is_awaited {
             // Of a tunnel, what came before may still wait.
-            return if up.input.is_empty() { self.body_piece(now, exchange, bytes) } else { Ok(Next::Later) };
+            return if up.input.is_empty() { self.body(now, exchange, bytes) } else { Ok(Next::Later) };
         }
         if up.input.is_empty() {
             return match up.head_end.find(bytes)? {
@@ -159,35 +159,23 @@ impl Proxy {
         Ok(())
     }
 
-    /// One piece of the body.
-    fn body_piece(&mut self, now: Now, key: ExchangeKey, bytes: &[u8]) -> Result<Next, HttpError> {
+    /// Bytes of the body, as far as they go.
+    fn body(&mut self, now: Now, key: ExchangeKey, bytes: &[u8]) -> Result<Next, HttpError> {
         let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(Next::Wait) };
         if exchange.tunnel.is_some() {
             return Ok(self.tunnel_piece(now, key, bytes));
         }
-        let (used, piece) = exchange.response.reader.next(bytes)?;
-        let ends_with_piece = matches!(exchange.response.reader, BodyReader::Length(0));
-        match piece {
-            Piece::More => return Ok(Next::Wait),
-            Piece::End => return Ok(Next::Complete(used)),
-            Piece::Data(data) => {
-                if let Some(capture) = &mut exchange.response.capture {
-                    capture.feed(data);
-                }
-                if let Some(deltas) = &mut exchange.response.deltas {
-                    deltas.feed(data);
-                }
-                let since_start = (now.mono - exchange.started) / MICROSECOND;
-                exchange.draft.first_byte_us.get_or_insert(since_start);
-            }
-            Piece::Chunk(_) | Piece::ChunkEnd => {}
-        }
-        if let Some(down) = self.downs.get_mut(exchange.down) {
-            put_piece(exchange, &mut self.edited, down.out.tail_from(&mut self.spares), piece);
-            down.out.consume_to(&mut self.spares, 0); // nothing of an event goes out before its end
-            self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
-        }
-        Ok(if ends_with_piece { Next::Complete(used) } else { Next::Bytes(used) })
+        let down = exchange.down;
+        let Some(found) = self.downs.get_mut(down) else {
+            // Nobody is there, and the response is read on for its usage.
+            return body_pieces(now, exchange, bytes, |_, _| {});
+        };
+        let out = found.out.tail_from(&mut self.spares);
+        let edited = &mut self.edited;
+        let next = body_pieces(now, exchange, bytes, |exchange, piece| put_piece(exchange, edited, out, piece));
+        found.out.consume_to(&mut self.spares, 0); // nothing of an event goes out before its end
+        self.actions.push_back(Action::Flush(Conn::Down(down)));
+        next
     }
 
     /// The target has closed the connection: true where that is how its response ends.
@@ -230,6 +218,40 @@ impl Proxy {
         }
         self.settle(now, key, Outcome::Completed);
         self.hold_or_release(now, key);
+    }
+}
+
+/// Reads the body on, piece by piece, to the end of the input or its own; each piece is captured, and then `put` out.
+fn body_pieces(
+    now: Now,
+    exchange: &mut Exchange,
+    bytes: &[u8],
+    mut put: impl FnMut(&mut Exchange, Piece<'_>),
+) -> Result<Next, HttpError> {
+    let mut at = 0;
+    loop {
+        let response = &mut exchange.response;
+        let (used, piece) = response.reader.next(&bytes[at..])?;
+        at += used;
+        match piece {
+            Piece::More => return Ok(Next::Wait),
+            Piece::End => return Ok(Next::Complete(at)),
+            Piece::Data(data) => {
+                if let Some(capture) = &mut response.capture {
+                    capture.feed(data);
+                }
+                if let Some(deltas) = &mut response.deltas {
+                    deltas.feed(data);
+                }
+                let since_start = (now.mono - exchange.started) / MICROSECOND;
+                exchange.draft.first_byte_us.get_or_insert(since_start);
+            }
+            Piece::Chunk(_) | Piece::ChunkEnd => {}
+        }
+        put(exchange, piece);
+        if matches!(exchange.response.reader, BodyReader::Length(0)) {
+            return Ok(Next::Complete(at));
+        }
     }
 }
 
