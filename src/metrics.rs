@@ -97,7 +97,7 @@ struct Totals {
     ledger_failures: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct RequestKey {
     user: u32,
     model: u32,
@@ -105,7 +105,7 @@ struct RequestKey {
     status: u16,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct ModelKey {
     user: u32,
     model: u32,

@@ -1,8 +1,8 @@
 //! A hash table for what is looked up with each request.
 //!
 //! What is in it can be asked for by its key, and not walked: so the order in which it stands there, which differs from
-//! process to process, decides nothing, and a run replays. The hash is seeded in each process anew, so that nobody can
-//! choose names that collide.
+//! process to process, decides nothing, and a run replays. The hash is seeded in each process anew, so that names which
+//! collide cannot be made beforehand.
 
 #![allow(clippy::disallowed_types)] // cannot be walked
 
