@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
 pub mod append;
+pub mod by_user;
 pub mod checkpoint;
 pub mod counted;
 pub mod desk;

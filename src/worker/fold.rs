@@ -7,10 +7,8 @@
 //! The rows are grouped in memory, by the keys of the tables, and written in key order: each page is visited once, and
 //! a key that many rows share is written once.
 
-use super::rollup::{
-    Bound, EVERYBODY, Grouped, HOURLY, Key, Rollups, Sums, columns_of_row, sums_of_record, sums_of_row,
-};
-use super::{counted, levels};
+use super::rollup::{EVERYBODY, Grouped, HOURLY, Key, Rollups, Sums, columns_of_row, sums_of_record, sums_of_row};
+use super::{by_user, counted, levels};
 use crate::usage::record::Record;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use std::collections::BTreeMap;
@@ -23,10 +21,6 @@ const ROLLUPS_GROUPED_MIN: usize = 1024;
 
 /// Rows that are kept for the next fold at most.
 const FRESH_ROWS_MAX: i64 = 32_768;
-
-/// The index by user is kept in blocks of this many records (as a shift), so that the entries of one fold lie together
-/// on a few pages however many users there are. A reader looks into each block.
-pub const BLOCK_SHIFT: u32 = 14;
 
 /// The hour of an instant, as rollups know it.
 pub const NS_PER_HOUR: i64 = 3_600_000_000_000;
@@ -156,8 +150,7 @@ impl Fresh {
 #[derive(Default)]
 struct Rows {
     rollups: Rollups<HOURLY>,
-    /// Block, user, record.
-    user_records: Vec<[i64; 3]>,
+    by_user: by_user::Entries,
     /// The least and the greatest id of an hour.
     hours: BTreeMap<i64, (i64, i64)>,
 }
@@ -183,24 +176,18 @@ impl Rows {
     fn add(&mut self, id: i64, key: Key, sums: Sums<HOURLY>) {
         let [hour, user, ..] = key;
         self.rollups.add(key, sums);
-        self.user_records.push([id >> BLOCK_SHIFT, user, id]);
+        self.by_user.add(user, id);
         let (_, max_id) = self.hours.entry(hour).or_insert((id, id));
         *max_id = id;
     }
 
-    fn write(mut self, conn: &Connection) -> rusqlite::Result<()> {
-        self.user_records.sort_unstable();
+    fn write(self, conn: &Connection) -> rusqlite::Result<()> {
         let of_users = self.rollups.grouped();
         for rollups in [everybody(&of_users), of_users] {
             rollups.write(conn, "rollups")?;
             levels::add_late(conn, &rollups)?;
         }
-        let mut user_record = conn.prepare_cached("INSERT INTO user_records VALUES (?, ?, ?)")?;
-        let mut bound = Bound::default();
-        for entry in &self.user_records {
-            bound.bind(&mut user_record, entry.map(Some))?;
-            user_record.raw_execute()?;
-        }
+        self.by_user.write(conn)?;
         let mut hours = conn.prepare_cached(
             "INSERT INTO hours VALUES (?, ?, ?) ON CONFLICT DO UPDATE
              SET min_id = min(min_id, excluded.min_id), max_id = max(max_id, excluded.max_id)",

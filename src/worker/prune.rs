@@ -19,7 +19,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
-use super::{counted, export, fold, unix_now};
+use super::{by_user, counted, export, fold, unix_now};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
 use std::time::{Duration, Instant};
 
@@ -80,7 +80,7 @@ pub fn prune(conn: &Connection, cutoff: Cutoff, rows_max: i64) -> rusqlite::Resu
     let first = first_id(&transaction)?;
     let until = first_kept(&transaction, first, cutoff, rows_max)?;
     transaction.prepare_cached("DELETE FROM records WHERE id < ?")?.execute([until])?;
-    let by_user = forget(&transaction, "user_records", "user_id", until >> fold::BLOCK_SHIFT, rows_max)?;
+    let by_user = forget(&transaction, "user_records", "user_id", until >> by_user::BLOCK_SHIFT, rows_max)?;
     let forgotten = forgettable(&transaction, until, cutoff.counted)?;
     let by_hash = forget(&transaction, "counted", "hash", forgotten >> counted::BLOCK_SHIFT, rows_max)?;
     transaction.commit()?;

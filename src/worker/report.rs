@@ -18,7 +18,8 @@ mod history;
 mod overview;
 mod sums;
 
-use super::fold::{BLOCK_SHIFT, NS_PER_HOUR, read_mark};
+use super::by_user;
+use super::fold::{NS_PER_HOUR, read_mark};
 use super::levels::{Level, Reach};
 use super::pieces::Boundaries;
 use super::prune::first_id;
@@ -170,9 +171,18 @@ impl Selection {
         }))
     }
 
-    /// True where the index by user knows all of these rows.
-    fn uses_index(&self, ids: (i64, i64)) -> bool {
-        self.user.is_some() && ids.1 <= self.mark
+    /// Where the rows between two ids (inclusive) are: in parts, the newest first, each with its ranges, the newest
+    /// first. A range of the index by user, which knows folded
+    /// rows only, has rows of others, too.
+    fn places<'c>(
+        &self,
+        conn: &'c Connection,
+        ids: (i64, i64),
+    ) -> impl Iterator<Item = rusqlite::Result<Vec<(i64, i64)>>> + use<'c> {
+        let user = self.user.filter(|_| ids.1 <= self.mark);
+        let of_user = user.map(|user| by_user::blocks(ids).map(move |part| by_user::ranges(conn, user, part)));
+        let whole = user.is_none().then(|| Ok(vec![ids]));
+        of_user.into_iter().flatten().chain(whole)
     }
 }
 
@@ -189,29 +199,12 @@ fn query<'s>(statement: &'s mut Statement<'_>, params: &[(&str, &dyn ToSql)]) ->
 /// A table of numbers in a query, from `:first` to `:last`.
 const SPAN: &str = "span(t) AS (VALUES(:first) UNION ALL SELECT t + 1 FROM span WHERE t < :last)";
 
-/// A range of ids as the queries take it: block by block of the index, the newest first; whole where the index is not
-/// used.
-fn slices((least, greatest): (i64, i64), indexed: bool) -> impl Iterator<Item = (i64, i64)> {
-    let blocks = if indexed { least >> BLOCK_SHIFT..(greatest >> BLOCK_SHIFT) + 1 } else { 0..1 };
-    blocks.rev().map(move |block| {
-        let (first, last) = (block << BLOCK_SHIFT, ((block + 1) << BLOCK_SHIFT) - 1);
-        if indexed { (least.max(first), greatest.min(last)) } else { (least, greatest) }
-    })
-}
-
 /// `SELECT columns` over rows between two ids (inclusive), started between two instants (half-open), of a user and a
-/// model or of all. `indexed` goes through the index by user, which knows folded rows only, and in one block of it.
-fn rows_sql(columns: &str, indexed: bool) -> String {
-    let source = if indexed {
-        format!(
-            "user_records i CROSS JOIN records r ON r.id = i.record_id WHERE i.block = :least >> {BLOCK_SHIFT}
-                AND i.user_id = :user AND i.record_id BETWEEN :least AND :greatest"
-        )
-    } else {
-        "records r WHERE (:user IS NULL OR r.user_id = :user) AND r.id BETWEEN :least AND :greatest".to_owned()
-    };
+/// model or of all.
+fn rows_sql(columns: &str) -> String {
     format!(
-        "SELECT {columns} FROM {source} AND r.started_at >= :from AND r.started_at < :to
+        "SELECT {columns} FROM records r WHERE (:user IS NULL OR r.user_id = :user)
+            AND r.id BETWEEN :least AND :greatest AND r.started_at >= :from AND r.started_at < :to
             AND (:model IS NULL OR coalesce(r.model_id, r.model_requested_id, 0) = :model)"
     )
 }

@@ -5,6 +5,7 @@ use crate::oracle::{HOUR, Oracle, START, query};
 use openai_api_proxy::local::usage::{BUCKETS_MAX, BucketKey, GroupBy, Query};
 use openai_api_proxy::usage::record::Record;
 use openai_api_proxy::worker::append::Writer;
+use openai_api_proxy::worker::by_user::{self, BLOCK_SHIFT};
 use openai_api_proxy::worker::fold::fold;
 use openai_api_proxy::worker::levels::Follower;
 use openai_api_proxy::worker::report::report;
@@ -44,6 +45,36 @@ fn a_ledger_of_version_1_is_right_at_once_and_while_it_catches_up() {
 #[test]
 fn a_ledger_of_version_2_is_right_at_once_and_while_it_catches_up() {
     is_right_from(include_str!("versions/2.sql"));
+}
+
+#[test]
+fn a_ledger_of_version_3_is_right_at_once_and_while_it_catches_up() {
+    is_right_from(include_str!("versions/3.sql"));
+}
+
+/// Version 3 had an entry for each record of a user: some with few of them in a block, one with more than an entry holds.
+#[test]
+fn the_index_by_user_of_version_3_is_kept() {
+    const BLOCK: i64 = 1 << BLOCK_SHIFT;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("usage.db");
+    let earlier = Connection::open(&path).unwrap();
+    earlier.execute_batch(include_str!("versions/3.sql")).unwrap();
+    let owner = |id: i64| if id % 10 == 0 { id / 10 % 3 + 10 } else { 9 };
+    let ids = (BLOCK..2 * BLOCK + 50).chain([3 * BLOCK - 1, 3 * BLOCK]);
+    for id in ids.clone() {
+        earlier.execute("INSERT INTO user_records VALUES (?, ?, ?)", [id >> BLOCK_SHIFT, owner(id), id]).unwrap();
+    }
+    drop(earlier);
+    let conn = schema::open(&path).unwrap();
+    for user in 9..13 {
+        let parts = by_user::blocks((BLOCK, 4 * BLOCK)).flat_map(|part| by_user::ranges(&conn, user, part).unwrap());
+        let mut found: Vec<i64> = parts.flat_map(|(from, to)| from..=to).filter(|id| owner(*id) == user).collect();
+        found.sort_unstable();
+        assert_eq!(found, ids.clone().filter(|id| owner(*id) == user).collect::<Vec<i64>>(), "{user}");
+    }
+    assert_eq!(count(&conn, "SELECT count(*) FROM user_records WHERE block = 1 AND user_id = 9"), 31);
+    assert_eq!(count(&conn, "SELECT count(*) FROM user_records WHERE block = 1 AND user_id > 9"), 6);
 }
 
 fn is_right_from(earlier: &str) {

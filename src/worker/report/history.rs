@@ -2,10 +2,11 @@
 //!
 //! In: a selection and a query. Out: records, one more than the limit if there are more. Never: sums.
 
-use super::{SPAN, Selection, count, query, row_params, rows_sql, slices};
+use super::{SPAN, Selection, count, query, row_params, rows_sql};
 use crate::local::usage::{Entry, Query};
 use crate::usage::record::{Endpoint, Journal, Outcome, Record, Usage, UsageSource};
-use crate::worker::fold::{BLOCK_SHIFT, NS_PER_HOUR};
+use crate::worker::by_user::BLOCK_SHIFT;
+use crate::worker::fold::NS_PER_HOUR;
 use crate::worker::levels::HOURS_PER_DAY;
 use crate::worker::rollup::{ALL, EVERYBODY};
 use rusqlite::{Connection, Row, ToSql};
@@ -60,20 +61,19 @@ impl Page<'_> {
 
     /// Adds records with an id in `[ids.0, ids.1]`, newest first, until the page is full.
     fn read(&mut self, ids: (i64, i64)) -> rusqlite::Result<()> {
-        let indexed = self.selection.uses_index(ids);
-        let order = if indexed { "i.record_id" } else { "r.id" };
-        let sql = format!("{} ORDER BY {order} DESC", rows_sql(ENTRY, indexed));
+        let sql = format!("{} ORDER BY r.id DESC", rows_sql(ENTRY));
         let mut statement = self.conn.prepare_cached(&sql)?;
         let times = (self.selection.from, self.selection.to);
-        for slice in slices(ids, indexed) {
-            if self.is_full() {
-                break;
-            }
-            let mut rows = query(&mut statement, &row_params(self.selection, &slice, &times))?;
-            while self.entries.len() < self.wanted
-                && let Some(row) = rows.next()?
-            {
-                self.entries.push(entry(row)?);
+        for ranges in self.selection.places(self.conn, ids) {
+            for range in ranges? {
+                let mut rows = query(&mut statement, &row_params(self.selection, &range, &times))?;
+                while !self.is_full() {
+                    let Some(row) = rows.next()? else { break };
+                    self.entries.push(entry(row)?);
+                }
+                if self.is_full() {
+                    return Ok(());
+                }
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 //!
 //! In: a selection. Out: sums under numbers. Never: names, an order of cost.
 
-use super::{SPAN, Selection, count, query, row_params, rows_sql, slices};
+use super::{SPAN, Selection, count, query, row_params, rows_sql};
 use crate::local::usage::{BUCKETS_MAX, GroupBy, Totals};
 use crate::worker::fold::NS_PER_HOUR;
 use crate::worker::levels::HOURS_PER_DAY;
@@ -60,15 +60,16 @@ fn add_rows(
     const TOTALS: &str = "1, r.status >= 400 OR r.outcome <> 0, r.cost_nano_usd IS NULL, coalesce(r.cost_nano_usd, 0),
         r.input_tokens, r.cached_input_tokens, r.output_tokens, r.reasoning_tokens, r.total_tokens";
     let numbers: Vec<String> = summed.iter().map(Summed::number_of_record).collect();
-    let indexed = selection.uses_index(ids);
-    let sql = rows_sql(&format!("{TOTALS}, {}", numbers.join(", ")), indexed);
+    let sql = rows_sql(&format!("{TOTALS}, {}", numbers.join(", ")));
     let mut statement = conn.prepare_cached(&sql)?;
-    for slice in slices(ids, indexed) {
-        let mut rows = query(&mut statement, &row_params(selection, &slice, &times))?;
-        while let Some(row) = rows.next()? {
-            let totals = totals(row)?;
-            for (column, summed) in (TOTALS_COLUMNS..).zip(&mut *summed) {
-                summed.add(row.get(column)?, &totals);
+    for ranges in selection.places(conn, ids) {
+        for range in ranges? {
+            let mut rows = query(&mut statement, &row_params(selection, &range, &times))?;
+            while let Some(row) = rows.next()? {
+                let totals = totals(row)?;
+                for (column, summed) in (TOTALS_COLUMNS..).zip(&mut *summed) {
+                    summed.add(row.get(column)?, &totals);
+                }
             }
         }
     }
