@@ -5,7 +5,6 @@
 
 use super::fields::{self, Field, Reading};
 use super::gunzip::Gunzip;
-use super::mark::marks;
 use super::places::{Means, Shape};
 use super::record::{Endpoint, Usage};
 use super::request::clip;
@@ -14,11 +13,6 @@ use crate::sse::{Piece, Splitter};
 use memchr::memmem::Finder;
 use std::io::Write;
 use std::sync::Arc;
-
-marks! {
-    // An escape, which might hide the key that leads to usage.
-    ESCAPE = b"\\u";
-}
 
 /// What a response said of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -196,21 +190,23 @@ impl Body {
         };
         let whole = ends && !self.scanning;
         let nothing_new = || self.facts.names.model.is_some() && !may_hold_usage(data, self.shape.mark);
-        if !(whole && nothing_new()) {
-            self.scanning = true;
+        let line_end = !self.scanning && data == b"\n"; // of a line that was passed over, or white space
+        if !(line_end || whole && nothing_new()) {
             self.scan(data);
         }
     }
 
     fn scan(&mut self, data: &[u8]) {
+        self.scanning = true;
         let facts = self.draft.as_deref_mut().unwrap_or(&mut self.facts);
         self.scanner.feed(data, |found| facts.take(self.shape, found));
     }
 
     fn end_document(&mut self) {
-        if std::mem::take(&mut self.scanning) {
-            self.scanner.reset();
+        if !std::mem::take(&mut self.scanning) {
+            return; // nothing of it was looked at
         }
+        self.scanner.reset();
         match self.draft.as_deref_mut().map(std::mem::take) {
             Some(draft) if draft.is_wanted => self.facts.adopt(draft),
             Some(_) => {}
@@ -245,13 +241,15 @@ fn next_of_lines(bytes: &[u8]) -> (usize, Piece<'_>) {
 }
 
 /// False where no usage can be in the line. A null says nothing, and stands in almost every event of a stream whose
-/// client, or we in its place, asked for usage.
+/// client, or we in its place, asked for usage. An escape might hide the key that leads to usage.
 fn may_hold_usage(line: &[u8], mark: &Finder<'_>) -> bool {
     let is_null = |after: &[u8]| {
         let value = after.trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start);
         value.is_some_and(|value| value.starts_with(b"null"))
     };
-    mark.find_iter(line).any(|at| !is_null(&line[at + mark.needle().len()..])) || ESCAPE.find(line).is_some()
+    let is_escape = |backslash: usize| line.get(backslash + 1) == Some(&b'u');
+    mark.find_iter(line).any(|at| !is_null(&line[at + mark.needle().len()..]))
+        || memchr::memchr_iter(b'\\', line).any(is_escape)
 }
 
 impl Write for Body {

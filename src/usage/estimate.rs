@@ -158,6 +158,9 @@ impl Search {
             self.at = At::Value;
             return at + mark.len();
         }
+        if bytes.last() == Some(&b'\n') {
+            return bytes.len(); // an event's end, as almost always: no mark goes over it
+        }
         // Only its first byte, a quote, can begin it.
         let tail = &bytes[bytes.len().saturating_sub(mark.len() - 1)..];
         let begun = memchr::memchr_iter(b'"', tail).map(|at| &tail[at..]).find(|begun| mark.starts_with(begun));

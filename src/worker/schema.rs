@@ -10,6 +10,8 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
+use super::log;
+use crate::base::log::Level;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use std::fmt::{Display, Write as _};
@@ -308,7 +310,12 @@ fn migrate(conn: &mut Connection) -> rusqlite::Result<()> {
     }
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Again under the lock: another process may have been first.
-    for step in MIGRATIONS.iter().skip(version(&transaction)? as usize) {
+    let from = version(&transaction)?;
+    if from > 0 && from < VERSION {
+        let versions = [("from", (from as usize).into()), ("to", MIGRATIONS.len().into())];
+        log::event(Level::Info, "ledger is brought to the present schema: a second for a million rows", &versions);
+    }
+    for step in MIGRATIONS.iter().skip(from as usize) {
         transaction.execute_batch(step)?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
