@@ -173,6 +173,8 @@ impl Proxy {
             text(503, "draining\n")
         } else if let Some(trouble) = &self.ledger_trouble {
             text(503, &format!("the ledger cannot commit: {trouble}\n"))
+        } else if self.places_left() <= u64::from(self.settings.journaled) {
+            text(503, "the ledger cannot take more records at the moment\n")
         } else if self.addresses.is_empty() {
             text(503, "the target's address is not known\n")
         } else {

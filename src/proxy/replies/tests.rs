@@ -3,7 +3,7 @@
 use super::ANSWER_BYTES_MAX;
 use crate::base::clock::Now;
 use crate::local::Answer;
-use crate::proxy::{Action, Conn, DownKey, Proxy, Written, fixture};
+use crate::proxy::{Action, Conn, DownKey, Proxy, Settings, Written, fixture};
 
 const LARGE: usize = ANSWER_BYTES_MAX / 3;
 
@@ -51,4 +51,19 @@ fn large_answers_are_bounded_all_together() {
     assert_eq!([3, 4, 5].map(|n| take(&mut proxy, keys[n])), ["200", "200", "503"]);
     assert_eq!(take(&mut proxy, keys[2]), "200");
     assert_eq!(proxy.answer_bytes, 0);
+}
+
+/// Where the ledger's queue is full, requests are refused from that moment on, before the ledger itself says that it
+/// fails.
+#[test]
+fn a_proxy_that_refuses_requests_is_not_ready() {
+    for (journaled, places) in [(false, 1), (true, 2)] {
+        let status = [places, places - 1].map(|ledger_places| {
+            let mut proxy = fixture::proxy(Settings { ledger_places, journaled, ..fixture::settings() });
+            let key = proxy.accepted(Now::default());
+            proxy.received(Now::default(), Conn::Down(key), &mut b"GET /readyz HTTP/1.1\r\nhost: a\r\n\r\n".to_vec());
+            take(&mut proxy, key)
+        });
+        assert_eq!(status, ["200", "503"], "journaled: {journaled}");
+    }
 }
