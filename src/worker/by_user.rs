@@ -3,10 +3,10 @@
 //! In: records and their users, from the fold. Out: ranges of ids that hold all records of a user, and not much else.
 //! Never: a record that is not folded; an answer about a record itself.
 //!
-//! An entry of `user_records` names many records of one user, two bytes each, and not one: the fold writes an entry for
-//! each of its users, not for each of its rows. With an entry for each record this was three quarters of a fold, and a
-//! tenth of the file. Entries of a fold lie together on a few pages however many users there are, because the index is
-//! kept in blocks of ids. A reader looks into each block. No entry is ever changed.
+//! An entry of `records_by_user` names many records of one user, two bytes each, and not one: the fold writes an
+//! entry for each of its users, not for each of its rows. With an entry for each record this was three quarters of a
+//! fold, and a tenth of the file. Entries of a fold lie together on a few pages however many users there are, because
+//! the index is kept in blocks of ids. A reader looks into each block. No entry is ever changed.
 
 use rusqlite::{Connection, params};
 
@@ -42,7 +42,7 @@ impl Entries {
     pub fn write(mut self, conn: &Connection) -> rusqlite::Result<()> {
         let block_and_user = |&(user, id): &(i64, i64)| (id >> BLOCK_SHIFT, user);
         self.records.sort_unstable_by_key(|record| (block_and_user(record), record.1));
-        let mut insert = conn.prepare_cached("INSERT INTO user_records VALUES (?, ?, ?, ?)")?;
+        let mut insert = conn.prepare_cached("INSERT INTO records_by_user VALUES (?, ?, ?, ?)")?;
         let mut places = Vec::new();
         for of_user in self.records.chunk_by(|a, b| block_and_user(a) == block_and_user(b)) {
             for records in of_user.chunks(ENTRY_RECORDS_MAX) {
@@ -78,7 +78,7 @@ pub fn blocks((least, greatest): (i64, i64)) -> impl Iterator<Item = (i64, i64)>
 pub fn ranges(conn: &Connection, user: i64, (least, greatest): (i64, i64)) -> rusqlite::Result<Vec<(i64, i64)>> {
     let block = least >> BLOCK_SHIFT;
     let mut select = conn.prepare_cached(
-        "SELECT places FROM user_records WHERE block = ? AND user_id = ? AND record_id <= ? ORDER BY record_id DESC",
+        "SELECT places FROM records_by_user WHERE block = ? AND user_id = ? AND record_id <= ? ORDER BY record_id DESC",
     )?;
     let mut rows = select.query([block, user, greatest])?;
     let mut ranges: Vec<(i64, i64)> = Vec::new();
@@ -138,7 +138,7 @@ mod tests {
         let (_folder, conn) = ledger();
         write(&conn, (BLOCK..2 * BLOCK).map(|id| (i64::MAX, id)));
         let pages = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
-        assert_eq!(pages("SELECT count(*) FROM user_records"), 35, "16,384 records, 480 each");
+        assert_eq!(pages("SELECT count(*) FROM records_by_user"), 35, "16,384 records, 480 each");
         let free = conn.pragma_query_value(None, "page_count", |row| row.get::<_, i64>(0)).unwrap();
         write(&conn, (2 * BLOCK..3 * BLOCK).map(|id| (i64::MAX, id)));
         let used = conn.pragma_query_value(None, "page_count", |row| row.get::<_, i64>(0)).unwrap() - free;
@@ -171,8 +171,8 @@ mod tests {
             for user in 1..6 {
                 let ranges = all_ranges(&conn, user, ids);
                 prop_assert!(ranges.is_sorted_by(|a, b| a.0 > b.1), "{ranges:?}");
-                let of_user: BTreeSet<i64> =
-                    records.iter().filter(|(of, id)| *of == user && (ids.0..=ids.1).contains(id)).map(|(_, id)| *id).collect();
+                let is_asked = |(of, id): &&(i64, i64)| *of == user && (ids.0..=ids.1).contains(id);
+                let of_user: BTreeSet<i64> = records.iter().filter(is_asked).map(|(_, id)| *id).collect();
                 let held: BTreeSet<i64> = ranges.iter().flat_map(|(from, to)| *from..=*to).collect();
                 prop_assert!(of_user.is_subset(&held));
                 for (from, to) in ranges {

@@ -9,7 +9,7 @@
 //! - `records`, from the lowest id on, up to the first that is young or not taken. So the ids that are there have no
 //!   gap, and the lowest of them ([`first_id`]) says which are gone. Rows are appended as requests end, so that
 //!   `started_at` grows only roughly with the id: an old row behind a younger one goes with that one.
-//! - `user_records`, by block, once all rows of the block are gone. Until then its entries point at nothing, which
+//! - `records_by_user`, by block, once all rows of the block are gone. Until then its entries point at nothing, which
 //!   costs a reader nothing: it starts at the first row.
 //! - `counted`, by block, once all rows of the block are gone and are older than any upstream keeps what could be
 //!   retrieved again.
@@ -80,7 +80,7 @@ pub fn prune(conn: &Connection, cutoff: Cutoff, rows_max: i64) -> rusqlite::Resu
     let first = first_id(&transaction)?;
     let until = first_kept(&transaction, first, cutoff, rows_max)?;
     transaction.prepare_cached("DELETE FROM records WHERE id < ?")?.execute([until])?;
-    let by_user = forget(&transaction, "user_records", "user_id", until >> by_user::BLOCK_SHIFT, rows_max)?;
+    let by_user = forget(&transaction, "records_by_user", "user_id", until >> by_user::BLOCK_SHIFT, rows_max)?;
     let forgotten = forgettable(&transaction, until, cutoff.counted)?;
     let by_hash = forget(&transaction, "counted", "hash", forgotten >> counted::BLOCK_SHIFT, rows_max)?;
     transaction.commit()?;

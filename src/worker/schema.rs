@@ -138,7 +138,7 @@ const MIGRATIONS: &[&str] = &[
         include_str!("schema/levels.sql")
     ),
     include_str!("schema/policy.sql"),
-    include_str!("schema/user_records.sql"),
+    include_str!("schema/records_by_user.sql"),
 ];
 
 /// Memory for pages of the writer and of a reader, in KiB. A fold for many users touches more pages than the writer may

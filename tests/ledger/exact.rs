@@ -333,7 +333,7 @@ fn a_fold_does_not_read_back_what_its_writer_committed() {
     let count = |table: &str| -> i64 {
         conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
     };
-    assert_eq!((count("user_records"), count("counted")), (1, 5), "of one user");
+    assert_eq!((count("records_by_user"), count("counted")), (1, 5), "of one user");
     conn.execute_batch("INSERT INTO records SELECT * FROM kept").unwrap();
     assert_eq!(report(&conn, Query::default()).unwrap(), oracle.report(&Query::default()));
     assert_eq!(writer.fold(2).unwrap(), progress, "nothing is folded twice");

@@ -73,8 +73,8 @@ fn the_index_by_user_of_version_3_is_kept() {
         found.sort_unstable();
         assert_eq!(found, ids.clone().filter(|id| owner(*id) == user).collect::<Vec<i64>>(), "{user}");
     }
-    assert_eq!(count(&conn, "SELECT count(*) FROM user_records WHERE block = 1 AND user_id = 9"), 31);
-    assert_eq!(count(&conn, "SELECT count(*) FROM user_records WHERE block = 1 AND user_id > 9"), 6);
+    assert_eq!(count(&conn, "SELECT count(*) FROM records_by_user WHERE block = 1 AND user_id = 9"), 31);
+    assert_eq!(count(&conn, "SELECT count(*) FROM records_by_user WHERE block = 1 AND user_id > 9"), 6);
 }
 
 fn is_right_from(earlier: &str) {

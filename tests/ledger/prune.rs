@@ -102,7 +102,7 @@ fn the_entries_of_a_block_go_after_its_last_row() {
     let rows: Vec<Record> = (0..8).map(|n| response(&format!("r{n}"), START + n * HOUR)).collect();
     writer.append(&rows).unwrap();
     assert!(fold(&conn, 100).unwrap().is_folded());
-    let state = || [first_id(&conn).unwrap() - BLOCK, count(&conn, "user_records"), count(&conn, "counted")];
+    let state = || [first_id(&conn).unwrap() - BLOCK, count(&conn, "records_by_user"), count(&conn, "counted")];
     let before = |hours: u64| (START + hours * HOUR) as i64;
     assert_eq!(state(), [-4, 2, 8]);
 
