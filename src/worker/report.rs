@@ -172,8 +172,7 @@ impl Selection {
     }
 
     /// Where the rows between two ids (inclusive) are: in parts, the newest first, each with its ranges, the newest
-    /// first. A range of the index by user, which knows folded
-    /// rows only, has rows of others, too.
+    /// first. Those of the index by user, which knows folded rows only, hold some of others, too.
     fn places<'c>(
         &self,
         conn: &'c Connection,
