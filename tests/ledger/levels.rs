@@ -17,6 +17,8 @@ use std::path::Path;
 
 const DAY: u64 = 24 * HOUR;
 
+const VERSION_3: &str = concat!(include_str!("versions/2.sql"), include_str!("versions/3.sql"));
+
 fn record(started_at: u64, user: &str, model: &str) -> Record {
     let (user, model) = (user.into(), Some(model.into()));
     Record { started_at, user, model, status: 200, cost_nano_usd: Some(1), ..Record::default() }
@@ -49,7 +51,7 @@ fn a_ledger_of_version_2_is_right_at_once_and_while_it_catches_up() {
 
 #[test]
 fn a_ledger_of_version_3_is_right_at_once_and_while_it_catches_up() {
-    is_right_from(include_str!("versions/3.sql"));
+    is_right_from(VERSION_3);
 }
 
 /// Version 3 had an entry for each record of a user: some with few of them in a block, one with more than an entry holds.
@@ -59,7 +61,7 @@ fn the_index_by_user_of_version_3_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("usage.db");
     let earlier = Connection::open(&path).unwrap();
-    earlier.execute_batch(include_str!("versions/3.sql")).unwrap();
+    earlier.execute_batch(VERSION_3).unwrap();
     let owner = |id: i64| if id % 10 == 0 { id / 10 % 3 + 10 } else { 9 };
     let ids = (BLOCK..2 * BLOCK + 50).chain([3 * BLOCK - 1, 3 * BLOCK]);
     for id in ids.clone() {

@@ -61,18 +61,20 @@ impl Page<'_> {
 
     /// Adds records with an id in `[ids.0, ids.1]`, newest first, until the page is full.
     fn read(&mut self, ids: (i64, i64)) -> rusqlite::Result<()> {
+        if self.is_full() {
+            return Ok(());
+        }
         let sql = format!("{} ORDER BY r.id DESC", rows_sql(ENTRY));
         let mut statement = self.conn.prepare_cached(&sql)?;
         let times = (self.selection.from, self.selection.to);
         for ranges in self.selection.places(self.conn, ids) {
             for range in ranges? {
                 let mut rows = query(&mut statement, &row_params(self.selection, &range, &times))?;
-                while !self.is_full() {
-                    let Some(row) = rows.next()? else { break };
+                while let Some(row) = rows.next()? {
                     self.entries.push(entry(row)?);
-                }
-                if self.is_full() {
-                    return Ok(());
+                    if self.is_full() {
+                        return Ok(());
+                    }
                 }
             }
         }
