@@ -14,8 +14,8 @@ use openai_api_proxy::base::clock::Now;
 use openai_api_proxy::http::chunked::{self, Decoder};
 use openai_api_proxy::http::head::{HeadEnd, RequestHead, ResponseHead, storage};
 use openai_api_proxy::limit::bucket::Rate;
-use openai_api_proxy::limit::limiter::{Ask, Limiter, Used};
-use openai_api_proxy::limit::terms::Terms;
+use openai_api_proxy::limit::limiter::{Limiter, ReservationRequest, Used};
+use openai_api_proxy::limit::overrides::Limits;
 use openai_api_proxy::metrics::{self, Gauges, Metrics};
 use openai_api_proxy::sse::{self, Splitter};
 use openai_api_proxy::usage::capture::{Capture, Coding, Form};
@@ -347,27 +347,27 @@ fn bodies(c: &mut Criterion) {
 fn limits(c: &mut Criterion) {
     let mut group = c.benchmark_group("limit");
     let rate = |per_minute| Some(Rate { per_minute, burst: per_minute });
-    let terms = Terms {
+    let limits = Limits {
         requests: rate(1_000_000_000),
         tokens: rate(1_000_000_000),
         concurrent: Some(8),
         day_nano_usd: Some(u64::MAX),
         month_nano_usd: Some(u64::MAX),
     };
-    let ask = Ask { tokens: 900, nano_usd: Some(70_000), guessed: false };
+    let ask = ReservationRequest { tokens: 900, nano_usd: Some(70_000), guessed: false };
     for count in [10, 100_000] {
         group.bench_function(format!("one request under all limits, of {count} users"), |b| {
             let users: Vec<Arc<str>> = (0..count).map(|n| format!("user-{n:05}").into()).collect();
-            let (mut limiter, mut turn) = (Limiter::new(terms), 0);
+            let (mut limiter, mut turn) = (Limiter::new(limits), 0);
             let mut now = Now { mono: 0, unix: 1_800_000_000_000_000_000 };
             let mut request = || {
                 turn = (turn + 7_919) % count;
                 now = Now { mono: now.mono + 1_000, unix: now.unix + 1_000 };
                 let user = black_box(&users[turn]);
                 let used = Used { tokens: 500, output_tokens: Some(9), nano_usd: 40_000, started_at: now.unix };
-                let Ok((grant, _)) = limiter.admit(user, ask, now) else { panic!("nothing is scarce here") };
+                let Ok((reservation, _)) = limiter.admit(user, ask, now) else { panic!("nothing is scarce here") };
                 limiter.charge(user, used, now);
-                limiter.release(user, grant, now);
+                limiter.release(user, reservation, now);
             };
             (0..count).for_each(|_| request());
             b.iter(request);
@@ -387,7 +387,7 @@ fn scrapes(c: &mut Criterion) {
         ..Record::default()
     };
     let records: Vec<Record> = (0..20_000).map(record).collect();
-    let mut metrics = Metrics::new(metrics::Limits::default(), 0);
+    let mut metrics = Metrics::new(metrics::LabelLimits::default(), 0);
     records.iter().for_each(|record| metrics.record(record));
     let mut group = c.benchmark_group("scrape");
     group.bench_function("copy", |b| b.iter(|| black_box(metrics.snapshot(Gauges::default()))));

@@ -18,7 +18,7 @@ pub use target::Target;
 pub use value::nano_usd;
 
 use crate::base::log::Level;
-use crate::limit::terms::Terms;
+use crate::limit::overrides::Limits;
 use crate::metrics;
 use crate::price::PriceTable;
 use crate::tls::{Connector, TlsError};
@@ -58,7 +58,7 @@ pub struct Config {
     pub read_on: Option<Duration>,
     /// `RATE_LIMIT_RPM`, `RATE_LIMIT_BURST`, `RATE_LIMIT_TPM`, `MAX_CONCURRENT_PER_USER`, `BUDGET_USD_DAY` and
     /// `BUDGET_USD_MONTH`: what each user may do.
-    pub terms: Terms,
+    pub limits: Limits,
     /// `CLIENT_AUTH`: only keys of our own get in.
     pub keys_only: bool,
     /// `ADMIN_TOKEN`: what opens the local endpoints.
@@ -77,7 +77,7 @@ pub struct Config {
     /// `INFLUXDB_URL` and the variables around it: where the ledger is exported to; `None` exports nothing.
     pub influx: Option<Influx>,
     /// `METRICS_MAX_USERS` and `METRICS_MAX_MODELS`.
-    pub metrics: metrics::Limits,
+    pub metrics: metrics::LabelLimits,
     /// `LOG`
     pub log: Level,
     /// `LOG_FORMAT`
@@ -153,7 +153,7 @@ impl Config {
             read_on: read_on(&mut source),
             ledger_wait: Some(duration(&mut source, "LEDGER_WAIT", 2, 0)).filter(|wait| !wait.is_zero()),
             retention_days: count(&mut source, "RETENTION_DAYS", 0, 0..=36_500),
-            terms: limits::terms(&mut source),
+            limits: limits::limits(&mut source),
             connections_max: count(&mut source, "MAX_CONNECTIONS", 10_000, 1..=1_000_000) as usize,
             body_bytes_max: source.value(
                 "MAX_BODY_BYTES",
@@ -269,12 +269,12 @@ fn influx(source: &mut Source<'_>) -> Option<Influx> {
     Influx::new(source, &url, parts)
 }
 
-fn metrics_limits(source: &mut Source<'_>) -> metrics::Limits {
-    let defaults = metrics::Limits::default();
+fn metrics_limits(source: &mut Source<'_>) -> metrics::LabelLimits {
+    let defaults = metrics::LabelLimits::default();
     let mut label = |name, default: usize| count(source, name, default as u32, 0..=100_000) as usize;
     let users_max = label("METRICS_MAX_USERS", defaults.users_max);
     let models_max = label("METRICS_MAX_MODELS", defaults.models_max);
-    metrics::Limits { users_max, models_max, series_max: defaults.series_max.max(users_max.saturating_mul(20)) }
+    metrics::LabelLimits { users_max, models_max, series_max: defaults.series_max.max(users_max.saturating_mul(20)) }
 }
 
 fn tls_ca(source: &mut Source<'_>) -> Option<Vec<u8>> {

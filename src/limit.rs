@@ -4,5 +4,5 @@
 pub mod bucket;
 pub mod budget;
 pub mod limiter;
-pub mod standing;
-pub mod terms;
+pub mod overrides;
+pub mod status;

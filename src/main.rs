@@ -18,10 +18,10 @@ use openai_api_proxy::reload::{self, Reloader};
 use openai_api_proxy::signal::Watch;
 use openai_api_proxy::systemd::{self, Notifier};
 use openai_api_proxy::tls::Connector;
-use openai_api_proxy::worker::desk::{Export, Workers};
 use openai_api_proxy::worker::ledger::{Backfill, Options};
 use openai_api_proxy::worker::log::{self, event, say};
-use openai_api_proxy::worker::{ToLoop, unix_now};
+use openai_api_proxy::worker::threads::{Export, WorkerThreads};
+use openai_api_proxy::worker::{EventSender, unix_now};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -126,19 +126,20 @@ fn serve(config: Config) -> Result<(), String> {
     };
     let mut sockets = sockets.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
     let address = sockets.local_addr().map_err(|error| error.to_string())?;
-    let to_loop = ToLoop::new(sockets.waker());
+    let events = EventSender::new(sockets.waker());
     let ledger = Options {
         fsync: config.ledger_fsync,
         journaled: config.durability == Durability::Journaled,
         relaxed: config.durability == Durability::Relaxed,
         retention_days: config.retention_days,
         export: None,
-        budgets: config.terms.has_budget(),
+        budgets: config.limits.has_budget(),
     };
     let export = config.influx.as_ref().map(export);
-    let workers = Workers::start(&config.database_path, ledger, export, (&target.host, target.port), to_loop.clone())?;
+    let workers =
+        WorkerThreads::start(&config.database_path, ledger, export, (&target.host, target.port), events.clone())?;
     let reloader = Reloader::new(config.clone(), Config::from_process);
-    let _watch = Watch::start(to_loop, reloader, notifier.clone())
+    let _watch = Watch::start(events, reloader, notifier.clone())
         .map_err(|error| format!("cannot watch for signals: {error}"))?;
     if connections_max < wanted {
         let why = "MAX_CONNECTIONS lowered: a client may need two open files, and the hard limit of them (ulimit -Hn) \
@@ -160,7 +161,7 @@ fn serve(config: Config) -> Result<(), String> {
     proxy.log_up_to(config.log);
     let mut reactor = Reactor::new(sockets, workers, proxy, nanoseconds(config.timeouts.drain));
     reactor.run().map_err(|error| format!("cannot wait for events: {error}"))?;
-    let ended = reactor.into_desk().shutdown();
+    let ended = reactor.into_workers().shutdown();
     event(Level::Info, "stopped", &[]);
     ended
 }
@@ -192,7 +193,7 @@ fn settings(config: &Config, connections_max: usize) -> Result<Settings, String>
         model_name: changeable.model_name,
         keys_only: config.keys_only,
         admin: changeable.admin,
-        terms: changeable.terms,
+        limits: changeable.limits,
         connections_max,
         body_bytes_max: config.body_bytes_max as u64,
         buffered_bytes_max: config.buffered_bytes_max,

@@ -36,9 +36,9 @@ const SECONDS_BOUNDS_US: &[u64] = &[
 /// Bounds of the time that the proxy itself adds, microseconds: 10 us to 100 ms.
 const OVERHEAD_BOUNDS_US: &[u64] = &[10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000];
 
-/// Limits of what peers can make us remember.
+/// LabelLimits of what peers can make us remember.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct LabelLimits {
     /// User label values beside `_other`.
     pub users_max: usize,
     /// Model label values beside `_other`.
@@ -47,7 +47,7 @@ pub struct Limits {
     pub series_max: usize,
 }
 
-impl Default for Limits {
+impl Default for LabelLimits {
     fn default() -> Self {
         Self { users_max: 1_000, models_max: 200, series_max: 20_000 }
     }
@@ -148,7 +148,7 @@ fn token_counts(usage: &Usage) -> [u64; TOKEN_TYPES.len()] {
 
 impl Metrics {
     /// `started_at`: when the process started, nanoseconds since the Unix epoch.
-    pub fn new(limits: Limits, started_at: u64) -> Self {
+    pub fn new(limits: LabelLimits, started_at: u64) -> Self {
         Self {
             users: Labels::new(limits.users_max),
             models: Labels::new(limits.models_max),

@@ -3,7 +3,7 @@
 use crate::access::{Hash, Key};
 use crate::base::log::Level;
 use crate::limit::budget::{Period, Spent};
-use crate::limit::terms::{Own, Terms};
+use crate::limit::overrides::{Limits, Overrides};
 use crate::price::PriceTable;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ pub struct Policy {
     /// Keys that are not revoked; some may have expired.
     pub keys: Vec<Key>,
     /// Users' own limits.
-    pub own: BTreeMap<Box<str>, Own>,
+    pub own: BTreeMap<Box<str>, Overrides>,
 }
 
 /// What users had spent when it was summed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Spendings {
+pub struct SpendByUser {
     /// When that was.
     pub period: Period,
     pub users: Vec<(Arc<str>, Spent)>,
@@ -28,7 +28,7 @@ pub struct Spendings {
 /// The settings that can be read anew.
 #[derive(Clone, Debug)]
 pub struct Change {
-    pub terms: Terms,
+    pub limits: Limits,
     /// Value of `Authorization` towards the target.
     pub authorization: Option<String>,
     /// What opens the local endpoints.

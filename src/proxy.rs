@@ -52,7 +52,7 @@ use crate::base::deadlines::Deadlines;
 use crate::base::log::Notes;
 use crate::base::slab::{Key, Slab};
 use crate::limit::limiter::Limiter;
-use crate::limit::terms::Terms;
+use crate::limit::overrides::Limits;
 use crate::local::Answer;
 use crate::local::dashboard::Ask;
 use crate::local::usage::Query;
@@ -171,8 +171,8 @@ pub struct Settings {
     pub keys_only: bool,
     /// What opens the local endpoints; without it they are open.
     pub admin: Option<Hash>,
-    /// What each user may do who has no terms of their own.
-    pub terms: Terms,
+    /// What each user may do who has no limits of their own.
+    pub limits: Limits,
     /// Most connections from clients.
     pub connections_max: usize,
     /// Largest request body that is held for inspection, bytes.
@@ -257,7 +257,7 @@ impl Proxy {
     /// `started` gives request ids that differ between processes.
     pub fn new(settings: Settings, prices: PriceTable, metrics: Metrics, started: Now) -> Self {
         Self {
-            limiter: Limiter::new(settings.terms),
+            limiter: Limiter::new(settings.limits),
             access: Access::new(settings.keys_only, settings.admin),
             deadlines: Deadlines::new(&timing::durations(&settings.timeouts)),
             deploys: named::is_of_deployments(&settings.authority, &settings.prefix),

@@ -9,7 +9,7 @@
 //! the socket says so. Backpressure is not reading: the bit stays, and reading goes on from the run queue, for no edge
 //! would come. A socket is closed at the end of the turn, and its token's generation keeps late events away.
 
-mod socks;
+mod socket_table;
 
 use crate::base::clock::{MILLISECOND, Now};
 use crate::io::{Event, Io};
@@ -18,8 +18,8 @@ use crate::metrics::{self, Surroundings};
 use crate::proxy::replies::overloaded;
 use crate::proxy::{Action, Conn, Proxy, Question, Written};
 use crate::worker::query::Job;
-use crate::worker::{Desk, Done, log, process};
-use socks::Socks;
+use crate::worker::{WorkerEvent, Workers, log, process};
+use socket_table::SocketTable;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 
@@ -47,18 +47,18 @@ pub enum Turn {
 }
 
 /// The loop over a network and its workers.
-pub struct Reactor<I: Io, D: Desk> {
+pub struct Reactor<I: Io, D: Workers> {
     io: I,
-    desk: D,
+    workers: D,
     proxy: Proxy,
-    socks: Socks<I::Socket>,
+    sockets: SocketTable<I::Socket>,
     run_queue: VecDeque<Conn>,
     dirty: Vec<Conn>,
     closing: Vec<Closing<I::Socket>>,
     events: Vec<Event>,
-    done: Vec<Done>,
+    done: Vec<WorkerEvent>,
     /// Users' spending is on its way.
-    spendings_asked: bool,
+    spend_asked: bool,
     scratch: Vec<u8>,
     acceptable: bool,
     accept_again_at: Option<u64>,
@@ -67,20 +67,20 @@ pub struct Reactor<I: Io, D: Desk> {
     aborted: bool,
 }
 
-impl<I: Io, D: Desk> Reactor<I, D> {
-    /// `drain_timeout`: nanoseconds that exchanges have to end after the first [`Done::Stop`].
-    pub fn new(io: I, desk: D, proxy: Proxy, drain_timeout: u64) -> Self {
+impl<I: Io, D: Workers> Reactor<I, D> {
+    /// `drain_timeout`: nanoseconds that exchanges have to end after the first [`WorkerEvent::Stop`].
+    pub fn new(io: I, workers: D, proxy: Proxy, drain_timeout: u64) -> Self {
         Self {
             io,
-            desk,
+            workers,
             proxy,
-            socks: Socks::default(),
+            sockets: SocketTable::default(),
             run_queue: VecDeque::new(),
             dirty: Vec::new(),
             closing: Vec::new(),
             events: Vec::new(),
             done: Vec::new(),
-            spendings_asked: false,
+            spend_asked: false,
             scratch: vec![0; READ_BYTES],
             acceptable: true,
             accept_again_at: None,
@@ -127,11 +127,11 @@ impl<I: Io, D: Desk> Reactor<I, D> {
         }
         let records = self.proxy.take_records(now);
         if !records.is_empty() {
-            self.desk.submit(records);
+            self.workers.submit(records);
         }
         let notes = self.proxy.take_notes();
         if !notes.is_empty() {
-            self.desk.tell(notes);
+            self.workers.tell(notes);
         }
         let after = self.io.now();
         self.proxy.turn_ended(after);
@@ -146,8 +146,8 @@ impl<I: Io, D: Desk> Reactor<I, D> {
     }
 
     /// The workers, to end them.
-    pub fn into_desk(self) -> D {
-        self.desk
+    pub fn into_workers(self) -> D {
+        self.workers
     }
 
     /// How long nothing needs doing, nanoseconds.
@@ -170,7 +170,7 @@ impl<I: Io, D: Desk> Reactor<I, D> {
             return;
         };
         let conn = Conn::from_token(token);
-        let Some(sock) = self.socks.get(conn) else { return };
+        let Some(sock) = self.sockets.get(conn) else { return };
         let was_writable = sock.writable;
         sock.readable |= readable;
         sock.writable |= writable;
@@ -200,7 +200,7 @@ impl<I: Io, D: Desk> Reactor<I, D> {
     }
 
     fn queue(&mut self, conn: Conn) {
-        if let Some(sock) = self.socks.get(conn)
+        if let Some(sock) = self.sockets.get(conn)
             && !std::mem::replace(&mut sock.queued, true)
         {
             self.run_queue.push_back(conn);
@@ -208,7 +208,7 @@ impl<I: Io, D: Desk> Reactor<I, D> {
     }
 
     fn mark_dirty(&mut self, conn: Conn) {
-        if let Some(sock) = self.socks.get(conn)
+        if let Some(sock) = self.sockets.get(conn)
             && !std::mem::replace(&mut sock.dirty, true)
         {
             self.dirty.push(conn);
@@ -217,18 +217,18 @@ impl<I: Io, D: Desk> Reactor<I, D> {
 
     fn read_mailbox(&mut self, now: Now) {
         let mut done = std::mem::take(&mut self.done);
-        self.desk.collect(&mut done);
+        self.workers.collect(&mut done);
         for done in done.drain(..) {
             match done {
-                Done::Committed { upto, retrieved } => self.proxy.committed(now, upto, &retrieved),
-                Done::Ledger { trouble } => self.proxy.ledger_state(trouble),
-                Done::Policy(policy) => self.proxy.set_policy(policy),
-                Done::Spendings(spendings) => self.proxy.set_spendings(spendings),
-                Done::Reconfigure(change) => self.proxy.reconfigure(*change),
-                Done::Answered { ticket, answer } => self.proxy.answered(now, ticket, &answer),
-                Done::Resolved { addresses } => self.proxy.resolved(now, addresses),
-                Done::Stop if self.drain_until.is_some() => self.abort(now),
-                Done::Stop => {
+                WorkerEvent::Committed { upto, retrieved } => self.proxy.committed(now, upto, &retrieved),
+                WorkerEvent::Ledger { trouble } => self.proxy.ledger_state(trouble),
+                WorkerEvent::Policy(policy) => self.proxy.set_policy(policy),
+                WorkerEvent::SpendByUser(spend_by_user) => self.proxy.set_spend_by_user(spend_by_user),
+                WorkerEvent::Reconfigure(change) => self.proxy.reconfigure(*change),
+                WorkerEvent::Answered { ticket, answer } => self.proxy.answered(now, ticket, &answer),
+                WorkerEvent::Resolved { addresses } => self.proxy.resolved(now, addresses),
+                WorkerEvent::Stop if self.drain_until.is_some() => self.abort(now),
+                WorkerEvent::Stop => {
                     self.drain_until = Some(now.mono.saturating_add(self.drain_timeout));
                     self.io.stop_accepting();
                     self.proxy.drain(now);
@@ -236,11 +236,11 @@ impl<I: Io, D: Desk> Reactor<I, D> {
             }
         }
         self.done = done;
-        let wants = self.proxy.wants_spendings();
-        if wants && !self.spendings_asked {
-            self.desk.sum_spendings();
+        let wants = self.proxy.wants_spend_by_user();
+        if wants && !self.spend_asked {
+            self.workers.sum_spend_by_user();
         }
-        self.spendings_asked = wants;
+        self.spend_asked = wants;
     }
 
     fn abort(&mut self, now: Now) {
@@ -274,27 +274,27 @@ impl<I: Io, D: Desk> Reactor<I, D> {
             self.io.close(socket);
             return self.proxy.failed(now, conn, error.kind());
         }
-        self.socks.put(conn, socket, false);
+        self.sockets.put(conn, socket, false);
         self.queue(conn); // its request is often there already
     }
 
     /// Reads a connection, as far as it and its share of the turn go.
     fn run_conn(&mut self, now: Now, conn: Conn) {
-        let Some(found) = self.socks.get(conn) else { return };
+        let Some(found) = self.sockets.get(conn) else { return };
         found.queued = false;
         if found.readable && !found.connecting && self.proxy.wants_read(conn) {
             self.read(now, conn);
         }
         // Whatever is left waits for its next share.
         let wants_more = self.proxy.wants_read(conn);
-        if self.socks.get(conn).is_some_and(|sock| sock.readable && !sock.connecting && wants_more) {
+        if self.sockets.get(conn).is_some_and(|sock| sock.readable && !sock.connecting && wants_more) {
             self.queue(conn);
         }
     }
 
     /// One read; false where nothing more is there.
     fn read(&mut self, now: Now, conn: Conn) -> bool {
-        let Some(sock) = self.socks.get(conn) else { return false };
+        let Some(sock) = self.sockets.get(conn) else { return false };
         match self.io.read(&mut sock.socket, &mut self.scratch) {
             Ok(0) => {
                 sock.readable = false;
@@ -336,14 +336,14 @@ impl<I: Io, D: Desk> Reactor<I, D> {
             Action::Read(conn) => {
                 self.proxy.resumed(now, conn);
                 let wants = self.proxy.wants_read(conn);
-                if self.socks.get(conn).is_some_and(|sock| sock.readable && wants) {
+                if self.sockets.get(conn).is_some_and(|sock| sock.readable && wants) {
                     self.queue(conn);
                 }
             }
             Action::Look(key) => {
                 // An end, or a session ticket, may be there. Where the socket was read to its end and nothing was told
                 // of it since, the poll that this turn began with has looked.
-                let mut more = self.socks.get(Conn::Up(key)).is_some_and(|sock| sock.readable);
+                let mut more = self.sockets.get(Conn::Up(key)).is_some_and(|sock| sock.readable);
                 while more && self.proxy.wants_read(Conn::Up(key)) {
                     more = self.read(now, Conn::Up(key));
                 }
@@ -359,21 +359,21 @@ impl<I: Io, D: Desk> Reactor<I, D> {
                     Ok(socket)
                 });
                 match connected {
-                    Ok(socket) => self.socks.put(conn, socket, true),
+                    Ok(socket) => self.sockets.put(conn, socket, true),
                     Err(error) => self.proxy.failed(now, conn, error.kind()),
                 }
             }
             Action::Close { conn, last, reset } => {
-                if let Some(socket) = self.socks.take(conn) {
+                if let Some(socket) = self.sockets.take(conn) {
                     self.closing.push(Closing { socket, last, reset });
                 }
             }
             Action::HalfClose(key) => {
-                if let Some(sock) = self.socks.get(Conn::Down(key)) {
+                if let Some(sock) = self.sockets.get(Conn::Down(key)) {
                     self.io.shutdown(&mut sock.socket);
                 }
             }
-            Action::Resolve => self.desk.resolve(),
+            Action::Resolve => self.workers.resolve(),
             Action::Ask { ticket, question } => self.ask(now, ticket, question),
         }
     }
@@ -383,7 +383,7 @@ impl<I: Io, D: Desk> Reactor<I, D> {
             Question::Usage(query) => Job::Usage { ticket, query: *query },
             Question::Dashboard(ask) => Job::Dashboard { ticket, ask },
             Question::Metrics(snapshot) => {
-                let export = self.desk.export();
+                let export = self.workers.export();
                 let render = Box::new(move || {
                     let around = Surroundings {
                         process: process::read(),
@@ -395,14 +395,14 @@ impl<I: Io, D: Desk> Reactor<I, D> {
                 Job::Render { ticket, render }
             }
         };
-        if self.desk.ask(job).is_err() {
+        if self.workers.ask(job).is_err() {
             let answer = overloaded("too many questions are waiting; ask again in a moment");
             self.proxy.answered(now, ticket, &answer);
         }
     }
 
     fn flush(&mut self, now: Now, conn: Conn) {
-        let Some(sock) = self.socks.get(conn) else { return };
+        let Some(sock) = self.sockets.get(conn) else { return };
         sock.dirty = false;
         if !sock.writable || sock.connecting {
             return;

@@ -53,7 +53,7 @@ impl Reloader {
             old.as_ref().map(Secret::expose) != new.as_ref().map(Secret::expose)
         };
         [
-            (old.terms != new.terms, "RATE_LIMIT_*,MAX_CONCURRENT_PER_USER,BUDGET_*"),
+            (old.limits != new.limits, "RATE_LIMIT_*,MAX_CONCURRENT_PER_USER,BUDGET_*"),
             (differ(&old.api_key, &new.api_key), "OPENAI_API_KEY"),
             (differ(&old.admin_token, &new.admin_token), "ADMIN_TOKEN"),
             (old.model_name != new.model_name, "MODEL_NAME"),
@@ -75,7 +75,7 @@ impl Reloader {
 }
 
 fn take(current: &mut Config, new: &Config) {
-    current.terms = new.terms;
+    current.limits = new.limits;
     current.api_key.clone_from(&new.api_key);
     current.admin_token.clone_from(&new.admin_token);
     current.model_name.clone_from(&new.model_name);
@@ -86,7 +86,7 @@ fn take(current: &mut Config, new: &Config) {
 /// The settings of a configuration that can change while the proxy runs.
 pub fn change(config: &Config) -> Change {
     Change {
-        terms: config.terms,
+        limits: config.limits,
         authorization: config.api_key.as_ref().map(|key| format!("Bearer {}", key.expose())),
         admin: config.admin_token.as_ref().map(|token| Hash::of(token.expose().as_bytes())),
         model_name: config.model_name.clone(),
@@ -121,7 +121,7 @@ mod tests {
         let (change, lines) = reloader.reload();
         let change = change.unwrap();
         assert_eq!(change.authorization.as_deref(), Some("Bearer sk-new"));
-        assert_eq!(change.terms.tokens.map(|rate| rate.per_minute), Some(7));
+        assert_eq!(change.limits.tokens.map(|rate| rate.per_minute), Some(7));
         assert_eq!(change.admin, Some(Hash::of(b"t")));
         let lines = format!("{lines:?}");
         for part in ["RATE_LIMIT_", "OPENAI_API_KEY", "ADMIN_TOKEN", "need a restart"] {
@@ -139,6 +139,6 @@ mod tests {
         assert!(change.is_none() && lines[1].message.contains("nothing has changed"), "{lines:?}");
         assert!(lines[0].fields[0].1.contains("BUDGET_USD_DAY"), "{lines:?}");
         write("RATE_LIMIT_RPM=6\n");
-        assert_eq!(reloader.reload().0.unwrap().terms.requests.map(|rate| rate.burst), Some(6));
+        assert_eq!(reloader.reload().0.unwrap().limits.requests.map(|rate| rate.burst), Some(6));
     }
 }

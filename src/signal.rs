@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT become [`Done::Stop`]: the first means drain, the next at once. SIGHUP has the configuration read
+//! SIGTERM and SIGINT become [`WorkerEvent::Stop`]: the first means drain, the next at once. SIGHUP has the configuration read
 //! anew. The service manager, where there is one, is told of both.
 //!
 //! A small thread waits for them, so that the loop hears of a signal like of any other worker and never handles one.
@@ -9,7 +9,7 @@
 use crate::base::log::Level;
 use crate::reload::Reloader;
 use crate::systemd::Notifier;
-use crate::worker::{Done, ToLoop, log};
+use crate::worker::{EventSender, WorkerEvent, log};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::{Handle, Signals};
 use std::io;
@@ -29,7 +29,7 @@ impl Watch {
     ///
     /// # Errors
     /// The system gives no descriptors or no thread.
-    pub fn start(to_loop: ToLoop, mut reloader: Reloader, notifier: Notifier) -> io::Result<Self> {
+    pub fn start(events: EventSender, mut reloader: Reloader, notifier: Notifier) -> io::Result<Self> {
         signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         let watch = Self { handle: signals.handle() };
@@ -42,7 +42,7 @@ impl Watch {
                     let (change, lines) = reloader.reload();
                     if let Some(change) = change {
                         log::set_level(change.log);
-                        to_loop.send(Done::Reconfigure(Box::new(change)));
+                        events.send(WorkerEvent::Reconfigure(Box::new(change)));
                     }
                     log::notes(lines);
                     notifier.ready();
@@ -51,7 +51,7 @@ impl Watch {
                 notifier.stopping();
                 log::event(Level::Info, message, &[]);
                 message = "stopping at once";
-                to_loop.send(Done::Stop);
+                events.send(WorkerEvent::Stop);
             }
         })?;
         Ok(watch)
@@ -74,24 +74,24 @@ mod tests {
     #[test]
     fn each_signal_is_one_message_and_dropping_ends_the_thread() {
         let (wake, woken) = mpsc::channel();
-        let to_loop = ToLoop::new(move || wake.send(()).expect("the test listens to its end"));
+        let events = EventSender::new(move || wake.send(()).expect("the test listens to its end"));
         let read = || Config::load(&|_| None, "MODEL_NAME=other");
         let reloader = Reloader::new(Config::load(&|_| None, "").unwrap(), read);
-        let watch = Watch::start(to_loop.clone(), reloader, Notifier::new(None)).unwrap();
+        let watch = Watch::start(events.clone(), reloader, Notifier::new(None)).unwrap();
         for signal in [SIGTERM, SIGINT, SIGTERM] {
             raise(signal).unwrap();
             woken.recv().unwrap();
             let mut done = Vec::new();
-            to_loop.take(&mut done);
-            assert!(matches!(done[..], [Done::Stop]), "{done:?}");
+            events.take(&mut done);
+            assert!(matches!(done[..], [WorkerEvent::Stop]), "{done:?}");
         }
         raise(SIGHUP).unwrap();
         woken.recv().unwrap();
         let mut done = Vec::new();
-        to_loop.take(&mut done);
-        assert!(matches!(&done[..], [Done::Reconfigure(change)] if change.model_name.is_some()), "{done:?}");
+        events.take(&mut done);
+        assert!(matches!(&done[..], [WorkerEvent::Reconfigure(change)] if change.model_name.is_some()), "{done:?}");
         drop(watch);
-        drop(to_loop);
+        drop(events);
         assert!(woken.recv().is_err(), "the thread is gone, and its mailbox with it");
     }
 }

@@ -1,7 +1,7 @@
 //! The threads that may block (ledger, query, export, resolver), each behind a bounded mailbox, and the one mailbox
 //! back.
 //!
-//! In: records, questions and names from the loop. Out: [`Done`] messages, and one wake-up of the loop for all that
+//! In: records, questions and names from the loop. Out: [`WorkerEvent`] messages, and one wake-up of the loop for all that
 //! arrive while it has not looked. Never: a decision about an exchange.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
@@ -10,7 +10,6 @@ pub mod append;
 pub mod by_user;
 pub mod checkpoint;
 pub mod counted;
-pub mod desk;
 pub mod export;
 pub mod file;
 pub mod fold;
@@ -30,10 +29,11 @@ mod retry;
 pub mod rollup;
 pub mod schema;
 pub mod snapshot;
+pub mod threads;
 
 use crate::base::log::Note;
 use crate::local::Answer;
-use crate::policy::{Change, Policy, Spendings};
+use crate::policy::{Change, Policy, SpendByUser};
 use crate::usage::record::Record;
 use query::Job;
 use std::net::SocketAddr;
@@ -48,7 +48,7 @@ pub fn unix_now() -> u64 {
 
 /// What a worker tells the loop.
 #[derive(Debug)]
-pub enum Done {
+pub enum WorkerEvent {
     /// Every record with `seq <= upto` is committed. Those of them whose numbers might have been counted before come
     /// back as they count.
     Committed { upto: u64, retrieved: Vec<Record> },
@@ -57,7 +57,7 @@ pub enum Done {
     /// The keys and limits, at start and when a command has changed them.
     Policy(Policy),
     /// What users have spent, where that was asked for.
-    Spendings(Spendings),
+    SpendByUser(SpendByUser),
     /// Settings were read anew.
     Reconfigure(Box<Change>),
     /// The answer to the question with this ticket.
@@ -70,23 +70,23 @@ pub enum Done {
 
 /// The mailbox to the loop, shared by all workers. Bounded by what the loop itself asked for: a worker only answers.
 #[derive(Clone)]
-pub struct ToLoop {
+pub struct EventSender {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    queue: Mutex<Vec<Done>>,
+    queue: Mutex<Vec<WorkerEvent>>,
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
-impl ToLoop {
+impl EventSender {
     /// `wake` makes the loop's poll return; called only when the mailbox was empty.
     pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
         Self { inner: Arc::new(Inner { queue: Mutex::new(Vec::new()), wake: Box::new(wake) }) }
     }
 
     /// Puts a message in, waking the loop if it may be asleep.
-    pub fn send(&self, done: Done) {
+    pub fn send(&self, done: WorkerEvent) {
         let mut queue = self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let was_empty = queue.is_empty();
         queue.push(done);
@@ -97,18 +97,18 @@ impl ToLoop {
     }
 
     /// Moves every message to `into`, in order. Called by the loop, once a turn.
-    pub fn take(&self, into: &mut Vec<Done>) {
+    pub fn take(&self, into: &mut Vec<WorkerEvent>) {
         let mut queue = self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner);
         into.append(&mut queue);
     }
 }
 
 /// The workers as the loop sees them. Nothing here blocks.
-pub trait Desk {
-    /// A turn's records, in order; each is acknowledged by [`Done::Committed`].
+pub trait Workers {
+    /// A turn's records, in order; each is acknowledged by [`WorkerEvent::Committed`].
     fn submit(&mut self, records: Vec<Record>);
 
-    /// A question, answered by [`Done::Answered`]; it comes back where too many wait.
+    /// A question, answered by [`WorkerEvent::Answered`]; it comes back where too many wait.
     fn ask(&mut self, job: Job) -> Result<(), Job>;
 
     /// What the log is told of this turn.
@@ -116,14 +116,14 @@ pub trait Desk {
         drop(notes);
     }
 
-    /// Sum up what users have spent; answered by [`Done::Spendings`].
-    fn sum_spendings(&mut self);
+    /// Sum up what users have spent; answered by [`WorkerEvent::SpendByUser`].
+    fn sum_spend_by_user(&mut self);
 
-    /// Look the target up again; answered by [`Done::Resolved`].
+    /// Look the target up again; answered by [`WorkerEvent::Resolved`].
     fn resolve(&mut self);
 
     /// Moves every message to `into`, in order.
-    fn collect(&mut self, into: &mut Vec<Done>);
+    fn collect(&mut self, into: &mut Vec<WorkerEvent>);
 
     /// How the export is, where there is one; to be read on another thread.
     fn export(&self) -> Option<Arc<export::State>> {

@@ -13,14 +13,14 @@ use allocation_counter::{AllocationInfo, measure};
 use openai_api_proxy::base::clock::SECOND;
 use openai_api_proxy::io::Io;
 use openai_api_proxy::io::sockets::Sockets;
-use openai_api_proxy::limit::terms::Terms;
-use openai_api_proxy::metrics::{Limits, Metrics};
+use openai_api_proxy::limit::overrides::Limits;
+use openai_api_proxy::metrics::{LabelLimits, Metrics};
 use openai_api_proxy::price::PriceTable;
 use openai_api_proxy::proxy::{Proxy, Settings, Timeouts};
 use openai_api_proxy::reactor::{Reactor, Turn};
 use openai_api_proxy::usage::record::{Record, UsageSource};
 use openai_api_proxy::worker::query::Job;
-use openai_api_proxy::worker::{Desk, Done};
+use openai_api_proxy::worker::{WorkerEvent, Workers};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,16 +59,16 @@ const STREAM_BYTES: u64 = 4_700;
 struct Ledger {
     target: SocketAddr,
     wake: Box<dyn Fn()>,
-    done: Vec<Done>,
+    done: Vec<WorkerEvent>,
     records: u64,
 }
 
-impl Desk for Ledger {
+impl Workers for Ledger {
     fn submit(&mut self, records: Vec<Record>) {
         for record in records {
             assert_eq!(record.usage_source, UsageSource::Reported);
             self.records += 1;
-            self.done.push(Done::Committed { upto: record.seq, retrieved: Vec::new() });
+            self.done.push(WorkerEvent::Committed { upto: record.seq, retrieved: Vec::new() });
         }
         (self.wake)();
     }
@@ -77,14 +77,14 @@ impl Desk for Ledger {
         Err(job)
     }
 
-    fn sum_spendings(&mut self) {}
+    fn sum_spend_by_user(&mut self) {}
 
     fn resolve(&mut self) {
-        self.done.push(Done::Resolved { addresses: Ok(vec![self.target]) });
+        self.done.push(WorkerEvent::Resolved { addresses: Ok(vec![self.target]) });
         (self.wake)();
     }
 
-    fn collect(&mut self, into: &mut Vec<Done>) {
+    fn collect(&mut self, into: &mut Vec<WorkerEvent>) {
         into.append(&mut self.done);
     }
 }
@@ -99,7 +99,7 @@ fn settings(target: SocketAddr) -> Settings {
         model_name: None,
         keys_only: false,
         admin: None,
-        terms: Terms::default(),
+        limits: Limits::default(),
         connections_max: 10,
         body_bytes_max: 1024 * 1024,
         buffered_bytes_max: 1024 * 1024,
@@ -149,7 +149,7 @@ impl Bench {
         let mut sockets = Sockets::listen(([127, 0, 0, 1], 0).into()).expect("a port");
         let (addr, now, target) = (sockets.local_addr().expect("an address"), sockets.now(), upstream.addr());
         let ledger = Ledger { target, wake: Box::new(sockets.waker()), done: Vec::new(), records: 0 };
-        let metrics = Metrics::new(Limits::default(), now.unix);
+        let metrics = Metrics::new(LabelLimits::default(), now.unix);
         let proxy = Proxy::new(settings(target), PriceTable::built_in(), metrics, now);
         let (idle, wake) = (Arc::new(AtomicBool::new(false)), sockets.waker());
         let reactor = Reactor::new(sockets, ledger, proxy, 0);
@@ -181,7 +181,7 @@ impl Bench {
     fn stop(self) -> u64 {
         drop(self.work);
         self.client.join().expect("all answers were right");
-        self.reactor.into_desk().records
+        self.reactor.into_workers().records
     }
 }
 

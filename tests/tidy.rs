@@ -339,7 +339,7 @@ fn caught(found: &[String], places: &[&str]) {
 
 #[test]
 fn layering_catches_imports_that_point_up() {
-    let up = "use crate::http::Head;\nuse crate::{json, worker::Done};\nfn f() { crate::reactor::run() }";
+    let up = "use crate::http::Head;\nuse crate::{json, worker::WorkerEvent};\nfn f() { crate::reactor::run() }";
     caught(&layering("src/sse.rs", up), &["src/sse.rs:2", "src/sse.rs:3"]);
     caught(&layering("src/base/slab.rs", "use crate::http::Head;"), &["src/base/slab.rs:1"]);
     let chain = "use super::chunked;\nuse super::super::proxy::Exchange;\nmod m { use super::super::super::io; }";

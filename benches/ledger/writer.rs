@@ -6,7 +6,7 @@
 
 use crate::rows::Rows;
 use openai_api_proxy::worker::ledger::{Ledger, LedgerHandle, Options};
-use openai_api_proxy::worker::{Done, ToLoop};
+use openai_api_proxy::worker::{EventSender, WorkerEvent};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Feeder {
     ledger: LedgerHandle,
-    to_loop: ToLoop,
+    events: EventSender,
     woken: Receiver<()>,
     rows: Rows,
 }
@@ -36,9 +36,9 @@ pub struct Cost {
 impl Feeder {
     pub fn start(path: &Path, rows: Rows, options: Options) -> Result<Self, String> {
         let (wake, woken) = channel();
-        let to_loop = ToLoop::new(move || _ = wake.send(()));
-        let ledger = Ledger::start(path, options, to_loop.clone())?;
-        Ok(Self { ledger, to_loop, woken, rows })
+        let events = EventSender::new(move || _ = wake.send(()));
+        let ledger = Ledger::start(path, options, events.clone())?;
+        Ok(Self { ledger, events, woken, rows })
     }
 
     /// Commits so many rows, in batches of this size.
@@ -63,11 +63,11 @@ impl Feeder {
         let mut messages = Vec::new();
         loop {
             self.woken.recv_timeout(PATIENCE).map_err(|_| "the ledger is silent".to_owned())?;
-            self.to_loop.take(&mut messages);
+            self.events.take(&mut messages);
             for message in messages.drain(..) {
                 match message {
-                    Done::Committed { upto, .. } if upto == seq => return Ok(()),
-                    Done::Committed { .. } | Done::Policy(_) => {}
+                    WorkerEvent::Committed { upto, .. } if upto == seq => return Ok(()),
+                    WorkerEvent::Committed { .. } | WorkerEvent::Policy(_) => {}
                     other => return Err(format!("the ledger says {other:?}")),
                 }
             }

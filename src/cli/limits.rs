@@ -2,8 +2,8 @@
 
 use super::{Command, next, text, unexpected};
 use crate::config::nano_usd;
-use crate::limit::standing::dollars;
-use crate::limit::terms::Own;
+use crate::limit::overrides::Overrides;
+use crate::limit::status::dollars;
 use crate::local::table::{Column, table};
 use crate::proxy::identity::is_user;
 use crate::worker::policy::Editor;
@@ -27,7 +27,7 @@ Usage: proxy-server limits set USER [--rpm N] [--tpm N] [--concurrent N]
 
 0 lifts a limit; what is not named stays as it was. `clear` takes all of a
 user's own limits away. They are in the ledger (DATABASE_PATH), and servers that
-run on it follow within a second; requests in flight keep their old terms.
+run on it follow within a second; requests in flight keep their old limits.
 
     proxy-server limits set taro --rpm 60 --usd-month 20
 ";
@@ -38,13 +38,13 @@ const MOST: u64 = 1_000_000_000_000_000;
 /// What to do with limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LimitsCommand {
-    Set { user: String, own: Own },
+    Set { user: String, own: Overrides },
     List,
     Clear(String),
 }
 
 pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
-    let (mut words, mut own) = (Vec::new(), Own::default());
+    let (mut words, mut own) = (Vec::new(), Overrides::default());
     while let Some(argument) = next(parser)? {
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(HELP)),
@@ -64,9 +64,9 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
         ["set" | "clear", user] if !is_user(user) => {
             return Err("a user's name has 1 to 128 bytes, and no control character".to_owned());
         }
-        ["set", _] if own == Own::default() => return Err("no limit is named; try limits --help".to_owned()),
+        ["set", _] if own == Overrides::default() => return Err("no limit is named; try limits --help".to_owned()),
         ["set", user] => LimitsCommand::Set { user: user.to_owned(), own },
-        _ if own != Own::default() => return Err("limits belong to limits set; try limits --help".to_owned()),
+        _ if own != Overrides::default() => return Err("limits belong to limits set; try limits --help".to_owned()),
         ["list"] => LimitsCommand::List,
         ["clear", user] => LimitsCommand::Clear(user.to_owned()),
         _ => return Err("expected limits set USER, limits list or limits clear USER; try limits --help".to_owned()),
@@ -109,7 +109,7 @@ pub fn run(command: &LimitsCommand, path: &Path) -> Result<String, String> {
 }
 
 /// A dash is everybody's limit.
-fn list<'a>(limits: impl IntoIterator<Item = (&'a str, &'a Own)>) -> String {
+fn list<'a>(limits: impl IntoIterator<Item = (&'a str, &'a Overrides)>) -> String {
     let count = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     let money = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), dollars);
     let rows = limits.into_iter().map(|(user, own)| {

@@ -1,16 +1,16 @@
-//! What each user may do who has no terms of their own: the `RATE_LIMIT_*`, `MAX_CONCURRENT_PER_USER` and `BUDGET_*`
+//! What each user may do who has no limits of their own: the `RATE_LIMIT_*`, `MAX_CONCURRENT_PER_USER` and `BUDGET_*`
 //! variables. Everywhere 0 is no limit.
 
 use super::source::Source;
 use super::{count, value};
 use crate::limit::bucket::Rate;
-use crate::limit::terms::Terms;
+use crate::limit::overrides::Limits;
 
 /// The most tokens a minute that can be set.
 const TOKENS_MAX: u64 = 1_000_000_000_000_000;
 
 /// Reads them all.
-pub fn terms(source: &mut Source<'_>) -> Terms {
+pub fn limits(source: &mut Source<'_>) -> Limits {
     let rpm = count(source, "RATE_LIMIT_RPM", 600, 0..=1_000_000_000);
     let burst = count(source, "RATE_LIMIT_BURST", rpm.max(1), 1..=1_000_000_000);
     let expected = format!("a whole number, 0 to {TOKENS_MAX}");
@@ -18,7 +18,7 @@ pub fn terms(source: &mut Source<'_>) -> Terms {
         source.value("RATE_LIMIT_TPM", 0, &expected, |text| value::number(text).filter(|&tokens| tokens <= TOKENS_MAX));
     let concurrent = count(source, "MAX_CONCURRENT_PER_USER", 0, 0..=1_000_000);
     let rate = |per_minute: u64, burst: u64| (per_minute > 0).then_some(Rate { per_minute, burst });
-    Terms {
+    Limits {
         requests: rate(rpm.into(), burst.into()),
         tokens: rate(tpm, tpm),
         concurrent: Some(concurrent).filter(|&most| most > 0),

@@ -41,7 +41,7 @@ fn no_configuration_at_all_works() {
     assert_eq!(config.database_path, PathBuf::from("usage.db"));
     assert_eq!(config.durability, Durability::Settled);
     assert_eq!((config.ledger_wait, config.retention_days), (Some(Duration::from_secs(2)), 0));
-    assert_eq!(config.terms, Terms { requests: rate(600, 600), ..Terms::default() });
+    assert_eq!(config.limits, Limits { requests: rate(600, 600), ..Limits::default() });
     assert!(!config.keys_only && config.admin_token.is_none());
     assert_eq!(
         (config.connections_max, config.body_bytes_max, config.buffered_bytes_max),
@@ -51,7 +51,7 @@ fn no_configuration_at_all_works() {
     let Timeouts { connect, response, idle, header, drain } = config.timeouts;
     assert_eq!([connect, response, idle, header, drain], [10, 600, 75, 10, 30].map(seconds));
     assert_eq!(config.prices, PriceTable::built_in());
-    assert_eq!(config.metrics, metrics::Limits::default());
+    assert_eq!(config.metrics, metrics::LabelLimits::default());
     assert!(config.read_on.is_none());
     assert_eq!((config.log, config.log_format), (Level::Info, Format::Logfmt));
 }
@@ -115,14 +115,14 @@ fn everything_can_be_set() {
     assert_eq!(config.database_path, PathBuf::from("/data/u.db"));
     assert_eq!((config.durability, config.ledger_fsync, config.ledger_wait), (Durability::Relaxed, true, None));
     assert_eq!(config.retention_days, 36_500);
-    let terms = Terms {
+    let limits = Limits {
         requests: rate(60, 5),
         tokens: rate(1_000_000_000_000, 1_000_000_000_000),
         concurrent: Some(4),
         day_nano_usd: Some(500_000_000),
         month_nano_usd: Some(10_000_000_000),
     };
-    assert_eq!(config.terms, terms);
+    assert_eq!(config.limits, limits);
     assert_eq!((config.keys_only, config.admin_token.as_ref().map(Secret::expose)), (true, Some("letmein")));
     assert_eq!((config.connections_max, config.body_bytes_max, config.buffered_bytes_max), (17, 1 << 20, 2 << 20));
     let Timeouts { connect, response, idle, header, drain } = config.timeouts;
@@ -232,7 +232,7 @@ fn the_environment_wins_over_dotenv_and_empty_is_unset() {
     let config = load_with(&[("PORT", "9000"), ("MODEL_NAME", ""), ("DATABASE_PATH", "")], dotenv).unwrap();
     assert_eq!(config.listen.to_string(), "127.0.0.1:9000");
     assert_eq!(config.model_name.as_deref(), Some("from file"));
-    assert_eq!(config.terms.requests, rate(7, 7));
+    assert_eq!(config.limits.requests, rate(7, 7));
     assert_eq!(config.database_path, PathBuf::from("usage.db"));
     assert_eq!(load_with(&[], dotenv).unwrap().listen.port(), 9001, "the first of two in the file");
 }
@@ -254,7 +254,7 @@ fn an_open_relay_on_the_operators_bill_is_refused() {
 
 #[test]
 fn no_limit_and_no_protection_asked_for() {
-    assert!(load(&[("RATE_LIMIT_RPM", "0"), ("RATE_LIMIT_BURST", "5")]).unwrap().terms.is_free());
+    assert!(load(&[("RATE_LIMIT_RPM", "0"), ("RATE_LIMIT_BURST", "5")]).unwrap().limits.is_free());
     let off = [("CLIENT_AUTH", "none"), ("RETENTION_DAYS", "0"), ("BUDGET_USD_DAY", "0"), ("ADMIN_TOKEN", "")];
     assert!(load(&off).is_ok());
 }

@@ -8,7 +8,7 @@ use crate::base::clock::SECOND;
 /// Parts of one token: a rate in tokens a minute is then the same number in parts a nanosecond.
 const PARTS: i128 = 60 * SECOND as i128;
 
-/// The terms of a bucket.
+/// The limits of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     /// Tokens a minute, at least 1.

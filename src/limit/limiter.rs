@@ -1,7 +1,7 @@
 //! Who may ask now, and what is settled when an exchange ends.
 //!
 //! ```text
-//!   admit ──▶ Grant ──▶ release   the estimate goes back; what was used came in by `charge`
+//!   admit ──▶ Reservation ──▶ release   the estimate goes back; what was used came in by `charge`
 //!                  └──▶ withdraw  never forwarded: as if it had not been asked
 //! ```
 //!
@@ -10,8 +10,8 @@
 
 use super::bucket::{Bucket, Rate};
 use super::budget::{Period, Spending, Spent};
-use super::standing::{Level, Limit, Refused, Standing};
-use super::terms::{Own, Terms};
+use super::overrides::{Limits, Overrides};
+use super::status::{Level, Limit, RateLimitStatus, Refused};
 use crate::base::clock::{MILLISECOND, Now, SECOND};
 use crate::base::table::Table;
 use std::collections::{BTreeMap, VecDeque};
@@ -38,7 +38,7 @@ const AVERAGE_PARTS: i64 = 16;
 
 /// What a request may take, as far as can be told before it is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ask {
+pub struct ReservationRequest {
     /// Input and output together.
     pub tokens: u64,
     /// What they cost; `None` for a request that has no cost that the ledger would count.
@@ -57,14 +57,14 @@ pub struct Measures {
 /// What an admitted request has taken. It is given to [`Limiter::release`] or [`Limiter::withdraw`], once.
 #[derive(Debug, Default, PartialEq, Eq)]
 #[must_use = "what is not settled refuses its user for ever"]
-pub struct Grant {
+pub struct Reservation {
     tokens: u64,
     nano_usd: u64,
     /// The user was limited in something then.
     tracked: bool,
 }
 
-impl Grant {
+impl Reservation {
     /// True where its user was limited in something.
     pub fn is_tracked(&self) -> bool {
         self.tracked
@@ -96,8 +96,8 @@ struct State {
 
 /// All users' limits.
 pub struct Limiter {
-    terms: Terms,
-    own: BTreeMap<Box<str>, Own>,
+    limits: Limits,
+    own: BTreeMap<Box<str>, Overrides>,
     users: Table<Arc<str>, State>,
     /// Each user once, for being forgotten.
     sweep: VecDeque<Arc<str>>,
@@ -110,11 +110,11 @@ pub struct Limiter {
 }
 
 impl Limiter {
-    /// Everybody's terms.
-    pub fn new(terms: Terms) -> Self {
+    /// Everybody's limits.
+    pub fn new(limits: Limits) -> Self {
         Self {
-            budgets: terms.has_budget(),
-            terms,
+            budgets: limits.has_budget(),
+            limits,
             own: BTreeMap::new(),
             users: Table::default(),
             sweep: VecDeque::new(),
@@ -124,21 +124,21 @@ impl Limiter {
         }
     }
 
-    /// New terms for everybody, from the next request on.
-    pub fn set_terms(&mut self, terms: Terms) {
-        self.terms = terms;
+    /// New limits for everybody, from the next request on.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
         self.reconsider_budgets();
     }
 
-    /// New terms of users' own, in place of all that were there, from the next request on.
-    pub fn set_own(&mut self, own: BTreeMap<Box<str>, Own>) {
+    /// New limits of users' own, in place of all that were there, from the next request on.
+    pub fn set_overrides(&mut self, own: BTreeMap<Box<str>, Overrides>) {
         self.own = own;
         self.reconsider_budgets();
     }
 
     fn reconsider_budgets(&mut self) {
-        let own = |own: &Own| self.terms.with(own).has_budget();
-        self.budgets = self.terms.has_budget() || self.own.values().any(own);
+        let own = |own: &Overrides| self.limits.with(own).has_budget();
+        self.budgets = self.limits.has_budget() || self.own.values().any(own);
         if !self.budgets {
             self.spending.clear();
             self.loaded = false;
@@ -160,8 +160,8 @@ impl Limiter {
 
     /// What of a request matters to its user's limits.
     pub fn measures(&self, user: &str) -> Measures {
-        let terms = self.terms_of(user);
-        Measures { tokens: terms.tokens.is_some() || terms.has_budget(), cost: terms.has_budget() }
+        let limits = self.limits_of(user);
+        Measures { tokens: limits.tokens.is_some() || limits.has_budget(), cost: limits.has_budget() }
     }
 
     /// The moving average of a user's outputs, tokens; `None` before the first.
@@ -172,14 +172,14 @@ impl Limiter {
 
     /// Refuses a user who would be refused whatever the request; takes nothing.
     pub fn check(&mut self, user: &str, now: Now) -> Result<(), Refused> {
-        let terms = self.terms_of(user);
-        if terms.is_free() {
+        let limits = self.limits_of(user);
+        if limits.is_free() {
             return Ok(());
         }
-        let least = Ask { tokens: 1, nano_usd: Some(0), guessed: true };
-        let spent = self.spent(user, &terms, least, now);
+        let least = ReservationRequest { tokens: 1, nano_usd: Some(0), guessed: true };
+        let spent = self.spent(user, &limits, least, now);
         let mut state = self.users.get(user).copied().unwrap_or_default();
-        state.try_take(&terms, spent, least, now).map(|_| ())
+        state.try_take(&limits, spent, least, now).map(|_| ())
     }
 
     /// The user's name, shared with their other requests where there are any.
@@ -187,26 +187,31 @@ impl Limiter {
         self.users.get_key(user).map_or_else(|| Arc::from(user), Arc::clone)
     }
 
-    /// Takes what the request may need: the grant, and the standing after it. All of it, or nothing where any limit
+    /// Takes what the request may need: the reservation, and the state of its limits after it. All of it, or nothing where any limit
     /// refuses.
-    pub fn admit(&mut self, user: &Arc<str>, ask: Ask, now: Now) -> Result<(Grant, Standing), Refused> {
-        let terms = self.terms_of(user);
-        if terms.is_free() {
-            return Ok((Grant::default(), Standing::default()));
+    pub fn admit(
+        &mut self,
+        user: &Arc<str>,
+        request: ReservationRequest,
+        now: Now,
+    ) -> Result<(Reservation, RateLimitStatus), Refused> {
+        let limits = self.limits_of(user);
+        if limits.is_free() {
+            return Ok((Reservation::default(), RateLimitStatus::default()));
         }
         if self.users.len() > USERS_FEW {
             self.forget_some(SWEEP_PER_ADMISSION, now.mono);
         }
-        let spent = self.spent(user, &terms, ask, now);
+        let spent = self.spent(user, &limits, request, now);
         let found = self.users.get_mut(user);
         let mut state = found.as_deref().copied().unwrap_or_default();
-        let grant = state.try_take(&terms, spent, ask, now)?;
-        let standing = state.standing(&terms);
+        let reservation = state.try_take(&limits, spent, request, now)?;
+        let limit_status = state.limit_status(&limits);
         match found {
             Some(found) => *found = state,
             None => self.remember(user, state, now.mono),
         }
-        Ok((grant, standing))
+        Ok((reservation, limit_status))
     }
 
     fn remember(&mut self, user: &Arc<str>, state: State, now: u64) {
@@ -218,29 +223,29 @@ impl Limiter {
     }
 
     /// The request is over: its estimate is given back. What it used is charged before.
-    pub fn release(&mut self, user: &str, grant: Grant, now: Now) {
-        self.settle(user, grant, 0, now);
+    pub fn release(&mut self, user: &str, reservation: Reservation, now: Now) {
+        self.settle(user, reservation, 0, now);
     }
 
     /// The request is over, and nobody knows what it used: its estimate of tokens stands.
-    pub fn forfeit(&mut self, user: &str, grant: Grant, now: Now) {
-        self.settle(user, Grant { tokens: 0, ..grant }, 0, now);
+    pub fn forfeit(&mut self, user: &str, reservation: Reservation, now: Now) {
+        self.settle(user, Reservation { tokens: 0, ..reservation }, 0, now);
     }
 
     /// The request was never forwarded: it takes nothing.
-    pub fn withdraw(&mut self, user: &str, grant: Grant, now: Now) {
-        self.settle(user, grant, 1, now);
+    pub fn withdraw(&mut self, user: &str, reservation: Reservation, now: Now) {
+        self.settle(user, reservation, 1, now);
     }
 
-    fn settle(&mut self, user: &str, grant: Grant, requests: u64, now: Now) {
-        let terms = self.terms_of(user);
-        let Some(state) = self.users.get_mut(user).filter(|_| grant.tracked) else { return };
+    fn settle(&mut self, user: &str, reservation: Reservation, requests: u64, now: Now) {
+        let limits = self.limits_of(user);
+        let Some(state) = self.users.get_mut(user).filter(|_| reservation.tracked) else { return };
         state.in_flight -= 1;
-        state.reserved -= grant.nano_usd;
-        if let (Some(bucket), Some(rate)) = (&mut state.tokens, terms.tokens) {
-            bucket.give_back(rate, now.mono, grant.tokens);
+        state.reserved -= reservation.nano_usd;
+        if let (Some(bucket), Some(rate)) = (&mut state.tokens, limits.tokens) {
+            bucket.give_back(rate, now.mono, reservation.tokens);
         }
-        if let (Some(bucket), Some(rate)) = (&mut state.requests, terms.requests) {
+        if let (Some(bucket), Some(rate)) = (&mut state.requests, limits.requests) {
             bucket.give_back(rate, now.mono, requests);
         }
     }
@@ -250,9 +255,9 @@ impl Limiter {
         if self.budgets {
             self.spending.add(user, used.started_at, used.nano_usd, now.unix);
         }
-        let terms = self.terms_of(user);
+        let limits = self.limits_of(user);
         let Some(state) = self.users.get_mut(user) else { return };
-        if let (Some(bucket), Some(rate)) = (&mut state.tokens, terms.tokens) {
+        if let (Some(bucket), Some(rate)) = (&mut state.tokens, limits.tokens) {
             bucket.take(rate, now.mono, used.tokens);
         }
         if let Some(output) = used.output_tokens {
@@ -284,18 +289,18 @@ impl Limiter {
         states.fold((0, 0), |(requests, money), state| (requests + u64::from(state.in_flight), money + state.reserved))
     }
 
-    fn terms_of(&self, user: &str) -> Terms {
+    fn limits_of(&self, user: &str) -> Limits {
         if self.own.is_empty() {
-            return self.terms;
+            return self.limits;
         }
-        self.own.get(user).map_or(self.terms, |own| self.terms.with(own))
+        self.own.get(user).map_or(self.limits, |own| self.limits.with(own))
     }
 
     fn forget_some(&mut self, most: usize, now: u64) {
         for _ in 0..most.min(self.sweep.len()) {
             let Some(name) = self.sweep.pop_front() else { return };
-            let terms = self.terms_of(&name);
-            if self.users.get(&name).is_some_and(|state| state.is_needed(&terms, now)) {
+            let limits = self.limits_of(&name);
+            if self.users.get(&name).is_some_and(|state| state.is_needed(&limits, now)) {
                 self.sweep.push_back(name);
             } else {
                 self.users.remove(&name);
@@ -308,13 +313,13 @@ impl Limiter {
     }
 
     /// What the user has spent, where that matters to the request.
-    fn spent(&mut self, user: &str, terms: &Terms, ask: Ask, now: Now) -> Option<Spent> {
-        (terms.has_budget() && ask.nano_usd.is_some()).then(|| self.spending.of(user, now.unix))
+    fn spent(&mut self, user: &str, limits: &Limits, request: ReservationRequest, now: Now) -> Option<Spent> {
+        (limits.has_budget() && request.nano_usd.is_some()).then(|| self.spending.of(user, now.unix))
     }
 }
 
-/// A refusal without the user's standing.
-struct No {
+/// A refusal without the state of the user's limits.
+struct Denied {
     limit: Limit,
     most: u64,
     asked: u64,
@@ -323,29 +328,41 @@ struct No {
 
 impl State {
     /// Checks every limit, then takes from all.
-    fn try_take(&mut self, terms: &Terms, spent: Option<Spent>, mut ask: Ask, now: Now) -> Result<Grant, Refused> {
-        self.refill(terms, now.mono);
-        if let Err(No { limit, most, asked, retry_after }) = self.has_room(terms, spent, &mut ask, now.mono) {
-            return Err(Refused { limit, standing: self.standing(terms), most, asked, retry_after });
+    fn try_take(
+        &mut self,
+        limits: &Limits,
+        spent: Option<Spent>,
+        mut request: ReservationRequest,
+        now: Now,
+    ) -> Result<Reservation, Refused> {
+        self.refill(limits, now.mono);
+        if let Err(Denied { limit, most, asked, retry_after }) = self.has_room(limits, spent, &mut request, now.mono) {
+            return Err(Refused { limit, limit_status: self.limit_status(limits), most, asked, retry_after });
         }
-        self.take(terms, &ask, now.mono);
-        Ok(Grant { tokens: ask.tokens, nano_usd: ask.nano_usd.unwrap_or(0), tracked: true })
+        self.take(limits, &request, now.mono);
+        Ok(Reservation { tokens: request.tokens, nano_usd: request.nano_usd.unwrap_or(0), tracked: true })
     }
 
     /// Checks every limit, and cuts a guess to what may be had.
-    fn has_room(&mut self, terms: &Terms, spent: Option<Spent>, ask: &mut Ask, now: u64) -> Result<(), No> {
-        if let Some(most) = terms.concurrent.filter(|&most| self.in_flight >= most) {
-            return Err(No { limit: Limit::Concurrent, most: most.into(), asked: 1, retry_after: Some(UNCERTAIN) });
+    fn has_room(
+        &mut self,
+        limits: &Limits,
+        spent: Option<Spent>,
+        request: &mut ReservationRequest,
+        now: u64,
+    ) -> Result<(), Denied> {
+        if let Some(most) = limits.concurrent.filter(|&most| self.in_flight >= most) {
+            return Err(Denied { limit: Limit::Concurrent, most: most.into(), asked: 1, retry_after: Some(UNCERTAIN) });
         }
         if let Some(spent) = spent {
-            within_budgets(terms, spent, self.reserved, ask)?;
+            within_budgets(limits, spent, self.reserved, request)?;
         }
-        self.within_buckets(terms, ask, now)
+        self.within_buckets(limits, request, now)
     }
 
     /// Brings the buckets to the present; those of limits that are new start full.
-    fn refill(&mut self, terms: &Terms, now: u64) {
-        for (bucket, rate) in [(&mut self.requests, terms.requests), (&mut self.tokens, terms.tokens)] {
+    fn refill(&mut self, limits: &Limits, now: u64) {
+        for (bucket, rate) in [(&mut self.requests, limits.requests), (&mut self.tokens, limits.tokens)] {
             *bucket = rate.map(|rate| {
                 let mut bucket = bucket.unwrap_or_else(|| Bucket::full(rate, now));
                 bucket.give_back(rate, now, 0);
@@ -355,75 +372,81 @@ impl State {
     }
 
     /// Checks the buckets, and cuts a guess to what a full one holds.
-    fn within_buckets(&mut self, terms: &Terms, ask: &mut Ask, now: u64) -> Result<(), No> {
-        let mut no: Option<No> = None;
-        if let (Some(rate), Some(bucket)) = (terms.requests, &mut self.requests)
+    fn within_buckets(&mut self, limits: &Limits, request: &mut ReservationRequest, now: u64) -> Result<(), Denied> {
+        let mut denied: Option<Denied> = None;
+        if let (Some(rate), Some(bucket)) = (limits.requests, &mut self.requests)
             && let Err(wait) = bucket.has(rate, now, 1)
         {
-            no = Some(No { limit: Limit::Requests, most: rate.per_minute, asked: 1, retry_after: Some(wait) });
+            denied = Some(Denied { limit: Limit::Requests, most: rate.per_minute, asked: 1, retry_after: Some(wait) });
         }
         // Who needs no tokens is not kept waiting by a debt of them.
-        if let (Some(rate), Some(bucket), true) = (terms.tokens, &mut self.tokens, ask.tokens > 0) {
-            if ask.guessed {
-                ask.tokens = ask.tokens.min(rate.burst);
+        if let (Some(rate), Some(bucket), true) = (limits.tokens, &mut self.tokens, request.tokens > 0) {
+            if request.guessed {
+                request.tokens = request.tokens.min(rate.burst);
             }
-            let wait = bucket.has(rate, now, ask.tokens).err();
-            let retry_after = wait.filter(|_| ask.tokens <= rate.burst);
-            let told = no.as_ref().and_then(|no| no.retry_after);
+            let wait = bucket.has(rate, now, request.tokens).err();
+            let retry_after = wait.filter(|_| request.tokens <= rate.burst);
+            let told = denied.as_ref().and_then(|denied| denied.retry_after);
             if wait.is_some() && (retry_after.is_none() || retry_after > told) {
-                no = Some(No { limit: Limit::Tokens, most: rate.per_minute, asked: ask.tokens, retry_after });
+                denied =
+                    Some(Denied { limit: Limit::Tokens, most: rate.per_minute, asked: request.tokens, retry_after });
             }
         }
-        no.map_or(Ok(()), Err)
+        denied.map_or(Ok(()), Err)
     }
 
-    fn take(&mut self, terms: &Terms, ask: &Ask, now: u64) {
+    fn take(&mut self, limits: &Limits, request: &ReservationRequest, now: u64) {
         for (bucket, rate, tokens) in
-            [(&mut self.requests, terms.requests, 1), (&mut self.tokens, terms.tokens, ask.tokens)]
+            [(&mut self.requests, limits.requests, 1), (&mut self.tokens, limits.tokens, request.tokens)]
         {
             if let (Some(bucket), Some(rate)) = (bucket, rate) {
                 bucket.take(rate, now, tokens);
             }
         }
         self.in_flight += 1;
-        self.reserved += ask.nano_usd.unwrap_or(0);
+        self.reserved += request.nano_usd.unwrap_or(0);
     }
 
-    fn standing(&self, terms: &Terms) -> Standing {
+    fn limit_status(&self, limits: &Limits) -> RateLimitStatus {
         let level = |bucket: Option<Bucket>, rate: Option<Rate>| {
             let (bucket, rate) = (bucket?, rate?);
             Some(Level { limit: rate.burst, remaining: bucket.remaining(), reset: bucket.time_to_full(rate) })
         };
-        Standing { requests: level(self.requests, terms.requests), tokens: level(self.tokens, terms.tokens) }
+        RateLimitStatus { requests: level(self.requests, limits.requests), tokens: level(self.tokens, limits.tokens) }
     }
 
     /// False where a new user would stand the same, but for the average.
-    fn is_needed(&self, terms: &Terms, now: u64) -> bool {
+    fn is_needed(&self, limits: &Limits, now: u64) -> bool {
         let is_short = |bucket: Option<Bucket>, rate: Option<Rate>| {
             bucket.zip(rate).is_some_and(|(bucket, rate)| bucket.full_at(rate) > now)
         };
-        self.in_flight > 0 || is_short(self.requests, terms.requests) || is_short(self.tokens, terms.tokens)
+        self.in_flight > 0 || is_short(self.requests, limits.requests) || is_short(self.tokens, limits.tokens)
     }
 }
 
 /// Checks the budgets: what is spent, what requests in flight may cost and this one's estimate are within each. Of a
 /// guess only what is left is reserved.
-fn within_budgets(terms: &Terms, spent: Spent, reserved: u64, ask: &mut Ask) -> Result<(), No> {
+fn within_budgets(
+    limits: &Limits,
+    spent: Spent,
+    reserved: u64,
+    request: &mut ReservationRequest,
+) -> Result<(), Denied> {
     let budgets =
-        [(Limit::BudgetDay, terms.day_nano_usd, spent.day), (Limit::BudgetMonth, terms.month_nano_usd, spent.month)];
+        [(Limit::BudgetDay, limits.day_nano_usd, spent.day), (Limit::BudgetMonth, limits.month_nano_usd, spent.month)];
     for (limit, most, spent) in budgets {
-        let (Some(most), Some(asked)) = (most, ask.nano_usd) else { continue };
+        let (Some(most), Some(asked)) = (most, request.nano_usd) else { continue };
         let unspent = most.saturating_sub(spent);
         let free = unspent.saturating_sub(reserved);
-        let no = |asked, retry_after| No { limit, most, asked, retry_after };
+        let denied = |asked, retry_after| Denied { limit, most, asked, retry_after };
         if unspent == 0 {
-            return Err(no(0, None));
+            return Err(denied(0, None));
         }
-        if free == 0 || !ask.guessed && asked > free {
-            let in_time = free < unspent && (ask.guessed || asked <= unspent);
-            return Err(no(asked, in_time.then_some(UNCERTAIN)));
+        if free == 0 || !request.guessed && asked > free {
+            let in_time = free < unspent && (request.guessed || asked <= unspent);
+            return Err(denied(asked, in_time.then_some(UNCERTAIN)));
         }
-        ask.nano_usd = Some(asked.min(free));
+        request.nano_usd = Some(asked.min(free));
     }
     Ok(())
 }

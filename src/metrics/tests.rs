@@ -85,7 +85,7 @@ fn record(user: &str, model: &str, status: u16) -> Record {
 
 #[test]
 fn a_scrape_in_full() {
-    let mut metrics = Metrics::new(Limits::default(), 1_700_000_000_500_000_000);
+    let mut metrics = Metrics::new(LabelLimits::default(), 1_700_000_000_500_000_000);
     metrics.record(&Record {
         endpoint: Endpoint::ChatCompletions,
         usage: Usage { input_tokens: 19, cached_input_tokens: 4, output_tokens: 10, ..Usage::default() },
@@ -164,14 +164,14 @@ fn a_scrape_in_full() {
 
 #[test]
 fn nothing_counted_yet_is_a_valid_scrape() {
-    let samples = scrape(&Metrics::new(Limits::default(), 0));
+    let samples = scrape(&Metrics::new(LabelLimits::default(), 0));
     assert!(samples.keys().all(|sample| sample.name != "openai_proxy_requests_total"));
     assert_eq!(sum(&samples, "openai_proxy_records_total", |_| true), 0.0);
 }
 
 #[test]
 fn hostile_names_come_back_as_they_were() {
-    let mut metrics = Metrics::new(Limits::default(), 0);
+    let mut metrics = Metrics::new(LabelLimits::default(), 0);
     let names = [r#"a"b"#, r"a\", "a\nb", r#"\"} 1"#, "太郎 🙂", "_other", "", " ", "{user=\"x\"}", "#"];
     for name in names {
         metrics.record(&record(name, name, 200));
@@ -195,7 +195,7 @@ fn hostile_names_come_back_as_they_were() {
 
 #[test]
 fn whatever_peers_send_memory_is_bounded() {
-    let limits = Limits { users_max: 100, models_max: 20, series_max: 500 };
+    let limits = LabelLimits { users_max: 100, models_max: 20, series_max: 500 };
     let mut metrics = Metrics::new(limits, 0);
     // Ever new users, and the first ones again and again with ever new statuses, valid or not.
     for number in 0..100_000u32 {
@@ -262,7 +262,7 @@ proptest! {
         models_max in 0..4usize,
         series_max in 0..12usize,
     ) {
-        let mut metrics = Metrics::new(Limits { users_max, models_max, series_max }, 0);
+        let mut metrics = Metrics::new(LabelLimits { users_max, models_max, series_max }, 0);
         records.iter().for_each(|record| metrics.record(record));
         let samples = scrape(&metrics);
         let total = |value: &dyn Fn(&Record) -> u64| records.iter().map(value).sum::<u64>() as f64;

@@ -15,8 +15,8 @@ use crate::http::framing::Framing;
 use crate::http::head::{self, RequestHead};
 use crate::http::headers::Known;
 use crate::http::reply::Fault;
-use crate::limit::limiter::Grant;
-use crate::limit::standing::Standing;
+use crate::limit::limiter::Reservation;
+use crate::limit::status::RateLimitStatus;
 use crate::usage::estimate;
 use crate::usage::form::FormReader;
 use crate::usage::record::{Draft, Endpoint};
@@ -131,8 +131,8 @@ impl Proxy {
             places: 0,
             tunnel: None,
             abandoned: false,
-            grant: Grant::default(),
-            standing: Standing::default(),
+            reservation: Reservation::default(),
+            limit_status: RateLimitStatus::default(),
             request: Request {
                 to_head: head.method == "HEAD",
                 http11: head.http11,
@@ -223,7 +223,7 @@ impl Proxy {
     pub(super) fn withdraw(&mut self, now: Now, key: ExchangeKey) {
         self.withdraw_entry(key);
         if let Some(exchange) = self.exchanges.get_mut(key) {
-            self.limiter.withdraw(&exchange.draft.user, std::mem::take(&mut exchange.grant), now);
+            self.limiter.withdraw(&exchange.draft.user, std::mem::take(&mut exchange.reservation), now);
         }
         self.remove_exchange(now, key);
     }

@@ -64,7 +64,7 @@ impl Proxy {
     /// leaks.
     pub fn grants(&self) -> (u64, u64) {
         let exchanges = self.exchanges.keys().filter_map(|key| self.exchanges.get(key));
-        let held = exchanges.filter(|exchange| exchange.grant.is_tracked()).count();
+        let held = exchanges.filter(|exchange| exchange.reservation.is_tracked()).count();
         (self.limiter.outstanding().0, held as u64)
     }
 

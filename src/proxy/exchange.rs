@@ -5,8 +5,8 @@ use super::tunnel::Tunnel;
 use super::{DownKey, UpKey};
 use crate::base::buffer::Buffer;
 use crate::http::body::{BodyReader, BodyWriter};
-use crate::limit::limiter::Grant;
-use crate::limit::standing::Standing;
+use crate::limit::limiter::Reservation;
+use crate::limit::status::RateLimitStatus;
 use crate::usage::capture::Capture;
 use crate::usage::editor::Editor;
 use crate::usage::estimate::Deltas;
@@ -49,9 +49,9 @@ pub struct Exchange {
     /// The client has gone; what comes is read for its usage only.
     pub abandoned: bool,
     /// What it has taken of its user's limits.
-    pub grant: Grant,
+    pub reservation: Reservation,
     /// The user's limits after that; told in the response.
-    pub standing: Standing,
+    pub limit_status: RateLimitStatus,
     pub request: Request,
     pub response: Response,
     /// Facts as they become known; a record at settlement.

@@ -2,8 +2,8 @@
 
 use super::{Action, Conn, DownKey, Proxy, Settings, Timeouts, UpKey, Written};
 use crate::base::clock::{Now, SECOND};
-use crate::limit::terms::Terms;
-use crate::metrics::{Limits, Metrics};
+use crate::limit::overrides::Limits;
+use crate::metrics::{LabelLimits, Metrics};
 use crate::price::PriceTable;
 
 /// Settings with the default timeouts, whose target has no TLS.
@@ -16,7 +16,7 @@ pub fn settings() -> Settings {
         model_name: None,
         keys_only: false,
         admin: None,
-        terms: Terms::default(),
+        limits: Limits::default(),
         connections_max: 100,
         body_bytes_max: 1 << 20,
         buffered_bytes_max: 256 << 20,
@@ -37,7 +37,7 @@ pub fn settings() -> Settings {
 
 /// A proxy that knows its target's address.
 pub fn proxy(settings: Settings) -> Proxy {
-    let metrics = Metrics::new(Limits::default(), 0);
+    let metrics = Metrics::new(LabelLimits::default(), 0);
     let mut proxy = Proxy::new(settings, PriceTable::built_in(), metrics, Now::default());
     proxy.resolved(Now::default(), Ok(vec!["127.0.0.1:1".parse().expect("an address")]));
     proxy

@@ -5,7 +5,7 @@ use crate::http::body::BodyWriter;
 use crate::http::framing::Framing;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::headers::{Headers, Known, write, write_decimal};
-use crate::limit::standing::Standing;
+use crate::limit::status::RateLimitStatus;
 use crate::usage::capture::{Coding, Form};
 
 /// Codings that the target may use, in place of those that the client accepts.
@@ -127,15 +127,16 @@ pub fn plan(head: &ResponseHead<'_, '_>, http11_client: bool, edited: bool, keep
 }
 
 /// Appends the head of a switch to the WebSocket protocol.
-pub fn write_switch(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>, standing: &Standing) {
+pub fn write_switch(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>, limit_status: &RateLimitStatus) {
     write_status(out, head);
     for (class, header) in head.headers.iter() {
-        if !(class.is_hop_by_hop() || standing.speaks_for(header.name) || head.connection.names(header.name, class)) {
+        if !(class.is_hop_by_hop() || limit_status.speaks_for(header.name) || head.connection.names(header.name, class))
+        {
             write(out, header.name, header.value);
         }
     }
     out.extend_from_slice(UPGRADE);
-    standing.write(out);
+    limit_status.write(out);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -152,7 +153,7 @@ pub fn write_response(
     out: &mut Vec<u8>,
     head: &ResponseHead<'_, '_>,
     plan: &ResponsePlan,
-    standing: &Standing,
+    limit_status: &RateLimitStatus,
     http11_client: bool,
 ) {
     // With the body, where it is short: the two leave in one piece.
@@ -160,7 +161,7 @@ pub fn write_response(
     out.reserve(head.headers.wire_bytes() + OWN_LINES_BYTES + body_bytes as usize);
     write_status(out, head);
     for (class, header) in head.headers.iter() {
-        let told_here = standing.speaks_for(header.name);
+        let told_here = limit_status.speaks_for(header.name);
         // Of a message without a body (HEAD, 304) the length is information about another one, and stays; a 204 has
         // none (RFC 9110 §8.6).
         let length_stays = class == Known::ContentLength && plan.writer == BodyWriter::Nothing && head.status != 204;
@@ -173,7 +174,7 @@ pub fn write_response(
         (BodyWriter::Bytes, Some(length)) => write_length(out, length),
         _ => {}
     }
-    standing.write(out);
+    limit_status.write(out);
     match (plan.keep_alive, http11_client) {
         (false, _) => write(out, "connection", b"close"),
         (true, false) => write(out, "connection", b"keep-alive"), // 1.0 clients must be told

@@ -1,7 +1,7 @@
 //! What a request may take of its user's limits, and what is told to one that gets nothing.
 //!
 //! A request whose body is held is looked at twice: by its head, so that who would be refused anyway need not send a
-//! body; and when it is whole, which is when its grant is taken. One that streams through takes it with its head.
+//! body; and when it is whole, which is when its reservation is taken. One that streams through takes it with its head.
 
 use super::exchange::Exchange;
 use super::replies::Refusal;
@@ -9,8 +9,8 @@ use super::{DownKey, ExchangeKey, Proxy};
 use crate::base::clock::Now;
 use crate::http::head::RequestHead;
 use crate::http::reply::Fault;
-use crate::limit::limiter::{Ask, Used};
-use crate::limit::standing::Refused;
+use crate::limit::limiter::{ReservationRequest, Used};
+use crate::limit::status::Refused;
 use crate::usage::estimate;
 use crate::usage::record::{Draft, Endpoint, Record, Usage, UsageSource};
 use std::sync::Arc;
@@ -33,9 +33,9 @@ pub struct Size {
 
 impl Proxy {
     /// What a request may take, where its user is limited in that; else nothing.
-    pub(super) fn estimate(&self, draft: &Draft, deployed: bool, size: Size) -> Ask {
+    pub(super) fn estimate(&self, draft: &Draft, deployed: bool, size: Size) -> ReservationRequest {
         let endpoint = draft.endpoint;
-        let nothing = Ask::default();
+        let nothing = ReservationRequest::default();
         if endpoint == Endpoint::Other || endpoint.is_retrieval() {
             return nothing;
         }
@@ -45,7 +45,7 @@ impl Proxy {
         }
         if endpoint.is_session() {
             // Charged as it goes: refused only where nothing is left at all.
-            return Ask { tokens: 1, nano_usd: Some(0), guessed: true };
+            return ReservationRequest { tokens: 1, nano_usd: Some(0), guessed: true };
         }
         let has_output = !matches!(endpoint, Endpoint::Embeddings | Endpoint::Moderations);
         let expected = || match endpoint {
@@ -62,7 +62,7 @@ impl Proxy {
         let cost = || self.prices.cost_nano_usd(model, &Usage { total_tokens: tokens, ..usage }, None);
         let nano_usd = measures.cost.then(cost).flatten();
         let guessed = size.input.is_none() || has_output && size.output_max.is_none();
-        Ask { tokens, nano_usd: Some(nano_usd.unwrap_or(0)), guessed }
+        ReservationRequest { tokens, nano_usd: Some(nano_usd.unwrap_or(0)), guessed }
     }
 
     /// A request's head has come. One that streams through takes what it may need; one that is held does so when it is
@@ -71,8 +71,8 @@ impl Proxy {
         if hold {
             return self.limiter.check(&exchange.draft.user, now);
         }
-        let ask = self.estimate(&exchange.draft, exchange.request.deployed, Size::default());
-        (exchange.grant, exchange.standing) = self.limiter.admit(&exchange.draft.user, ask, now)?;
+        let request = self.estimate(&exchange.draft, exchange.request.deployed, Size::default());
+        (exchange.reservation, exchange.limit_status) = self.limiter.admit(&exchange.draft.user, request, now)?;
         Ok(())
     }
 
@@ -85,10 +85,10 @@ impl Proxy {
     ) -> Result<(), Refused> {
         let Some(exchange) = self.exchanges.get(key) else { return Ok(()) };
         let size = Size { input: Some(estimate::input_tokens(exchange.request.text_bytes)), output_max };
-        let ask = self.estimate(&exchange.draft, exchange.request.deployed, size);
-        let (grant, standing) = self.limiter.admit(&exchange.draft.user, ask, now)?;
+        let request = self.estimate(&exchange.draft, exchange.request.deployed, size);
+        let (reservation, limit_status) = self.limiter.admit(&exchange.draft.user, request, now)?;
         let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(()) };
-        (exchange.grant, exchange.standing) = (grant, standing);
+        (exchange.reservation, exchange.limit_status) = (reservation, limit_status);
         Ok(())
     }
 

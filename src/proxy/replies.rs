@@ -128,13 +128,13 @@ impl Proxy {
         self.hold_or_release(now, key);
     }
 
-    /// The error for an exchange that ends without a response: with its user's standing, and for its record.
+    /// The error for an exchange that ends without a response: with its state of its limits, and for its record.
     pub(super) fn write_exchange_error(&mut self, now: Now, key: ExchangeKey, fault: Fault, message: &str) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.draft.status = fault.status();
         let (down, to_head, close) = (exchange.down, exchange.request.to_head, !exchange.request.complete);
         let mut extra = Vec::new();
-        exchange.standing.write(&mut extra);
+        exchange.limit_status.write(&mut extra);
         self.write_error(now, down, &Refusal { fault, message, extra: &extra, to_head, close });
     }
 

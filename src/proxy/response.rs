@@ -151,7 +151,7 @@ impl Proxy {
             down.out.tail_from(&mut self.spares),
             &head,
             &plan,
-            &exchange.standing,
+            &exchange.limit_status,
             exchange.request.http11,
         );
         self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));

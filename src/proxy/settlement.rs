@@ -53,13 +53,13 @@ impl Proxy {
             None => reported,
         };
         let deployed = exchange.request.deployed;
-        let grant = std::mem::take(&mut exchange.grant);
+        let reservation = std::mem::take(&mut exchange.reservation);
         let (user, is_known) = (Arc::clone(&record.user), record.usage_source != UsageSource::Unknown);
         let seq = self.push_records(now, record, &reported, deployed);
         if is_known {
-            self.limiter.release(&user, grant, now);
+            self.limiter.release(&user, reservation, now);
         } else {
-            self.limiter.forfeit(&user, grant, now);
+            self.limiter.forfeit(&user, reservation, now);
         }
         if let Some(exchange) = self.exchanges.get_mut(key) {
             exchange.settled_as = seq;

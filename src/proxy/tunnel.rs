@@ -105,7 +105,7 @@ impl Proxy {
         response.starts_at = down.sent + down.out.len() as u64;
         (down.keep_alive, down.until_close) = (false, true);
         down.phase = Phase::Body { reader: BodyReader::Close, sink: Sink::Stream };
-        forward::write_switch(down.out.tail(), head, &exchange.standing);
+        forward::write_switch(down.out.tail(), head, &exchange.limit_status);
         self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
         self.actions.push_back(Action::Read(Conn::Down(exchange.down)));
         Ok(())

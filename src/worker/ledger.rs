@@ -1,6 +1,6 @@
 //! The ledger thread: commits what settled, acknowledges it, and folds and prunes when nothing waits.
 //!
-//! In: records, one message for each turn of the loop. Out: [`Done::Committed`], once a commit; [`Done::Ledger`], on
+//! In: records, one message for each turn of the loop. Out: [`WorkerEvent::Committed`], once a commit; [`WorkerEvent::Ledger`], on
 //! each change between failing and working. Never: a record dropped while the process lives, or reordered.
 //!
 //! There is no timer for batches that somebody waits for. While one transaction commits, what settles meanwhile queues;
@@ -21,7 +21,7 @@ use super::fold::{FOLD_ROWS_MAX, NS_PER_HOUR, Progress};
 use super::journal::{self, Owner};
 use super::prune::Pruner;
 use super::retry::Retry;
-use super::{Done, ToLoop, export, levels, log, policy, schema, unix_now};
+use super::{EventSender, WorkerEvent, export, levels, log, policy, schema, unix_now};
 use crate::base::log::Level;
 use crate::limit::budget::Period;
 use crate::usage::record::Record;
@@ -57,7 +57,7 @@ pub struct Ledger {
     inbox: Inbox<Message>,
     /// Taken from there, and soon dealt with: empty between two turns.
     messages: Vec<Message>,
-    to_loop: ToLoop,
+    events: EventSender,
     checkpointer: Checkpointer,
     watch: Watch,
     /// The path does not name the file that is open: nothing is committed until it does again.
@@ -73,7 +73,7 @@ pub struct Ledger {
     levels: levels::Follower,
     policy: policy::Follower,
     /// The loop wants to know what was spent; told when nothing waits to be committed.
-    spendings_wanted: bool,
+    spend_wanted: bool,
     /// The levels may have a step to take.
     levels_behind: bool,
     /// A fold did not wait for a quiet moment, so a step of the levels must not either.
@@ -94,7 +94,7 @@ impl Ledger {
     ///
     /// # Errors
     /// One sentence with the path: see [`schema::open`].
-    pub fn start(path: &Path, options: Options, to_loop: ToLoop) -> Result<LedgerHandle, String> {
+    pub fn start(path: &Path, options: Options, events: EventSender) -> Result<LedgerHandle, String> {
         let conn = schema::open(path)?;
         let path = &schema::absolute(path)?;
         let unusable = |error: rusqlite::Error| format!("the ledger {} cannot be used: {error}", path.display());
@@ -112,7 +112,7 @@ impl Ledger {
         }
         let progress = Progress::read(&conn).map_err(unusable)?;
         drop(Writer::new(&conn).map_err(unusable)?);
-        let policy = policy::Follower::start(&conn, options.budgets, &to_loop).map_err(unusable)?;
+        let policy = policy::Follower::start(&conn, options.budgets, &events).map_err(unusable)?;
         let watch = Watch::new(path).map_err(|error| format!("the ledger {} is gone: {error}", path.display()))?;
         let checkpointer = Checkpointer::start(path)?;
         let inbox = Inbox::new();
@@ -123,7 +123,7 @@ impl Ledger {
             options,
             inbox,
             messages: Vec::new(),
-            to_loop,
+            events,
             checkpointer,
             watch,
             lost: false,
@@ -134,7 +134,7 @@ impl Ledger {
             progress,
             levels: levels::Follower::default(),
             policy,
-            spendings_wanted: false,
+            spend_wanted: false,
             levels_behind: true,
             step_owed: false,
             commits: Retry::new("ledger cannot commit", "ledger commits again"),
@@ -259,7 +259,7 @@ impl Ledger {
             Message::Exported(id) => self.exported = Some(id),
             Message::Records(records) if self.queue.is_empty() => self.queue = records,
             Message::Records(mut records) => self.queue.append(&mut records),
-            Message::Spendings => self.spendings_wanted = true,
+            Message::SpendByUser => self.spend_wanted = true,
             Message::Stop => self.stop_by = self.stop_by.or_else(|| Some(Instant::now() + SHUTDOWN_PATIENCE)),
         }
     }
@@ -284,7 +284,7 @@ impl Ledger {
                 self.queue[at].clone_from(counted);
             }
         }
-        self.to_loop.send(Done::Committed { upto, retrieved });
+        self.events.send(WorkerEvent::Committed { upto, retrieved });
         self.busy_at = Instant::now();
         self.progress.last = writer.last_id();
         if self.checkpointer.count_commit() {
@@ -306,13 +306,13 @@ impl Ledger {
     /// Tells the loop of keys and limits that have changed, and of what was spent.
     fn tell(&mut self, writer: &mut Writer<'_>) {
         if let Some(policy) = self.policy.look(|| writer.conn()) {
-            self.to_loop.send(Done::Policy(policy));
+            self.events.send(WorkerEvent::Policy(policy));
         }
-        if self.spendings_wanted && self.queue.is_empty() {
-            match policy::spendings(writer.conn(), Period::of(unix_now())) {
-                Ok(spendings) => {
-                    self.spendings_wanted = false;
-                    self.to_loop.send(Done::Spendings(spendings));
+        if self.spend_wanted && self.queue.is_empty() {
+            match policy::spend_by_user(writer.conn(), Period::of(unix_now())) {
+                Ok(spend_by_user) => {
+                    self.spend_wanted = false;
+                    self.events.send(WorkerEvent::SpendByUser(spend_by_user));
                 }
                 Err(error) => self.failed(&error),
             }
@@ -321,13 +321,13 @@ impl Ledger {
 
     fn failed(&mut self, why: &dyn Display) {
         if let Some(reason) = self.commits.failed(why) {
-            self.to_loop.send(Done::Ledger { trouble: Some(reason) });
+            self.events.send(WorkerEvent::Ledger { trouble: Some(reason) });
         }
     }
 
     fn worked(&mut self) {
         if self.commits.worked() {
-            self.to_loop.send(Done::Ledger { trouble: None });
+            self.events.send(WorkerEvent::Ledger { trouble: None });
         }
     }
 

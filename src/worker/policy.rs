@@ -7,12 +7,12 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
 use super::fold::{NS_PER_HOUR, read_mark};
-use super::{Done, ToLoop, schema, unix_now};
+use super::{EventSender, WorkerEvent, schema, unix_now};
 use crate::access::{Hash, Key};
 use crate::base::civil::first_day_of_month;
 use crate::limit::budget::{Period, Spent};
-use crate::limit::terms::{Own, Terms};
-use crate::policy::{Policy, Spendings};
+use crate::limit::overrides::{Limits, Overrides};
+use crate::policy::{Policy, SpendByUser};
 use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, params};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -36,13 +36,13 @@ impl Follower {
     ///
     /// # Errors
     /// SQLite's.
-    pub fn start(conn: &Connection, budgets: bool, to_loop: &ToLoop) -> rusqlite::Result<Self> {
+    pub fn start(conn: &Connection, budgets: bool, events: &EventSender) -> rusqlite::Result<Self> {
         let (version, policy) = (version(conn)?, read(conn)?);
-        let has_budget = |own: &Own| Terms::default().with(own).has_budget();
+        let has_budget = |own: &Overrides| Limits::default().with(own).has_budget();
         let budgets = budgets || policy.own.values().any(has_budget);
-        to_loop.send(Done::Policy(policy));
+        events.send(WorkerEvent::Policy(policy));
         if budgets {
-            to_loop.send(Done::Spendings(spendings(conn, Period::of(unix_now()))?));
+            events.send(WorkerEvent::SpendByUser(spend_by_user(conn, Period::of(unix_now()))?));
         }
         Ok(Self { version, look_at: Instant::now() + FOLLOW_EVERY })
     }
@@ -82,7 +82,7 @@ pub fn read(conn: &Connection) -> rusqlite::Result<Policy> {
 ///
 /// # Errors
 /// SQLite's.
-pub fn spendings(conn: &Connection, period: Period) -> rusqlite::Result<Spendings> {
+pub fn spend_by_user(conn: &Connection, period: Period) -> rusqlite::Result<SpendByUser> {
     let snapshot = conn.unchecked_transaction()?;
     let month_hour = first_day_of_month(period.month) * HOURS_PER_DAY;
     let day_hour = period.day * HOURS_PER_DAY;
@@ -112,7 +112,7 @@ pub fn spendings(conn: &Connection, period: Period) -> rusqlite::Result<Spending
     let mut name = snapshot.prepare("SELECT name FROM users WHERE id = ?")?;
     let users = sums.into_iter().filter(|(_, spent)| *spent != Spent::default());
     let users = users.map(|(id, spent)| Ok((name.query_row([id], |row| row.get::<_, String>(0))?.into(), spent)));
-    Ok(Spendings { period, users: users.collect::<rusqlite::Result<_>>()? })
+    Ok(SpendByUser { period, users: users.collect::<rusqlite::Result<_>>()? })
 }
 
 /// A client key as an operator sees it. Instants in nanoseconds since the Unix epoch.
@@ -189,7 +189,7 @@ impl Editor {
     ///
     /// # Errors
     /// One sentence: SQLite's.
-    pub fn limits(&self) -> Result<BTreeMap<Box<str>, Own>, String> {
+    pub fn limits(&self) -> Result<BTreeMap<Box<str>, Overrides>, String> {
         limits(&self.conn).map_err(|error| unreadable(&error))
     }
 
@@ -197,10 +197,10 @@ impl Editor {
     ///
     /// # Errors
     /// One sentence: SQLite's.
-    pub fn set_limits(&mut self, user: &str, given: &Own) -> Result<Own, String> {
+    pub fn set_limits(&mut self, user: &str, given: &Overrides) -> Result<Overrides, String> {
         self.change(|conn| {
             let before = limits(conn)?.get(user).copied().unwrap_or_default();
-            let own = Own {
+            let own = Overrides {
                 rpm: given.rpm.or(before.rpm),
                 tpm: given.tpm.or(before.tpm),
                 concurrent: given.concurrent.or(before.concurrent),
@@ -268,12 +268,12 @@ fn keys(conn: &Connection) -> rusqlite::Result<Vec<(KeyRow, Hash)>> {
     rows.filter_map(Result::transpose).collect()
 }
 
-fn limits(conn: &Connection) -> rusqlite::Result<BTreeMap<Box<str>, Own>> {
+fn limits(conn: &Connection) -> rusqlite::Result<BTreeMap<Box<str>, Overrides>> {
     let mut select =
         conn.prepare_cached("SELECT user, rpm, tpm, concurrent, day_nano_usd, month_nano_usd FROM user_limits")?;
     let number = |value: Option<i64>| value.map(|value| value.max(0).cast_unsigned());
     let rows = select.query_map([], |row| {
-        let own = Own {
+        let own = Overrides {
             rpm: number(row.get(1)?),
             tpm: number(row.get(2)?),
             concurrent: number(row.get(3)?).map(|most| u32::try_from(most).unwrap_or(u32::MAX)),

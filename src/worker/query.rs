@@ -1,6 +1,6 @@
 //! The query thread: answers questions that take time, on a read-only connection of its own.
 //!
-//! In: [`Job`]s, at most 64 waiting. Out: one [`Done::Answered`] for each job taken. Never: a write; a read transaction
+//! In: [`Job`]s, at most 64 waiting. Out: one [`WorkerEvent::Answered`] for each job taken. Never: a write; a read transaction
 //! that outlives its question.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
@@ -8,7 +8,7 @@
 use super::file::Moves;
 use super::log::event;
 use super::process::give_way;
-use super::{Done, ToLoop, report, schema};
+use super::{EventSender, WorkerEvent, report, schema};
 use crate::base::log::Level;
 use crate::local::Answer;
 use crate::local::dashboard::Ask;
@@ -50,7 +50,7 @@ impl QueryHandle {
     ///
     /// # Errors
     /// One sentence, if the system gives no thread.
-    pub fn start(path: &Path, moves: Moves, to_loop: ToLoop) -> Result<Self, String> {
+    pub fn start(path: &Path, moves: Moves, events: EventSender) -> Result<Self, String> {
         let (jobs, inbox) = sync_channel(JOBS_MAX);
         let stopping = Arc::new(AtomicBool::new(false));
         let reader = Reader {
@@ -65,7 +65,7 @@ impl QueryHandle {
         };
         let thread = std::thread::Builder::new()
             .name("query".to_owned())
-            .spawn(move || reader.run(&inbox, &to_loop))
+            .spawn(move || reader.run(&inbox, &events))
             .map_err(|error| format!("the query thread cannot start: {error}"))?;
         Ok(Self { jobs, stopping, thread })
     }
@@ -103,7 +103,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn run(mut self, inbox: &Receiver<Job>, to_loop: &ToLoop) {
+    fn run(mut self, inbox: &Receiver<Job>, events: &EventSender) {
         give_way();
         // So that it is the ledger's file, whatever is at the path when the first question comes.
         self.conn = self.open().ok();
@@ -120,7 +120,7 @@ impl Reader {
                 }
                 Job::Render { ticket, render } => (ticket, render()),
             };
-            to_loop.send(Done::Answered { ticket, answer });
+            events.send(WorkerEvent::Answered { ticket, answer });
         }
     }
 

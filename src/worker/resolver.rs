@@ -1,12 +1,12 @@
 //! The thread that asks the system for the target's addresses, because getaddrinfo can block for as long as it likes.
 //!
-//! In: one host and port, and [`Resolver::refresh`]. Out: [`Done::Resolved`], at the first answer, whenever the
+//! In: one host and port, and [`Resolver::refresh`]. Out: [`WorkerEvent::Resolved`], at the first answer, whenever the
 //! addresses change, and after every refresh that was asked for. Never: an address dropped because a later lookup
 //! failed. A failure in the background is not sent once addresses are known, and what the loop has stays good.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks
 
-use crate::worker::{Done, ToLoop};
+use crate::worker::{EventSender, WorkerEvent};
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -28,17 +28,17 @@ impl Resolver {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn start(host: &str, port: u16, to_loop: ToLoop) -> io::Result<Self> {
+    pub fn start(host: &str, port: u16, events: EventSender) -> io::Result<Self> {
         if let Ok(address) = host.parse::<IpAddr>() {
             let addresses = vec![SocketAddr::new(address, port)];
-            return Self::start_with(move || Ok(addresses.clone()), Schedule::for_address(), to_loop);
+            return Self::start_with(move || Ok(addresses.clone()), Schedule::for_address(), events);
         }
         let host = host.to_owned();
         let lookup = move || match (host.as_str(), port).to_socket_addrs() {
             Ok(found) => Ok(interleave(found.take(ADDRESSES_MAX).collect())),
             Err(error) => Err(format!("cannot resolve {host:?}: {error}")),
         };
-        Self::start_with(lookup, Schedule::for_name(), to_loop)
+        Self::start_with(lookup, Schedule::for_name(), events)
     }
 
     /// Asks again, because the known addresses do not answer. Never blocks; several requests are answered as one.
@@ -50,12 +50,12 @@ impl Resolver {
     fn start_with(
         lookup: impl FnMut() -> Lookup + Send + 'static,
         schedule: Schedule,
-        to_loop: ToLoop,
+        events: EventSender,
     ) -> io::Result<Self> {
         let shared =
             Arc::new(Shared { requests: Mutex::new(Requests { asked: true, stop: false }), changed: Condvar::new() });
         let resolver = Self { shared: Arc::clone(&shared) };
-        thread::Builder::new().name("resolver".into()).spawn(move || run(&shared, lookup, schedule, &to_loop))?;
+        thread::Builder::new().name("resolver".into()).spawn(move || run(&shared, lookup, schedule, &events))?;
         Ok(resolver)
     }
 }
@@ -127,7 +127,7 @@ impl Schedule {
     }
 }
 
-fn run(shared: &Shared, mut lookup: impl FnMut() -> Lookup, schedule: Schedule, to_loop: &ToLoop) {
+fn run(shared: &Shared, mut lookup: impl FnMut() -> Lookup, schedule: Schedule, events: &EventSender) {
     let mut sent: Option<Lookup> = None;
     let mut failures = 0;
     loop {
@@ -142,7 +142,7 @@ fn run(shared: &Shared, mut lookup: impl FnMut() -> Lookup, schedule: Schedule, 
         let ended = Instant::now();
         failures = if result.is_ok() { 0 } else { failures + 1 };
         if asked || is_news(sent.as_ref(), &result) {
-            to_loop.send(Done::Resolved { addresses: result.clone() });
+            events.send(WorkerEvent::Resolved { addresses: result.clone() });
             sent = Some(result);
         }
         if !wait(shared, ended + schedule.least, schedule.pause(failures).map(|pause| ended + pause)) {

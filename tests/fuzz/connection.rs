@@ -11,9 +11,9 @@ use openai_api_proxy::http::framing::Framing;
 use openai_api_proxy::http::head::{HeadEnd, RequestHead, storage};
 use openai_api_proxy::http::headers::Known;
 use openai_api_proxy::limit::bucket::Rate;
-use openai_api_proxy::limit::terms::Terms;
+use openai_api_proxy::limit::overrides::Limits;
 use openai_api_proxy::local::Answer;
-use openai_api_proxy::metrics::{Limits, Metrics};
+use openai_api_proxy::metrics::{LabelLimits, Metrics};
 use openai_api_proxy::price::PriceTable;
 use openai_api_proxy::proxy::{Action, Conn, DownKey, Proxy, Settings, Timeouts, UpKey, Written};
 use serde_json::Value;
@@ -151,7 +151,7 @@ fn settings(mode: u8) -> Settings {
         model_name: None,
         keys_only: false,
         admin: None,
-        terms: Terms { requests: (mode & 3 == 2).then_some(Rate { per_minute: 1, burst: 3 }), ..Terms::default() },
+        limits: Limits { requests: (mode & 3 == 2).then_some(Rate { per_minute: 1, burst: 3 }), ..Limits::default() },
         connections_max: 10,
         body_bytes_max: 256,
         buffered_bytes_max: 1 << 20,
@@ -172,7 +172,7 @@ fn settings(mode: u8) -> Settings {
 
 /// One run over these parts, and the end of the connection after them.
 fn drive(parts: &[&[u8]], mode: u8) -> Outcome {
-    let metrics = Metrics::new(Limits::default(), 0);
+    let metrics = Metrics::new(LabelLimits::default(), 0);
     let now = Now { mono: SECOND, unix: 1_700_000_000 * SECOND };
     static PRICES: OnceLock<PriceTable> = OnceLock::new(); // slow to read
     let prices = PRICES.get_or_init(PriceTable::built_in).clone();

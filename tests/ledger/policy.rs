@@ -3,11 +3,11 @@
 use crate::oracle::{HOUR, START};
 use openai_api_proxy::access::Hash;
 use openai_api_proxy::limit::budget::{Period, Spent};
-use openai_api_proxy::limit::terms::Own;
+use openai_api_proxy::limit::overrides::Overrides;
 use openai_api_proxy::usage::record::Record;
 use openai_api_proxy::worker::append::Writer;
 use openai_api_proxy::worker::fold::fold;
-use openai_api_proxy::worker::policy::{Editor, read, spendings};
+use openai_api_proxy::worker::policy::{Editor, read, spend_by_user};
 use openai_api_proxy::worker::schema;
 use std::collections::BTreeMap;
 
@@ -29,10 +29,10 @@ fn keys_and_limits_are_what_was_written_last() {
     let rows = editor.keys().unwrap();
     assert_eq!((rows[0].user.as_str(), rows[0].revoked_at, rows[1].expires_at), ("太郎", Some(8), Some(9)));
 
-    let own = Own { rpm: Some(5), day_nano_usd: Some(0), ..Own::default() };
+    let own = Overrides { rpm: Some(5), day_nano_usd: Some(0), ..Overrides::default() };
     assert_eq!(editor.set_limits("b", &own), Ok(own));
-    let more = Own { tpm: Some(7), concurrent: Some(2), month_nano_usd: Some(1 << 50), ..Own::default() };
-    let both = Own { rpm: Some(5), day_nano_usd: Some(0), ..more };
+    let more = Overrides { tpm: Some(7), concurrent: Some(2), month_nano_usd: Some(1 << 50), ..Overrides::default() };
+    let both = Overrides { rpm: Some(5), day_nano_usd: Some(0), ..more };
     assert_eq!(editor.set_limits("b", &more), Ok(both), "what is not named stays");
     assert_eq!((editor.clear_limits("c"), editor.limits()), (Ok(false), Ok([("b".into(), both)].into())));
 
@@ -70,7 +70,7 @@ fn spending_is_the_sum_of_the_rows_at_any_mark() {
     }
     writer.append(&rows).unwrap();
     loop {
-        let found = spendings(&conn, period).unwrap();
+        let found = spend_by_user(&conn, period).unwrap();
         let users = found.users.into_iter().map(|(user, spent)| (user.to_string(), spent));
         assert_eq!((found.period, users.collect::<BTreeMap<_, _>>()), (period, expected.clone()));
         if fold(&conn, 300).unwrap().pending() == 0 {
@@ -78,5 +78,5 @@ fn spending_is_the_sum_of_the_rows_at_any_mark() {
         }
     }
     assert!(expected.values().all(|spent| spent.day > 0 && spent.month > spent.day));
-    assert_eq!(spendings(&conn, Period::of(START + 400 * DAY)).unwrap().users, []);
+    assert_eq!(spend_by_user(&conn, Period::of(START + 400 * DAY)).unwrap().users, []);
 }

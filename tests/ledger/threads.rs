@@ -8,7 +8,7 @@ use openai_api_proxy::worker::file::Moves;
 use openai_api_proxy::worker::ledger::{Ledger, LedgerHandle, Options};
 use openai_api_proxy::worker::query::{Job, QueryHandle};
 use openai_api_proxy::worker::report::report;
-use openai_api_proxy::worker::{Done, ToLoop, schema};
+use openai_api_proxy::worker::{EventSender, WorkerEvent, schema};
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 use rusqlite::Connection;
@@ -18,24 +18,24 @@ use std::time::Duration;
 
 /// The loop's side: sleeps until it is woken, and hands out one message at a time.
 struct Loop {
-    to_loop: ToLoop,
+    events: EventSender,
     woken: Receiver<()>,
-    messages: Vec<Done>,
+    messages: Vec<WorkerEvent>,
 }
 
 impl Loop {
     fn new() -> Self {
         let (wake, woken) = channel();
-        let to_loop = ToLoop::new(move || wake.send(()).unwrap());
-        Self { to_loop, woken, messages: Vec::new() }
+        let events = EventSender::new(move || wake.send(()).unwrap());
+        Self { events, woken, messages: Vec::new() }
     }
 
     /// The next message. A minute of silence is a hang.
-    fn next(&mut self) -> Done {
+    fn next(&mut self) -> WorkerEvent {
         while self.messages.is_empty() {
             self.woken.recv_timeout(Duration::from_secs(60)).expect("a message");
-            self.to_loop.take(&mut self.messages);
-            self.messages.retain(|message| !matches!(message, Done::Policy(_))); // told at start
+            self.events.take(&mut self.messages);
+            self.messages.retain(|message| !matches!(message, WorkerEvent::Policy(_))); // told at start
         }
         self.messages.remove(0)
     }
@@ -44,7 +44,7 @@ impl Loop {
         let mut acknowledged = 0;
         while acknowledged < seq {
             match self.next() {
-                Done::Committed { upto, .. } => {
+                WorkerEvent::Committed { upto, .. } => {
                     assert!(upto > acknowledged, "acknowledged in order, once a commit");
                     acknowledged = upto;
                 }
@@ -62,7 +62,7 @@ fn records(seqs: std::ops::RangeInclusive<u64>) -> Vec<Record> {
 
 fn start(path: &Path) -> (LedgerHandle, Loop) {
     let own = Loop::new();
-    (Ledger::start(path, Options::default(), own.to_loop.clone()).unwrap(), own)
+    (Ledger::start(path, Options::default(), own.events.clone()).unwrap(), own)
 }
 
 /// What `/usage` would show, oldest first.
@@ -131,7 +131,7 @@ fn trouble_is_told_once_and_passes_without_loss() {
         let first = round * 20;
         ledger.submit(records(first + 1..=first + 10));
         match own.next() {
-            Done::Ledger { trouble: Some(reason) } => assert!(reason.contains("locked"), "{reason}"),
+            WorkerEvent::Ledger { trouble: Some(reason) } => assert!(reason.contains("locked"), "{reason}"),
             other => panic!("{other:?}"),
         }
         ledger.submit(records(first + 11..=first + 20));
@@ -140,8 +140,8 @@ fn trouble_is_told_once_and_passes_without_loss() {
         let mut acknowledged = 0;
         while !recovered || acknowledged < first + 20 {
             match own.next() {
-                Done::Committed { upto, .. } => acknowledged = upto,
-                Done::Ledger { trouble: None } if !recovered => recovered = true,
+                WorkerEvent::Committed { upto, .. } => acknowledged = upto,
+                WorkerEvent::Ledger { trouble: None } if !recovered => recovered = true,
                 other => panic!("{other:?}"),
             }
         }
@@ -172,13 +172,13 @@ fn a_refused_file_is_an_error_at_start() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("usage.db");
     std::fs::write(&path, b"not a database").unwrap();
-    let error = Ledger::start(&path, Options::default(), ToLoop::new(|| {})).unwrap_err();
+    let error = Ledger::start(&path, Options::default(), EventSender::new(|| {})).unwrap_err();
     assert!(error.contains("is not a SQLite database"), "{error}");
 }
 
 fn answer(own: &mut Loop) -> (u64, Answer) {
     match own.next() {
-        Done::Answered { ticket, answer } => (ticket, answer),
+        WorkerEvent::Answered { ticket, answer } => (ticket, answer),
         other => panic!("{other:?}"),
     }
 }
@@ -188,7 +188,7 @@ fn questions_are_answered() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("usage.db");
     let mut own = Loop::new();
-    let queries = QueryHandle::start(&path, Moves::default(), own.to_loop.clone()).unwrap();
+    let queries = QueryHandle::start(&path, Moves::default(), own.events.clone()).unwrap();
     let ask = |ticket, query| assert!(queries.ask(Job::Usage { ticket, query }).is_ok());
 
     ask(1, Query::default());
@@ -220,7 +220,7 @@ fn questions_are_answered() {
 fn a_full_mailbox_gives_the_job_back() {
     let folder = tempfile::tempdir().unwrap();
     let mut own = Loop::new();
-    let queries = QueryHandle::start(&folder.path().join("usage.db"), Moves::default(), own.to_loop.clone()).unwrap();
+    let queries = QueryHandle::start(&folder.path().join("usage.db"), Moves::default(), own.events.clone()).unwrap();
     let (started, has_started) = channel();
     let (release, released) = channel::<()>();
     let empty = || Answer::new(200, "text/plain", vec![]);

@@ -15,7 +15,6 @@
 //! `SIM_SEED=n` replays one seed, `SIM_SEEDS=n` runs that many.
 
 mod client;
-mod desk;
 mod invariants;
 mod limits;
 mod oracle;
@@ -26,6 +25,7 @@ mod scenario;
 mod session;
 mod tls;
 mod upstream;
+mod workers;
 mod world;
 
 use scenario::run;

@@ -3,7 +3,6 @@
 mod requests;
 
 use crate::client::Client;
-use crate::desk::{FakeDesk, Workers};
 use crate::invariants::Invariants;
 use crate::limits;
 use crate::oracle::{self, Seen};
@@ -11,10 +10,11 @@ use crate::session::client::Client as SessionClient;
 use crate::session::{self, Session};
 use crate::tls;
 use crate::upstream::Upstream;
+use crate::workers::{FakeWorkers, SharedWorkers};
 use crate::world::{Net, World};
 use openai_api_proxy::base::clock::{MILLISECOND, Now, SECOND};
 use openai_api_proxy::limit::bucket::Rate;
-use openai_api_proxy::limit::terms::Terms;
+use openai_api_proxy::limit::overrides::Limits;
 use openai_api_proxy::metrics::{self, Metrics};
 use openai_api_proxy::price::PriceTable;
 use openai_api_proxy::proxy::{Proxy, Settings, Timeouts};
@@ -176,7 +176,7 @@ fn settings(read_on: bool, plan: &Plan, ledger_places: usize, jumps: bool, buffe
         model_name: None,
         keys_only: false,
         admin: None,
-        terms: Terms { requests: plan.rate, ..Terms::default() },
+        limits: Limits { requests: plan.rate, ..Limits::default() },
         connections_max: 3,
         body_bytes_max: BODY_BYTES_MAX as u64,
         buffered_bytes_max,
@@ -240,7 +240,7 @@ pub fn run(seed: u64) -> Seen {
     let read_on = world.rng.coin();
     let stop_early = faults && world.rng.below(4) == 0;
     let stall_max = [0, 0, 20 * MILLISECOND, 5 * SECOND, 50 * SECOND, 2_000 * SECOND][world.rng.below(6)];
-    let workers = Rc::new(RefCell::new(Workers::new(1 + world.rng.below(3) as u16, stall_max)));
+    let workers = Rc::new(RefCell::new(FakeWorkers::new(1 + world.rng.below(3) as u16, stall_max)));
     let verdict = session::judge::Run {
         faults,
         stopped_early: stop_early,
@@ -255,9 +255,9 @@ pub fn run(seed: u64) -> Seen {
     let peers = Rc::new(RefCell::new(peers));
     let act = actor(&workers, &plan, &peers, stop_early);
     let net = Net { world: Rc::clone(&world), act };
-    let metrics = Metrics::new(metrics::Limits::default(), 0);
+    let metrics = Metrics::new(metrics::LabelLimits::default(), 0);
     let proxy = Proxy::new(settings, PriceTable::built_in(), metrics, Now::default());
-    let mut reactor = Reactor::new(net, FakeDesk(Rc::clone(&workers)), proxy, 30 * SECOND);
+    let mut reactor = Reactor::new(net, SharedWorkers(Rc::clone(&workers)), proxy, 30 * SECOND);
     let mut invariants = Invariants::new(ledger_places as u64, buffered_bytes_max);
     let mut turns = 0;
     while reactor.turn().expect("the fake poller works") == Turn::Continue {
@@ -343,7 +343,7 @@ impl Peers {
 
 /// Lets one peer or worker act; the whole world but the loop.
 fn actor(
-    workers: &Rc<RefCell<Workers>>,
+    workers: &Rc<RefCell<FakeWorkers>>,
     plan: &Rc<RefCell<Plan>>,
     peers: &Rc<RefCell<Peers>>,
     stop_early: bool,

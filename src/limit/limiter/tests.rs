@@ -4,22 +4,22 @@ use super::*;
 use proptest::prelude::*;
 
 const RATE: Rate = Rate { per_minute: 600, burst: 3 };
-const PLAIN: Ask = Ask { tokens: 0, nano_usd: None, guessed: false };
+const PLAIN: ReservationRequest = ReservationRequest { tokens: 0, nano_usd: None, guessed: false };
 
 fn at(mono: u64) -> Now {
     Now { mono, unix: 1_800_000_000 * SECOND + mono }
 }
 
 fn requests(rate: Rate) -> Limiter {
-    Limiter::new(Terms { requests: Some(rate), ..Terms::default() })
+    Limiter::new(Limits { requests: Some(rate), ..Limits::default() })
 }
 
 fn tokens(per_minute: u64) -> Limiter {
-    Limiter::new(Terms { tokens: Some(Rate { per_minute, burst: per_minute }), ..Terms::default() })
+    Limiter::new(Limits { tokens: Some(Rate { per_minute, burst: per_minute }), ..Limits::default() })
 }
 
-fn ask(tokens: u64) -> Ask {
-    Ask { tokens, ..PLAIN }
+fn request(tokens: u64) -> ReservationRequest {
+    ReservationRequest { tokens, ..PLAIN }
 }
 
 #[test]
@@ -28,13 +28,13 @@ fn each_user_has_a_bucket_of_their_own() {
     let mut grants = Vec::new();
     for remaining in [2, 1, 0] {
         let name: Arc<str> = limiter.name("a");
-        let (grant, standing) = limiter.admit(&name, PLAIN, at(5)).unwrap();
-        assert_eq!((&*name, standing.requests.unwrap().remaining), ("a", remaining));
-        grants.push(grant);
+        let (reservation, limit_status) = limiter.admit(&name, PLAIN, at(5)).unwrap();
+        assert_eq!((&*name, limit_status.requests.unwrap().remaining), ("a", remaining));
+        grants.push(reservation);
     }
     let refused = limiter.admit(&"a".into(), PLAIN, at(5)).unwrap_err();
     assert_eq!((refused.limit, refused.retry_after), (Limit::Requests, Some(SECOND / 10)));
-    assert_eq!(refused.standing.requests, Some(Level { limit: 3, remaining: 0, reset: 3 * SECOND / 10 }));
+    assert_eq!(refused.limit_status.requests, Some(Level { limit: 3, remaining: 0, reset: 3 * SECOND / 10 }));
     assert_eq!(limiter.check("a", at(5)), Err(refused));
     assert!(limiter.admit(&"b".into(), PLAIN, at(5)).is_ok(), "another user is not concerned");
     assert_eq!(limiter.outstanding(), (4, 0));
@@ -46,11 +46,11 @@ fn each_user_has_a_bucket_of_their_own() {
 
 #[test]
 fn no_limit_admits_everybody_and_remembers_nobody() {
-    let mut limiter = Limiter::new(Terms::default());
+    let mut limiter = Limiter::new(Limits::default());
     for user in 0..1000 {
-        let (grant, standing) = limiter.admit(&user.to_string().into(), ask(u64::MAX), at(0)).unwrap();
-        assert_eq!(standing, Standing::default());
-        limiter.release(&user.to_string(), grant, at(0));
+        let (reservation, limit_status) = limiter.admit(&user.to_string().into(), request(u64::MAX), at(0)).unwrap();
+        assert_eq!(limit_status, RateLimitStatus::default());
+        limiter.release(&user.to_string(), reservation, at(0));
     }
     assert_eq!((limiter.users(), limiter.sweep_due()), ((0, 0), None));
 }
@@ -61,18 +61,18 @@ fn users_with_full_buckets_are_forgotten() {
     let (mut now, mut most) = (0, 0);
     for user in 0..100_000 {
         let name = limiter.name(&user.to_string());
-        let (grant, _) = limiter.admit(&name, PLAIN, at(now)).unwrap();
-        limiter.release(&name, grant, at(now));
+        let (reservation, _) = limiter.admit(&name, PLAIN, at(now)).unwrap();
+        limiter.release(&name, reservation, at(now));
         most = most.max(limiter.users().0);
         now += SECOND / 1000;
     }
     // One token flows in within 100 ms, in which 100 users ask: nobody has to be remembered beyond the few.
     assert!(most <= USERS_FEW + 1, "{most}");
     assert_eq!(limiter.users().0, limiter.sweep.len());
-    let (grant, _) = limiter.admit(&"long".into(), PLAIN, at(now)).unwrap();
+    let (reservation, _) = limiter.admit(&"long".into(), PLAIN, at(now)).unwrap();
     (0..2).for_each(|_| limiter.sweep(now + SECOND));
     assert_eq!(limiter.users().0, 1, "who has a request in flight is needed");
-    limiter.release("long", grant, at(now));
+    limiter.release("long", reservation, at(now));
     limiter.sweep(now + SECOND);
     assert_eq!(limiter.users(), (0, 0));
 }
@@ -82,8 +82,8 @@ fn a_crowd_is_forgotten_without_further_requests() {
     let mut limiter = requests(RATE);
     for user in 0..100_000 {
         let name = limiter.name(&user.to_string());
-        let (grant, _) = limiter.admit(&name, PLAIN, at(0)).unwrap();
-        limiter.release(&name, grant, at(0));
+        let (reservation, _) = limiter.admit(&name, PLAIN, at(0)).unwrap();
+        limiter.release(&name, reservation, at(0));
     }
     assert_eq!(limiter.users().0, 100_000);
     let mut last = 0;
@@ -98,18 +98,18 @@ fn a_crowd_is_forgotten_without_further_requests() {
 #[test]
 fn tokens_are_reserved_and_settled_to_the_truth() {
     let mut limiter = tokens(100);
-    let refused = limiter.admit(&"a".into(), ask(663), at(0)).unwrap_err();
+    let refused = limiter.admit(&"a".into(), request(663), at(0)).unwrap_err();
     assert_eq!((refused.limit, refused.asked, refused.retry_after), (Limit::Tokens, 663, None));
     let name: Arc<str> = limiter.name("a");
-    let (grant, standing) = limiter.admit(&name, ask(60), at(0)).unwrap();
-    assert_eq!(standing.tokens.unwrap().remaining, 40);
-    assert_eq!(limiter.admit(&"a".into(), ask(41), at(0)).unwrap_err().retry_after, Some(600 * MILLISECOND));
+    let (reservation, limit_status) = limiter.admit(&name, request(60), at(0)).unwrap();
+    assert_eq!(limit_status.tokens.unwrap().remaining, 40);
+    assert_eq!(limiter.admit(&"a".into(), request(41), at(0)).unwrap_err().retry_after, Some(600 * MILLISECOND));
     limiter.charge(&name, Used { tokens: 10, ..Used::default() }, at(0));
-    limiter.release("a", grant, at(0));
-    let (grant, standing) = limiter.admit(&"a".into(), ask(90), at(0)).unwrap();
-    assert_eq!(standing.tokens.unwrap().remaining, 0);
+    limiter.release("a", reservation, at(0));
+    let (reservation, limit_status) = limiter.admit(&"a".into(), request(90), at(0)).unwrap();
+    assert_eq!(limit_status.tokens.unwrap().remaining, 0);
     limiter.charge(&name, Used { tokens: 150, ..Used::default() }, at(0));
-    limiter.release("a", grant, at(0));
+    limiter.release("a", reservation, at(0));
     let refused = limiter.check("a", at(0)).unwrap_err();
     assert_eq!(refused.retry_after, Some(36_600 * MILLISECOND), "60 of debt are repaid first, and the one");
     assert!(limiter.admit(&"a".into(), PLAIN, at(0)).is_ok(), "what needs no tokens does not wait for them");
@@ -118,9 +118,9 @@ fn tokens_are_reserved_and_settled_to_the_truth() {
 #[test]
 fn a_guess_is_cut_to_what_could_ever_be_there() {
     let mut limiter = tokens(100);
-    let guess = Ask { tokens: 663, guessed: true, ..PLAIN };
-    let (_grant, standing) = limiter.admit(&"a".into(), guess, at(0)).unwrap();
-    assert_eq!(standing.tokens.unwrap().remaining, 0);
+    let guess = ReservationRequest { tokens: 663, guessed: true, ..PLAIN };
+    let (_reservation, limit_status) = limiter.admit(&"a".into(), guess, at(0)).unwrap();
+    assert_eq!(limit_status.tokens.unwrap().remaining, 0);
     assert_eq!(limiter.admit(&"a".into(), guess, at(0)).unwrap_err().retry_after, Some(60 * SECOND));
 }
 
@@ -129,7 +129,7 @@ fn the_average_follows_outputs() {
     let mut limiter = tokens(1000);
     assert_eq!(limiter.average_output("a"), None);
     let name: Arc<str> = limiter.name("a");
-    let (_grant, _) = limiter.admit(&name, ask(1), at(0)).unwrap();
+    let (_reservation, _) = limiter.admit(&name, request(1), at(0)).unwrap();
     for (output, average) in [(80, 80), (160, 90), (0, 78)] {
         limiter.charge(&name, Used { output_tokens: Some(output), ..Used::default() }, at(0));
         assert_eq!(limiter.average_output("a"), Some(average));
@@ -140,10 +140,10 @@ fn the_average_follows_outputs() {
 
 #[test]
 fn requests_in_flight_are_bounded() {
-    let mut limiter = Limiter::new(Terms { concurrent: Some(2), ..Terms::default() });
+    let mut limiter = Limiter::new(Limits { concurrent: Some(2), ..Limits::default() });
     let (first, _) = limiter.admit(&"a".into(), PLAIN, at(0)).unwrap();
-    let (_second, standing) = limiter.admit(&"a".into(), PLAIN, at(0)).unwrap();
-    assert_eq!(standing, Standing::default());
+    let (_second, limit_status) = limiter.admit(&"a".into(), PLAIN, at(0)).unwrap();
+    assert_eq!(limit_status, RateLimitStatus::default());
     assert_eq!(limiter.admit(&"a".into(), PLAIN, at(0)).unwrap_err().limit, Limit::Concurrent);
     limiter.release("a", first, at(0));
     assert!(limiter.admit(&"a".into(), PLAIN, at(0)).is_ok());
@@ -151,8 +151,8 @@ fn requests_in_flight_are_bounded() {
 
 #[test]
 fn a_budget_counts_what_is_in_flight() {
-    let mut limiter = Limiter::new(Terms { day_nano_usd: Some(100), month_nano_usd: Some(150), ..Terms::default() });
-    let money = |nano_usd, guessed| Ask { nano_usd: Some(nano_usd), guessed, ..PLAIN };
+    let mut limiter = Limiter::new(Limits { day_nano_usd: Some(100), month_nano_usd: Some(150), ..Limits::default() });
+    let money = |nano_usd, guessed| ReservationRequest { nano_usd: Some(nano_usd), guessed, ..PLAIN };
     let name: Arc<str> = limiter.name("a");
     let (first, _) = limiter.admit(&name, money(70, false), at(0)).unwrap();
     let refused = limiter.admit(&"a".into(), money(31, false), at(0)).unwrap_err();
@@ -180,25 +180,25 @@ fn terms_change_for_the_next_request_only() {
     let mut limiter = requests(RATE);
     let name: Arc<str> = limiter.name("a");
     let (old, _) = limiter.admit(&name, PLAIN, at(0)).unwrap();
-    let own = Own { rpm: Some(0), tpm: Some(50), ..Own::default() };
-    limiter.set_own([("a".into(), own)].into());
-    let (grant, standing) = limiter.admit(&"a".into(), ask(20), at(0)).unwrap();
-    assert_eq!((standing.requests, standing.tokens.unwrap().remaining), (None, 30));
+    let own = Overrides { rpm: Some(0), tpm: Some(50), ..Overrides::default() };
+    limiter.set_overrides([("a".into(), own)].into());
+    let (reservation, limit_status) = limiter.admit(&"a".into(), request(20), at(0)).unwrap();
+    assert_eq!((limit_status.requests, limit_status.tokens.unwrap().remaining), (None, 30));
     limiter.charge(&name, Used { tokens: 20, ..Used::default() }, at(0));
     limiter.release("a", old, at(0));
-    limiter.release("a", grant, at(0));
-    limiter.set_own(BTreeMap::new());
-    let (_grant, standing) = limiter.admit(&"a".into(), ask(999), at(0)).unwrap();
-    assert_eq!((standing.requests.unwrap().remaining, standing.tokens), (2, None), "a new bucket of requests");
-    limiter.set_terms(Terms { day_nano_usd: Some(1), ..Terms::default() });
+    limiter.release("a", reservation, at(0));
+    limiter.set_overrides(BTreeMap::new());
+    let (_reservation, limit_status) = limiter.admit(&"a".into(), request(999), at(0)).unwrap();
+    assert_eq!((limit_status.requests.unwrap().remaining, limit_status.tokens), (2, None), "a new bucket of requests");
+    limiter.set_limits(Limits { day_nano_usd: Some(1), ..Limits::default() });
     assert!(limiter.wants_spending());
     limiter.load(Period::of(at(0).unix), [(name, Spent { day: 1, month: 1 })]);
     assert!(!limiter.wants_spending());
     assert_eq!(
-        limiter.admit(&"a".into(), Ask { nano_usd: Some(0), ..PLAIN }, at(0)).unwrap_err().limit,
+        limiter.admit(&"a".into(), ReservationRequest { nano_usd: Some(0), ..PLAIN }, at(0)).unwrap_err().limit,
         Limit::BudgetDay
     );
-    limiter.set_terms(Terms::default());
+    limiter.set_limits(Limits::default());
     assert_eq!(limiter.users().1, 0, "spending is not followed for nobody");
 }
 
@@ -207,7 +207,7 @@ fn terms_change_for_the_next_request_only() {
 enum Step {
     Admit {
         user: usize,
-        ask: Ask,
+        request: ReservationRequest,
     },
     /// The oldest in flight ends, having used this part of what it asked, in percent.
     Release {
@@ -222,13 +222,10 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let ask = (0u64..400, proptest::option::of(0u64..60), any::<bool>()).prop_map(|(tokens, nano_usd, guessed)| Ask {
-        tokens,
-        nano_usd,
-        guessed,
-    });
+    let request = (0u64..400, proptest::option::of(0u64..60), any::<bool>())
+        .prop_map(|(tokens, nano_usd, guessed)| ReservationRequest { tokens, nano_usd, guessed });
     prop_oneof![
-        4 => (0usize..3, ask).prop_map(|(user, ask)| Step::Admit { user, ask }),
+        4 => (0usize..3, request).prop_map(|(user, request)| Step::Admit { user, request }),
         3 => (0u64..250).prop_map(|percent| Step::Release { percent }),
         1 => Just(Step::Withdraw),
         2 => (0u64..20 * SECOND, 0u64..SECOND).prop_map(|(mono, unix_back)| Step::Wait { mono, unix_back }),
@@ -244,25 +241,25 @@ proptest! {
     fn every_reservation_is_settled_once(steps in proptest::collection::vec(step(), 1..150)) {
         let (rpm, tpm) = (Rate { per_minute: 60, burst: 4 }, Rate { per_minute: 600, burst: 300 });
         let budget = 200;
-        let terms = Terms {
+        let limits = Limits {
             requests: Some(rpm), tokens: Some(tpm), concurrent: Some(3), day_nano_usd: Some(budget), month_nano_usd: None,
         };
         let names: [Arc<str>; 3] = ["a".into(), "b".into(), "c".into()];
-        let mut limiter = Limiter::new(terms);
+        let mut limiter = Limiter::new(limits);
         let mut now = at(0);
-        let mut in_flight: VecDeque<(usize, Ask, Grant)> = VecDeque::new();
+        let mut in_flight: VecDeque<(usize, ReservationRequest, Reservation)> = VecDeque::new();
         let (mut requests, mut used, mut spent, mut excess) = ([0u64; 3], [0u64; 3], [0u64; 3], [(0u64, 0u64); 3]);
         let mut steps = steps;
         steps.extend(std::iter::repeat_n(Step::Release { percent: 100 }, 9));
         for step in steps {
             match step {
-                Step::Admit { user, ask } => {
+                Step::Admit { user, request } => {
                     let before = limiter.outstanding();
-                    match limiter.admit(&names[user], ask, now) {
-                        Ok((grant, standing)) => {
-                            prop_assert!(standing.requests.is_some() && standing.tokens.is_some());
+                    match limiter.admit(&names[user], request, now) {
+                        Ok((reservation, limit_status)) => {
+                            prop_assert!(limit_status.requests.is_some() && limit_status.tokens.is_some());
                             requests[user] += 1;
-                            in_flight.push_back((user, ask, grant));
+                            in_flight.push_back((user, request, reservation));
                         }
                         Err(refused) => {
                             prop_assert_eq!(limiter.outstanding(), before, "refused, and took something");
@@ -270,38 +267,38 @@ proptest! {
                         }
                     }
                 }
-                Step::Release { percent } => if let Some((user, ask, grant)) = in_flight.pop_front() {
-                    let tokens = ask.tokens * percent / 100;
-                    let nano_usd = ask.nano_usd.unwrap_or(0) * percent / 100;
-                    excess[user].0 += tokens.saturating_sub(grant.tokens);
-                    excess[user].1 += nano_usd.saturating_sub(grant.nano_usd);
+                Step::Release { percent } => if let Some((user, request, reservation)) = in_flight.pop_front() {
+                    let tokens = request.tokens * percent / 100;
+                    let nano_usd = request.nano_usd.unwrap_or(0) * percent / 100;
+                    excess[user].0 += tokens.saturating_sub(reservation.tokens);
+                    excess[user].1 += nano_usd.saturating_sub(reservation.nano_usd);
                     used[user] += tokens;
                     spent[user] += nano_usd;
                     let output_tokens = Some(tokens);
                     let charged = Used { tokens, output_tokens, nano_usd, started_at: now.unix };
                     limiter.charge(&names[user], charged, now);
-                    limiter.release(&names[user], grant, now);
+                    limiter.release(&names[user], reservation, now);
                 },
-                Step::Withdraw => if let Some((user, _, grant)) = in_flight.pop_back() {
+                Step::Withdraw => if let Some((user, _, reservation)) = in_flight.pop_back() {
                     requests[user] -= 1;
-                    limiter.withdraw(&names[user], grant, now);
+                    limiter.withdraw(&names[user], reservation, now);
                 },
                 Step::Wait { mono, unix_back } => {
                     now = Now { mono: now.mono + mono, unix: now.unix + mono - unix_back.min(mono) };
                 }
                 Step::Sweep => limiter.sweep(now.mono),
             }
-            let reserved: u64 = in_flight.iter().map(|(_, _, grant)| grant.nano_usd).sum();
+            let reserved: u64 = in_flight.iter().map(|(_, _, reservation)| reservation.nano_usd).sum();
             prop_assert_eq!(limiter.outstanding(), (in_flight.len() as u64, reserved));
             for user in 0..3 {
                 let mine = || in_flight.iter().filter(|(owner, _, _)| *owner == user);
                 prop_assert!(mine().count() <= 3);
                 let earned = |rate: Rate| u128::from(now.mono) * u128::from(rate.per_minute) / (60 * u128::from(SECOND));
                 prop_assert!(u128::from(requests[user]) <= u128::from(rpm.burst) + earned(rpm));
-                let held: u64 = mine().map(|(_, _, grant)| grant.tokens).sum();
+                let held: u64 = mine().map(|(_, _, reservation)| reservation.tokens).sum();
                 let granted = u128::from(used[user] + held);
                 prop_assert!(granted <= u128::from(tpm.burst + excess[user].0) + earned(tpm));
-                let held: u64 = mine().map(|(_, _, grant)| grant.nano_usd).sum();
+                let held: u64 = mine().map(|(_, _, reservation)| reservation.nano_usd).sum();
                 prop_assert!(spent[user] + held <= budget + excess[user].1);
             }
         }

@@ -1,7 +1,7 @@
 //! What a request takes of its user's limits, step by step, and how it is given back.
 
 use crate::limit::bucket::Rate;
-use crate::limit::terms::Terms;
+use crate::limit::overrides::Limits;
 use crate::proxy::fixture::{act, at, proxy, sent, settings, take};
 use crate::proxy::{Conn, Proxy, Settings};
 use std::io::ErrorKind;
@@ -11,8 +11,8 @@ const REQUEST: &str = "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nx-user-i
 
 fn limited(journaled: bool) -> Proxy {
     let rate = |per_minute| Some(Rate { per_minute, burst: per_minute });
-    let terms = Terms { requests: rate(2), tokens: rate(1000), concurrent: Some(1), ..Terms::default() };
-    proxy(Settings { terms, journaled, ..settings() })
+    let limits = Limits { requests: rate(2), tokens: rate(1000), concurrent: Some(1), ..Limits::default() };
+    proxy(Settings { limits, journaled, ..settings() })
 }
 
 /// A request that may take so many tokens, and is not JSON's only in that it names no model.

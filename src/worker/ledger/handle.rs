@@ -13,7 +13,7 @@ pub(super) enum Message {
     /// All up to this record is exported.
     Exported(i64),
     /// What was spent is asked for.
-    Spendings,
+    SpendByUser,
     Stop,
 }
 
@@ -41,7 +41,7 @@ pub struct LedgerHandle {
 impl LedgerHandle {
     /// Hands over a turn's records, in the order of their `seq`. Never blocks. The mailbox has no bound of its own and
     /// needs none: the loop reserves a place for each record before it forwards the request, and frees it only on
-    /// [`Done::Committed`].
+    /// [`WorkerEvent::Committed`].
     pub fn submit(&self, records: Vec<Record>) {
         // The thread ends only with the handle, so there is somebody to receive.
         self.mailbox.send(Message::Records(records));
@@ -52,9 +52,9 @@ impl LedgerHandle {
         Marker(self.mailbox.clone())
     }
 
-    /// Asks for [`Done::Spendings`]: of all that was submitted before.
-    pub fn sum_spendings(&self) {
-        self.mailbox.send(Message::Spendings);
+    /// Asks for [`WorkerEvent::SpendByUser`]: of all that was submitted before.
+    pub fn sum_spend_by_user(&self) {
+        self.mailbox.send(Message::SpendByUser);
     }
 
     /// For others that have the file open.

@@ -10,7 +10,7 @@ struct Scripted {
     /// One message for each lookup that began.
     began: Receiver<()>,
     results: Sender<Lookup>,
-    to_loop: ToLoop,
+    events: EventSender,
     woken: Receiver<()>,
 }
 
@@ -20,26 +20,26 @@ fn schedule(background: bool) -> Schedule {
     Schedule { least: zero, success: background.then_some(zero), failure_first: zero, failure_most: zero }
 }
 
-fn mailbox() -> (ToLoop, Receiver<()>) {
+fn mailbox() -> (EventSender, Receiver<()>) {
     let (wake, woken) = mpsc::channel();
     // The test may have ended while the thread still has something to say.
-    let to_loop = ToLoop::new(move || {
+    let events = EventSender::new(move || {
         let _ = wake.send(());
     });
-    (to_loop, woken)
+    (events, woken)
 }
 
 impl Scripted {
     fn start(background: bool) -> Self {
-        let (to_loop, woken) = mailbox();
+        let (events, woken) = mailbox();
         let (begin, began) = mpsc::channel();
         let (results, next) = mpsc::channel::<Lookup>();
         let lookup = move || {
             let _ = begin.send(());
             next.recv().unwrap_or_else(|_| Err("the test has ended".into()))
         };
-        let resolver = Resolver::start_with(lookup, schedule(background), to_loop.clone()).unwrap();
-        Self { resolver, began, results, to_loop, woken }
+        let resolver = Resolver::start_with(lookup, schedule(background), events.clone()).unwrap();
+        Self { resolver, began, results, events, woken }
     }
 
     /// Answers the lookup under way.
@@ -51,15 +51,15 @@ impl Scripted {
     /// All that was sent before the lookup that begins now.
     fn sent_before_next_lookup(&self) -> Vec<Lookup> {
         self.began.recv().unwrap();
-        resolved(&self.to_loop)
+        resolved(&self.events)
     }
 }
 
-fn resolved(to_loop: &ToLoop) -> Vec<Lookup> {
+fn resolved(events: &EventSender) -> Vec<Lookup> {
     let mut done = Vec::new();
-    to_loop.take(&mut done);
+    events.take(&mut done);
     let addresses = |done| match done {
-        Done::Resolved { addresses } => addresses,
+        WorkerEvent::Resolved { addresses } => addresses,
         other => panic!("{other:?}"),
     };
     done.into_iter().map(addresses).collect()
@@ -109,7 +109,7 @@ fn requests_during_a_lookup_are_answered_by_one_more() {
     let mut sent = Vec::new();
     while sent.is_empty() {
         scripted.woken.recv().unwrap();
-        sent = resolved(&scripted.to_loop);
+        sent = resolved(&scripted.events);
     }
     assert_eq!(sent, [a]);
 }
@@ -137,20 +137,20 @@ fn dropping_it_ends_the_thread() {
 
 #[test]
 fn an_address_is_its_own_answer() {
-    let (to_loop, woken) = mailbox();
-    let resolver = Resolver::start("::1", 8443, to_loop.clone()).unwrap();
+    let (events, woken) = mailbox();
+    let resolver = Resolver::start("::1", 8443, events.clone()).unwrap();
     woken.recv().unwrap();
-    assert_eq!(resolved(&to_loop), [ok("[::1]:8443")]);
+    assert_eq!(resolved(&events), [ok("[::1]:8443")]);
     drop(resolver);
 }
 
 #[test]
 fn a_name_that_cannot_be_asked_for_is_an_error_that_names_it() {
-    let (to_loop, woken) = mailbox();
+    let (events, woken) = mailbox();
     // No name holds a NUL: the system refuses it without asking any server.
-    let _resolver = Resolver::start("no\0name", 1, to_loop.clone()).unwrap();
+    let _resolver = Resolver::start("no\0name", 1, events.clone()).unwrap();
     woken.recv().unwrap();
-    let [Err(why)] = &resolved(&to_loop)[..] else { panic!("one failure") };
+    let [Err(why)] = &resolved(&events)[..] else { panic!("one failure") };
     assert!(why.starts_with("cannot resolve \"no\\0name\": "), "{why}");
 }
 

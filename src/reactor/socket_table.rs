@@ -4,7 +4,7 @@
 use crate::proxy::Conn;
 
 /// A socket and what is known of it. Bits are set by events, and cleared only when the socket says so.
-pub struct Sock<S> {
+pub struct SocketEntry<S> {
     generation: u32,
     pub socket: S,
     pub readable: bool,
@@ -19,19 +19,19 @@ pub struct Sock<S> {
 }
 
 /// All sockets of the loop.
-pub struct Socks<S> {
-    sides: [Vec<Option<Sock<S>>>; 2],
+pub struct SocketTable<S> {
+    sides: [Vec<Option<SocketEntry<S>>>; 2],
 }
 
-impl<S> Default for Socks<S> {
+impl<S> Default for SocketTable<S> {
     fn default() -> Self {
         Self { sides: [Vec::new(), Vec::new()] }
     }
 }
 
-impl<S> Socks<S> {
+impl<S> SocketTable<S> {
     /// The connection's socket; `None` for one that is gone, or not open yet.
-    pub fn get(&mut self, conn: Conn) -> Option<&mut Sock<S>> {
+    pub fn get(&mut self, conn: Conn) -> Option<&mut SocketEntry<S>> {
         let (side, index, generation) = place(conn);
         self.sides[side].get_mut(index)?.as_mut().filter(|sock| sock.generation == generation)
     }
@@ -49,7 +49,7 @@ impl<S> Socks<S> {
         assert!(slots[index].is_none(), "the last tenant's socket is still open");
         let (readable, writable) = (!connecting, !connecting);
         let (ended, queued, dirty) = (false, false, false);
-        slots[index] = Some(Sock { generation, socket, readable, writable, ended, connecting, queued, dirty });
+        slots[index] = Some(SocketEntry { generation, socket, readable, writable, ended, connecting, queued, dirty });
     }
 
     /// Takes the connection's socket out.

@@ -4,7 +4,7 @@ use super::export::{self, ExportHandle};
 use super::ledger::{Backfill, Ledger, LedgerHandle, Options};
 use super::query::{Job, QueryHandle};
 use super::resolver::Resolver;
-use super::{Desk, Done, ToLoop, log};
+use super::{EventSender, WorkerEvent, Workers, log};
 use crate::base::log::Note;
 use crate::usage::record::Record;
 use std::path::Path;
@@ -17,15 +17,15 @@ pub struct Export {
 }
 
 /// Ledger, query, export and resolver threads of a process.
-pub struct Workers {
-    to_loop: ToLoop,
+pub struct WorkerThreads {
+    events: EventSender,
     ledger: LedgerHandle,
     query: QueryHandle,
     export: Option<ExportHandle>,
     resolver: Resolver,
 }
 
-impl Workers {
+impl WorkerThreads {
     /// Opens the ledger and starts the threads; the target is being looked up from here on.
     ///
     /// # Errors
@@ -35,15 +35,15 @@ impl Workers {
         options: Options,
         export: Option<Export>,
         (host, port): (&str, u16),
-        to_loop: ToLoop,
+        events: EventSender,
     ) -> Result<Self, String> {
         let options = Options { export: export.as_ref().map(|export| export.backfill), ..options };
-        let ledger = Ledger::start(database, options, to_loop.clone())?;
-        let query = QueryHandle::start(database, ledger.moves(), to_loop.clone())?;
+        let ledger = Ledger::start(database, options, events.clone())?;
+        let query = QueryHandle::start(database, ledger.moves(), events.clone())?;
         let export = export.map(|to| ExportHandle::start(database, to.target, ledger.moves(), ledger.marker()));
-        let resolver = Resolver::start(host, port, to_loop.clone())
+        let resolver = Resolver::start(host, port, events.clone())
             .map_err(|error| format!("the resolver thread cannot start: {error}"))?;
-        Ok(Self { to_loop, ledger, query, export: export.transpose()?, resolver })
+        Ok(Self { events, ledger, query, export: export.transpose()?, resolver })
     }
 
     /// Ends the threads, the ledger last and only when all that was submitted is committed.
@@ -60,7 +60,7 @@ impl Workers {
     }
 }
 
-impl Desk for Workers {
+impl Workers for WorkerThreads {
     fn submit(&mut self, records: Vec<Record>) {
         self.ledger.submit(records);
     }
@@ -73,16 +73,16 @@ impl Desk for Workers {
         log::notes(notes);
     }
 
-    fn sum_spendings(&mut self) {
-        self.ledger.sum_spendings();
+    fn sum_spend_by_user(&mut self) {
+        self.ledger.sum_spend_by_user();
     }
 
     fn resolve(&mut self) {
         self.resolver.refresh();
     }
 
-    fn collect(&mut self, into: &mut Vec<Done>) {
-        self.to_loop.take(into);
+    fn collect(&mut self, into: &mut Vec<WorkerEvent>) {
+        self.events.take(into);
     }
 
     fn export(&self) -> Option<Arc<export::State>> {

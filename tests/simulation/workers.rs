@@ -5,7 +5,7 @@ use crate::scenario::name_of;
 use openai_api_proxy::local::Answer;
 use openai_api_proxy::usage::record::{Journal, Record};
 use openai_api_proxy::worker::query::Job;
-use openai_api_proxy::worker::{Desk, Done};
+use openai_api_proxy::worker::{WorkerEvent, Workers};
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 /// What the workers have and owe.
 #[derive(Default)]
-pub struct Workers {
+pub struct FakeWorkers {
     /// Submitted, not committed.
     pub pending: VecDeque<Record>,
     pub committed: Vec<Record>,
@@ -23,7 +23,7 @@ pub struct Workers {
     pub open: BTreeSet<u64>,
     /// Names of the requests that have been in the journal.
     pub journaled: BTreeSet<String>,
-    replies: VecDeque<Done>,
+    replies: VecDeque<WorkerEvent>,
     tickets: VecDeque<u64>,
     resolving: bool,
     /// How long the ledger may be in trouble, the longest of its pauses; 0 is never.
@@ -34,7 +34,7 @@ pub struct Workers {
     addresses: u16,
 }
 
-impl Workers {
+impl FakeWorkers {
     pub fn new(addresses: u16, stall_max: u64) -> Self {
         Self { addresses, stall_max, ..Self::default() }
     }
@@ -69,17 +69,18 @@ impl Workers {
                 let lines: Vec<Record> = self.pending.drain(..batch).collect();
                 let upto = lines.last().map_or(0, |line| line.seq);
                 lines.into_iter().for_each(|line| self.commit(line));
-                self.replies.push_back(Done::Committed { upto, retrieved: Vec::new() });
+                self.replies.push_back(WorkerEvent::Committed { upto, retrieved: Vec::new() });
             }
             1 if !self.tickets.is_empty() => {
                 let ticket = self.tickets.pop_front().expect("not empty");
                 let answer = Answer::new(200, "text/plain", format!("answer {ticket}"));
-                self.replies.push_back(Done::Answered { ticket, answer });
+                self.replies.push_back(WorkerEvent::Answered { ticket, answer });
             }
             2 if self.resolving => {
                 self.resolving = false;
                 let address = |n| SocketAddr::from((Ipv4Addr::LOCALHOST, 1000 + n));
-                self.replies.push_back(Done::Resolved { addresses: Ok((0..self.addresses).map(address).collect()) });
+                self.replies
+                    .push_back(WorkerEvent::Resolved { addresses: Ok((0..self.addresses).map(address).collect()) });
             }
             _ => {}
         }
@@ -88,15 +89,15 @@ impl Workers {
     }
 
     pub fn stop(&mut self) {
-        self.replies.push_back(Done::Stop);
+        self.replies.push_back(WorkerEvent::Stop);
     }
 }
 
 /// The loop's view of them.
 #[derive(Clone)]
-pub struct FakeDesk(pub Rc<RefCell<Workers>>);
+pub struct SharedWorkers(pub Rc<RefCell<FakeWorkers>>);
 
-impl Desk for FakeDesk {
+impl Workers for SharedWorkers {
     fn submit(&mut self, records: Vec<Record>) {
         self.0.borrow_mut().pending.extend(records);
     }
@@ -111,13 +112,13 @@ impl Desk for FakeDesk {
         Ok(())
     }
 
-    fn sum_spendings(&mut self) {}
+    fn sum_spend_by_user(&mut self) {}
 
     fn resolve(&mut self) {
         self.0.borrow_mut().resolving = true;
     }
 
-    fn collect(&mut self, into: &mut Vec<Done>) {
+    fn collect(&mut self, into: &mut Vec<WorkerEvent>) {
         into.extend(self.0.borrow_mut().replies.drain(..));
     }
 }

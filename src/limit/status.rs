@@ -20,7 +20,7 @@ pub struct Level {
 
 /// A user's buckets after an admission or refusal, where they are limited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct RateLimitStatus {
     pub requests: Option<Level>,
     pub tokens: Option<Level>,
 }
@@ -35,7 +35,7 @@ const REQUESTS: Names =
     ["x-ratelimit-limit-requests: ", "x-ratelimit-remaining-requests: ", "x-ratelimit-reset-requests: "];
 const TOKENS: Names = ["x-ratelimit-limit-tokens: ", "x-ratelimit-remaining-tokens: ", "x-ratelimit-reset-tokens: "];
 
-impl Standing {
+impl RateLimitStatus {
     /// Appends the header lines, three a bucket.
     pub fn write(&self, out: &mut Vec<u8>) {
         for (names, level) in self.levels() {
@@ -52,7 +52,7 @@ impl Standing {
         }
     }
 
-    /// True where the header, in any case of letters, is one that [`Standing::write`] writes.
+    /// True where the header, in any case of letters, is one that [`RateLimitStatus::write`] writes.
     pub fn speaks_for(&self, header: &str) -> bool {
         let tells = |(names, level): (&Names, Option<Level>)| {
             let mut names = names.iter().filter_map(|name| name.strip_suffix(COLON));
@@ -98,7 +98,7 @@ impl Limit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
     pub limit: Limit,
-    pub standing: Standing,
+    pub limit_status: RateLimitStatus,
     /// The limit, in its own unit: requests or tokens a minute, requests in flight, nano-dollars.
     pub most: u64,
     /// What the request would have taken of it.
@@ -108,10 +108,10 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// Appends the standing, and `retry-after` (whole seconds) and `retry-after-ms`, both rounded up: a client that
+    /// Appends the state of the limits, and `retry-after` (whole seconds) and `retry-after-ms`, both rounded up: a client that
     /// waits as told is admitted. Or that there is nothing to wait for.
     pub fn write(&self, out: &mut Vec<u8>) {
-        self.standing.write(out);
+        self.limit_status.write(out);
         let Some(retry_after) = self.retry_after else {
             return out.extend_from_slice(b"x-should-retry: false\r\n");
         };
@@ -219,19 +219,22 @@ mod tests {
     #[test]
     fn only_what_is_limited_is_told_and_only_that_is_taken_from_the_target() {
         let level = Level { limit: 9, remaining: 4, reset: 5 * SECOND / 2 };
-        let standing = Standing { tokens: Some(level), ..Standing::default() };
+        let limit_status = RateLimitStatus { tokens: Some(level), ..RateLimitStatus::default() };
         let mut out = Vec::new();
-        standing.write(&mut out);
+        limit_status.write(&mut out);
         let expected = "x-ratelimit-limit-tokens: 9\r\nx-ratelimit-remaining-tokens: 4\r\n\
                         x-ratelimit-reset-tokens: 2.5s\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
-        assert!(standing.speaks_for("X-RateLimit-Reset-Tokens") && !standing.speaks_for("x-ratelimit-reset-requests"));
+        assert!(
+            limit_status.speaks_for("X-RateLimit-Reset-Tokens")
+                && !limit_status.speaks_for("x-ratelimit-reset-requests")
+        );
     }
 
     #[test]
     fn a_refusal_says_what_was_reached_and_when_to_come_again() {
         let refused = |limit, most, asked, retry_after| {
-            let refused = Refused { limit, standing: Standing::default(), most, asked, retry_after };
+            let refused = Refused { limit, limit_status: RateLimitStatus::default(), most, asked, retry_after };
             let mut out = Vec::new();
             refused.write(&mut out);
             (refused.message(), String::from_utf8(out).unwrap())

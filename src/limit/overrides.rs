@@ -1,10 +1,10 @@
-//! What a user may do: the operator's terms for everybody, and the ones that a user has of their own.
+//! What a user may do: the operator's limits for everybody, and the ones that a user has of their own.
 
 use super::bucket::Rate;
 
-/// A user's terms. `None` is no limit.
+/// A user's limits. `None` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Terms {
+pub struct Limits {
     /// Requests.
     pub requests: Option<Rate>,
     /// Tokens, input and output together.
@@ -17,9 +17,9 @@ pub struct Terms {
     pub month_nano_usd: Option<u64>,
 }
 
-/// What a user has instead of everybody's terms: `None` leaves those, 0 lifts the limit.
+/// What a user has instead of everybody's limits: `None` leaves those, 0 lifts the limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Own {
+pub struct Overrides {
     /// Requests a minute, which is the bucket's size too.
     pub rpm: Option<u64>,
     /// Tokens a minute, which is the bucket's size too.
@@ -32,9 +32,9 @@ pub struct Own {
     pub month_nano_usd: Option<u64>,
 }
 
-impl Terms {
-    /// These terms with a user's own in place of those that they name.
-    pub fn with(&self, own: &Own) -> Self {
+impl Limits {
+    /// These limits with a user's own in place of those that they name.
+    pub fn with(&self, own: &Overrides) -> Self {
         let rate = |own: Option<u64>, default| match own {
             None => default,
             Some(0) => None,
@@ -67,19 +67,24 @@ mod tests {
     #[test]
     fn own_terms_stand_before_everybodys_and_nought_lifts_a_limit() {
         let rate = |per_minute, burst| Some(Rate { per_minute, burst });
-        let everybody = Terms {
+        let everybody = Limits {
             requests: rate(60, 5),
             tokens: None,
             concurrent: Some(2),
             day_nano_usd: Some(7),
             month_nano_usd: None,
         };
-        assert_eq!(everybody.with(&Own::default()), everybody);
-        let own =
-            Own { rpm: Some(9), tpm: Some(100), concurrent: Some(0), day_nano_usd: Some(0), month_nano_usd: None };
-        let terms = Terms { requests: rate(9, 9), tokens: rate(100, 100), ..Terms::default() };
-        assert_eq!(everybody.with(&own), terms);
-        assert!(everybody.has_budget() && !terms.has_budget() && !terms.is_free());
-        assert!(everybody.with(&Own { rpm: Some(0), ..own }).requests.is_none());
+        assert_eq!(everybody.with(&Overrides::default()), everybody);
+        let own = Overrides {
+            rpm: Some(9),
+            tpm: Some(100),
+            concurrent: Some(0),
+            day_nano_usd: Some(0),
+            month_nano_usd: None,
+        };
+        let limits = Limits { requests: rate(9, 9), tokens: rate(100, 100), ..Limits::default() };
+        assert_eq!(everybody.with(&own), limits);
+        assert!(everybody.has_budget() && !limits.has_budget() && !limits.is_free());
+        assert!(everybody.with(&Overrides { rpm: Some(0), ..own }).requests.is_none());
     }
 }
