@@ -9,184 +9,77 @@
 //! A connection from a client, a connection to the target and the exchange between them are three slots that know each
 //! other by generational keys: a link to what is gone finds nothing. One exchange at a time belongs to a connection.
 //!
-//! An exchange's life, and where each step lives:
+//! An exchange's life, and where each step is decided:
 //!
 //! ```text
-//!   head ─▶ admit ─▶ dispatch ─▶ connection ready ─▶ request sent ─▶ response relayed ─▶ settled ─▶ finished
-//!        downstream  admission    dispatch           upstream          response          settlement
+//!   head ─▶ admitted ─▶ dispatched ─▶ connected ─▶ request sent ─▶ response relayed ─▶ settled ─▶ finished
+//!     route,  reservation, dialer       upstream       response, tunnel    settlement   permits
+//!     identity  held_bodies
 //! ```
 //!
-//! From dispatch on, every way out leads through [`settlement`], once: one record, one release of its place.
+//! [`Proxy`] only joins: its methods stand here, in `downstream_side` (the clients) and in `upstream_side` (the target).
+//! What is decided is decided by the parts beside them, each of which owns its state and is tested alone. From dispatch
+//! on, every way out leads through [`settlement`], once: one record, one release of its permits.
 
-pub mod accept;
-pub mod admission;
-mod asked;
 pub mod audit;
-pub mod buffered;
+mod client_bound;
 pub mod dispatch;
 pub mod downstream;
+mod downstream_side;
 pub mod exchange;
 #[cfg(test)]
 mod fixture;
 pub mod forward;
-mod group;
+mod group_commit;
+mod held_bodies;
 pub mod identity;
-pub mod limits;
+mod interface;
+pub mod local_answers;
+mod local_request;
 pub mod named;
-pub mod notes;
-pub mod policy;
+mod notes;
+mod permits;
 pub mod pool;
-pub mod replies;
+mod relay_side;
+mod reply_ids;
+pub mod reservation;
 pub mod response;
 pub mod retry;
 pub mod route;
+pub mod settings;
 pub mod settlement;
 pub mod timing;
 pub mod tunnel;
 pub mod upstream;
 
-use crate::access::{Access, Hash};
-use crate::base::buffer::Spares;
-use crate::base::clock::Now;
+use crate::access::Access;
+use crate::base::buffer::{Buffer, Spares};
+use crate::base::clock::{MICROSECOND, Now};
 use crate::base::deadlines::Deadlines;
-use crate::base::log::Notes;
-use crate::base::slab::{Key, Slab};
+use crate::base::log::{Level, Note, Notes};
+use crate::base::slab::Slab;
 use crate::limit::limiter::Limiter;
-use crate::limit::overrides::Limits;
-use crate::local::Answer;
-use crate::local::dashboard::Ask;
-use crate::local::usage::Query;
-use crate::metrics::{Gauges, Metrics, Snapshot};
+use crate::metrics::{Gauges, Metrics};
+use crate::policy::{Change, Policy, SpendByUser};
 use crate::price::PriceTable;
-use crate::tls::Connector;
-use crate::usage::record::Record;
-use buffered::Buffered;
-use downstream::Downstream;
-use exchange::Exchange;
-use group::Group;
+use crate::usage::record::{Outcome, Record};
+use audit::Audit;
+use client_bound::ClientBound;
+use downstream::{AfterReply, Downstream};
+use exchange::{Exchange, Progress, Stage};
+use held_bodies::HeldBodies;
+pub use interface::{Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, LOW_WATERMARK, Question, UpKey, Written};
+use local_answers::LocalAnswers;
+use permits::Permits;
 use pool::Pool;
-use std::collections::{BTreeMap, VecDeque};
+use reply_ids::ReplyIds;
+pub use settings::{Settings, Timeouts};
+use settlement::End;
+use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use timing::Class;
 use upstream::Upstream;
-
-/// Key of a client's connection.
-pub type DownKey = Key<Downstream>;
-/// Key of a connection to the target.
-pub type UpKey = Key<Upstream>;
-/// Key of an exchange.
-pub type ExchangeKey = Key<Exchange>;
-
-/// Bytes waiting for one peer at which reading from the other stops.
-pub const HIGH_WATERMARK: usize = 64 * 1024;
-/// Bytes waiting for one peer below which reading from the other goes on.
-pub const LOW_WATERMARK: usize = 16 * 1024;
-
-/// A connection, on either side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Conn {
-    Down(DownKey),
-    Up(UpKey),
-}
-
-impl Conn {
-    /// `generation << 32 | index << 1 | side`: what a poller keeps beside a socket.
-    pub fn token(self) -> u64 {
-        let (generation, index, side) = match self {
-            Self::Down(key) => (key.generation, key.index, 0),
-            Self::Up(key) => (key.generation, key.index, 1),
-        };
-        u64::from(generation) << 32 | u64::from(index) << 1 | side
-    }
-
-    /// The inverse of [`Conn::token`].
-    pub fn from_token(token: u64) -> Self {
-        let (generation, index) = ((token >> 32) as u32, (token as u32) >> 1);
-        if token & 1 == 0 { Self::Down(Key::new(index, generation)) } else { Self::Up(Key::new(index, generation)) }
-    }
-}
-
-/// What the outside world must do.
-#[derive(Debug)]
-pub enum Action {
-    /// Open a socket to this address; tell [`Proxy::connected`] or [`Proxy::failed`].
-    Connect { up: UpKey, address: SocketAddr },
-    /// Read whatever is there now, without waiting for an event; then tell [`Proxy::looked`].
-    Look(UpKey),
-    /// Something may be written: call [`Proxy::flush`] before the turn ends.
-    Flush(Conn),
-    /// Reading, paused until now, may go on: call [`Proxy::resumed`], then read; no event will come for what waits.
-    Read(Conn),
-    /// The slot is gone; close the socket at the end of the turn, after writing `last` as far as it goes at once. With
-    /// `reset` so that the peer cannot take it for the end of a message.
-    Close { conn: Conn, last: Vec<u8>, reset: bool },
-    /// Nothing more will be written: shut the sending side down.
-    HalfClose(DownKey),
-    /// Look the target up again.
-    Resolve,
-    /// Answer with [`Proxy::answered`].
-    Ask { ticket: u64, question: Question },
-}
-
-/// What only a thread that may block, or take its time, can answer.
-#[derive(Debug)]
-pub enum Question {
-    Usage(Box<Query>),
-    Dashboard(Box<Ask>),
-    Metrics(Box<Snapshot>),
-}
-
-/// Durations, nanoseconds.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    /// To resolve, connect and shake hands with one address.
-    pub connect: u64,
-    /// Between two signs of life of the target while it owes an answer; and for a whole head of it.
-    pub response: u64,
-    /// For a client between requests; or in the middle of a body or an answer, without getting on.
-    pub idle: u64,
-    /// For a client to send a whole head.
-    pub header: u64,
-    /// To read a response on, for its usage, whose client has gone; 0 is not at all.
-    pub read_on: u64,
-    /// A reply's wait for its commit when the ledger is in trouble; 0 is for ever.
-    pub ledger_wait: u64,
-    /// For a client to wait for a place among all connections before it is told that there is none; 0 is for ever.
-    pub overload: u64,
-}
-
-/// Everything that the operator decides about proxying.
-pub struct Settings {
-    /// Value of `Host` towards the target.
-    pub authority: String,
-    /// Put before every path; empty or `/…` without a slash at the end.
-    pub prefix: String,
-    /// How to encrypt; `None` for a plain target.
-    pub tls: Option<Connector>,
-    /// Value of `Authorization` in place of the client's.
-    pub authorization: Option<String>,
-    /// The model for a request that names none.
-    pub model_name: Option<String>,
-    /// Only holders of our keys may relay; what they present is not sent on.
-    pub keys_only: bool,
-    /// What opens the local endpoints; without it they are open.
-    pub admin: Option<Hash>,
-    /// What each user may do who has no limits of their own.
-    pub limits: Limits,
-    /// Most connections from clients.
-    pub connections_max: usize,
-    /// Largest request body that is held for inspection, bytes.
-    pub body_bytes_max: u64,
-    /// All request bodies held for inspection together, bytes; beyond, clients are not read from.
-    pub buffered_bytes_max: usize,
-    /// A reply's last byte waits for its record's commit.
-    pub settled: bool,
-    /// A request is sent only when the ledger has a row of it.
-    pub journaled: bool,
-    /// Records that may be under way to the ledger, exchanges in flight included.
-    pub ledger_places: usize,
-    pub timeouts: Timeouts,
-}
 
 /// All connections and exchanges of a process.
 pub struct Proxy {
@@ -194,55 +87,30 @@ pub struct Proxy {
     downs: Slab<Downstream>,
     ups: Slab<Upstream>,
     exchanges: Slab<Exchange>,
-    pool: Pool,
-    buffered: Buffered,
     limiter: Limiter,
     access: Access,
     metrics: Metrics,
     prices: PriceTable,
+    permits: Permits,
+    held_bodies: HeldBodies,
+    local_answers: LocalAnswers,
+    client_bound: ClientBound,
     deadlines: Deadlines<Conn>,
     actions: VecDeque<Action>,
+    pool: Pool,
     /// The target's addresses, once known.
     addresses: Vec<SocketAddr>,
     /// Connections that wait for `addresses`.
     resolving: Vec<UpKey>,
-    /// Records that are to go to the ledger.
-    records: Vec<Record>,
-    group: Group,
-    /// `seq` of the last record.
-    settled_seq: u64,
-    /// `seq` of the last record that is known to be committed.
-    committed_seq: u64,
-    /// Exchanges whose reply, or a part of it, waits for a commit, in the order of their `seq`.
-    uncommitted: VecDeque<(u64, ExchangeKey)>,
-    /// Places in the ledger's queue for records that are still to come.
-    places_reserved: u64,
     /// Behind the target every model's name is that of a deployment.
     deploys: bool,
-    /// Entries opened in the journal so far.
-    journaled: u64,
-    /// `seq` of each line on its way that is about the journal only.
-    journal_lines: VecDeque<u64>,
-    /// How many of those are committed.
-    journal_committed: u64,
-    /// Tunnels that wait for a place.
-    placeless: VecDeque<ExchangeKey>,
     /// Exchanges whose request was completed in this turn, for their overhead.
     dispatched: Vec<ExchangeKey>,
     ledger_trouble: Option<String>,
-    tickets: BTreeMap<u64, DownKey>,
-    next_ticket: u64,
-    /// Prefix of our request ids, the same for the life of the process.
-    boot_id: u64,
-    /// Replies of our own so far.
-    replies: u64,
-    /// Bytes of large local answers that wait for their clients.
-    answer_bytes: usize,
+    reply_ids: ReplyIds,
     /// For the log.
     notes: Notes,
     draining: bool,
-    /// There have been as many clients as there may be since then, monotonic nanoseconds.
-    full_since: Option<u64>,
     /// What TLS itself has to say, loop-wide: no connection has a buffer of its own for it.
     scratch: Vec<u8>,
     /// Ciphertext on its way out, the same.
@@ -262,36 +130,24 @@ impl Proxy {
             deadlines: Deadlines::new(&timing::durations(&settings.timeouts)),
             deploys: named::is_of_deployments(&settings.authority, &settings.prefix),
             pool: Pool::new(settings.connections_max),
+            permits: Permits::new(settings.ledger_places),
+            held_bodies: HeldBodies::new(settings.buffered_bytes_max),
+            client_bound: ClientBound::new(settings.connections_max, settings.timeouts.overload),
+            reply_ids: ReplyIds::new(started.unix),
             settings,
             prices,
             metrics,
             downs: Slab::default(),
             ups: Slab::default(),
             exchanges: Slab::default(),
-            buffered: Buffered::default(),
+            local_answers: LocalAnswers::default(),
             actions: VecDeque::new(),
             addresses: Vec::new(),
             resolving: Vec::new(),
-            records: Vec::new(),
-            group: Group::default(),
-            settled_seq: 0,
-            committed_seq: 0,
-            uncommitted: VecDeque::new(),
-            places_reserved: 0,
-            journaled: 0,
-            journal_lines: VecDeque::new(),
-            journal_committed: 0,
-            placeless: VecDeque::new(),
             dispatched: Vec::new(),
             ledger_trouble: None,
-            tickets: BTreeMap::new(),
-            next_ticket: 0,
-            boot_id: started.unix,
-            replies: 0,
-            answer_bytes: 0,
             notes: Notes::default(),
             draining: false,
-            full_since: None,
             scratch: Vec::new(),
             sealed: Vec::new(),
             spares: Spares::default(),
@@ -310,7 +166,7 @@ impl Proxy {
     /// Reading goes on: first with what was read before and had to wait.
     pub fn resumed(&mut self, now: Now, conn: Conn) {
         match conn {
-            Conn::Down(key) => self.advance(now, key),
+            Conn::Down(key) => self.advance_client(now, key),
             Conn::Up(key) => self.advance_upstream(now, key),
         }
     }
@@ -353,20 +209,50 @@ impl Proxy {
     }
 
     /// The records that go to the ledger now, in order; none is lost between here and its commit. Some may wait for
-    /// others ([`group`]), until [`Proxy::next_deadline`] at the latest.
+    /// others to share a commit, until [`Proxy::next_deadline`] at the latest.
     pub fn take_records(&mut self, now: Now) -> Vec<Record> {
-        let may_wait = self.settings.settled && !self.draining;
-        let open = if may_wait { self.exchanges.len().saturating_sub(self.uncommitted.len()) } else { 0 };
-        if self.records.is_empty() || !self.group.is_complete(now.mono, self.records.len(), open) {
-            return Vec::new();
+        let may_gather = self.settings.settled && !self.draining;
+        self.permits.take_outgoing(now, may_gather, self.exchanges.len())
+    }
+
+    /// What has happened since this was last called, for the log, in order.
+    pub fn take_notes(&mut self) -> Vec<Note> {
+        self.notes.take()
+    }
+
+    /// The turn is over, what could be written is written: the time that the proxy added to the requests that went out.
+    pub fn turn_ended(&mut self, now: Now) {
+        for key in self.dispatched.drain(..) {
+            if let Some(exchange) = self.exchanges.get_mut(key) {
+                exchange.draft.proxy_us = now.mono.saturating_sub(exchange.ready) / MICROSECOND;
+            }
         }
-        std::mem::take(&mut self.records)
+    }
+
+    /// When [`Proxy::expire`] must be called next, monotonic nanoseconds.
+    pub fn next_deadline(&self) -> Option<u64> {
+        let due = [self.deadlines.next_due(), self.limiter.sweep_due(), self.permits.due()];
+        due.into_iter().flatten().min()
+    }
+
+    /// Acts on every deadline that has passed.
+    pub fn expire(&mut self, now: Now) {
+        while let Some((conn, class)) = self.deadlines.expired(now.mono) {
+            match conn {
+                Conn::Down(key) => self.expire_down(now, key, Class::from_index(class)),
+                Conn::Up(key) => self.expire_up(now, key, Class::from_index(class)),
+            }
+        }
+        if self.limiter.sweep_due().is_some_and(|due| due <= now.mono) {
+            self.limiter.sweep(now.mono);
+        }
     }
 
     /// Stop taking work: idle connections close, exchanges run to their end, nothing is kept alive.
     pub fn drain(&mut self, now: Now) {
         self.draining = true;
-        let idle: Vec<_> = self.downs.keys().filter(|&key| self.is_between_requests(key)).collect();
+        let idle: Vec<_> =
+            self.downs.keys().filter(|&key| self.downs.linked(key).is_some_and(Downstream::is_idle)).collect();
         for key in idle {
             self.drop_down(now, key);
         }
@@ -377,7 +263,7 @@ impl Proxy {
 
     /// True where no connection and no exchange is left and every record is committed.
     pub fn is_drained(&self) -> bool {
-        self.is_quiet() && self.committed_seq == self.settled_seq
+        self.is_quiet() && self.permits.under_way() == 0
     }
 
     /// True where no client's connection and no exchange is left.
@@ -401,13 +287,6 @@ impl Proxy {
         }
     }
 
-    /// An answer to [`Action::Ask`] has come.
-    pub fn answered(&mut self, now: Now, ticket: u64, answer: &Answer) {
-        if let Some(key) = self.tickets.remove(&ticket) {
-            self.local_answer(now, key, answer);
-        }
-    }
-
     /// The ledger began to fail, or works again.
     pub fn ledger_state(&mut self, trouble: Option<String>) {
         if trouble.is_some() {
@@ -423,19 +302,241 @@ impl Proxy {
             downstream_connections: self.downs.len() as u64,
             upstream_connections: self.ups.len() as u64,
             ledger_up: self.ledger_trouble.is_none(),
-            ledger_queue_records: self.settled_seq - self.committed_seq,
-            buffered_bytes: self.buffered.bytes() as u64,
+            ledger_queue_records: self.permits.under_way(),
+            buffered_bytes: self.held_bodies.bytes() as u64,
         }
+    }
+
+    // What an operator changes while the proxy runs. Requests in flight keep the limits that they came in under.
+
+    /// Keys and users' overrides, in place of all that were.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.access.set_keys(policy.keys);
+        self.limiter.set_overrides(policy.own);
+    }
+
+    /// True where somebody has a budget and [`Proxy::set_spend_by_user`] was not called yet.
+    pub fn wants_spend_by_user(&self) -> bool {
+        self.limiter.wants_spending()
+    }
+
+    /// What users have spent in the present period, as the ledger has it.
+    pub fn set_spend_by_user(&mut self, spend: SpendByUser) {
+        self.limiter.load(spend.period, spend.users);
+    }
+
+    /// Settings that were read anew.
+    pub fn reconfigure(&mut self, change: Change) {
+        self.limiter.set_limits(change.limits);
+        self.access.set_admin(change.admin);
+        self.settings.authorization = change.authorization;
+        self.settings.model_name = change.model_name;
+        self.prices = change.prices;
+        self.log_up_to(change.log);
+    }
+
+    /// What holds between any two turns, for tests.
+    pub fn audit(&self) -> Audit<'_> {
+        Audit(self)
+    }
+
+    /// From here on, notes up to this level are taken. Until it is called, only errors are.
+    pub fn log_up_to(&mut self, level: Level) {
+        self.notes.set_level(level);
     }
 }
 
-/// What became of a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
-    /// This many bytes were taken.
-    Taken(usize),
-    /// None, until the socket is writable again.
-    Blocked,
-    /// The connection is broken.
-    Broken(ErrorKind),
+// ---------------------------------------------------------------------------------------------- the end of an exchange
+
+impl Proxy {
+    /// Writes the exchange's record, with the status that the client was sent until now. An exchange that is settled
+    /// already stays so.
+    fn settle(&mut self, now: Now, key: ExchangeKey, outcome: Outcome) {
+        let Some(exchange) = self.exchanges.linked_mut(key) else { return };
+        if exchange.stage != Stage::Forwarding {
+            return debug_assert!(
+                matches!(exchange.stage, Stage::Settled { .. }),
+                "only what was forwarded is settled"
+            );
+        }
+        if let Some(seq) = exchange.awaited_seq() {
+            self.permits.stop_waiting(seq); // a part of a tunnel goes out with the end of the whole
+        }
+        let (up_key, is_tunnel) = (exchange.up.take(), exchange.tunnel.is_some());
+        let up = up_key.and_then(|up| self.ups.linked(up));
+        let (written, unread) = up.map_or((false, false), |up| (up.written, !up.input.is_empty()));
+        let duration_us = (now.mono - exchange.started) / MICROSECOND;
+        let settlement = settlement::settle(exchange, End { outcome, duration_us, written, unread }, &self.prices);
+        let (reservation, user) = (std::mem::take(&mut exchange.reservation), settlement.records.0.user.clone());
+        let last_words = if is_tunnel { exchange.request.outgoing.take_stream() } else { Buffer::new() };
+        exchange.request.outgoing.forget_held();
+        let permits = std::mem::take(&mut exchange.permits);
+        if let Some(up) = up_key {
+            if is_tunnel {
+                self.say_last(up, last_words.as_slice());
+            }
+            self.close_up(up);
+        }
+        let seq = self.submit(now, settlement.records);
+        if settlement.forfeits {
+            self.limiter.forfeit(&user, reservation, now);
+        } else {
+            self.limiter.release(&user, reservation, now);
+        }
+        if let Some(exchange) = self.exchanges.linked_mut(key) {
+            exchange.stage = Stage::Settled { seq };
+        }
+        self.permits.release(permits);
+        self.recount(key);
+        self.permits_freed(now);
+    }
+
+    /// Sends priced records on their way to the ledger, which take over permits; the last one's `seq`.
+    fn submit(&mut self, now: Now, (record, images): (Record, Option<Record>)) -> u64 {
+        let seq = self.submit_one(now, record);
+        images.map_or(seq, |images| self.submit_one(now, images))
+    }
+
+    fn submit_one(&mut self, now: Now, record: Record) -> u64 {
+        if !record.may_repeat() {
+            self.count(now, &record);
+        }
+        self.permits.submit(record)
+    }
+
+    /// A record counts: in the metrics, and in its user's limits.
+    fn count(&mut self, now: Now, record: &Record) {
+        self.metrics.record(record);
+        self.limiter.charge(&record.user, reservation::used(record), now);
+    }
+
+    /// A settled exchange's reply goes out when its record is committed, or at once where that is not promised.
+    fn hold_or_release(&mut self, now: Now, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.linked(key) else { return };
+        let Stage::Settled { seq } = exchange.stage else { return debug_assert!(false, "it is not settled") };
+        if !self.settings.settled {
+            return self.release(now, key);
+        }
+        let key_of_down = exchange.down;
+        if let Some(down) = self.downs.linked_mut(key_of_down)
+            && down.held_back == 0
+            && exchange.response.progress == Progress::Awaited
+        {
+            down.held_back = down.out.len(); // an error of ours
+        }
+        self.permits.await_commit(seq, key);
+        self.retime_down(now, key_of_down, false);
+    }
+
+    /// Every record up to this one is in the ledger; of those that may repeat others, `retrieved` says how they count.
+    pub fn committed(&mut self, now: Now, upto: u64, retrieved: &[Record]) {
+        for record in retrieved {
+            self.count(now, record);
+        }
+        let records = self.permits.committed(upto);
+        self.metrics.ledger_committed(records);
+        while let Some(key) = self.permits.next_committed() {
+            self.commit_over(now, key);
+        }
+        self.permits_freed(now);
+    }
+
+    /// What an exchange held back for a commit may go out: the end of its reply, or of a part of a tunnel.
+    fn commit_over(&mut self, now: Now, key: ExchangeKey) {
+        match self.exchanges.linked(key).map(|exchange| exchange.stage) {
+            Some(Stage::Settled { .. }) => self.release(now, key),
+            Some(Stage::Journaling { .. }) => self.forward(now, key),
+            _ => self.next_part(now, key),
+        }
+    }
+
+    /// The reply's end may go out; the exchange is over.
+    fn release(&mut self, now: Now, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.remove(key) else { return };
+        self.uncount(key, &exchange);
+        let Some(down) = self.downs.linked_mut(exchange.down) else { return };
+        down.exchange = None;
+        down.held_back = 0;
+        self.next_request(now, exchange.down);
+        self.retime_down(now, exchange.down, false);
+    }
+
+    /// The stream broke after its head: settles, and closes the client's connection without the stream's end, so that
+    /// nobody takes it for complete.
+    fn cut(&mut self, now: Now, key: ExchangeKey) {
+        let Some(down) = self.exchanges.linked(key).map(|exchange| exchange.down) else { return };
+        self.settle(now, key, Outcome::UpstreamError);
+        self.remove_exchange(now, key);
+        let Some(found) = self.downs.linked_mut(down) else { return };
+        found.close_after_reply();
+        match found.after_reply {
+            AfterReply::EndsReply => self.drop_down(now, down),
+            _ => self.close_when_sent(now, down),
+        }
+    }
+
+    /// The client is gone.
+    fn client_gone(&mut self, now: Now, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.linked(key) else { return };
+        match exchange.stage {
+            Stage::Receiving | Stage::Journaling { .. } => self.withdraw(now, key),
+            Stage::Forwarding if self.reads_on(exchange) => self.abandon(now, key),
+            Stage::Forwarding => self.end_abandoned(now, key),
+            Stage::Settled { .. } => self.remove_exchange(now, key),
+        }
+    }
+
+    /// True where the target is at work on the whole request, and will say what it took.
+    fn reads_on(&self, exchange: &Exchange) -> bool {
+        let begun = exchange.up.and_then(|up| self.ups.linked(up)).is_some_and(|up| up.begun);
+        let will_report = match &exchange.tunnel {
+            Some(tunnel) => tunnel.is_responding(),
+            None => exchange.request.complete && exchange.draft.endpoint.is_metered(),
+        };
+        self.settings.timeouts.read_on > 0 && begun && will_report
+    }
+
+    /// Lets the response come to its end, or to the end of its time, without a client.
+    fn abandon(&mut self, now: Now, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.linked_mut(key) else { return };
+        exchange.abandoned = true;
+        exchange.response.editor = None;
+        if let Some(up) = exchange.up {
+            self.retime_up(now, up, false);
+            self.actions.push_back(Action::Read(Conn::Up(up)));
+        }
+    }
+
+    /// An exchange without a client is over: by its response's end, or otherwise.
+    fn end_abandoned(&mut self, now: Now, key: ExchangeKey) {
+        self.settle(now, key, Outcome::ClientAborted);
+        self.remove_exchange(now, key);
+    }
+
+    /// The process stops with the exchange in flight.
+    fn interrupt(&mut self, now: Now, key: ExchangeKey) {
+        match self.exchanges.linked(key).map(|exchange| exchange.stage) {
+            Some(Stage::Receiving | Stage::Journaling { .. }) => self.withdraw(now, key),
+            _ => {
+                self.settle(now, key, Outcome::Interrupted);
+                self.remove_exchange(now, key);
+            }
+        }
+    }
+
+    /// Frees the slot; the reply's client, where it is still there, has no exchange any more, and does not get what was
+    /// held back for it.
+    fn remove_exchange(&mut self, now: Now, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.remove(key) else { return };
+        self.uncount(key, &exchange);
+        self.permits.release(exchange.permits);
+        if let Some(down) = self.downs.get_mut(exchange.down) {
+            down.exchange = None;
+            down.drop_held();
+        }
+        if let Some(seq) = exchange.awaited_seq() {
+            self.permits.stop_waiting(seq);
+        }
+        self.permits_freed(now);
+    }
 }

@@ -15,7 +15,7 @@ use crate::base::clock::{MILLISECOND, Now};
 use crate::io::{Event, Io};
 use crate::local::Answer;
 use crate::metrics::{self, Surroundings};
-use crate::proxy::replies::overloaded;
+use crate::proxy::local_answers::overloaded;
 use crate::proxy::{Action, Conn, Proxy, Question, Written};
 use crate::worker::query::Job;
 use crate::worker::{WorkerEvent, Workers, log, process};

@@ -95,6 +95,20 @@ impl<T> Slab<T> {
         if slot.generation == key.generation { slot.value.as_mut() } else { None }
     }
 
+    /// The value behind a link that must lead somewhere: in a debug build, one that does not is a fault of ours.
+    pub fn linked(&self, key: Key<T>) -> Option<&T> {
+        let found = self.get(key);
+        debug_assert!(found.is_some(), "a link to what is gone");
+        found
+    }
+
+    /// The same, to change.
+    pub fn linked_mut(&mut self, key: Key<T>) -> Option<&mut T> {
+        let found = self.get_mut(key);
+        debug_assert!(found.is_some(), "a link to what is gone");
+        found
+    }
+
     /// Takes the value out; its key, and every copy of it, is stale from here on.
     pub fn remove(&mut self, key: Key<T>) -> Option<T> {
         let slot = self.slots.get_mut(key.index as usize)?;

@@ -4,20 +4,24 @@
 use super::exchange::{Progress, Stage};
 use super::retry::Attempt;
 use super::upstream::{Failure, Link, Upstream};
-use super::{Action, Conn, ExchangeKey, Proxy, UpKey};
+use super::{Action, Conn, ExchangeKey, Proxy, UpKey, notes};
 use crate::base::clock::Now;
 use crate::base::log::Level;
 use crate::usage::record::Outcome;
 use std::net::SocketAddr;
 
 impl Proxy {
-    /// The request can go out, once the journal has it where one is kept.
+    /// The request can go out, once the journal has it where one is kept: one that cannot be journaled is not sent.
     pub(super) fn dispatch(&mut self, now: Now, key: ExchangeKey) {
-        if self.settings.journaled {
-            self.open_entry(now, key);
-        } else {
-            self.forward(now, key);
+        if !self.settings.journaled {
+            return self.forward(now, key);
         }
+        let Some(exchange) = self.exchanges.linked_mut(key) else { return };
+        exchange.permits -= 1;
+        let (seq, down) = (self.permits.open_entry(&mut exchange.draft), exchange.down);
+        exchange.stage = Stage::Journaling { seq };
+        self.permits.await_commit(seq, key);
+        self.retime_down(now, down, false);
     }
 
     /// Takes a connection for the request. From here on the exchange will have a record.
@@ -81,7 +85,7 @@ impl Proxy {
         up.link = Link::Connecting;
         up.timing = None; // each address has the whole time
         self.actions.push_back(Action::Connect { up: key, address });
-        self.note_connecting(address);
+        notes::connecting(&mut self.notes, address);
         self.retime_up(now, key, false);
     }
 
@@ -99,7 +103,7 @@ impl Proxy {
         self.metrics.upstream_error(failure.label());
         self.close_up(key);
         if is_connecting && !untried.is_empty() {
-            self.note_failure(Level::Warn, &failure, link, "its next address is tried");
+            notes::failure(&mut self.notes, Level::Warn, &failure, link, "its next address is tried");
             return self.retry_at(now, exchange, untried);
         }
         let Some(found) = self.exchanges.get_mut(exchange) else { return };
@@ -125,13 +129,13 @@ impl Proxy {
         if lost && attempt.verdict().is_ok() {
             found.request.retried = true;
             found.request.outgoing.rewind();
-            self.note_failure(Level::Debug, &failure, link, "the request is sent once more");
+            notes::failure(&mut self.notes, Level::Debug, &failure, link, "the request is sent once more");
             return self.open(now, exchange);
         }
         if is_connecting {
             self.actions.push_back(Action::Resolve); // perhaps the target has moved
         }
-        self.note_failure(Level::Warn, &failure, link, "the request has failed");
+        notes::failure(&mut self.notes, Level::Warn, &failure, link, "the request has failed");
         self.fail_exchange(now, exchange, &failure, link);
     }
 

@@ -1,26 +1,26 @@
 //! A client's connection: requests in, one after another; replies out, in the same order.
 //!
 //! ```text
-//!   Head ──head complete──▶ Body ──body complete──▶ Busy ──reply complete──▶ Head
+//!   Head ──head complete──▶ Body ──body complete──▶ Busy or Asking ──reply complete──▶ Head
 //!     │                      │ no body: at once      │
-//!     └── refused, framing lost ──▶ Deaf ◀───────────┘ the connection will not be kept alive
-//!                                    └── all sent ──▶ half-closed, lingering ──▶ (closed)
+//!     └── refused, framing lost ──▶ Closing ◀────────┘ the connection will not be kept alive
+//!                                      └── all sent ──▶ Lingering (half-closed) ──▶ (closed)
 //! ```
 //!
 //! Bytes that come before their turn (pipelined requests) wait in `input`, up to a watermark.
+//!
+//! In: the client's bytes, what its socket takes. Out: heads and pieces of bodies, bytes for the socket. Never: an
+//! exchange, or a decision about one.
 
-use super::exchange::Stage;
 use super::timing::Class;
-use super::{Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, LOW_WATERMARK, Proxy, UpKey, Written};
-use crate::base::buffer::Buffer;
-use crate::base::clock::Now;
+use super::{ExchangeKey, HIGH_WATERMARK, Written};
+use crate::base::buffer::{Buffer, Spares};
 use crate::base::deadlines::Timer;
-use crate::http::HEAD_BYTES_MAX;
-use crate::http::body::{BodyReader, BodyWriter};
+use crate::http::body::BodyReader;
 use crate::http::chunked::Piece;
 use crate::http::head::HeadEnd;
-use crate::http::reply::Fault;
-use std::sync::Arc;
+use crate::http::reply::Reply;
+use crate::http::{HEAD_BYTES_MAX, HttpError};
 
 /// Bytes of an unwanted body that are read to keep the connection; beyond, it is closed.
 pub const DISCARD_BYTES_MAX: u32 = 256 * 1024;
@@ -35,8 +35,13 @@ pub enum Phase {
     Body { reader: BodyReader, sink: Sink },
     /// The request is whole, its reply is under way.
     Busy,
-    /// Nothing more is understood: whatever comes is read and dropped.
-    Deaf,
+    /// A local answer is awaited; with `to_head` without its body.
+    Asking { to_head: bool },
+    /// Nothing more is understood: whatever comes is read and dropped, until all of `out` is sent.
+    Closing,
+    /// All is sent and our sending side is shut down. The connection is read on for a while, so that our last reply is
+    /// not lost to a reset (RFC 9112 §9.6, lingering close).
+    Lingering,
 }
 
 /// What becomes of a body.
@@ -48,6 +53,34 @@ pub enum Sink {
     Stream,
     /// Dropped; the reply is out already. How many more bytes are accepted.
     Discard(u32),
+}
+
+/// What becomes of the connection after the current reply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AfterReply {
+    KeepAlive,
+    #[default]
+    Close,
+    /// Only the end of the connection ends the reply: cut, it must not look like that.
+    EndsReply,
+}
+
+/// What the client's bytes are.
+#[derive(Debug)]
+pub enum Arrived<'b> {
+    /// Nothing that could be told yet, or nothing for now.
+    Nothing,
+    /// Of no interest, all of them.
+    Ignored,
+    /// A whole head, of so many bytes.
+    Head(usize),
+    /// Part of a body that took so many bytes.
+    Body { used: usize, piece: Piece<'b>, sink: Sink, from_chunks: bool },
+    /// They are not HTTP, or too many.
+    Bad(HttpError),
+    /// So is the body of a request that has its reply, or there is too much of it: a second reply would be taken for
+    /// the next request's.
+    BadUnwanted,
 }
 
 /// One client's connection.
@@ -62,37 +95,86 @@ pub struct Downstream {
     /// Bytes ever sent.
     pub sent: u64,
     pub exchange: Option<ExchangeKey>,
-    /// A local answer is awaited; true where it is to a HEAD.
-    pub asked: Option<bool>,
     /// Bytes of large local answers since `out` was empty the last time.
     pub answer_bytes: usize,
-    /// The connection stays open after the current reply.
-    pub keep_alive: bool,
+    pub after_reply: AfterReply,
     /// The current request is HTTP/1.0: a client that must be told that the connection stays open.
     pub http10: bool,
-    /// Only the end of the connection ends the current reply: cut, it must not look like that.
-    pub until_close: bool,
     /// It is one more than there may be.
     pub surplus: bool,
-    /// Bytes that have moved since its deadline began.
-    pub moved: u64,
     /// A request was read on this connection.
     pub served: bool,
     /// The client has shut its sending side down.
     pub ended: bool,
-    /// Our sending side is shut down.
-    pub lingering: bool,
+    /// Bytes that have moved since its deadline began.
+    pub moved: u64,
     pub timer: Timer,
     pub timing: Option<Class>,
 }
 
 impl Downstream {
-    /// The value of `connection` in a reply after which the connection closes, or does not.
-    pub fn connection_header(&self, close: bool) -> Option<&'static str> {
-        match (close, self.http10) {
-            (true, _) => Some("close"),
-            (false, true) => Some("keep-alive"),
-            (false, false) => None,
+    /// The connection closes after the current reply, whatever was said before.
+    pub fn close_after_reply(&mut self) {
+        if self.after_reply == AfterReply::KeepAlive {
+            self.after_reply = AfterReply::Close;
+        }
+    }
+
+    /// True where the connection stays open after the current reply.
+    pub fn keeps_alive(&self) -> bool {
+        self.after_reply == AfterReply::KeepAlive
+    }
+
+    /// True for a connection that owes nobody anything.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Head) && self.input.is_empty() && self.out.is_empty() && self.exchange.is_none()
+    }
+
+    /// True where reading makes sense now. `streaming` bytes of the current body wait for the target; `paused` says that
+    /// the held body has no room.
+    pub fn wants_bytes(&self, streaming: usize, paused: bool) -> bool {
+        !self.ended
+            && match self.phase {
+                Phase::Head => self.out.len() < HIGH_WATERMARK && self.input.len() <= HEAD_BYTES_MAX,
+                Phase::Body { sink: Sink::Stream, .. } => streaming < HIGH_WATERMARK,
+                Phase::Body { sink: Sink::Hold, .. } => !paused,
+                Phase::Body { .. } | Phase::Closing | Phase::Lingering => true,
+                // Read on while busy, or a client that goes away would not be noticed.
+                Phase::Busy | Phase::Asking { .. } => self.input.len() < HIGH_WATERMARK,
+            }
+    }
+
+    /// Reads the next thing that there is in `bytes`, all that is here.
+    pub fn read<'b>(&mut self, bytes: &'b [u8]) -> Arrived<'b> {
+        match &mut self.phase {
+            // Pipelined requests wait while replies pile up.
+            Phase::Head if self.out.len() >= HIGH_WATERMARK || bytes.is_empty() => Arrived::Nothing,
+            Phase::Head => match self.head_end.find(bytes) {
+                Ok(None) => Arrived::Nothing,
+                Ok(Some(end)) => {
+                    self.head_end = HeadEnd::default();
+                    self.served = true;
+                    Arrived::Head(end)
+                }
+                Err(error) => Arrived::Bad(error),
+            },
+            Phase::Body { reader, sink } => {
+                let from_chunks = matches!(reader, BodyReader::Chunked(_));
+                let (used, piece) = match reader.next(bytes) {
+                    Ok(step) => step,
+                    Err(_) if matches!(sink, Sink::Discard(_)) => return Arrived::BadUnwanted,
+                    Err(error) => return Arrived::Bad(error),
+                };
+                if let (Sink::Discard(left), Piece::Data(data)) = (&mut *sink, piece) {
+                    match u32::try_from(data.len()).ok().and_then(|count| left.checked_sub(count)) {
+                        Some(rest) => *left = rest,
+                        None => return Arrived::BadUnwanted,
+                    }
+                }
+                Arrived::Body { used, piece, sink: *sink, from_chunks }
+            }
+            Phase::Busy | Phase::Asking { .. } => Arrived::Nothing,
+            Phase::Closing | Phase::Lingering => Arrived::Ignored,
         }
     }
 
@@ -106,275 +188,96 @@ impl Downstream {
         self.out.truncate(self.sendable());
         self.held_back = 0;
     }
-}
 
-impl Proxy {
-    /// True where reading from the client makes sense now.
-    pub(super) fn wants_client_bytes(&self, key: DownKey) -> bool {
-        let Some(down) = self.downs.get(key) else { return false };
-        let waiting = || {
-            let exchange = down.exchange.and_then(|exchange| self.exchanges.get(exchange));
-            exchange.map_or(0, |exchange| exchange.request.outgoing.stream.len())
-        };
-        let is_paused = || {
-            let exchange = down.exchange.and_then(|exchange| self.exchanges.get(exchange));
-            exchange.is_some_and(|exchange| exchange.request.outgoing.paused)
-        };
-        !down.ended
-            && match down.phase {
-                Phase::Head => down.out.len() < HIGH_WATERMARK && down.input.len() <= HEAD_BYTES_MAX,
-                Phase::Body { sink: Sink::Stream, .. } => waiting() < HIGH_WATERMARK,
-                Phase::Body { sink: Sink::Hold, .. } => !is_paused(),
-                Phase::Body { .. } | Phase::Deaf => true,
-                // Read on while busy, or a client that goes away would not be noticed.
-                Phase::Busy => down.input.len() < HIGH_WATERMARK,
-            }
+    /// Everything put out from here on is a reply that begins at this place in the bytes ever put out.
+    pub fn position(&self) -> u64 {
+        self.sent + self.out.len() as u64
     }
 
-    pub(super) fn client_bytes(&mut self, now: Now, key: DownKey, bytes: &[u8]) {
-        let Some(down) = self.downs.get_mut(key) else { return };
-        down.moved += bytes.len() as u64;
-        if down.input.is_empty() {
-            let used = self.consume(now, key, bytes);
-            if let Some(down) = self.downs.get_mut(key).filter(|_| used < bytes.len()) {
-                down.input.append(&bytes[used..]);
-            }
-        } else {
-            down.input.append(bytes);
-            self.advance(now, key);
-        }
-        self.retime_down(now, key, true);
+    /// Has all bytes wait that were put out from `position` on and have not left yet: they leave in one piece.
+    pub fn hold_back_from(&mut self, position: u64) {
+        let since = usize::try_from(self.position().saturating_sub(position)).unwrap_or(usize::MAX);
+        self.held_back = since.min(self.out.len());
     }
 
-    /// Goes on with what waits in `input`: the answer to [`Action::Read`], before the socket is read.
-    pub(super) fn advance(&mut self, now: Now, key: DownKey) {
-        let Some(down) = self.downs.get_mut(key) else { return };
-        let mut input = std::mem::take(&mut down.input);
-        let used = self.consume(now, key, input.as_slice());
-        input.consume(used);
-        if let Some(down) = self.downs.get_mut(key) {
-            down.input = input;
-        }
-        self.retime_down(now, key, used > 0);
-    }
-
-    /// Takes bytes as far as the state allows; how many were used.
-    fn consume(&mut self, now: Now, key: DownKey, bytes: &[u8]) -> usize {
-        let mut used = 0;
-        loop {
-            let Some(down) = self.downs.get_mut(key) else { return bytes.len() };
-            let step = match down.phase {
-                Phase::Head if down.out.len() < HIGH_WATERMARK => self.head_bytes(now, key, &bytes[used..]),
-                Phase::Body { .. } => self.body_bytes(now, key, &bytes[used..]),
-                Phase::Head | Phase::Busy => None,
-                Phase::Deaf => return bytes.len(),
-            };
-            match step {
-                Some(taken) => used += taken,
-                None => return used,
-            }
-        }
-    }
-
-    /// A head, where it is whole.
-    fn head_bytes(&mut self, now: Now, key: DownKey, bytes: &[u8]) -> Option<usize> {
-        let down = self.downs.get_mut(key).filter(|_| !bytes.is_empty())?;
-        match down.head_end.find(bytes) {
-            Ok(None) => None,
-            Ok(Some(end)) => {
-                down.head_end = HeadEnd::default();
-                down.served = true;
-                self.admit(now, key, &bytes[..end]);
-                Some(end)
-            }
-            Err(error) => {
-                self.refuse_and_close(now, key, Fault::of(error), error.message());
-                Some(bytes.len())
-            }
-        }
-    }
-
-    /// As much of a body as there is; `None` where there is nothing to do until more comes.
-    fn body_bytes(&mut self, now: Now, key: DownKey, bytes: &[u8]) -> Option<usize> {
-        if self.must_wait(now, key, bytes.len()) {
-            return None;
-        }
-        let down = self.downs.get_mut(key)?;
-        let exchange = down.exchange.and_then(|exchange| self.exchanges.get_mut(exchange));
-        let Phase::Body { reader, sink } = &mut down.phase else { return None };
-        let from_chunks = matches!(reader, BodyReader::Chunked(_));
-        let (used, piece) = match reader.next(bytes) {
-            Ok(step) => step,
-            // Its reply is out already: a second one would be taken for the next request's.
-            Err(_) if matches!(sink, Sink::Discard(_)) => {
-                self.close_when_sent(now, key);
-                return Some(bytes.len());
-            }
-            Err(error) => {
-                self.refuse_and_close(now, key, Fault::of(error), error.message());
-                return Some(bytes.len());
-            }
-        };
-        let data_bytes = if let Piece::Data(data) = piece { data.len() as u64 } else { 0 };
-        match (sink, exchange) {
-            (Sink::Discard(left), _) if data_bytes > u64::from(*left) => {
-                self.close_when_sent(now, key);
-                return Some(bytes.len());
-            }
-            (Sink::Discard(left), _) => *left -= data_bytes as u32, // no more than it
-            (Sink::Hold, Some(_)) => {
-                if let Piece::Data(data) = piece
-                    && !self.hold(now, key, data)
-                {
-                    return Some(bytes.len());
-                }
-            }
-            (Sink::Stream, Some(exchange)) => {
-                exchange.draft.request_bytes += data_bytes;
-                if let (Some(form), Piece::Data(data)) = (&mut exchange.request.form, piece)
-                    && form.feed(data)
-                {
-                    exchange.draft.model_requested = form.model().map(Arc::from);
-                }
-                let is_broken = |&up: &UpKey| self.ups.get(up).is_some_and(|up| up.broken.is_some());
-                // A target that has answered early and is gone takes no more: the client must get rid of it all the
-                // same, or it may never come to read the answer.
-                if exchange.up.as_ref().is_none_or(|up| !is_broken(up)) {
-                    let writer = if from_chunks { BodyWriter::Chunked } else { BodyWriter::Bytes };
-                    writer.write(exchange.request.outgoing.stream.tail(), piece, from_chunks);
-                }
-                if let Some(up) = exchange.up.filter(|_| piece != Piece::More) {
-                    self.actions.push_back(Action::Flush(Conn::Up(up)));
-                }
-            }
-            // Unreachable: a body with a destination belongs to an exchange.
-            (Sink::Hold | Sink::Stream, None) => return None,
-        }
-        if piece == Piece::End {
-            self.body_complete(now, key);
-        }
-        // Half a line end may have been taken although no piece came of it.
-        (used > 0 || piece == Piece::End).then_some(used)
-    }
-
-    fn body_complete(&mut self, now: Now, key: DownKey) {
-        let Some(down) = self.downs.get_mut(key) else { return };
-        let Phase::Body { sink, .. } = std::mem::replace(&mut down.phase, Phase::Busy) else { return };
-        match (sink, down.exchange) {
-            (Sink::Hold, Some(exchange)) => {
-                self.request_held(now, exchange);
-                self.recount(exchange);
-            }
-            (Sink::Stream, Some(exchange)) => {
-                if let Some(exchange) = self.exchanges.get_mut(exchange) {
-                    exchange.request.complete = true;
-                }
-            }
-            (Sink::Discard(_), _) => self.next_request(now, key),
-            (Sink::Hold | Sink::Stream, None) => {}
-        }
-    }
-
-    pub(super) fn client_ended(&mut self, now: Now, key: DownKey) {
-        let Some(down) = self.downs.get_mut(key) else { return };
-        down.ended = true;
-        down.keep_alive = false;
-        let settled =
-            |proxy: &Self, key| proxy.exchanges.get(key).is_some_and(|exchange| exchange.stage == Stage::Settled);
-        // A reply that is whole, or a local answer, still goes out to a client that has only stopped sending. One that
-        // the target is still working at costs money: the client is taken to be gone, as closing looks the same.
-        let reply_is_whole = match down.exchange {
-            Some(exchange) => settled(self, exchange),
-            None => down.asked.is_some() || !down.out.is_empty(),
-        };
-        let Some(down) = self.downs.get_mut(key) else { return };
-        if down.lingering || !reply_is_whole {
-            self.drop_down(now, key);
-        } else if down.exchange.is_none() && down.asked.is_none() {
-            self.close_when_sent(now, key);
-        }
-    }
-
-    /// The current reply is all in `out`, and its request was all read.
-    pub(super) fn next_request(&mut self, now: Now, key: DownKey) {
-        let Some(down) = self.downs.get_mut(key) else { return };
-        // A reply that came before the request was read leaves no way to tell where the next one starts.
-        if !down.keep_alive || self.draining || matches!(down.phase, Phase::Body { .. } | Phase::Deaf) {
-            self.close_when_sent(now, key);
-        } else {
-            down.phase = Phase::Head;
-            self.actions.push_back(Action::Flush(Conn::Down(key)));
-            self.actions.push_back(Action::Read(Conn::Down(key)));
-        }
-    }
-
-    /// Closes once all of `out` is sent; until then and a little longer, what still comes is read and dropped.
-    pub(super) fn close_when_sent(&mut self, now: Now, key: DownKey) {
-        let Some(down) = self.downs.get_mut(key) else { return };
-        down.phase = Phase::Deaf;
-        down.input.clear();
-        self.actions.push_back(Action::Flush(Conn::Down(key)));
-        self.actions.push_back(Action::Read(Conn::Down(key)));
-        self.retime_down(now, key, false);
-    }
-
-    pub(super) fn flush_down(&mut self, now: Now, key: DownKey, write: &mut dyn FnMut(&[u8]) -> Written) {
-        let Some(down) = self.downs.get_mut(key) else { return };
+    /// Writes what may go out, until the socket takes no more; true where bytes have moved, `None` where it is broken.
+    pub fn write(&mut self, spares: &mut Spares, write: &mut dyn FnMut(&[u8]) -> Written) -> Option<bool> {
         let mut progress = false;
-        while down.sendable() > 0 {
-            match write(&down.out.as_slice()[..down.sendable()]) {
+        while self.sendable() > 0 {
+            match write(&self.out.as_slice()[..self.sendable()]) {
                 Written::Taken(count) => {
-                    down.out.consume_to(&mut self.spares, count);
-                    down.sent += count as u64;
-                    down.moved += count as u64;
+                    self.out.consume_to(spares, count);
+                    self.sent += count as u64;
+                    self.moved += count as u64;
                     progress = true;
                 }
                 Written::Blocked => break,
-                Written::Broken(_) => return self.drop_down(now, key),
+                Written::Broken(_) => return None,
             }
         }
-        let (waiting, exchange) = (down.out.len(), down.exchange);
-        if waiting == 0 {
-            self.answer_bytes -= std::mem::take(&mut down.answer_bytes);
-        }
-        if waiting == 0 && exchange.is_none() && matches!(down.phase, Phase::Deaf) && !down.lingering {
-            down.until_close = false; // here it ends as it should
-            if down.ended {
-                return self.drop_down(now, key);
-            }
-            down.lingering = true;
-            self.actions.push_back(Action::HalfClose(key));
-        }
-        if progress && waiting < LOW_WATERMARK {
-            let up = exchange.and_then(|exchange| self.exchanges.get(exchange)).and_then(|exchange| exchange.up);
-            self.actions.extend(up.map(|up| Action::Read(Conn::Up(up))));
-            // Pipelined requests wait while replies pile up.
-            if matches!(down.phase, Phase::Head) {
-                self.actions.push_back(Action::Read(Conn::Down(key)));
-            }
-        }
-        self.retime_down(now, key, progress);
+        Some(progress)
     }
 
-    /// The client is gone, or must go: ends its exchange and frees the slot.
-    pub(super) fn drop_down(&mut self, now: Now, key: DownKey) {
-        if let Some(exchange) = self.downs.get(key).and_then(|down| down.exchange) {
-            self.client_gone(now, exchange);
-        }
-        let Some(mut down) = self.downs.remove(key) else { return };
-        self.client_left();
-        self.deadlines.cancel(&mut down.timer);
-        self.answer_bytes -= down.answer_bytes;
-        // A reply that would end like this is cut, not ended; what has come of it is worth having all the same.
-        let reset = down.until_close;
-        let last = if reset { down.out.as_slice().to_vec() } else { Vec::new() };
-        self.actions.push_back(Action::Close { conn: Conn::Down(key), last, reset });
+    /// Puts out a reply of ours, after which the connection closes or does not.
+    pub fn put_reply(&mut self, reply: &Reply<'_>, request_id: &str, close: bool) {
+        let connection = match (close, self.http10) {
+            (true, _) => Some("close"),
+            (false, true) => Some("keep-alive"),
+            (false, false) => None,
+        };
+        reply.write(self.out.tail(), request_id, connection);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::framing::Framing;
+
+    fn discarding(left: u32, length: u64) -> Downstream {
+        let phase = Phase::Body { reader: BodyReader::new(Framing::Length(length)), sink: Sink::Discard(left) };
+        Downstream { phase, ..Downstream::default() }
     }
 
-    /// True for a connection that owes nobody anything.
-    pub(super) fn is_between_requests(&self, key: DownKey) -> bool {
-        self.downs.get(key).is_some_and(|down| {
-            matches!(down.phase, Phase::Head) && down.input.is_empty() && down.out.is_empty() && down.exchange.is_none()
-        })
+    #[test]
+    fn an_unwanted_body_is_dropped_up_to_its_bound() {
+        let mut down = discarding(5, 100);
+        assert!(matches!(down.read(b"abc"), Arrived::Body { used: 3, sink: Sink::Discard(2), .. }));
+        assert!(matches!(down.read(b"de"), Arrived::Body { used: 2, sink: Sink::Discard(0), .. }));
+        assert!(matches!(down.read(b"f"), Arrived::BadUnwanted));
+    }
+
+    #[test]
+    fn what_is_held_back_is_the_part_of_the_reply_that_has_not_left() {
+        let mut down = Downstream::default();
+        down.out.append(b"before");
+        let start = down.position();
+        down.out.append(b"reply");
+        let mut taken = 8;
+        down.write(&mut Spares::default(), &mut |_| match std::mem::take(&mut taken) {
+            0 => Written::Blocked,
+            count => Written::Taken(count),
+        });
+        down.hold_back_from(start);
+        assert_eq!((down.held_back, down.sendable()), (3, 0));
+        down.drop_held();
+        assert!(down.out.is_empty());
+        down.out.append(b"next");
+        down.hold_back_from(down.position());
+        assert_eq!(down.sendable(), 4);
+    }
+
+    #[test]
+    fn a_head_is_told_at_any_cut_and_what_follows_waits_its_turn() {
+        let head = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+        for cut in 1..head.len() {
+            let mut down = Downstream::default();
+            assert!(matches!(down.read(&head[..cut]), Arrived::Nothing), "{cut}");
+            assert!(matches!(down.read(head), Arrived::Head(end) if end == head.len()), "{cut}");
+            down.phase = Phase::Busy;
+            assert!(matches!(down.read(head), Arrived::Nothing));
+            down.phase = Phase::Lingering;
+            assert!(matches!(down.read(head), Arrived::Ignored));
+        }
     }
 }

@@ -29,12 +29,12 @@ const COALESCE_BYTES_MAX: usize = 16 * 1024;
 pub enum Stage {
     /// The body is being held for inspection; the target knows nothing yet.
     Receiving,
-    /// Its entry in the journal is on its way to the ledger; the target still knows nothing.
-    Journaling,
+    /// Its entry in the journal is on its way to the ledger, under this `seq`; the target still knows nothing.
+    Journaling { seq: u64 },
     /// On its way: from here on there will be a record.
     Forwarding,
-    /// The record is written; the reply's end waits for its commit.
-    Settled,
+    /// The record is written, under this `seq`; the reply's end waits for its commit.
+    Settled { seq: u64 },
 }
 
 /// An admitted request.
@@ -42,8 +42,8 @@ pub struct Exchange {
     pub down: DownKey,
     pub up: Option<UpKey>,
     pub stage: Stage,
-    /// Places that are reserved for its records.
-    pub places: u64,
+    /// Permits that it holds for its records.
+    pub permits: u64,
     /// After the switch to a WebSocket whose messages are read along.
     pub tunnel: Option<Box<Tunnel>>,
     /// The client has gone; what comes is read for its usage only.
@@ -56,8 +56,6 @@ pub struct Exchange {
     pub response: Response,
     /// Facts as they become known; a record at settlement.
     pub draft: Draft,
-    /// `seq` of the record, once it is settled.
-    pub settled_as: u64,
     /// When the head was complete, monotonic nanoseconds.
     pub started: u64,
     /// When the request could go out: its head, or its whole body where that is held.
@@ -65,11 +63,34 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// True where something that the client waits for leaves with a record's commit.
-    pub fn awaits_commit(&self) -> bool {
-        matches!(self.stage, Stage::Journaling | Stage::Settled)
-            || self.tunnel.as_ref().is_some_and(|tunnel| tunnel.awaits_commit())
+    /// The `seq` with whose commit something that the client waits for leaves.
+    pub fn awaited_seq(&self) -> Option<u64> {
+        match self.stage {
+            Stage::Journaling { seq } | Stage::Settled { seq } => Some(seq),
+            Stage::Receiving | Stage::Forwarding => self.tunnel.as_ref().and_then(|tunnel| tunnel.awaited_seq()),
+        }
     }
+
+    /// True for one that the target has not heard of.
+    pub fn is_unsent(&self) -> bool {
+        matches!(self.stage, Stage::Receiving | Stage::Journaling { .. })
+    }
+
+    /// True where the client can still be told an error: nothing of an answer has begun.
+    pub fn may_still_refuse(&self) -> bool {
+        self.response.progress == Progress::Awaited
+    }
+}
+
+/// What the request's name of the model stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelName {
+    /// A model.
+    Model,
+    /// A deployment, which has no price: it is called what its owner likes.
+    Deployment,
+    /// The same, and it stands in the path: the body needs none.
+    DeploymentInPath,
 }
 
 /// What must still be known of a request once it is parsed.
@@ -80,10 +101,8 @@ pub struct Request {
     pub websocket: bool,
     /// May be sent again after bytes of it were written.
     pub idempotent: bool,
-    /// A model may be put in where the body names none.
-    pub model_wanted: bool,
-    /// What the request calls the model is a deployment's name, which has no price.
-    pub deployed: bool,
+    /// What it calls the model.
+    pub model_name: ModelName,
     /// `Accept-Encoding` for the target, where the client sent one that we must change.
     pub accepted: Option<Accepted>,
     /// Reads the model out of a form that streams through.

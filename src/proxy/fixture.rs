@@ -1,10 +1,14 @@
 //! What unit tests of this layer share: settings in which nothing is in the way, and a proxy with them.
 
+use super::exchange::{Exchange, ModelName, Outgoing, Request, Response, Stage};
 use super::{Action, Conn, DownKey, Proxy, Settings, Timeouts, UpKey, Written};
 use crate::base::clock::{Now, SECOND};
+use crate::limit::limiter::Reservation;
 use crate::limit::overrides::Limits;
+use crate::limit::status::RateLimitStatus;
 use crate::metrics::{LabelLimits, Metrics};
 use crate::price::PriceTable;
+use crate::usage::record::{Draft, Endpoint};
 
 /// Settings with the default timeouts, whose target has no TLS.
 pub fn settings() -> Settings {
@@ -41,6 +45,39 @@ pub fn proxy(settings: Settings) -> Proxy {
     let mut proxy = Proxy::new(settings, PriceTable::built_in(), metrics, Now::default());
     proxy.resolved(Now::default(), Ok(vec!["127.0.0.1:1".parse().expect("an address")]));
     proxy
+}
+
+/// An exchange that is on its way, of a client that is connected nowhere.
+pub fn exchange(endpoint: Endpoint) -> Exchange {
+    Exchange {
+        down: DownKey::new(0, 0),
+        up: None,
+        stage: Stage::Forwarding,
+        permits: 0,
+        tunnel: None,
+        abandoned: false,
+        reservation: Reservation::default(),
+        limit_status: RateLimitStatus::default(),
+        request: Request {
+            to_head: false,
+            http11: true,
+            websocket: false,
+            idempotent: false,
+            model_name: ModelName::Model,
+            accepted: None,
+            form: None,
+            usage_asked: false,
+            text_bytes: 0,
+            complete: true,
+            retried: false,
+            reached: false,
+            outgoing: Outgoing::default(),
+        },
+        response: Response::default(),
+        draft: Draft { endpoint, ..Draft::default() },
+        started: 0,
+        ready: 0,
+    }
 }
 
 /// An instant, in seconds.

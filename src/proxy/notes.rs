@@ -1,42 +1,31 @@
 //! What the log is told of connections, retries and refusals. A request's own line is made of its record.
 //!
-//! In: what happens, as the other parts call it. Out: [`Note`]s, taken once a turn. Never: a path, a header, a key or a
-//! text of a client's; those who ask are told apart by their records.
+//! In: what happens. Out: notes, taken once a turn. Never: a path, a header, a key or a text of a client's; those who ask
+//! are told apart by their records.
 
-use super::Proxy;
 use super::upstream::{Failure, Link};
-use crate::base::log::{Level, Note};
+use crate::base::log::{Level, Notes};
 use crate::http::reply::Fault;
 use std::net::SocketAddr;
 
-impl Proxy {
-    /// From here on, notes up to this level are taken. Until it is called, only errors are.
-    pub fn log_up_to(&mut self, level: Level) {
-        self.notes.set_level(level);
-    }
+/// A client has come or gone; so many are connected now.
+pub fn client(notes: &mut Notes, what: &'static str, connections: usize) {
+    notes.add(Level::Trace, what, |note| note.with("connections", connections));
+}
 
-    /// What has happened since this was last called, in order.
-    pub fn take_notes(&mut self) -> Vec<Note> {
-        self.notes.take()
-    }
+/// A connection to the target is being opened.
+pub fn connecting(notes: &mut Notes, address: SocketAddr) {
+    notes.add(Level::Debug, "connecting to the upstream", |note| note.with("address", address));
+}
 
-    pub(super) fn note_client(&mut self, what: &'static str) {
-        let connections = self.downs.len();
-        self.notes.add(Level::Trace, what, |note| note.with("connections", connections));
-    }
+/// A request was refused.
+pub fn refusal(notes: &mut Notes, fault: Fault) {
+    notes.add(Level::Debug, "request refused", |note| note.with("code", fault.code()));
+}
 
-    pub(super) fn note_connecting(&mut self, address: SocketAddr) {
-        self.notes.add(Level::Debug, "connecting to the upstream", |note| note.with("address", address));
-    }
-
-    pub(super) fn note_refusal(&mut self, fault: Fault) {
-        self.notes.add(Level::Debug, "request refused", |note| note.with("code", fault.code()));
-    }
-
-    /// An attempt at the upstream has failed; `next` says what follows of it.
-    pub(super) fn note_failure(&mut self, level: Level, failure: &Failure, link: Link, next: &'static str) {
-        self.notes.add(level, "upstream error", |note| {
-            note.with("reason", failure.label()).with("error", failure.message(link)).with("next", next)
-        });
-    }
+/// An attempt at the upstream has failed; `next` says what follows of it.
+pub fn failure(notes: &mut Notes, level: Level, failure: &Failure, link: Link, next: &'static str) {
+    notes.add(level, "upstream error", |note| {
+        note.with("reason", failure.label()).with("error", failure.message(link)).with("next", next)
+    });
 }

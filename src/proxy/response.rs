@@ -1,22 +1,22 @@
-//! A response on its way from the target to the client, with the capture reading along.
+//! A response on its way from the target to the client, with the capture reading along: what its head means for the
+//! rest, and the pieces of its body.
 //!
 //! Plaintext of the connection in; bytes for the client out. What is relayed is what came, but for framing and, where
-//! usage was asked for in the client's place, the traces of that.
+//! usage was asked for in the client's place, the traces of that. Never: a connection.
 
 use super::exchange::{Exchange, Progress};
-use super::forward;
-use super::upstream::Failure;
-use super::{Action, Conn, ExchangeKey, Proxy, UpKey};
+use super::forward::{self, ResponsePlan};
+use super::tunnel::Tunnel;
 use crate::base::clock::{MICROSECOND, Now};
 use crate::http::HttpError;
 use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::chunked::Piece;
-use crate::http::head::{self, HeadEnd, ResponseHead};
+use crate::http::head::ResponseHead;
 use crate::http::headers::Known;
 use crate::usage::capture::{Capture, Coding, Form};
 use crate::usage::editor::Editor;
 use crate::usage::estimate::Deltas;
-use crate::usage::record::{Endpoint, Outcome};
+use crate::usage::record::Endpoint;
 use crate::usage::request::clip;
 use std::sync::Arc;
 
@@ -40,91 +40,38 @@ pub(super) enum Next {
     Complete(usize),
 }
 
-impl Proxy {
-    /// Decrypted bytes of a connection to the target.
-    pub(super) fn upstream_plain(&mut self, now: Now, key: UpKey, bytes: &[u8]) {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let Some(up) = self.ups.get(key) else { return };
-            let Some(exchange) = up.exchange.filter(|_| up.begun) else {
-                // Bytes that nobody asked for: whatever they are, the next response could not be told from them.
-                return self.fail_up(now, key, Failure::Protocol(HttpError::Malformed("bytes outside of a response")));
-            };
-            match self.response_bytes(now, key, exchange, rest) {
-                Ok(Next::Bytes(used)) => rest = &rest[used..],
-                Ok(Next::Wait) => return,
-                Ok(Next::Later) => {
-                    let Some(up) = self.ups.get_mut(key) else { return };
-                    return up.input.append(rest);
-                }
-                Ok(Next::Complete(used)) => {
-                    let junk_follows = used < rest.len();
-                    return self.response_complete(now, exchange, !junk_follows);
-                }
-                Err(error) => return self.fail_up(now, key, Failure::Protocol(error)),
-            }
-        }
+impl Exchange {
+    /// An interim response has come.
+    ///
+    /// # Errors
+    /// There were too many.
+    pub(super) fn interim_head(&mut self) -> Result<(), HttpError> {
+        self.response.interim += 1;
+        let too_many = self.response.interim > INTERIM_MAX;
+        if too_many { Err(HttpError::Malformed("too many interim responses")) } else { Ok(()) }
     }
 
-    fn response_bytes(&mut self, now: Now, key: UpKey, exchange: ExchangeKey, bytes: &[u8]) -> Result<Next, HttpError> {
-        let Some(found) = self.exchanges.get_mut(exchange) else { return Ok(Next::Wait) };
-        let is_awaited = found.response.progress == Progress::Awaited;
-        let Some(up) = self.ups.get_mut(key) else { return Ok(Next::Wait) };
-        if !is_awaited {
-            // Of a tunnel, what came before may still wait.
-            return if up.input.is_empty() { self.body(now, exchange, bytes) } else { Ok(Next::Later) };
-        }
-        if up.input.is_empty() {
-            return match up.head_end.find(bytes)? {
-                Some(end) => {
-                    up.head_end = HeadEnd::default();
-                    self.response_head(exchange, &bytes[..end])?;
-                    self.complete_if_empty(exchange, end)
-                }
-                None => {
-                    up.input.append(bytes);
-                    Ok(Next::Wait)
-                }
-            };
-        }
-        let waited = up.input.len();
-        up.input.append(bytes);
-        let Some(end) = up.head_end.find(up.input.as_slice())? else { return Ok(Next::Wait) };
-        up.head_end = HeadEnd::default();
-        let input = std::mem::take(&mut up.input);
-        self.response_head(exchange, &input.as_slice()[..end])?;
-        self.complete_if_empty(exchange, end - waited)
-    }
-
-    fn complete_if_empty(&mut self, exchange: ExchangeKey, used: usize) -> Result<Next, HttpError> {
-        let Some(found) = self.exchanges.get_mut(exchange) else { return Ok(Next::Wait) };
-        let without_body = matches!(found.response.reader, BodyReader::Length(0));
-        let complete = found.response.progress == Progress::Body && without_body;
-        Ok(if complete { Next::Complete(used) } else { Next::Bytes(used) })
-    }
-
-    /// A response head: chooses how its body goes on, and writes ours.
-    fn response_head(&mut self, key: ExchangeKey, bytes: &[u8]) -> Result<(), HttpError> {
-        let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(()) };
-        let mut storage = head::storage();
-        let head = ResponseHead::parse(bytes, &mut storage, exchange.request.to_head)?;
-        if head.status == 101 {
-            return self.switch(key, &head);
-        }
-        if head.status < 200 {
-            exchange.response.interim += 1;
-            let too_many = exchange.response.interim > INTERIM_MAX;
-            return if too_many { Err(HttpError::Malformed("too many interim responses")) } else { Ok(()) };
-        }
+    /// The response's head has come: decides how its body is read, and what goes on to the client. `keep_alive` says that
+    /// the client's connection could stay open, `position` where the response starts in all that was put out to it.
+    pub(super) fn response_head(
+        &mut self,
+        head: &ResponseHead<'_, '_>,
+        keep_alive: bool,
+        position: u64,
+    ) -> ResponsePlan {
         let (form, coding) = forward::form(&head.headers);
-        let endpoint = exchange.draft.endpoint;
+        let endpoint = self.draft.endpoint;
         let streamed = matches!(form, Form::Events | Form::Lines);
-        let edited = exchange.request.usage_asked && form == Form::Events && coding == Coding::Identity;
-        let response = &mut exchange.response;
+        let edited = self.request.usage_asked && form == Form::Events && coding == Coding::Identity;
+        let plan = forward::plan(head, self.request.http11, edited, keep_alive);
+        let response = &mut self.response;
         response.progress = Progress::Body;
         response.reader = BodyReader::new(head.framing);
+        response.writer = plan.writer;
         response.streamed = streamed;
         response.reusable = head.keep_alive();
+        response.starts_at = position;
+        response.editor = edited.then(Box::<Editor>::default);
         if endpoint != Endpoint::Other && form != Form::Opaque {
             response.capture = Some(Capture::new(endpoint, form, coding));
         }
@@ -132,97 +79,43 @@ impl Proxy {
             response.deltas = Deltas::new(endpoint);
         }
         // Nothing can be sent again any more.
-        exchange.request.outgoing.forget_sent();
-        exchange.draft.stream = streamed;
-        exchange.draft.upstream_request_id = request_id(&head);
-        exchange.draft.model = served_model(&head);
-        let Some(down) = self.downs.get_mut(exchange.down) else { return Ok(()) };
-        // What was sent on the assumption of a WebSocket is no request.
-        let mistaken = exchange.request.websocket && !down.input.is_empty();
-        let keep_alive = down.keep_alive && !self.draining && exchange.request.complete && !mistaken;
-        let plan = forward::plan(&head, exchange.request.http11, edited, keep_alive);
-        down.keep_alive = plan.keep_alive;
-        down.until_close = plan.until_close;
-        response.starts_at = down.sent + down.out.len() as u64;
-        response.writer = plan.writer;
-        response.editor = edited.then(Box::<Editor>::default);
-        exchange.draft.status = head.status;
-        forward::write_response(
-            down.out.tail_from(&mut self.spares),
-            &head,
-            &plan,
-            &exchange.limit_status,
-            exchange.request.http11,
-        );
-        self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
-        self.recount(key);
-        Ok(())
+        self.request.outgoing.forget_sent();
+        self.draft.stream = streamed;
+        self.draft.status = head.status;
+        self.draft.upstream_request_id = request_id(head);
+        self.draft.model = served_model(head);
+        plan
     }
 
-    /// Bytes of the body, as far as they go.
-    fn body(&mut self, now: Now, key: ExchangeKey, bytes: &[u8]) -> Result<Next, HttpError> {
-        let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(Next::Wait) };
-        if exchange.tunnel.is_some() {
-            return Ok(self.tunnel_piece(now, key, bytes));
-        }
-        let down = exchange.down;
-        let Some(found) = self.downs.get_mut(down) else {
-            // Nobody is there, and the response is read on for its usage.
-            return body_pieces(now, exchange, bytes, |_, _| {});
-        };
-        let out = found.out.tail_from(&mut self.spares);
-        let edited = &mut self.edited;
-        let next = body_pieces(now, exchange, bytes, |exchange, piece| put_piece(exchange, edited, out, piece));
-        found.out.consume_to(&mut self.spares, 0); // nothing of an event goes out before its end
-        self.actions.push_back(Action::Flush(Conn::Down(down)));
-        next
+    /// The target takes up the WebSocket that the request asks for.
+    pub(super) fn switch(&mut self, head: &ResponseHead<'_, '_>, position: u64) {
+        let endpoint = self.draft.endpoint;
+        self.tunnel = endpoint.is_session().then(|| Box::new(Tunnel::new(endpoint)));
+        self.request.complete = false;
+        self.request.outgoing.forget_sent();
+        self.draft.status = head.status;
+        self.draft.upstream_request_id = request_id(head);
+        self.draft.stream = true;
+        let response = &mut self.response;
+        (response.progress, response.streamed, response.reusable) = (Progress::Body, true, false);
+        (response.reader, response.writer) = (BodyReader::Close, BodyWriter::Bytes);
+        response.starts_at = position;
     }
 
-    /// The target has closed the connection: true where that is how its response ends.
-    pub(super) fn response_ends_here(&mut self, now: Now, key: UpKey) -> bool {
-        let Some(exchange) = self.ups.get(key).and_then(|up| up.exchange) else { return false };
-        let Some(found) = self.exchanges.get(exchange) else { return false };
-        let by_closing =
-            found.response.progress == Progress::Body && matches!(found.response.reader, BodyReader::Close);
-        if by_closing {
-            self.response_complete(now, exchange, false);
+    /// All of the body has come: puts out its end.
+    pub(super) fn response_end(&mut self, out: &mut Vec<u8>) {
+        let response = &mut self.response;
+        if let Some(editor) = &mut response.editor {
+            let mut last = Vec::new();
+            editor.finish(&mut last);
+            put_edited(response.writer, &mut self.draft.response_bytes, out, &last);
         }
-        by_closing
-    }
-
-    /// All of the response has come: puts out its end, and settles. The end waits for the record's commit.
-    fn response_complete(&mut self, now: Now, key: ExchangeKey, reusable: bool) {
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        let (up, complete) = (exchange.up.take(), exchange.request.complete && exchange.request.outgoing.is_sent());
-        let reusable = reusable && exchange.response.reusable && complete;
-        exchange.response.progress = Progress::Complete;
-        if let Some(down) = self.downs.get_mut(exchange.down) {
-            let out = down.out.tail();
-            if let Some(editor) = &mut exchange.response.editor {
-                let mut last = Vec::new();
-                editor.finish(&mut last);
-                put_edited(exchange.response.writer, &mut exchange.draft.response_bytes, out, &last);
-            }
-            exchange.response.writer.write(out, Piece::End, false);
-            // All that has not left yet waits, so that it leaves in one piece: of a stream what came together with its
-            // end.
-            let of_this = (down.sent + down.out.len() as u64).saturating_sub(exchange.response.starts_at);
-            let held = usize::try_from(of_this).unwrap_or(usize::MAX).min(down.out.len());
-            down.held_back = if self.settings.settled { held } else { 0 };
-        }
-        if let Some(up) = up {
-            self.free_up(now, up, reusable);
-        }
-        if self.exchanges.get(key).is_some_and(|exchange| exchange.abandoned) {
-            return self.end_abandoned(now, key);
-        }
-        self.settle(now, key, Outcome::Completed);
-        self.hold_or_release(now, key);
+        response.writer.write(out, Piece::End, false);
     }
 }
 
 /// Reads the body on, piece by piece, to the end of the input or its own; each piece is captured, and then `put` out.
-fn body_pieces(
+pub(super) fn body_pieces(
     now: Now,
     exchange: &mut Exchange,
     bytes: &[u8],
@@ -256,7 +149,7 @@ fn body_pieces(
 }
 
 /// Puts a piece of the body out, through the editor where there is one, and then by way of `edited`.
-fn put_piece(exchange: &mut Exchange, edited: &mut Vec<u8>, out: &mut Vec<u8>, piece: Piece<'_>) {
+pub(super) fn put_piece(exchange: &mut Exchange, edited: &mut Vec<u8>, out: &mut Vec<u8>, piece: Piece<'_>) {
     let response = &mut exchange.response;
     match (&mut response.editor, piece) {
         (Some(editor), Piece::Data(data)) => {
@@ -293,7 +186,7 @@ fn served_model(head: &ResponseHead<'_, '_>) -> Option<Arc<str>> {
 }
 
 /// The target's own id of the request.
-pub(super) fn request_id(head: &ResponseHead<'_, '_>) -> Option<Box<str>> {
+fn request_id(head: &ResponseHead<'_, '_>) -> Option<Box<str>> {
     let id = head.headers.values(Known::RequestId).next()?;
     let id = std::str::from_utf8(id).ok()?;
     Some(id[..id.floor_char_boundary(REQUEST_ID_BYTES_MAX)].into())

@@ -1,281 +1,77 @@
-//! The end of every exchange: one record, its place released, its reply let go once the record is committed.
+//! What the end of an exchange means: the record, and what its user's limits are told. A pure function of the exchange,
+//! of what was reported, and of how it ended.
 //!
-//! Every way out of [`super::exchange::Stage::Forwarding`] comes through [`Proxy::settle`], once. A gzip stream that
-//! compresses and cannot be edited is still counted; what cannot be read is marked `unknown`, never guessed.
+//! | the target reported | what is known | numbers | `usage_source` | the reservation |
+//! |---|---|---|---|---|
+//! | usage | | as reported | `reported`, or `drained` without a client | released |
+//! | nothing | a stream was cut after text went by | what went by | `estimated` | released |
+//! | nothing | cut before an answer, the client's doing | the request's text | `estimated` | released |
+//! | nothing | complete, and the endpoint reports nothing, or an error | none | `none` | released |
+//! | nothing | the target never got it; a retrieval; a session | none | `none` | released |
+//! | nothing | anything else | none | `unknown`, cost null | its tokens are kept |
+//!
+//! A tunnel's record is the session's own; its parts have theirs already. A gzip stream that compresses and cannot be
+//! edited is still counted; what cannot be read is marked `unknown`, never guessed.
 
-use super::exchange::{Exchange, Progress, Stage};
-use super::{Action, Conn, ExchangeKey, Proxy};
-use crate::base::clock::{MICROSECOND, Now};
+use super::exchange::{Exchange, ModelName, Progress};
 use crate::price::PriceTable;
 use crate::usage::capture::Reported;
 use crate::usage::estimate;
 use crate::usage::record::{Endpoint, Journal, Outcome, Record, Usage, UsageSource};
-use std::num::NonZeroU64;
-use std::sync::Arc;
 
-impl Proxy {
-    /// Writes the exchange's record, with the status that the client was sent until now. An exchange that is settled
-    /// already stays so.
-    pub(super) fn settle(&mut self, now: Now, key: ExchangeKey, outcome: Outcome) {
-        let Some(exchange) = self.exchanges.get_mut(key).filter(|exchange| exchange.stage == Stage::Forwarding) else {
-            return;
-        };
-        if exchange.awaits_commit() {
-            // A part of a tunnel goes out with the end of the whole.
-            self.uncommitted.retain(|&(_, waiting)| waiting != key);
-        }
-        exchange.stage = Stage::Settled;
-        let tunnel = exchange.tunnel.take();
-        let reported = exchange.response.capture.take().map(|capture| capture.finish());
-        let answered = exchange.response.progress != Progress::Awaited;
-        let up = exchange.up.and_then(|up| self.ups.get(up));
-        let (written, unread) = up.map_or((false, false), |up| (up.written, !up.input.is_empty()));
-        let reached = answered || written || exchange.request.reached;
-        if let Some(up) = exchange.up.take() {
-            if tunnel.is_some() {
-                let last_words = exchange.request.outgoing.take_stream();
-                self.say_last(up, last_words.as_slice());
-            }
-            self.close_up(up);
-        }
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        let mut record = Record::from(std::mem::take(&mut exchange.draft));
-        record.outcome = outcome;
-        record.duration_us = (now.mono - exchange.started) / MICROSECOND;
-        let mut reported = reported.unwrap_or_default();
-        let estimate = estimate(exchange, outcome, reached);
-        record.usage_source = source(&record, &reported, exchange.abandoned, reached, estimate.is_some());
-        record.usage = reported.usage.or(estimate).unwrap_or_default();
-        record.model = reported.model.clone().or(record.model);
-        record.response_id = reported.id.take();
-        let reported = match tunnel {
-            Some(tunnel) => tunnel.conclude(&mut record, unread),
-            None => reported,
-        };
-        let deployed = exchange.request.deployed;
-        let reservation = std::mem::take(&mut exchange.reservation);
-        let (user, is_known) = (Arc::clone(&record.user), record.usage_source != UsageSource::Unknown);
-        let seq = self.push_records(now, record, &reported, deployed);
-        if is_known {
-            self.limiter.release(&user, reservation, now);
-        } else {
-            self.limiter.forfeit(&user, reservation, now);
-        }
-        if let Some(exchange) = self.exchanges.get_mut(key) {
-            exchange.settled_as = seq;
-            exchange.request.outgoing.forget_held();
-            self.places_reserved -= std::mem::take(&mut exchange.places);
-        }
-        self.recount(key);
-        self.places_freed(now);
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug)]
+pub struct End {
+    pub outcome: Outcome,
+    /// Since its head was complete, microseconds.
+    pub duration_us: u64,
+    /// Bytes of the request were taken by the connection that it had last.
+    pub written: bool,
+    /// Bytes of the target had to wait and will not be read any more.
+    pub unread: bool,
+}
+
+/// What becomes of an exchange that has ended.
+pub struct Settlement {
+    /// Its record, priced, and the one of images made in its course.
+    pub records: (Record, Option<Record>),
+    /// Nobody knows what it used: its estimate of tokens stands, where the reservation would be released.
+    pub forfeits: bool,
+}
+
+/// Settles an exchange: takes its draft, and what reads its response along.
+pub fn settle(exchange: &mut Exchange, end: End, prices: &PriceTable) -> Settlement {
+    let answered = exchange.response.progress != Progress::Awaited;
+    let reached = answered || end.written || exchange.request.reached;
+    let mut reported = exchange.response.capture.take().map(|capture| capture.finish()).unwrap_or_default();
+    let estimate = estimate(exchange, end.outcome, reached);
+    let mut record = Record::from(std::mem::take(&mut exchange.draft));
+    record.outcome = end.outcome;
+    record.duration_us = end.duration_us;
+    record.usage_source = source(&record, &reported, exchange.abandoned, reached, estimate.is_some());
+    record.usage = reported.usage.or(estimate).unwrap_or_default();
+    record.model = reported.model.clone().or(record.model);
+    record.response_id = reported.id.take();
+    if let Some(tunnel) = exchange.tunnel.take() {
+        reported = tunnel.conclude(&mut record, end.unread);
     }
+    let forfeits = record.usage_source == UsageSource::Unknown;
+    let records = priced(record, &reported, exchange.request.model_name, prices);
+    Settlement { records, forfeits }
+}
 
-    /// Sends a record on its way to the ledger, and the one of images made in its course behind it; the last `seq`.
-    /// `deployed` says that the request's own name of the model is a deployment's, which has no price.
-    pub(super) fn push_records(&mut self, now: Now, record: Record, reported: &Reported, deployed: bool) -> u64 {
-        let images = images_record(&record, reported);
-        let seq = self.push_record(now, record, reported, deployed);
-        images.map_or(seq, |images| self.push_record(now, images, &Reported::default(), deployed))
-    }
-
-    /// Prices a record and sends it on its way; its `seq`.
-    fn push_record(&mut self, now: Now, mut record: Record, reported: &Reported, deployed: bool) -> u64 {
-        record.cost_nano_usd = match record.usage_source {
+/// A record with its price, and the one of images made in its course. `name` says what the request calls the model.
+pub fn priced(record: Record, reported: &Reported, name: ModelName, prices: &PriceTable) -> (Record, Option<Record>) {
+    let images = images_record(&record, reported);
+    let with_cost = |record: Record, reported: &Reported| {
+        let cost_nano_usd = match record.usage_source {
             UsageSource::None => Some(0), // nothing was consumed, whatever the model's price
             UsageSource::Unknown => None,
-            _ => cost(&self.prices, &record, reported, deployed),
+            _ => cost(prices, &record, reported, name),
         };
-        if !record.may_repeat() {
-            self.metrics.record(&record);
-            self.charge(now, &record);
-        }
-        self.submit(record)
-    }
-
-    /// Has the request written to the journal, and waits for that: a request that cannot be journaled is not sent.
-    pub(super) fn open_entry(&mut self, now: Now, key: ExchangeKey) {
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        exchange.stage = Stage::Journaling;
-        self.journaled += 1;
-        exchange.draft.entry = NonZeroU64::new(self.journaled);
-        exchange.places -= 1;
-        self.places_reserved -= 1;
-        let (entry, down) =
-            (Record { journal: Journal::Open(self.journaled), ..exchange.draft.clone().into() }, exchange.down);
-        let seq = self.submit(entry);
-        self.uncommitted.push_back((seq, key));
-        self.retime_down(now, down, false);
-    }
-
-    /// Takes the entry back of a request that was not sent.
-    pub(super) fn withdraw_entry(&mut self, key: ExchangeKey) {
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        if let Some(entry) = exchange.draft.entry {
-            exchange.places -= 1;
-            self.places_reserved -= 1;
-            self.submit(Record { journal: Journal::Withdraw(entry.get()), ..Record::default() });
-        }
-    }
-
-    /// Sends a line on its way to the ledger; its `seq`.
-    fn submit(&mut self, mut record: Record) -> u64 {
-        self.settled_seq += 1;
-        record.seq = self.settled_seq;
-        if !record.journal.is_record() {
-            self.journal_lines.push_back(record.seq);
-        }
-        self.records.push(record);
-        self.settled_seq
-    }
-
-    /// Places in the ledger's queue that nobody has.
-    pub(super) fn places_left(&self) -> u64 {
-        let taken = self.places_reserved + self.settled_seq - self.committed_seq;
-        (self.settings.ledger_places as u64).saturating_sub(taken)
-    }
-
-    /// A settled exchange's reply goes out when its record is committed, or at once where that is not promised.
-    pub(super) fn hold_or_release(&mut self, now: Now, key: ExchangeKey) {
-        let Some(exchange) = self.exchanges.get(key) else { return };
-        let down = exchange.down;
-        if !self.settings.settled {
-            return self.release(now, key);
-        }
-        if let Some(down) = self.downs.get_mut(down)
-            && down.held_back == 0
-            && exchange.response.progress == Progress::Awaited
-        {
-            down.held_back = down.out.len(); // an error of ours
-        }
-        self.uncommitted.push_back((exchange.settled_as, key));
-        self.retime_down(now, down, false);
-    }
-
-    /// Every record up to this one is in the ledger; of those that may repeat others, `retrieved` says how they count.
-    pub fn committed(&mut self, now: Now, upto: u64, retrieved: &[Record]) {
-        for record in retrieved {
-            self.metrics.record(record);
-            self.charge(now, record);
-        }
-        self.committed_seq = self.committed_seq.max(upto);
-        while self.journal_lines.pop_front_if(|&mut seq| seq <= upto).is_some() {
-            self.journal_committed += 1;
-        }
-        self.metrics.ledger_committed(upto - self.journal_committed);
-        while let Some((_, key)) = self.uncommitted.pop_front_if(|&mut (seq, _)| seq <= upto) {
-            self.release_one(now, key);
-        }
-        self.places_freed(now);
-    }
-
-    /// What an exchange held back may go out: the end of its reply, or of a part of a tunnel.
-    pub(super) fn release_one(&mut self, now: Now, key: ExchangeKey) {
-        match self.exchanges.get(key).map(|exchange| exchange.stage) {
-            Some(Stage::Settled) => self.release(now, key),
-            Some(Stage::Journaling) => self.forward(now, key),
-            _ => self.next_part(now, key),
-        }
-    }
-
-    /// The reply's end may go out; the exchange is over.
-    pub(super) fn release(&mut self, now: Now, key: ExchangeKey) {
-        let Some(exchange) = self.exchanges.remove(key) else { return };
-        self.uncount(key, &exchange);
-        let Some(down) = self.downs.get_mut(exchange.down) else { return };
-        down.exchange = None;
-        down.held_back = 0;
-        self.next_request(now, exchange.down);
-        self.retime_down(now, exchange.down, false);
-    }
-
-    /// The stream broke after its head: settles, and closes the client's connection without the stream's end, so that
-    /// nobody takes it for complete.
-    pub(super) fn cut(&mut self, now: Now, key: ExchangeKey) {
-        let Some(exchange) = self.exchanges.get(key) else { return };
-        let down = exchange.down;
-        self.settle(now, key, Outcome::UpstreamError);
-        self.remove_exchange(now, key);
-        if let Some(found) = self.downs.get_mut(down) {
-            found.keep_alive = false;
-            if found.until_close {
-                return self.drop_down(now, down);
-            }
-            self.close_when_sent(now, down);
-        }
-    }
-
-    /// The client is gone.
-    pub(super) fn client_gone(&mut self, now: Now, key: ExchangeKey) {
-        let Some(exchange) = self.exchanges.get(key) else { return };
-        match exchange.stage {
-            Stage::Receiving | Stage::Journaling => return self.withdraw(now, key),
-            Stage::Forwarding if self.reads_on(exchange) => return self.abandon(now, key),
-            Stage::Forwarding => return self.end_abandoned(now, key),
-            Stage::Settled => {}
-        }
-        self.remove_exchange(now, key);
-    }
-
-    /// True where the target is at work on the whole request, and will say what it took.
-    fn reads_on(&self, exchange: &Exchange) -> bool {
-        let begun = exchange.up.and_then(|up| self.ups.get(up)).is_some_and(|up| up.begun);
-        let will_report = match &exchange.tunnel {
-            Some(tunnel) => tunnel.is_responding(),
-            None => exchange.request.complete && exchange.draft.endpoint.is_metered(),
-        };
-        self.settings.timeouts.read_on > 0 && begun && will_report
-    }
-
-    /// Lets the response come to its end, or to the end of its time, without a client.
-    fn abandon(&mut self, now: Now, key: ExchangeKey) {
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        exchange.abandoned = true;
-        exchange.response.editor = None;
-        if let Some(up) = exchange.up {
-            self.retime_up(now, up, false);
-            self.actions.push_back(Action::Read(Conn::Up(up)));
-        }
-    }
-
-    /// An exchange without a client is over: by its response's end, or otherwise.
-    pub(super) fn end_abandoned(&mut self, now: Now, key: ExchangeKey) {
-        self.settle(now, key, Outcome::ClientAborted);
-        self.remove_exchange(now, key);
-    }
-
-    /// The process stops with the exchange in flight.
-    pub(super) fn interrupt(&mut self, now: Now, key: ExchangeKey) {
-        if self.exchanges.get(key).is_some_and(|exchange| exchange.stage == Stage::Journaling) {
-            return self.withdraw(now, key);
-        }
-        self.settle(now, key, Outcome::Interrupted);
-        self.remove_exchange(now, key);
-    }
-
-    /// Frees the slot; the reply's client, where it is still there, has no exchange any more, and does not get what was
-    /// held back for it.
-    pub(super) fn remove_exchange(&mut self, now: Now, key: ExchangeKey) {
-        let Some(exchange) = self.exchanges.remove(key) else { return };
-        self.uncount(key, &exchange);
-        self.places_reserved -= exchange.places;
-        if let Some(down) = self.downs.get_mut(exchange.down) {
-            down.exchange = None;
-            down.drop_held();
-        }
-        if exchange.awaits_commit() {
-            self.uncommitted.retain(|&(_, waiting)| waiting != key);
-        }
-        self.places_freed(now);
-    }
-
-    /// The turn is over, what could be written is written: the time that the proxy added to the requests that went out.
-    pub fn turn_ended(&mut self, now: Now) {
-        for key in self.dispatched.drain(..) {
-            if let Some(exchange) = self.exchanges.get_mut(key) {
-                exchange.draft.proxy_us = now.mono.saturating_sub(exchange.ready) / MICROSECOND;
-            }
-        }
-    }
+        Record { cost_nano_usd, ..record }
+    };
+    (with_cost(record, reported), images.map(|images| with_cost(images, &Reported::default())))
 }
 
 /// What a stream that was cut probably consumed; `None` for what was not cut, or never reached the target, or of which
@@ -310,10 +106,13 @@ fn images_record(response: &Record, reported: &Reported) -> Option<Record> {
     })
 }
 
-/// The price of what was consumed; `None` where it is not certain. `deployed` says that what the request called the
-/// model tells nothing of the model that ran.
-fn cost(prices: &PriceTable, record: &Record, reported: &Reported, deployed: bool) -> Option<u64> {
-    let model = if deployed { record.model.as_deref().unwrap_or_default() } else { record.model_name() };
+/// The price of what was consumed; `None` where it is not certain. A deployment's name tells nothing of the model that
+/// ran.
+fn cost(prices: &PriceTable, record: &Record, reported: &Reported, name: ModelName) -> Option<u64> {
+    let model = match name {
+        ModelName::Model => record.model_name(),
+        ModelName::Deployment | ModelName::DeploymentInPath => record.model.as_deref().unwrap_or_default(),
+    };
     let usage = &record.usage;
     if usage.images > 0 && usage.total_tokens == 0 {
         let quality = reported.quality.as_deref().unwrap_or_default();
@@ -339,6 +138,79 @@ fn source(record: &Record, reported: &Reported, abandoned: bool, reached: bool, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::fixture;
+    use crate::usage::capture::{Capture, Coding, Form};
+    use crate::usage::estimate::Deltas;
+    use std::sync::Arc;
+
+    const END: End = End { outcome: Outcome::Completed, duration_us: 7, written: true, unread: false };
+
+    /// An exchange whose request has 40 bytes of text.
+    fn exchange(endpoint: Endpoint) -> Exchange {
+        let mut exchange = fixture::exchange(endpoint);
+        exchange.draft.status = 200;
+        exchange.request.text_bytes = 40;
+        exchange
+    }
+
+    /// The response has begun, and this has come of its body, a stream where it looks like one.
+    fn answered(endpoint: Endpoint, body: &str) -> Exchange {
+        let mut exchange = exchange(endpoint);
+        let form = if body.starts_with("data:") { Form::Events } else { Form::Json };
+        let mut capture = Capture::new(endpoint, form, Coding::Identity);
+        capture.feed(body.as_bytes());
+        exchange.response.capture = Some(capture);
+        exchange.response.deltas = Deltas::new(endpoint).filter(|_| form == Form::Events).map(|mut deltas| {
+            deltas.feed(body.as_bytes());
+            deltas
+        });
+        exchange.response.progress = Progress::Body;
+        exchange
+    }
+
+    /// Each row of the table at the top.
+    #[test]
+    fn what_each_end_means() {
+        const CHAT: Endpoint = Endpoint::ChatCompletions;
+        const USAGE: &str = r#"{"model":"gpt-4o","usage":{"prompt_tokens":5,"completion_tokens":3,"total_tokens":8}}"#;
+        const TEXT: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"four words of text\"}}]}\n\n";
+        let error = |status| {
+            let mut exchange = answered(CHAT, "{}");
+            exchange.draft.status = status;
+            exchange
+        };
+        let abandoned = || Exchange { abandoned: true, ..answered(CHAT, USAGE) };
+        let (aborted, broken) = (Outcome::ClientAborted, Outcome::UpstreamError);
+        let unsent = End { outcome: broken, written: false, ..END };
+        let because = |outcome| End { outcome, ..END };
+        for (what, mut exchange, end, source, total, forfeits) in [
+            ("reported", answered(CHAT, USAGE), END, UsageSource::Reported, 8, false),
+            ("reported, and then broken", answered(CHAT, USAGE), because(broken), UsageSource::Reported, 8, false),
+            ("read on without a client", abandoned(), because(aborted), UsageSource::Drained, 8, false),
+            ("a stream that was cut", answered(CHAT, TEXT), because(broken), UsageSource::Estimated, 15, false),
+            ("left before an answer", exchange(CHAT), because(aborted), UsageSource::Estimated, 10, false),
+            ("failed before an answer", exchange(CHAT), because(broken), UsageSource::Unknown, 0, true),
+            ("never sent", exchange(CHAT), unsent, UsageSource::None, 0, false),
+            ("an error", error(400), END, UsageSource::None, 0, false),
+            ("complete, unreported", error(200), END, UsageSource::Unknown, 0, true),
+            ("a cut JSON answer", answered(CHAT, "{"), because(broken), UsageSource::Unknown, 0, true),
+            ("nothing to report", answered(Endpoint::Other, "{}"), END, UsageSource::None, 0, false),
+            ("a retrieval", answered(Endpoint::ResponsesRetrieve, "{}"), because(broken), UsageSource::None, 0, false),
+        ] {
+            let settlement = settle(&mut exchange, end, &PriceTable::built_in());
+            let record = &settlement.records.0;
+            let found = (record.usage_source, record.usage.total_tokens, settlement.forfeits);
+            assert_eq!(found, (source, total, forfeits), "{what}");
+            assert_eq!((record.outcome, record.duration_us), (end.outcome, 7), "{what}");
+            let cost = match source {
+                UsageSource::None => Some(0),
+                UsageSource::Unknown => None,
+                _ if record.model.is_some() => Some(5 * 2_500 + 3 * 10_000),
+                _ => None,
+            };
+            assert_eq!(record.cost_nano_usd, cost, "{what}");
+        }
+    }
 
     #[test]
     fn what_a_cost_is_reckoned_by() {
@@ -352,17 +224,17 @@ mod tests {
             ..Record::default()
         };
         let tier = |tier: &str| Reported { service_tier: Some(tier.into()), ..Reported::default() };
-        let of = |record: &Record, reported: &Reported| cost(&prices, record, reported, false);
+        let of = |record: &Record, reported: &Reported| cost(&prices, record, reported, ModelName::Model);
         // gpt-4o: 2.5 USD a million, 1.25 in a batch; o3 in priority: 3.5.
         let batch = record(Endpoint::Batches, None, Some("gpt-4o"));
         assert_eq!(of(&batch, &Reported::default()), Some(125_000));
         assert_eq!(of(&batch, &tier("priority")), Some(125_000));
         let chat = record(Endpoint::ChatCompletions, Some("o3"), None);
         assert_eq!(of(&chat, &tier("priority")), Some(350_000));
-        assert_eq!(cost(&prices, &chat, &tier("priority"), true), None, "o3 is a deployment here");
+        assert_eq!(cost(&prices, &chat, &tier("priority"), ModelName::Deployment), None, "o3 is a deployment here");
         let named = record(Endpoint::ChatCompletions, Some("o3"), Some("gpt-4o"));
-        assert_eq!(cost(&prices, &named, &Reported::default(), true), Some(250_000));
+        assert_eq!(cost(&prices, &named, &Reported::default(), ModelName::DeploymentInPath), Some(250_000));
         let nothing = Record { usage: Usage::default(), ..chat };
-        assert_eq!(cost(&prices, &nothing, &Reported::default(), true), Some(0));
+        assert_eq!(cost(&prices, &nothing, &Reported::default(), ModelName::DeploymentInPath), Some(0));
     }
 }

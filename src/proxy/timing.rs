@@ -8,7 +8,7 @@
 //! | a client between requests, a pooled connection | `IDLE_TIMEOUT` | never |
 //! | a connect, TLS included | `CONNECT_TIMEOUT` | for each address, of which there are few |
 //! | a client's body, a client that takes an answer | `IDLE_TIMEOUT` | once [`CLIENT_BYTES_PER_SECOND`] have moved |
-//! | the same, where [others wait](super::buffered) for the body | `HEADER_TIMEOUT` | likewise |
+//! | the same, where [others wait](super::held_bodies) for the body | `HEADER_TIMEOUT` | likewise |
 //! | a target that answers, or takes a request | `RESPONSE_TIMEOUT` | with any byte that is not part of a trickle |
 //! | a commit, a target read on without a client, a linger | their own | never |
 //!
@@ -16,13 +16,12 @@
 //! responses are signs of life of the target; there is a bound on their number. A WebSocket has no such bounds: either
 //! side may keep a silent session alive with pings for as long as the other plays along.
 
+use super::Timeouts;
+use super::downstream::Downstream;
 use super::downstream::Phase;
-use super::exchange::{Exchange, Progress, Stage};
-use super::upstream::{Failure, Link, Upstream};
-use super::{Conn, DownKey, Proxy, Timeouts, UpKey};
+use super::upstream::Upstream;
 use crate::base::clock::{MILLISECOND, Now, SECOND};
 use crate::http::body::BodyReader;
-use crate::http::reply::Fault;
 
 /// How long a closing connection is read on, so that our last reply is not lost to a reset.
 const LINGER: u64 = 2 * SECOND;
@@ -36,7 +35,7 @@ pub const CLIENT_BYTES_PER_SECOND: u64 = 500;
 const TRICKLE: (u64, u64) = (4096, 24);
 
 /// The status of a tunnel.
-const SWITCHING_PROTOCOLS: u16 = 101;
+pub const SWITCHING_PROTOCOLS: u16 = 101;
 
 /// Kinds of deadlines; the discriminant is the class in [`crate::base::deadlines::Deadlines`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +82,13 @@ const CLASSES: [Class; 12] = [
     Class::Pool,
 ];
 
+impl Class {
+    /// The class with this discriminant.
+    pub fn from_index(index: u8) -> Self {
+        CLASSES[usize::from(index)]
+    }
+}
+
 /// The duration of each class, nanoseconds.
 pub fn durations(timeouts: &Timeouts) -> [u64; CLASSES.len()] {
     CLASSES.map(|class| match class {
@@ -98,154 +104,56 @@ pub fn durations(timeouts: &Timeouts) -> [u64; CLASSES.len()] {
     })
 }
 
-impl Proxy {
-    /// When [`Proxy::expire`] must be called next, monotonic nanoseconds.
-    pub fn next_deadline(&self) -> Option<u64> {
-        let due = [self.deadlines.next_due(), self.limiter.sweep_due(), self.group.due()];
-        due.into_iter().flatten().min()
-    }
+/// What matters for a client's deadline beside its own state.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientWaits {
+    /// Its reply waits for a commit, for no longer than `LEDGER_WAIT`.
+    pub for_commit: bool,
+    /// It is read from.
+    pub is_read: bool,
+    /// Others wait for its body.
+    pub holds_up_others: bool,
+}
 
-    /// Acts on every deadline that has passed.
-    pub fn expire(&mut self, now: Now) {
-        while let Some((conn, class)) = self.deadlines.expired(now.mono) {
-            match conn {
-                Conn::Down(key) => self.expire_down(now, key, CLASSES[usize::from(class)]),
-                Conn::Up(key) => self.expire_up(now, key, CLASSES[usize::from(class)]),
-            }
-        }
-        if self.limiter.sweep_due().is_some_and(|due| due <= now.mono) {
-            self.limiter.sweep(now.mono);
-        }
-    }
-
-    fn expire_down(&mut self, now: Now, key: DownKey, class: Class) {
-        let Some(down) = self.downs.get_mut(key) else { return };
-        self.deadlines.cancel(&mut down.timer);
-        down.timing = None;
-        let (has_begun, exchange) = (!down.input.is_empty(), down.exchange);
-        match class {
-            Class::Header if has_begun => {
-                self.refuse_and_close(now, key, Fault::HeaderTimeout, "the request's head did not arrive in time");
-            }
-            // Nobody waits for it any more.
-            Class::HurriedBody if self.down_class(key) == Some(Class::Body) => self.retime_down(now, key, false),
-            Class::Body | Class::HurriedBody if self.may_still_refuse(key) => {
-                self.refuse_and_close(now, key, Fault::HeaderTimeout, "the request's body did not arrive in time");
-            }
-            Class::LedgerWait if self.is_journaling(key) => {
-                let message = "the ledger cannot take the request's entry at the moment";
-                self.refuse_and_close(now, key, Fault::LedgerUnavailable, message);
-            }
-            Class::LedgerWait => {
-                self.metrics.ledger_released_uncommitted();
-                if let Some(exchange) = exchange {
-                    self.uncommitted.retain(|&(_, waiting)| waiting != exchange);
-                    self.release_one(now, exchange);
-                }
-            }
-            _ => self.drop_down(now, key),
-        }
-    }
-
-    fn expire_up(&mut self, now: Now, key: UpKey, class: Class) {
-        match class {
-            Class::Pool => {
-                self.pool.remove(key);
-                self.close_up(key);
-            }
-            _ => self.fail_up(now, key, Failure::Timeout),
-        }
-    }
-
-    /// Arms the deadline that the client's state asks for; `progress` says that bytes have moved.
-    pub(super) fn retime_down(&mut self, now: Now, key: DownKey, progress: bool) {
-        let wanted = self.down_class(key);
-        let Some(down) = self.downs.get_mut(key) else { return };
-        let time = match wanted {
-            Some(Class::Body | Class::Write) => Some(self.settings.timeouts.idle),
-            Some(Class::HurriedBody) => Some(self.settings.timeouts.header),
-            _ => None,
-        };
-        let least = time.map(|time| time / MILLISECOND * CLIENT_BYTES_PER_SECOND / 1000);
-        let restarts = progress && least.is_some_and(|least| down.moved >= least);
-        if down.timing == wanted && !restarts {
-            return;
-        }
-        down.timing = wanted;
-        down.moved = 0;
-        match wanted {
-            Some(class) => self.deadlines.arm(&mut down.timer, class as u8, Conn::Down(key), now.mono),
-            None => self.deadlines.cancel(&mut down.timer),
-        }
-    }
-
-    fn down_class(&self, key: DownKey) -> Option<Class> {
-        let down = self.downs.get(key)?;
-        let exchange = down.exchange.and_then(|exchange| self.exchanges.get(exchange));
-        let awaits_commit = exchange.is_some_and(Exchange::awaits_commit);
-        match &down.phase {
-            _ if down.sendable() > 0 => Some(Class::Write),
-            _ if down.lingering => Some(Class::Linger),
-            _ if awaits_commit && self.settings.timeouts.ledger_wait > 0 => Some(Class::LedgerWait),
-            Phase::Head if !down.input.is_empty() || !down.served => Some(Class::Header),
+impl Downstream {
+    /// The deadline that its state asks for.
+    pub fn deadline(&self, waits: ClientWaits) -> Option<Class> {
+        match &self.phase {
+            _ if self.sendable() > 0 => Some(Class::Write),
+            Phase::Lingering => Some(Class::Linger),
+            _ if waits.for_commit => Some(Class::LedgerWait),
+            Phase::Head if !self.input.is_empty() || !self.served => Some(Class::Header),
             Phase::Head => Some(Class::Idle),
             // Nothing is asked of a client that we do not read from.
-            Phase::Body { .. } if !self.wants_client_bytes(key) => None,
+            Phase::Body { .. } if !waits.is_read => None,
             // Nor of a WebSocket, which may be silent for as long as the target's side is.
             Phase::Body { reader: BodyReader::Close, .. } => None,
-            Phase::Body { .. } if self.holds_up_others(key) => Some(Class::HurriedBody),
+            Phase::Body { .. } if waits.holds_up_others => Some(Class::HurriedBody),
             Phase::Body { .. } => Some(Class::Body),
-            Phase::Busy | Phase::Deaf => None,
+            Phase::Busy | Phase::Asking { .. } | Phase::Closing => None,
         }
     }
 
-    /// Arms the deadline that the upstream connection's state asks for; `progress` says that bytes have moved.
-    pub(super) fn retime_up(&mut self, now: Now, key: UpKey, progress: bool) {
-        let response_timeout = self.settings.timeouts.response;
-        let Some(up) = self.ups.get_mut(key) else { return };
-        let exchange = up.exchange.and_then(|exchange| self.exchanges.get(exchange));
-        let is_paused = exchange.and_then(|exchange| exchange.tunnel.as_ref()).is_some_and(|tunnel| tunnel.is_paused());
-        let is_tunnel = exchange.is_some_and(|exchange| exchange.draft.status == SWITCHING_PROTOCOLS);
-        let is_awaited = exchange.is_some_and(|exchange| exchange.response.progress == Progress::Awaited);
-        let has_begun = is_awaited && !up.input.is_empty();
-        let wanted = match (&up.link, up.exchange) {
-            _ if exchange.is_some_and(|exchange| exchange.abandoned) => Some(Class::ReadOn),
-            (Link::Resolving | Link::Connecting | Link::Handshaking, _) => Some(Class::Connect),
-            // Nothing is asked of a target that we do not read from.
-            (_, Some(_)) if is_paused => None,
-            (_, Some(_)) if has_begun => Some(Class::ResponseHead),
-            (_, Some(_)) => Some(Class::Response),
-            (_, None) => Some(Class::Pool),
+    /// True where the deadline that it has is to be replaced by the one that is `wanted`; `progress` says that bytes
+    /// have moved.
+    pub fn wants_new_deadline(&mut self, wanted: Option<Class>, progress: bool, timeouts: &Timeouts) -> bool {
+        let time = match wanted {
+            Some(Class::Body | Class::Write) => Some(timeouts.idle),
+            Some(Class::HurriedBody) => Some(timeouts.header),
+            _ => None,
         };
-        if up.timing != wanted && !matches!(up.timing, Some(Class::Response | Class::ResponseHead)) {
-            (up.moved, up.since) = (0, now.mono);
+        let bytes_min = time.map(|time| time / MILLISECOND * CLIENT_BYTES_PER_SECOND / 1000);
+        let restarts = progress && bytes_min.is_some_and(|min| self.moved >= min);
+        if self.timing == wanted && !restarts {
+            return false;
         }
-        let restarts = wanted == Some(Class::Response) && progress && (is_tunnel || gets_on(up, now, response_timeout));
-        if up.timing == wanted && !restarts {
-            return;
-        }
-        up.timing = wanted;
-        match wanted {
-            Some(class) => self.deadlines.arm(&mut up.timer, class as u8, Conn::Up(key), now.mono),
-            None => self.deadlines.cancel(&mut up.timer),
-        }
-    }
-
-    /// True for a request that waits at the door for its entry in the journal.
-    fn is_journaling(&self, key: DownKey) -> bool {
-        let exchange = self.downs.get(key).and_then(|down| self.exchanges.get(down.exchange?));
-        exchange.is_some_and(|exchange| exchange.stage == Stage::Journaling)
-    }
-
-    /// True where the client can still be told an error: nothing of an answer has begun.
-    fn may_still_refuse(&self, key: DownKey) -> bool {
-        let exchange = self.downs.get(key).and_then(|down| self.exchanges.get(down.exchange?));
-        exchange.is_some_and(|exchange| exchange.response.progress == Progress::Awaited)
+        (self.timing, self.moved) = (wanted, 0);
+        true
     }
 }
 
 /// True for a target that has moved enough lately to be given more time.
-fn gets_on(up: &mut Upstream, now: Now, response_timeout: u64) -> bool {
+pub fn gets_on(up: &mut Upstream, now: Now, response_timeout: u64) -> bool {
     let (bytes, times) = TRICKLE;
     if up.moved >= bytes {
         (up.moved, up.since) = (0, now.mono);

@@ -1,28 +1,23 @@
-//! WebSockets: after the handshake the bytes of both sides pass as they are, and what the target says is read along.
+//! A WebSocket that is read along: after the handshake the bytes of both sides pass as they are, and what the target
+//! says is read for its usage.
 //!
 //! A tunnel is an exchange whose request and response end with their connections. It has a record of its own like any
-//! other, and one for each message of the target that reports usage. The place for the next of those is reserved before
+//! other, and one for each message of the target that reports usage. The permit for the next of those is reserved before
 //! the next byte of the target is taken up:
 //!
 //! ```text
 //!   reading ──message reports usage──▶ its record is on its way to the ledger: the message's last byte waits for it,
 //!      ▲                               and what follows waits in `Upstream::input`
 //!      │                                 │ committed (or `LEDGER_WAIT` is over)
-//!      └───────── next place ◀───────────┘
+//!      └───────── next permit ◀──────────┘
 //! ```
+//!
+//! In: the target's bytes. Out: how many of them pass now, and parts that have their own record. Never: a connection.
 
-use super::downstream::{Phase, Sink};
-use super::exchange::{Progress, Stage};
-use super::response::{Next, request_id};
-use super::{Action, Conn, DownKey, ExchangeKey, Proxy, UpKey, forward};
 use crate::base::clock::{MICROSECOND, Now};
-use crate::http::HttpError;
-use crate::http::body::{BodyReader, BodyWriter};
-use crate::http::head::ResponseHead;
 use crate::usage::capture::Reported;
-use crate::usage::record::{Endpoint, Outcome, Record, UsageSource};
+use crate::usage::record::{Draft, Endpoint, Outcome, Record, UsageSource};
 use crate::usage::session::{Report, Session};
-use std::io::ErrorKind;
 
 /// What must still be known of a tunnel that is read along.
 pub struct Tunnel {
@@ -37,21 +32,62 @@ pub struct Tunnel {
 enum Pause {
     /// They are.
     None,
-    /// The last part's record is on its way to the ledger.
-    Commit,
-    /// No place for a record is left.
-    Place,
+    /// The last part's record is on its way to the ledger, under this `seq`.
+    Commit { seq: u64 },
+    /// No permit for a record is left.
+    Permit,
+}
+
+/// A part of a tunnel that has a record of its own.
+pub struct Part {
+    report: Report,
+    began: Now,
 }
 
 impl Tunnel {
+    /// A session that begins.
+    pub fn new(endpoint: Endpoint) -> Self {
+        Self { session: Session::new(endpoint), pause: Pause::None, response_began: None }
+    }
+
+    /// Bytes of the target: how many pass, up to the end of the first message that reports usage, and that message's
+    /// part. Not while it is paused.
+    pub fn feed(&mut self, now: Now, bytes: &[u8]) -> (usize, Option<Part>) {
+        debug_assert!(!self.is_paused(), "bytes of a tunnel that is paused");
+        let (used, report) = self.session.feed(bytes);
+        let began = self.response_began.take_if(|_| !self.session.is_responding());
+        if self.session.is_responding() {
+            self.response_began.get_or_insert(now);
+        }
+        (used, report.map(|report| Part { report, began: began.unwrap_or(now) }))
+    }
+
+    /// The target's bytes wait until the record with this `seq` is committed.
+    pub fn pause_for_commit(&mut self, seq: u64) {
+        self.pause = Pause::Commit { seq };
+    }
+
+    /// The target's bytes wait until there is a permit for the next record.
+    pub fn pause_for_permit(&mut self) {
+        self.pause = Pause::Permit;
+    }
+
+    /// The target's bytes are taken up again.
+    pub fn resume(&mut self) {
+        self.pause = Pause::None;
+    }
+
     /// True while the target's bytes must wait.
     pub fn is_paused(&self) -> bool {
         self.pause != Pause::None
     }
 
-    /// True while a record must be committed first.
-    pub fn awaits_commit(&self) -> bool {
-        self.pause == Pause::Commit
+    /// The `seq` of the record that must be committed first.
+    pub fn awaited_seq(&self) -> Option<u64> {
+        match self.pause {
+            Pause::Commit { seq } => Some(seq),
+            Pause::None | Pause::Permit => None,
+        }
     }
 
     /// True while the target is at work on a response.
@@ -81,70 +117,11 @@ impl Tunnel {
     }
 }
 
-impl Proxy {
-    /// The target takes up the WebSocket: from here on there are no messages of HTTP any more.
-    pub(super) fn switch(&mut self, key: ExchangeKey, head: &ResponseHead<'_, '_>) -> Result<(), HttpError> {
-        let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(()) };
-        if !(exchange.request.websocket && head.is_websocket()) {
-            return Err(HttpError::Malformed("a switch of protocols that nobody asked for"));
-        }
-        let endpoint = exchange.draft.endpoint;
-        if endpoint.is_session() {
-            let session = Session::new(endpoint);
-            exchange.tunnel = Some(Box::new(Tunnel { session, pause: Pause::None, response_began: None }));
-        }
-        exchange.request.complete = false;
-        exchange.request.outgoing.forget_sent();
-        exchange.draft.status = head.status;
-        exchange.draft.upstream_request_id = request_id(head);
-        exchange.draft.stream = true;
-        let response = &mut exchange.response;
-        (response.progress, response.streamed, response.reusable) = (Progress::Body, true, false);
-        (response.reader, response.writer) = (BodyReader::Close, BodyWriter::Bytes);
-        let Some(down) = self.downs.get_mut(exchange.down) else { return Ok(()) };
-        response.starts_at = down.sent + down.out.len() as u64;
-        (down.keep_alive, down.until_close) = (false, true);
-        down.phase = Phase::Body { reader: BodyReader::Close, sink: Sink::Stream };
-        forward::write_switch(down.out.tail(), head, &exchange.limit_status);
-        self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
-        self.actions.push_back(Action::Read(Conn::Down(exchange.down)));
-        Ok(())
-    }
-
-    /// Bytes of the target's side: relays them up to the end of the first message that reports usage.
-    pub(super) fn tunnel_piece(&mut self, now: Now, key: ExchangeKey, bytes: &[u8]) -> Next {
-        let Some(exchange) = self.exchanges.get_mut(key) else { return Next::Wait };
-        let Some(tunnel) = exchange.tunnel.as_mut() else { return Next::Wait };
-        if tunnel.is_paused() {
-            return Next::Later;
-        }
-        let (used, report) = tunnel.session.feed(bytes);
-        let began = tunnel.response_began.take_if(|_| !tunnel.session.is_responding());
-        if tunnel.session.is_responding() {
-            tunnel.response_began.get_or_insert(now);
-        }
-        exchange.draft.first_byte_us.get_or_insert((now.mono - exchange.started) / MICROSECOND);
-        exchange.draft.response_bytes += used as u64;
-        if let Some(down) = self.downs.get_mut(exchange.down) {
-            down.out.append(&bytes[..used]);
-            self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
-        }
-        let is_over = exchange.abandoned && !tunnel.session.is_responding();
-        if let Some(report) = report {
-            self.settle_part(now, key, report, began.unwrap_or(now));
-        }
-        if is_over {
-            self.end_abandoned(now, key);
-            return Next::Wait;
-        }
-        Next::Bytes(used)
-    }
-
-    /// A record for a part of a tunnel; what follows it waits.
-    fn settle_part(&mut self, now: Now, key: ExchangeKey, report: Report, began: Now) {
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        let Report { endpoint, reported } = report;
-        let whole = &exchange.draft;
+impl Part {
+    /// Its record, but for the price, and what was reported with it. `whole` is the tunnel's own draft; `abandoned` says
+    /// that the client has gone.
+    pub fn record(self, now: Now, whole: &Draft, abandoned: bool) -> (Record, Reported) {
+        let Self { report: Report { endpoint, reported }, began } = self;
         let record = Record {
             started_at: began.unix,
             user: whole.user.clone(),
@@ -155,102 +132,13 @@ impl Proxy {
             model: reported.model.clone(),
             stream: true,
             status: whole.status,
-            usage_source: if exchange.abandoned { UsageSource::Drained } else { UsageSource::Reported },
+            usage_source: if abandoned { UsageSource::Drained } else { UsageSource::Reported },
             usage: reported.usage.unwrap_or_default(),
             duration_us: (now.mono - began.mono) / MICROSECOND,
             response_id: reported.id.clone(),
             upstream_request_id: whole.upstream_request_id.clone(),
             ..Record::default()
         };
-        let deployed = exchange.request.deployed;
-        let before = self.settled_seq;
-        let seq = self.push_records(now, record, &reported, deployed);
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        exchange.places -= seq - before;
-        self.places_reserved -= seq - before;
-        let Some(tunnel) = exchange.tunnel.as_mut() else { return };
-        tunnel.pause = Pause::Commit;
-        let Some(down) = self.downs.get_mut(exchange.down).filter(|_| self.settings.settled) else {
-            return self.next_part(now, key);
-        };
-        down.held_back = 1;
-        self.uncommitted.push_back((seq, key));
-        let (down, up) = (exchange.down, exchange.up);
-        self.retime_tunnel(now, down, up);
-    }
-
-    /// The last part's record is committed, or no longer waited for: goes on as soon as there is a place for the next.
-    pub(super) fn next_part(&mut self, now: Now, key: ExchangeKey) {
-        let left = self.places_left();
-        let Some(exchange) = self.exchanges.get_mut(key).filter(|exchange| exchange.stage == Stage::Forwarding) else {
-            return;
-        };
-        let Some(tunnel) = exchange.tunnel.as_mut() else { return };
-        if let Some(down) = self.downs.get_mut(exchange.down) {
-            down.held_back = 0;
-            self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
-        }
-        let wanted = exchange.draft.endpoint.records_max() - exchange.places;
-        if wanted <= left {
-            tunnel.pause = Pause::None;
-            exchange.places += wanted;
-            self.places_reserved += wanted;
-            self.actions.extend(exchange.up.map(|up| Action::Read(Conn::Up(up))));
-        } else {
-            tunnel.pause = Pause::Place;
-            self.placeless.push_back(key);
-        }
-        let (down, up) = (exchange.down, exchange.up);
-        self.retime_tunnel(now, down, up);
-    }
-
-    /// A pause has begun or ended: both sides are waited for otherwise.
-    fn retime_tunnel(&mut self, now: Now, down: DownKey, up: Option<UpKey>) {
-        self.retime_down(now, down, false);
-        if let Some(up) = up {
-            self.retime_up(now, up, false);
-        }
-    }
-
-    /// Places have become free: whoever waits for one goes on, in order.
-    pub(super) fn places_freed(&mut self, now: Now) {
-        for _ in 0..self.placeless.len() {
-            let Some(key) = self.placeless.pop_front() else { return };
-            self.next_part(now, key);
-            if self.placeless.back() == Some(&key) {
-                self.placeless.rotate_right(1); // still the first to wait
-                return;
-            }
-        }
-    }
-
-    /// Goes on with what the target sent while it had to wait, and with its end if that has come meanwhile.
-    pub(super) fn advance_upstream(&mut self, now: Now, key: UpKey) {
-        let Some((false, up)) = self.tunnel_of(key).map(Tunnel::is_paused).zip(self.ups.get_mut(key)) else { return };
-        let input = std::mem::take(&mut up.input);
-        self.upstream_plain(now, key, input.as_slice());
-        let Some(up) = self.ups.get(key).filter(|up| up.input.is_empty()) else { return };
-        match up.ended {
-            Some(Ok(())) => self.upstream_ended(now, key),
-            Some(Err(why)) => self.upstream_broke(now, key, why),
-            None => {}
-        }
-    }
-
-    /// Puts the end of the target's side off, where bytes that came before it are still to be relayed. Of several, the
-    /// first counts: where it has ended in good order, writing to it breaks later.
-    pub(super) fn puts_end_off(&mut self, key: UpKey, end: Result<(), ErrorKind>) -> bool {
-        let Some(paused) = self.tunnel_of(key).map(Tunnel::is_paused) else { return false };
-        let Some(up) = self.ups.get_mut(key) else { return false };
-        let waits = paused || !up.input.is_empty();
-        if waits {
-            up.ended.get_or_insert(end);
-        }
-        waits
-    }
-
-    /// The tunnel that a connection carries.
-    pub(super) fn tunnel_of(&self, key: UpKey) -> Option<&Tunnel> {
-        self.exchanges.get(self.ups.get(key)?.exchange?)?.tunnel.as_deref()
+        (record, reported)
     }
 }

@@ -306,8 +306,8 @@ impl Harness<'_> {
             self.steps += 1;
             assert!(self.steps < STEPS_MAX, "time does not help");
         }
-        assert_eq!(self.proxy.slots(), (0, 0, 0), "slots are left");
-        assert_eq!(self.proxy.places(), (0, 0), "places are left");
+        assert_eq!(self.proxy.audit().slots(), (0, 0, 0), "slots are left");
+        assert_eq!(self.proxy.audit().permits(), (0, 0), "places are left");
         assert!(self.targets.is_empty(), "connections are left");
     }
 }

@@ -31,14 +31,14 @@ impl Invariants {
 
     /// After a turn.
     pub fn check(&mut self, proxy: &Proxy, world: &World) {
-        assert_eq!(proxy.forgotten(), 0, "something is held for which nothing is under way");
-        assert!(proxy.records_are_timed(), "records wait without an end");
-        let (reserved, uncommitted) = proxy.places();
+        assert_eq!(proxy.audit().forgotten(), 0, "something is held for which nothing is under way");
+        assert!(proxy.audit().records_are_timed(), "records wait without an end");
+        let (reserved, uncommitted) = proxy.audit().permits();
         assert!(reserved + uncommitted <= self.ledger_places, "more records than places");
-        assert_eq!(reserved, proxy.places_held(), "places are reserved that no exchange holds");
-        let (reserved, held) = proxy.grants();
+        assert_eq!(reserved, proxy.audit().permits_held(), "places are reserved that no exchange holds");
+        let (reserved, held) = proxy.audit().reservations();
         assert_eq!(reserved, held, "limits are taken from that no exchange holds");
-        let buffered = proxy.buffered_bytes();
+        let buffered = proxy.audit().held_bytes();
         let buffered_max = self.buffered_bytes_max + BODY_BYTES_MAX + 3 * EDIT_BYTES_MAX;
         assert!(buffered <= buffered_max, "{buffered} bytes are held");
         self.check_slots(proxy, world);
@@ -48,7 +48,7 @@ impl Invariants {
     }
 
     fn check_slots(&self, proxy: &Proxy, world: &World) {
-        let (downs, ups, exchanges) = proxy.slots();
+        let (downs, ups, exchanges) = proxy.audit().slots();
         let (clients, targets) = world.open_sockets();
         assert_eq!(downs, clients, "clients' slots and sockets");
         assert!(targets <= ups, "{targets} sockets of {ups} connections to the target");
@@ -56,7 +56,7 @@ impl Invariants {
     }
 
     fn check_bounds(&mut self, proxy: &Proxy) {
-        let Waiting { to_client, from_client, to_target, from_target } = proxy.most_waiting();
+        let Waiting { to_client, from_client, to_target, from_target } = proxy.audit().waiting_max();
         for (count, most, what) in [
             (to_client, &mut self.most.to_client, "for a client"),
             (from_client, &mut self.most.from_client, "of a client"),
@@ -72,7 +72,7 @@ impl Invariants {
     /// goes on at the low one, so nothing is said of the turns between.)
     fn check_read(&mut self, proxy: &Proxy, world: &World) {
         let mut unread = BTreeMap::new();
-        let waiting = proxy.most_waiting();
+        let waiting = proxy.audit().waiting_max();
         if waiting.to_client.max(waiting.to_target) >= LOW_WATERMARK {
             return self.unread.clear();
         }
@@ -90,7 +90,7 @@ impl Invariants {
 
 /// What may leave has left, as far as the sockets take it: no event is held back for a later one.
 fn check_sent(proxy: &Proxy, world: &World) {
-    for conn in proxy.unsent() {
+    for conn in proxy.audit().unsent() {
         let is_its = |pipe: &&crate::world::Pipe| pipe.token == Some(conn.token());
         // One that waits for the target's address has no socket yet.
         let Some(pipe) = world.pipes.iter().find(is_its) else { continue };

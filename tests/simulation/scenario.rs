@@ -265,9 +265,9 @@ pub fn run(seed: u64) -> Seen {
         assert!(turns < TURNS_MAX, "the run does not end");
         invariants.check(reactor.proxy(), &world.borrow());
     }
-    let slots = reactor.proxy().slots();
-    assert_eq!(reactor.proxy().places().0, 0, "places are still reserved");
-    assert_eq!(reactor.proxy().buffered_bytes(), 0, "bodies are still counted");
+    let slots = reactor.proxy().audit().slots();
+    assert_eq!(reactor.proxy().audit().permits().0, 0, "places are still reserved");
+    assert_eq!(reactor.proxy().audit().held_bytes(), 0, "bodies are still counted");
     drop(reactor);
     // What has been sent is read to its end.
     while peers.borrow_mut().act(&mut world.borrow_mut(), &mut plan.borrow_mut()) {}

@@ -1,6 +1,7 @@
 //! Slow peers in every state: what is late is not waited for, what is slow but gets on is, and no trickle puts an end off.
 
 use crate::local::Answer;
+use crate::proxy::downstream::AfterReply;
 use crate::proxy::fixture::{act, at, proxy, sent, settings, take};
 use crate::proxy::{Action, Conn, DownKey, Proxy, Written};
 
@@ -25,7 +26,7 @@ fn cut_at(proxy: &mut Proxy, conn: Conn, piece: &[u8], every: u64, until: u64) -
 /// True where it is closed, or has been told that it will be.
 fn is_gone(proxy: &Proxy, conn: Conn) -> bool {
     match conn {
-        Conn::Down(key) => proxy.downs.get(key).is_none_or(|down| !down.keep_alive && down.exchange.is_none()),
+        Conn::Down(key) => proxy.downs.get(key).is_none_or(|down| !down.keeps_alive() && down.exchange.is_none()),
         Conn::Up(key) => proxy.ups.get(key).is_none(),
     }
 }
@@ -45,7 +46,7 @@ fn a_trickled_head_has_its_time_and_no_more() {
         .keys()
         .collect::<Vec<_>>()
         .into_iter()
-        .for_each(|key| proxy.downs.get_mut(key).unwrap().keep_alive = true);
+        .for_each(|key| proxy.downs.get_mut(key).unwrap().after_reply = AfterReply::KeepAlive);
     assert_eq!(cut_at(&mut proxy, conn, b"y", 1, HOUR), Some(10));
 }
 

@@ -38,14 +38,14 @@ fn whoever_leaves_before_the_entry_is_written_takes_nothing() {
     let key = proxy.accepted(at(0));
     proxy.received(at(0), Conn::Down(key), &mut request(1000).into_bytes());
     act(&mut proxy, at(0));
-    assert_eq!(proxy.grants(), (1, 1), "it waits for its entry in the journal");
+    assert_eq!(proxy.audit().reservations(), (1, 1), "it waits for its entry in the journal");
     assert!(answer(&mut proxy, 0, &request(1)).contains("in flight at once"));
     proxy.failed(at(0), Conn::Down(key), ErrorKind::ConnectionReset);
-    assert_eq!(proxy.grants(), (0, 0));
+    assert_eq!(proxy.audit().reservations(), (0, 0));
     for _ in 0..2 {
         // All of both buckets is there again: the refusal is by none of them.
         assert_eq!(answer(&mut proxy, 0, &request(1000)), "", "it waits for its entry");
-        assert_eq!(proxy.grants(), (0, 0));
+        assert_eq!(proxy.audit().reservations(), (0, 0));
     }
 }
 
@@ -58,7 +58,7 @@ fn a_whole_answer_settles_to_what_it_used() {
     let response =
         format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     proxy.received(at(0), Conn::Up(up), &mut response.into_bytes());
-    assert_eq!(proxy.grants(), (0, 0), "the answer is complete, though it waits for the commit");
+    assert_eq!(proxy.audit().reservations(), (0, 0), "the answer is complete, though it waits for the commit");
     proxy.committed(at(0), 1, &[]);
     act(&mut proxy, at(0));
     let head = String::from_utf8(take(&mut proxy, at(0), Conn::Down(down))).unwrap();
@@ -75,7 +75,7 @@ fn what_a_broken_answer_used_nobody_knows() {
     let (_, up) = sent(&mut proxy, &request(900));
     proxy.failed(at(0), Conn::Up(up), ErrorKind::ConnectionReset);
     act(&mut proxy, at(0));
-    assert_eq!(proxy.grants(), (0, 0));
+    assert_eq!(proxy.audit().reservations(), (0, 0));
     let refused = answer(&mut proxy, 0, &request(101));
     assert!(refused.contains("retry-after-ms: 60\r\n"), "100 are left, one flows in within 60 ms: {refused}");
     assert_eq!(answer(&mut proxy, 1, &request(101)), "");

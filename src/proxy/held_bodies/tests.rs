@@ -29,12 +29,12 @@ fn a_body_takes_no_more_memory_than_it_has_bytes() {
     let request = request(30_001, false);
     for (sent, piece) in request.chunks(100).enumerate() {
         proxy.received(at(0), Conn::Down(key), &mut piece.to_vec());
-        assert!(proxy.buffered_bytes() <= (sent * 200 + 200).min(30_001), "{} bytes", proxy.buffered_bytes());
+        assert!(proxy.audit().held_bytes() <= (sent * 200 + 200).min(30_001), "{} bytes", proxy.audit().held_bytes());
     }
-    assert_eq!(proxy.buffered_bytes(), 30_001);
+    assert_eq!(proxy.audit().held_bytes(), 30_001);
     let up = act(&mut proxy, at(0)).pop().expect("something to send");
     take(&mut proxy, at(0), Conn::Up(up));
-    assert_eq!(proxy.buffered_bytes(), 0, "what is sent on is not held");
+    assert_eq!(proxy.audit().held_bytes(), 0, "what is sent on is not held");
 }
 
 #[test]
@@ -107,8 +107,8 @@ proptest! {
             Client { key: proxy.accepted(at(0)), rest: request(bytes, chunked) }
         }).collect();
         let check = |proxy: &Proxy| {
-            prop_assert!(proxy.buffered_bytes() <= bound + BODY_MAX + EDIT_MAX, "{}", proxy.buffered_bytes());
-            prop_assert_eq!(proxy.forgotten(), 0);
+            prop_assert!(proxy.audit().held_bytes() <= bound + BODY_MAX + EDIT_MAX, "{}", proxy.audit().held_bytes());
+            prop_assert_eq!(proxy.audit().forgotten(), 0);
             Ok(())
         };
         for (who, what) in steps {
@@ -126,6 +126,6 @@ proptest! {
             prop_assert!(rounds < 100, "somebody waits for ever");
         }
         step(&mut proxy, &mut clients, &mut to_flush, 0, 6);
-        prop_assert_eq!(proxy.buffered_bytes(), 0, "all bodies are with the target, or gone");
+        prop_assert_eq!(proxy.audit().held_bytes(), 0, "all bodies are with the target, or gone");
     }
 }

@@ -1,0 +1,877 @@
+//! The clients' side of the proxy: what a client's bytes lead to, up to the dispatch of its request, and what is put
+//! out to it by us.
+//!
+//! ```text
+//!   head ──▶ local ──▶ answered here
+//!     └────▶ relayed ──▶ admitted (permits, limits) ──▶ body held, or streams ──▶ dispatched
+//!                └── refused
+//! ```
+//!
+//! The order of the checks is the order of their price: nothing is taken from a user's limit, and no permit is reserved,
+//! for a request that another check refuses. A refused request leaves the connection usable where its end can be told;
+//! where it cannot, the connection closes once the answer is read.
+
+use super::downstream::{AfterReply, Arrived, DISCARD_BYTES_MAX, Downstream, Phase, Sink};
+use super::exchange::{Exchange, ModelName, Outgoing, Request, Response, Stage};
+use super::forward::Accepted;
+use super::local_answers::{overloaded, text};
+use super::local_request::{self, LocalRequest};
+use super::reservation::{self, Size};
+use super::route::{Local, Route};
+use super::timing::{Class, ClientWaits};
+use super::{
+    Action, Conn, DownKey, ExchangeKey, LOW_WATERMARK, Proxy, Question, Written, forward, identity, named, notes, route,
+};
+use crate::base::clock::Now;
+use crate::base::slab::Slab;
+use crate::http::body::{BodyReader, BodyWriter};
+use crate::http::chunked::Piece;
+use crate::http::framing::Framing;
+use crate::http::head::{self, RequestHead};
+use crate::http::headers::Known;
+use crate::http::reply::{Fault, Reply, error_body};
+use crate::limit::limiter::Reservation;
+use crate::limit::status::{RateLimitStatus, Refused};
+use crate::local::Answer;
+use crate::usage::estimate;
+use crate::usage::form::FormReader;
+use crate::usage::record::{Draft, Endpoint, Outcome};
+use crate::usage::request::inspect;
+use std::sync::Arc;
+
+/// An error of ours.
+struct Refusal<'a> {
+    fault: Fault,
+    message: &'a str,
+    /// Further header lines, each ended by CRLF.
+    extra: &'a [u8],
+    to_head: bool,
+    close: bool,
+}
+
+/// Who asks, and for which operation.
+struct Asker {
+    user: Arc<str>,
+    key_id: Option<i64>,
+    endpoint: Endpoint,
+}
+
+// -------------------------------------------------------------------------------------------------- bytes of clients
+
+impl Proxy {
+    /// When one more client may be accepted, monotonic nanoseconds; `None` while that depends on others' leaving.
+    pub fn accepts_at(&self) -> Option<u64> {
+        if self.draining { None } else { self.client_bound.accepts_at(self.downs.len()) }
+    }
+
+    /// A client has connected.
+    pub fn accepted(&mut self, now: Now) -> DownKey {
+        let surplus = self.client_bound.came(now, self.downs.len());
+        let key = self.downs.insert(Downstream { surplus, ..Downstream::default() });
+        self.retime_down(now, key, false);
+        notes::client(&mut self.notes, "client connected", self.downs.len());
+        key
+    }
+
+    /// True where reading from the client makes sense now.
+    pub(super) fn wants_client_bytes(&self, key: DownKey) -> bool {
+        let Some(down) = self.downs.get(key) else { return false };
+        let outgoing = down.exchange.and_then(|key| self.exchanges.linked(key)).map(|found| &found.request.outgoing);
+        down.wants_bytes(outgoing.map_or(0, |out| out.stream.len()), outgoing.is_some_and(|out| out.paused))
+    }
+
+    pub(super) fn client_bytes(&mut self, now: Now, key: DownKey, bytes: &[u8]) {
+        let Some(down) = self.downs.get_mut(key) else { return };
+        down.moved += bytes.len() as u64;
+        if down.input.is_empty() {
+            let used = self.consume(now, key, bytes);
+            if let Some(down) = self.downs.get_mut(key).filter(|_| used < bytes.len()) {
+                down.input.append(&bytes[used..]);
+            }
+        } else {
+            down.input.append(bytes);
+            self.advance_client(now, key);
+        }
+        self.retime_down(now, key, true);
+    }
+
+    /// Goes on with what waits in `input`: the answer to [`Action::Read`], before the socket is read.
+    pub(super) fn advance_client(&mut self, now: Now, key: DownKey) {
+        let Some(down) = self.downs.get_mut(key) else { return };
+        let mut input = std::mem::take(&mut down.input);
+        let used = self.consume(now, key, input.as_slice());
+        input.consume(used);
+        if let Some(down) = self.downs.get_mut(key) {
+            down.input = input;
+        }
+        self.retime_down(now, key, used > 0);
+    }
+
+    /// Takes bytes as far as the state allows; how many were used.
+    fn consume(&mut self, now: Now, key: DownKey, bytes: &[u8]) -> usize {
+        let mut used = 0;
+        loop {
+            if self.must_wait(now, key, bytes.len() - used) {
+                return used;
+            }
+            let Some(down) = self.downs.get_mut(key) else { return bytes.len() };
+            match down.read(&bytes[used..]) {
+                Arrived::Nothing => return used,
+                Arrived::Ignored => return bytes.len(),
+                Arrived::Head(end) => {
+                    let head = &bytes[used..used + end];
+                    used += end;
+                    self.head_complete(now, key, head);
+                }
+                Arrived::Body { used: taken, piece, sink, from_chunks } => {
+                    used += taken;
+                    if !self.body_piece(now, key, sink, piece, from_chunks) {
+                        return bytes.len();
+                    }
+                    // Half a line end may have been taken although no piece came of it.
+                    if taken == 0 && piece != Piece::End {
+                        return used;
+                    }
+                }
+                Arrived::Bad(error) => {
+                    self.refuse_and_close(now, key, Fault::of(error), error.message());
+                    return bytes.len();
+                }
+                Arrived::BadUnwanted => {
+                    self.close_when_sent(now, key);
+                    return bytes.len();
+                }
+            }
+        }
+    }
+
+    /// A piece of a body, and its end; false where it was refused.
+    fn body_piece(&mut self, now: Now, key: DownKey, sink: Sink, piece: Piece<'_>, from_chunks: bool) -> bool {
+        match (sink, piece) {
+            (Sink::Discard(_), _) => {}
+            (Sink::Hold, Piece::Data(data)) => {
+                if !self.hold(now, key, data) {
+                    return false;
+                }
+            }
+            (Sink::Hold, _) => {}
+            (Sink::Stream, piece) => self.stream_on(key, piece, from_chunks),
+        }
+        if piece == Piece::End {
+            self.body_complete(now, key);
+        }
+        true
+    }
+
+    /// Sends a piece of a body on as it comes.
+    fn stream_on(&mut self, key: DownKey, piece: Piece<'_>, from_chunks: bool) {
+        let exchange = self.downs.linked(key).and_then(|down| down.exchange);
+        let Some(exchange) = exchange.and_then(|exchange| self.exchanges.linked_mut(exchange)) else { return };
+        if let Piece::Data(data) = piece {
+            exchange.draft.request_bytes += data.len() as u64;
+            if exchange.request.form.as_mut().is_some_and(|form| form.feed(data)) {
+                let model = exchange.request.form.as_ref().and_then(|form| form.model());
+                exchange.draft.model_requested = model.map(Arc::from);
+            }
+        }
+        // A target that has answered early and is gone takes no more: the client must get rid of it all the same, or it
+        // may never come to read the answer.
+        let is_broken = exchange.up.and_then(|up| self.ups.get(up)).is_some_and(|up| up.broken.is_some());
+        if !is_broken {
+            let writer = if from_chunks { BodyWriter::Chunked } else { BodyWriter::Bytes };
+            writer.write(exchange.request.outgoing.stream.tail(), piece, from_chunks);
+        }
+        if let Some(up) = exchange.up.filter(|_| piece != Piece::More) {
+            self.actions.push_back(Action::Flush(Conn::Up(up)));
+        }
+    }
+
+    fn body_complete(&mut self, now: Now, key: DownKey) {
+        let Some(down) = self.downs.linked_mut(key) else { return };
+        let Phase::Body { sink, .. } = std::mem::replace(&mut down.phase, Phase::Busy) else { return };
+        match (sink, down.exchange) {
+            (Sink::Hold, Some(exchange)) => {
+                self.request_held(now, exchange);
+                self.recount(exchange);
+            }
+            (Sink::Stream, Some(exchange)) => {
+                if let Some(exchange) = self.exchanges.linked_mut(exchange) {
+                    exchange.request.complete = true;
+                }
+            }
+            (Sink::Discard(_), _) => self.next_request(now, key),
+            (Sink::Hold | Sink::Stream, None) => debug_assert!(false, "a body with a destination is an exchange's"),
+        }
+    }
+
+    pub(super) fn client_ended(&mut self, now: Now, key: DownKey) {
+        let Some(down) = self.downs.get_mut(key) else { return };
+        down.ended = true;
+        down.close_after_reply();
+        // A reply that is whole, or a local answer, still goes out to a client that has only stopped sending. One that
+        // the target is still working at costs money: the client is taken to be gone, as closing looks the same.
+        match (&down.phase, down.exchange) {
+            (Phase::Lingering, _) => self.drop_down(now, key),
+            (_, Some(exchange)) => {
+                let stage = self.exchanges.linked(exchange).map(|exchange| exchange.stage);
+                if !matches!(stage, Some(Stage::Settled { .. })) {
+                    self.drop_down(now, key);
+                }
+            }
+            (Phase::Asking { .. }, None) => {}
+            (_, None) if down.out.is_empty() => self.drop_down(now, key),
+            (_, None) => self.close_when_sent(now, key),
+        }
+    }
+
+    pub(super) fn flush_down(&mut self, now: Now, key: DownKey, write: &mut dyn FnMut(&[u8]) -> Written) {
+        let Some(down) = self.downs.get_mut(key) else { return };
+        let Some(progress) = down.write(&mut self.spares, write) else { return self.drop_down(now, key) };
+        let (waiting, exchange) = (down.out.len(), down.exchange);
+        if waiting == 0 {
+            self.local_answers.give_room_back(std::mem::take(&mut down.answer_bytes));
+        }
+        if waiting == 0 && exchange.is_none() && matches!(down.phase, Phase::Closing) {
+            down.after_reply = AfterReply::Close; // it has ended as it should
+            if down.ended {
+                return self.drop_down(now, key);
+            }
+            down.phase = Phase::Lingering;
+            self.actions.push_back(Action::HalfClose(key));
+        }
+        if progress && waiting < LOW_WATERMARK {
+            let up = exchange.and_then(|exchange| self.exchanges.linked(exchange)).and_then(|exchange| exchange.up);
+            self.actions.extend(up.map(|up| Action::Read(Conn::Up(up))));
+            // Pipelined requests wait while replies pile up.
+            if matches!(down.phase, Phase::Head) {
+                self.actions.push_back(Action::Read(Conn::Down(key)));
+            }
+        }
+        self.retime_down(now, key, progress);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------- heads and requests
+
+impl Proxy {
+    /// A head is complete. Leaves the connection in the state that its body needs.
+    fn head_complete(&mut self, now: Now, key: DownKey, bytes: &[u8]) {
+        let mut storage = head::storage();
+        let head = match RequestHead::parse(bytes, &mut storage) {
+            Ok(head) => head,
+            Err(error) => return self.refuse_and_close(now, key, Fault::of(error), error.message()),
+        };
+        if let Some(down) = self.downs.linked_mut(key) {
+            let keep_alive = head.keep_alive() && !self.draining && !down.ended && !down.surplus;
+            down.after_reply = if keep_alive { AfterReply::KeepAlive } else { AfterReply::Close };
+            down.http10 = !head.http11;
+        }
+        match route::route(head.method, head.target, head.is_websocket()) {
+            Route::Local(local) => self.local_request(now, key, &head, local),
+            Route::Relay(endpoint) => match identity::who(&head.headers, &self.access, now.unix) {
+                Ok((user, key_id)) => {
+                    let user = user.unwrap_or_else(|name| self.limiter.name(name));
+                    self.relay(now, key, &head, Asker { user, key_id, endpoint });
+                }
+                Err((fault, message)) => self.refuse(now, key, &head, fault, message, &[]),
+            },
+        }
+    }
+
+    fn relay(&mut self, now: Now, key: DownKey, head: &RequestHead<'_, '_>, asker: Asker) {
+        let endpoint = asker.endpoint;
+        let hold = endpoint != Endpoint::Other && head.framing != Framing::None && is_plain_json(head);
+        if let Err((fault, message, extra)) = self.may_relay(key, head, hold) {
+            return self.refuse(now, key, head, fault, message, extra);
+        }
+        let permits = endpoint.records_max() + u64::from(self.settings.journaled);
+        if permits > self.permits.available() {
+            let message = "the ledger cannot take more records at the moment";
+            return self.refuse(now, key, head, Fault::LedgerUnavailable, message, b"retry-after: 1\r\n");
+        }
+        let mut exchange = self.exchange(now, key, head, asker, hold);
+        // One that is held reserves when it is whole, and is refused here only where it would be anyway.
+        let reserved = match hold {
+            true => self.limiter.check(&exchange.draft.user, now),
+            false => reservation::reserve(&mut self.limiter, &self.prices, &mut exchange, Size::default(), now),
+        };
+        if let Err(refused) = reserved {
+            return self.refuse_limited(now, key, head, &exchange.draft.user, &refused);
+        }
+        let reserved = self.permits.reserve(permits);
+        debug_assert!(reserved, "they were available");
+        let exchange = self.exchanges.insert(Exchange { permits, ..exchange });
+        let Some(down) = self.downs.linked_mut(key) else { return };
+        down.exchange = Some(exchange);
+        if head.expects_continue && head.framing != Framing::None {
+            down.out.append(b"HTTP/1.1 100 Continue\r\n\r\n");
+            self.actions.push_back(Action::Flush(Conn::Down(key)));
+        }
+        let sink = if hold { Sink::Hold } else { Sink::Stream };
+        down.phase = match head.framing {
+            Framing::None => Phase::Busy,
+            framing => Phase::Body { reader: BodyReader::new(framing), sink },
+        };
+        if !hold {
+            let request = &mut self.exchanges.get_mut(exchange).expect("inserted above").request;
+            forward::write_accepted(&mut request.outgoing.head, request.accepted);
+            forward::write_request_framing(&mut request.outgoing.head, head.method, head.framing);
+            self.dispatch(now, exchange);
+        }
+    }
+
+    /// Why a request is not relayed, whoever asks.
+    fn may_relay(
+        &self,
+        key: DownKey,
+        head: &RequestHead<'_, '_>,
+        hold: bool,
+    ) -> Result<(), (Fault, &'static str, &'static [u8])> {
+        let surplus = self.downs.linked(key).is_some_and(|down| down.surplus);
+        if surplus && self.client_bound.is_exceeded(self.downs.len()) {
+            let message = "too many clients are connected; try again in a moment";
+            return Err((Fault::Overloaded, message, b"retry-after: 1\r\n"));
+        }
+        if !self.settings.prefix.is_empty() && route::climbs(head.target) {
+            return Err((Fault::BadRequest, "a path with `..` could leave the target's own path", &[]));
+        }
+        if matches!(head.framing, Framing::Length(length) if hold && length > self.settings.body_bytes_max) {
+            return Err((Fault::BodyTooLarge, "the request's body is too large", &[]));
+        }
+        Ok(())
+    }
+
+    fn exchange(&self, now: Now, down: DownKey, head: &RequestHead<'_, '_>, asker: Asker, hold: bool) -> Exchange {
+        let Asker { user, key_id, endpoint } = asker;
+        let mut outgoing = Outgoing::default();
+        let captured = endpoint != Endpoint::Other;
+        let accepted = forward::write_request(&mut outgoing.head, head, &self.settings, captured);
+        let named = named::named(head.target);
+        Exchange {
+            down,
+            up: None,
+            stage: Stage::Receiving,
+            permits: 0,
+            tunnel: None,
+            abandoned: false,
+            reservation: Reservation::default(),
+            limit_status: RateLimitStatus::default(),
+            request: Request {
+                to_head: head.method == "HEAD",
+                http11: head.http11,
+                websocket: head.is_websocket(),
+                idempotent: is_idempotent(head),
+                model_name: match (named.deployed, self.deploys) {
+                    (true, _) => ModelName::DeploymentInPath,
+                    (false, true) => ModelName::Deployment,
+                    (false, false) => ModelName::Model,
+                },
+                accepted,
+                form: (captured && !hold).then(|| form(head)).flatten(),
+                usage_asked: false,
+                text_bytes: 0,
+                complete: head.framing == Framing::None,
+                retried: false,
+                reached: false,
+                outgoing,
+            },
+            response: Response::default(),
+            draft: Draft {
+                started_at: now.unix,
+                user,
+                key_id,
+                endpoint,
+                model_requested: named.name,
+                ..Draft::default()
+            },
+            started: now.mono,
+            ready: now.mono,
+        }
+    }
+
+    /// A held body is complete: reads it, makes the two edits, and sends the request on its way.
+    fn request_held(&mut self, now: Now, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.linked_mut(key) else { return };
+        let limited = self.limiter.measures(&exchange.draft.user).tokens;
+        let output_max = finish_held(exchange, self.settings.model_name.as_deref(), limited);
+        exchange.ready = now.mono;
+        let size = Size { input: Some(estimate::input_tokens(exchange.request.text_bytes)), output_max };
+        match reservation::reserve(&mut self.limiter, &self.prices, exchange, size, now) {
+            Ok(()) => self.dispatch(now, key),
+            Err(refused) => self.refuse_held(now, key, &refused),
+        }
+    }
+
+    /// A request that was admitted is refused after all, before the target heard of it: it takes nothing.
+    pub(super) fn withdraw(&mut self, now: Now, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.linked_mut(key) else { return };
+        if let Some(entry) = exchange.draft.entry {
+            exchange.permits -= 1;
+            self.permits.withdraw_entry(entry);
+        }
+        self.limiter.withdraw(&exchange.draft.user, std::mem::take(&mut exchange.reservation), now);
+        self.remove_exchange(now, key);
+    }
+
+    /// The current reply is all in `out`, and its request was all read.
+    pub(super) fn next_request(&mut self, now: Now, key: DownKey) {
+        let Some(down) = self.downs.linked_mut(key) else { return };
+        // A reply that came before the request was read leaves no way to tell where the next one starts.
+        let is_read = !matches!(down.phase, Phase::Body { .. } | Phase::Closing | Phase::Lingering);
+        if !down.keeps_alive() || self.draining || !is_read {
+            return self.close_when_sent(now, key);
+        }
+        down.phase = Phase::Head;
+        self.actions.push_back(Action::Flush(Conn::Down(key)));
+        self.actions.push_back(Action::Read(Conn::Down(key)));
+    }
+
+    /// Closes once all of `out` is sent; until then and a little longer, what still comes is read and dropped.
+    pub(super) fn close_when_sent(&mut self, now: Now, key: DownKey) {
+        let Some(down) = self.downs.linked_mut(key) else { return };
+        if !matches!(down.phase, Phase::Lingering) {
+            down.phase = Phase::Closing;
+        }
+        down.input.clear();
+        self.actions.push_back(Action::Flush(Conn::Down(key)));
+        self.actions.push_back(Action::Read(Conn::Down(key)));
+        self.retime_down(now, key, false);
+    }
+
+    /// The client is gone, or must go: ends its exchange and frees the slot.
+    pub(super) fn drop_down(&mut self, now: Now, key: DownKey) {
+        if let Some(exchange) = self.downs.get(key).and_then(|down| down.exchange) {
+            self.client_gone(now, exchange);
+        }
+        let Some(mut down) = self.downs.remove(key) else { return };
+        notes::client(&mut self.notes, "client gone", self.downs.len());
+        self.client_bound.went(self.downs.len());
+        self.deadlines.cancel(&mut down.timer);
+        self.local_answers.give_room_back(down.answer_bytes);
+        // A reply that would end like this is cut, not ended; what has come of it is worth having all the same.
+        let reset = down.after_reply == AfterReply::EndsReply;
+        let last = if reset { down.out.as_slice().to_vec() } else { Vec::new() };
+        self.actions.push_back(Action::Close { conn: Conn::Down(key), last, reset });
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------- bodies in memory
+
+impl Proxy {
+    /// True where these bytes of a body that is held must wait for others to be gone; their client is paused then.
+    fn must_wait(&mut self, now: Now, key: DownKey, count: usize) -> bool {
+        let growth = growth(&self.downs, &self.exchanges, self.settings.body_bytes_max, key, count);
+        let Some(exchange) = self.downs.get(key).and_then(|down| down.exchange).filter(|_| growth > 0) else {
+            return false;
+        };
+        if self.held_bodies.admits(exchange, growth) {
+            return false;
+        }
+        let Some(found) = self.exchanges.linked_mut(exchange) else { return false };
+        if !std::mem::replace(&mut found.request.outgoing.paused, true) {
+            self.held_bodies.pause(exchange);
+            // Who holds others up has less time from now on.
+            let holder = self.held_bodies.holding_up().and_then(|key| self.exchanges.linked(key));
+            if let Some(down) = holder.map(|holder| holder.down) {
+                self.retime_down(now, down, false);
+            }
+        }
+        true
+    }
+
+    /// Takes a piece of a body that is held; false where it is too much, and refused.
+    fn hold(&mut self, now: Now, key: DownKey, data: &[u8]) -> bool {
+        let Some(down) = self.downs.linked(key) else { return false };
+        let (Phase::Body { reader, .. }, Some(owner)) = (&down.phase, down.exchange) else { return false };
+        let Some(have) = self.exchanges.linked(owner).map(|exchange| exchange.request.outgoing.body.len()) else {
+            return false;
+        };
+        let max = body_bytes_max(self.settings.body_bytes_max, reader, have + data.len());
+        let Some(exchange) = self.exchanges.linked_mut(owner) else { return false };
+        exchange.draft.request_bytes += data.len() as u64;
+        if exchange.draft.request_bytes > self.settings.body_bytes_max {
+            self.refuse_and_close(now, key, Fault::BodyTooLarge, "the request's body is too large");
+            return false;
+        }
+        exchange.request.outgoing.hold(data, max);
+        self.recount(owner);
+        true
+    }
+
+    /// What an exchange holds has changed.
+    pub(super) fn recount(&mut self, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        let outgoing = &mut exchange.request.outgoing;
+        let (before, after) = (outgoing.counted, outgoing.held_bytes());
+        outgoing.counted = after;
+        if after == 0 && exchange.stage != Stage::Receiving {
+            self.held_bodies.leave(key);
+        }
+        if self.held_bodies.change(before, after) {
+            self.resume_held();
+        }
+    }
+
+    /// An exchange is gone, and what it held with it.
+    pub(super) fn uncount(&mut self, key: ExchangeKey, exchange: &Exchange) {
+        let outgoing = &exchange.request.outgoing;
+        if outgoing.paused {
+            self.held_bodies.forget_paused(key);
+        }
+        let was_favoured = self.held_bodies.leave(key);
+        if self.held_bodies.change(outgoing.counted, 0) || was_favoured {
+            self.resume_held();
+        }
+    }
+
+    /// Lets paused clients go on, as far as what they have sent fits.
+    fn resume_held(&mut self) {
+        let (downs, exchanges, max) = (&self.downs, &self.exchanges, self.settings.body_bytes_max);
+        let resumed = self.held_bodies.resume(|key| {
+            let down = exchanges.get(key)?.down;
+            Some(growth(downs, exchanges, max, down, downs.get(down).map_or(0, |down| down.input.len())))
+        });
+        for key in resumed {
+            let Some(exchange) = self.exchanges.linked_mut(key) else { continue };
+            exchange.request.outgoing.paused = false;
+            self.actions.push_back(Action::Read(Conn::Down(exchange.down)));
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------- answers of our own
+
+impl Proxy {
+    fn local_request(&mut self, now: Now, key: DownKey, head: &RequestHead<'_, '_>, local: Local) {
+        let request = match local_request::read(now, head, local, &self.access) {
+            Ok(request) => request,
+            Err(no) => return self.refuse(now, key, head, no.fault, &no.message, no.extra),
+        };
+        let Some(down) = self.downs.linked_mut(key) else { return };
+        down.phase = Phase::Asking { to_head: head.method == "HEAD" };
+        let question = match request {
+            LocalRequest::Home => {
+                let answer = Answer { headers: "location: dashboard\r\n", ..text(303, "") };
+                return self.local_answer(now, key, &answer);
+            }
+            LocalRequest::Health => return self.local_answer(now, key, &text(200, "ok\n")),
+            LocalRequest::Readiness => {
+                let answer = self.readiness();
+                return self.local_answer(now, key, &answer);
+            }
+            LocalRequest::Metrics => Question::Metrics(Box::new(self.metrics.snapshot(self.gauges()))),
+            LocalRequest::Usage(query) => Question::Usage(query),
+            LocalRequest::Dashboard(mut ask) => {
+                ask.refused = self.metrics.rate_limited_of(ask.user.as_deref());
+                Question::Dashboard(ask)
+            }
+        };
+        let ticket = self.local_answers.ask(key);
+        self.actions.push_back(Action::Ask { ticket, question });
+    }
+
+    /// An answer to [`Action::Ask`] has come.
+    pub fn answered(&mut self, now: Now, ticket: u64, answer: &Answer) {
+        if let Some(key) = self.local_answers.answered(ticket) {
+            self.local_answer(now, key, answer);
+        }
+    }
+
+    /// Puts out an answer to a local request.
+    fn local_answer(&mut self, now: Now, key: DownKey, answer: &Answer) {
+        let Some(down) = self.downs.get_mut(key) else { return };
+        let Phase::Asking { to_head } = down.phase else { return debug_assert!(false, "an answer nobody asked for") };
+        let length = if to_head { 0 } else { answer.body.len() };
+        let refusal;
+        let answer = match self.local_answers.take_room(length) {
+            Some(counted) => {
+                down.answer_bytes += counted;
+                answer
+            }
+            None => {
+                refusal = overloaded("too many large answers wait for their readers; ask again in a moment");
+                &refusal
+            }
+        };
+        let close = !down.keeps_alive() || self.draining;
+        let extra = format!("cache-control: no-store\r\n{}", answer.headers);
+        let reply = Reply {
+            status: answer.status,
+            content_type: answer.content_type,
+            body: &answer.body,
+            error_code: None,
+            extra: extra.as_bytes(),
+            to_head,
+            unix: now.unix,
+        };
+        down.put_reply(&reply, &self.reply_ids.next(), close);
+        down.phase = Phase::Busy;
+        self.next_request(now, key);
+        self.retime_down(now, key, false);
+    }
+
+    /// What `GET /readyz` says.
+    fn readiness(&self) -> Answer {
+        if self.draining {
+            text(503, "draining\n")
+        } else if let Some(trouble) = &self.ledger_trouble {
+            text(503, &format!("the ledger cannot commit: {trouble}\n"))
+        } else if self.permits.available() <= u64::from(self.settings.journaled) {
+            text(503, "the ledger cannot take more records at the moment\n")
+        } else if self.addresses.is_empty() {
+            text(503, "the target's address is not known\n")
+        } else {
+            text(200, "ready\n")
+        }
+    }
+
+    /// Refuses a request whose end can be told. A small body is read and dropped, to keep the connection.
+    fn refuse(
+        &mut self,
+        now: Now,
+        key: DownKey,
+        head: &RequestHead<'_, '_>,
+        fault: Fault,
+        message: &str,
+        extra: &[u8],
+    ) {
+        let short = match head.framing {
+            Framing::Length(length) => length <= u64::from(DISCARD_BYTES_MAX),
+            Framing::None | Framing::Chunked => true,
+            Framing::Close => false,
+        };
+        // A client that waits for 100 Continue sends its body only if it likes: nobody can tell what comes next.
+        let close = !short || head.expects_continue;
+        self.count_refusal(fault);
+        self.write_error(now, key, &Refusal { fault, message, extra, to_head: head.method == "HEAD", close });
+        let Some(down) = self.downs.linked_mut(key) else { return };
+        if close {
+            self.close_when_sent(now, key);
+        } else if head.framing == Framing::None {
+            self.next_request(now, key);
+        } else {
+            let sink = Sink::Discard(DISCARD_BYTES_MAX);
+            down.phase = Phase::Body { reader: BodyReader::new(head.framing), sink };
+            self.actions.push_back(Action::Flush(Conn::Down(key)));
+        }
+    }
+
+    /// Refuses a request whose end cannot be told, or is not worth waiting for, and closes.
+    pub(super) fn refuse_and_close(&mut self, now: Now, key: DownKey, fault: Fault, message: &str) {
+        let mut to_head = false;
+        if let Some(exchange) = self.downs.linked(key).and_then(|down| down.exchange) {
+            let Some(found) = self.exchanges.linked(exchange) else { return };
+            if found.is_unsent() {
+                to_head = found.request.to_head;
+                self.withdraw(now, exchange);
+            } else if found.may_still_refuse() {
+                return self.give_up(now, exchange, fault, message);
+            } else {
+                return self.drop_down(now, key);
+            }
+        }
+        self.count_refusal(fault);
+        self.write_error(now, key, &Refusal { fault, message, extra: &[], to_head, close: true });
+        self.close_when_sent(now, key);
+    }
+
+    /// The target has part of a request whose rest makes no sense, or does not come.
+    fn give_up(&mut self, now: Now, key: ExchangeKey, fault: Fault, message: &str) {
+        self.write_exchange_error(now, key, fault, message);
+        let down = self.exchanges.linked(key).map(|exchange| exchange.down);
+        if let Some(down) = down.and_then(|down| self.downs.linked_mut(down)) {
+            down.phase = Phase::Closing;
+        }
+        self.settle(now, key, Outcome::ClientAborted);
+        self.hold_or_release(now, key);
+    }
+
+    /// Refuses a request whose head has come.
+    fn refuse_limited(&mut self, now: Now, key: DownKey, head: &RequestHead<'_, '_>, user: &str, refused: &Refused) {
+        self.metrics.rate_limited(user, refused.limit.label());
+        let (fault, extra) = reservation::refusal(refused);
+        self.refuse(now, key, head, fault, &refused.message(), &extra);
+    }
+
+    /// Refuses a request that is here as a whole; the connection may carry another.
+    fn refuse_held(&mut self, now: Now, key: ExchangeKey, refused: &Refused) {
+        let Some(exchange) = self.exchanges.linked(key) else { return };
+        let (down, to_head) = (exchange.down, exchange.request.to_head);
+        self.metrics.rate_limited(&exchange.draft.user, refused.limit.label());
+        let (fault, extra) = reservation::refusal(refused);
+        self.count_refusal(fault);
+        self.withdraw(now, key);
+        let message = refused.message();
+        self.write_error(now, down, &Refusal { fault, message: &message, extra: &extra, to_head, close: false });
+        self.next_request(now, down);
+        self.retime_down(now, down, false);
+    }
+
+    fn count_refusal(&mut self, fault: Fault) {
+        self.metrics.refused(fault.code());
+        notes::refusal(&mut self.notes, fault);
+    }
+
+    /// The error for an exchange that ends without a response: with the state of its user's limits, and for its record.
+    pub(super) fn write_exchange_error(&mut self, now: Now, key: ExchangeKey, fault: Fault, message: &str) {
+        let Some(exchange) = self.exchanges.linked_mut(key) else { return };
+        exchange.draft.status = fault.status();
+        let (down, to_head, close) = (exchange.down, exchange.request.to_head, !exchange.request.complete);
+        let mut extra = Vec::new();
+        exchange.limit_status.write(&mut extra);
+        self.write_error(now, down, &Refusal { fault, message, extra: &extra, to_head, close });
+    }
+
+    fn write_error(&mut self, now: Now, key: DownKey, refusal: &Refusal<'_>) {
+        let Some(down) = self.downs.linked_mut(key) else { return };
+        let close = refusal.close || !down.keeps_alive() || self.draining;
+        if close {
+            down.close_after_reply();
+        }
+        let code = refusal.fault.code();
+        let body = error_body(code, refusal.message);
+        let reply = Reply {
+            status: refusal.fault.status(),
+            content_type: "application/json",
+            body: &body,
+            error_code: Some(code),
+            extra: refusal.extra,
+            to_head: refusal.to_head,
+            unix: now.unix,
+        };
+        down.put_reply(&reply, &self.reply_ids.next(), close);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------ deadlines
+
+impl Proxy {
+    /// Arms the deadline that the client's state asks for; `progress` says that bytes have moved.
+    pub(super) fn retime_down(&mut self, now: Now, key: DownKey, progress: bool) {
+        let wanted = self.down_class(key);
+        let Some(down) = self.downs.get_mut(key) else { return };
+        if !down.wants_new_deadline(wanted, progress, &self.settings.timeouts) {
+            return;
+        }
+        match wanted {
+            Some(class) => self.deadlines.arm(&mut down.timer, class as u8, Conn::Down(key), now.mono),
+            None => self.deadlines.cancel(&mut down.timer),
+        }
+    }
+
+    fn down_class(&self, key: DownKey) -> Option<Class> {
+        let down = self.downs.get(key)?;
+        let exchange = down.exchange.and_then(|exchange| self.exchanges.linked(exchange));
+        let holding_up = self.held_bodies.holding_up();
+        down.deadline(ClientWaits {
+            for_commit: self.settings.timeouts.ledger_wait > 0
+                && exchange.is_some_and(|exchange| exchange.awaited_seq().is_some()),
+            is_read: self.wants_client_bytes(key),
+            holds_up_others: holding_up.is_some() && down.exchange == holding_up,
+        })
+    }
+
+    pub(super) fn expire_down(&mut self, now: Now, key: DownKey, class: Class) {
+        let Some(down) = self.downs.linked_mut(key) else { return };
+        self.deadlines.cancel(&mut down.timer);
+        down.timing = None;
+        let (has_begun, owner) = (!down.input.is_empty(), down.exchange);
+        let exchange = owner.and_then(|owner| self.exchanges.linked(owner));
+        match (class, owner.zip(exchange)) {
+            (Class::Header, _) if has_begun => {
+                self.refuse_and_close(now, key, Fault::HeaderTimeout, "the request's head did not arrive in time");
+            }
+            // Nobody waits for it any more.
+            (Class::HurriedBody, _) if self.down_class(key) == Some(Class::Body) => self.retime_down(now, key, false),
+            (Class::Body | Class::HurriedBody, Some((_, exchange))) if exchange.may_still_refuse() => {
+                self.refuse_and_close(now, key, Fault::HeaderTimeout, "the request's body did not arrive in time");
+            }
+            (Class::LedgerWait, Some((_, exchange))) if matches!(exchange.stage, Stage::Journaling { .. }) => {
+                let message = "the ledger cannot take the request's entry at the moment";
+                self.refuse_and_close(now, key, Fault::LedgerUnavailable, message);
+            }
+            (Class::LedgerWait, Some((owner, exchange))) => {
+                if let Some(seq) = exchange.awaited_seq() {
+                    self.permits.stop_waiting(seq);
+                }
+                self.metrics.ledger_released_uncommitted();
+                self.commit_over(now, owner);
+            }
+            _ => self.drop_down(now, key),
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------ pure functions
+
+/// A held body is whole: reads it and makes the two edits that SPEC allows; the most tokens that it lets the target put
+/// out. `limited` says that its user's tokens are counted, so that its text is measured.
+fn finish_held(exchange: &mut Exchange, default_model: Option<&str>, limited: bool) -> Option<u64> {
+    let request = &mut exchange.request;
+    let default_model = default_model.filter(|_| request.model_name != ModelName::DeploymentInPath);
+    let inspected = inspect(&request.outgoing.body, exchange.draft.endpoint, default_model);
+    if inspected.stream || limited {
+        request.text_bytes = estimate::text_bytes(&request.outgoing.body);
+    }
+    let edited_bytes = inspected
+        .splices
+        .iter()
+        .fold(request.outgoing.body.len(), |bytes, splice| bytes + splice.with.len() - splice.at.len());
+    // A compressed stream could not be edited.
+    let accepted = request.accepted.map(|accepted| if inspected.usage_asked { Accepted::Identity } else { accepted });
+    forward::write_accepted(&mut request.outgoing.head, accepted);
+    forward::write_length(&mut request.outgoing.head, edited_bytes as u64);
+    request.outgoing.head.extend_from_slice(b"\r\n");
+    request.outgoing.finish_body(&inspected.splices);
+    request.usage_asked = inspected.usage_asked;
+    request.complete = true;
+    if inspected.model.is_some() {
+        exchange.draft.model_requested = inspected.model;
+    }
+    exchange.draft.stream = inspected.stream;
+    inspected.output_max
+}
+
+/// Memory that the client's held body takes in addition once `count` more bytes of it have come. A body has at most
+/// `max` bytes.
+fn growth(downs: &Slab<Downstream>, exchanges: &Slab<Exchange>, max: u64, key: DownKey, count: usize) -> usize {
+    let Some(down) = downs.get(key) else { return 0 };
+    let Phase::Body { reader, sink: Sink::Hold } = &down.phase else { return 0 };
+    let Some(exchange) = down.exchange.and_then(|exchange| exchanges.linked(exchange)) else { return 0 };
+    let have = exchange.request.outgoing.body.len();
+    let max = body_bytes_max(max, reader, have);
+    exchange.request.outgoing.growth(count.min(max - have), max)
+}
+
+/// The most bytes that a held body can have in the end, of which so many are here.
+fn body_bytes_max(max: u64, reader: &BodyReader, have: usize) -> usize {
+    match reader {
+        BodyReader::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).saturating_add(have),
+        BodyReader::Chunked(_) | BodyReader::Close => usize::try_from(max).unwrap_or(usize::MAX).max(have),
+    }
+}
+
+/// True for what may be sent again after bytes of it were written: it is safe, or its client gave it a key (RFC 9110
+/// §9.2.2). A key that does not reach the target does not make a repetition safe.
+fn is_idempotent(head: &RequestHead<'_, '_>) -> bool {
+    let mut keys = head.headers.iter().filter(|(class, _)| *class == Known::IdempotencyKey);
+    matches!(head.method, "GET" | "HEAD") || keys.any(|(class, header)| !head.connection.names(header.name, class))
+}
+
+/// True for a JSON body that is not compressed.
+fn is_plain_json(head: &RequestHead<'_, '_>) -> bool {
+    plain_type(head).is_some_and(forward::is_json)
+}
+
+/// The reader of a form that is not compressed.
+fn form(head: &RequestHead<'_, '_>) -> Option<Box<FormReader>> {
+    plain_type(head).and_then(FormReader::new).map(Box::new)
+}
+
+/// The type of a body that is not compressed.
+fn plain_type<'b>(head: &RequestHead<'b, '_>) -> Option<&'b [u8]> {
+    let mut types = head.headers.values(Known::ContentType);
+    let only = types.next().filter(|_| types.next().is_none())?;
+    let compressed = head.headers.values(Known::ContentEncoding).next().is_some();
+    (!compressed).then_some(only)
+}

@@ -1,0 +1,104 @@
+//! What a request to a local endpoint asks, and whether it may.
+//!
+//! In: a head. Out: a [`LocalRequest`], or a refusal. Never: a change of anything, or an answer.
+
+use super::route::{Local, split};
+use crate::access::{Access, Reader};
+use crate::base::clock::Now;
+use crate::http::framing::Framing;
+use crate::http::head::RequestHead;
+use crate::http::reply::Fault;
+use crate::local::dashboard::Ask;
+use crate::local::usage::{Format, Query};
+
+/// Has a browser ask its user for the administrator's token (RFC 7617 §2).
+const CHALLENGE: &[u8] = b"www-authenticate: Basic realm=\"proxy-server\", charset=\"UTF-8\"\r\n";
+
+/// What a local endpoint was asked.
+pub enum LocalRequest {
+    Home,
+    Health,
+    Readiness,
+    Metrics,
+    Usage(Box<Query>),
+    Dashboard(Box<Ask>),
+}
+
+/// Why a local endpoint does not answer.
+#[derive(Debug)]
+pub struct Unanswered {
+    pub fault: Fault,
+    pub message: String,
+    /// Further header lines, each ended by CRLF.
+    pub extra: &'static [u8],
+}
+
+impl Unanswered {
+    fn new(fault: Fault, message: impl Into<String>) -> Self {
+        Self { fault, message: message.into(), extra: &[] }
+    }
+}
+
+/// Reads a request to a local endpoint.
+pub fn read(now: Now, head: &RequestHead<'_, '_>, local: Local, access: &Access) -> Result<LocalRequest, Unanswered> {
+    if !matches!(head.method, "GET" | "HEAD") {
+        let refusal = Unanswered::new(Fault::MethodNotAllowed, "only GET and HEAD are answered here");
+        return Err(Unanswered { extra: b"allow: GET, HEAD\r\n", ..refusal });
+    }
+    if head.framing != Framing::None {
+        return Err(Unanswered::new(Fault::BadRequest, "a request with a body is not answered here"));
+    }
+    match local {
+        Local::Home => return Ok(LocalRequest::Home),
+        Local::Health => return Ok(LocalRequest::Health),
+        Local::Ready => return Ok(LocalRequest::Readiness),
+        Local::Dashboard | Local::Metrics | Local::Usage => {}
+    }
+    let reader = access.reader(&head.headers, now.unix);
+    if reader == Reader::Nothing {
+        let message = "the administrator's token is needed here, or, for its own user's usage, a client key";
+        return Err(Unanswered { extra: CHALLENGE, ..Unanswered::new(Fault::Unauthorized, message) });
+    }
+    let (_, parameters) = split(head.target);
+    let bad = |message: String| Unanswered::new(Fault::BadRequest, message);
+    Ok(match local {
+        Local::Dashboard => {
+            let ask = Ask::parse(parameters, now.unix).map_err(bad)?;
+            let (user, own) = (readable(ask.user.clone(), reader)?, matches!(reader, Reader::Own(_)));
+            LocalRequest::Dashboard(Box::new(Ask { user, own, host: host(head), ..ask }))
+        }
+        Local::Usage => {
+            let query = Query::parse(parameters, now.unix, accepted(head)).map_err(bad)?;
+            LocalRequest::Usage(Box::new(Query { user: readable(query.user.clone(), reader)?, ..query }))
+        }
+        _ if reader != Reader::Everything => {
+            return Err(Unanswered::new(Fault::Forbidden, "a client key reads its own user's usage only"));
+        }
+        _ => LocalRequest::Metrics,
+    })
+}
+
+/// The user that is asked for as far as the reader may know it: their own, where the reader sees no other.
+fn readable(user: Option<String>, reader: Reader<'_>) -> Result<Option<String>, Unanswered> {
+    let Reader::Own(own) = reader else { return Ok(user) };
+    match user {
+        Some(user) if user != **own => {
+            Err(Unanswered::new(Fault::Forbidden, "a client key reads the usage of its own user only"))
+        }
+        _ => Ok(Some(own.to_string())),
+    }
+}
+
+/// The format of an answer that the request's `Accept` asks for.
+fn accepted(head: &RequestHead<'_, '_>) -> Format {
+    Format::accepted(fields(head, "accept"))
+}
+
+/// Where the proxy was reached, to be shown.
+fn host(head: &RequestHead<'_, '_>) -> Option<String> {
+    fields(head, "host").next().map(|host| String::from_utf8_lossy(host).into_owned())
+}
+
+fn fields<'h>(head: &'h RequestHead<'_, '_>, name: &'static str) -> impl Iterator<Item = &'h [u8]> {
+    head.headers.lines().iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
+}

@@ -1,0 +1,57 @@
+//! Everything that the operator decides about proxying, as the loop takes it.
+
+use crate::access::Hash;
+use crate::limit::overrides::Limits;
+use crate::tls::Connector;
+
+/// Durations, nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// To resolve, connect and shake hands with one address.
+    pub connect: u64,
+    /// Between two signs of life of the target while it owes an answer; and for a whole head of it.
+    pub response: u64,
+    /// For a client between requests; or in the middle of a body or an answer, without getting on.
+    pub idle: u64,
+    /// For a client to send a whole head.
+    pub header: u64,
+    /// To read a response on, for its usage, whose client has gone; 0 is not at all.
+    pub read_on: u64,
+    /// A reply's wait for its commit when the ledger is in trouble; 0 is for ever.
+    pub ledger_wait: u64,
+    /// For a client to wait for a place among all connections before it is told that there is none; 0 is for ever.
+    pub overload: u64,
+}
+
+/// Everything that the operator decides about proxying.
+pub struct Settings {
+    /// Value of `Host` towards the target.
+    pub authority: String,
+    /// Put before every path; empty or `/…` without a slash at the end.
+    pub prefix: String,
+    /// How to encrypt; `None` for a plain target.
+    pub tls: Option<Connector>,
+    /// Value of `Authorization` in place of the client's.
+    pub authorization: Option<String>,
+    /// The model for a request that names none.
+    pub model_name: Option<String>,
+    /// Only holders of our keys may relay; what they present is not sent on.
+    pub keys_only: bool,
+    /// What opens the local endpoints; without it they are open.
+    pub admin: Option<Hash>,
+    /// What each user may do who has no limits of their own.
+    pub limits: Limits,
+    /// Most connections from clients.
+    pub connections_max: usize,
+    /// Largest request body that is held for inspection, bytes.
+    pub body_bytes_max: u64,
+    /// All request bodies held for inspection together, bytes; beyond, clients are not read from.
+    pub buffered_bytes_max: usize,
+    /// A reply's last byte waits for its record's commit.
+    pub settled: bool,
+    /// A request is sent only when the ledger has a row of it.
+    pub journaled: bool,
+    /// Records that may be under way to the ledger, exchanges in flight included.
+    pub ledger_places: usize,
+    pub timeouts: Timeouts,
+}
