@@ -13,7 +13,7 @@
 //!
 //! ```text
 //!   head ─▶ admit ─▶ dispatch ─▶ connection ready ─▶ request sent ─▶ response relayed ─▶ settled ─▶ finished
-//!        downstream  admission    dispatch           upstream          response          settlement
+//!        downstream  admission        upstream_side, upstream           response          settlement
 //! ```
 //!
 //! From dispatch on, every way out leads through [`settlement`], once: one record, one release of its place.
@@ -23,7 +23,7 @@ pub mod admission;
 mod asked;
 pub mod audit;
 pub mod buffered;
-pub mod dispatch;
+pub mod dialer;
 pub mod downstream;
 pub mod exchange;
 #[cfg(test)]
@@ -35,15 +35,14 @@ pub mod limits;
 pub mod named;
 pub mod notes;
 pub mod policy;
-pub mod pool;
 pub mod replies;
 pub mod response;
-pub mod retry;
 pub mod route;
 pub mod settlement;
 pub mod timing;
 pub mod tunnel;
 pub mod upstream;
+pub mod upstream_side;
 
 use crate::access::{Access, Hash};
 use crate::base::buffer::Spares;
@@ -61,14 +60,14 @@ use crate::price::PriceTable;
 use crate::tls::Connector;
 use crate::usage::record::Record;
 use buffered::Buffered;
+use dialer::Dialer;
 use downstream::Downstream;
 use exchange::Exchange;
 use group::Group;
-use pool::Pool;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use upstream::Upstream;
+use upstream::{TlsScratch, Upstream};
 
 /// Key of a client's connection.
 pub type DownKey = Key<Downstream>;
@@ -194,7 +193,7 @@ pub struct Proxy {
     downs: Slab<Downstream>,
     ups: Slab<Upstream>,
     exchanges: Slab<Exchange>,
-    pool: Pool,
+    dialer: Dialer,
     buffered: Buffered,
     limiter: Limiter,
     access: Access,
@@ -202,10 +201,6 @@ pub struct Proxy {
     prices: PriceTable,
     deadlines: Deadlines<Conn>,
     actions: VecDeque<Action>,
-    /// The target's addresses, once known.
-    addresses: Vec<SocketAddr>,
-    /// Connections that wait for `addresses`.
-    resolving: Vec<UpKey>,
     /// Records that are to go to the ledger.
     records: Vec<Record>,
     group: Group,
@@ -243,10 +238,7 @@ pub struct Proxy {
     draining: bool,
     /// There have been as many clients as there may be since then, monotonic nanoseconds.
     full_since: Option<u64>,
-    /// What TLS itself has to say, loop-wide: no connection has a buffer of its own for it.
-    scratch: Vec<u8>,
-    /// Ciphertext on its way out, the same.
-    sealed: Vec<u8>,
+    tls: TlsScratch,
     /// Memory that waits for a buffer to need it.
     spares: Spares,
     /// A piece of an edited stream on its way, loop-wide too.
@@ -261,7 +253,7 @@ impl Proxy {
             access: Access::new(settings.keys_only, settings.admin),
             deadlines: Deadlines::new(&timing::durations(&settings.timeouts)),
             deploys: named::is_of_deployments(&settings.authority, &settings.prefix),
-            pool: Pool::new(settings.connections_max),
+            dialer: Dialer::new(settings.connections_max),
             settings,
             prices,
             metrics,
@@ -270,8 +262,6 @@ impl Proxy {
             exchanges: Slab::default(),
             buffered: Buffered::default(),
             actions: VecDeque::new(),
-            addresses: Vec::new(),
-            resolving: Vec::new(),
             records: Vec::new(),
             group: Group::default(),
             settled_seq: 0,
@@ -292,8 +282,7 @@ impl Proxy {
             notes: Notes::default(),
             draining: false,
             full_since: None,
-            scratch: Vec::new(),
-            sealed: Vec::new(),
+            tls: TlsScratch::default(),
             spares: Spares::default(),
             edited: Vec::new(),
         }
@@ -370,7 +359,7 @@ impl Proxy {
         for key in idle {
             self.drop_down(now, key);
         }
-        while let Some(key) = self.pool.take() {
+        while let Some(key) = self.dialer.pool.take() {
             self.close_up(key);
         }
     }

@@ -46,7 +46,7 @@ impl Proxy {
         let mut rest = bytes;
         while !rest.is_empty() {
             let Some(up) = self.ups.get(key) else { return };
-            let Some(exchange) = up.exchange.filter(|_| up.begun) else {
+            let Some(exchange) = up.exchange.filter(|_| up.has_begun()) else {
                 // Bytes that nobody asked for: whatever they are, the next response could not be told from them.
                 return self.fail_up(now, key, Failure::Protocol(HttpError::Malformed("bytes outside of a response")));
             };

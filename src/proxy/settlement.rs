@@ -4,6 +4,7 @@
 //! compresses and cannot be edited is still counted; what cannot be read is marked `unknown`, never guessed.
 
 use super::exchange::{Exchange, Progress, Stage};
+use super::upstream::Upstream;
 use super::{Action, Conn, ExchangeKey, Proxy};
 use crate::base::clock::{MICROSECOND, Now};
 use crate::price::PriceTable;
@@ -29,7 +30,7 @@ impl Proxy {
         let reported = exchange.response.capture.take().map(|capture| capture.finish());
         let answered = exchange.response.progress != Progress::Awaited;
         let up = exchange.up.and_then(|up| self.ups.get(up));
-        let (written, unread) = up.map_or((false, false), |up| (up.written, !up.input.is_empty()));
+        let (written, unread) = up.map_or((false, false), |up| (up.has_written(), !up.input.is_empty()));
         let reached = answered || written || exchange.request.reached;
         if let Some(up) = exchange.up.take() {
             if tunnel.is_some() {
@@ -218,7 +219,7 @@ impl Proxy {
 
     /// True where the target is at work on the whole request, and will say what it took.
     fn reads_on(&self, exchange: &Exchange) -> bool {
-        let begun = exchange.up.and_then(|up| self.ups.get(up)).is_some_and(|up| up.begun);
+        let begun = exchange.up.and_then(|up| self.ups.get(up)).is_some_and(Upstream::has_begun);
         let will_report = match &exchange.tunnel {
             Some(tunnel) => tunnel.is_responding(),
             None => exchange.request.complete && exchange.draft.endpoint.is_metered(),

@@ -18,8 +18,7 @@
 
 use super::downstream::Phase;
 use super::exchange::{Exchange, Progress, Stage};
-use super::upstream::{Failure, Link, Upstream};
-use super::{Conn, DownKey, Proxy, Timeouts, UpKey};
+use super::{Conn, DownKey, Proxy, Timeouts};
 use crate::base::clock::{MILLISECOND, Now, SECOND};
 use crate::http::body::BodyReader;
 use crate::http::reply::Fault;
@@ -30,13 +29,6 @@ const LINGER: u64 = 2 * SECOND;
 /// The least that a client must move, on average over each `IDLE_TIMEOUT`, of its body or of an answer that it does not
 /// keep up with. Any modem does more; Apache's mod_reqtimeout asks for as much.
 pub const CLIENT_BYTES_PER_SECOND: u64 = 500;
-
-/// What is no trickle: the least that a target must move, answer and request together, within so many times
-/// `RESPONSE_TIMEOUT`. It may well send next to nothing for long, to keep a connection alive while a model is at work.
-const TRICKLE: (u64, u64) = (4096, 24);
-
-/// The status of a tunnel.
-const SWITCHING_PROTOCOLS: u16 = 101;
 
 /// Kinds of deadlines; the discriminant is the class in [`crate::base::deadlines::Deadlines`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,16 +139,6 @@ impl Proxy {
         }
     }
 
-    fn expire_up(&mut self, now: Now, key: UpKey, class: Class) {
-        match class {
-            Class::Pool => {
-                self.pool.remove(key);
-                self.close_up(key);
-            }
-            _ => self.fail_up(now, key, Failure::Timeout),
-        }
-    }
-
     /// Arms the deadline that the client's state asks for; `progress` says that bytes have moved.
     pub(super) fn retime_down(&mut self, now: Now, key: DownKey, progress: bool) {
         let wanted = self.down_class(key);
@@ -199,38 +181,6 @@ impl Proxy {
         }
     }
 
-    /// Arms the deadline that the upstream connection's state asks for; `progress` says that bytes have moved.
-    pub(super) fn retime_up(&mut self, now: Now, key: UpKey, progress: bool) {
-        let response_timeout = self.settings.timeouts.response;
-        let Some(up) = self.ups.get_mut(key) else { return };
-        let exchange = up.exchange.and_then(|exchange| self.exchanges.get(exchange));
-        let is_paused = exchange.and_then(|exchange| exchange.tunnel.as_ref()).is_some_and(|tunnel| tunnel.is_paused());
-        let is_tunnel = exchange.is_some_and(|exchange| exchange.draft.status == SWITCHING_PROTOCOLS);
-        let is_awaited = exchange.is_some_and(|exchange| exchange.response.progress == Progress::Awaited);
-        let has_begun = is_awaited && !up.input.is_empty();
-        let wanted = match (&up.link, up.exchange) {
-            _ if exchange.is_some_and(|exchange| exchange.abandoned) => Some(Class::ReadOn),
-            (Link::Resolving | Link::Connecting | Link::Handshaking, _) => Some(Class::Connect),
-            // Nothing is asked of a target that we do not read from.
-            (_, Some(_)) if is_paused => None,
-            (_, Some(_)) if has_begun => Some(Class::ResponseHead),
-            (_, Some(_)) => Some(Class::Response),
-            (_, None) => Some(Class::Pool),
-        };
-        if up.timing != wanted && !matches!(up.timing, Some(Class::Response | Class::ResponseHead)) {
-            (up.moved, up.since) = (0, now.mono);
-        }
-        let restarts = wanted == Some(Class::Response) && progress && (is_tunnel || gets_on(up, now, response_timeout));
-        if up.timing == wanted && !restarts {
-            return;
-        }
-        up.timing = wanted;
-        match wanted {
-            Some(class) => self.deadlines.arm(&mut up.timer, class as u8, Conn::Up(key), now.mono),
-            None => self.deadlines.cancel(&mut up.timer),
-        }
-    }
-
     /// True for a request that waits at the door for its entry in the journal.
     fn is_journaling(&self, key: DownKey) -> bool {
         let exchange = self.downs.get(key).and_then(|down| self.exchanges.get(down.exchange?));
@@ -242,15 +192,6 @@ impl Proxy {
         let exchange = self.downs.get(key).and_then(|down| self.exchanges.get(down.exchange?));
         exchange.is_some_and(|exchange| exchange.response.progress == Progress::Awaited)
     }
-}
-
-/// True for a target that has moved enough lately to be given more time.
-fn gets_on(up: &mut Upstream, now: Now, response_timeout: u64) -> bool {
-    let (bytes, times) = TRICKLE;
-    if up.moved >= bytes {
-        (up.moved, up.since) = (0, now.mono);
-    }
-    now.mono - up.since < response_timeout.saturating_mul(times)
 }
 
 #[cfg(test)]

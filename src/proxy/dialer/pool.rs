@@ -1,7 +1,7 @@
 //! Connections to the target that wait for their next exchange, the one used last first: it is the least likely to have
 //! been closed by the target, and the others grow old enough to be closed by us.
 
-use super::UpKey;
+use crate::proxy::UpKey;
 use std::collections::VecDeque;
 
 /// The idle connections, the one used last at the back.
