@@ -29,6 +29,15 @@ impl Proxy {
         self.notes.add(Level::Debug, "connecting to the upstream", |note| note.with("address", address));
     }
 
+    /// An address has not answered while another one did, where that is news.
+    pub(super) fn note_silent(&mut self, address: Option<SocketAddr>) {
+        if let Some(address) = address {
+            self.notes.add(Level::Warn, "an address of the upstream does not answer", |note| {
+                note.with("address", address).with("next", "it is tried last")
+            });
+        }
+    }
+
     pub(super) fn note_refusal(&mut self, fault: Fault) {
         self.notes.add(Level::Debug, "request refused", |note| note.with("code", fault.code()));
     }

@@ -6,7 +6,8 @@
 //! |---|---|---|
 //! | a client's head, a target's head, from the first byte | `HEADER_TIMEOUT`, `RESPONSE_TIMEOUT` | never |
 //! | a client between requests, a pooled connection | `IDLE_TIMEOUT` | never |
-//! | a connect, TLS included | `CONNECT_TIMEOUT` | for each address, of which there are few |
+//! | a lookup, a connect, a TLS handshake | `CONNECT_TIMEOUT` | for each address, of which there are few |
+//! | a connect where there is another address | [`ATTEMPT_DELAY`], after which that is tried as well | never |
 //! | a client's body, a client that takes an answer | `IDLE_TIMEOUT` | once [`CLIENT_BYTES_PER_SECOND`] have moved |
 //! | the same, where [others wait](super::buffered) for the body | `HEADER_TIMEOUT` | likewise |
 //! | a target that answers, or takes a request | `RESPONSE_TIMEOUT` | with any byte that is not part of a trickle |
@@ -16,6 +17,7 @@
 //! responses are signs of life of the target; there is a bound on their number. A WebSocket has no such bounds: either
 //! side may keep a silent session alive with pings for as long as the other plays along.
 
+use super::dialer::ATTEMPT_DELAY;
 use super::downstream::Phase;
 use super::exchange::{Exchange, Progress, Stage};
 use super::{Conn, DownKey, Proxy, Timeouts};
@@ -47,8 +49,16 @@ pub enum Class {
     Linger,
     /// A reply that waits for its commit.
     LedgerWait,
-    /// Resolving, connecting, shaking hands.
+    /// A connection that waits for the target's addresses.
+    Resolve,
+    /// One that connects, while there is another address to try: until that is tried beside it.
+    ConnectDelay,
+    /// What is left of the time to connect after that.
+    ConnectRest,
+    /// One that connects, with all of its time.
     Connect,
+    /// One that shakes hands.
+    Handshake,
     /// The target owes an answer: between two signs of life.
     Response,
     /// A response's head has begun: for its rest.
@@ -60,7 +70,7 @@ pub enum Class {
 }
 
 /// The classes in the order of their discriminants.
-const CLASSES: [Class; 12] = [
+const CLASSES: [Class; 16] = [
     Class::Idle,
     Class::Header,
     Class::Body,
@@ -68,7 +78,11 @@ const CLASSES: [Class; 12] = [
     Class::Write,
     Class::Linger,
     Class::LedgerWait,
+    Class::Resolve,
+    Class::ConnectDelay,
+    Class::ConnectRest,
     Class::Connect,
+    Class::Handshake,
     Class::Response,
     Class::ResponseHead,
     Class::ReadOn,
@@ -82,7 +96,9 @@ pub fn durations(timeouts: &Timeouts) -> [u64; CLASSES.len()] {
         Class::Header | Class::HurriedBody => timeouts.header,
         Class::Linger => LINGER,
         Class::LedgerWait => timeouts.ledger_wait,
-        Class::Connect => timeouts.connect,
+        Class::Resolve | Class::Connect | Class::Handshake => timeouts.connect,
+        Class::ConnectDelay => timeouts.connect.min(ATTEMPT_DELAY),
+        Class::ConnectRest => timeouts.connect.saturating_sub(ATTEMPT_DELAY),
         Class::Response | Class::ResponseHead => timeouts.response,
         Class::ReadOn => timeouts.read_on,
         // Shorter than the peer's: servers commonly close at 60 or 75 s, and a request must not meet that.

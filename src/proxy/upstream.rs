@@ -292,11 +292,18 @@ impl Upstream {
         last
     }
 
-    /// Chooses the deadline that its state asks for; true where that is to be armed, or cancelled, anew. `progress`
-    /// says that bytes have moved, `response_timeout` is in nanoseconds.
-    pub fn retime(&mut self, now: Now, exchange: Option<&Exchange>, progress: bool, response_timeout: u64) -> bool {
+    /// Chooses the deadline that its state asks for; true where that is to be armed, or cancelled, anew. `connect` is
+    /// what an attempt to connect has, `progress` says that bytes have moved, `response_timeout` is in nanoseconds.
+    pub fn retime(
+        &mut self,
+        now: Now,
+        connect: Option<Class>,
+        exchange: Option<&Exchange>,
+        progress: bool,
+        response_timeout: u64,
+    ) -> bool {
         let is_tunnel = exchange.is_some_and(|exchange| exchange.draft.status == SWITCHING_PROTOCOLS);
-        let wanted = self.class(exchange);
+        let wanted = self.class(connect, exchange);
         if self.timing != wanted && !matches!(self.timing, Some(Class::Response | Class::ResponseHead)) {
             (self.moved, self.since) = (0, now.mono);
         }
@@ -305,13 +312,15 @@ impl Upstream {
         std::mem::replace(&mut self.timing, wanted) != wanted || restarts
     }
 
-    fn class(&self, exchange: Option<&Exchange>) -> Option<Class> {
+    fn class(&self, connect: Option<Class>, exchange: Option<&Exchange>) -> Option<Class> {
         let is_paused = exchange.and_then(|exchange| exchange.tunnel.as_ref()).is_some_and(|tunnel| tunnel.is_paused());
         let is_awaited = exchange.is_some_and(|exchange| exchange.response.progress == Progress::Awaited);
         let has_begun = is_awaited && !self.input.is_empty();
         match (self.link, self.exchange) {
             _ if exchange.is_some_and(|exchange| exchange.abandoned) => Some(Class::ReadOn),
-            (Link::Resolving | Link::Connecting(_) | Link::Handshaking(_), _) => Some(Class::Connect),
+            (Link::Resolving, _) => Some(Class::Resolve),
+            (Link::Connecting(_), _) => connect,
+            (Link::Handshaking(_), _) => Some(Class::Handshake),
             // Nothing is asked of a target that we do not read from.
             (_, Some(_)) if is_paused => None,
             (_, Some(_)) if has_begun => Some(Class::ResponseHead),

@@ -5,7 +5,7 @@
 //! a response's meaning.
 
 use super::dialer::resend::Resend;
-use super::dialer::{AfterFailure, RaceKey};
+use super::dialer::{AfterFailure, Loser, RaceKey};
 use super::exchange::{Progress, Stage};
 use super::timing::Class;
 use super::tunnel::Tunnel;
@@ -41,29 +41,31 @@ impl Proxy {
     /// Opens a connection for an exchange.
     fn open(&mut self, now: Now, exchange: ExchangeKey) {
         let up = self.add_up(exchange);
-        self.retime_up(now, up, false);
         self.start_connecting(now, up);
     }
 
     /// A new connection for an exchange, which is nowhere yet.
     fn add_up(&mut self, exchange: ExchangeKey) -> UpKey {
         let up = self.ups.insert(Upstream::new(exchange));
-        self.set_up(exchange, Some(up));
+        self.set_up(exchange, up);
         up
     }
 
-    fn set_up(&mut self, exchange: ExchangeKey, up: Option<UpKey>) {
+    fn set_up(&mut self, exchange: ExchangeKey, up: UpKey) {
         let found = self.exchanges.get_mut(exchange);
         debug_assert!(found.is_some(), "a connection of no exchange");
         if let Some(found) = found {
-            found.up = up;
+            found.up = Some(up);
         }
     }
 
     fn start_connecting(&mut self, now: Now, up: UpKey) {
-        match self.dialer.start(up) {
+        match self.dialer.start(now.mono, up) {
             Some((race, address)) => self.connect(now, up, race, address),
-            None => self.actions.push_back(Action::Resolve),
+            None => {
+                self.actions.push_back(Action::Resolve);
+                self.retime_up(now, up, false);
+            }
         }
     }
 
@@ -81,14 +83,21 @@ impl Proxy {
     /// An exchange's next attempt to connect.
     fn attempt(&mut self, now: Now, exchange: ExchangeKey, race: RaceKey) {
         let up = self.add_up(exchange);
-        let address = self.dialer.attempt(race, up).expect("there is another address");
+        let address = self.dialer.attempt(now.mono, race, up).expect("there is another address");
         self.connect(now, up, race, address);
+    }
+
+    /// An attempt to connect has been silent for a while: the next one begins beside it.
+    fn attempt_beside(&mut self, now: Now, key: UpKey) {
+        let Some((exchange, race)) = self.ups.get(key).and_then(|up| up.exchange.zip(up.link.race())) else { return };
+        self.dialer.delay_over(race, key);
+        self.retime_up(now, key, false);
+        self.attempt(now, exchange, race);
     }
 
     fn connect(&mut self, now: Now, key: UpKey, race: RaceKey, address: SocketAddr) {
         let Some(up) = self.ups.get_mut(key) else { return };
         up.link = Link::Connecting(race);
-        up.timing = None; // each address has the whole time
         self.actions.push_back(Action::Connect { up: key, address });
         self.note_connecting(address);
         self.retime_up(now, key, false);
@@ -97,11 +106,20 @@ impl Proxy {
     /// The socket of [`Action::Connect`] is connected.
     pub fn connected(&mut self, now: Now, key: UpKey) {
         let Some(up) = self.ups.get_mut(key) else { return };
-        let Link::Connecting(race) = up.link else { return };
+        let (Link::Connecting(race), Some(exchange)) = (up.link, up.exchange) else { return };
+        for Loser { up: loser, silent } in self.dialer.connected(now.mono, race, key) {
+            self.remove_up(loser);
+            self.note_silent(silent);
+        }
+        self.set_up(exchange, key);
+        let Some(up) = self.ups.get_mut(key) else { return };
         let Some(connector) = &self.settings.tls else { return self.link_ready(now, key) };
         up.link = Link::Handshaking(race);
         match up.start_tls(connector) {
-            Ok(()) => self.actions.push_back(Action::Flush(Conn::Up(key))),
+            Ok(()) => {
+                self.actions.push_back(Action::Flush(Conn::Up(key)));
+                self.retime_up(now, key, false);
+            }
             Err(error) => self.fail_up(now, key, Failure::Tls(error)),
         }
     }
@@ -120,7 +138,7 @@ impl Proxy {
     fn link_ready(&mut self, now: Now, key: UpKey) {
         let Some(up) = self.ups.get_mut(key) else { return };
         if let Some(race) = std::mem::replace(&mut up.link, Link::Ready).race() {
-            self.dialer.end(race);
+            self.dialer.ready(race);
         }
         self.actions.push_back(Action::Flush(Conn::Up(key)));
         self.retime_up(now, key, true);
@@ -135,14 +153,24 @@ impl Proxy {
         };
         self.metrics.upstream_error(failure.label());
         let link = up.link;
-        if let Some(race) = link.race()
-            && self.dialer.failed(race, key) == AfterFailure::TryNext
-        {
-            self.remove_up(key);
-            self.note_failure(Level::Warn, &failure, link, "its next address is tried");
-            return self.attempt(now, exchange, race);
+        let after = link.race().map_or(AfterFailure::GiveUp, |race| self.dialer.failed(now.mono, race, key));
+        if after == AfterFailure::GiveUp {
+            return self.fail_request(now, key, exchange, &failure);
         }
-        let (reused, begun, written, head_begun) = (up.reused, up.has_begun(), up.has_written(), !up.input.is_empty());
+        self.remove_up(key);
+        self.note_failure(Level::Warn, &failure, link, "its next address is tried");
+        match after {
+            AfterFailure::TryNext(race) => self.attempt(now, exchange, race),
+            AfterFailure::Others(other) => self.set_up(exchange, other),
+            AfterFailure::GiveUp => {}
+        }
+    }
+
+    /// The request's connection is of no more use, and there is no other address: it is sent once more, or has failed.
+    fn fail_request(&mut self, now: Now, key: UpKey, exchange: ExchangeKey, failure: &Failure) {
+        let Some(up) = self.ups.get(key) else { return };
+        let (link, reused, begun, written) = (up.link, up.reused, up.has_begun(), up.has_written());
+        let head_begun = !up.input.is_empty();
         self.close_up(key);
         let Some(found) = self.exchanges.get_mut(exchange) else { return };
         found.up = None;
@@ -167,14 +195,14 @@ impl Proxy {
         if lost && resend.verdict().is_ok() {
             found.request.retried = true;
             found.request.outgoing.rewind();
-            self.note_failure(Level::Debug, &failure, link, "the request is sent once more");
+            self.note_failure(Level::Debug, failure, link, "the request is sent once more");
             return self.open(now, exchange);
         }
         if link.race().is_some() {
             self.actions.push_back(Action::Resolve); // perhaps the target has moved
         }
-        self.note_failure(Level::Warn, &failure, link, "the request has failed");
-        self.fail_exchange(now, exchange, &failure, link);
+        self.note_failure(Level::Warn, failure, link, "the request has failed");
+        self.fail_exchange(now, exchange, failure, link);
     }
 
     /// The exchange cannot be completed: an error, where the client can still be told; else its stream is cut.
@@ -208,7 +236,7 @@ impl Proxy {
         match up.link {
             Link::Resolving => self.dialer.cancel_lookup(key),
             Link::Connecting(race) | Link::Handshaking(race) => {
-                self.dialer.end(race).into_iter().for_each(|attempt| self.remove_up(attempt));
+                self.dialer.cancel(race).into_iter().for_each(|attempt| self.remove_up(attempt));
             }
             Link::Looking | Link::Ready => {}
         }
@@ -331,6 +359,7 @@ impl Proxy {
                 self.dialer.pool.remove(key);
                 self.close_up(key);
             }
+            Class::ConnectDelay => self.attempt_beside(now, key),
             _ => self.fail_up(now, key, Failure::Timeout),
         }
     }
@@ -339,7 +368,8 @@ impl Proxy {
     pub(super) fn retime_up(&mut self, now: Now, key: UpKey, progress: bool) {
         let Some(up) = self.ups.get_mut(key) else { return };
         let exchange = up.exchange.and_then(|exchange| self.exchanges.get(exchange));
-        if !up.retime(now, exchange, progress, self.settings.timeouts.response) {
+        let connect = up.link.race().and_then(|race| self.dialer.class(race, key));
+        if !up.retime(now, connect, exchange, progress, self.settings.timeouts.response) {
             return;
         }
         match up.timing {
@@ -348,3 +378,6 @@ impl Proxy {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

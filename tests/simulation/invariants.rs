@@ -33,6 +33,7 @@ impl Invariants {
     pub fn check(&mut self, proxy: &Proxy, world: &World) {
         assert_eq!(proxy.forgotten(), 0, "something is held for which nothing is under way");
         assert!(proxy.records_are_timed(), "records wait without an end");
+        assert_eq!(proxy.stray_connections(), 0, "connections that are nobody's, or requests without one");
         let (reserved, uncommitted) = proxy.places();
         assert!(reserved + uncommitted <= self.ledger_places, "more records than places");
         assert_eq!(reserved, proxy.places_held(), "places are reserved that no exchange holds");

@@ -31,6 +31,11 @@ impl Pool {
         self.idle.pop_back()
     }
 
+    /// True where it is in. For tests of leaks.
+    pub fn contains(&self, key: UpKey) -> bool {
+        self.idle.contains(&key)
+    }
+
     /// Takes this connection out, wherever it is. The first is found first: one that has waited for too long.
     pub fn remove(&mut self, key: UpKey) {
         if let Some(at) = self.idle.iter().position(|&idle| idle == key) {
