@@ -98,7 +98,7 @@ pub enum Durability {
 /// How long the proxy waits for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// `CONNECT_TIMEOUT`: one address of the target, TLS included.
+    /// `CONNECT_TIMEOUT`: one address of the target; and as long again for the TLS handshake.
     pub connect: Duration,
     /// `RESPONSE_TIMEOUT`: the upstream, for its head and between bytes.
     pub response: Duration,

@@ -23,7 +23,7 @@
 
 pub mod audit;
 mod client_bound;
-pub mod dispatch;
+pub mod dialer;
 pub mod downstream;
 mod downstream_side;
 pub mod exchange;
@@ -39,18 +39,16 @@ mod local_request;
 pub mod named;
 mod notes;
 mod permits;
-pub mod pool;
-mod relay_side;
 mod reply_ids;
 pub mod reservation;
 pub mod response;
-pub mod retry;
 pub mod route;
 pub mod settings;
 pub mod settlement;
 pub mod timing;
 pub mod tunnel;
 pub mod upstream;
+pub mod upstream_side;
 
 use crate::access::Access;
 use crate::base::buffer::{Buffer, Spares};
@@ -65,21 +63,20 @@ use crate::price::PriceTable;
 use crate::usage::record::{Outcome, Record};
 use audit::Audit;
 use client_bound::ClientBound;
+use dialer::Dialer;
 use downstream::{AfterReply, Downstream};
 use exchange::{Exchange, Progress, Stage};
 use held_bodies::HeldBodies;
 pub use interface::{Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, LOW_WATERMARK, Question, UpKey, Written};
 use local_answers::LocalAnswers;
 use permits::Permits;
-use pool::Pool;
 use reply_ids::ReplyIds;
 pub use settings::{Settings, Timeouts};
 use settlement::End;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 use timing::Class;
-use upstream::Upstream;
+use upstream::{TlsScratch, Upstream};
 
 /// All connections and exchanges of a process.
 pub struct Proxy {
@@ -97,11 +94,7 @@ pub struct Proxy {
     client_bound: ClientBound,
     deadlines: Deadlines<Conn>,
     actions: VecDeque<Action>,
-    pool: Pool,
-    /// The target's addresses, once known.
-    addresses: Vec<SocketAddr>,
-    /// Connections that wait for `addresses`.
-    resolving: Vec<UpKey>,
+    dialer: Dialer,
     /// Behind the target every model's name is that of a deployment.
     deploys: bool,
     /// Exchanges whose request was completed in this turn, for their overhead.
@@ -111,10 +104,7 @@ pub struct Proxy {
     /// For the log.
     notes: Notes,
     draining: bool,
-    /// What TLS itself has to say, loop-wide: no connection has a buffer of its own for it.
-    scratch: Vec<u8>,
-    /// Ciphertext on its way out, the same.
-    sealed: Vec<u8>,
+    tls: TlsScratch,
     /// Memory that waits for a buffer to need it.
     spares: Spares,
     /// A piece of an edited stream on its way, loop-wide too.
@@ -129,7 +119,7 @@ impl Proxy {
             access: Access::new(settings.keys_only, settings.admin),
             deadlines: Deadlines::new(&timing::durations(&settings.timeouts)),
             deploys: named::is_of_deployments(&settings.authority, &settings.prefix),
-            pool: Pool::new(settings.connections_max),
+            dialer: Dialer::new(settings.connections_max),
             permits: Permits::new(settings.ledger_places),
             held_bodies: HeldBodies::new(settings.buffered_bytes_max),
             client_bound: ClientBound::new(settings.connections_max, settings.timeouts.overload),
@@ -142,14 +132,11 @@ impl Proxy {
             exchanges: Slab::default(),
             local_answers: LocalAnswers::default(),
             actions: VecDeque::new(),
-            addresses: Vec::new(),
-            resolving: Vec::new(),
             dispatched: Vec::new(),
             ledger_trouble: None,
             notes: Notes::default(),
             draining: false,
-            scratch: Vec::new(),
-            sealed: Vec::new(),
+            tls: TlsScratch::default(),
             spares: Spares::default(),
             edited: Vec::new(),
         }
@@ -256,7 +243,7 @@ impl Proxy {
         for key in idle {
             self.drop_down(now, key);
         }
-        while let Some(key) = self.pool.take() {
+        while let Some(key) = self.dialer.pool.take() {
             self.close_up(key);
         }
     }
@@ -364,7 +351,7 @@ impl Proxy {
         }
         let (up_key, is_tunnel) = (exchange.up.take(), exchange.tunnel.is_some());
         let up = up_key.and_then(|up| self.ups.linked(up));
-        let (written, unread) = up.map_or((false, false), |up| (up.written, !up.input.is_empty()));
+        let (written, unread) = up.map_or((false, false), |up| (up.has_written(), !up.input.is_empty()));
         let duration_us = (now.mono - exchange.started) / MICROSECOND;
         let settlement = settlement::settle(exchange, End { outcome, duration_us, written, unread }, &self.prices);
         let (reservation, user) = (std::mem::take(&mut exchange.reservation), settlement.records.0.user.clone());
@@ -488,7 +475,7 @@ impl Proxy {
 
     /// True where the target is at work on the whole request, and will say what it took.
     fn reads_on(&self, exchange: &Exchange) -> bool {
-        let begun = exchange.up.and_then(|up| self.ups.linked(up)).is_some_and(|up| up.begun);
+        let begun = exchange.up.and_then(|up| self.ups.linked(up)).is_some_and(Upstream::has_begun);
         let will_report = match &exchange.tunnel {
             Some(tunnel) => tunnel.is_responding(),
             None => exchange.request.complete && exchange.draft.endpoint.is_metered(),

@@ -3,6 +3,8 @@
 
 #![allow(clippy::disallowed_methods)] // tests are the outside world
 
+#[path = "faults/addresses.rs"]
+mod addresses;
 #[path = "faults/peers.rs"]
 mod peers;
 mod support;

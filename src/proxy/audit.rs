@@ -1,9 +1,9 @@
 //! What holds between any two turns, whatever the peers do: counts for tests, which look for leaks, lost wake-ups and
 //! bytes without bounds. Reads everything, changes nothing.
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Stage};
 use super::upstream::{Link, Upstream};
-use super::{Conn, ExchangeKey, Proxy};
+use super::{Conn, ExchangeKey, Proxy, UpKey};
 
 /// A look at all of a proxy.
 pub struct Audit<'p>(pub(super) &'p Proxy);
@@ -56,6 +56,26 @@ impl Audit<'_> {
     /// How many slots of each kind are in use: clients, upstreams, exchanges. For tests of leaks.
     pub fn slots(&self) -> (usize, usize, usize) {
         (self.0.downs.len(), self.0.ups.len(), self.0.exchanges.len())
+    }
+
+    /// Connections to the target that nobody would miss, and exchanges that miss theirs: a connection is that of its
+    /// exchange, one of the attempts to get it one, or in the pool; a request under way has one. For tests of leaks.
+    pub fn stray_connections(&self) -> usize {
+        let race_of = |key| self.0.ups.get(key).and_then(|up| up.link.race());
+        let is_stray = |&key: &UpKey| {
+            let Some(up) = self.0.ups.get(key) else { return true };
+            let Some(exchange) = up.exchange else { return !self.0.dialer.pool.contains(key) };
+            let current = self.0.exchanges.get(exchange).and_then(|exchange| exchange.up);
+            let races_with_it = up.link.race().is_some() && up.link.race() == current.and_then(race_of);
+            current != Some(key) && !races_with_it
+        };
+        let is_bereft = |exchange: &&Exchange| {
+            exchange.stage == Stage::Forwarding && exchange.up.is_none_or(|up| self.0.ups.get(up).is_none())
+        };
+        let is_attempt = |&key: &UpKey| race_of(key).is_some_and(|race| self.0.dialer.class(race, key).is_some());
+        let forgotten = self.0.dialer.attempts().abs_diff(self.0.ups.keys().filter(is_attempt).count());
+        let bereft = self.0.exchanges.keys().filter_map(|key| self.0.exchanges.get(key)).filter(is_bereft);
+        self.0.ups.keys().filter(is_stray).count() + bereft.count() + forgotten
     }
 
     /// Bytes that held request bodies occupy. For tests of bounds and leaks.

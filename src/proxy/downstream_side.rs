@@ -618,7 +618,7 @@ impl Proxy {
             text(503, &format!("the ledger cannot commit: {trouble}\n"))
         } else if self.permits.available() <= u64::from(self.settings.journaled) {
             text(503, "the ledger cannot take more records at the moment\n")
-        } else if self.addresses.is_empty() {
+        } else if !self.dialer.is_resolved() {
             text(503, "the target's address is not known\n")
         } else {
             text(200, "ready\n")

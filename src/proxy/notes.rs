@@ -18,6 +18,13 @@ pub fn connecting(notes: &mut Notes, address: SocketAddr) {
     notes.add(Level::Debug, "connecting to the upstream", |note| note.with("address", address));
 }
 
+/// An address has not answered while another one did.
+pub fn silent(notes: &mut Notes, address: SocketAddr) {
+    notes.add(Level::Warn, "an address of the upstream does not answer", |note| {
+        note.with("address", address).with("next", "it is tried last")
+    });
+}
+
 /// A request was refused.
 pub fn refusal(notes: &mut Notes, fault: Fault) {
     notes.add(Level::Debug, "request refused", |note| note.with("code", fault.code()));

@@ -7,7 +7,7 @@ use crate::tls::Connector;
 /// Durations, nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// To resolve, connect and shake hands with one address.
+    /// To resolve the name, to connect to one address, to shake hands with it: each.
     pub connect: u64,
     /// Between two signs of life of the target while it owes an answer; and for a whole head of it.
     pub response: u64,

@@ -6,7 +6,8 @@
 //! |---|---|---|
 //! | a client's head, a target's head, from the first byte | `HEADER_TIMEOUT`, `RESPONSE_TIMEOUT` | never |
 //! | a client between requests, a pooled connection | `IDLE_TIMEOUT` | never |
-//! | a connect, TLS included | `CONNECT_TIMEOUT` | for each address, of which there are few |
+//! | a lookup, a connect, a TLS handshake | `CONNECT_TIMEOUT` | for each address, of which there are few |
+//! | a connect where there is another address | [`ATTEMPT_DELAY`], after which that is tried as well | never |
 //! | a client's body, a client that takes an answer | `IDLE_TIMEOUT` | once [`CLIENT_BYTES_PER_SECOND`] have moved |
 //! | the same, where [others wait](super::held_bodies) for the body | `HEADER_TIMEOUT` | likewise |
 //! | a target that answers, or takes a request | `RESPONSE_TIMEOUT` | with any byte that is not part of a trickle |
@@ -17,10 +18,10 @@
 //! side may keep a silent session alive with pings for as long as the other plays along.
 
 use super::Timeouts;
+use super::dialer::ATTEMPT_DELAY;
 use super::downstream::Downstream;
 use super::downstream::Phase;
-use super::upstream::Upstream;
-use crate::base::clock::{MILLISECOND, Now, SECOND};
+use crate::base::clock::{MILLISECOND, SECOND};
 use crate::http::body::BodyReader;
 
 /// How long a closing connection is read on, so that our last reply is not lost to a reset.
@@ -29,13 +30,6 @@ const LINGER: u64 = 2 * SECOND;
 /// The least that a client must move, on average over each `IDLE_TIMEOUT`, of its body or of an answer that it does not
 /// keep up with. Any modem does more; Apache's mod_reqtimeout asks for as much.
 pub const CLIENT_BYTES_PER_SECOND: u64 = 500;
-
-/// What is no trickle: the least that a target must move, answer and request together, within so many times
-/// `RESPONSE_TIMEOUT`. It may well send next to nothing for long, to keep a connection alive while a model is at work.
-const TRICKLE: (u64, u64) = (4096, 24);
-
-/// The status of a tunnel.
-pub const SWITCHING_PROTOCOLS: u16 = 101;
 
 /// Kinds of deadlines; the discriminant is the class in [`crate::base::deadlines::Deadlines`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +48,16 @@ pub enum Class {
     Linger,
     /// A reply that waits for its commit.
     LedgerWait,
-    /// Resolving, connecting, shaking hands.
+    /// A connection that waits for the target's addresses.
+    Resolve,
+    /// One that connects, while there is another address to try: until that is tried beside it.
+    ConnectDelay,
+    /// What is left of the time to connect after that.
+    ConnectRest,
+    /// One that connects, with all of its time.
     Connect,
+    /// One that shakes hands.
+    Handshake,
     /// The target owes an answer: between two signs of life.
     Response,
     /// A response's head has begun: for its rest.
@@ -67,7 +69,7 @@ pub enum Class {
 }
 
 /// The classes in the order of their discriminants.
-const CLASSES: [Class; 12] = [
+const CLASSES: [Class; 16] = [
     Class::Idle,
     Class::Header,
     Class::Body,
@@ -75,7 +77,11 @@ const CLASSES: [Class; 12] = [
     Class::Write,
     Class::Linger,
     Class::LedgerWait,
+    Class::Resolve,
+    Class::ConnectDelay,
+    Class::ConnectRest,
     Class::Connect,
+    Class::Handshake,
     Class::Response,
     Class::ResponseHead,
     Class::ReadOn,
@@ -96,7 +102,9 @@ pub fn durations(timeouts: &Timeouts) -> [u64; CLASSES.len()] {
         Class::Header | Class::HurriedBody => timeouts.header,
         Class::Linger => LINGER,
         Class::LedgerWait => timeouts.ledger_wait,
-        Class::Connect => timeouts.connect,
+        Class::Resolve | Class::Connect | Class::Handshake => timeouts.connect,
+        Class::ConnectDelay => timeouts.connect.min(ATTEMPT_DELAY),
+        Class::ConnectRest => timeouts.connect.saturating_sub(ATTEMPT_DELAY),
         Class::Response | Class::ResponseHead => timeouts.response,
         Class::ReadOn => timeouts.read_on,
         // Shorter than the peer's: servers commonly close at 60 or 75 s, and a request must not meet that.
@@ -150,15 +158,6 @@ impl Downstream {
         (self.timing, self.moved) = (wanted, 0);
         true
     }
-}
-
-/// True for a target that has moved enough lately to be given more time.
-pub fn gets_on(up: &mut Upstream, now: Now, response_timeout: u64) -> bool {
-    let (bytes, times) = TRICKLE;
-    if up.moved >= bytes {
-        (up.moved, up.since) = (0, now.mono);
-    }
-    now.mono - up.since < response_timeout.saturating_mul(times)
 }
 
 #[cfg(test)]

@@ -6,35 +6,66 @@
 //!                                             └──▶ (in the pool) ───┘
 //! ```
 //!
-//! Only a Ready connection with an exchange sends anything of it. Ciphertext that the socket would not take waits in
-//! `cipher`; a TLS session has no buffers of its own.
+//! In: bytes read from its socket, and what its exchange has to send. Out: plaintext, bytes to write, the deadline that
+//! its state asks for. Never: a socket, another connection. Only a Ready connection with an exchange sends anything of
+//! it. Ciphertext that the socket would not take waits in `cipher`; a TLS session has no buffers of its own.
 
+use super::dialer::RaceKey;
+use super::exchange::{Exchange, Outgoing, Progress};
 use super::timing::Class;
-use super::tunnel::Tunnel;
-use super::{Action, Conn, ExchangeKey, HIGH_WATERMARK, Proxy, UpKey, Written};
+use super::{ExchangeKey, Written};
 use crate::base::buffer::Buffer;
 use crate::base::clock::Now;
 use crate::base::deadlines::Timer;
 use crate::http::HttpError;
 use crate::http::head::HeadEnd;
 use crate::http::reply::Fault;
-use crate::tls::{Session, TlsError};
+use crate::tls::{Connector, Session, TlsError};
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 
 /// Plaintext that is encrypted before the socket is tried: as much as a socket usually takes at once.
 const ENCRYPT_BYTES: usize = 64 * 1024;
+
+/// What is no trickle: the least that a target must move, answer and request together, within so many times
+/// `RESPONSE_TIMEOUT`. It may well send next to nothing for long, to keep a connection alive while a model is at work.
+const TRICKLE: (u64, u64) = (4096, 24);
+
+/// The status of a tunnel.
+const SWITCHING_PROTOCOLS: u16 = 101;
 
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
     /// The target's address is not known yet.
     Resolving,
-    Connecting,
-    Handshaking,
+    /// One attempt of a race.
+    Connecting(RaceKey),
+    /// Connected, and the race is not over before TLS is ready.
+    Handshaking(RaceKey),
     /// Taken from the pool; whether it still lives is being looked at.
     Looking,
     Ready,
+}
+
+impl Link {
+    /// The race that it is an attempt of.
+    pub fn race(self) -> Option<RaceKey> {
+        match self {
+            Self::Connecting(race) | Self::Handshaking(race) => Some(race),
+            Self::Resolving | Self::Looking | Self::Ready => None,
+        }
+    }
+}
+
+/// How much of its exchange's request has left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sent {
+    #[default]
+    Nothing,
+    /// It has begun to leave `outgoing`, and waits here as ciphertext.
+    Begun,
+    /// Bytes of it were taken by the socket.
+    Written,
 }
 
 /// Why a connection is of no more use.
@@ -54,13 +85,41 @@ pub enum Failure {
     Timeout,
 }
 
+/// Memory for TLS' work on one connection at a time: no connection has a buffer of its own for it.
+#[derive(Default)]
+pub struct TlsScratch {
+    /// What was decrypted.
+    plain: Vec<u8>,
+    /// What TLS itself has to say.
+    reply: Vec<u8>,
+    /// Ciphertext on its way out; it only grows.
+    sealed: Vec<u8>,
+}
+
+/// What bytes from the target's socket came to.
+pub struct Received<'a> {
+    /// Plaintext, which came before anything else that is said here.
+    pub plain: &'a [u8],
+    /// TLS has something to say: the connection is to be flushed.
+    pub replies: bool,
+    /// What became of TLS.
+    pub tls: Result<TlsProgress, TlsError>,
+}
+
+/// What bytes from the socket meant for TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TlsProgress {
+    /// The handshake is done with them.
+    pub ready: bool,
+    /// The target has said that nothing follows.
+    pub closed: bool,
+}
+
 /// One connection to the target.
 pub struct Upstream {
     pub link: Link,
-    /// Addresses not tried yet, the next one last.
-    pub addresses: Vec<SocketAddr>,
-    pub tls: Option<Box<Session>>,
-    /// Ciphertext that waits for the socket.
+    tls: Option<Box<Session>>,
+    /// Ciphertext, or last words, that wait for the socket.
     pub cipher: Buffer,
     /// A response head that is not whole yet; or what comes of a tunnel while it must wait.
     pub input: Buffer,
@@ -68,17 +127,14 @@ pub struct Upstream {
     pub exchange: Option<ExchangeKey>,
     /// It has carried an exchange before this one.
     pub reused: bool,
-    /// This exchange's request has begun to leave `outgoing`.
-    pub begun: bool,
-    /// Bytes of it were taken by the socket.
-    pub written: bool,
+    sent: Sent,
     /// The socket takes no more: it is read to its end, and then given up.
     pub broken: Option<ErrorKind>,
     /// How it has ended, by an end or an error, where bytes that came before are still to be relayed.
     pub ended: Option<Result<(), ErrorKind>>,
     /// Bytes that have moved since the instant `since`, monotonic nanoseconds.
-    pub moved: u64,
-    pub since: u64,
+    moved: u64,
+    since: u64,
     pub timer: Timer,
     pub timing: Option<Class>,
 }
@@ -88,15 +144,13 @@ impl Upstream {
     pub fn new(exchange: ExchangeKey) -> Self {
         Self {
             link: Link::Resolving,
-            addresses: Vec::new(),
             tls: None,
             cipher: Buffer::new(),
             input: Buffer::new(),
             head_end: HeadEnd::default(),
             exchange: Some(exchange),
             reused: false,
-            begun: false,
-            written: false,
+            sent: Sent::Nothing,
             broken: None,
             ended: None,
             moved: 0,
@@ -105,20 +159,183 @@ impl Upstream {
             timing: None,
         }
     }
-}
 
-impl Upstream {
+    /// Taken from the pool for this exchange.
+    pub fn reuse(&mut self, exchange: ExchangeKey) {
+        (self.exchange, self.link, self.reused, self.sent) = (Some(exchange), Link::Looking, true, Sent::Nothing);
+    }
+
+    /// True where its exchange's request has begun to leave.
+    pub fn has_begun(&self) -> bool {
+        self.sent != Sent::Nothing
+    }
+
+    /// True where the target may have seen something of its exchange's request.
+    pub fn has_written(&self) -> bool {
+        self.sent == Sent::Written
+    }
+
+    /// True where an end of the socket is one that the target wanted: over TLS one without close_notify may be somebody
+    /// else's, and what ends by it cannot be trusted to be whole.
+    pub fn ends_cleanly(&self) -> bool {
+        self.tls.as_ref().is_none_or(|session| session.peer_closed())
+    }
+
+    /// Begins the handshake.
+    ///
+    /// # Errors
+    /// TLS cannot begin.
+    pub fn start_tls(&mut self, connector: &Connector) -> Result<(), TlsError> {
+        let mut session = connector.open()?;
+        session.start(self.cipher.tail())?;
+        self.tls = Some(Box::new(session));
+        Ok(())
+    }
+
+    /// Takes bytes that were read.
+    pub fn receive<'a>(&mut self, bytes: &'a mut [u8], scratch: &'a mut TlsScratch) -> Received<'a> {
+        self.moved += bytes.len() as u64;
+        let Some(session) = &mut self.tls else {
+            return Received { plain: bytes, replies: false, tls: Ok(TlsProgress::default()) };
+        };
+        let TlsScratch { plain, reply, .. } = scratch;
+        plain.clear();
+        reply.clear();
+        let was_handshaking = session.is_handshaking();
+        let received = session.receive(bytes, reply, |piece| plain.extend_from_slice(piece));
+        let (ready, closed) = (was_handshaking && !session.is_handshaking(), session.peer_closed());
+        self.cipher.append(reply);
+        Received { plain, replies: !reply.is_empty(), tls: received.map(|()| TlsProgress { ready, closed }) }
+    }
+
+    /// Writes what waits, and then what there is of the request, until nothing is left or the socket takes no more;
+    /// true where bytes have moved.
+    ///
+    /// # Errors
+    /// The socket is broken, or TLS cannot go on.
+    pub fn send(
+        &mut self,
+        outgoing: &mut Outgoing,
+        scratch: &mut TlsScratch,
+        write: &mut dyn FnMut(&[u8]) -> Written,
+    ) -> Result<bool, Failure> {
+        let mut progress = self.send_waiting(write)?;
+        while self.cipher.is_empty() && !outgoing.next().is_empty() {
+            if self.sent == Sent::Nothing {
+                self.sent = Sent::Begun;
+            }
+            let next = outgoing.next();
+            let count = match &mut self.tls {
+                None => {
+                    let Some(count) = taken(write(next))? else { return Ok(progress) };
+                    outgoing.advance(count);
+                    count
+                }
+                Some(session) => {
+                    let plain = &next[..next.len().min(ENCRYPT_BYTES)];
+                    let sealed_bytes = session.encrypt_over(plain, &mut scratch.sealed).map_err(Failure::Tls)?;
+                    let sealed = &scratch.sealed[..sealed_bytes];
+                    // Encrypted once is sent once: the record's number is used up, whatever the socket takes now.
+                    outgoing.advance(plain.len());
+                    let Some(count) = taken(write(sealed))? else {
+                        self.cipher.append(sealed);
+                        return Ok(progress);
+                    };
+                    self.cipher.append(&sealed[count..]);
+                    count
+                }
+            };
+            progress |= self.note_written(count);
+            // A socket that took a part says that it takes more only once it has refused.
+            progress |= self.send_waiting(write)?;
+        }
+        Ok(progress)
+    }
+
     /// Writes what was encrypted before, until none is left or the socket takes no more; true where bytes have moved.
-    fn write_cipher(&mut self, write: &mut dyn FnMut(&[u8]) -> Written) -> Result<bool, Failure> {
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub fn send_waiting(&mut self, write: &mut dyn FnMut(&[u8]) -> Written) -> Result<bool, Failure> {
         let mut progress = false;
         while !self.cipher.is_empty() {
             let Some(count) = taken(write(self.cipher.as_slice()))? else { break };
             self.cipher.consume(count);
-            self.moved += count as u64;
-            self.written |= self.begun && count > 0;
-            progress |= count > 0;
+            progress |= self.note_written(count);
         }
         Ok(progress)
+    }
+
+    /// The socket has taken so many bytes; true where these are any.
+    fn note_written(&mut self, count: usize) -> bool {
+        self.moved += count as u64;
+        if count > 0 && self.sent == Sent::Begun {
+            self.sent = Sent::Written;
+        }
+        count > 0
+    }
+
+    /// Puts bytes out as the last ones before the connection is closed; as far as the socket takes them.
+    pub fn say_last(&mut self, words: &[u8]) {
+        match &mut self.tls {
+            None => self.cipher.append(words),
+            Some(session) => _ = session.encrypt(words, self.cipher.tail()), // it is over either way
+        }
+    }
+
+    /// What is still to be written before the socket is closed, with TLS' own goodbye.
+    pub fn close(mut self) -> Vec<u8> {
+        let mut last = self.cipher.as_slice().to_vec();
+        if let Some(session) = &mut self.tls {
+            session.close(&mut last);
+        }
+        last
+    }
+
+    /// Chooses the deadline that its state asks for; true where that is to be armed, or cancelled, anew. `connect` is
+    /// what an attempt to connect has, `progress` says that bytes have moved, `response_timeout` is in nanoseconds.
+    pub fn retime(
+        &mut self,
+        now: Now,
+        connect: Option<Class>,
+        exchange: Option<&Exchange>,
+        progress: bool,
+        response_timeout: u64,
+    ) -> bool {
+        let is_tunnel = exchange.is_some_and(|exchange| exchange.draft.status == SWITCHING_PROTOCOLS);
+        let wanted = self.class(connect, exchange);
+        if self.timing != wanted && !matches!(self.timing, Some(Class::Response | Class::ResponseHead)) {
+            (self.moved, self.since) = (0, now.mono);
+        }
+        let restarts =
+            wanted == Some(Class::Response) && progress && (is_tunnel || self.gets_on(now, response_timeout));
+        std::mem::replace(&mut self.timing, wanted) != wanted || restarts
+    }
+
+    fn class(&self, connect: Option<Class>, exchange: Option<&Exchange>) -> Option<Class> {
+        let is_paused = exchange.and_then(|exchange| exchange.tunnel.as_ref()).is_some_and(|tunnel| tunnel.is_paused());
+        let is_awaited = exchange.is_some_and(|exchange| exchange.response.progress == Progress::Awaited);
+        let has_begun = is_awaited && !self.input.is_empty();
+        match (self.link, self.exchange) {
+            _ if exchange.is_some_and(|exchange| exchange.abandoned) => Some(Class::ReadOn),
+            (Link::Resolving, _) => Some(Class::Resolve),
+            (Link::Connecting(_), _) => connect,
+            (Link::Handshaking(_), _) => Some(Class::Handshake),
+            // Nothing is asked of a target that we do not read from.
+            (_, Some(_)) if is_paused => None,
+            (_, Some(_)) if has_begun => Some(Class::ResponseHead),
+            (_, Some(_)) => Some(Class::Response),
+            (_, None) => Some(Class::Pool),
+        }
+    }
+
+    /// True for a target that has moved enough lately to be given more time.
+    fn gets_on(&mut self, now: Now, response_timeout: u64) -> bool {
+        let (bytes, times) = TRICKLE;
+        if self.moved >= bytes {
+            (self.moved, self.since) = (0, now.mono);
+        }
+        now.mono - self.since < response_timeout.saturating_mul(times)
     }
 }
 
@@ -127,7 +344,7 @@ impl Failure {
     pub fn fault(&self, link: Link) -> Fault {
         match self {
             Self::Resolve(_) | Self::Tls(_) => Fault::UpstreamUnreachable,
-            Self::Broken(_) | Self::Closed if matches!(link, Link::Connecting | Link::Handshaking) => {
+            Self::Broken(_) | Self::Closed if matches!(link, Link::Connecting(_) | Link::Handshaking(_)) => {
                 Fault::UpstreamUnreachable
             }
             Self::Broken(_) | Self::Closed => Fault::UpstreamClosed,
@@ -163,198 +380,6 @@ impl Failure {
             Self::Tls(_) => "tls",
             Self::Protocol(_) => "protocol",
             Self::Timeout => "timeout",
-        }
-    }
-}
-
-impl Proxy {
-    /// True where reading from the target makes sense now: always, but for a client that does not keep up.
-    pub(super) fn wants_upstream_bytes(&self, key: UpKey) -> bool {
-        let Some(up) = self.ups.get(key) else { return false };
-        let exchange = up.exchange.and_then(|exchange| self.exchanges.get(exchange));
-        let down = exchange.and_then(|exchange| self.downs.get(exchange.down));
-        let waits = self.tunnel_of(key).is_some_and(Tunnel::is_paused);
-        up.link != Link::Resolving && !waits && down.is_none_or(|down| down.out.len() < HIGH_WATERMARK)
-    }
-
-    /// The socket of [`Action::Connect`] is connected.
-    pub fn connected(&mut self, now: Now, key: UpKey) {
-        let Some(up) = self.ups.get_mut(key).filter(|up| up.link == Link::Connecting) else { return };
-        let Some(connector) = &self.settings.tls else { return self.link_ready(now, key) };
-        up.link = Link::Handshaking;
-        let mut hello = Vec::new();
-        let opened = connector.open().and_then(|mut session| {
-            session.start(&mut hello)?;
-            Ok(session)
-        });
-        match opened {
-            Ok(session) => {
-                up.tls = Some(Box::new(session));
-                up.cipher.append(&hello);
-                self.actions.push_back(Action::Flush(Conn::Up(key)));
-            }
-            Err(error) => self.fail_up(now, key, Failure::Tls(error)),
-        }
-    }
-
-    /// All that had come was read: a connection from the pool that is still there can be used; one that broke while it
-    /// was written to is of no more use.
-    pub fn looked(&mut self, now: Now, key: UpKey) {
-        let Some(up) = self.ups.get(key) else { return };
-        match (up.broken, up.link) {
-            (Some(why), _) => self.upstream_broke(now, key, why),
-            (None, Link::Looking) => self.link_ready(now, key),
-            (None, _) => {}
-        }
-    }
-
-    fn link_ready(&mut self, now: Now, key: UpKey) {
-        let Some(up) = self.ups.get_mut(key) else { return };
-        up.link = Link::Ready;
-        up.addresses = Vec::new();
-        self.actions.push_back(Action::Flush(Conn::Up(key)));
-        self.retime_up(now, key, true);
-    }
-
-    pub(super) fn upstream_bytes(&mut self, now: Now, key: UpKey, bytes: &mut [u8]) {
-        let Some(up) = self.ups.get_mut(key) else { return };
-        up.moved += bytes.len() as u64;
-        let Some(mut session) = up.tls.take() else {
-            self.upstream_plain(now, key, bytes);
-            return self.retime_up(now, key, true);
-        };
-        let mut reply = std::mem::take(&mut self.scratch);
-        reply.clear();
-        let was_handshaking = session.is_handshaking();
-        let received = session.receive(bytes, &mut reply, |plain| self.upstream_plain(now, key, plain));
-        let ready = was_handshaking && !session.is_handshaking();
-        let closed = session.peer_closed();
-        if let Some(up) = self.ups.get_mut(key) {
-            up.tls = Some(session);
-            if !reply.is_empty() {
-                up.cipher.append(&reply);
-                self.actions.push_back(Action::Flush(Conn::Up(key)));
-            }
-        }
-        self.scratch = reply;
-        match received {
-            Err(error) => return self.fail_up(now, key, Failure::Tls(error)),
-            Ok(()) if ready => self.link_ready(now, key),
-            Ok(()) => {}
-        }
-        if closed {
-            self.upstream_ended(now, key);
-        }
-        self.retime_up(now, key, true);
-    }
-
-    pub(super) fn flush_up(&mut self, now: Now, key: UpKey, write: &mut dyn FnMut(&[u8]) -> Written) {
-        let mut sealed = std::mem::take(&mut self.sealed);
-        let outcome = self.write_up(key, &mut sealed, write);
-        self.sealed = sealed;
-        match outcome {
-            // A target that refuses a request before it has read it may answer, close, and so reset the connection: the
-            // answer has come then, and must be read before the reset counts.
-            Err(Failure::Broken(why)) => {
-                if let Some(up) = self.ups.get_mut(key) {
-                    up.broken = Some(why);
-                    let exchange = up.exchange.and_then(|exchange| self.exchanges.get_mut(exchange));
-                    drop(exchange.map(|exchange| exchange.request.outgoing.take_stream()));
-                }
-                self.resume_client(key);
-                self.actions.push_back(Action::Look(key));
-            }
-            Err(failure) => self.fail_up(now, key, failure),
-            Ok(progress) => {
-                self.retime_up(now, key, progress);
-                // Only then: what a client sends on asks for a flush again.
-                if progress {
-                    self.resume_client(key);
-                    self.forget_sent_body(key);
-                }
-            }
-        }
-    }
-
-    /// Writes until nothing is left or the socket takes no more; true where bytes have moved.
-    fn write_up(
-        &mut self,
-        key: UpKey,
-        sealed: &mut Vec<u8>,
-        write: &mut dyn FnMut(&[u8]) -> Written,
-    ) -> Result<bool, Failure> {
-        let Some(up) = self.ups.get_mut(key).filter(|up| up.broken.is_none()) else { return Ok(false) };
-        let mut progress = up.write_cipher(write)?;
-        let Some(exchange) = up.exchange.filter(|_| up.link == Link::Ready) else { return Ok(progress) };
-        let Some(found) = self.exchanges.get_mut(exchange) else { return Ok(progress) };
-        let outgoing = &mut found.request.outgoing;
-        while up.cipher.is_empty() && !outgoing.next().is_empty() {
-            if !std::mem::replace(&mut up.begun, true) {
-                self.dispatched.push(exchange);
-            }
-            let next = outgoing.next();
-            let count = match &mut up.tls {
-                None => {
-                    let Some(count) = taken(write(next))? else { return Ok(progress) };
-                    outgoing.advance(count);
-                    count
-                }
-                Some(session) => {
-                    let plain = &next[..next.len().min(ENCRYPT_BYTES)];
-                    let sealed_bytes = session.encrypt_over(plain, sealed).map_err(Failure::Tls)?;
-                    let sealed = &sealed[..sealed_bytes];
-                    // Encrypted once is sent once: the record's number is used up, whatever the socket takes now.
-                    outgoing.advance(plain.len());
-                    let Some(count) = taken(write(sealed))? else {
-                        up.cipher.append(sealed);
-                        return Ok(progress);
-                    };
-                    up.cipher.append(&sealed[count..]);
-                    count
-                }
-            };
-            up.moved += count as u64;
-            up.written |= count > 0;
-            progress |= count > 0;
-            // A socket that took a part says that it takes more only once it has refused.
-            progress |= up.write_cipher(write)?;
-        }
-        Ok(progress)
-    }
-
-    /// The client's body may go on where it had to wait for this connection.
-    fn resume_client(&mut self, key: UpKey) {
-        let exchange = self.ups.get(key).and_then(|up| self.exchanges.get(up.exchange?));
-        if let Some(exchange) = exchange.filter(|exchange| !exchange.request.complete) {
-            self.actions.push_back(Action::Read(Conn::Down(exchange.down)));
-        }
-    }
-
-    /// Puts bytes out as the last ones before the connection is closed; as far as the socket takes them.
-    pub(super) fn say_last(&mut self, key: UpKey, words: &[u8]) {
-        let Some(up) = self.ups.get_mut(key).filter(|up| up.link == Link::Ready) else { return };
-        match &mut up.tls {
-            None => up.cipher.append(words),
-            Some(session) => _ = session.encrypt(words, up.cipher.tail()), // it is over either way
-        }
-    }
-
-    /// An error instead of an end. What came before it is relayed first, where it has to wait.
-    pub(super) fn upstream_broke(&mut self, now: Now, key: UpKey, why: ErrorKind) {
-        if !self.puts_end_off(key, Err(why)) {
-            self.fail_up(now, key, Failure::Broken(why));
-        }
-    }
-
-    pub(super) fn upstream_ended(&mut self, now: Now, key: UpKey) {
-        if self.puts_end_off(key, Ok(())) {
-            return;
-        }
-        let Some(up) = self.ups.get(key) else { return };
-        // Over TLS an end without close_notify may be somebody else's: what ends by it cannot be trusted to be whole.
-        let is_clean = up.tls.as_ref().is_none_or(|session| session.peer_closed());
-        if !(is_clean && self.response_ends_here(now, key)) {
-            self.fail_up(now, key, Failure::Closed);
         }
     }
 }

@@ -33,6 +33,7 @@ impl Invariants {
     pub fn check(&mut self, proxy: &Proxy, world: &World) {
         assert_eq!(proxy.audit().forgotten(), 0, "something is held for which nothing is under way");
         assert!(proxy.audit().records_are_timed(), "records wait without an end");
+        assert_eq!(proxy.audit().stray_connections(), 0, "connections that are nobody's, or requests without one");
         let (reserved, uncommitted) = proxy.audit().permits();
         assert!(reserved + uncommitted <= self.ledger_places, "more records than places");
         assert_eq!(reserved, proxy.audit().permits_held(), "places are reserved that no exchange holds");

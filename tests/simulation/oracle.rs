@@ -27,6 +27,8 @@ pub struct Seen {
     /// Requests that went over TLS, and those whose answer was cut without its goodbye.
     pub encrypted: usize,
     pub truncated: usize,
+    /// Connections to addresses that never answer.
+    pub silent: usize,
     pub sessions: Sessions,
     pub sleeps: u64,
     pub elapsed: u64,
@@ -48,6 +50,7 @@ pub struct Sums {
     standings: usize,
     encrypted: usize,
     truncated: usize,
+    silent: usize,
     sessions: Sessions,
 }
 
@@ -66,6 +69,7 @@ impl Sums {
         self.standings += seen.standings;
         self.encrypted += seen.encrypted;
         self.truncated += seen.truncated;
+        self.silent += seen.silent;
         self.sessions.add(&seen.sessions);
     }
 
@@ -85,6 +89,7 @@ impl Sums {
             self.standings,
             self.encrypted,
             self.truncated,
+            self.silent,
         ];
         let all = all.into_iter().chain(self.sessions.counts());
         assert!(all.into_iter().all(|count| count > 0), "some outcome never happened: {self}");
@@ -107,6 +112,7 @@ impl fmt::Display for Sums {
             standings,
             encrypted,
             truncated,
+            silent,
             sessions,
         } = self;
         write!(
@@ -114,7 +120,7 @@ impl fmt::Display for Sums {
             "{requests} requests: {whole} whole, {refused} answered by an error of ours, {cut} cut, {left} left by \
              their client; {records} records, {aborted} of them aborted, {drained} read on; {retried} sent twice; \
              {limited} over their limit, {standings} standings right; {encrypted} over TLS, \
-             {truncated} of them truncated; {sessions}"
+             {truncated} of them truncated; {silent} connections to addresses that never answer; {sessions}"
         )
     }
 }
@@ -158,6 +164,7 @@ pub fn judge(plan: &Plan, records: &[Record], world: &World, slots: (usize, usiz
         standings,
         encrypted: if plan.tls.is_some() { count(|request| request.seen > 0) } else { 0 },
         truncated: count(|request| request.seen > 0 && request.fault == Some(Fault::Truncated)),
+        silent: world.judge_silent(),
         sessions,
         sleeps: world.sleeps,
         elapsed: world.mono,

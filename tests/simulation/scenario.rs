@@ -10,7 +10,7 @@ use crate::session::client::Client as SessionClient;
 use crate::session::{self, Session};
 use crate::tls;
 use crate::upstream::Upstream;
-use crate::workers::{FakeWorkers, SharedWorkers};
+use crate::workers::{FIRST_PORT, FakeWorkers, SharedWorkers};
 use crate::world::{Net, World};
 use openai_api_proxy::base::clock::{MILLISECOND, Now, SECOND};
 use openai_api_proxy::limit::bucket::Rate;
@@ -240,7 +240,13 @@ pub fn run(seed: u64) -> Seen {
     let read_on = world.rng.coin();
     let stop_early = faults && world.rng.below(4) == 0;
     let stall_max = [0, 0, 20 * MILLISECOND, 5 * SECOND, 50 * SECOND, 2_000 * SECOND][world.rng.below(6)];
-    let workers = Rc::new(RefCell::new(FakeWorkers::new(1 + world.rng.below(3) as u16, stall_max)));
+    let addresses = 1 + world.rng.below(4) as u16;
+    if !faults && sessions == 0 && world.jumps == 0 {
+        // Whoever waits for them does nothing else meanwhile, and nobody leaves.
+        let silent = world.rng.below(usize::from(addresses).min(3)) as u16;
+        world.silent = (FIRST_PORT..FIRST_PORT + silent).collect();
+    }
+    let workers = Rc::new(RefCell::new(FakeWorkers::new(addresses, stall_max)));
     let verdict = session::judge::Run {
         faults,
         stopped_early: stop_early,

@@ -11,6 +11,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
+/// The port of the target's first address.
+pub const FIRST_PORT: u16 = 1000;
+
 /// What the workers have and owe.
 #[derive(Default)]
 pub struct FakeWorkers {
@@ -78,7 +81,7 @@ impl FakeWorkers {
             }
             2 if self.resolving => {
                 self.resolving = false;
-                let address = |n| SocketAddr::from((Ipv4Addr::LOCALHOST, 1000 + n));
+                let address = |n| SocketAddr::from((Ipv4Addr::LOCALHOST, FIRST_PORT + n));
                 self.replies
                     .push_back(WorkerEvent::Resolved { addresses: Ok((0..self.addresses).map(address).collect()) });
             }

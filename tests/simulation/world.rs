@@ -10,7 +10,7 @@ mod net;
 pub use net::Net;
 
 use crate::rng::Rng;
-use openai_api_proxy::base::clock::MILLISECOND;
+use openai_api_proxy::base::clock::{MILLISECOND, SECOND};
 use openai_api_proxy::io::Event;
 use std::collections::VecDeque;
 
@@ -48,6 +48,8 @@ pub struct Pipe {
     may_be_read: bool,
     is_clients: bool,
     connecting: Option<Connecting>,
+    /// To an address that never answers, and when it was begun.
+    silent: Option<(u16, u64)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -86,6 +88,8 @@ pub struct World {
     pub opened: Vec<usize>,
     pub listening: bool,
     accept_edge: bool,
+    /// Ports of the target's addresses that never answer.
+    pub silent: Vec<u16>,
     /// In per cent.
     pub spurious: usize,
     /// Connecting may fail or hang.
@@ -120,6 +124,7 @@ impl World {
             opened: Vec::new(),
             listening: true,
             accept_edge: false,
+            silent: Vec::new(),
             spurious,
             connect_faults: false,
             accept_faults: false,
@@ -156,6 +161,24 @@ impl World {
         let open = self.pipes.iter().filter(|pipe| pipe.token.is_some() && !pipe.proxy_closed);
         let clients = open.clone().filter(|pipe| pipe.is_clients).count();
         (clients, open.count() - clients)
+    }
+
+    /// Connections to addresses that never answer were given up for others in time, and were not begun again where that
+    /// was known; how many there were.
+    pub fn judge_silent(&self) -> usize {
+        const DELAY: u64 = 250 * MILLISECOND;
+        const REMEMBERED: u64 = 600 * SECOND;
+        let all = || self.pipes.iter().filter_map(|pipe| Some((pipe.silent?, pipe.closed_at?)));
+        let found_at = |port| all().filter(|&((of, _), _)| of == port).map(|(_, closed_at)| closed_at).min();
+        for ((port, began), closed_at) in all() {
+            let waited = closed_at - began;
+            let delays = DELAY * self.silent.len() as u64;
+            assert!(waited < delays + DELAY / 2, "{waited} ns went by before another address was tried");
+            let found_at = found_at(port).expect("this one at least");
+            let known = found_at < began && began < found_at + REMEMBERED;
+            assert!(!known, "port {port} was found to be silent at {found_at}, and tried again at {began}");
+        }
+        all().count()
     }
 
     /// The connections that are not over, for the message of a failure.

@@ -79,14 +79,18 @@ impl Io for Net {
         Ok(())
     }
 
-    fn connect(&mut self, _: SocketAddr) -> io::Result<usize> {
+    fn connect(&mut self, address: SocketAddr) -> io::Result<usize> {
         let world = &mut *self.world.borrow_mut();
         let fate = if world.connect_faults { world.rng.below(10) } else { 9 };
         if fate == 0 {
             return Err(ErrorKind::ConnectionRefused.into());
         }
+        let is_silent = world.silent.contains(&address.port());
+        let began = world.mono;
         let pipe = world.pipe();
+        world.pipes[pipe].silent = is_silent.then_some((address.port(), began));
         world.pipes[pipe].connecting = Some(match fate {
+            _ if is_silent => Connecting::Hangs,
             1 => Connecting::Fails,
             2 => Connecting::Hangs,
             _ => Connecting::Succeeds,

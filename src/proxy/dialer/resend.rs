@@ -4,9 +4,9 @@
 //! target just as it was used (RFC 9112 §9.3.1); then a request that cannot have been acted on, or that is safe to
 //! repeat (RFC 9110 §9.2.2), goes out once more, on a connection that is new.
 
-/// What is known of a failed attempt.
+/// What is known of a request whose connection has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attempt {
+pub struct Resend {
     /// The connection had served an exchange before.
     pub reused: bool,
     /// Bytes of this request were handed to the socket.
@@ -31,7 +31,7 @@ pub enum Final {
     MayHaveBeenActedOn,
 }
 
-impl Attempt {
+impl Resend {
     /// `Ok` where the request may be sent once more.
     pub const fn verdict(self) -> Result<(), Final> {
         if self.retried {
@@ -60,7 +60,7 @@ mod tests {
         let mut retries = 0;
         for bits in 0..64u8 {
             let bit = |n: u8| bits >> n & 1 == 1;
-            let attempt = Attempt {
+            let resend = Resend {
                 reused: bit(0),
                 written: bit(1),
                 idempotent: bit(2),
@@ -68,11 +68,11 @@ mod tests {
                 replayable: bit(4),
                 retried: bit(5),
             };
-            let once_and_possible = !attempt.retried && attempt.replayable;
-            let untouched = !attempt.written && !attempt.answered;
-            let repeatable = attempt.idempotent && !attempt.answered;
-            let expected = once_and_possible && attempt.reused && (untouched || repeatable);
-            assert_eq!(attempt.verdict().is_ok(), expected, "{attempt:?}");
+            let once_and_possible = !resend.retried && resend.replayable;
+            let untouched = !resend.written && !resend.answered;
+            let repeatable = resend.idempotent && !resend.answered;
+            let expected = once_and_possible && resend.reused && (untouched || repeatable);
+            assert_eq!(resend.verdict().is_ok(), expected, "{resend:?}");
             retries += u32::from(expected);
         }
         assert_eq!(retries, 3);

@@ -1,7 +1,7 @@
 //! Connections to the target that wait for their next exchange, the one used last first: it is the least likely to have
 //! been closed by the target, and the others grow old enough to be closed by us.
 
-use super::UpKey;
+use crate::proxy::UpKey;
 use std::collections::VecDeque;
 
 /// The idle connections, the one used last at the back.
@@ -29,6 +29,11 @@ impl Pool {
     /// Takes the connection used last.
     pub fn take(&mut self) -> Option<UpKey> {
         self.idle.pop_back()
+    }
+
+    /// True where it is in. For tests of leaks.
+    pub fn contains(&self, key: UpKey) -> bool {
+        self.idle.contains(&key)
     }
 
     /// Takes this connection out, wherever it is. The first is found first: one that has waited for too long.

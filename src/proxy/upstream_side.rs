@@ -1,0 +1,706 @@
+//! The target's side of the proxy: brings exchanges and connections together, and hands bytes on between the two; a
+//! response on its way to the client, and WebSockets.
+//!
+//! What a connection does is decided in [`super::upstream`], what to connect to in [`super::dialer`], what a response's
+//! head and body mean in [`super::response`] and [`super::tunnel`].
+//!
+//! In: requests that can go out, what happens to the target's connections. Out: actions, bytes for clients.
+
+use super::dialer::resend::Resend;
+use super::dialer::{AfterFailure, Loser, RaceKey};
+use super::downstream::{AfterReply, Phase, Sink};
+use super::exchange::{Progress, Stage};
+use super::response::{Next, body_pieces, put_piece};
+use super::timing::Class;
+use super::tunnel::{Part, Tunnel};
+use super::upstream::{Failure, Link, Received, Upstream};
+use super::{Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, Proxy, UpKey, Written, forward, notes, settlement};
+use crate::base::clock::{MICROSECOND, Now};
+use crate::base::log::Level;
+use crate::http::HttpError;
+use crate::http::body::BodyReader;
+use crate::http::head::{self, HeadEnd, ResponseHead};
+use crate::usage::record::Outcome;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+
+impl Proxy {
+    /// The request can go out, once the journal has it where one is kept: one that cannot be journaled is not sent.
+    pub(super) fn dispatch(&mut self, now: Now, key: ExchangeKey) {
+        if !self.settings.journaled {
+            return self.forward(now, key);
+        }
+        let Some(exchange) = self.exchanges.linked_mut(key) else { return };
+        exchange.permits -= 1;
+        let (seq, down) = (self.permits.open_entry(&mut exchange.draft), exchange.down);
+        exchange.stage = Stage::Journaling { seq };
+        self.permits.await_commit(seq, key);
+        self.retime_down(now, down, false);
+    }
+
+    /// Takes a connection for the request. From here on the exchange will have a record.
+    pub(super) fn forward(&mut self, now: Now, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        exchange.stage = Stage::Forwarding;
+        let Some(up_key) = self.dialer.pool.take() else { return self.open(now, key) };
+        exchange.up = Some(up_key);
+        self.ups.get_mut(up_key).expect("what is in the pool is open").reuse(key);
+        self.actions.push_back(Action::Look(up_key));
+        self.retime_up(now, up_key, true);
+    }
+
+    /// Opens a connection for an exchange.
+    fn open(&mut self, now: Now, exchange: ExchangeKey) {
+        let up = self.add_up(exchange);
+        self.start_connecting(now, up);
+    }
+
+    /// A new connection for an exchange, which is nowhere yet.
+    fn add_up(&mut self, exchange: ExchangeKey) -> UpKey {
+        let up = self.ups.insert(Upstream::new(exchange));
+        self.set_up(exchange, up);
+        up
+    }
+
+    fn set_up(&mut self, exchange: ExchangeKey, up: UpKey) {
+        let found = self.exchanges.get_mut(exchange);
+        debug_assert!(found.is_some(), "a connection of no exchange");
+        if let Some(found) = found {
+            found.up = Some(up);
+        }
+    }
+
+    fn start_connecting(&mut self, now: Now, up: UpKey) {
+        match self.dialer.start(now.mono, up) {
+            Some((race, address)) => self.connect(now, up, race, address),
+            None => {
+                self.actions.push_back(Action::Resolve);
+                self.retime_up(now, up, false);
+            }
+        }
+    }
+
+    /// The target's addresses are known, or are not to be had. What was known before stays good in the latter case.
+    pub fn resolved(&mut self, now: Now, addresses: Result<Vec<SocketAddr>, String>) {
+        let (waiting, failure) = self.dialer.resolved(addresses);
+        for up in waiting {
+            match &failure {
+                Some(why) => self.fail_up(now, up, Failure::Resolve(why.clone())),
+                None => self.start_connecting(now, up),
+            }
+        }
+    }
+
+    /// An exchange's next attempt to connect.
+    fn attempt(&mut self, now: Now, exchange: ExchangeKey, race: RaceKey) {
+        let up = self.add_up(exchange);
+        let address = self.dialer.attempt(now.mono, race, up).expect("there is another address");
+        self.connect(now, up, race, address);
+    }
+
+    /// An attempt to connect has been silent for a while: the next one begins beside it.
+    fn attempt_beside(&mut self, now: Now, key: UpKey) {
+        let Some((exchange, race)) = self.ups.get(key).and_then(|up| up.exchange.zip(up.link.race())) else { return };
+        self.dialer.delay_over(race, key);
+        self.retime_up(now, key, false);
+        self.attempt(now, exchange, race);
+    }
+
+    fn connect(&mut self, now: Now, key: UpKey, race: RaceKey, address: SocketAddr) {
+        let Some(up) = self.ups.get_mut(key) else { return };
+        up.link = Link::Connecting(race);
+        self.actions.push_back(Action::Connect { up: key, address });
+        notes::connecting(&mut self.notes, address);
+        self.retime_up(now, key, false);
+    }
+
+    /// The socket of [`Action::Connect`] is connected.
+    pub fn connected(&mut self, now: Now, key: UpKey) {
+        let Some(up) = self.ups.get_mut(key) else { return };
+        let (Link::Connecting(race), Some(exchange)) = (up.link, up.exchange) else { return };
+        for Loser { up: loser, silent } in self.dialer.connected(now.mono, race, key) {
+            self.remove_up(loser);
+            if let Some(address) = silent {
+                notes::silent(&mut self.notes, address);
+            }
+        }
+        self.set_up(exchange, key);
+        let Some(up) = self.ups.get_mut(key) else { return };
+        let Some(connector) = &self.settings.tls else { return self.link_ready(now, key) };
+        up.link = Link::Handshaking(race);
+        match up.start_tls(connector) {
+            Ok(()) => {
+                self.actions.push_back(Action::Flush(Conn::Up(key)));
+                self.retime_up(now, key, false);
+            }
+            Err(error) => self.fail_up(now, key, Failure::Tls(error)),
+        }
+    }
+
+    /// All that had come was read: a connection from the pool that is still there can be used; one that broke while it
+    /// was written to is of no more use.
+    pub fn looked(&mut self, now: Now, key: UpKey) {
+        let Some(up) = self.ups.get(key) else { return };
+        match (up.broken, up.link) {
+            (Some(why), _) => self.upstream_broke(now, key, why),
+            (None, Link::Looking) => self.link_ready(now, key),
+            (None, _) => {}
+        }
+    }
+
+    fn link_ready(&mut self, now: Now, key: UpKey) {
+        let Some(up) = self.ups.get_mut(key) else { return };
+        if let Some(race) = std::mem::replace(&mut up.link, Link::Ready).race() {
+            self.dialer.ready(race);
+        }
+        self.actions.push_back(Action::Flush(Conn::Up(key)));
+        self.retime_up(now, key, true);
+    }
+
+    /// A connection is of no more use. Its exchange goes on elsewhere where it may, or ends here.
+    pub(super) fn fail_up(&mut self, now: Now, key: UpKey, failure: Failure) {
+        let Some(up) = self.ups.get_mut(key) else { return };
+        let Some(exchange) = up.exchange.take() else {
+            self.dialer.pool.remove(key);
+            return self.close_up(key);
+        };
+        self.metrics.upstream_error(failure.label());
+        let link = up.link;
+        let after = link.race().map_or(AfterFailure::GiveUp, |race| self.dialer.failed(now.mono, race, key));
+        if after == AfterFailure::GiveUp {
+            return self.fail_request(now, key, exchange, &failure);
+        }
+        self.remove_up(key);
+        notes::failure(&mut self.notes, Level::Warn, &failure, link, "its next address is tried");
+        match after {
+            AfterFailure::TryNext(race) => self.attempt(now, exchange, race),
+            AfterFailure::Others(other) => self.set_up(exchange, other),
+            AfterFailure::GiveUp => {}
+        }
+    }
+
+    /// The request's connection is of no more use, and there is no other address: it is sent once more, or has failed.
+    fn fail_request(&mut self, now: Now, key: UpKey, exchange: ExchangeKey, failure: &Failure) {
+        let Some(up) = self.ups.get(key) else { return };
+        let (link, reused, begun, written) = (up.link, up.reused, up.has_begun(), up.has_written());
+        let head_begun = !up.input.is_empty();
+        self.close_up(key);
+        let Some(found) = self.exchanges.get_mut(exchange) else { return };
+        found.up = None;
+        found.request.reached |= written;
+        let resend = Resend {
+            reused,
+            written,
+            idempotent: found.request.idempotent,
+            answered: found.response.progress != Progress::Awaited || found.response.interim > 0 || head_begun,
+            replayable: found.request.outgoing.is_replayable(),
+            retried: found.request.retried,
+        };
+        let lost = match failure {
+            Failure::Closed | Failure::Broken(_) => true,
+            // What a kept connection said before our request cannot be an answer to it: a 408 on its way to the pool.
+            Failure::Protocol(_) | Failure::Tls(_) => !begun,
+            Failure::Resolve(_) | Failure::Timeout => false,
+        };
+        if found.abandoned {
+            return self.end_abandoned(now, exchange);
+        }
+        if lost && resend.verdict().is_ok() {
+            found.request.retried = true;
+            found.request.outgoing.rewind();
+            notes::failure(&mut self.notes, Level::Debug, failure, link, "the request is sent once more");
+            return self.open(now, exchange);
+        }
+        if link.race().is_some() {
+            self.actions.push_back(Action::Resolve); // perhaps the target has moved
+        }
+        notes::failure(&mut self.notes, Level::Warn, failure, link, "the request has failed");
+        self.fail_exchange(now, exchange, failure, link);
+    }
+
+    /// The exchange cannot be completed: an error, where the client can still be told; else its stream is cut.
+    fn fail_exchange(&mut self, now: Now, key: ExchangeKey, failure: &Failure, link: Link) {
+        let Some(exchange) = self.exchanges.get(key) else { return };
+        if exchange.response.progress == Progress::Awaited {
+            let fault = failure.fault(link);
+            self.write_exchange_error(now, key, fault, &failure.message(link));
+            self.settle(now, key, Outcome::UpstreamError);
+            self.hold_or_release(now, key);
+        } else {
+            self.cut(now, key);
+        }
+    }
+
+    /// The exchange's response is complete: the connection is free for the next, or closed.
+    pub(super) fn free_up(&mut self, now: Now, key: UpKey, reusable: bool) {
+        let Some(up) = self.ups.get_mut(key) else { return };
+        up.exchange = None;
+        let is_kept = reusable && !self.draining && up.link == Link::Ready && up.input.is_empty();
+        if is_kept && self.dialer.pool.put(key) {
+            self.retime_up(now, key, false);
+        } else {
+            self.close_up(key);
+        }
+    }
+
+    /// An exchange's connection is closed, with all attempts to get it one.
+    pub(super) fn close_up(&mut self, key: UpKey) {
+        let Some(up) = self.ups.get(key) else { return };
+        match up.link {
+            Link::Resolving => self.dialer.cancel_lookup(key),
+            Link::Connecting(race) | Link::Handshaking(race) => {
+                self.dialer.cancel(race).into_iter().for_each(|attempt| self.remove_up(attempt));
+            }
+            Link::Looking | Link::Ready => {}
+        }
+        self.remove_up(key);
+    }
+
+    /// Frees the slot and closes the socket.
+    fn remove_up(&mut self, key: UpKey) {
+        let Some(mut up) = self.ups.remove(key) else { return };
+        self.deadlines.cancel(&mut up.timer);
+        self.actions.push_back(Action::Close { conn: Conn::Up(key), last: up.close(), reset: false });
+    }
+
+    /// True where reading from the target makes sense now: always, but for a client that does not keep up.
+    pub(super) fn wants_upstream_bytes(&self, key: UpKey) -> bool {
+        let Some(up) = self.ups.get(key) else { return false };
+        let exchange = up.exchange.and_then(|exchange| self.exchanges.get(exchange));
+        let down = exchange.and_then(|exchange| self.downs.get(exchange.down));
+        let waits = self.tunnel_of(key).is_some_and(Tunnel::is_paused);
+        up.link != Link::Resolving && !waits && down.is_none_or(|down| down.out.len() < HIGH_WATERMARK)
+    }
+
+    pub(super) fn upstream_bytes(&mut self, now: Now, key: UpKey, bytes: &mut [u8]) {
+        let Some(up) = self.ups.get_mut(key) else { return };
+        let mut scratch = std::mem::take(&mut self.tls);
+        let Received { plain, replies, tls } = up.receive(bytes, &mut scratch);
+        if replies {
+            self.actions.push_back(Action::Flush(Conn::Up(key)));
+        }
+        self.upstream_plain(now, key, plain);
+        self.tls = scratch;
+        let closed = match tls {
+            Err(error) => return self.fail_up(now, key, Failure::Tls(error)),
+            Ok(progress) if progress.ready => {
+                self.link_ready(now, key);
+                progress.closed
+            }
+            Ok(progress) => progress.closed,
+        };
+        if closed {
+            self.upstream_ended(now, key);
+        }
+        self.retime_up(now, key, true);
+    }
+
+    pub(super) fn flush_up(&mut self, now: Now, key: UpKey, write: &mut dyn FnMut(&[u8]) -> Written) {
+        match self.write_up(key, write) {
+            // A target that refuses a request before it has read it may answer, close, and so reset the connection: the
+            // answer has come then, and must be read before the reset counts.
+            Err(Failure::Broken(why)) => {
+                if let Some(up) = self.ups.get_mut(key) {
+                    up.broken = Some(why);
+                    let exchange = up.exchange.and_then(|exchange| self.exchanges.get_mut(exchange));
+                    drop(exchange.map(|exchange| exchange.request.outgoing.take_stream()));
+                }
+                self.resume_client(key);
+                self.actions.push_back(Action::Look(key));
+            }
+            Err(failure) => self.fail_up(now, key, failure),
+            Ok(progress) => {
+                self.retime_up(now, key, progress);
+                // Only then: what a client sends on asks for a flush again.
+                if progress {
+                    self.resume_client(key);
+                    self.forget_sent_body(key);
+                }
+            }
+        }
+    }
+
+    fn write_up(&mut self, key: UpKey, write: &mut dyn FnMut(&[u8]) -> Written) -> Result<bool, Failure> {
+        let Some(up) = self.ups.get_mut(key).filter(|up| up.broken.is_none()) else { return Ok(false) };
+        let exchange = up.exchange.filter(|_| up.link == Link::Ready);
+        let Some((key, exchange)) = exchange.and_then(|key| Some((key, self.exchanges.get_mut(key)?))) else {
+            return up.send_waiting(write);
+        };
+        let had_begun = up.has_begun();
+        let outcome = up.send(&mut exchange.request.outgoing, &mut self.tls, write);
+        if up.has_begun() && !had_begun {
+            self.dispatched.push(key);
+        }
+        outcome
+    }
+
+    /// The client's body may go on where it had to wait for this connection.
+    fn resume_client(&mut self, key: UpKey) {
+        let exchange = self.ups.get(key).and_then(|up| self.exchanges.get(up.exchange?));
+        if let Some(exchange) = exchange.filter(|exchange| !exchange.request.complete) {
+            self.actions.push_back(Action::Read(Conn::Down(exchange.down)));
+        }
+    }
+
+    /// Puts bytes out as the last ones before the connection is closed; as far as the socket takes them.
+    pub(super) fn say_last(&mut self, key: UpKey, words: &[u8]) {
+        if let Some(up) = self.ups.get_mut(key).filter(|up| up.link == Link::Ready) {
+            up.say_last(words);
+        }
+    }
+
+    /// An error instead of an end. What came before it is relayed first, where it has to wait.
+    pub(super) fn upstream_broke(&mut self, now: Now, key: UpKey, why: ErrorKind) {
+        if !self.puts_end_off(key, Err(why)) {
+            self.fail_up(now, key, Failure::Broken(why));
+        }
+    }
+
+    pub(super) fn upstream_ended(&mut self, now: Now, key: UpKey) {
+        if self.puts_end_off(key, Ok(())) {
+            return;
+        }
+        let is_clean = self.ups.get(key).is_some_and(Upstream::ends_cleanly);
+        if !(is_clean && self.response_ends_here(now, key)) {
+            self.fail_up(now, key, Failure::Closed);
+        }
+    }
+
+    pub(super) fn expire_up(&mut self, now: Now, key: UpKey, class: Class) {
+        match class {
+            Class::Pool => {
+                self.dialer.pool.remove(key);
+                self.close_up(key);
+            }
+            Class::ConnectDelay => self.attempt_beside(now, key),
+            _ => self.fail_up(now, key, Failure::Timeout),
+        }
+    }
+
+    /// Arms the deadline that the connection's state asks for; `progress` says that bytes have moved.
+    pub(super) fn retime_up(&mut self, now: Now, key: UpKey, progress: bool) {
+        let Some(up) = self.ups.get_mut(key) else { return };
+        let exchange = up.exchange.and_then(|exchange| self.exchanges.get(exchange));
+        let connect = up.link.race().and_then(|race| self.dialer.class(race, key));
+        if !up.retime(now, connect, exchange, progress, self.settings.timeouts.response) {
+            return;
+        }
+        match up.timing {
+            Some(class) => self.deadlines.arm(&mut up.timer, class as u8, Conn::Up(key), now.mono),
+            None => self.deadlines.cancel(&mut up.timer),
+        }
+    }
+}
+
+// ----------------------------------------------------------------------------------------------------------- responses
+
+impl Proxy {
+    /// Decrypted bytes of a connection to the target.
+    pub(super) fn upstream_plain(&mut self, now: Now, key: UpKey, bytes: &[u8]) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let Some(up) = self.ups.get(key) else { return };
+            let Some(exchange) = up.exchange.filter(|_| up.has_begun()) else {
+                // Bytes that nobody asked for: whatever they are, the next response could not be told from them.
+                return self.fail_up(now, key, Failure::Protocol(HttpError::Malformed("bytes outside of a response")));
+            };
+            match self.response_bytes(now, key, exchange, rest) {
+                Ok(Next::Bytes(used)) => rest = &rest[used..],
+                Ok(Next::Wait) => return,
+                Ok(Next::Later) => {
+                    let Some(up) = self.ups.linked_mut(key) else { return };
+                    return up.input.append(rest);
+                }
+                Ok(Next::Complete(used)) => {
+                    let junk_follows = used < rest.len();
+                    return self.response_complete(now, exchange, !junk_follows);
+                }
+                Err(error) => return self.fail_up(now, key, Failure::Protocol(error)),
+            }
+        }
+    }
+
+    fn response_bytes(&mut self, now: Now, key: UpKey, exchange: ExchangeKey, bytes: &[u8]) -> Result<Next, HttpError> {
+        let Some(found) = self.exchanges.linked(exchange) else { return Ok(Next::Wait) };
+        let Some(up) = self.ups.linked_mut(key) else { return Ok(Next::Wait) };
+        if found.response.progress != Progress::Awaited {
+            // Of a tunnel, what came before may still wait.
+            return if up.input.is_empty() { self.body(now, exchange, bytes) } else { Ok(Next::Later) };
+        }
+        if up.input.is_empty() {
+            return match up.head_end.find(bytes)? {
+                Some(end) => {
+                    up.head_end = HeadEnd::default();
+                    self.response_head(exchange, &bytes[..end])?;
+                    Ok(self.complete_if_empty(exchange, end))
+                }
+                None => {
+                    up.input.append(bytes);
+                    Ok(Next::Wait)
+                }
+            };
+        }
+        let waited = up.input.len();
+        up.input.append(bytes);
+        let Some(end) = up.head_end.find(up.input.as_slice())? else { return Ok(Next::Wait) };
+        up.head_end = HeadEnd::default();
+        let input = std::mem::take(&mut up.input);
+        self.response_head(exchange, &input.as_slice()[..end])?;
+        Ok(self.complete_if_empty(exchange, end - waited))
+    }
+
+    fn complete_if_empty(&self, exchange: ExchangeKey, used: usize) -> Next {
+        let Some(response) = self.exchanges.linked(exchange).map(|found| &found.response) else { return Next::Wait };
+        let without_body = matches!(response.reader, BodyReader::Length(0));
+        if response.progress == Progress::Body && without_body { Next::Complete(used) } else { Next::Bytes(used) }
+    }
+
+    /// A response head: chooses how its body goes on, and writes ours.
+    fn response_head(&mut self, key: ExchangeKey, bytes: &[u8]) -> Result<(), HttpError> {
+        let Some(exchange) = self.exchanges.linked_mut(key) else { return Ok(()) };
+        let mut storage = head::storage();
+        let head = ResponseHead::parse(bytes, &mut storage, exchange.request.to_head)?;
+        if head.status == 101 {
+            return self.switch(key, &head);
+        }
+        if head.status < 200 {
+            return exchange.interim_head();
+        }
+        let down = self.downs.get_mut(exchange.down);
+        // What was sent on the assumption of a WebSocket is no request.
+        let mistaken = exchange.request.websocket && down.as_ref().is_some_and(|down| !down.input.is_empty());
+        let may_keep = exchange.request.complete && !mistaken && !self.draining;
+        let keep_alive = may_keep && down.as_ref().is_some_and(|down| down.keeps_alive());
+        let plan = exchange.response_head(&head, keep_alive, down.as_ref().map_or(0, |down| down.position()));
+        let Some(down) = down else { return Ok(()) }; // it has gone: the response is read on for its usage
+        down.after_reply = match (plan.until_close, plan.keep_alive) {
+            (true, _) => AfterReply::EndsReply,
+            (false, true) => AfterReply::KeepAlive,
+            (false, false) => AfterReply::Close,
+        };
+        let out = down.out.tail_from(&mut self.spares);
+        forward::write_response(out, &head, &plan, &exchange.limit_status, exchange.request.http11);
+        self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
+        self.recount(key);
+        Ok(())
+    }
+
+    /// Bytes of the body, as far as they go.
+    fn body(&mut self, now: Now, key: ExchangeKey, bytes: &[u8]) -> Result<Next, HttpError> {
+        let Some(exchange) = self.exchanges.linked_mut(key) else { return Ok(Next::Wait) };
+        if exchange.tunnel.is_some() {
+            return Ok(self.tunnel_bytes(now, key, bytes));
+        }
+        let down = exchange.down;
+        let Some(found) = self.downs.get_mut(down) else {
+            // Nobody is there, and the response is read on for its usage.
+            return body_pieces(now, exchange, bytes, |_, _| {});
+        };
+        let out = found.out.tail_from(&mut self.spares);
+        let edited = &mut self.edited;
+        let next = body_pieces(now, exchange, bytes, |exchange, piece| put_piece(exchange, edited, out, piece));
+        found.out.consume_to(&mut self.spares, 0); // nothing of an event goes out before its end
+        self.actions.push_back(Action::Flush(Conn::Down(down)));
+        next
+    }
+
+    /// The whole request is with the target: what cannot be sent again is not kept. Nor is anything kept on the chance
+    /// of a retry while others wait for its memory.
+    pub(super) fn forget_sent_body(&mut self, up: UpKey) {
+        let Some(found) = self.ups.get(up).filter(|up| up.cipher.is_empty()) else { return };
+        let Some((key, reused)) = found.exchange.map(|key| (key, found.reused)) else { return };
+        let is_wanted = self.held_bodies.is_wanted(key);
+        let Some(exchange) = self.exchanges.linked_mut(key) else { return };
+        let request = &mut exchange.request;
+        let may_repeat = reused && request.idempotent && !request.retried && !is_wanted;
+        if request.outgoing.counted > 0 && request.complete && request.outgoing.is_sent() && !may_repeat {
+            request.outgoing.forget_sent();
+            self.recount(key);
+        }
+    }
+
+    /// The target has closed the connection: true where that is how its response ends.
+    pub(super) fn response_ends_here(&mut self, now: Now, key: UpKey) -> bool {
+        let Some(exchange) = self.ups.linked(key).and_then(|up| up.exchange) else { return false };
+        let Some(found) = self.exchanges.linked(exchange) else { return false };
+        let by_closing =
+            found.response.progress == Progress::Body && matches!(found.response.reader, BodyReader::Close);
+        if by_closing {
+            self.response_complete(now, exchange, false);
+        }
+        by_closing
+    }
+
+    /// All of the response has come: puts out its end, and settles. The end waits for the record's commit.
+    fn response_complete(&mut self, now: Now, key: ExchangeKey, reusable: bool) {
+        let Some(exchange) = self.exchanges.linked_mut(key) else { return };
+        let (up, complete) = (exchange.up.take(), exchange.request.complete && exchange.request.outgoing.is_sent());
+        let reusable = reusable && exchange.response.reusable && complete;
+        let abandoned = exchange.abandoned;
+        exchange.response.progress = Progress::Complete;
+        if let Some(down) = self.downs.get_mut(exchange.down) {
+            exchange.response_end(down.out.tail());
+            if self.settings.settled {
+                // Of a stream what came together with its end.
+                down.hold_back_from(exchange.response.starts_at);
+            }
+        }
+        if let Some(up) = up {
+            self.free_up(now, up, reusable);
+        }
+        if abandoned {
+            return self.end_abandoned(now, key);
+        }
+        self.settle(now, key, Outcome::Completed);
+        self.hold_or_release(now, key);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------- tunnels
+
+impl Proxy {
+    /// The target takes up the WebSocket: from here on there are no messages of HTTP any more.
+    fn switch(&mut self, key: ExchangeKey, head: &ResponseHead<'_, '_>) -> Result<(), HttpError> {
+        let Some(exchange) = self.exchanges.linked_mut(key) else { return Ok(()) };
+        if !(exchange.request.websocket && head.is_websocket()) {
+            return Err(HttpError::Malformed("a switch of protocols that nobody asked for"));
+        }
+        let down = self.downs.get_mut(exchange.down);
+        exchange.switch(head, down.as_ref().map_or(0, |down| down.position()));
+        let Some(down) = down else { return Ok(()) };
+        down.after_reply = AfterReply::EndsReply;
+        down.phase = Phase::Body { reader: BodyReader::Close, sink: Sink::Stream };
+        forward::write_switch(down.out.tail(), head, &exchange.limit_status);
+        self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
+        self.actions.push_back(Action::Read(Conn::Down(exchange.down)));
+        Ok(())
+    }
+
+    /// Bytes of the target's side: relays them up to the end of the first message that reports usage.
+    fn tunnel_bytes(&mut self, now: Now, key: ExchangeKey, bytes: &[u8]) -> Next {
+        let Some(exchange) = self.exchanges.linked_mut(key) else { return Next::Wait };
+        let Some(tunnel) = exchange.tunnel.as_mut() else { return Next::Wait };
+        if tunnel.is_paused() {
+            return Next::Later;
+        }
+        let (used, part) = tunnel.feed(now, bytes);
+        let is_over = exchange.abandoned && !tunnel.is_responding();
+        exchange.draft.first_byte_us.get_or_insert((now.mono - exchange.started) / MICROSECOND);
+        exchange.draft.response_bytes += used as u64;
+        if let Some(down) = self.downs.get_mut(exchange.down) {
+            down.out.append(&bytes[..used]);
+            self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
+        }
+        if let Some(part) = part {
+            self.settle_part(now, key, part);
+        }
+        if is_over {
+            self.end_abandoned(now, key);
+            return Next::Wait;
+        }
+        Next::Bytes(used)
+    }
+
+    /// A record for a part of a tunnel; what follows it waits.
+    fn settle_part(&mut self, now: Now, key: ExchangeKey, part: Part) {
+        let Some(exchange) = self.exchanges.linked_mut(key) else { return };
+        let name = exchange.request.model_name;
+        let (record, reported) = part.record(now, &exchange.draft, exchange.abandoned);
+        let before = self.permits.last_seq();
+        let seq = self.submit(now, settlement::priced(record, &reported, name, &self.prices));
+        let Some(exchange) = self.exchanges.linked_mut(key) else { return };
+        exchange.permits -= seq - before;
+        self.permits.release(seq - before);
+        let Some(tunnel) = exchange.tunnel.as_mut() else { return };
+        tunnel.pause_for_commit(seq);
+        let Some(down) = self.downs.get_mut(exchange.down).filter(|_| self.settings.settled) else {
+            return self.next_part(now, key);
+        };
+        down.held_back = 1;
+        self.permits.await_commit(seq, key);
+        let (down, up) = (exchange.down, exchange.up);
+        self.retime_tunnel(now, down, up);
+    }
+
+    /// The last part's record is committed, or no longer waited for: goes on as soon as there is a permit for the next.
+    pub(super) fn next_part(&mut self, now: Now, key: ExchangeKey) {
+        if !self.take_part_permits(now, key) {
+            self.permits.await_permit(key);
+        }
+    }
+
+    /// Permits have become free: whoever waits for one goes on, in order.
+    pub(super) fn permits_freed(&mut self, now: Now) {
+        while let Some(key) = self.permits.next_starved() {
+            if !self.take_part_permits(now, key) {
+                return self.permits.await_permit_first(key);
+            }
+        }
+    }
+
+    /// Lets the last part's end out, and takes up the target's bytes again where there are permits for all that the next
+    /// part may report; false where there are not.
+    fn take_part_permits(&mut self, now: Now, key: ExchangeKey) -> bool {
+        let Some(exchange) = self.exchanges.get_mut(key).filter(|exchange| exchange.stage == Stage::Forwarding) else {
+            return true; // it has ended meanwhile
+        };
+        let Some(tunnel) = exchange.tunnel.as_mut() else { return true };
+        if let Some(down) = self.downs.get_mut(exchange.down) {
+            down.held_back = 0;
+            self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
+        }
+        let wanted = exchange.draft.endpoint.records_max() - exchange.permits;
+        let granted = self.permits.reserve(wanted);
+        if granted {
+            tunnel.resume();
+            exchange.permits += wanted;
+            self.actions.extend(exchange.up.map(|up| Action::Read(Conn::Up(up))));
+        } else {
+            tunnel.pause_for_permit();
+        }
+        let (down, up) = (exchange.down, exchange.up);
+        self.retime_tunnel(now, down, up);
+        granted
+    }
+
+    /// A pause has begun or ended: both sides are waited for otherwise.
+    fn retime_tunnel(&mut self, now: Now, down: DownKey, up: Option<UpKey>) {
+        self.retime_down(now, down, false);
+        if let Some(up) = up {
+            self.retime_up(now, up, false);
+        }
+    }
+
+    /// Goes on with what the target sent while it had to wait, and with its end if that has come meanwhile.
+    pub(super) fn advance_upstream(&mut self, now: Now, key: UpKey) {
+        let Some((false, up)) = self.tunnel_of(key).map(Tunnel::is_paused).zip(self.ups.get_mut(key)) else { return };
+        let input = std::mem::take(&mut up.input);
+        self.upstream_plain(now, key, input.as_slice());
+        let Some(up) = self.ups.get(key).filter(|up| up.input.is_empty()) else { return };
+        match up.ended {
+            Some(Ok(())) => self.upstream_ended(now, key),
+            Some(Err(why)) => self.upstream_broke(now, key, why),
+            None => {}
+        }
+    }
+
+    /// Puts the end of the target's side off, where bytes that came before it are still to be relayed. Of several, the
+    /// first counts: where it has ended in good order, writing to it breaks later.
+    pub(super) fn puts_end_off(&mut self, key: UpKey, end: Result<(), ErrorKind>) -> bool {
+        let Some(paused) = self.tunnel_of(key).map(Tunnel::is_paused) else { return false };
+        let Some(up) = self.ups.linked_mut(key) else { return false };
+        let waits = paused || !up.input.is_empty();
+        if waits {
+            up.ended.get_or_insert(end);
+        }
+        waits
+    }
+
+    /// The tunnel that a connection carries.
+    pub(super) fn tunnel_of(&self, key: UpKey) -> Option<&Tunnel> {
+        self.exchanges.linked(self.ups.get(key)?.exchange?)?.tunnel.as_deref()
+    }
+}
+
+#[cfg(test)]
+mod tests;
