@@ -3,12 +3,16 @@
 
 mod support;
 
+use openai_api_proxy::base::clock::{Now, SECOND};
+use openai_api_proxy::proxy::{Action, Conn, Proxy, UpKey, Written};
 use openai_api_proxy::tls::{Connector, Session, TlsError};
 use proptest::prelude::*;
 use rustls::{AlertDescription, Error, ServerConfig, ServerConnection};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::sync::{Arc, OnceLock};
 use support::ca::{Ca, Server};
+use support::core;
+use support::websocket::Frame;
 
 /// One authority and the configurations under it: keys are slow to make.
 struct World {
@@ -385,4 +389,105 @@ fn bad_configuration_is_named() {
     assert_eq!(label("localhost", Some(&broken)), Some("trust_anchors"));
     let no_certificate = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     assert_eq!(label("localhost", Some(no_certificate)), Some("trust_anchors"));
+}
+
+/// The proxy's connection to a target that speaks TLS, and that target.
+struct Target {
+    proxy: Proxy,
+    up: UpKey,
+    server: ServerConnection,
+    got: Vec<u8>,
+}
+
+impl Target {
+    const NOW: Now = Now { mono: 0, unix: 0 };
+
+    /// The first connection that this proxy opens.
+    fn of(mut proxy: Proxy) -> Self {
+        let opened = std::iter::from_fn(|| proxy.next_action()).find_map(|action| match action {
+            Action::Connect { up, .. } => Some(up),
+            _ => None,
+        });
+        let up = opened.expect("a connection is opened");
+        proxy.connected(Self::NOW, up);
+        let server = ServerConnection::new(Arc::new(world().usual.clone())).unwrap();
+        Self { proxy, up, server, got: Vec::new() }
+    }
+
+    fn take(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            self.server.read_tls(&mut bytes).unwrap();
+            self.server.process_new_packets().expect("the proxy speaks TLS");
+            let mut chunk = [0; 4096];
+            while let Ok(n @ 1..) = self.server.reader().read(&mut chunk) {
+                self.got.extend_from_slice(&chunk[..n]);
+            }
+        }
+    }
+
+    /// Both sides say what they have to say.
+    fn settle(&mut self) {
+        loop {
+            let (mut to_server, mut to_proxy) = (Vec::new(), Vec::new());
+            self.proxy.flush(Self::NOW, Conn::Up(self.up), &mut |bytes| {
+                to_server.extend_from_slice(bytes);
+                Written::Taken(bytes.len())
+            });
+            self.take(&to_server);
+            while self.server.wants_write() {
+                self.server.write_tls(&mut to_proxy).unwrap();
+            }
+            if to_server.is_empty() && to_proxy.is_empty() {
+                return;
+            }
+            self.proxy.received(Self::NOW, Conn::Up(self.up), &mut to_proxy);
+        }
+    }
+
+    /// The server says this, while the proxy's socket takes nothing.
+    fn say(&mut self, plain: &[u8]) {
+        self.server.writer().write_all(plain).unwrap();
+        let mut sealed = Vec::new();
+        while self.server.wants_write() {
+            self.server.write_tls(&mut sealed).unwrap();
+        }
+        self.proxy.received(Self::NOW, Conn::Up(self.up), &mut sealed);
+    }
+}
+
+/// A session ends with the very bytes that are being decrypted, while words of its client, who has left, still wait for
+/// the socket: they leave as TLS, or not at all.
+#[test]
+fn last_words_are_encrypted() {
+    const NOW: Now = Target::NOW;
+    const HANDSHAKE: &str = "GET /v1/realtime?model=gpt-realtime HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\n\
+        upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    const SWITCH: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let mut settings = core::settings();
+    settings.tls = Some(connector("localhost"));
+    settings.timeouts.read_on = 60 * SECOND;
+    let mut proxy = core::proxy(settings);
+    proxy.resolved(NOW, Ok(vec!["127.0.0.1:1".parse().unwrap()]));
+    let down = Conn::Down(proxy.accepted(NOW));
+    proxy.received(NOW, down, &mut HANDSHAKE.as_bytes().to_vec());
+    let mut target = Target::of(proxy);
+    target.settle();
+    assert!(target.got.starts_with(b"GET /v1/realtime"));
+    let begun = Frame::text(r#"{"type":"response.created","response":{"id":"resp_1"}}"#).encode(None);
+    target.say(&[SWITCH, &begun].concat());
+    for words in ["first words, ", "last words"] {
+        target.proxy.received(NOW, down, &mut words.as_bytes().to_vec());
+        target.proxy.flush(NOW, Conn::Up(target.up), &mut |_| Written::Blocked);
+    }
+    target.proxy.failed(NOW, down, ErrorKind::ConnectionReset);
+    assert_eq!(target.proxy.slots().1, 1, "the response is read on");
+    target.say(&Frame::text(r#"{"type":"response.done","response":{"id":"resp_1","usage":{}}}"#).encode(None));
+    let closed = std::iter::from_fn(|| target.proxy.next_action()).find_map(|action| match action {
+        Action::Close { conn: Conn::Up(_), last, .. } => Some(last),
+        _ => None,
+    });
+    let last = closed.expect("the session is over");
+    assert!(!last.windows(10).any(|window| window == b"last words"), "they leave for everybody to read");
+    target.take(&last);
+    assert!(target.got.ends_with(b"first words, last words"), "{}", target.got.escape_ascii());
 }

@@ -4,8 +4,8 @@
 //! In: events of connections, by their keys, and their instant. Out: decisions. Never: a socket, a connection itself.
 //!
 //! An exchange's attempts to connect are a race (RFC 8305 section 5): where an address does not answer for
-//! [`ATTEMPT_DELAY`], the next one is tried beside it, and the first to connect wins. An address that failed, or did not
-//! answer while another one did, is tried last from then on, so that only the first exchange waits for it.
+//! [`ATTEMPT_DELAY`], the next one is tried beside it, and the first to connect wins. An address that failed, or did
+//! not answer while another one did, is tried last from then on, so that only the first exchange waits for it.
 //!
 //! ```text
 //!   start ──▶ attempt ──fails──▶ the next address's attempt ──▶ …    none is left: the exchange has failed

@@ -40,7 +40,7 @@ impl Proxy {
 
     /// Takes a connection for the request. From here on the exchange will have a record.
     pub(super) fn forward(&mut self, now: Now, key: ExchangeKey) {
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        let Some(exchange) = self.exchanges.get_mut(key) else { return debug_assert!(false, "no exchange") };
         exchange.stage = Stage::Forwarding;
         let Some(up_key) = self.dialer.pool.take() else { return self.open(now, key) };
         exchange.up = Some(up_key);
@@ -63,11 +63,8 @@ impl Proxy {
     }
 
     fn set_up(&mut self, exchange: ExchangeKey, up: UpKey) {
-        let found = self.exchanges.get_mut(exchange);
-        debug_assert!(found.is_some(), "a connection of no exchange");
-        if let Some(found) = found {
-            found.up = Some(up);
-        }
+        let Some(found) = self.exchanges.get_mut(exchange) else { return debug_assert!(false, "no exchange") };
+        found.up = Some(up);
     }
 
     fn start_connecting(&mut self, now: Now, up: UpKey) {
@@ -100,14 +97,16 @@ impl Proxy {
 
     /// An attempt to connect has been silent for a while: the next one begins beside it.
     fn attempt_beside(&mut self, now: Now, key: UpKey) {
-        let Some((exchange, race)) = self.ups.get(key).and_then(|up| up.exchange.zip(up.link.race())) else { return };
+        let Some((exchange, race)) = self.ups.get(key).and_then(|up| up.exchange.zip(up.link.race())) else {
+            return debug_assert!(false, "no attempt");
+        };
         self.dialer.delay_over(race, key);
         self.retime_up(now, key, false);
         self.attempt(now, exchange, race);
     }
 
     fn connect(&mut self, now: Now, key: UpKey, race: RaceKey, address: SocketAddr) {
-        let Some(up) = self.ups.get_mut(key) else { return };
+        let Some(up) = self.ups.get_mut(key) else { return debug_assert!(false, "no connection") };
         up.link = Link::Connecting(race);
         self.actions.push_back(Action::Connect { up: key, address });
         notes::connecting(&mut self.notes, address);
@@ -185,7 +184,7 @@ impl Proxy {
         let (link, reused, begun, written) = (up.link, up.reused, up.has_begun(), up.has_written());
         let head_begun = !up.input.is_empty();
         self.close_up(key);
-        let Some(found) = self.exchanges.get_mut(exchange) else { return };
+        let Some(found) = self.exchanges.get_mut(exchange) else { return debug_assert!(false, "no exchange") };
         found.up = None;
         found.request.reached |= written;
         let resend = Resend {
@@ -220,7 +219,7 @@ impl Proxy {
 
     /// The exchange cannot be completed: an error, where the client can still be told; else its stream is cut.
     fn fail_exchange(&mut self, now: Now, key: ExchangeKey, failure: &Failure, link: Link) {
-        let Some(exchange) = self.exchanges.get(key) else { return };
+        let Some(exchange) = self.exchanges.get(key) else { return debug_assert!(false, "no exchange") };
         if exchange.response.progress == Progress::Awaited {
             let fault = failure.fault(link);
             self.write_exchange_error(now, key, fault, &failure.message(link));
@@ -233,7 +232,7 @@ impl Proxy {
 
     /// The exchange's response is complete: the connection is free for the next, or closed.
     pub(super) fn free_up(&mut self, now: Now, key: UpKey, reusable: bool) {
-        let Some(up) = self.ups.get_mut(key) else { return };
+        let Some(up) = self.ups.get_mut(key) else { return debug_assert!(false, "no connection") };
         up.exchange = None;
         let is_kept = reusable && !self.draining && up.link == Link::Ready && up.input.is_empty();
         if is_kept && self.dialer.pool.put(key) {

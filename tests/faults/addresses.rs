@@ -2,15 +2,12 @@
 //! sockets, for which the binary has no name that resolves so on every machine.
 
 use super::support::client::get;
+use super::support::core;
 use super::support::script::{Ending, Reply};
 use super::support::upstream::Upstream;
-use openai_api_proxy::base::clock::{Now, SECOND};
+use openai_api_proxy::base::clock::SECOND;
 use openai_api_proxy::base::log::{Level, Note};
 use openai_api_proxy::io::sockets::Sockets;
-use openai_api_proxy::limit::overrides::Limits;
-use openai_api_proxy::metrics::{LabelLimits, Metrics};
-use openai_api_proxy::price::PriceTable;
-use openai_api_proxy::proxy::{Proxy, Settings, Timeouts};
 use openai_api_proxy::reactor::Reactor;
 use openai_api_proxy::usage::record::Record;
 use openai_api_proxy::worker::query::Job;
@@ -69,35 +66,6 @@ impl Workers for Instant {
     }
 }
 
-fn settings() -> Settings {
-    Settings {
-        authority: "target".to_owned(),
-        prefix: String::new(),
-        tls: None,
-        authorization: None,
-        model_name: None,
-        keys_only: false,
-        admin: None,
-        limits: Limits::default(),
-        connections_max: 100,
-        body_bytes_max: 1 << 20,
-        buffered_bytes_max: 1 << 20,
-        settled: true,
-        journaled: false,
-        ledger_places: 100,
-        timeouts: Timeouts {
-            // Whoever waited for these would wait for longer than the test.
-            connect: 3600 * SECOND,
-            response: 3600 * SECOND,
-            idle: 75 * SECOND,
-            header: 10 * SECOND,
-            read_on: 0,
-            ledger_wait: 0,
-            overload: 0,
-        },
-    }
-}
-
 #[test]
 fn an_address_that_swallows_packets_is_raced_once_and_then_avoided() {
     let Some((hole, _taken)) = black_hole() else { return super::support::skip("no listener swallows packets here") };
@@ -109,8 +77,7 @@ fn an_address_that_swallows_packets_is_raced_once_and_then_avoided() {
     let events = EventSender::new(sockets.waker());
     let (notes, noted) = channel();
     let workers = Instant { events: events.clone(), addresses: vec![hole, upstream.addr()], notes };
-    let mut proxy =
-        Proxy::new(settings(), PriceTable::built_in(), Metrics::new(LabelLimits::default(), 0), Now::default());
+    let mut proxy = core::proxy(core::settings());
     proxy.log_up_to(Level::Debug);
     let reactor = std::thread::spawn(move || Reactor::new(sockets, workers, proxy, 30 * SECOND).run());
     for _ in 0..3 {

@@ -8,6 +8,7 @@ pub mod answers;
 pub mod api;
 pub mod ca;
 pub mod client;
+pub mod core;
 pub mod load;
 pub mod proxy;
 pub mod recordings;
