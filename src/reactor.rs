@@ -13,6 +13,7 @@ mod socket_table;
 
 use crate::base::clock::{MILLISECOND, Now};
 use crate::io::{Event, Io};
+use crate::limit::budget::Period;
 use crate::local::Answer;
 use crate::metrics::{self, Surroundings};
 use crate::proxy::replies::overloaded;
@@ -57,8 +58,8 @@ pub struct Reactor<I: Io, D: Workers> {
     closing: Vec<Closing<I::Socket>>,
     events: Vec<Event>,
     done: Vec<WorkerEvent>,
-    /// Users' spending is on its way.
-    spend_asked: bool,
+    /// The period for which the ledger is summing up what users have spent.
+    spend_asked: Option<Period>,
     scratch: Vec<u8>,
     acceptable: bool,
     accept_again_at: Option<u64>,
@@ -80,7 +81,7 @@ impl<I: Io, D: Workers> Reactor<I, D> {
             closing: Vec::new(),
             events: Vec::new(),
             done: Vec::new(),
-            spend_asked: false,
+            spend_asked: None,
             scratch: vec![0; READ_BYTES],
             acceptable: true,
             accept_again_at: None,
@@ -129,6 +130,7 @@ impl<I: Io, D: Workers> Reactor<I, D> {
         if !records.is_empty() {
             self.workers.submit(records);
         }
+        self.ask_for_spend(now);
         let notes = self.proxy.take_notes();
         if !notes.is_empty() {
             self.workers.tell(notes);
@@ -223,7 +225,10 @@ impl<I: Io, D: Workers> Reactor<I, D> {
                 WorkerEvent::Committed { upto, retrieved } => self.proxy.committed(now, upto, &retrieved),
                 WorkerEvent::Ledger { trouble } => self.proxy.ledger_state(trouble),
                 WorkerEvent::Policy(policy) => self.proxy.set_policy(policy),
-                WorkerEvent::SpendByUser(spend_by_user) => self.proxy.set_spend_by_user(spend_by_user),
+                WorkerEvent::SpendByUser(spend_by_user) => {
+                    self.spend_asked = None;
+                    self.proxy.set_spend_by_user(now, spend_by_user);
+                }
                 WorkerEvent::Reconfigure(change) => self.proxy.reconfigure(*change),
                 WorkerEvent::Answered { ticket, answer } => self.proxy.answered(now, ticket, &answer),
                 WorkerEvent::Resolved { addresses } => self.proxy.resolved(now, addresses),
@@ -236,11 +241,15 @@ impl<I: Io, D: Workers> Reactor<I, D> {
             }
         }
         self.done = done;
-        let wants = self.proxy.wants_spend_by_user();
-        if wants && !self.spend_asked {
-            self.workers.sum_spend_by_user();
+    }
+
+    /// Has the ledger sum up what users have spent, where a budget needs to know: of all that was submitted before.
+    fn ask_for_spend(&mut self, now: Now) {
+        let wanted = self.proxy.wants_spend_by_user(now);
+        if let Some(period) = wanted.filter(|_| wanted != self.spend_asked) {
+            self.workers.sum_spend_by_user(period);
         }
-        self.spend_asked = wants;
+        self.spend_asked = wanted;
     }
 
     fn abort(&mut self, now: Now) {

@@ -15,7 +15,7 @@ use crate::http::framing::Framing;
 use crate::http::head::{self, RequestHead};
 use crate::http::headers::Known;
 use crate::http::reply::Fault;
-use crate::limit::limiter::Reservation;
+use crate::limit::reservation::Reservation;
 use crate::limit::status::RateLimitStatus;
 use crate::usage::estimate;
 use crate::usage::form::FormReader;

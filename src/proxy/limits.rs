@@ -9,7 +9,9 @@ use super::{DownKey, ExchangeKey, Proxy};
 use crate::base::clock::Now;
 use crate::http::head::RequestHead;
 use crate::http::reply::Fault;
-use crate::limit::limiter::{ReservationRequest, Used};
+use crate::limit::budget::Cost;
+use crate::limit::limiter::Used;
+use crate::limit::reservation::ReservationRequest;
 use crate::limit::status::Refused;
 use crate::usage::estimate;
 use crate::usage::record::{Draft, Endpoint, Record, Usage, UsageSource};
@@ -101,8 +103,11 @@ impl Proxy {
         let used = Used {
             tokens,
             output_tokens: is_text.then_some(usage.output_tokens),
-            nano_usd: record.cost_nano_usd.unwrap_or(0),
-            started_at: record.started_at,
+            cost: Cost {
+                seq: record.seq,
+                started_at: record.started_at,
+                nano_usd: record.cost_nano_usd.unwrap_or(0),
+            },
         };
         self.limiter.charge(&record.user, used, now);
     }

@@ -2,23 +2,26 @@
 //! that they came in under.
 
 use super::Proxy;
-use crate::policy::{Change, Policy, SpendByUser};
+use crate::base::clock::Now;
+use crate::limit::budget::{Period, SpendByUser};
+use crate::policy::{Change, Policy};
 
 impl Proxy {
     /// Keys and users' own limits, in place of all that were.
     pub fn set_policy(&mut self, policy: Policy) {
         self.access.set_keys(policy.keys);
-        self.limiter.set_overrides(policy.own);
+        self.limiter.set_overrides(policy.overrides);
     }
 
-    /// True where somebody has a budget and [`Proxy::set_spend_by_user`] was not called yet.
-    pub fn wants_spend_by_user(&self) -> bool {
-        self.limiter.wants_spending()
+    /// The period of which [`Proxy::set_spend_by_user`] must tell what users have spent: somebody has a budget, and that
+    /// is not known.
+    pub fn wants_spend_by_user(&mut self, now: Now) -> Option<Period> {
+        self.limiter.wants_spending(now)
     }
 
-    /// What users have spent in the present period, as the ledger has it.
-    pub fn set_spend_by_user(&mut self, spend_by_user: SpendByUser) {
-        self.limiter.load(spend_by_user.period, spend_by_user.users);
+    /// What users have spent in a period, as the ledger has it.
+    pub fn set_spend_by_user(&mut self, now: Now, spend_by_user: SpendByUser) {
+        self.limiter.load(spend_by_user, now);
     }
 
     /// Settings that were read anew.

@@ -85,6 +85,7 @@ impl Proxy {
             UsageSource::Unknown => None,
             _ => cost(&self.prices, &record, reported, deployed),
         };
+        record.seq = self.settled_seq + 1; // as `submit` numbers it
         if !record.may_repeat() {
             self.metrics.record(&record);
             self.charge(now, &record);
@@ -157,6 +158,7 @@ impl Proxy {
             self.metrics.record(record);
             self.charge(now, record);
         }
+        self.limiter.committed(upto);
         self.committed_seq = self.committed_seq.max(upto);
         while self.journal_lines.pop_front_if(|&mut seq| seq <= upto).is_some() {
             self.journal_committed += 1;

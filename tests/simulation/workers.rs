@@ -2,6 +2,7 @@
 
 use crate::rng::Rng;
 use crate::scenario::name_of;
+use openai_api_proxy::limit::budget::Period;
 use openai_api_proxy::local::Answer;
 use openai_api_proxy::usage::record::{Journal, Record};
 use openai_api_proxy::worker::query::Job;
@@ -112,7 +113,7 @@ impl Workers for SharedWorkers {
         Ok(())
     }
 
-    fn sum_spend_by_user(&mut self) {}
+    fn sum_spend_by_user(&mut self, _: Period) {}
 
     fn resolve(&mut self) {
         self.0.borrow_mut().resolving = true;
