@@ -32,8 +32,8 @@ pub mod snapshot;
 pub mod threads;
 
 use crate::base::log::Note;
-use crate::local::Answer;
 use crate::limit::budget::{Period, SpendByUser};
+use crate::local::Answer;
 use crate::policy::{Change, Policy};
 use crate::usage::record::Record;
 use query::Job;

@@ -90,8 +90,8 @@ impl Limiter {
         self.spending.follow(self.limits.has_budget() || overridden.any(|limits| limits.has_budget()));
     }
 
-    /// The period of which the ledger's sums are wanted: somebody has a budget, and what users have spent until `now` is
-    /// not known. Until [`Limiter::load`] has them, nothing that costs is admitted under a budget.
+    /// The period of which the ledger's sums are wanted: somebody has a budget, and what users have spent is not known.
+    /// Until [`Limiter::load`] has them, nothing that costs is admitted under a budget.
     pub fn wants_spending(&mut self, now: Now) -> Option<Period> {
         self.spending.wants(now.unix)
     }

@@ -111,8 +111,8 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// Appends the state of the limits, and `retry-after` (whole seconds) and `retry-after-ms`, both rounded up: a client
-    /// that waits for so long is admitted. Or that there is nothing to wait for.
+    /// Appends the state of the limits, and `retry-after` (whole seconds) and `retry-after-ms`, both rounded up: a
+    /// client that waits for so long is admitted. Or that there is nothing to wait for.
     pub fn write(&self, out: &mut Vec<u8>) {
         self.limit_status.write(out);
         let Some(retry_after) = self.retry_after else {
@@ -231,10 +231,7 @@ mod tests {
         let expected = "x-ratelimit-limit-tokens: 9\r\nx-ratelimit-remaining-tokens: 4\r\n\
                         x-ratelimit-reset-tokens: 2.5s\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
-        assert!(
-            limit_status.writes("X-RateLimit-Reset-Tokens")
-                && !limit_status.writes("x-ratelimit-reset-requests")
-        );
+        assert!(limit_status.writes("X-RateLimit-Reset-Tokens") && !limit_status.writes("x-ratelimit-reset-requests"));
     }
 
     #[test]

@@ -130,8 +130,7 @@ pub fn plan(head: &ResponseHead<'_, '_>, http11_client: bool, edited: bool, keep
 pub fn write_switch(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>, limit_status: &RateLimitStatus) {
     write_status(out, head);
     for (class, header) in head.headers.iter() {
-        if !(class.is_hop_by_hop() || limit_status.writes(header.name) || head.connection.names(header.name, class))
-        {
+        if !(class.is_hop_by_hop() || limit_status.writes(header.name) || head.connection.names(header.name, class)) {
             write(out, header.name, header.value);
         }
     }

@@ -103,11 +103,7 @@ impl Proxy {
         let used = Used {
             tokens,
             output_tokens: is_text.then_some(usage.output_tokens),
-            cost: Cost {
-                seq: record.seq,
-                started_at: record.started_at,
-                nano_usd: record.cost_nano_usd.unwrap_or(0),
-            },
+            cost: Cost { seq: record.seq, started_at: record.started_at, nano_usd: record.cost_nano_usd.unwrap_or(0) },
         };
         self.limiter.charge(&record.user, used, now);
     }

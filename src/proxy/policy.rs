@@ -13,8 +13,8 @@ impl Proxy {
         self.limiter.set_overrides(policy.overrides);
     }
 
-    /// The period of which [`Proxy::set_spend_by_user`] must tell what users have spent: somebody has a budget, and that
-    /// is not known.
+    /// The period of which [`Proxy::set_spend_by_user`] must tell what users have spent: somebody has a budget, and
+    /// that is not known.
     pub fn wants_spend_by_user(&mut self, now: Now) -> Option<Period> {
         self.limiter.wants_spending(now)
     }
