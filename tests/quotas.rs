@@ -1,6 +1,7 @@
 //! Every limit of a user under 200 requests at once: exactly as many pass as it allows, whoever gives up meanwhile, and
 //! what was reserved comes back on every way out. The target answers only when all requests are decided, so that the
-//! counts do not depend on who is fast.
+//! counts do not depend on who is fast. A budget is closed until it is known what is spent of it. The headers and the
+//! arithmetic of the request limit are in `limits`.
 
 #![allow(clippy::disallowed_methods)] // tests are the outside world
 
@@ -294,7 +295,7 @@ fn who_goes_away_gives_back_what_is_not_known_to_be_used() {
     }
     // Ten were admitted. Each has used 10 of its tokens, or, where it went, all 1,003.
     let left = post_json(proxy.addr(), CHAT, &[("x-user-id", "u")], &body(1000));
-    let remaining: u64 = left.head.get("x-ratelimit-remaining-tokens").expect("a standing").parse().unwrap();
+    let remaining: u64 = left.head.get("x-ratelimit-remaining-tokens").expect("the user's status").parse().unwrap();
     let aborted =
         proxy.usage("user_id=u")["data"].as_array().unwrap().iter().filter(|row| row["outcome"] != "completed").count();
     let used = (10 - aborted as u64) * 10 + aborted as u64 * 1003 + 1003;
@@ -302,9 +303,9 @@ fn who_goes_away_gives_back_what_is_not_known_to_be_used() {
     left.expect(200);
 }
 
-/// A stream carries its user's standing like any other answer, and a session does in its handshake.
+/// A stream carries its user's rate limit status like any other answer, and a session does in its handshake.
 #[test]
-fn streams_tell_the_standing_after_their_reservation() {
+fn streams_tell_the_status_after_their_reservation() {
     let held = Held::new();
     held.gate.set(true);
     let proxy = held.proxy(&[("RATE_LIMIT_RPM", "1"), ("RATE_LIMIT_BURST", "9"), ("RATE_LIMIT_TPM", "1000")]);

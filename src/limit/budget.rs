@@ -71,13 +71,13 @@ pub struct Cost {
     pub nano_usd: u64,
 }
 
-/// How far users' spending is known.
+/// Whether the ledger's sums are here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
+enum Sums {
     /// Nobody has a budget.
     #[default]
     Unfollowed,
-    /// The ledger's sums are not here yet.
+    /// They are not here yet.
     Awaited,
     Known,
 }
@@ -85,7 +85,7 @@ enum State {
 /// All users' spending. Only users who have spent something in this month take memory.
 #[derive(Debug, Default)]
 pub struct Spending {
-    state: State,
+    sums: Sums,
     present: Period,
     /// The day that each user's `day` is of.
     users: BTreeMap<Arc<str>, (i64, Spent)>,
@@ -102,9 +102,9 @@ pub struct Spending {
 impl Spending {
     /// Follows spending, from the ledger's sums on, or no longer.
     pub fn follow(&mut self, wanted: bool) {
-        match (wanted, self.state) {
-            (true, State::Unfollowed) => self.await_sums(),
-            (false, State::Awaited | State::Known) => {
+        match (wanted, self.sums) {
+            (true, Sums::Unfollowed) => self.await_sums(),
+            (false, Sums::Awaited | Sums::Known) => {
                 *self = Self { charged_seq: self.charged_seq, ..Self::default() };
             }
             _ => {}
@@ -113,17 +113,17 @@ impl Spending {
 
     /// The present period, where the ledger's sums of it are awaited. `now` in nanoseconds since the Unix epoch.
     pub fn wants(&mut self, now: u64) -> Option<Period> {
-        if self.state == State::Unfollowed {
+        if self.sums == Sums::Unfollowed {
             return None;
         }
         self.turn_to(now);
-        (self.state == State::Awaited).then_some(self.present)
+        (self.sums == Sums::Awaited).then_some(self.present)
     }
 
     /// A user's spending in the present period; `None` where it is not known.
     pub fn of(&mut self, user: &str, now: u64) -> Option<Spent> {
         self.turn_to(now);
-        if self.state != State::Known {
+        if self.sums != Sums::Known {
             return None;
         }
         Some(match self.users.get(user) {
@@ -136,19 +136,19 @@ impl Spending {
     /// Charges the cost of a record, once.
     pub fn charge(&mut self, user: &Arc<str>, cost: Cost, now: u64) {
         self.charged_seq = self.charged_seq.max(cost.seq);
-        if self.state == State::Unfollowed || cost.nano_usd == 0 {
+        if self.sums == Sums::Unfollowed || cost.nano_usd == 0 {
             return;
         }
         self.turn_to(now);
-        match self.state {
-            State::Known => self.add(user, cost),
+        match self.sums {
+            Sums::Known => self.add(user, cost),
             _ => self.uncommitted.push_back((Arc::clone(user), cost)),
         }
     }
 
     /// Every record up to this one is in the ledger: so it is in every sum that comes from now on.
     pub fn committed(&mut self, upto_seq: u64) {
-        if self.state == State::Awaited {
+        if self.sums == Sums::Awaited {
             self.required_seq = self.required_seq.max(upto_seq);
             while self.uncommitted.pop_front_if(|(_, cost)| cost.seq <= upto_seq).is_some() {}
         }
@@ -156,17 +156,17 @@ impl Spending {
 
     /// Takes over the ledger's sums, with what was charged since. Sums of another period, or that miss a charge, change
     /// nothing: others are still wanted.
-    pub fn load(&mut self, sums: SpendByUser, now: u64) {
+    pub fn load(&mut self, summed: SpendByUser, now: u64) {
         self.turn_to(now);
-        if self.state != State::Awaited || sums.period != self.present || sums.upto_seq < self.required_seq {
+        if self.sums != Sums::Awaited || summed.period != self.present || summed.upto_seq < self.required_seq {
             return;
         }
         let day = self.present.day;
-        self.state = State::Known;
-        self.next_day = sums.next_day;
-        self.users = sums.users.into_iter().map(|(user, spent)| (user, (day, spent))).collect();
+        self.sums = Sums::Known;
+        self.next_day = summed.next_day;
+        self.users = summed.users.into_iter().map(|(user, spent)| (user, (day, spent))).collect();
         for (user, cost) in std::mem::take(&mut self.uncommitted) {
-            if cost.seq > sums.upto_seq {
+            if cost.seq > summed.upto_seq {
                 self.add(&user, cost);
             }
         }
@@ -205,7 +205,7 @@ impl Spending {
 
     #[cold]
     fn change_to(&mut self, period: Period) {
-        if self.state == State::Known {
+        if self.sums == Sums::Known {
             let is_same_month = period.month == self.present.month;
             // Nothing is spent on that day yet; nor in its month, where that is another.
             let is_unused = |next| period.day < next && (is_same_month || period.month < month_of_day(next));
@@ -220,7 +220,7 @@ impl Spending {
 
     /// All that was charged until now must come with the sums; what is charged from now on is kept beside.
     fn await_sums(&mut self) {
-        self.state = State::Awaited;
+        self.sums = Sums::Awaited;
         self.required_seq = self.charged_seq;
         self.users.clear();
     }

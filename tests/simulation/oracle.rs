@@ -22,9 +22,9 @@ pub struct Seen {
     pub aborted: usize,
     pub drained: usize,
     pub retried: usize,
-    /// Refused by their user's limit, and standings that were right.
+    /// Refused by their user's limit, and limit statuses that were right.
     pub limited: usize,
-    pub standings: usize,
+    pub statuses: usize,
     /// Refused because their user's budget was spent, and because it was not known what was spent of it.
     pub over_budget: usize,
     pub unknown_spend: usize,
@@ -49,7 +49,7 @@ pub struct Sums {
     drained: usize,
     retried: usize,
     limited: usize,
-    standings: usize,
+    statuses: usize,
     over_budget: usize,
     unknown_spend: usize,
     encrypted: usize,
@@ -69,7 +69,7 @@ impl Sums {
         self.drained += seen.drained;
         self.retried += seen.retried;
         self.limited += seen.limited;
-        self.standings += seen.standings;
+        self.statuses += seen.statuses;
         self.over_budget += seen.over_budget;
         self.unknown_spend += seen.unknown_spend;
         self.encrypted += seen.encrypted;
@@ -90,7 +90,7 @@ impl Sums {
             drained,
             retried,
             self.limited,
-            self.standings,
+            self.statuses,
             self.over_budget,
             self.unknown_spend,
             self.encrypted,
@@ -114,7 +114,7 @@ impl fmt::Display for Sums {
             drained,
             retried,
             limited,
-            standings,
+            statuses,
             over_budget,
             unknown_spend,
             encrypted,
@@ -125,7 +125,7 @@ impl fmt::Display for Sums {
             out,
             "{requests} requests: {whole} whole, {refused} answered by an error of ours, {cut} cut, {left} left by \
              their client; {records} records, {aborted} of them aborted, {drained} read on; {retried} sent twice; \
-             {limited} over their limit, {standings} standings right; {over_budget} over their budget, \
+             {limited} over their limit, {statuses} limit statuses right; {over_budget} over their budget, \
              {unknown_spend} before it was known what was spent; {encrypted} over TLS, \
              {truncated} of them truncated; {sessions}"
         )
@@ -151,7 +151,7 @@ pub fn judge(
         let of_it: Vec<&Record> = records.iter().filter(|record| request.is_of(record)).collect();
         judge_request(id, request, &of_it, run, plan.rate.is_some() || plan.budget.is_some());
     }
-    let (limited, standings) = judge_limits(plan, records, world);
+    let (limited, statuses) = judge_limits(plan, records, world);
     let (over_budget, unknown_spend) = judge_budgets(plan, records, ledger);
     let of_sessions = |record: &Record| plan.sessions.iter().any(|session| *session.user == *record.user);
     let of_requests = |record: &Record| plan.requests.iter().any(|request| request.is_of(record));
@@ -176,7 +176,7 @@ pub fn judge(
         drained: records.iter().filter(|record| record.usage_source == UsageSource::Drained).count(),
         retried: count(|request| request.seen > 1),
         limited,
-        standings,
+        statuses,
         over_budget,
         unknown_spend,
         encrypted: if plan.tls.is_some() { count(|request| request.seen > 0) } else { 0 },
