@@ -14,8 +14,10 @@ use openai_api_proxy::base::clock::Now;
 use openai_api_proxy::http::chunked::{self, Decoder};
 use openai_api_proxy::http::head::{HeadEnd, RequestHead, ResponseHead, storage};
 use openai_api_proxy::limit::bucket::Rate;
-use openai_api_proxy::limit::limiter::{Limiter, ReservationRequest, Used};
+use openai_api_proxy::limit::budget::{Cost, SpendByUser};
+use openai_api_proxy::limit::limiter::{Limiter, Used};
 use openai_api_proxy::limit::overrides::Limits;
+use openai_api_proxy::limit::reservation::ReservationRequest;
 use openai_api_proxy::metrics::{self, Gauges, Metrics};
 use openai_api_proxy::sse::{self, Splitter};
 use openai_api_proxy::usage::capture::{Capture, Coding, Form};
@@ -360,11 +362,14 @@ fn limits(c: &mut Criterion) {
             let users: Vec<Arc<str>> = (0..count).map(|n| format!("user-{n:05}").into()).collect();
             let (mut limiter, mut turn) = (Limiter::new(limits), 0);
             let mut now = Now { mono: 0, unix: 1_800_000_000_000_000_000 };
+            let period = limiter.wants_spending(now).expect("there is a budget");
+            limiter.load(SpendByUser { period, ..SpendByUser::default() }, now);
             let mut request = || {
                 turn = (turn + 7_919) % count;
                 now = Now { mono: now.mono + 1_000, unix: now.unix + 1_000 };
                 let user = black_box(&users[turn]);
-                let used = Used { tokens: 500, output_tokens: Some(9), nano_usd: 40_000, started_at: now.unix };
+                let cost = Cost { seq: now.mono, started_at: now.unix, nano_usd: 40_000 };
+                let used = Used { tokens: 500, output_tokens: Some(9), cost };
                 let Ok((reservation, _)) = limiter.admit(user, ask, now) else { panic!("nothing is scarce here") };
                 limiter.charge(user, used, now);
                 limiter.release(user, reservation, now);

@@ -1,12 +1,10 @@
-//! What an operator may change while the proxy runs, as the loop is told of it.
+//! What an operator may change while the proxy runs, as the loop is given it.
 
 use crate::access::{Hash, Key};
 use crate::base::log::Level;
-use crate::limit::budget::{Period, Spent};
 use crate::limit::overrides::{Limits, Overrides};
 use crate::price::PriceTable;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// The ledger's tables of keys and limits, whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,15 +12,7 @@ pub struct Policy {
     /// Keys that are not revoked; some may have expired.
     pub keys: Vec<Key>,
     /// Users' own limits.
-    pub own: BTreeMap<Box<str>, Overrides>,
-}
-
-/// What users had spent when it was summed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SpendByUser {
-    /// When that was.
-    pub period: Period,
-    pub users: Vec<(Arc<str>, Spent)>,
+    pub overrides: BTreeMap<Box<str>, Overrides>,
 }
 
 /// The settings that can be read anew.
@@ -36,6 +26,6 @@ pub struct Change {
     /// The model for a request that names none.
     pub model_name: Option<String>,
     pub prices: PriceTable,
-    /// How much is told of what happens.
+    /// How much the log says.
     pub log: Level,
 }

@@ -13,7 +13,7 @@
 //!
 //! ```text
 //!   head ─▶ admitted ─▶ dispatched ─▶ connected ─▶ request sent ─▶ response relayed ─▶ settled ─▶ finished
-//!     route,  reservation, dialer       upstream       response, tunnel    settlement   permits
+//!     route,  expected_use, dialer      upstream       response, tunnel    settlement   permits
 //!     identity  held_bodies
 //! ```
 //!
@@ -27,6 +27,7 @@ pub mod dialer;
 pub mod downstream;
 mod downstream_side;
 pub mod exchange;
+pub mod expected_use;
 #[cfg(test)]
 mod fixture;
 pub mod forward;
@@ -40,7 +41,6 @@ pub mod named;
 mod notes;
 mod permits;
 mod reply_ids;
-pub mod reservation;
 pub mod response;
 pub mod route;
 pub mod settings;
@@ -56,9 +56,10 @@ use crate::base::clock::{MICROSECOND, Now};
 use crate::base::deadlines::Deadlines;
 use crate::base::log::{Level, Note, Notes};
 use crate::base::slab::Slab;
+use crate::limit::budget::{Period, SpendByUser};
 use crate::limit::limiter::Limiter;
 use crate::metrics::{Gauges, Metrics};
-use crate::policy::{Change, Policy, SpendByUser};
+use crate::policy::{Change, Policy};
 use crate::price::PriceTable;
 use crate::usage::record::{Outcome, Record};
 use audit::Audit;
@@ -299,17 +300,18 @@ impl Proxy {
     /// Keys and users' overrides, in place of all that were.
     pub fn set_policy(&mut self, policy: Policy) {
         self.access.set_keys(policy.keys);
-        self.limiter.set_overrides(policy.own);
+        self.limiter.set_overrides(policy.overrides);
     }
 
-    /// True where somebody has a budget and [`Proxy::set_spend_by_user`] was not called yet.
-    pub fn wants_spend_by_user(&self) -> bool {
-        self.limiter.wants_spending()
+    /// The period of which [`Proxy::set_spend_by_user`] must tell what users have spent: somebody has a budget, and
+    /// that is not known.
+    pub fn wants_spend_by_user(&mut self, now: Now) -> Option<Period> {
+        self.limiter.wants_spending(now)
     }
 
-    /// What users have spent in the present period, as the ledger has it.
-    pub fn set_spend_by_user(&mut self, spend: SpendByUser) {
-        self.limiter.load(spend.period, spend.users);
+    /// What users have spent in a period, as the ledger has it.
+    pub fn set_spend_by_user(&mut self, now: Now, spend_by_user: SpendByUser) {
+        self.limiter.load(spend_by_user, now);
     }
 
     /// Settings that were read anew.
@@ -384,7 +386,8 @@ impl Proxy {
         images.map_or(seq, |images| self.submit_one(now, images))
     }
 
-    fn submit_one(&mut self, now: Now, record: Record) -> u64 {
+    fn submit_one(&mut self, now: Now, mut record: Record) -> u64 {
+        record.seq = self.permits.next_seq();
         if !record.may_repeat() {
             self.count(now, &record);
         }
@@ -394,7 +397,7 @@ impl Proxy {
     /// A record counts: in the metrics, and in its user's limits.
     fn count(&mut self, now: Now, record: &Record) {
         self.metrics.record(record);
-        self.limiter.charge(&record.user, reservation::used(record), now);
+        self.limiter.charge(&record.user, expected_use::used(record), now);
     }
 
     /// A settled exchange's reply goes out when its record is committed, or at once where that is not promised.
@@ -420,6 +423,7 @@ impl Proxy {
         for record in retrieved {
             self.count(now, record);
         }
+        self.limiter.committed(upto);
         let records = self.permits.committed(upto);
         self.metrics.ledger_committed(records);
         while let Some(key) = self.permits.next_committed() {

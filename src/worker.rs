@@ -32,8 +32,9 @@ pub mod snapshot;
 pub mod threads;
 
 use crate::base::log::Note;
+use crate::limit::budget::{Period, SpendByUser};
 use crate::local::Answer;
-use crate::policy::{Change, Policy, SpendByUser};
+use crate::policy::{Change, Policy};
 use crate::usage::record::Record;
 use query::Job;
 use std::net::SocketAddr;
@@ -116,8 +117,8 @@ pub trait Workers {
         drop(notes);
     }
 
-    /// Sum up what users have spent; answered by [`WorkerEvent::SpendByUser`].
-    fn sum_spend_by_user(&mut self);
+    /// Sum up what users have spent in a period; answered by [`WorkerEvent::SpendByUser`].
+    fn sum_spend_by_user(&mut self, period: Period);
 
     /// Look the target up again; answered by [`WorkerEvent::Resolved`].
     fn resolve(&mut self);

@@ -13,6 +13,7 @@ use allocation_counter::{AllocationInfo, measure};
 use openai_api_proxy::base::clock::SECOND;
 use openai_api_proxy::io::Io;
 use openai_api_proxy::io::sockets::Sockets;
+use openai_api_proxy::limit::budget::Period;
 use openai_api_proxy::limit::overrides::Limits;
 use openai_api_proxy::metrics::{LabelLimits, Metrics};
 use openai_api_proxy::price::PriceTable;
@@ -77,7 +78,7 @@ impl Workers for Ledger {
         Err(job)
     }
 
-    fn sum_spend_by_user(&mut self) {}
+    fn sum_spend_by_user(&mut self, _: Period) {}
 
     fn resolve(&mut self) {
         self.done.push(WorkerEvent::Resolved { addresses: Ok(vec![self.target]) });

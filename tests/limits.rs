@@ -1,5 +1,6 @@
 //! The request limit of each user, and the caps on bodies: exactly as many pass as are allowed, and what is refused
-//! takes nothing, leaves no record and disturbs nobody.
+//! takes nothing, leaves no record and disturbs nobody. Tokens, requests in flight, budgets and SIGHUP are in `quotas`;
+//! users' own limits, set by commands, in `keys`.
 
 #![allow(clippy::disallowed_methods)] // tests are the outside world
 
@@ -35,7 +36,7 @@ fn ask(proxy: &Proxy, user: &str) -> Response {
 }
 
 fn remaining(response: &Response) -> u64 {
-    response.head.get("x-ratelimit-remaining-requests").expect("a standing").parse().unwrap()
+    response.head.get("x-ratelimit-remaining-requests").expect("the user's status").parse().unwrap()
 }
 
 fn recorded(proxy: &Proxy) -> Value {

@@ -1,11 +1,13 @@
 //! Every limit of a user under 200 requests at once: exactly as many pass as it allows, whoever gives up meanwhile, and
 //! what was reserved comes back on every way out. The target answers only when all requests are decided, so that the
-//! counts do not depend on who is fast.
+//! counts do not depend on who is fast. A budget is closed until it is known what is spent of it. The headers and the
+//! arithmetic of the request limit are in `limits`.
 
 #![allow(clippy::disallowed_methods)] // tests are the outside world
 
 mod support;
 
+use rusqlite::Connection;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -14,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use support::DEADLINE;
 use support::client::{Client, Response, post_json};
-use support::proxy::Proxy;
+use support::proxy::{Proxy, command};
 use support::script::Reply;
 use support::upstream::Upstream;
 
@@ -203,6 +205,50 @@ fn a_spent_budget_stays_spent_over_a_restart() {
     ask(&proxy, "other").expect(200);
 }
 
+/// The first budget comes while another process holds the ledger's file, so that nobody can say what is spent of it:
+/// what costs waits for that, and who has no budget does not. Then everything counts that was answered before, also
+/// what the ledger had not written when it was asked.
+#[test]
+fn a_first_budget_is_closed_until_the_ledger_says_what_is_spent() {
+    let held = Held::new();
+    held.gate.set(true);
+    let folder = tempfile::tempdir().unwrap();
+    let dotenv = folder.path().join(".env");
+    let settings = "RATE_LIMIT_RPM=0\nLEDGER_WAIT=1ms\n";
+    std::fs::write(&dotenv, settings).unwrap();
+    let lifted = command(folder.path(), &[]).args(["limits", "set", "free", "--usd-month", "0"]).status().unwrap();
+    assert!(lifted.success());
+    let proxy = Proxy::start_in(folder, &[("PROXY_TARGET", &held.upstream.url())]);
+    let ask = |user: &str| {
+        let body = r#"{"model":"gpt-4o-mini","messages":[],"max_tokens":1}"#;
+        post_json(proxy.addr(), CHAT, &[("x-user-id", user)], body)
+    };
+    // 4 in and 6 out are 4,200 nano-dollars; the second is not committed when the budget comes.
+    ask("u").expect(200);
+    let intruder = Connection::open(proxy.database()).unwrap();
+    intruder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    ask("u").expect(200);
+    std::fs::write(&dotenv, format!("{settings}BUDGET_USD_MONTH=0.000005\n")).unwrap();
+    proxy.signal(Signal::HUP);
+    let start = Instant::now();
+    while ask("new").status == 200 {
+        assert!(start.elapsed() < DEADLINE, "a budget is open of which nobody knows what is spent");
+    }
+    for user in ["u", "new"] {
+        let refused = ask(user).expect_proxy_error(429, "rate_limit_exceeded");
+        assert_eq!(refused.head.get("retry-after"), Some("1"));
+        assert!(refused.text().contains("still being summed up"), "{}", refused.text());
+    }
+    ask("free").expect(200);
+    drop(intruder);
+    while ask("u").head.get("x-should-retry") != Some("false") {
+        assert!(start.elapsed() < DEADLINE, "the ledger's sums do not come");
+    }
+    ask("u").expect_proxy_error(429, "insufficient_quota");
+    assert_eq!(proxy.usage("user_id=u")["totals"]["cost_usd"], json!(0.0000084));
+    assert!(proxy.metrics()["openai_proxy_rate_limited_total{user=\"u\",limit=\"budget_unknown\"}"] >= 1.0);
+}
+
 /// Half of those who were admitted go away while the target is at work: what they held is free again.
 #[test]
 fn who_goes_away_gives_back() {
@@ -249,7 +295,7 @@ fn who_goes_away_gives_back_what_is_not_known_to_be_used() {
     }
     // Ten were admitted. Each has used 10 of its tokens, or, where it went, all 1,003.
     let left = post_json(proxy.addr(), CHAT, &[("x-user-id", "u")], &body(1000));
-    let remaining: u64 = left.head.get("x-ratelimit-remaining-tokens").expect("a standing").parse().unwrap();
+    let remaining: u64 = left.head.get("x-ratelimit-remaining-tokens").expect("the user's status").parse().unwrap();
     let aborted =
         proxy.usage("user_id=u")["data"].as_array().unwrap().iter().filter(|row| row["outcome"] != "completed").count();
     let used = (10 - aborted as u64) * 10 + aborted as u64 * 1003 + 1003;
@@ -257,9 +303,9 @@ fn who_goes_away_gives_back_what_is_not_known_to_be_used() {
     left.expect(200);
 }
 
-/// A stream carries its user's standing like any other answer, and a session does in its handshake.
+/// A stream carries its user's rate limit status like any other answer, and a session does in its handshake.
 #[test]
-fn streams_tell_the_standing_after_their_reservation() {
+fn streams_tell_the_status_after_their_reservation() {
     let held = Held::new();
     held.gate.set(true);
     let proxy = held.proxy(&[("RATE_LIMIT_RPM", "1"), ("RATE_LIMIT_BURST", "9"), ("RATE_LIMIT_TPM", "1000")]);

@@ -480,7 +480,7 @@ fn last_words_are_encrypted() {
         target.proxy.flush(NOW, Conn::Up(target.up), &mut |_| Written::Blocked);
     }
     target.proxy.failed(NOW, down, ErrorKind::ConnectionReset);
-    assert_eq!(target.proxy.slots().1, 1, "the response is read on");
+    assert_eq!(target.proxy.audit().slots().1, 1, "the response is read on");
     target.say(&Frame::text(r#"{"type":"response.done","response":{"id":"resp_1","usage":{}}}"#).encode(None));
     let closed = std::iter::from_fn(|| target.proxy.next_action()).find_map(|action| match action {
         Action::Close { conn: Conn::Up(_), last, .. } => Some(last),

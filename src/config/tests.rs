@@ -254,7 +254,7 @@ fn an_open_relay_on_the_operators_bill_is_refused() {
 
 #[test]
 fn no_limit_and_no_protection_asked_for() {
-    assert!(load(&[("RATE_LIMIT_RPM", "0"), ("RATE_LIMIT_BURST", "5")]).unwrap().limits.is_free());
+    assert!(load(&[("RATE_LIMIT_RPM", "0"), ("RATE_LIMIT_BURST", "5")]).unwrap().limits.is_unlimited());
     let off = [("CLIENT_AUTH", "none"), ("RETENTION_DAYS", "0"), ("BUDGET_USD_DAY", "0"), ("ADMIN_TOKEN", "")];
     assert!(load(&off).is_ok());
 }

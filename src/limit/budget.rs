@@ -1,10 +1,25 @@
 //! What each user has spent in this UTC day and month, beside what requests in flight may still cost.
 //!
-//! Spending counts towards the day and the month in which its request began, as the ledger's rollups have it: a
-//! restart, which loads them, forgives nothing and invents nothing.
+//! Spending counts towards the day and the month in which its request began, as the ledger's rollups have it. The
+//! ledger is asked for its sums at start, when somebody gets the first budget, and whenever the clock comes to a day of
+//! which not everything is known here: an earlier one, or a later one in which something was recorded while a clock was
+//! ahead. Until the sums are here nobody's spending is known, and the answer is `None`, never zero.
+//!
+//! ```text
+//!             first budget            sums of the present period that miss no charge
+//!   Unfollowed ─────────▶ Awaited ────────────────────────────────────────────────▶ Known ─┐
+//!        ▲                 ▲  │        the clock goes back, or on to a day in use           │
+//!        │                 └──│─────────────────────────────────────────────────────────────┘
+//!        └────────────────────┘  no budget is left (from Known too)
+//! ```
+//!
+//! What settles between the ledger's sum and its arrival is in neither, so charges are kept with their sequence numbers
+//! while a sum is awaited, each until its record is committed: a later sum includes it.
+//!
+//! In: charges, sums, `now`. Out: what was spent, and of which period a sum is wanted. Never: a question to the ledger.
 
 use crate::base::civil::month_of_day;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// Nanoseconds in a day.
@@ -20,7 +35,7 @@ pub struct Period {
 impl Period {
     /// The day of an instant, nanoseconds since the Unix epoch.
     pub fn of(unix: u64) -> Self {
-        let day = (unix / DAY) as i64; // at most 213,503
+        let day = day_of(unix);
         Self { day, month: month_of_day(day) }
     }
 }
@@ -28,60 +43,133 @@ impl Period {
 /// What a user spent, nano-dollars.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
-    /// In the present day.
+    /// In the day of the period.
     pub day: u64,
-    /// In the present month, that day included.
+    /// In its whole month.
     pub month: u64,
+}
+
+/// What users have spent in a period, as the ledger sums it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpendByUser {
+    pub period: Period,
+    /// Of this process's records those with `seq <= upto_seq` are in the sums, and no others.
+    pub upto_seq: u64,
+    /// The first day after the period's in which something is spent: recorded while a clock was ahead.
+    pub next_day: Option<i64>,
+    /// Users who have spent something in the month.
+    pub users: Vec<(Arc<str>, Spent)>,
+}
+
+/// The cost of one record.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cost {
+    /// The record's sequence number.
+    pub seq: u64,
+    /// When its request began, nanoseconds since the Unix epoch.
+    pub started_at: u64,
+    pub nano_usd: u64,
+}
+
+/// Whether the ledger's sums are here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sums {
+    /// Nobody has a budget.
+    #[default]
+    Unfollowed,
+    /// They are not here yet.
+    Awaited,
+    Known,
 }
 
 /// All users' spending. Only users who have spent something in this month take memory.
 #[derive(Debug, Default)]
 pub struct Spending {
+    sums: Sums,
     present: Period,
     /// The day that each user's `day` is of.
     users: BTreeMap<Arc<str>, (i64, Spent)>,
+    /// While known: the first day after the present one in which something is spent already.
+    next_day: Option<i64>,
+    /// While awaited: charges whose records are not known to be committed. Bounded by the places in the ledger's queue.
+    uncommitted: VecDeque<(Arc<str>, Cost)>,
+    /// The largest `seq` charged.
+    charged_seq: u64,
+    /// While awaited: a sum that does not reach this far misses a charge that is not kept.
+    required_seq: u64,
 }
 
 impl Spending {
-    /// A user's spending in the present period.
-    pub fn of(&mut self, user: &str, now: u64) -> Spent {
-        self.turn_to(Period::of(now));
-        match self.users.get(user) {
+    /// Follows spending, from the ledger's sums on, or no longer.
+    pub fn follow(&mut self, wanted: bool) {
+        match (wanted, self.sums) {
+            (true, Sums::Unfollowed) => self.await_sums(),
+            (false, Sums::Awaited | Sums::Known) => {
+                *self = Self { charged_seq: self.charged_seq, ..Self::default() };
+            }
+            _ => {}
+        }
+    }
+
+    /// The present period, where the ledger's sums of it are awaited. `now` in nanoseconds since the Unix epoch.
+    pub fn wants(&mut self, now: u64) -> Option<Period> {
+        if self.sums == Sums::Unfollowed {
+            return None;
+        }
+        self.turn_to(now);
+        (self.sums == Sums::Awaited).then_some(self.present)
+    }
+
+    /// A user's spending in the present period; `None` where it is not known.
+    pub fn of(&mut self, user: &str, now: u64) -> Option<Spent> {
+        self.turn_to(now);
+        if self.sums != Sums::Known {
+            return None;
+        }
+        Some(match self.users.get(user) {
             Some(&(day, spent)) if day == self.present.day => spent,
             Some(&(_, spent)) => Spent { day: 0, ..spent },
             None => Spent::default(),
-        }
+        })
     }
 
-    /// Adds the cost of a request that began at `started_at`. Both instants in nanoseconds since the Unix epoch.
-    pub fn add(&mut self, user: &Arc<str>, started_at: u64, nano_usd: u64, now: u64) {
-        self.turn_to(Period::of(now));
-        let began = Period::of(started_at);
-        if nano_usd == 0 || began.month < self.present.month {
+    /// Charges the cost of a record, once.
+    pub fn charge(&mut self, user: &Arc<str>, cost: Cost, now: u64) {
+        self.charged_seq = self.charged_seq.max(cost.seq);
+        if self.sums == Sums::Unfollowed || cost.nano_usd == 0 {
             return;
         }
-        let today = self.present.day;
-        let (day, spent) = self.users.entry(Arc::clone(user)).or_default();
-        if *day != today {
-            (*day, spent.day) = (today, 0);
-        }
-        spent.month = spent.month.saturating_add(nano_usd);
-        if began.day >= today {
-            spent.day = spent.day.saturating_add(nano_usd);
+        self.turn_to(now);
+        match self.sums {
+            Sums::Known => self.add(user, cost),
+            _ => self.uncommitted.push_back((Arc::clone(user), cost)),
         }
     }
 
-    /// Takes over what the ledger says of a user whose spending was not followed until now.
-    pub fn load(&mut self, user: Arc<str>, period: Period, spent: Spent) {
-        self.turn_to(period);
-        if period == self.present && spent != Spent::default() {
-            self.users.insert(user, (period.day, spent));
+    /// Every record up to this one is in the ledger: so it is in every sum that comes from now on.
+    pub fn committed(&mut self, upto_seq: u64) {
+        if self.sums == Sums::Awaited {
+            self.required_seq = self.required_seq.max(upto_seq);
+            while self.uncommitted.pop_front_if(|(_, cost)| cost.seq <= upto_seq).is_some() {}
         }
     }
 
-    /// Forgets everything, where nobody has a budget any more.
-    pub fn clear(&mut self) {
-        self.users.clear();
+    /// Takes over the ledger's sums, with what was charged since. Sums of another period, or that miss a charge, change
+    /// nothing: others are still wanted.
+    pub fn load(&mut self, summed: SpendByUser, now: u64) {
+        self.turn_to(now);
+        if self.sums != Sums::Awaited || summed.period != self.present || summed.upto_seq < self.required_seq {
+            return;
+        }
+        let day = self.present.day;
+        self.sums = Sums::Known;
+        self.next_day = summed.next_day;
+        self.users = summed.users.into_iter().map(|(user, spent)| (user, (day, spent))).collect();
+        for (user, cost) in std::mem::take(&mut self.uncommitted) {
+            if cost.seq > summed.upto_seq {
+                self.add(&user, cost);
+            }
+        }
     }
 
     /// How many users' spending is in memory.
@@ -89,57 +177,59 @@ impl Spending {
         self.users.len()
     }
 
-    /// Never to the past: a clock that steps back must not give a day's budget twice.
-    fn turn_to(&mut self, period: Period) {
-        if period.month > self.present.month {
-            self.users.clear();
+    fn add(&mut self, user: &Arc<str>, cost: Cost) {
+        let today = self.present.day;
+        let began = if day_of(cost.started_at) == today { self.present } else { Period::of(cost.started_at) };
+        if began.day > today {
+            self.next_day = Some(self.next_day.map_or(began.day, |next| next.min(began.day)));
         }
-        if period.day > self.present.day {
-            self.present = period;
+        if began.month != self.present.month {
+            return;
+        }
+        let (day, spent) = self.users.entry(Arc::clone(user)).or_default();
+        if *day != today {
+            (*day, spent.day) = (today, 0);
+        }
+        spent.month = spent.month.saturating_add(cost.nano_usd);
+        if began.day == today {
+            spent.day = spent.day.saturating_add(cost.nano_usd);
         }
     }
+
+    /// Follows the clock.
+    fn turn_to(&mut self, now: u64) {
+        if day_of(now) != self.present.day {
+            self.change_to(Period::of(now));
+        }
+    }
+
+    #[cold]
+    fn change_to(&mut self, period: Period) {
+        if self.sums == Sums::Known {
+            let is_same_month = period.month == self.present.month;
+            // Nothing is spent on that day yet; nor in its month, where that is another.
+            let is_unused = |next| period.day < next && (is_same_month || period.month < month_of_day(next));
+            if period.day < self.present.day || !self.next_day.is_none_or(is_unused) {
+                self.await_sums();
+            } else if !is_same_month {
+                self.users.clear();
+            }
+        }
+        self.present = period;
+    }
+
+    /// All that was charged until now must come with the sums; what is charged from now on is kept beside.
+    fn await_sums(&mut self) {
+        self.sums = Sums::Awaited;
+        self.required_seq = self.charged_seq;
+        self.users.clear();
+    }
+}
+
+/// The day of an instant, counted from the start of 1970.
+fn day_of(unix: u64) -> i64 {
+    (unix / DAY) as i64 // at most 213,503
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::civil::days_from_civil;
-
-    fn at(month: u64, day: u64, hour: u64) -> u64 {
-        days_from_civil(2026, month, day) as u64 * DAY + hour * DAY / 24
-    }
-
-    #[test]
-    fn a_day_and_a_month_begin_with_nothing() {
-        let (mut spending, user) = (Spending::default(), Arc::from("a"));
-        spending.add(&user, at(1, 30, 1), 5, at(1, 30, 1));
-        spending.add(&user, at(1, 30, 23), 2, at(1, 30, 23));
-        assert_eq!(spending.of("a", at(1, 30, 23)), Spent { day: 7, month: 7 });
-        assert_eq!(spending.of("a", at(1, 31, 0)), Spent { day: 0, month: 7 });
-        spending.add(&user, at(1, 30, 23), 3, at(1, 31, 0));
-        spending.add(&user, at(1, 31, 0), 1, at(1, 31, 0));
-        assert_eq!(spending.of("a", at(1, 31, 1)), Spent { day: 1, month: 11 }, "what began yesterday is yesterday's");
-        assert_eq!(spending.of("a", at(2, 1, 0)), Spent::default());
-        spending.add(&user, at(1, 31, 23), 9, at(2, 1, 0));
-        assert_eq!((spending.of("a", at(2, 1, 0)), spending.users()), (Spent::default(), 0));
-    }
-
-    #[test]
-    fn a_clock_that_steps_back_gives_nothing_twice() {
-        let (mut spending, user) = (Spending::default(), Arc::from("a"));
-        spending.add(&user, at(3, 1, 0), 5, at(3, 1, 0));
-        assert_eq!(spending.of("a", at(2, 28, 23)), Spent { day: 5, month: 5 });
-        spending.add(&user, at(2, 28, 23), 2, at(2, 28, 23));
-        assert_eq!(spending.of("a", at(3, 1, 0)), Spent { day: 5, month: 5 }, "the ledger has it in February too");
-    }
-
-    #[test]
-    fn the_ledgers_sums_are_taken_over() {
-        let mut spending = Spending::default();
-        spending.load("a".into(), Period::of(at(5, 5, 5)), Spent { day: 1, month: 4 });
-        spending.load("b".into(), Period::of(at(5, 5, 5)), Spent::default());
-        assert_eq!((spending.of("a", at(5, 5, 6)), spending.users()), (Spent { day: 1, month: 4 }, 1));
-        spending.clear();
-        assert_eq!(spending.of("a", at(5, 5, 6)), Spent::default());
-    }
-}
+mod tests;

@@ -34,18 +34,19 @@ pub struct Overrides {
 
 impl Limits {
     /// These limits with a user's own in place of those that they name.
-    pub fn with(&self, own: &Overrides) -> Self {
-        let rate = |own: Option<u64>, default| match own {
+    pub fn with(&self, overrides: &Overrides) -> Self {
+        let rate = |per_minute: Option<u64>, default| match per_minute {
             None => default,
             Some(0) => None,
             Some(per_minute) => Some(Rate { per_minute, burst: per_minute }),
         };
+        let budget = |nano_usd: Option<u64>, default| nano_usd.map_or(default, |own| (own > 0).then_some(own));
         Self {
-            requests: rate(own.rpm, self.requests),
-            tokens: rate(own.tpm, self.tokens),
-            concurrent: own.concurrent.map_or(self.concurrent, |most| Some(most).filter(|&most| most > 0)),
-            day_nano_usd: own.day_nano_usd.map_or(self.day_nano_usd, |most| Some(most).filter(|&most| most > 0)),
-            month_nano_usd: own.month_nano_usd.map_or(self.month_nano_usd, |most| Some(most).filter(|&most| most > 0)),
+            requests: rate(overrides.rpm, self.requests),
+            tokens: rate(overrides.tpm, self.tokens),
+            concurrent: overrides.concurrent.map_or(self.concurrent, |own| (own > 0).then_some(own)),
+            day_nano_usd: budget(overrides.day_nano_usd, self.day_nano_usd),
+            month_nano_usd: budget(overrides.month_nano_usd, self.month_nano_usd),
         }
     }
 
@@ -55,7 +56,7 @@ impl Limits {
     }
 
     /// True where nothing is limited.
-    pub fn is_free(&self) -> bool {
+    pub fn is_unlimited(&self) -> bool {
         *self == Self::default()
     }
 }
@@ -65,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_terms_stand_before_everybodys_and_nought_lifts_a_limit() {
+    fn a_users_overrides_replace_everybodys_limits_and_zero_lifts_one() {
         let rate = |per_minute, burst| Some(Rate { per_minute, burst });
         let everybody = Limits {
             requests: rate(60, 5),
@@ -84,7 +85,7 @@ mod tests {
         };
         let limits = Limits { requests: rate(9, 9), tokens: rate(100, 100), ..Limits::default() };
         assert_eq!(everybody.with(&own), limits);
-        assert!(everybody.has_budget() && !limits.has_budget() && !limits.is_free());
+        assert!(everybody.has_budget() && !limits.has_budget() && !limits.is_unlimited());
         assert!(everybody.with(&Overrides { rpm: Some(0), ..own }).requests.is_none());
     }
 }

@@ -7,9 +7,9 @@ use crate::base::clock::{MILLISECOND, SECOND};
 use crate::http::headers::write_decimal;
 use std::fmt::Write as _;
 
-/// A bucket's state.
+/// A bucket's state, as the headers of an answer tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Level {
+pub struct BucketStatus {
     /// What a full bucket allows at once.
     pub limit: u64,
     /// What is allowed at once now.
@@ -21,8 +21,8 @@ pub struct Level {
 /// A user's buckets after an admission or refusal, where they are limited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RateLimitStatus {
-    pub requests: Option<Level>,
-    pub tokens: Option<Level>,
+    pub requests: Option<BucketStatus>,
+    pub tokens: Option<BucketStatus>,
 }
 
 /// Between a header's name and its value.
@@ -38,30 +38,30 @@ const TOKENS: Names = ["x-ratelimit-limit-tokens: ", "x-ratelimit-remaining-toke
 impl RateLimitStatus {
     /// Appends the header lines, three a bucket.
     pub fn write(&self, out: &mut Vec<u8>) {
-        for (names, level) in self.levels() {
-            let Some(level) = level else { continue };
+        for (names, status) in self.buckets() {
+            let Some(status) = status else { continue };
             out.extend_from_slice(names[0].as_bytes());
-            write_decimal(out, level.limit);
+            write_decimal(out, status.limit);
             out.extend_from_slice(b"\r\n");
             out.extend_from_slice(names[1].as_bytes());
-            write_decimal(out, level.remaining);
+            write_decimal(out, status.remaining);
             out.extend_from_slice(b"\r\n");
             out.extend_from_slice(names[2].as_bytes());
-            write_duration(out, level.reset);
+            write_duration(out, status.reset);
             out.extend_from_slice(b"\r\n");
         }
     }
 
     /// True where the header, in any case of letters, is one that [`RateLimitStatus::write`] writes.
-    pub fn speaks_for(&self, header: &str) -> bool {
-        let tells = |(names, level): (&Names, Option<Level>)| {
+    pub fn writes(&self, header: &str) -> bool {
+        let is_written = |(names, status): (&Names, Option<BucketStatus>)| {
             let mut names = names.iter().filter_map(|name| name.strip_suffix(COLON));
-            level.is_some() && names.any(|name| header.eq_ignore_ascii_case(name))
+            status.is_some() && names.any(|name| header.eq_ignore_ascii_case(name))
         };
-        self.levels().into_iter().any(tells)
+        self.buckets().into_iter().any(is_written)
     }
 
-    fn levels(&self) -> [(&'static Names, Option<Level>); 2] {
+    fn buckets(&self) -> [(&'static Names, Option<BucketStatus>); 2] {
         [(&REQUESTS, self.requests), (&TOKENS, self.tokens)]
     }
 }
@@ -74,6 +74,8 @@ pub enum Limit {
     Concurrent,
     BudgetDay,
     BudgetMonth,
+    /// There is a budget, and the ledger has not said yet what is spent of it.
+    BudgetUnknown,
 }
 
 impl Limit {
@@ -85,12 +87,13 @@ impl Limit {
             Self::Concurrent => "concurrent",
             Self::BudgetDay => "budget_day",
             Self::BudgetMonth => "budget_month",
+            Self::BudgetUnknown => "budget_unknown",
         }
     }
 
     /// True where money is limited.
     pub const fn is_budget(self) -> bool {
-        matches!(self, Self::BudgetDay | Self::BudgetMonth)
+        matches!(self, Self::BudgetDay | Self::BudgetMonth | Self::BudgetUnknown)
     }
 }
 
@@ -100,16 +103,16 @@ pub struct Refused {
     pub limit: Limit,
     pub limit_status: RateLimitStatus,
     /// The limit, in its own unit: requests or tokens a minute, requests in flight, nano-dollars.
-    pub most: u64,
+    pub maximum: u64,
     /// What the request would have taken of it.
-    pub asked: u64,
+    pub requested: u64,
     /// Nanoseconds until it is worth trying again; `None` where it is not.
     pub retry_after: Option<u64>,
 }
 
 impl Refused {
-    /// Appends the state of the limits, and `retry-after` (whole seconds) and `retry-after-ms`, both rounded up: a client that
-    /// waits as told is admitted. Or that there is nothing to wait for.
+    /// Appends the state of the limits, and `retry-after` (whole seconds) and `retry-after-ms`, both rounded up: a
+    /// client that waits for so long is admitted. Or that there is nothing to wait for.
     pub fn write(&self, out: &mut Vec<u8>) {
         self.limit_status.write(out);
         let Some(retry_after) = self.retry_after else {
@@ -124,17 +127,20 @@ impl Refused {
 
     /// A sentence for the client.
     pub fn message(&self) -> String {
-        let (most, asked) = (self.most, self.asked);
+        let (maximum, requested) = (self.maximum, self.requested);
         let mut message = match self.limit {
-            Limit::Requests => format!("Rate limit reached for requests: {most} per minute."),
+            Limit::Requests => format!("Rate limit reached for requests: {maximum} per minute."),
             Limit::Tokens if self.retry_after.is_none() => {
-                format!("This request may use {asked} tokens; the limit of {most} per minute never lets it through.")
+                format!(
+                    "This request may use {requested} tokens; the limit of {maximum} per minute never lets it through."
+                )
             }
             Limit::Tokens => {
-                format!("Rate limit reached for tokens: {most} per minute; this request may use {asked}.")
+                format!("Rate limit reached for tokens: {maximum} per minute; this request may use {requested}.")
             }
-            Limit::Concurrent => format!("A user may have {most} requests in flight at once."),
+            Limit::Concurrent => format!("A user may have {maximum} requests in flight at once."),
             Limit::BudgetDay | Limit::BudgetMonth => self.budget_message(),
+            Limit::BudgetUnknown => "There is a budget, and what is spent of it is still being summed up.".to_owned(),
         };
         if let Some(retry_after) = self.retry_after {
             message.push_str(" Try again in ");
@@ -146,17 +152,17 @@ impl Refused {
 
     fn budget_message(&self) -> String {
         let period = if self.limit == Limit::BudgetDay { "day" } else { "month" };
-        let mut message = format!("Of the budget of {} USD for this UTC {period}, ", dollars(self.most));
-        let _ = match (self.retry_after, self.asked) {
+        let mut message = format!("Of the budget of {} USD for this UTC {period}, ", dollars(self.maximum));
+        let _ = match (self.retry_after, self.requested) {
             (Some(_), _) => write!(message, "requests in flight may need all that is left."),
             (None, 0) => write!(message, "nothing is left."),
-            (None, asked) => write!(message, "less is left than the {} that this request may cost.", dollars(asked)),
+            (None, cost) => write!(message, "less is left than the {} that this request may cost.", dollars(cost)),
         };
         message
     }
 }
 
-/// Nano-dollars as dollars, without needless noughts.
+/// Nano-dollars as dollars, without needless zeros.
 pub fn dollars(nano_usd: u64) -> String {
     let (whole, fraction) = (nano_usd / 1_000_000_000, nano_usd % 1_000_000_000);
     match format!("{fraction:09}").trim_end_matches('0') {
@@ -217,24 +223,21 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_limited_is_told_and_only_that_is_taken_from_the_target() {
-        let level = Level { limit: 9, remaining: 4, reset: 5 * SECOND / 2 };
-        let limit_status = RateLimitStatus { tokens: Some(level), ..RateLimitStatus::default() };
+    fn only_what_is_limited_is_written_and_only_that_is_taken_from_the_target() {
+        let status = BucketStatus { limit: 9, remaining: 4, reset: 5 * SECOND / 2 };
+        let limit_status = RateLimitStatus { tokens: Some(status), ..RateLimitStatus::default() };
         let mut out = Vec::new();
         limit_status.write(&mut out);
         let expected = "x-ratelimit-limit-tokens: 9\r\nx-ratelimit-remaining-tokens: 4\r\n\
                         x-ratelimit-reset-tokens: 2.5s\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
-        assert!(
-            limit_status.speaks_for("X-RateLimit-Reset-Tokens")
-                && !limit_status.speaks_for("x-ratelimit-reset-requests")
-        );
+        assert!(limit_status.writes("X-RateLimit-Reset-Tokens") && !limit_status.writes("x-ratelimit-reset-requests"));
     }
 
     #[test]
     fn a_refusal_says_what_was_reached_and_when_to_come_again() {
-        let refused = |limit, most, asked, retry_after| {
-            let refused = Refused { limit, limit_status: RateLimitStatus::default(), most, asked, retry_after };
+        let refused = |limit, maximum, requested, retry_after| {
+            let refused = Refused { limit, limit_status: RateLimitStatus::default(), maximum, requested, retry_after };
             let mut out = Vec::new();
             refused.write(&mut out);
             (refused.message(), String::from_utf8(out).unwrap())

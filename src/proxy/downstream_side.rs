@@ -13,10 +13,10 @@
 
 use super::downstream::{AfterReply, Arrived, DISCARD_BYTES_MAX, Downstream, Phase, Sink};
 use super::exchange::{Exchange, ModelName, Outgoing, Request, Response, Stage};
+use super::expected_use::{self, Size};
 use super::forward::Accepted;
 use super::local_answers::{overloaded, text};
 use super::local_request::{self, LocalRequest};
-use super::reservation::{self, Size};
 use super::route::{Local, Route};
 use super::timing::{Class, ClientWaits};
 use super::{
@@ -30,7 +30,7 @@ use crate::http::framing::Framing;
 use crate::http::head::{self, RequestHead};
 use crate::http::headers::Known;
 use crate::http::reply::{Fault, Reply, error_body};
-use crate::limit::limiter::Reservation;
+use crate::limit::reservation::Reservation;
 use crate::limit::status::{RateLimitStatus, Refused};
 use crate::local::Answer;
 use crate::usage::estimate;
@@ -293,7 +293,7 @@ impl Proxy {
         // One that is held reserves when it is whole, and is refused here only where it would be anyway.
         let reserved = match hold {
             true => self.limiter.check(&exchange.draft.user, now),
-            false => reservation::reserve(&mut self.limiter, &self.prices, &mut exchange, Size::default(), now),
+            false => expected_use::reserve(&mut self.limiter, &self.prices, &mut exchange, Size::default(), now),
         };
         if let Err(refused) = reserved {
             return self.refuse_limited(now, key, head, &exchange.draft.user, &refused);
@@ -396,7 +396,7 @@ impl Proxy {
         let output_max = finish_held(exchange, self.settings.model_name.as_deref(), limited);
         exchange.ready = now.mono;
         let size = Size { input: Some(estimate::input_tokens(exchange.request.text_bytes)), output_max };
-        match reservation::reserve(&mut self.limiter, &self.prices, exchange, size, now) {
+        match expected_use::reserve(&mut self.limiter, &self.prices, exchange, size, now) {
             Ok(()) => self.dispatch(now, key),
             Err(refused) => self.refuse_held(now, key, &refused),
         }
@@ -689,7 +689,7 @@ impl Proxy {
     /// Refuses a request whose head has come.
     fn refuse_limited(&mut self, now: Now, key: DownKey, head: &RequestHead<'_, '_>, user: &str, refused: &Refused) {
         self.metrics.rate_limited(user, refused.limit.label());
-        let (fault, extra) = reservation::refusal(refused);
+        let (fault, extra) = expected_use::refusal(refused);
         self.refuse(now, key, head, fault, &refused.message(), &extra);
     }
 
@@ -698,7 +698,7 @@ impl Proxy {
         let Some(exchange) = self.exchanges.linked(key) else { return };
         let (down, to_head) = (exchange.down, exchange.request.to_head);
         self.metrics.rate_limited(&exchange.draft.user, refused.limit.label());
-        let (fault, extra) = reservation::refusal(refused);
+        let (fault, extra) = expected_use::refusal(refused);
         self.count_refusal(fault);
         self.withdraw(now, key);
         let message = refused.message();

@@ -5,7 +5,7 @@ use super::tunnel::Tunnel;
 use super::{DownKey, UpKey};
 use crate::base::buffer::Buffer;
 use crate::http::body::{BodyReader, BodyWriter};
-use crate::limit::limiter::Reservation;
+use crate::limit::reservation::Reservation;
 use crate::limit::status::RateLimitStatus;
 use crate::usage::capture::Capture;
 use crate::usage::editor::Editor;

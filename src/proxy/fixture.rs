@@ -3,8 +3,8 @@
 use super::exchange::{Exchange, ModelName, Outgoing, Request, Response, Stage};
 use super::{Action, Conn, DownKey, Proxy, Settings, Timeouts, UpKey, Written};
 use crate::base::clock::{Now, SECOND};
-use crate::limit::limiter::Reservation;
 use crate::limit::overrides::Limits;
+use crate::limit::reservation::Reservation;
 use crate::limit::status::RateLimitStatus;
 use crate::metrics::{LabelLimits, Metrics};
 use crate::price::PriceTable;

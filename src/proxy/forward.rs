@@ -130,8 +130,7 @@ pub fn plan(head: &ResponseHead<'_, '_>, http11_client: bool, edited: bool, keep
 pub fn write_switch(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>, limit_status: &RateLimitStatus) {
     write_status(out, head);
     for (class, header) in head.headers.iter() {
-        if !(class.is_hop_by_hop() || limit_status.speaks_for(header.name) || head.connection.names(header.name, class))
-        {
+        if !(class.is_hop_by_hop() || limit_status.writes(header.name) || head.connection.names(header.name, class)) {
             write(out, header.name, header.value);
         }
     }
@@ -161,7 +160,7 @@ pub fn write_response(
     out.reserve(head.headers.wire_bytes() + OWN_LINES_BYTES + body_bytes as usize);
     write_status(out, head);
     for (class, header) in head.headers.iter() {
-        let told_here = limit_status.speaks_for(header.name);
+        let told_here = limit_status.writes(header.name);
         // Of a message without a body (HEAD, 304) the length is information about another one, and stays; a 204 has
         // none (RFC 9110 §8.6).
         let length_stays = class == Known::ContentLength && plan.writer == BodyWriter::Nothing && head.status != 204;

@@ -106,10 +106,15 @@ impl Permits {
         self.submitted
     }
 
+    /// The `seq` that the next line will have.
+    pub fn next_seq(&self) -> u64 {
+        self.submitted + 1
+    }
+
     /// Sends a line on its way to the ledger; its `seq`.
     pub fn submit(&mut self, mut record: Record) -> u64 {
-        self.submitted += 1;
-        record.seq = self.submitted;
+        record.seq = self.next_seq();
+        self.submitted = record.seq;
         if !record.journal.is_record() {
             self.journal.under_way.push_back(record.seq);
         }

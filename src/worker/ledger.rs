@@ -72,8 +72,10 @@ pub struct Ledger {
     progress: Progress,
     levels: levels::Follower,
     policy: policy::Follower,
-    /// The loop wants to know what was spent; told when nothing waits to be committed.
-    spend_wanted: bool,
+    /// The loop wants to know what was spent in this period; told when nothing waits to be committed.
+    spend_wanted: Option<Period>,
+    /// `seq` of the last record that is committed; 0 before the first.
+    committed_seq: u64,
     /// The levels may have a step to take.
     levels_behind: bool,
     /// A fold did not wait for a quiet moment, so a step of the levels must not either.
@@ -134,7 +136,8 @@ impl Ledger {
             progress,
             levels: levels::Follower::default(),
             policy,
-            spend_wanted: false,
+            spend_wanted: None,
+            committed_seq: 0,
             levels_behind: true,
             step_owed: false,
             commits: Retry::new("ledger cannot commit", "ledger commits again"),
@@ -259,7 +262,7 @@ impl Ledger {
             Message::Exported(id) => self.exported = Some(id),
             Message::Records(records) if self.queue.is_empty() => self.queue = records,
             Message::Records(mut records) => self.queue.append(&mut records),
-            Message::SpendByUser => self.spend_wanted = true,
+            Message::SpendByUser(period) => self.spend_wanted = Some(period),
             Message::Stop => self.stop_by = self.stop_by.or_else(|| Some(Instant::now() + SHUTDOWN_PATIENCE)),
         }
     }
@@ -278,6 +281,7 @@ impl Ledger {
             Err(error) => return self.failed(&error),
         };
         let (rows, upto) = (batch.len(), last.seq);
+        self.committed_seq = upto;
         // The log tells what they count.
         for counted in &retrieved {
             if let Ok(at) = self.queue[..rows].binary_search_by_key(&counted.seq, |record| record.seq) {
@@ -308,10 +312,10 @@ impl Ledger {
         if let Some(policy) = self.policy.look(|| writer.conn()) {
             self.events.send(WorkerEvent::Policy(policy));
         }
-        if self.spend_wanted && self.queue.is_empty() {
-            match policy::spend_by_user(writer.conn(), Period::of(unix_now())) {
+        if let Some(period) = self.spend_wanted.filter(|_| self.queue.is_empty()) {
+            match policy::spend_by_user(writer.conn(), period, self.committed_seq) {
                 Ok(spend_by_user) => {
-                    self.spend_wanted = false;
+                    self.spend_wanted = None;
                     self.events.send(WorkerEvent::SpendByUser(spend_by_user));
                 }
                 Err(error) => self.failed(&error),

@@ -10,9 +10,9 @@ use super::fold::{NS_PER_HOUR, read_mark};
 use super::{EventSender, WorkerEvent, schema, unix_now};
 use crate::access::{Hash, Key};
 use crate::base::civil::first_day_of_month;
-use crate::limit::budget::{Period, Spent};
+use crate::limit::budget::{Period, SpendByUser, Spent};
 use crate::limit::overrides::{Limits, Overrides};
-use crate::policy::{Policy, SpendByUser};
+use crate::policy::Policy;
 use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, params};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -39,10 +39,10 @@ impl Follower {
     pub fn start(conn: &Connection, budgets: bool, events: &EventSender) -> rusqlite::Result<Self> {
         let (version, policy) = (version(conn)?, read(conn)?);
         let has_budget = |own: &Overrides| Limits::default().with(own).has_budget();
-        let budgets = budgets || policy.own.values().any(has_budget);
+        let budgets = budgets || policy.overrides.values().any(has_budget);
         events.send(WorkerEvent::Policy(policy));
         if budgets {
-            events.send(WorkerEvent::SpendByUser(spend_by_user(conn, Period::of(unix_now()))?));
+            events.send(WorkerEvent::SpendByUser(spend_by_user(conn, Period::of(unix_now()), 0)?));
         }
         Ok(Self { version, look_at: Instant::now() + FOLLOW_EVERY })
     }
@@ -75,17 +75,19 @@ fn version(conn: &Connection) -> rusqlite::Result<i64> {
 pub fn read(conn: &Connection) -> rusqlite::Result<Policy> {
     let keys = keys(conn)?.into_iter().filter(|(row, _)| row.revoked_at.is_none());
     let keys = keys.map(|(row, hash)| Key { id: row.id, user: row.user.into(), hash, expires_at: row.expires_at });
-    Ok(Policy { keys: keys.collect(), own: limits(conn)? })
+    Ok(Policy { keys: keys.collect(), overrides: limits(conn)? })
 }
 
-/// What each user has spent in the day and the month of `period`: the rollups up to the mark, and the rows after it.
+/// What each user has spent in the day and the month of `period`, and in no other: the rollups up to the mark, and the
+/// rows after it. `upto_seq` is of the last record of this process that is committed.
 ///
 /// # Errors
 /// SQLite's.
-pub fn spend_by_user(conn: &Connection, period: Period) -> rusqlite::Result<SpendByUser> {
+pub fn spend_by_user(conn: &Connection, period: Period, upto_seq: u64) -> rusqlite::Result<SpendByUser> {
     let snapshot = conn.unchecked_transaction()?;
-    let month_hour = first_day_of_month(period.month) * HOURS_PER_DAY;
-    let day_hour = period.day * HOURS_PER_DAY;
+    let mark = read_mark(&snapshot)?;
+    let [month, month_end] = [period.month, period.month + 1].map(|month| first_day_of_month(month) * HOURS_PER_DAY);
+    let [day, day_end] = [period.day, period.day + 1].map(|day| day * HOURS_PER_DAY);
     let mut sums: BTreeMap<i64, Spent> = BTreeMap::new();
     let mut add = |row: &Row<'_>| -> rusqlite::Result<()> {
         let spent = sums.entry(row.get(0)?).or_default();
@@ -94,25 +96,38 @@ pub fn spend_by_user(conn: &Connection, period: Period) -> rusqlite::Result<Spen
         Ok(())
     };
     let mut folded = snapshot.prepare(
-        "SELECT user_id, sum(iif(hour >= ?2, cost_nano_usd, 0)), sum(cost_nano_usd) FROM rollups
-        WHERE hour >= ?1 AND user_id > 0 GROUP BY user_id",
+        "SELECT user_id, sum(iif(hour >= ?3 AND hour < ?4, cost_nano_usd, 0)), sum(cost_nano_usd) FROM rollups
+        WHERE hour >= ?1 AND hour < ?2 AND user_id > 0 GROUP BY user_id",
     )?;
-    let mut rows = folded.query([month_hour, day_hour])?;
+    let mut rows = folded.query([month, month_end, day, day_end])?;
     while let Some(row) = rows.next()? {
         add(row)?;
     }
     let mut tail = snapshot.prepare(
-        "SELECT user_id, sum(iif(started_at >= ?3, cost_nano_usd, 0)), sum(cost_nano_usd) FROM records
-        WHERE id > ?1 AND started_at >= ?2 AND cost_nano_usd > 0 GROUP BY user_id",
+        "SELECT user_id, sum(iif(started_at >= ?4 AND started_at < ?5, cost_nano_usd, 0)), sum(cost_nano_usd)
+        FROM records WHERE id > ?1 AND started_at >= ?2 AND started_at < ?3 AND cost_nano_usd > 0 GROUP BY user_id",
     )?;
-    let mut rows = tail.query([read_mark(&snapshot)?, month_hour * NS_PER_HOUR, day_hour * NS_PER_HOUR])?;
+    let [month, month_end, day, day_end] = [month, month_end, day, day_end].map(|hour| hour * NS_PER_HOUR);
+    let mut rows = tail.query([mark, month, month_end, day, day_end])?;
     while let Some(row) = rows.next()? {
         add(row)?;
     }
     let mut name = snapshot.prepare("SELECT name FROM users WHERE id = ?")?;
     let users = sums.into_iter().filter(|(_, spent)| *spent != Spent::default());
     let users = users.map(|(id, spent)| Ok((name.query_row([id], |row| row.get::<_, String>(0))?.into(), spent)));
-    Ok(SpendByUser { period, users: users.collect::<rusqlite::Result<_>>()? })
+    let users = users.collect::<rusqlite::Result<_>>()?;
+    Ok(SpendByUser { period, upto_seq, next_day: next_day(&snapshot, mark, period.day)?, users })
+}
+
+/// The first day after this one in which something is spent: while a clock was ahead.
+fn next_day(conn: &Connection, mark: i64, day: i64) -> rusqlite::Result<Option<i64>> {
+    let hour = (day + 1) * HOURS_PER_DAY;
+    let folded = "SELECT min(hour) FROM rollups WHERE hour >= ? AND cost_nano_usd > 0";
+    let folded: Option<i64> = conn.query_row(folded, [hour], |row| row.get(0))?;
+    let tail = "SELECT min(started_at) FROM records WHERE id > ? AND started_at >= ? AND cost_nano_usd > 0";
+    let tail: Option<i64> = conn.query_row(tail, [mark, hour * NS_PER_HOUR], |row| row.get(0))?;
+    let hours = [folded, tail.map(|started_at| started_at / NS_PER_HOUR)];
+    Ok(hours.into_iter().flatten().min().map(|hour| hour / HOURS_PER_DAY))
 }
 
 /// A client key as an operator sees it. Instants in nanoseconds since the Unix epoch.

@@ -6,6 +6,7 @@ use super::query::{Job, QueryHandle};
 use super::resolver::Resolver;
 use super::{EventSender, WorkerEvent, Workers, log};
 use crate::base::log::Note;
+use crate::limit::budget::Period;
 use crate::usage::record::Record;
 use std::path::Path;
 use std::sync::Arc;
@@ -73,8 +74,8 @@ impl Workers for WorkerThreads {
         log::notes(notes);
     }
 
-    fn sum_spend_by_user(&mut self) {
-        self.ledger.sum_spend_by_user();
+    fn sum_spend_by_user(&mut self, period: Period) {
+        self.ledger.sum_spend_by_user(period);
     }
 
     fn resolve(&mut self) {

@@ -8,6 +8,7 @@ use super::support::upstream::Upstream;
 use openai_api_proxy::base::clock::SECOND;
 use openai_api_proxy::base::log::{Level, Note};
 use openai_api_proxy::io::sockets::Sockets;
+use openai_api_proxy::limit::budget::Period;
 use openai_api_proxy::reactor::Reactor;
 use openai_api_proxy::usage::record::Record;
 use openai_api_proxy::worker::query::Job;
@@ -55,7 +56,7 @@ impl Workers for Instant {
         let _ = notes.into_iter().try_for_each(|note| self.notes.send(note));
     }
 
-    fn sum_spend_by_user(&mut self) {}
+    fn sum_spend_by_user(&mut self, _: Period) {}
 
     fn resolve(&mut self) {
         self.events.send(WorkerEvent::Resolved { addresses: Ok(self.addresses.clone()) });

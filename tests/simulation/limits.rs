@@ -27,7 +27,7 @@ struct Span {
     forwarded: bool,
 }
 
-/// Judges the requests of one user; how many were refused by the limit, and how many standings were checked.
+/// Judges the requests of one user; how many were refused by the limit, and how many statuses were checked.
 pub fn judge(user: &str, requests: &[&Planned], records: &[Record], rate: Rate, world: &World) -> (usize, usize) {
     let is_limited = |request: &&&Planned| request.refused_as("rate_limit_exceeded");
     let span = |request: &&Planned| {

@@ -12,8 +12,12 @@
 //! one record for it and exactly one for each report that passed; a report's last byte leaves after its commit, or
 //! after `LEDGER_WAIT`. After every turn: what is held back, or not read on, waits for something that is under way.
 //!
+//! In some runs users get their first budget in the middle: from then on nobody is let through who had spent it, and
+//! nobody is kept out who had not, whatever settles while the ledger's sum is under way.
+//!
 //! `SIM_SEED=n` replays one seed, `SIM_SEEDS=n` runs that many.
 
+mod budgets;
 mod client;
 mod invariants;
 mod limits;

@@ -1,5 +1,6 @@
 //! The judge of a finished run.
 
+use crate::budgets::{self, Budgets};
 use crate::limits;
 use crate::scenario::{Fault, Plan, Planned};
 use crate::session::judge::{Run, Sessions, judge as judge_session};
@@ -21,9 +22,12 @@ pub struct Seen {
     pub aborted: usize,
     pub drained: usize,
     pub retried: usize,
-    /// Refused by their user's limit, and standings that were right.
+    /// Refused by their user's limit, and limit statuses that were right.
     pub limited: usize,
-    pub standings: usize,
+    pub statuses: usize,
+    /// Refused because their user's budget was spent, and because it was not known what was spent of it.
+    pub over_budget: usize,
+    pub unknown_spend: usize,
     /// Requests that went over TLS, and those whose answer was cut without its goodbye.
     pub encrypted: usize,
     pub truncated: usize,
@@ -47,7 +51,9 @@ pub struct Sums {
     drained: usize,
     retried: usize,
     limited: usize,
-    standings: usize,
+    statuses: usize,
+    over_budget: usize,
+    unknown_spend: usize,
     encrypted: usize,
     truncated: usize,
     silent: usize,
@@ -66,7 +72,9 @@ impl Sums {
         self.drained += seen.drained;
         self.retried += seen.retried;
         self.limited += seen.limited;
-        self.standings += seen.standings;
+        self.statuses += seen.statuses;
+        self.over_budget += seen.over_budget;
+        self.unknown_spend += seen.unknown_spend;
         self.encrypted += seen.encrypted;
         self.truncated += seen.truncated;
         self.silent += seen.silent;
@@ -86,7 +94,9 @@ impl Sums {
             drained,
             retried,
             self.limited,
-            self.standings,
+            self.statuses,
+            self.over_budget,
+            self.unknown_spend,
             self.encrypted,
             self.truncated,
             self.silent,
@@ -109,7 +119,9 @@ impl fmt::Display for Sums {
             drained,
             retried,
             limited,
-            standings,
+            statuses,
+            over_budget,
+            unknown_spend,
             encrypted,
             truncated,
             silent,
@@ -119,13 +131,21 @@ impl fmt::Display for Sums {
             out,
             "{requests} requests: {whole} whole, {refused} answered by an error of ours, {cut} cut, {left} left by \
              their client; {records} records, {aborted} of them aborted, {drained} read on; {retried} sent twice; \
-             {limited} over their limit, {standings} standings right; {encrypted} over TLS, \
+             {limited} over their limit, {statuses} limit statuses right; {over_budget} over their budget, \
+             {unknown_spend} before it was known what was spent; {encrypted} over TLS, \
              {truncated} of them truncated; {silent} connections to addresses that never answer; {sessions}"
         )
     }
 }
 
-pub fn judge(plan: &Plan, records: &[Record], world: &World, slots: (usize, usize, usize), run: Run) -> Seen {
+pub fn judge(
+    plan: &Plan,
+    records: &[Record],
+    world: &World,
+    ledger: &Budgets,
+    slots: (usize, usize, usize),
+    run: Run,
+) -> Seen {
     let Run { faults, stopped_early, .. } = run;
     assert_eq!((slots.0, slots.2), (0, 0), "clients or exchanges are left in their slabs");
     assert_eq!(slots.1, 0, "upstream connections are left in their slab");
@@ -135,9 +155,10 @@ pub fn judge(plan: &Plan, records: &[Record], world: &World, slots: (usize, usiz
     }
     for (id, request) in plan.requests.iter().enumerate() {
         let of_it: Vec<&Record> = records.iter().filter(|record| request.is_of(record)).collect();
-        judge_request(id, request, &of_it, run, plan.rate.is_some());
+        judge_request(id, request, &of_it, run, plan.rate.is_some() || plan.budget.is_some());
     }
-    let (limited, standings) = judge_limits(plan, records, world);
+    let (limited, statuses) = judge_limits(plan, records, world);
+    let (over_budget, unknown_spend) = judge_budgets(plan, records, ledger);
     let of_sessions = |record: &Record| plan.sessions.iter().any(|session| *session.user == *record.user);
     let of_requests = |record: &Record| plan.requests.iter().any(|request| request.is_of(record));
     let stray = records.iter().find(|record| !of_sessions(record) && !of_requests(record));
@@ -161,7 +182,9 @@ pub fn judge(plan: &Plan, records: &[Record], world: &World, slots: (usize, usiz
         drained: records.iter().filter(|record| record.usage_source == UsageSource::Drained).count(),
         retried: count(|request| request.seen > 1),
         limited,
-        standings,
+        statuses,
+        over_budget,
+        unknown_spend,
         encrypted: if plan.tls.is_some() { count(|request| request.seen > 0) } else { 0 },
         truncated: count(|request| request.seen > 0 && request.fault == Some(Fault::Truncated)),
         silent: world.judge_silent(),
@@ -171,13 +194,27 @@ pub fn judge(plan: &Plan, records: &[Record], world: &World, slots: (usize, usiz
     }
 }
 
-/// Each user's requests under the limit.
-fn judge_limits(plan: &Plan, records: &[Record], world: &World) -> (usize, usize) {
-    let Some(rate) = plan.rate else { return (0, 0) };
+/// Each user's requests.
+fn by_user(plan: &Plan) -> BTreeMap<&str, Vec<&Planned>> {
     let mut of_users: BTreeMap<&str, Vec<&Planned>> = BTreeMap::new();
     for request in plan.requests.iter().filter(|request| !request.local) {
         of_users.entry(&request.user).or_default().push(request);
     }
+    of_users
+}
+
+/// Each user's requests under the budget.
+fn judge_budgets(plan: &Plan, records: &[Record], ledger: &Budgets) -> (usize, usize) {
+    let Some(budget) = plan.budget else { return (0, 0) };
+    let of_users = by_user(plan);
+    let judged = of_users.iter().map(|(user, requests)| budgets::judge(user, requests, records, budget, ledger));
+    judged.fold((0, 0), |sums, (over, unknown)| (sums.0 + over, sums.1 + unknown))
+}
+
+/// Each user's requests under the limit.
+fn judge_limits(plan: &Plan, records: &[Record], world: &World) -> (usize, usize) {
+    let Some(rate) = plan.rate else { return (0, 0) };
+    let of_users = by_user(plan);
     let judged = of_users.iter().map(|(user, requests)| limits::judge(user, requests, records, rate, world));
     judged.fold((0, 0), |sums, (limited, checked)| (sums.0 + limited, sums.1 + checked))
 }
@@ -211,7 +248,8 @@ fn judge_request(id: usize, request: &Planned, records: &[&Record], run: Run, li
     if !excused && healthy {
         assert!(got.whole, "request {id} was cut: {got:?}");
         let no_place = crowded && got.ours.as_deref() == Some("ledger_unavailable") && records.is_empty();
-        let is_limited = limited && got.ours.as_deref() == Some("rate_limit_exceeded") && records.is_empty();
+        let by_limits = matches!(got.ours.as_deref(), Some("rate_limit_exceeded" | "insufficient_quota"));
+        let is_limited = limited && by_limits && records.is_empty();
         assert!(got.ours.is_none() || no_place || is_limited, "request {id} was refused: {got:?}");
     }
     let truncated = request.fault == Some(Fault::Truncated) && got.ours.is_none() && got.status == request.right_status;

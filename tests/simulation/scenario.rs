@@ -2,6 +2,7 @@
 
 mod requests;
 
+use crate::budgets;
 use crate::client::Client;
 use crate::invariants::Invariants;
 use crate::limits;
@@ -16,7 +17,6 @@ use openai_api_proxy::base::clock::{MILLISECOND, Now, SECOND};
 use openai_api_proxy::limit::bucket::Rate;
 use openai_api_proxy::limit::overrides::Limits;
 use openai_api_proxy::metrics::{self, Metrics};
-use openai_api_proxy::price::PriceTable;
 use openai_api_proxy::proxy::{Proxy, Settings, Timeouts};
 use openai_api_proxy::reactor::{Reactor, Turn};
 use openai_api_proxy::usage::record::Record;
@@ -25,7 +25,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// Users of several requests are called so.
-const SHARED: &str = "shared-";
+pub const SHARED: &str = "shared-";
 
 /// Turns after which a run is taken to go on for ever.
 const TURNS_MAX: usize = 200_000;
@@ -149,6 +149,8 @@ pub struct Plan {
     pub tls: Option<bool>,
     /// The limit of each user.
     pub rate: Option<Rate>,
+    /// What each may spend in a month, from some time on; nano-dollars.
+    pub budget: Option<u64>,
     /// Records that are committed, and the names of those that are of requests.
     pub committed: usize,
     pub committed_names: BTreeSet<String>,
@@ -204,9 +206,11 @@ pub fn run(seed: u64) -> Seen {
     world.connect_faults = faults && world.rng.coin();
     let (count, fine) = (1 + world.rng.below(12), world.fine);
     let rate = (world.rng.below(4) == 0).then(|| limits::rate(&mut world.rng));
-    world.sets_clock = rate.is_none() && world.rng.below(4) == 0;
+    let budget = (rate.is_none() && world.rng.below(4) == 0).then(|| budgets::budget(&mut world.rng));
+    let limited = rate.is_some() || budget.is_some();
+    world.sets_clock = !limited && world.rng.below(4) == 0;
     world.jumps = [0, 0, 0, 8, 60][world.rng.below(5)];
-    let mut requests = requests::all(&mut world.rng, count, rate.is_some(), faults, fine);
+    let mut requests = requests::all(&mut world.rng, count, limited, faults, fine);
     let sessions = world.rng.below(5).saturating_sub(1);
     // A session's server speaks without TLS.
     let tls = (sessions == 0 && world.rng.coin()).then(|| world.rng.coin());
@@ -226,6 +230,7 @@ pub fn run(seed: u64) -> Seen {
         journaled: journaled.then(BTreeSet::new),
         tls,
         rate,
+        budget,
         committed: 0,
         committed_names: BTreeSet::new(),
     };
@@ -246,7 +251,7 @@ pub fn run(seed: u64) -> Seen {
         let silent = world.rng.below(usize::from(addresses).min(3)) as u16;
         world.silent = (FIRST_PORT..FIRST_PORT + silent).collect();
     }
-    let workers = Rc::new(RefCell::new(FakeWorkers::new(addresses, stall_max)));
+    let workers = Rc::new(RefCell::new(FakeWorkers::new(addresses, stall_max, budget)));
     let verdict = session::judge::Run {
         faults,
         stopped_early: stop_early,
@@ -262,7 +267,7 @@ pub fn run(seed: u64) -> Seen {
     let act = actor(&workers, &plan, &peers, stop_early);
     let net = Net { world: Rc::clone(&world), act };
     let metrics = Metrics::new(metrics::LabelLimits::default(), 0);
-    let proxy = Proxy::new(settings, PriceTable::built_in(), metrics, Now::default());
+    let proxy = Proxy::new(settings, budgets::prices(), metrics, Now::default());
     let mut reactor = Reactor::new(net, SharedWorkers(Rc::clone(&workers)), proxy, 30 * SECOND);
     let mut invariants = Invariants::new(ledger_places as u64, buffered_bytes_max);
     let mut turns = 0;
@@ -284,7 +289,8 @@ pub fn run(seed: u64) -> Seen {
         assert!(workers.open.is_empty(), "entries are left open: {:?}", workers.open);
         std::mem::take(&mut workers.committed)
     };
-    oracle::judge(&plan.borrow(), &records, &world.borrow(), slots, verdict)
+    let ledger = std::mem::take(&mut workers.borrow_mut().budgets);
+    oracle::judge(&plan.borrow(), &records, &world.borrow(), &ledger, slots, verdict)
 }
 
 /// Clients that share the requests, up to `share_max` each.

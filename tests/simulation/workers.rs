@@ -1,7 +1,9 @@
 //! Fake workers: a ledger that commits when it likes, addresses that come late, answers to questions.
 
+use crate::budgets::Budgets;
 use crate::rng::Rng;
 use crate::scenario::name_of;
+use openai_api_proxy::limit::budget::Period;
 use openai_api_proxy::local::Answer;
 use openai_api_proxy::usage::record::{Journal, Record};
 use openai_api_proxy::worker::query::Job;
@@ -35,11 +37,12 @@ pub struct FakeWorkers {
     pub stalled_until: Option<u64>,
     /// The target resolves to so many addresses.
     addresses: u16,
+    pub budgets: Budgets,
 }
 
 impl FakeWorkers {
-    pub fn new(addresses: u16, stall_max: u64) -> Self {
-        Self { addresses, stall_max, ..Self::default() }
+    pub fn new(addresses: u16, stall_max: u64, budget: Option<u64>) -> Self {
+        Self { addresses, stall_max, budgets: Budgets::new(budget), ..Self::default() }
     }
 
     /// A line as the ledger takes it: a record, or an entry of the journal, which ends once.
@@ -62,7 +65,11 @@ impl FakeWorkers {
     /// One worker may act; false where none had anything to do.
     pub fn act(&mut self, rng: &mut Rng, now: u64) -> bool {
         self.stalled_until = self.stalled_until.filter(|&until| now < until);
-        let commits = !self.pending.is_empty() && self.stalled_until.is_none();
+        if self.budgets.sum.is_some() || self.pending.is_empty() {
+            self.replies.extend(self.budgets.act(rng, now, &self.committed, self.lines));
+        }
+        let may_commit = self.stalled_until.is_none() && self.budgets.sum.is_none();
+        let commits = !self.pending.is_empty() && may_commit;
         match rng.below(3) {
             0 if commits && self.stall_max > 0 && rng.below(8) == 0 => {
                 self.stalled_until = Some(now + self.stall_max / [1, 5, 100, 10_000][rng.below(4)]);
@@ -88,7 +95,8 @@ impl FakeWorkers {
             _ => {}
         }
         let commits = !self.pending.is_empty() && self.stalled_until.is_none();
-        commits || !(self.tickets.is_empty() && self.replies.is_empty()) || self.resolving
+        let sums = self.budgets.are_busy() && (self.budgets.sum.is_some() || self.pending.is_empty());
+        commits || sums || !(self.tickets.is_empty() && self.replies.is_empty()) || self.resolving
     }
 
     pub fn stop(&mut self) {
@@ -115,7 +123,9 @@ impl Workers for SharedWorkers {
         Ok(())
     }
 
-    fn sum_spend_by_user(&mut self) {}
+    fn sum_spend_by_user(&mut self, period: Period) {
+        self.0.borrow_mut().budgets.want(period);
+    }
 
     fn resolve(&mut self) {
         self.0.borrow_mut().resolving = true;

@@ -1,6 +1,10 @@
 //! Each limit alone, and all of them over any interleaving of requests.
 
 use super::*;
+use crate::base::clock::SECOND;
+use crate::limit::bucket::Rate;
+use crate::limit::budget::Spent;
+use crate::limit::status::{BucketStatus, Limit};
 use proptest::prelude::*;
 
 const RATE: Rate = Rate { per_minute: 600, burst: 3 };
@@ -16,6 +20,21 @@ fn requests(rate: Rate) -> Limiter {
 
 fn tokens(per_minute: u64) -> Limiter {
     Limiter::new(Limits { tokens: Some(Rate { per_minute, burst: per_minute }), ..Limits::default() })
+}
+
+/// Limits with a budget of which nothing is spent.
+fn unspent(limits: Limits) -> Limiter {
+    let mut limiter = Limiter::new(limits);
+    load(&mut limiter, 0, &[]);
+    limiter
+}
+
+/// The ledger's sums come, in which this process's records up to `upto_seq` are.
+fn load(limiter: &mut Limiter, upto_seq: u64, users: &[(&str, Spent)]) {
+    let period = limiter.wants_spending(at(0)).expect("somebody has a budget");
+    let users = users.iter().map(|&(user, spent)| (user.into(), spent)).collect();
+    limiter.load(SpendByUser { period, upto_seq, next_day: None, users }, at(0));
+    assert_eq!(limiter.wants_spending(at(0)), None);
 }
 
 fn request(tokens: u64) -> ReservationRequest {
@@ -34,7 +53,7 @@ fn each_user_has_a_bucket_of_their_own() {
     }
     let refused = limiter.admit(&"a".into(), PLAIN, at(5)).unwrap_err();
     assert_eq!((refused.limit, refused.retry_after), (Limit::Requests, Some(SECOND / 10)));
-    assert_eq!(refused.limit_status.requests, Some(Level { limit: 3, remaining: 0, reset: 3 * SECOND / 10 }));
+    assert_eq!(refused.limit_status.requests, Some(BucketStatus { limit: 3, remaining: 0, reset: 3 * SECOND / 10 }));
     assert_eq!(limiter.check("a", at(5)), Err(refused));
     assert!(limiter.admit(&"b".into(), PLAIN, at(5)).is_ok(), "another user is not concerned");
     assert_eq!(limiter.outstanding(), (4, 0));
@@ -56,7 +75,7 @@ fn no_limit_admits_everybody_and_remembers_nobody() {
 }
 
 #[test]
-fn users_with_full_buckets_are_forgotten() {
+fn users_with_full_buckets_are_evicted() {
     let mut limiter = requests(RATE);
     let (mut now, mut most) = (0, 0);
     for user in 0..100_000 {
@@ -68,7 +87,7 @@ fn users_with_full_buckets_are_forgotten() {
     }
     // One token flows in within 100 ms, in which 100 users ask: nobody has to be remembered beyond the few.
     assert!(most <= USERS_FEW + 1, "{most}");
-    assert_eq!(limiter.users().0, limiter.sweep.len());
+    assert_eq!(limiter.users().0, limiter.eviction_queue.len());
     let (reservation, _) = limiter.admit(&"long".into(), PLAIN, at(now)).unwrap();
     (0..2).for_each(|_| limiter.sweep(now + SECOND));
     assert_eq!(limiter.users().0, 1, "who has a request in flight is needed");
@@ -78,7 +97,7 @@ fn users_with_full_buckets_are_forgotten() {
 }
 
 #[test]
-fn a_crowd_is_forgotten_without_further_requests() {
+fn a_crowd_is_evicted_without_further_requests() {
     let mut limiter = requests(RATE);
     for user in 0..100_000 {
         let name = limiter.name(&user.to_string());
@@ -99,7 +118,7 @@ fn a_crowd_is_forgotten_without_further_requests() {
 fn tokens_are_reserved_and_settled_to_the_truth() {
     let mut limiter = tokens(100);
     let refused = limiter.admit(&"a".into(), request(663), at(0)).unwrap_err();
-    assert_eq!((refused.limit, refused.asked, refused.retry_after), (Limit::Tokens, 663, None));
+    assert_eq!((refused.limit, refused.requested, refused.retry_after), (Limit::Tokens, 663, None));
     let name: Arc<str> = limiter.name("a");
     let (reservation, limit_status) = limiter.admit(&name, request(60), at(0)).unwrap();
     assert_eq!(limit_status.tokens.unwrap().remaining, 40);
@@ -151,7 +170,7 @@ fn requests_in_flight_are_bounded() {
 
 #[test]
 fn a_budget_counts_what_is_in_flight() {
-    let mut limiter = Limiter::new(Limits { day_nano_usd: Some(100), month_nano_usd: Some(150), ..Limits::default() });
+    let mut limiter = unspent(Limits { day_nano_usd: Some(100), month_nano_usd: Some(150), ..Limits::default() });
     let money = |nano_usd, guessed| ReservationRequest { nano_usd: Some(nano_usd), guessed, ..PLAIN };
     let name: Arc<str> = limiter.name("a");
     let (first, _) = limiter.admit(&name, money(70, false), at(0)).unwrap();
@@ -162,13 +181,14 @@ fn a_budget_counts_what_is_in_flight() {
     assert_eq!(limiter.outstanding(), (2, 100), "a guess takes what is left");
     assert_eq!(limiter.check("a", at(0)).unwrap_err().retry_after, Some(SECOND));
     assert!(limiter.admit(&"a".into(), PLAIN, at(0)).is_ok(), "what costs nothing is not refused for money");
-    let used = |nano_usd| Used { nano_usd, started_at: at(0).unix, ..Used::default() };
+    let cost = |nano_usd| Cost { seq: 1, started_at: at(0).unix, nano_usd };
+    let used = |nano_usd| Used { cost: cost(nano_usd), ..Used::default() };
     limiter.charge(&name, used(60), at(0));
     limiter.release("a", first, at(0));
     limiter.charge(&name, used(40), at(0));
     limiter.release("a", second, at(0));
     let refused = limiter.check("a", at(0)).unwrap_err();
-    assert_eq!((refused.limit, refused.asked, refused.retry_after), (Limit::BudgetDay, 0, None));
+    assert_eq!((refused.limit, refused.requested, refused.retry_after), (Limit::BudgetDay, 0, None));
     let tomorrow = at(86_400 * SECOND);
     let refused = limiter.admit(&"a".into(), money(51, false), tomorrow).unwrap_err();
     assert_eq!(refused.limit, Limit::BudgetMonth);
@@ -176,7 +196,7 @@ fn a_budget_counts_what_is_in_flight() {
 }
 
 #[test]
-fn terms_change_for_the_next_request_only() {
+fn limits_change_for_the_next_request_only() {
     let mut limiter = requests(RATE);
     let name: Arc<str> = limiter.name("a");
     let (old, _) = limiter.admit(&name, PLAIN, at(0)).unwrap();
@@ -191,15 +211,45 @@ fn terms_change_for_the_next_request_only() {
     let (_reservation, limit_status) = limiter.admit(&"a".into(), request(999), at(0)).unwrap();
     assert_eq!((limit_status.requests.unwrap().remaining, limit_status.tokens), (2, None), "a new bucket of requests");
     limiter.set_limits(Limits { day_nano_usd: Some(1), ..Limits::default() });
-    assert!(limiter.wants_spending());
-    limiter.load(Period::of(at(0).unix), [(name, Spent { day: 1, month: 1 })]);
-    assert!(!limiter.wants_spending());
+    load(&mut limiter, 0, &[("a", Spent { day: 1, month: 1 })]);
     assert_eq!(
         limiter.admit(&"a".into(), ReservationRequest { nano_usd: Some(0), ..PLAIN }, at(0)).unwrap_err().limit,
         Limit::BudgetDay
     );
     limiter.set_limits(Limits::default());
     assert_eq!(limiter.users().1, 0, "spending is not followed for nobody");
+}
+
+/// A first budget is set, or the clock steps over midnight: until the ledger has said what is spent, only what costs
+/// under a budget has to wait.
+#[test]
+fn a_budget_of_which_nobody_knows_what_is_spent_is_closed() {
+    let mut limiter = requests(RATE);
+    let money = ReservationRequest { nano_usd: Some(1), ..PLAIN };
+    assert_eq!((limiter.wants_spending(at(0)), limiter.check("a", at(0))), (None, Ok(())));
+    let own = Overrides { day_nano_usd: Some(100), ..Overrides::default() };
+    limiter.set_overrides([("a".into(), own)].into());
+    for (spent, seq) in [(99, 2), (100, 4)] {
+        let refused = limiter.admit(&"a".into(), money, at(0)).unwrap_err();
+        assert_eq!((refused.limit, refused.retry_after), (Limit::BudgetUnknown, Some(SECOND)));
+        assert_eq!(limiter.check("a", at(0)), Err(refused));
+        let (reservation, _) = limiter.admit(&"a".into(), PLAIN, at(0)).expect("what costs nothing is let through");
+        limiter.withdraw("a", reservation, at(0));
+        let (reservation, _) = limiter.admit(&"b".into(), money, at(0)).expect("b has no budget");
+        limiter.withdraw("b", reservation, at(0));
+        // Charged while the sum is under way, and not in it.
+        let cost = Cost { seq, started_at: at(0).unix, nano_usd: 1 };
+        limiter.charge(&"a".into(), Used { cost, ..Used::default() }, at(0));
+        load(&mut limiter, seq - 1, &[("a", Spent { day: spent - 1, month: spent - 1 })]);
+        let admitted = limiter.admit(&"a".into(), money, at(0)).map_err(|refused| refused.limit);
+        assert_eq!(admitted.as_ref().err(), (spent == 100).then_some(&Limit::BudgetDay));
+        if let Ok((reservation, _)) = admitted {
+            limiter.withdraw("a", reservation, at(0));
+        }
+        // Back over midnight: at(0) is 8 o'clock.
+        let yesterday = Now { unix: at(0).unix - 9 * 3600 * SECOND, ..at(0) };
+        assert_eq!(limiter.wants_spending(yesterday), Some(Period::of(yesterday.unix)));
+    }
 }
 
 /// One step of a random life of requests.
@@ -245,7 +295,7 @@ proptest! {
             requests: Some(rpm), tokens: Some(tpm), concurrent: Some(3), day_nano_usd: Some(budget), month_nano_usd: None,
         };
         let names: [Arc<str>; 3] = ["a".into(), "b".into(), "c".into()];
-        let mut limiter = Limiter::new(limits);
+        let mut limiter = unspent(limits);
         let mut now = at(0);
         let mut in_flight: VecDeque<(usize, ReservationRequest, Reservation)> = VecDeque::new();
         let (mut requests, mut used, mut spent, mut excess) = ([0u64; 3], [0u64; 3], [0u64; 3], [(0u64, 0u64); 3]);
@@ -275,7 +325,8 @@ proptest! {
                     used[user] += tokens;
                     spent[user] += nano_usd;
                     let output_tokens = Some(tokens);
-                    let charged = Used { tokens, output_tokens, nano_usd, started_at: now.unix };
+                    let cost = Cost { seq: 1, started_at: now.unix, nano_usd };
+                    let charged = Used { tokens, output_tokens, cost };
                     limiter.charge(&names[user], charged, now);
                     limiter.release(&names[user], reservation, now);
                 },

@@ -3,6 +3,7 @@
 //! In: records, and how far the export is. Out: messages for the thread. Never: a wait.
 
 use super::mailbox::Mailbox;
+use crate::limit::budget::Period;
 use crate::usage::record::Record;
 use crate::worker::file::Moves;
 use std::thread::JoinHandle;
@@ -12,8 +13,8 @@ pub(super) enum Message {
     Records(Vec<Record>),
     /// All up to this record is exported.
     Exported(i64),
-    /// What was spent is asked for.
-    SpendByUser,
+    /// What was spent in this period is asked for.
+    SpendByUser(Period),
     Stop,
 }
 
@@ -53,8 +54,8 @@ impl LedgerHandle {
     }
 
     /// Asks for [`WorkerEvent::SpendByUser`]: of all that was submitted before.
-    pub fn sum_spend_by_user(&self) {
-        self.mailbox.send(Message::SpendByUser);
+    pub fn sum_spend_by_user(&self, period: Period) {
+        self.mailbox.send(Message::SpendByUser(period));
     }
 
     /// For others that have the file open.

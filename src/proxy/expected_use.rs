@@ -7,7 +7,9 @@
 use super::exchange::{Exchange, ModelName};
 use crate::base::clock::Now;
 use crate::http::reply::Fault;
-use crate::limit::limiter::{Limiter, ReservationRequest, Used};
+use crate::limit::budget::Cost;
+use crate::limit::limiter::{Limiter, Used};
+use crate::limit::reservation::ReservationRequest;
 use crate::limit::status::Refused;
 use crate::price::PriceTable;
 use crate::usage::record::{Draft, Endpoint, Record, Usage, UsageSource};
@@ -91,8 +93,7 @@ pub fn used(record: &Record) -> Used {
         // A retrieval's tokens were the creation's, or a batch's, which has no part in a minute.
         tokens: if record.is_retrieval { 0 } else { tokens(usage) },
         output_tokens: is_text.then_some(usage.output_tokens),
-        nano_usd: record.cost_nano_usd.unwrap_or(0),
-        started_at: record.started_at,
+        cost: Cost { seq: record.seq, started_at: record.started_at, nano_usd: record.cost_nano_usd.unwrap_or(0) },
     }
 }
 

@@ -1,0 +1,265 @@
+//! The loop's sockets and what waits on them: which are to be read in turn, written before the turn ends, or closed at
+//! its end.
+//!
+//! Sockets are registered once, edge-triggered. Each keeps what it may still be able to do; a bit is cleared only when
+//! the socket says so. Backpressure is not reading: the bit stays, and reading goes on from the run queue, for no edge
+//! would come. A socket is closed at the end of the turn, and its token's generation keeps late events away.
+//!
+//! In: events of the poller, and what the proxy's actions ask of a socket. Out: calls of the proxy. Never: a worker.
+
+use super::socket_table::SocketTable;
+use crate::base::clock::Now;
+use crate::io::Io;
+use crate::proxy::{Conn, DownKey, Proxy, UpKey, Written};
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+
+/// Bytes read from one socket at a time, and from one connection in a turn.
+const READ_BYTES: usize = 64 * 1024;
+
+/// A socket to close at the end of the turn.
+struct Closing<S> {
+    socket: S,
+    /// What is written before, as far as it goes at once.
+    last: Vec<u8>,
+    reset: bool,
+}
+
+/// All sockets of a network but its listener.
+pub struct Connections<I: Io> {
+    pub io: I,
+    sockets: SocketTable<I::Socket>,
+    /// Connections to read from, in turn.
+    run_queue: VecDeque<Conn>,
+    /// Connections to write to before the turn ends.
+    dirty: Vec<Conn>,
+    closing: Vec<Closing<I::Socket>>,
+    /// What one read takes, before the proxy has it.
+    read_buffer: Vec<u8>,
+}
+
+/// What a poller says of a socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Readiness {
+    pub readable: bool,
+    pub writable: bool,
+    pub ended: bool,
+}
+
+impl<I: Io> Connections<I> {
+    pub fn new(io: I) -> Self {
+        Self {
+            io,
+            sockets: SocketTable::default(),
+            run_queue: VecDeque::new(),
+            dirty: Vec::new(),
+            closing: Vec::new(),
+            read_buffer: vec![0; READ_BYTES],
+        }
+    }
+
+    /// A client's socket was accepted.
+    pub fn add_client(&mut self, proxy: &mut Proxy, now: Now, mut socket: I::Socket) {
+        let conn = Conn::Down(proxy.accepted(now));
+        if let Err(error) = self.io.register(&mut socket, conn.token()) {
+            self.io.close(socket);
+            return proxy.failed(now, conn, error.kind());
+        }
+        self.sockets.put(conn, socket, false);
+        self.enqueue(conn); // its request is often there already
+    }
+
+    /// Opens a socket to the target.
+    pub fn connect(&mut self, proxy: &mut Proxy, now: Now, key: UpKey, address: SocketAddr) {
+        let conn = Conn::Up(key);
+        let connected = self.io.connect(address).and_then(|mut socket| {
+            self.io.register(&mut socket, conn.token())?;
+            Ok(socket)
+        });
+        match connected {
+            Ok(socket) => self.sockets.put(conn, socket, true),
+            Err(error) => proxy.failed(now, conn, error.kind()),
+        }
+    }
+
+    /// A socket may do more than before.
+    pub fn on_event(&mut self, proxy: &mut Proxy, now: Now, conn: Conn, event: Readiness) {
+        let Some(sock) = self.sockets.get(conn) else { return };
+        let was_writable = sock.writable;
+        sock.readable |= event.readable;
+        sock.writable |= event.writable;
+        sock.ended |= event.ended;
+        if sock.connecting && event.writable {
+            match self.io.is_connected(&mut sock.socket) {
+                Ok(false) => {
+                    sock.writable = false;
+                    return;
+                }
+                Ok(true) => {
+                    sock.connecting = false;
+                    if let Conn::Up(key) = conn {
+                        proxy.connected(now, key);
+                    }
+                }
+                Err(error) => return proxy.failed(now, conn, error.kind()),
+            }
+        }
+        if event.readable {
+            self.enqueue(conn);
+        }
+        // An event repeats all that a socket can do. What could be written before was written at once.
+        if event.writable && !was_writable {
+            self.mark_dirty(conn);
+        }
+    }
+
+    /// Puts a connection in the run queue, once.
+    fn enqueue(&mut self, conn: Conn) {
+        if let Some(sock) = self.sockets.get(conn)
+            && !std::mem::replace(&mut sock.queued, true)
+        {
+            self.run_queue.push_back(conn);
+        }
+    }
+
+    /// Has a connection written to before the turn ends, once.
+    pub fn mark_dirty(&mut self, conn: Conn) {
+        if let Some(sock) = self.sockets.get(conn)
+            && !std::mem::replace(&mut sock.dirty, true)
+        {
+            self.dirty.push(conn);
+        }
+    }
+
+    /// True where some are to be read in the next turn.
+    pub fn has_queued(&self) -> bool {
+        !self.run_queue.is_empty()
+    }
+
+    /// Reads each connection that waits now, once: its share of the turn. Who has more waits for the next.
+    pub fn serve_run_queue(&mut self, proxy: &mut Proxy, now: Now) {
+        for _ in 0..self.run_queue.len() {
+            let Some(conn) = self.run_queue.pop_front() else { break };
+            self.serve(proxy, now, conn);
+        }
+    }
+
+    fn serve(&mut self, proxy: &mut Proxy, now: Now, conn: Conn) {
+        let Some(found) = self.sockets.get(conn) else { return };
+        found.queued = false;
+        if found.readable && !found.connecting && proxy.wants_read(conn) {
+            self.read(proxy, now, conn);
+        }
+        let wants_more = proxy.wants_read(conn);
+        if self.sockets.get(conn).is_some_and(|sock| sock.readable && !sock.connecting && wants_more) {
+            self.enqueue(conn);
+        }
+    }
+
+    /// One read; false where nothing more is there.
+    fn read(&mut self, proxy: &mut Proxy, now: Now, conn: Conn) -> bool {
+        let Some(sock) = self.sockets.get(conn) else { return false };
+        match self.io.read(&mut sock.socket, &mut self.read_buffer) {
+            Ok(0) => {
+                sock.readable = false;
+                proxy.ended(now, conn);
+            }
+            Ok(count) => {
+                sock.readable = count == self.read_buffer.len() || sock.ended;
+                proxy.received(now, conn, &mut self.read_buffer[..count]);
+                return true;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => sock.readable = false,
+            Err(error) if error.kind() == ErrorKind::Interrupted => return true,
+            Err(error) => {
+                sock.readable = false;
+                proxy.failed(now, conn, error.kind());
+            }
+        }
+        false
+    }
+
+    /// Reading goes on: with what waits in the proxy, then in the run queue.
+    pub fn resume(&mut self, proxy: &mut Proxy, now: Now, conn: Conn) {
+        proxy.resumed(now, conn);
+        let wants = proxy.wants_read(conn);
+        if self.sockets.get(conn).is_some_and(|sock| sock.readable && wants) {
+            self.enqueue(conn);
+        }
+    }
+
+    /// Reads what a pooled connection has received meanwhile, before it is used again.
+    pub fn look(&mut self, proxy: &mut Proxy, now: Now, key: UpKey) {
+        // An end, or a session ticket, may be there. Where the socket was read to its end and no event came since, the
+        // poll that this turn began with has looked.
+        let mut more = self.sockets.get(Conn::Up(key)).is_some_and(|sock| sock.readable);
+        while more && proxy.wants_read(Conn::Up(key)) {
+            more = self.read(proxy, now, Conn::Up(key));
+        }
+        // What has to wait for a slow client is read later, and the end behind it.
+        if !more {
+            proxy.looked(now, key);
+        }
+    }
+
+    /// Writes what the next connection that is to be written to has; false where none is.
+    pub fn flush_next(&mut self, proxy: &mut Proxy, now: Now) -> bool {
+        let Some(conn) = self.dirty.pop() else { return false };
+        self.flush(proxy, now, conn);
+        true
+    }
+
+    fn flush(&mut self, proxy: &mut Proxy, now: Now, conn: Conn) {
+        let Some(sock) = self.sockets.get(conn) else { return };
+        sock.dirty = false;
+        if !sock.writable || sock.connecting {
+            return;
+        }
+        let io = &mut self.io;
+        proxy.flush(now, conn, &mut |bytes| {
+            loop {
+                match io.write(&mut sock.socket, bytes) {
+                    Ok(0) => return Written::Blocked,
+                    Ok(count) => return Written::Taken(count),
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        sock.writable = false;
+                        return Written::Blocked;
+                    }
+                    Err(error) => {
+                        sock.readable = true; // what came before that is to be read, with an event or without
+                        return Written::Broken(error.kind());
+                    }
+                }
+            }
+        });
+    }
+
+    /// Has a socket closed at the end of the turn.
+    pub fn close(&mut self, conn: Conn, last: Vec<u8>, reset: bool) {
+        if let Some(socket) = self.sockets.take(conn) {
+            self.closing.push(Closing { socket, last, reset });
+        }
+    }
+
+    /// Shuts the sending side of a client's socket down.
+    pub fn half_close(&mut self, key: DownKey) {
+        if let Some(sock) = self.sockets.get(Conn::Down(key)) {
+            self.io.shutdown(&mut sock.socket);
+        }
+    }
+
+    /// Closes what the turn has ended.
+    pub fn close_ended(&mut self) {
+        for Closing { mut socket, last, reset } in self.closing.drain(..) {
+            if !last.is_empty() {
+                let _ = self.io.write(&mut socket, &last); // as far as it goes
+            }
+            match reset {
+                true => self.io.reset(socket),
+                false => self.io.close(socket),
+            }
+        }
+    }
+}

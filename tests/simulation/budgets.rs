@@ -1,0 +1,120 @@
+//! A first budget in the middle of a run: the ledger's sums of what users have spent, and the judge of who was let
+//! through and who was refused.
+//!
+//! The sum is made at one time and arrives at another; what settles between is for the proxy to add.
+
+use crate::rng::Rng;
+use crate::scenario::{Planned, SHARED};
+use crate::world::EPOCH;
+use openai_api_proxy::limit::budget::{Period, SpendByUser, Spent};
+use openai_api_proxy::limit::overrides::Overrides;
+use openai_api_proxy::policy::Policy;
+use openai_api_proxy::price::PriceTable;
+use openai_api_proxy::usage::record::Record;
+use openai_api_proxy::worker::WorkerEvent;
+use std::collections::BTreeMap;
+
+/// The ledger's part: it sets the budget, and sums up.
+#[derive(Default)]
+pub struct Budgets {
+    /// Of each user in a month, nano-dollars, until it is set.
+    to_set: Option<u64>,
+    /// When it was set, and when a sum was last sent to the loop.
+    pub set_at: Option<u64>,
+    pub summed_at: Option<u64>,
+    wanted: Option<Period>,
+    /// Made, and on its way: nothing that is committed later overtakes it.
+    pub sum: Option<SpendByUser>,
+}
+
+/// A budget that some requests exceed: some users have spent it with one answer, some with none.
+pub fn budget(rng: &mut Rng) -> u64 {
+    [1, 300_000, 1_500_000][rng.below(3)]
+}
+
+/// A thousand nano-dollars a token of the model that the target names.
+pub fn prices() -> PriceTable {
+    let price = r#"{"m-1":{"input_cost_per_token":1e-06,"output_cost_per_token":1e-06}}"#;
+    PriceTable::parse(price).expect("a price")
+}
+
+impl Budgets {
+    pub fn new(budget: Option<u64>) -> Self {
+        Self { to_set: budget, ..Self::default() }
+    }
+
+    pub fn want(&mut self, period: Period) {
+        self.wanted = Some(period);
+    }
+
+    /// True where a sum is to be made, or to arrive.
+    pub fn are_busy(&self) -> bool {
+        self.wanted.is_some() || self.sum.is_some()
+    }
+
+    /// One step; what the loop is told. `committed` are all records, `upto_seq` is of the last line.
+    pub fn act(&mut self, rng: &mut Rng, now: u64, committed: &[Record], upto_seq: u64) -> Option<WorkerEvent> {
+        if self.to_set.is_some() && rng.below(20) == 0 {
+            self.set_at = Some(now);
+            let own = Overrides { month_nano_usd: self.to_set.take(), ..Overrides::default() };
+            let overrides = (0..3).map(|user| (format!("{SHARED}{user}").into(), own)).collect();
+            return Some(WorkerEvent::Policy(Policy { keys: Vec::new(), overrides }));
+        }
+        if self.sum.is_some() && rng.below(3) == 0 {
+            self.summed_at = Some(now);
+            return self.sum.take().map(WorkerEvent::SpendByUser);
+        }
+        if self.sum.is_none() {
+            self.sum = self.wanted.take().map(|period| sum(committed, period, upto_seq));
+        }
+        None
+    }
+}
+
+fn sum(records: &[Record], period: Period, upto_seq: u64) -> SpendByUser {
+    let mut users: BTreeMap<&str, Spent> = BTreeMap::new();
+    let mut next_day: Option<i64> = None;
+    for record in records {
+        let (began, cost) = (Period::of(record.started_at), record.cost_nano_usd.unwrap_or(0));
+        let spent = users.entry(&record.user).or_default();
+        spent.day += if began.day == period.day { cost } else { 0 };
+        spent.month += if began.month == period.month { cost } else { 0 };
+        if began.day > period.day && cost > 0 {
+            next_day = Some(next_day.map_or(began.day, |day| day.min(began.day)));
+        }
+    }
+    let users = users.into_iter().map(|(user, spent)| (user.into(), spent)).collect();
+    SpendByUser { period, upto_seq, next_day, users }
+}
+
+/// Judges the requests of one user; how many were refused because the budget was spent, and because nobody knew.
+pub fn judge(user: &str, requests: &[&Planned], records: &[Record], budget: u64, ledger: &Budgets) -> (usize, usize) {
+    let month = |mono: u64| Period::of(EPOCH.saturating_add(mono)).month;
+    let began = |record: &Record| record.started_at - EPOCH;
+    let ended = |record: &Record| began(record) + (record.duration_us + 1) * 1000;
+    let spent = |at: u64, counts: &dyn Fn(&Record) -> bool| -> u64 {
+        let mine = records.iter().filter(|record| *record.user == *user && month(began(record)) == month(at));
+        mine.filter(|record| counts(record)).map(|record| record.cost_nano_usd.unwrap_or(0)).sum()
+    };
+    let (mut over, mut unknown) = (0, 0);
+    for request in requests {
+        let (asked_at, answered_at) = (request.asked_at, request.answered_at);
+        if request.refused_as("insufficient_quota") {
+            let most = spent(asked_at, &|record| ended(record) <= answered_at + 1000);
+            let is_over = most >= budget || month(asked_at) != month(answered_at);
+            assert!(is_over, "{user} was refused, and had spent {most} of {budget}");
+            over += 1;
+        } else if request.refused_as("rate_limit_exceeded") {
+            // The sum's arrival is the last turn in which it can have been unknown.
+            assert!(ledger.summed_at.is_none_or(|at| asked_at <= at), "{user}: the sums were here");
+            unknown += 1;
+        }
+        let Some(record) = records.iter().find(|record| request.is_of(record)) else { continue };
+        let is_under = ledger.set_at.is_some_and(|at| at <= asked_at) && request.tokens > 0;
+        if is_under && month(asked_at) == month(ended(record)) {
+            let least = spent(asked_at, &|record| ended(record) <= asked_at);
+            assert!(least < budget, "{user} was let through, and had spent {least} of {budget}");
+        }
+    }
+    (over, unknown)
+}
