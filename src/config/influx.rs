@@ -11,7 +11,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use std::fmt::Write as _;
 
 /// A server to write to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Influx {
     /// The whole write URL, with its query.
     pub url: Secret,
