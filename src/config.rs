@@ -17,12 +17,11 @@ pub use source::Problem;
 pub use target::Target;
 pub use value::nano_usd;
 
-use crate::base::log::Level;
+use crate::base::log::{Level, LogFormat};
 use crate::limit::overrides::Limits;
 use crate::metrics;
 use crate::price::PriceTable;
 use crate::tls::{Connector, TlsError};
-use crate::worker::log::Format;
 use source::Source;
 use std::ffi::OsString;
 use std::fs;
@@ -81,7 +80,7 @@ pub struct Config {
     /// `LOG`
     pub log: Level,
     /// `LOG_FORMAT`
-    pub log_format: Format,
+    pub log_format: LogFormat,
 }
 
 /// What the ledger promises of a response that a client has received.
@@ -185,10 +184,10 @@ impl Config {
     }
 }
 
-fn log_format(source: &mut Source<'_>) -> Format {
-    source.value("LOG_FORMAT", Format::Logfmt, "logfmt or json", |text| match text {
-        "logfmt" => Some(Format::Logfmt),
-        "json" => Some(Format::Json),
+fn log_format(source: &mut Source<'_>) -> LogFormat {
+    source.value("LOG_FORMAT", LogFormat::Logfmt, "logfmt or json", |text| match text {
+        "logfmt" => Some(LogFormat::Logfmt),
+        "json" => Some(LogFormat::Json),
         _ => None,
     })
 }

@@ -8,7 +8,7 @@ use openai_api_proxy::base::clock::Now;
 use openai_api_proxy::base::log::Level;
 use openai_api_proxy::cli::check::Verdict;
 use openai_api_proxy::cli::{self, Command};
-use openai_api_proxy::config::{Config, Durability, Influx};
+use openai_api_proxy::config::{Config, Durability};
 use openai_api_proxy::io::Io;
 use openai_api_proxy::io::sockets::Sockets;
 use openai_api_proxy::metrics::Metrics;
@@ -18,9 +18,9 @@ use openai_api_proxy::reload::{self, Reloader};
 use openai_api_proxy::signal::Watch;
 use openai_api_proxy::systemd::{self, Notifier};
 use openai_api_proxy::tls::Connector;
-use openai_api_proxy::worker::ledger::{Backfill, Options};
+use openai_api_proxy::worker::ledger::Options;
 use openai_api_proxy::worker::log::{self, event, say};
-use openai_api_proxy::worker::threads::{Export, WorkerThreads};
+use openai_api_proxy::worker::threads::WorkerThreads;
 use openai_api_proxy::worker::{EventSender, unix_now};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
@@ -135,7 +135,7 @@ fn serve(config: Config) -> Result<(), String> {
         export: None,
         budgets: config.limits.has_budget(),
     };
-    let export = config.influx.as_ref().map(export);
+    let export = config.influx.clone();
     let workers =
         WorkerThreads::start(&config.database_path, ledger, export, (&target.host, target.port), events.clone())?;
     let reloader = Reloader::new(config.clone(), Config::from_process);
@@ -176,10 +176,6 @@ fn warn_of_keys(config: &Config) {
         let why = "no ADMIN_TOKEN: who reaches the port may read everybody's /usage, /dashboard and /metrics";
         event(Level::Warn, why, &[]);
     }
-}
-
-fn export(influx: &Influx) -> Export {
-    Export { target: influx.target(), backfill: if influx.backfill { Backfill::All } else { Backfill::Nothing } }
 }
 
 fn settings(config: &Config, connections_max: usize) -> Result<Settings, String> {

@@ -65,7 +65,7 @@ pub fn run(config: Result<Config, Vec<Problem>>, tell: &mut dyn FnMut(&str)) -> 
     }
     line("ledger", ledger(&config));
     if let Some(influx) = &config.influx {
-        let checked = Server::new(influx.target()).check();
+        let checked = Server::new(influx.clone()).check();
         let failure = |why| Failure {
             why: format!("{}: {why}", influx.shown),
             remedy: "look at INFLUXDB_URL and the variables around it, and whether the server runs",

@@ -21,7 +21,7 @@ pub mod line;
 pub mod server;
 mod state;
 
-pub use server::{Server, Target};
+pub use server::Server;
 pub use state::State;
 
 use super::file::Moves;
@@ -31,6 +31,7 @@ use super::log::{Value, event};
 use super::process::give_way;
 use super::schema;
 use crate::base::log::Level;
+use crate::config::Influx;
 use backoff::Backoff;
 use delivery::{Delivery, deliver};
 use line::Batch;
@@ -70,7 +71,7 @@ impl ExportHandle {
     ///
     /// # Errors
     /// One sentence: the path is none, or the system gives no thread.
-    pub fn start(path: &Path, target: Target, moves: Moves, marker: Marker) -> Result<Self, String> {
+    pub fn start(path: &Path, target: Influx, moves: Moves, marker: Marker) -> Result<Self, String> {
         let path = schema::absolute(path)?;
         let mut lock = path.clone().into_os_string();
         lock.push("-export");

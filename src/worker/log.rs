@@ -12,10 +12,10 @@
 mod line;
 mod request;
 
-pub use line::{Format, Value};
+pub use line::Value;
 
 use super::unix_now;
-use crate::base::log::{Level, Note};
+use crate::base::log::{Level, LogFormat, Note};
 use crate::usage::record::Record;
 use line::Line;
 use std::fmt::Arguments;
@@ -84,9 +84,9 @@ enum Entry {
 ///
 /// # Errors
 /// The system gives no thread or no descriptor.
-pub fn start(level: Level, format: Format) -> std::io::Result<()> {
+pub fn start(level: Level, format: LogFormat) -> std::io::Result<()> {
     set_level(level);
-    LOG.json.store(format == Format::Json, Ordering::Relaxed);
+    LOG.json.store(format == LogFormat::Json, Ordering::Relaxed);
     // Not through the standard library's lock, which a panic's message needs while a write waits for a reader.
     let stderr = File::from(std::io::stderr().as_fd().try_clone_to_owned()?);
     thread::Builder::new().name("log".to_owned()).spawn(move || run(stderr))?;
@@ -137,8 +137,8 @@ pub fn requests(mut records: Vec<Record>) {
 /// Tells why a command, or the server, has failed: in words for a terminal, or as an object for a collector of them.
 pub fn failure(message: &str) {
     match LOG.format() {
-        Format::Logfmt => say(format_args!("proxy-server: {message}")),
-        Format::Json => event(Level::Error, message, &[]),
+        LogFormat::Logfmt => say(format_args!("proxy-server: {message}")),
+        LogFormat::Json => event(Level::Error, message, &[]),
     }
 }
 
@@ -172,8 +172,8 @@ impl Log {
         level as u8 <= self.level.load(Ordering::Relaxed)
     }
 
-    fn format(&self) -> Format {
-        if self.json.load(Ordering::Relaxed) { Format::Json } else { Format::Logfmt }
+    fn format(&self) -> LogFormat {
+        if self.json.load(Ordering::Relaxed) { LogFormat::Json } else { LogFormat::Logfmt }
     }
 
     fn add_line(&self, line: Vec<u8>) {

@@ -2,14 +2,14 @@
 //!
 //! In: a [`Record`]. Out: one line at `info`, dated by the end of the request. Never: anything that the ledger has not.
 
-use super::line::{Format, Line};
+use super::line::Line;
 use crate::base::clock::MICROSECOND;
-use crate::base::log::Level;
+use crate::base::log::{Level, LogFormat};
 use crate::usage::record::Record;
 use std::fmt;
 
 /// Appends the line of a request, or of a part of a WebSocket session.
-pub fn write(out: &mut Vec<u8>, format: Format, record: &Record) {
+pub fn write(out: &mut Vec<u8>, format: LogFormat, record: &Record) {
     let ended_at = record.started_at.saturating_add(record.duration_us.saturating_mul(MICROSECOND));
     let mut line = Line::begin(out, format, ended_at, Level::Info, "request");
     line.text("user", &record.user);
@@ -83,16 +83,16 @@ mod tests {
             String::from_utf8(out).unwrap()
         };
         assert_eq!(
-            written(Format::Logfmt, &record),
+            written(LogFormat::Logfmt, &record),
             "ts=2026-11-23T09:30:00.612Z level=info msg=request user=\"user 123\" model=gpt-4o-mini \
              endpoint=chat/completions status=200 outcome=completed stream=true usage_source=reported input_tokens=8 \
              cached_input_tokens=0 output_tokens=9 cost_usd=0.0000066 duration_ms=612.034 first_byte_ms=1 \
              request_id=req_1\n"
         );
-        let json: serde_json::Value = serde_json::from_str(&written(Format::Json, &record)).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&written(LogFormat::Json, &record)).unwrap();
         assert_eq!(json["cost_usd"], 0.000_006_6);
         assert_eq!((json["status"].as_u64(), json["stream"].as_bool()), (Some(200), Some(true)));
-        let unknown = written(Format::Logfmt, &Record { cost_nano_usd: None, first_byte_us: None, ..record });
+        let unknown = written(LogFormat::Logfmt, &Record { cost_nano_usd: None, first_byte_us: None, ..record });
         assert!(!unknown.contains("cost_usd") && !unknown.contains("first_byte"), "{unknown}");
     }
 
