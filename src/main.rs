@@ -16,7 +16,7 @@ use openai_api_proxy::proxy::{Proxy, Settings, Timeouts};
 use openai_api_proxy::reactor::Reactor;
 use openai_api_proxy::reload::{self, Reloader};
 use openai_api_proxy::signal::Watch;
-use openai_api_proxy::systemd::{self, Notifier};
+use openai_api_proxy::systemd;
 use openai_api_proxy::tls::Connector;
 use openai_api_proxy::worker::ledger::Options;
 use openai_api_proxy::worker::log::{self, event, say};
@@ -114,13 +114,13 @@ fn configured(run: impl FnOnce(Config) -> Result<(), String>) -> ExitCode {
 }
 
 fn serve(config: Config) -> Result<(), String> {
+    let handed_over = systemd::listener();
     log::start(config.log, config.log_format).map_err(|error| format!("the log thread cannot start: {error}"))?;
     let (wanted, listen, target) = (config.connections_max, config.listen, &config.target);
     let connections_max = within_descriptors(wanted);
     let settings = settings(&config, connections_max)?;
 
-    let notifier = Notifier::from_process();
-    let sockets = match systemd::listener()? {
+    let sockets = match handed_over? {
         Some(listener) => Sockets::from_listener(listener),
         None => Sockets::listen(listen),
     };
@@ -139,8 +139,7 @@ fn serve(config: Config) -> Result<(), String> {
     let workers =
         WorkerThreads::start(&config.database_path, ledger, export, (&target.host, target.port), events.clone())?;
     let reloader = Reloader::new(config.clone(), Config::from_process);
-    let _watch = Watch::start(events, reloader, notifier.clone())
-        .map_err(|error| format!("cannot watch for signals: {error}"))?;
+    let _watch = Watch::start(events, reloader).map_err(|error| format!("cannot watch for signals: {error}"))?;
     if connections_max < wanted {
         let why = "MAX_CONNECTIONS lowered: a client may need two open files, and the hard limit of them (ulimit -Hn) \
                    is too low";
@@ -153,7 +152,7 @@ fn serve(config: Config) -> Result<(), String> {
     let scheme = if target.tls { "https" } else { "http" };
     let (address, shown) = (address.to_string(), format!("{scheme}://{}{}", target.authority, target.prefix));
     event(Level::Info, "listening", &[("addr", address.as_str().into()), ("target", shown.as_str().into())]);
-    notifier.ready();
+    systemd::notify_ready();
 
     let started: Now = sockets.now();
     let metrics = Metrics::new(config.metrics, started.unix);

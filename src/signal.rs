@@ -8,7 +8,7 @@
 
 use crate::base::log::Level;
 use crate::reload::Reloader;
-use crate::systemd::Notifier;
+use crate::systemd::{notify_ready, notify_reloading, notify_stopping};
 use crate::worker::{EventSender, WorkerEvent, log};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::{Handle, Signals};
@@ -29,7 +29,7 @@ impl Watch {
     ///
     /// # Errors
     /// The system gives no descriptors or no thread.
-    pub fn start(events: EventSender, mut reloader: Reloader, notifier: Notifier) -> io::Result<Self> {
+    pub fn start(events: EventSender, mut reloader: Reloader) -> io::Result<Self> {
         signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         let watch = Self { handle: signals.handle() };
@@ -38,17 +38,17 @@ impl Watch {
             for signal in signals.forever() {
                 // Told from here: the loop itself never writes to a pipe that may be full.
                 if signal == SIGHUP {
-                    notifier.reloading();
+                    notify_reloading();
                     let (change, lines) = reloader.reload();
                     if let Some(change) = change {
                         log::set_level(change.log);
                         events.send(WorkerEvent::Reconfigure(Box::new(change)));
                     }
                     log::notes(lines);
-                    notifier.ready();
+                    notify_ready();
                     continue;
                 }
-                notifier.stopping();
+                notify_stopping();
                 log::event(Level::Info, message, &[]);
                 message = "stopping at once";
                 events.send(WorkerEvent::Stop);
@@ -77,7 +77,7 @@ mod tests {
         let events = EventSender::new(move || wake.send(()).expect("the test listens to its end"));
         let read = || Config::load(&|_| None, "MODEL_NAME=other");
         let reloader = Reloader::new(Config::load(&|_| None, "").unwrap(), read);
-        let watch = Watch::start(events.clone(), reloader, Notifier::new(None)).unwrap();
+        let watch = Watch::start(events.clone(), reloader).unwrap();
         for signal in [SIGTERM, SIGINT, SIGTERM] {
             raise(signal).unwrap();
             woken.recv().unwrap();
