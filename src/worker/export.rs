@@ -15,7 +15,6 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
-mod backoff;
 pub mod delivery;
 pub mod line;
 pub mod server;
@@ -29,10 +28,11 @@ use super::fold::LAST_ID;
 use super::ledger::Marker;
 use super::log::{Value, event};
 use super::process::give_way;
+use super::retry::Retry;
 use super::schema;
+use super::unix_now;
 use crate::base::log::Level;
 use crate::config::Influx;
-use backoff::Backoff;
 use delivery::{Delivery, deliver};
 use line::Batch;
 use rusqlite::{Connection, OptionalExtension as _};
@@ -53,6 +53,9 @@ const BATCH_LINES_MAX: usize = 5_000;
 const BATCH_LINES_WARY: usize = 64;
 /// How often new rows are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The pauses after the first failure and after many, at most: see [`jitter`].
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// How long a shutdown waits for the answer to the request that is under way.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
 /// Refused lines of one batch that the log names one by one.
@@ -89,7 +92,7 @@ impl ExportHandle {
             marker,
             cursor: None,
             batch_lines_max: BATCH_LINES_MAX,
-            backoff: Backoff::default(),
+            retry: Retry::new("influx export fails", "influx export works again").pausing(PAUSE_MIN, PAUSE_MAX),
             state: Arc::clone(&state),
             stopping: Arc::clone(&stopping),
             stopped,
@@ -134,7 +137,7 @@ struct Exporter {
     /// The last row that is done with; none until this process is the one that exports.
     cursor: Option<i64>,
     batch_lines_max: usize,
-    backoff: Backoff,
+    retry: Retry,
     state: Arc<State>,
     stopping: Arc<AtomicBool>,
     stopped: Receiver<()>,
@@ -150,7 +153,8 @@ impl Exporter {
                 Err(_) if self.is_stopping() => Duration::ZERO,
                 Err(trouble) => {
                     self.state.failed();
-                    self.backoff.failed(&trouble)
+                    self.retry.failed(&trouble.why);
+                    self.retry.pause.mul_f64(jitter()).max(trouble.retry_after.unwrap_or_default())
                 }
             };
         }
@@ -268,12 +272,18 @@ impl Exporter {
         match trouble {
             Some(trouble) => Err(trouble),
             None => {
-                self.backoff.worked();
+                self.retry.worked();
                 self.state.worked();
                 Ok(())
             }
         }
     }
+}
+
+/// Between a half and one, so that a server which comes back does not meet all of its clients at once. The clock's last
+/// digits are chance enough for that.
+fn jitter() -> f64 {
+    0.5 + (unix_now() % 1_000_000) as f64 / 2_000_000.0
 }
 
 /// The cursor as the ledger has it; 0 where it has none yet.
