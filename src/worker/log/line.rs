@@ -4,6 +4,7 @@
 //! it, hide a part of it or steer a terminal.
 
 use crate::base::civil::write_rfc3339;
+use crate::base::digits::write_decimal;
 use crate::base::log::{Level, LogFormat};
 use std::fmt::Display;
 use std::io::Write as _;
@@ -82,7 +83,13 @@ impl<'a> Line<'a> {
         write!(self.out, "{value}").expect("writing into memory cannot fail");
     }
 
-    /// Either.
+    /// `value` × 10^-`scale`.
+    pub fn decimal(&mut self, name: &str, value: u64, scale: u32) {
+        self.name(name);
+        write_decimal(self.out, value, scale);
+    }
+
+    /// A text or a number.
     pub fn value(&mut self, name: &str, value: Value<'_>) {
         match value {
             Value::Text(text) => self.text(name, text),
