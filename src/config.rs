@@ -4,8 +4,8 @@
 //! variables name are read here, before anything is served. Never: a secret in a problem or in a debug print, or a
 //! change of the environment.
 
+mod default_limits;
 mod influx;
-mod limits;
 mod secret;
 mod source;
 mod target;
@@ -152,7 +152,7 @@ impl Config {
             read_on: read_on(&mut source),
             ledger_wait: Some(duration(&mut source, "LEDGER_WAIT", 2, 0)).filter(|wait| !wait.is_zero()),
             retention_days: count(&mut source, "RETENTION_DAYS", 0, 0..=36_500),
-            limits: limits::limits(&mut source),
+            limits: default_limits::read(&mut source),
             connections_max: count(&mut source, "MAX_CONNECTIONS", 10_000, 1..=1_000_000) as usize,
             body_bytes_max: source.value(
                 "MAX_BODY_BYTES",

@@ -6,7 +6,7 @@
 
 use openai_api_proxy::base::clock::Now;
 use openai_api_proxy::base::log::Level;
-use openai_api_proxy::cli::check::Verdict;
+use openai_api_proxy::cli::check::CheckResult;
 use openai_api_proxy::cli::{self, Command};
 use openai_api_proxy::config::{Config, Durability};
 use openai_api_proxy::io::Io;
@@ -35,7 +35,7 @@ const LEDGER_QUEUE_RECORDS: usize = 10_000;
 /// Descriptors that are neither a client's nor its upstream connection's.
 const SPARE_DESCRIPTORS: u64 = 64;
 
-/// How long clients beyond `MAX_CONNECTIONS` wait for a place before they are told that there is none.
+/// How long clients beyond `MAX_CONNECTIONS` wait for a place before they are refused.
 const OVERLOAD_WAIT: Duration = Duration::from_secs(2);
 
 /// The configuration or the command line is wrong.
@@ -53,9 +53,9 @@ fn main() -> ExitCode {
             code
         }
         Ok(Command::Check) => match cli::check::run(Config::from_process(), &mut print) {
-            Verdict::Well => ExitCode::SUCCESS,
-            Verdict::Unwell => ExitCode::FAILURE,
-            Verdict::Misconfigured => ExitCode::from(EXIT_USAGE),
+            CheckResult::Passed => ExitCode::SUCCESS,
+            CheckResult::Failed => ExitCode::FAILURE,
+            CheckResult::Misconfigured => ExitCode::from(EXIT_USAGE),
         },
         Ok(Command::Healthcheck) => configured(|config| cli::health::run(config.listen)),
         Ok(Command::Keys(command)) => configured(|config| {
@@ -165,7 +165,7 @@ fn serve(config: Config) -> Result<(), String> {
     ended
 }
 
-/// What is easily forgotten about client keys.
+/// What operators of client keys easily overlook.
 fn warn_of_keys(config: &Config) {
     if config.keys_only && config.api_key.is_none() {
         let why = "CLIENT_AUTH=keys without OPENAI_API_KEY: requests go to the target without any key";

@@ -1,10 +1,10 @@
 //! SIGTERM and SIGINT become [`WorkerEvent::Stop`]: the first means drain, the next at once. SIGHUP has the configuration read
-//! anew. The service manager, where there is one, is told of both.
+//! anew. The service manager, where there is one, is notified of both.
 //!
 //! A small thread waits for them, so that the loop hears of a signal like of any other worker and never handles one.
 //! SIGPIPE needs nothing here: Rust's runtime ignores it before `main`, and a write to a closed socket is an error.
 //! SIGXFSZ, which comes with a write past the limit on the size of files (`ulimit -f`), ends a process as well; it is
-//! taken and forgotten, so that the write is an error, as on a full disk.
+//! caught and ignored, so that the write is an error, as on a full disk.
 
 use crate::base::log::Level;
 use crate::reload::Reloader;
@@ -36,7 +36,7 @@ impl Watch {
         thread::Builder::new().name("signals".into()).spawn(move || {
             let mut message = "draining: requests in flight may finish, a second signal stops at once";
             for signal in signals.forever() {
-                // Told from here: the loop itself never writes to a pipe that may be full.
+                // Logged from here: the loop itself never writes to a pipe that may be full.
                 if signal == SIGHUP {
                     notify_reloading();
                     let (change, lines) = reloader.reload();

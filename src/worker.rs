@@ -126,7 +126,7 @@ pub trait Workers {
     fn collect(&mut self, into: &mut Vec<WorkerEvent>);
 
     /// How the export is, where there is one; to be read on another thread.
-    fn export(&self) -> Option<Arc<export::State>> {
+    fn export(&self) -> Option<Arc<export::ExportProgress>> {
         None
     }
 }

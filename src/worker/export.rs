@@ -16,25 +16,25 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
 pub mod delivery;
-pub mod line;
+pub mod line_protocol;
+mod progress;
 pub mod server;
-mod state;
 
+pub use progress::ExportProgress;
 pub use server::Server;
-pub use state::State;
 
 use super::file::Moves;
 use super::fold::LAST_ID;
 use super::ledger::Marker;
 use super::log::{Value, event};
-use super::process::give_way;
+use super::process::lower_priority;
 use super::retry::Retry;
 use super::schema;
 use super::unix_now;
 use crate::base::log::Level;
 use crate::config::Influx;
 use delivery::{Delivery, deliver};
-use line::Batch;
+use line_protocol::Batch;
 use rusqlite::{Connection, OptionalExtension as _};
 use server::{Trouble, Verdict};
 use std::fs::{File, TryLockError};
@@ -63,7 +63,7 @@ const REFUSED_LOGGED_MAX: usize = 20;
 
 /// The other threads' end of the export.
 pub struct ExportHandle {
-    state: Arc<State>,
+    progress: Arc<ExportProgress>,
     stopping: Arc<AtomicBool>,
     stop: Sender<()>,
     ended: Receiver<()>,
@@ -80,7 +80,7 @@ impl ExportHandle {
         lock.push("-export");
         let (stop, stopped) = channel();
         let (end, ended) = channel();
-        let (state, stopping) = (Arc::new(State::default()), Arc::new(AtomicBool::new(false)));
+        let (progress, stopping) = (Arc::new(ExportProgress::default()), Arc::new(AtomicBool::new(false)));
         let exporter = Exporter {
             path,
             lock: lock.into(),
@@ -93,24 +93,24 @@ impl ExportHandle {
             cursor: None,
             batch_lines_max: BATCH_LINES_MAX,
             retry: Retry::new("influx export fails", "influx export works again").pausing(PAUSE_MIN, PAUSE_MAX),
-            state: Arc::clone(&state),
+            progress: Arc::clone(&progress),
             stopping: Arc::clone(&stopping),
             stopped,
         };
         std::thread::Builder::new()
             .name("export".to_owned())
             .spawn(move || {
-                give_way();
+                lower_priority();
                 exporter.run();
                 drop(end);
             })
             .map_err(|error| format!("the export thread cannot start: {error}"))?;
-        Ok(Self { state, stopping, stop, ended })
+        Ok(Self { progress, stopping, stop, ended })
     }
 
-    /// What `/metrics` says of it.
-    pub fn state(&self) -> Arc<State> {
-        Arc::clone(&self.state)
+    /// How far it is, for `/metrics`.
+    pub fn progress(&self) -> Arc<ExportProgress> {
+        Arc::clone(&self.progress)
     }
 
     /// Ends the thread after the request that it is at; one that takes too long is left to the end of the process. To
@@ -138,7 +138,7 @@ struct Exporter {
     cursor: Option<i64>,
     batch_lines_max: usize,
     retry: Retry,
-    state: Arc<State>,
+    progress: Arc<ExportProgress>,
     stopping: Arc<AtomicBool>,
     stopped: Receiver<()>,
 }
@@ -152,7 +152,7 @@ impl Exporter {
                 Ok(false) => LOOK_EVERY,
                 Err(_) if self.is_stopping() => Duration::ZERO,
                 Err(trouble) => {
-                    self.state.failed();
+                    self.progress.failed();
                     self.retry.failed(&trouble.why);
                     self.retry.pause.mul_f64(jitter()).max(trouble.retry_after.unwrap_or_default())
                 }
@@ -198,7 +198,7 @@ impl Exporter {
         self.settle(&batch, delivery)?;
         let is_full = batch.len() == rows_max;
         if !is_full {
-            self.state.nothing_waits();
+            self.progress.nothing_waits();
         }
         Ok(is_full)
     }
@@ -232,7 +232,7 @@ impl Exporter {
             None => read_mark(&conn)?,
         };
         let batch = Batch::read(&conn, cursor, rows_max)?;
-        self.state.reached(*self.cursor.insert(cursor), batch.oldest_unix_ns());
+        self.progress.reached(*self.cursor.insert(cursor), batch.oldest_unix_ns());
         self.conn = Some(conn);
         Ok(batch)
     }
@@ -241,7 +241,7 @@ impl Exporter {
     fn look(&self) {
         let last = self.conn.as_ref().and_then(|conn| conn.query_row(LAST_ID, [], |row| row.get(0)).ok());
         if let Some(last) = last {
-            self.state.ledger_is_at(last);
+            self.progress.ledger_is_at(last);
         }
     }
 
@@ -262,7 +262,7 @@ impl Exporter {
             let cursor = batch.id(done - 1);
             self.cursor = Some(cursor);
             self.marker.mark(cursor);
-            self.state.settled(cursor, done - refused.len(), refused.len());
+            self.progress.settled(cursor, done - refused.len(), refused.len());
         }
         self.batch_lines_max = match self.batch_lines_max {
             BATCH_LINES_MAX if refuses_all => BATCH_LINES_WARY,
@@ -273,7 +273,7 @@ impl Exporter {
             Some(trouble) => Err(trouble),
             None => {
                 self.retry.worked();
-                self.state.worked();
+                self.progress.worked();
                 Ok(())
             }
         }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The most addresses kept of one name.
+/// Addresses kept of one name.
 const ADDRESSES_MAX: usize = 32;
 
 /// Asks for the target's addresses. Dropping it stops the thread, without waiting for a lookup that may hang.
@@ -94,7 +94,7 @@ impl Shared {
 struct Schedule {
     /// At the earliest after the last lookup, however often it is asked for: a target that is down must not turn every
     /// failed request into a DNS query.
-    least: Duration,
+    interval_min: Duration,
     /// In the background after a success; `None` is never.
     success: Option<Duration>,
     /// In the background after failures.
@@ -104,7 +104,7 @@ struct Schedule {
 impl Schedule {
     fn for_name() -> Self {
         Self {
-            least: Duration::from_secs(1),
+            interval_min: Duration::from_secs(1),
             success: Some(Duration::from_secs(60)),
             failure: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
         }
@@ -141,7 +141,7 @@ fn run(shared: &Shared, mut lookup: impl FnMut() -> Lookup, mut schedule: Schedu
             events.send(WorkerEvent::Resolved { addresses: result.clone() });
             sent = Some(result);
         }
-        if !wait(shared, ended + schedule.least, pause.map(|pause| ended + pause)) {
+        if !wait(shared, ended + schedule.interval_min, pause.map(|pause| ended + pause)) {
             return;
         }
     }
@@ -157,14 +157,14 @@ fn is_news(sent: Option<&Lookup>, result: &Lookup) -> bool {
     }
 }
 
-/// Sleeps until `due`, or until it is asked for but not before `least`. False when the thread shall end.
-fn wait(shared: &Shared, least: Instant, due: Option<Instant>) -> bool {
+/// Sleeps until `due`, or until it is asked for but not before `earliest`. False when the thread shall end.
+fn wait(shared: &Shared, earliest: Instant, due: Option<Instant>) -> bool {
     let mut requests = shared.lock();
     loop {
         if requests.stop {
             return false;
         }
-        let until = if requests.asked { Some(due.map_or(least, |due| due.min(least))) } else { due };
+        let until = if requests.asked { Some(due.map_or(earliest, |due| due.min(earliest))) } else { due };
         let now = Instant::now();
         requests = match until {
             Some(until) if until <= now => return true,

@@ -1,6 +1,6 @@
 //! What a worker tries again after it has failed: with a pause that grows, and a line in the log once a change.
 //!
-//! In: failures and successes, as they come. Out: when to try next; whether to tell anybody. Never: the work itself.
+//! In: failures and successes, as they come. Out: when to try next; whether that is news. Never: the work itself.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 

@@ -81,7 +81,7 @@ impl Workers for WorkerThreads {
         self.events.take(into);
     }
 
-    fn export(&self) -> Option<Arc<export::State>> {
-        self.export.as_ref().map(ExportHandle::state)
+    fn export(&self) -> Option<Arc<export::ExportProgress>> {
+        self.export.as_ref().map(ExportHandle::progress)
     }
 }

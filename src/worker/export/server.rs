@@ -16,7 +16,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// The longest pause that a server may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
-/// How much of an answer is read, and how much of it is told, in bytes.
+/// How much of an answer is read, and how much of it is reported, in bytes.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024;
 const REASON_BYTES_MAX: usize = 300;
 
@@ -127,8 +127,8 @@ fn verdict(status: StatusCode, answer: &str, retry_after: Option<Duration>) -> V
 fn reason(status: StatusCode, answer: &str) -> String {
     let answer = answer.trim();
     let cut = answer.char_indices().map(|(at, char)| at + char.len_utf8()).take_while(|&end| end <= REASON_BYTES_MAX);
-    let told = &answer[..cut.last().unwrap_or(0)];
-    format!("{} {told}", status.as_u16()).trim_end().to_owned()
+    let shown = &answer[..cut.last().unwrap_or(0)];
+    format!("{} {shown}", status.as_u16()).trim_end().to_owned()
 }
 
 /// RFC 9110 §10.2.3, its form in seconds; a date is taken for none, and the usual pause is made.

@@ -12,7 +12,7 @@ use std::io::Write as _;
 /// Digits of a second in a line's time.
 const FRACTION_DIGITS: u32 = 3;
 
-/// Of a value of words at most, bytes; what is longer is cut.
+/// Maximum of a text value; what is longer is cut.
 const TEXT_BYTES_MAX: usize = 1024;
 
 /// A value of a line.
@@ -66,7 +66,7 @@ impl<'a> Line<'a> {
         line
     }
 
-    /// A value of words.
+    /// A text value.
     pub fn text(&mut self, name: &str, value: &str) {
         let value = &value[..value.floor_char_boundary(TEXT_BYTES_MAX)];
         self.name(name);

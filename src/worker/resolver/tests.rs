@@ -17,7 +17,7 @@ struct Scripted {
 /// Every lookup follows the one before at once, or only when asked for.
 fn schedule(background: bool) -> Schedule {
     let zero = Duration::ZERO;
-    Schedule { least: zero, success: background.then_some(zero), failure: Backoff::new(zero, zero) }
+    Schedule { interval_min: zero, success: background.then_some(zero), failure: Backoff::new(zero, zero) }
 }
 
 fn mailbox() -> (EventSender, Receiver<()>) {
