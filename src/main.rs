@@ -19,7 +19,7 @@ use openai_api_proxy::signal::Watch;
 use openai_api_proxy::systemd;
 use openai_api_proxy::tls::Connector;
 use openai_api_proxy::worker::ledger::Options;
-use openai_api_proxy::worker::log::{self, event, say};
+use openai_api_proxy::worker::logger::{self, event, say};
 use openai_api_proxy::worker::threads::WorkerThreads;
 use openai_api_proxy::worker::{EventSender, unix_now};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
         Ok(Command::Version) => shown(concat!("proxy-server ", env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Command::Serve) => {
             let code = configured(serve);
-            log::finish();
+            logger::finish();
             code
         }
         Ok(Command::Check) => match cli::check::run(Config::from_process(), &mut print) {
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
             Ok(())
         }),
         Err(message) => {
-            log::failure(&message);
+            logger::failure(&message);
             ExitCode::from(EXIT_USAGE)
         }
     }
@@ -107,7 +107,7 @@ fn configured(run: impl FnOnce(Config) -> Result<(), String>) -> ExitCode {
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            log::failure(&message);
+            logger::failure(&message);
             ExitCode::FAILURE
         }
     }
@@ -115,7 +115,7 @@ fn configured(run: impl FnOnce(Config) -> Result<(), String>) -> ExitCode {
 
 fn serve(config: Config) -> Result<(), String> {
     let handed_over = systemd::listener();
-    log::start(config.log, config.log_format).map_err(|error| format!("the log thread cannot start: {error}"))?;
+    logger::start(config.log, config.log_format).map_err(|error| format!("the log thread cannot start: {error}"))?;
     let (wanted, listen, target) = (config.connections_max, config.listen, &config.target);
     let connections_max = within_descriptors(wanted);
     let settings = settings(&config, connections_max)?;

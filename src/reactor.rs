@@ -18,7 +18,7 @@ use crate::metrics::{self, Surroundings};
 use crate::proxy::replies::overloaded;
 use crate::proxy::{Action, Conn, Proxy, Question, Written};
 use crate::worker::query::Job;
-use crate::worker::{WorkerEvent, Workers, log, process};
+use crate::worker::{WorkerEvent, Workers, logger, process};
 use socket_table::SocketTable;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -388,7 +388,7 @@ impl<I: Io, D: Workers> Reactor<I, D> {
                     let around = Surroundings {
                         process: process::read(),
                         influx: export.map(|export| export.read()),
-                        log_lines_dropped: log::dropped(),
+                        log_lines_dropped: logger::dropped(),
                     };
                     Answer::new(200, metrics::CONTENT_TYPE, snapshot.render(&around))
                 });

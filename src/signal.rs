@@ -9,7 +9,7 @@
 use crate::base::log::Level;
 use crate::reload::Reloader;
 use crate::systemd::{notify_ready, notify_reloading, notify_stopping};
-use crate::worker::{EventSender, WorkerEvent, log};
+use crate::worker::{EventSender, WorkerEvent, logger};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::{Handle, Signals};
 use std::io;
@@ -41,15 +41,15 @@ impl Watch {
                     notify_reloading();
                     let (change, lines) = reloader.reload();
                     if let Some(change) = change {
-                        log::set_level(change.log);
+                        logger::set_level(change.log);
                         events.send(WorkerEvent::Reconfigure(Box::new(change)));
                     }
-                    log::notes(lines);
+                    logger::notes(lines);
                     notify_ready();
                     continue;
                 }
                 notify_stopping();
-                log::event(Level::Info, message, &[]);
+                logger::event(Level::Info, message, &[]);
                 message = "stopping at once";
                 events.send(WorkerEvent::Stop);
             }

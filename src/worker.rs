@@ -16,7 +16,7 @@ pub mod fold;
 pub mod journal;
 pub mod ledger;
 pub mod levels;
-pub mod log;
+pub mod logger;
 pub mod pieces;
 pub mod policy;
 pub mod process;

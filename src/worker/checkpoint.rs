@@ -13,7 +13,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
-use super::log::event;
+use super::logger::event;
 use super::process::lower_priority;
 use super::schema;
 use crate::base::log::Level;

@@ -26,7 +26,7 @@ pub use server::Server;
 use super::file::Moves;
 use super::fold::LAST_ID;
 use super::ledger::Marker;
-use super::log::{Value, event};
+use super::logger::{Value, event};
 use super::process::lower_priority;
 use super::retry::Retry;
 use super::schema;

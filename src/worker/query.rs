@@ -6,7 +6,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
 use super::file::Moves;
-use super::log::event;
+use super::logger::event;
 use super::process::lower_priority;
 use super::{EventSender, WorkerEvent, report, schema};
 use crate::base::log::Level;

@@ -4,7 +4,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
-use super::log::event;
+use super::logger::event;
 use crate::base::log::Level;
 use std::fmt::Display;
 use std::time::{Duration, Instant};

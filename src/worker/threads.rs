@@ -4,7 +4,7 @@ use super::export::{self, ExportHandle};
 use super::ledger::{Backfill, Ledger, LedgerHandle, Options};
 use super::query::{Job, QueryHandle};
 use super::resolver::Resolver;
-use super::{EventSender, WorkerEvent, Workers, log};
+use super::{EventSender, WorkerEvent, Workers, logger};
 use crate::base::log::Note;
 use crate::config::Influx;
 use crate::usage::record::Record;
@@ -66,7 +66,7 @@ impl Workers for WorkerThreads {
     }
 
     fn tell(&mut self, notes: Vec<Note>) {
-        log::notes(notes);
+        logger::notes(notes);
     }
 
     fn sum_spend_by_user(&mut self) {
