@@ -4,6 +4,7 @@ pub mod buffer;
 pub mod civil;
 pub mod clock;
 pub mod deadlines;
+pub mod digits;
 pub mod log;
 pub mod percent;
 pub mod slab;

@@ -4,8 +4,8 @@
 //! variables name are read here, before anything is served. Never: a secret in a problem or in a debug print, or a
 //! change of the environment.
 
+mod default_limits;
 mod influx;
-mod limits;
 mod secret;
 mod source;
 mod target;
@@ -17,12 +17,11 @@ pub use source::Problem;
 pub use target::Target;
 pub use value::nano_usd;
 
-use crate::base::log::Level;
+use crate::base::log::{Level, LogFormat};
 use crate::limit::overrides::Limits;
 use crate::metrics;
 use crate::price::PriceTable;
 use crate::tls::{Connector, TlsError};
-use crate::worker::log::Format;
 use source::Source;
 use std::ffi::OsString;
 use std::fs;
@@ -81,7 +80,7 @@ pub struct Config {
     /// `LOG`
     pub log: Level,
     /// `LOG_FORMAT`
-    pub log_format: Format,
+    pub log_format: LogFormat,
 }
 
 /// What the ledger promises of a response that a client has received.
@@ -153,7 +152,7 @@ impl Config {
             read_on: read_on(&mut source),
             ledger_wait: Some(duration(&mut source, "LEDGER_WAIT", 2, 0)).filter(|wait| !wait.is_zero()),
             retention_days: count(&mut source, "RETENTION_DAYS", 0, 0..=36_500),
-            limits: limits::limits(&mut source),
+            limits: default_limits::read(&mut source),
             connections_max: count(&mut source, "MAX_CONNECTIONS", 10_000, 1..=1_000_000) as usize,
             body_bytes_max: source.value(
                 "MAX_BODY_BYTES",
@@ -185,10 +184,10 @@ impl Config {
     }
 }
 
-fn log_format(source: &mut Source<'_>) -> Format {
-    source.value("LOG_FORMAT", Format::Logfmt, "logfmt or json", |text| match text {
-        "logfmt" => Some(Format::Logfmt),
-        "json" => Some(Format::Json),
+fn log_format(source: &mut Source<'_>) -> LogFormat {
+    source.value("LOG_FORMAT", LogFormat::Logfmt, "logfmt or json", |text| match text {
+        "logfmt" => Some(LogFormat::Logfmt),
+        "json" => Some(LogFormat::Json),
         _ => None,
     })
 }

@@ -6,9 +6,9 @@
 
 use openai_api_proxy::base::clock::Now;
 use openai_api_proxy::base::log::Level;
-use openai_api_proxy::cli::check::Verdict;
+use openai_api_proxy::cli::check::CheckResult;
 use openai_api_proxy::cli::{self, Command};
-use openai_api_proxy::config::{Config, Durability, Influx};
+use openai_api_proxy::config::{Config, Durability};
 use openai_api_proxy::io::Io;
 use openai_api_proxy::io::sockets::Sockets;
 use openai_api_proxy::metrics::Metrics;
@@ -16,11 +16,11 @@ use openai_api_proxy::proxy::{Proxy, Settings, Timeouts};
 use openai_api_proxy::reactor::Reactor;
 use openai_api_proxy::reload::{self, Reloader};
 use openai_api_proxy::signal::Watch;
-use openai_api_proxy::systemd::{self, Notifier};
+use openai_api_proxy::systemd;
 use openai_api_proxy::tls::Connector;
-use openai_api_proxy::worker::ledger::{Backfill, Options};
-use openai_api_proxy::worker::log::{self, event, say};
-use openai_api_proxy::worker::threads::{Export, WorkerThreads};
+use openai_api_proxy::worker::ledger::Options;
+use openai_api_proxy::worker::logger::{self, event, say};
+use openai_api_proxy::worker::threads::WorkerThreads;
 use openai_api_proxy::worker::{EventSender, unix_now};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
@@ -35,7 +35,7 @@ const LEDGER_QUEUE_RECORDS: usize = 10_000;
 /// Descriptors that are neither a client's nor its upstream connection's.
 const SPARE_DESCRIPTORS: u64 = 64;
 
-/// How long clients beyond `MAX_CONNECTIONS` wait for a place before they are told that there is none.
+/// How long clients beyond `MAX_CONNECTIONS` wait for a place before they are refused.
 const OVERLOAD_WAIT: Duration = Duration::from_secs(2);
 
 /// The configuration or the command line is wrong.
@@ -49,13 +49,13 @@ fn main() -> ExitCode {
         Ok(Command::Version) => shown(concat!("proxy-server ", env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Command::Serve) => {
             let code = configured(serve);
-            log::finish();
+            logger::finish();
             code
         }
         Ok(Command::Check) => match cli::check::run(Config::from_process(), &mut print) {
-            Verdict::Well => ExitCode::SUCCESS,
-            Verdict::Unwell => ExitCode::FAILURE,
-            Verdict::Misconfigured => ExitCode::from(EXIT_USAGE),
+            CheckResult::Passed => ExitCode::SUCCESS,
+            CheckResult::Failed => ExitCode::FAILURE,
+            CheckResult::Misconfigured => ExitCode::from(EXIT_USAGE),
         },
         Ok(Command::Healthcheck) => configured(|config| cli::health::run(config.listen)),
         Ok(Command::Keys(command)) => configured(|config| {
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
             Ok(())
         }),
         Err(message) => {
-            log::failure(&message);
+            logger::failure(&message);
             ExitCode::from(EXIT_USAGE)
         }
     }
@@ -107,20 +107,20 @@ fn configured(run: impl FnOnce(Config) -> Result<(), String>) -> ExitCode {
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            log::failure(&message);
+            logger::failure(&message);
             ExitCode::FAILURE
         }
     }
 }
 
 fn serve(config: Config) -> Result<(), String> {
-    log::start(config.log, config.log_format).map_err(|error| format!("the log thread cannot start: {error}"))?;
+    let handed_over = systemd::listener();
+    logger::start(config.log, config.log_format).map_err(|error| format!("the log thread cannot start: {error}"))?;
     let (wanted, listen, target) = (config.connections_max, config.listen, &config.target);
     let connections_max = within_descriptors(wanted);
     let settings = settings(&config, connections_max)?;
 
-    let notifier = Notifier::from_process();
-    let sockets = match systemd::listener()? {
+    let sockets = match handed_over? {
         Some(listener) => Sockets::from_listener(listener),
         None => Sockets::listen(listen),
     };
@@ -135,12 +135,11 @@ fn serve(config: Config) -> Result<(), String> {
         export: None,
         budgets: config.limits.has_budget(),
     };
-    let export = config.influx.as_ref().map(export);
+    let export = config.influx.clone();
     let workers =
         WorkerThreads::start(&config.database_path, ledger, export, (&target.host, target.port), events.clone())?;
     let reloader = Reloader::new(config.clone(), Config::from_process);
-    let _watch = Watch::start(events, reloader, notifier.clone())
-        .map_err(|error| format!("cannot watch for signals: {error}"))?;
+    let _watch = Watch::start(events, reloader).map_err(|error| format!("cannot watch for signals: {error}"))?;
     if connections_max < wanted {
         let why = "MAX_CONNECTIONS lowered: a client may need two open files, and the hard limit of them (ulimit -Hn) \
                    is too low";
@@ -153,7 +152,7 @@ fn serve(config: Config) -> Result<(), String> {
     let scheme = if target.tls { "https" } else { "http" };
     let (address, shown) = (address.to_string(), format!("{scheme}://{}{}", target.authority, target.prefix));
     event(Level::Info, "listening", &[("addr", address.as_str().into()), ("target", shown.as_str().into())]);
-    notifier.ready();
+    systemd::notify_ready();
 
     let started: Now = sockets.now();
     let metrics = Metrics::new(config.metrics, started.unix);
@@ -166,7 +165,7 @@ fn serve(config: Config) -> Result<(), String> {
     ended
 }
 
-/// What is easily forgotten about client keys.
+/// What operators of client keys easily overlook.
 fn warn_of_keys(config: &Config) {
     if config.keys_only && config.api_key.is_none() {
         let why = "CLIENT_AUTH=keys without OPENAI_API_KEY: requests go to the target without any key";
@@ -176,10 +175,6 @@ fn warn_of_keys(config: &Config) {
         let why = "no ADMIN_TOKEN: who reaches the port may read everybody's /usage, /dashboard and /metrics";
         event(Level::Warn, why, &[]);
     }
-}
-
-fn export(influx: &Influx) -> Export {
-    Export { target: influx.target(), backfill: if influx.backfill { Backfill::All } else { Backfill::Nothing } }
 }
 
 fn settings(config: &Config, connections_max: usize) -> Result<Settings, String> {

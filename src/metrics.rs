@@ -8,7 +8,7 @@ mod exposition;
 mod histogram;
 mod series;
 
-pub use exposition::{CONTENT_TYPE, Influx, Process, Surroundings};
+pub use exposition::{CONTENT_TYPE, ExportGauges, Process, Surroundings};
 
 use crate::usage::record::{Endpoint, Record, Usage, UsageSource};
 use histogram::Histogram;

@@ -20,7 +20,7 @@ use crate::metrics::{self, Surroundings};
 use crate::proxy::local_answers::overloaded;
 use crate::proxy::{Action, Conn, Proxy, Question};
 use crate::worker::query::Job;
-use crate::worker::{WorkerEvent, Workers, log, process};
+use crate::worker::{WorkerEvent, Workers, logger, process};
 use connections::{Connections, Readiness};
 use std::io::ErrorKind;
 
@@ -283,7 +283,7 @@ impl<I: Io, W: Workers> Reactor<I, W> {
                     let around = Surroundings {
                         process: process::read(),
                         influx: export.map(|export| export.read()),
-                        log_lines_dropped: log::dropped(),
+                        log_lines_dropped: logger::dropped(),
                     };
                     Answer::new(200, metrics::CONTENT_TYPE, snapshot.render(&around))
                 });

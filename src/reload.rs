@@ -1,12 +1,12 @@
 //! SIGHUP: reads the configuration anew, and hands over what can change without a restart: all of it or nothing.
 //!
-//! In: the configuration that is in force. Out: [`Change`], and lines that say what has changed, what would need a
-//! restart, or why nothing was taken. It runs on the thread that watches for signals: files are read, the loop is not
-//! held up. Never: a secret in a line.
+//! In: the configuration that is in force. Out: [`Change`], and lines that name every variable that differs, those that
+//! need a restart apart, or say why nothing was taken. It runs on the thread that watches for signals: files are read,
+//! the loop is not held up. Never: a secret in a line.
 
 use crate::access::Hash;
 use crate::base::log::{Level, Note};
-use crate::config::{Config, Problem, Secret};
+use crate::config::{Config, Problem, Timeouts};
 use crate::policy::Change;
 
 /// The configuration in force, and how to read it.
@@ -32,45 +32,76 @@ impl Reloader {
                 return (None, problems.chain([nothing]).collect());
             }
         };
-        let changed = self.changed(&new);
-        let told = |name| Note::new(Level::Info, "configuration changed").with("variables", name);
-        let mut lines: Vec<Note> = changed.iter().map(told).collect();
-        if self.needs_restart(&new) {
-            lines.push(Note::new(Level::Warn, "other variables have changed too: they need a restart"));
+        let Differences { at_once, at_restart } = Differences::between(&self.current, &new);
+        let changed = |name| Note::new(Level::Info, "configuration changed").with("variables", name);
+        let mut lines: Vec<Note> = at_once.iter().map(changed).collect();
+        if !at_restart.is_empty() {
+            let names = at_restart.join(",");
+            lines.push(Note::new(Level::Warn, "variables that need a restart have changed").with("variables", names));
         }
-        if changed.is_empty() {
+        if lines.is_empty() {
             lines.push(Note::new(Level::Info, "configuration read again, nothing to change"));
+        }
+        if at_once.is_empty() {
             return (None, lines);
         }
         take(&mut self.current, &new);
         (Some(change(&self.current)), lines)
     }
+}
 
-    /// The groups of variables that differ and can change at once.
-    fn changed(&self, new: &Config) -> Vec<&'static str> {
-        let old = &self.current;
-        let differ = |old: &Option<Secret>, new: &Option<Secret>| {
-            old.as_ref().map(Secret::expose) != new.as_ref().map(Secret::expose)
+/// The variables whose settings differ.
+struct Differences {
+    /// What [`take`] takes.
+    at_once: Vec<&'static str>,
+    at_restart: Vec<&'static str>,
+}
+
+impl Differences {
+    /// The pattern has no `..`: it does not compile with a setting that is added later, until that is compared too.
+    #[rustfmt::skip] // a table
+    fn between(old: &Config, new: &Config) -> Self {
+        let Config {
+            target, api_key, model_name, listen, database_path, durability, ledger_fsync, ledger_wait, retention_days,
+            read_on, limits, keys_only, admin_token, connections_max, body_bytes_max, buffered_bytes_max, timeouts,
+            tls_ca, prices, influx, metrics, log, log_format,
+        } = new;
+        let Timeouts { connect, response, idle, header, drain } = timeouts;
+        let names = |settings: &[(bool, &'static str)]| {
+            settings.iter().filter_map(|&(differs, names)| differs.then_some(names)).collect()
         };
-        [
-            (old.limits != new.limits, "RATE_LIMIT_*,MAX_CONCURRENT_PER_USER,BUDGET_*"),
-            (differ(&old.api_key, &new.api_key), "OPENAI_API_KEY"),
-            (differ(&old.admin_token, &new.admin_token), "ADMIN_TOKEN"),
-            (old.model_name != new.model_name, "MODEL_NAME"),
-            (old.prices != new.prices, "PRICES_FILE"),
-            (old.log != new.log, "LOG"),
-        ]
-        .into_iter()
-        .filter_map(|(differs, names)| differs.then_some(names))
-        .collect()
-    }
-
-    /// True where something differs that cannot change at once.
-    fn needs_restart(&self, new: &Config) -> bool {
-        let mut with_changes = self.current.clone();
-        take(&mut with_changes, new);
-        // The debug print shows every field but secrets, and those can all change.
-        format!("{with_changes:?}") != format!("{new:?}")
+        let at_once = names(&[
+            (old.limits != *limits, "RATE_LIMIT_*,MAX_CONCURRENT_PER_USER,BUDGET_*"),
+            (old.api_key != *api_key, "OPENAI_API_KEY"),
+            (old.admin_token != *admin_token, "ADMIN_TOKEN"),
+            (old.model_name != *model_name, "MODEL_NAME"),
+            (old.prices != *prices, "PRICES_FILE"),
+            (old.log != *log, "LOG"),
+        ]);
+        let at_restart = names(&[
+            (old.target != *target, "PROXY_TARGET"),
+            (old.tls_ca != *tls_ca, "TLS_CA_FILE"),
+            (old.listen != *listen, "HOST,PORT"),
+            (old.connections_max != *connections_max, "MAX_CONNECTIONS"),
+            (old.body_bytes_max != *body_bytes_max, "MAX_BODY_BYTES"),
+            (old.buffered_bytes_max != *buffered_bytes_max, "MAX_BUFFERED_BYTES"),
+            (old.keys_only != *keys_only, "CLIENT_AUTH"),
+            (old.database_path != *database_path, "DATABASE_PATH"),
+            (old.durability != *durability, "LEDGER_DURABILITY"),
+            (old.ledger_fsync != *ledger_fsync, "LEDGER_FSYNC"),
+            (old.ledger_wait != *ledger_wait, "LEDGER_WAIT"),
+            (old.retention_days != *retention_days, "RETENTION_DAYS"),
+            (old.read_on != *read_on, "ON_CLIENT_ABORT,DRAIN_MAX_SECONDS"),
+            (old.timeouts.connect != *connect, "CONNECT_TIMEOUT"),
+            (old.timeouts.response != *response, "RESPONSE_TIMEOUT"),
+            (old.timeouts.idle != *idle, "IDLE_TIMEOUT"),
+            (old.timeouts.header != *header, "HEADER_TIMEOUT"),
+            (old.timeouts.drain != *drain, "DRAIN_TIMEOUT"),
+            (old.metrics != *metrics, "METRICS_*"),
+            (old.log_format != *log_format, "LOG_FORMAT"),
+            (old.influx != *influx, "INFLUXDB_*"),
+        ]);
+        Self { at_once, at_restart }
     }
 }
 
@@ -128,6 +159,96 @@ mod tests {
             assert!(lines.contains(part), "{part} in {lines}");
         }
         assert!(!lines.contains("sk-") && !lines.contains("MODEL_NAME"), "{lines}");
+    }
+
+    /// Another value for each variable, and what must be set beside it so that it counts.
+    const OTHERS: [(&str, &str, &str); 42] = [
+        ("PROXY_TARGET", "http://other", ""),
+        ("OPENAI_API_KEY", "sk-hush", ""),
+        ("MODEL_NAME", "other", ""),
+        ("TLS_CA_FILE", CA, ""),
+        ("HOST", "127.0.0.2", ""),
+        ("PORT", "1", ""),
+        ("MAX_CONNECTIONS", "1", ""),
+        ("MAX_BODY_BYTES", "1KiB", ""),
+        ("MAX_BUFFERED_BYTES", "1KiB", ""),
+        ("RATE_LIMIT_RPM", "1", ""),
+        ("RATE_LIMIT_BURST", "1", ""),
+        ("RATE_LIMIT_TPM", "1", ""),
+        ("MAX_CONCURRENT_PER_USER", "1", ""),
+        ("BUDGET_USD_DAY", "1", ""),
+        ("BUDGET_USD_MONTH", "1", ""),
+        ("CLIENT_AUTH", "keys", ""),
+        ("ADMIN_TOKEN", "hush", ""),
+        ("DATABASE_PATH", "other.db", ""),
+        ("LEDGER_DURABILITY", "relaxed", ""),
+        ("LEDGER_FSYNC", "true", ""),
+        ("LEDGER_WAIT", "1s", ""),
+        ("RETENTION_DAYS", "1", ""),
+        ("ON_CLIENT_ABORT", "drain", ""),
+        ("DRAIN_MAX_SECONDS", "1", "ON_CLIENT_ABORT=drain\n"),
+        ("PRICES_FILE", PRICES, ""),
+        ("CONNECT_TIMEOUT", "1s", ""),
+        ("RESPONSE_TIMEOUT", "1s", ""),
+        ("IDLE_TIMEOUT", "1s", ""),
+        ("HEADER_TIMEOUT", "1s", ""),
+        ("DRAIN_TIMEOUT", "1s", ""),
+        ("METRICS_MAX_USERS", "1", ""),
+        ("METRICS_MAX_MODELS", "1", ""),
+        ("LOG", "debug", ""),
+        ("LOG_FORMAT", "json", ""),
+        ("INFLUXDB_URL", "http://other", INFLUX_2),
+        ("INFLUXDB_DATABASE", "other", INFLUX_1),
+        ("INFLUXDB_USERNAME", "other", INFLUX_1),
+        ("INFLUXDB_PASSWORD", "hush", INFLUX_1),
+        ("INFLUXDB_BUCKET", "other", INFLUX_2),
+        ("INFLUXDB_ORG", "other", INFLUX_2),
+        ("INFLUXDB_TOKEN", "hush", INFLUX_2),
+        ("INFLUXDB_BACKFILL", "false", INFLUX_2),
+    ];
+    const INFLUX_1: &str = "INFLUXDB_URL=http://h\nINFLUXDB_DATABASE=d\nINFLUXDB_USERNAME=u\n";
+    const INFLUX_2: &str = "INFLUXDB_URL=http://h\nINFLUXDB_BUCKET=b\nINFLUXDB_TOKEN=t\n";
+    /// Stand for files that the test makes.
+    const CA: &str = "ca.pem";
+    const PRICES: &str = "prices.json";
+
+    /// `INFLUXDB_*` names every variable that begins so.
+    fn names(list: &str, variable: &str) -> bool {
+        list.split(',').any(|name| name.strip_suffix('*').map_or(name == variable, |start| variable.starts_with(start)))
+    }
+
+    #[test]
+    fn each_variable_that_changes_is_named_and_never_its_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let ca = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
+        std::fs::write(folder.path().join(CA), ca).unwrap();
+        std::fs::write(folder.path().join(PRICES), r#"{"mine": {"input_cost_per_token": 1e-6}}"#).unwrap();
+        let example =
+            include_str!("../.env.example").lines().filter_map(|line| line.strip_prefix('#')?.split_once('='));
+        // To allow what nobody asks for changes nothing.
+        let is_setting = |name: &&str| name.starts_with(|c: char| c.is_ascii_uppercase()) && *name != "ALLOW_ANONYMOUS";
+        for variable in example.map(|(name, _)| name).filter(is_setting) {
+            let found = OTHERS.iter().find(|(name, ..)| *name == variable);
+            let (_, value, beside) = found.unwrap_or_else(|| panic!("no other value for {variable}"));
+            let value = match *value {
+                CA | PRICES => folder.path().join(value).to_str().unwrap().to_owned(),
+                value => value.to_owned(),
+            };
+            write(beside);
+            let mut reloader = Reloader::new(read().unwrap(), read);
+            write(&format!("{variable}={value}\n{beside}")); // the first of two counts
+            let (change, lines) = reloader.reload();
+            let [Note { level, fields, .. }] = &lines[..] else { panic!("{variable}: {lines:?}") };
+            let named = fields.iter().any(|(name, list)| *name == "variables" && names(list, variable));
+            assert!(named && !format!("{lines:?}").contains("hush"), "{variable}: {lines:?}");
+            // What was taken is in force; what was not is named again.
+            let (again, lines) = reloader.reload();
+            assert!(again.is_none() && lines.len() == 1, "{variable}: {lines:?}");
+            let expected = if change.is_some() { (Level::Info, 0) } else { (Level::Warn, 1) };
+            assert_eq!((lines[0].level, lines[0].fields.len()), expected, "{variable}: {lines:?}");
+            assert_eq!(*level, expected.0);
+        }
     }
 
     #[test]

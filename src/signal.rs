@@ -1,15 +1,15 @@
 //! SIGTERM and SIGINT become [`WorkerEvent::Stop`]: the first means drain, the next at once. SIGHUP has the configuration read
-//! anew. The service manager, where there is one, is told of both.
+//! anew. The service manager, where there is one, is notified of both.
 //!
 //! A small thread waits for them, so that the loop hears of a signal like of any other worker and never handles one.
 //! SIGPIPE needs nothing here: Rust's runtime ignores it before `main`, and a write to a closed socket is an error.
 //! SIGXFSZ, which comes with a write past the limit on the size of files (`ulimit -f`), ends a process as well; it is
-//! taken and forgotten, so that the write is an error, as on a full disk.
+//! caught and ignored, so that the write is an error, as on a full disk.
 
 use crate::base::log::Level;
 use crate::reload::Reloader;
-use crate::systemd::Notifier;
-use crate::worker::{EventSender, WorkerEvent, log};
+use crate::systemd::{notify_ready, notify_reloading, notify_stopping};
+use crate::worker::{EventSender, WorkerEvent, logger};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::{Handle, Signals};
 use std::io;
@@ -29,27 +29,27 @@ impl Watch {
     ///
     /// # Errors
     /// The system gives no descriptors or no thread.
-    pub fn start(events: EventSender, mut reloader: Reloader, notifier: Notifier) -> io::Result<Self> {
+    pub fn start(events: EventSender, mut reloader: Reloader) -> io::Result<Self> {
         signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         let watch = Self { handle: signals.handle() };
         thread::Builder::new().name("signals".into()).spawn(move || {
             let mut message = "draining: requests in flight may finish, a second signal stops at once";
             for signal in signals.forever() {
-                // Told from here: the loop itself never writes to a pipe that may be full.
+                // Logged from here: the loop itself never writes to a pipe that may be full.
                 if signal == SIGHUP {
-                    notifier.reloading();
+                    notify_reloading();
                     let (change, lines) = reloader.reload();
                     if let Some(change) = change {
-                        log::set_level(change.log);
+                        logger::set_level(change.log);
                         events.send(WorkerEvent::Reconfigure(Box::new(change)));
                     }
-                    log::notes(lines);
-                    notifier.ready();
+                    logger::notes(lines);
+                    notify_ready();
                     continue;
                 }
-                notifier.stopping();
-                log::event(Level::Info, message, &[]);
+                notify_stopping();
+                logger::event(Level::Info, message, &[]);
                 message = "stopping at once";
                 events.send(WorkerEvent::Stop);
             }
@@ -77,7 +77,7 @@ mod tests {
         let events = EventSender::new(move || wake.send(()).expect("the test listens to its end"));
         let read = || Config::load(&|_| None, "MODEL_NAME=other");
         let reloader = Reloader::new(Config::load(&|_| None, "").unwrap(), read);
-        let watch = Watch::start(events.clone(), reloader, Notifier::new(None)).unwrap();
+        let watch = Watch::start(events.clone(), reloader).unwrap();
         for signal in [SIGTERM, SIGINT, SIGTERM] {
             raise(signal).unwrap();
             woken.recv().unwrap();

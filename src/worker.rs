@@ -16,7 +16,7 @@ pub mod fold;
 pub mod journal;
 pub mod ledger;
 pub mod levels;
-pub mod log;
+pub mod logger;
 pub mod pieces;
 pub mod policy;
 pub mod process;
@@ -127,7 +127,7 @@ pub trait Workers {
     fn collect(&mut self, into: &mut Vec<WorkerEvent>);
 
     /// How the export is, where there is one; to be read on another thread.
-    fn export(&self) -> Option<Arc<export::State>> {
+    fn export(&self) -> Option<Arc<export::ExportProgress>> {
         None
     }
 }

@@ -7,8 +7,7 @@
 mod support;
 
 use std::fs;
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use support::ca::{Ca, Server};
@@ -135,23 +134,26 @@ fn a_socket_is_taken_over() {
 #[test]
 fn the_service_manager_is_told() {
     let upstream = Upstream::plain(|_| Reply::json(ANSWER).steps());
-    let name = format!("openai-api-proxy-{}", std::process::id());
-    let manager = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
     manager.set_read_timeout(Some(DEADLINE)).unwrap();
     let next = || {
         let mut buffer = [0; 256];
         let length = manager.recv(&mut buffer).expect("it tells");
         String::from_utf8(buffer[..length].to_vec()).unwrap()
     };
-    let mut proxy = Proxy::before(&upstream, &[("NOTIFY_SOCKET", &format!("@{name}"))]);
-    assert_eq!(next(), "READY=1");
+    let mut proxy = Proxy::before(&upstream, &[("NOTIFY_SOCKET", path.to_str().unwrap())]);
+    assert_eq!(next(), "READY=1\n");
     proxy.signal(rustix::process::Signal::HUP);
-    assert!(next().starts_with("RELOADING=1\nMONOTONIC_USEC="));
-    assert_eq!(next(), "READY=1");
+    let reloading = next();
+    let us = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap().trim_end();
+    assert!(us.parse::<u64>().unwrap() > 0);
+    assert_eq!(next(), "READY=1\n");
     let left = get(proxy.addr(), "/healthz").expect(200);
     drop(left);
     assert!(proxy.terminate().success());
-    assert_eq!(next(), "STOPPING=1");
+    assert_eq!(next(), "STOPPING=1\n");
 }
 
 /// The units stand in the README as they are to be installed, only the program's path is this test's.

@@ -84,7 +84,7 @@ fn both_languages_say_the_same() {
 
 #[test]
 fn variables_are_those_of_the_configuration() {
-    let source = read("src/config.rs") + &read("src/config/limits.rs");
+    let source = read("src/config.rs") + &read("src/config/default_limits.rs");
     let accepted = literals(&source, is_variable);
 
     let example = read(".env.example");

@@ -3,7 +3,7 @@
 //! An empty buffer holds no memory, so that an idle connection costs only its slot. A few pieces of memory wait for the
 //! next buffer that needs one.
 
-/// Most pieces of memory that are kept for others.
+/// Pieces of memory that are kept for others.
 const SPARES_MAX: usize = 16;
 /// Largest of them, bytes: an event of a stream, or a short answer with its head, leaves no larger one behind.
 const SPARE_BYTES_MAX: usize = 16 * 1024;

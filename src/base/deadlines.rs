@@ -1,5 +1,5 @@
 //! Timeouts of a handful of constant durations, each a FIFO list: O(1) to arm, move and cancel, and the next deadline
-//! is the least of the heads.
+//! is the earliest of the heads.
 //!
 //! Within a class every deadline is `now + duration` of a clock that never steps back, so appending keeps each list in
 //! order: no heap, no wheel, no tick.

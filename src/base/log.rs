@@ -1,4 +1,4 @@
-//! What may be told to the operator: how important it is, and a line in the making.
+//! What is reported to the operator: how important it is, and a line in the making.
 //!
 //! In: what happens in a core, as it happens. Out: [`Note`]s that the outside world writes down. Never: a write, a
 //! clock, or the text of a prompt, an answer or a header. What the level leaves out costs one comparison.
@@ -34,6 +34,16 @@ impl Level {
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|level| level.as_str() == text)
     }
+}
+
+/// How lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `name=value name="a value"`
+    #[default]
+    Logfmt,
+    /// `{"name":"value"}`
+    Json,
 }
 
 /// One line: what happened, and with what.

@@ -22,7 +22,7 @@ impl<K: Eq + Hash, V> Default for Table<K, V> {
     }
 }
 
-/// Tells how many there are: to show them would be to walk.
+/// Shows how many there are: to show them would be to walk.
 impl<K: Eq + Hash, V> fmt::Debug for Table<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Table of {}", self.len())

@@ -25,31 +25,31 @@ struct Failure {
 
 /// How it went: the exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    Well,
-    /// Something failed.
-    Unwell,
+pub enum CheckResult {
+    Passed,
+    /// Something does not work.
+    Failed,
     /// The configuration is wrong, and nothing else was looked at.
     Misconfigured,
 }
 
-/// Checks everything, and gives each line to `tell` as soon as it is known.
-pub fn run(config: Result<Config, Vec<Problem>>, tell: &mut dyn FnMut(&str)) -> Verdict {
+/// Checks everything, and gives each line to `print` as soon as it is known.
+pub fn run(config: Result<Config, Vec<Problem>>, print: &mut dyn FnMut(&str)) -> CheckResult {
     let config = match config {
         Ok(config) => config,
         Err(problems) => {
             for problem in problems {
-                tell(&format!("FAILED  configuration  {problem}\n"));
+                print(&format!("FAILED  configuration  {problem}\n"));
             }
-            return Verdict::Misconfigured;
+            return CheckResult::Misconfigured;
         }
     };
-    let mut verdict = Verdict::Well;
+    let mut result = CheckResult::Passed;
     let mut line = |what: &str, finding: Finding| match finding {
-        Ok(found) => tell(&format!("ok      {what:13}  {found}\n")),
+        Ok(found) => print(&format!("ok      {what:13}  {found}\n")),
         Err(Failure { why, remedy }) => {
-            verdict = Verdict::Unwell;
-            tell(&format!("FAILED  {what:13}  {why}\n                       {remedy}\n"));
+            result = CheckResult::Failed;
+            print(&format!("FAILED  {what:13}  {why}\n                       {remedy}\n"));
         }
     };
     line("configuration", Ok("every variable has a valid value".to_owned()));
@@ -65,14 +65,14 @@ pub fn run(config: Result<Config, Vec<Problem>>, tell: &mut dyn FnMut(&str)) -> 
     }
     line("ledger", ledger(&config));
     if let Some(influx) = &config.influx {
-        let checked = Server::new(influx.target()).check();
+        let checked = Server::new(influx.clone()).check();
         let failure = |why| Failure {
             why: format!("{}: {why}", influx.shown),
             remedy: "look at INFLUXDB_URL and the variables around it, and whether the server runs",
         };
         line("influx", checked.map(|()| format!("{} lets writes in", influx.shown)).map_err(failure));
     }
-    verdict
+    result
 }
 
 fn listen(address: SocketAddr) -> Finding {
@@ -147,7 +147,7 @@ fn handshake(config: &Config, address: SocketAddr) -> Result<(), String> {
     let mut received = session.start(&mut reply);
     let mut buffer = vec![0; 16 * 1024];
     loop {
-        // Also after a failure: it ends with the alert that tells the target.
+        // Also after a failure: it ends with the alert that says so to the target.
         stream.write_all(&reply).map_err(words)?;
         reply.clear();
         received.map_err(|error| error.to_string())?;

@@ -6,12 +6,11 @@
 use super::Secret;
 use super::source::Source;
 use super::value;
-use crate::worker::export;
+use crate::base::percent::encode;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use std::fmt::Write as _;
 
 /// A server to write to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Influx {
     /// The whole write URL, with its query.
     pub url: Secret,
@@ -39,21 +38,15 @@ const EXPECTED: &str = "expected http:// or https://, a host, and optionally :po
                         with its query (a user and password go into variables of their own); its value is not shown";
 
 impl Influx {
-    /// What the export writes with.
-    pub fn target(&self) -> export::Target {
-        export::Target {
-            url: self.url.expose().to_owned(),
-            authorization: self.authorization.as_ref().map(|value| value.expose().to_owned()),
-        }
-    }
-
     /// `None` where something is wrong with `url` or `parts`, which `source` then has as problems.
     pub(super) fn new(source: &mut Source<'_>, url: &str, parts: Parts) -> Option<Self> {
         let before = source.problems.len();
-        let Some(Url { origin, path, query }) = Url::parse(url) else {
+        let Some(uri) = value::http_url(url) else {
             source.problem(URL, EXPECTED.to_owned());
             return None;
         };
+        let (path, query) = (uri.path(), uri.query());
+        let origin = format!("{}://{}", uri.scheme_str()?, uri.authority()?);
         let is_full = query.is_some() || path.ends_with("/write");
         if query.is_some_and(|query| query.split('&').any(|pair| pair.starts_with("precision=") && !is_nanos(pair))) {
             source.problem(URL, "expected precision=ns, or none: timestamps are in nanoseconds".to_owned());
@@ -63,18 +56,18 @@ impl Influx {
         let write = match (is_full, parts.bucket, parts.database) {
             (true, _, _) => url.to_owned(),
             (false, Some(bucket), _) => {
-                let org = parts.org.map(|org| format!("&org={}", encoded(&org))).unwrap_or_default();
-                let bucket = encoded(&bucket);
+                let org = parts.org.map(|org| format!("&org={}", encode(&org))).unwrap_or_default();
+                let bucket = encode(&bucket);
                 format!("{origin}{}/api/v2/write?bucket={bucket}{org}&precision=ns", path.trim_end_matches('/'))
             }
             (false, None, database) => {
-                let database = encoded(&database.unwrap_or_default());
+                let database = encode(&database.unwrap_or_default());
                 format!("{origin}{}/write?db={database}&precision=ns", path.trim_end_matches('/'))
             }
         };
-        let url = Secret::parse(&write).ok()?; // checked by `Url::parse`
-        let shown = origin.to_owned();
-        (source.problems.len() == before).then_some(Self { url, authorization, shown, backfill: parts.backfill })
+        let url = Secret::parse(&write).ok()?; // checked by `http_url`
+        let backfill = parts.backfill;
+        (source.problems.len() == before).then_some(Self { url, authorization, shown: origin, backfill })
     }
 }
 
@@ -131,51 +124,4 @@ impl Parts {
 
 fn is_nanos(pair: &str) -> bool {
     matches!(pair, "precision=ns" | "precision=n")
-}
-
-/// A URL in parts.
-struct Url<'a> {
-    /// Scheme, host and port.
-    origin: &'a str,
-    path: &'a str,
-    /// Without its question mark.
-    query: Option<&'a str>,
-}
-
-impl<'a> Url<'a> {
-    fn parse(url: &'a str) -> Option<Self> {
-        let scheme = ["http://", "https://"].into_iter().find(|scheme| url.starts_with(scheme))?;
-        let authority_end = url[scheme.len()..].find(['/', '?']).map_or(url.len(), |at| scheme.len() + at);
-        let (origin, rest) = url.split_at(authority_end);
-        let (path, query) = rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
-        let authority = &origin[scheme.len()..];
-        let is_clean = url.bytes().all(|byte| byte.is_ascii_graphic() && !b"#\\\"<>^`{|}".contains(&byte));
-        (is_clean && is_authority(authority)).then_some(Self { origin, path, query })
-    }
-}
-
-/// A host and perhaps a port; no user.
-fn is_authority(text: &str) -> bool {
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        _ => (text, None),
-    };
-    let is_host = match host.strip_prefix('[') {
-        Some(address) => address.strip_suffix(']').is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok()),
-        None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
-    };
-    let is_port = |port: &str| value::number(port).is_some_and(|port| (1..=65_535).contains(&port));
-    is_host && port.is_none_or(is_port)
-}
-
-/// RFC 3986 §2.3: all but the unreserved characters are escaped.
-fn encoded(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
-            _ => write!(out, "%{byte:02X}").expect("writing to a string cannot fail"),
-        }
-    }
-    out
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A secret. It prints as `[redacted]`; only [`Secret::expose`] gives it away.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Box<str>);
 
 impl Secret {

@@ -3,6 +3,7 @@
 //! In: a URL. Out: its parts in the forms that connecting, TLS and the request's head need. What could send a key
 //! somewhere unexpected (user information, a query, odd characters) is refused, not repaired.
 
+use super::value::http_url;
 use std::net::Ipv6Addr;
 
 /// Where requests go.
@@ -26,56 +27,18 @@ pub(super) const EXPECTED: &str = "http:// or https://, a host name or address, 
 impl Target {
     /// `None`: not as [`EXPECTED`] says.
     pub(super) fn parse(url: &str) -> Option<Self> {
-        let (scheme, rest) = url.split_once("://")?;
-        let tls = match scheme.to_ascii_lowercase().as_str() {
-            "https" => true,
-            "http" => false,
-            _ => return None,
-        };
-        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let (host, port) = split_port(authority)?;
+        let uri = http_url(url).filter(|uri| uri.query().is_none())?;
+        let (tls, authority) = (uri.scheme_str()? == "https", uri.authority()?);
         let default_port = if tls { 443 } else { 80 };
-        let port = match port {
-            Some(digits) => parse_port(digits)?,
-            None => default_port,
-        };
-        let (host, shown) = match host.strip_prefix('[') {
-            Some(bracketed) => {
-                let address: Ipv6Addr = bracketed.strip_suffix(']')?.parse().ok()?;
-                (address.to_string(), format!("[{address}]"))
-            }
-            None => (parse_name(host)?, host.to_ascii_lowercase()),
+        let port = authority.port_u16().unwrap_or(default_port);
+        let name = authority.host().to_ascii_lowercase();
+        let (host, shown) = match name.trim_matches(['[', ']']).parse::<Ipv6Addr>() {
+            Ok(address) => (address.to_string(), format!("[{address}]")),
+            Err(_) => (name.clone(), name),
         };
         let authority = if port == default_port { shown } else { format!("{shown}:{port}") };
-        Some(Self { tls, host, port, prefix: parse_prefix(path)?, authority })
+        Some(Self { tls, host, port, prefix: parse_prefix(uri.path())?, authority })
     }
-}
-
-/// Splits `host[:port]`; a colon inside brackets belongs to the host.
-fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
-    let after_host = match authority.find(']') {
-        Some(end) => end + 1,
-        None => authority.find(':').unwrap_or(authority.len()),
-    };
-    match authority.split_at(after_host) {
-        (host, "") => Some((host, None)),
-        (host, rest) => Some((host, Some(rest.strip_prefix(':')?))),
-    }
-}
-
-fn parse_port(digits: &str) -> Option<u16> {
-    let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|&port| plain && port != 0)
-}
-
-/// A DNS name or an IPv4 address: letters, digits, `-`, `_` (found in private names), in labels of at most 63.
-fn parse_name(host: &str) -> Option<String> {
-    let name = host.strip_suffix('.').unwrap_or(host);
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-    };
-    (name.len() <= 253 && name.split('.').all(is_label)).then(|| host.to_ascii_lowercase())
 }
 
 /// RFC 3986 section 3.3 `path-abempty`, without dot segments, which two servers could resolve differently.

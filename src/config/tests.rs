@@ -53,13 +53,13 @@ fn no_configuration_at_all_works() {
     assert_eq!(config.prices, PriceTable::built_in());
     assert_eq!(config.metrics, metrics::LabelLimits::default());
     assert!(config.read_on.is_none());
-    assert_eq!((config.log, config.log_format), (Level::Info, Format::Logfmt));
+    assert_eq!((config.log, config.log_format), (Level::Info, LogFormat::Logfmt));
 }
 
 #[test]
 fn the_log() {
     let config = load(&[("LOG", "trace"), ("LOG_FORMAT", "json")]).unwrap();
-    assert_eq!((config.log, config.log_format), (Level::Trace, Format::Json));
+    assert_eq!((config.log, config.log_format), (Level::Trace, LogFormat::Json));
     let problems = load(&[("LOG", "loud"), ("LOG_FORMAT", "xml")]).unwrap_err();
     let names: Vec<_> = problems.iter().map(|problem| problem.variable).collect();
     assert_eq!(names, ["LOG", "LOG_FORMAT"]);

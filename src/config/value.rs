@@ -1,5 +1,6 @@
-//! Values as operators write them: durations, sizes, switches, addresses. Text in, a value or `None` out.
+//! Values as operators write them: durations, sizes, switches, addresses, URLs. Text in, a value or `None` out.
 
+use http::Uri;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -67,6 +68,33 @@ pub fn listen_host(text: &str) -> Option<IpAddr> {
         Some(bracketed) => bracketed.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::from),
         None => text.parse().ok(),
     }
+}
+
+/// An absolute URL of `http` or `https`. What [`Uri`] lets through is refused where it could send a key somewhere
+/// unexpected: a user, a port that is none, a fragment, characters that RFC 3986 has no place for.
+pub fn http_url(text: &str) -> Option<Uri> {
+    let uri: Uri = text.parse().ok()?;
+    let authority = uri.authority()?;
+    let host = authority.host();
+    let port = authority.as_str().strip_prefix(host)?;
+    let is_port = |port: &str| number(port).is_some_and(|port| (1..=65_535).contains(&port));
+    let is_http = matches!(uri.scheme_str()?, "http" | "https");
+    let is_clean = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"#\\\"<>^`{|}".contains(&byte));
+    let is_whole =
+        is_http && is_clean && is_host(host) && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port));
+    is_whole.then_some(uri)
+}
+
+/// A DNS name or an IPv4 address (letters, digits, `-`, and `_` as in private names, in labels of at most 63), or an
+/// IPv6 address in brackets.
+fn is_host(host: &str) -> bool {
+    if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        return address.parse::<Ipv6Addr>().is_ok();
+    }
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let is_label_byte = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(is_label_byte);
+    name.len() <= 253 && name.split('.').all(is_label)
 }
 
 fn split_unit(text: &str) -> (&str, &str) {

@@ -94,7 +94,7 @@ pub struct Reply<'a> {
     pub error_code: Option<&'a str>,
     /// Further header lines, each ended by CRLF.
     pub extra: &'a [u8],
-    /// The request was a HEAD: the body stays away, its length is told.
+    /// The request was a HEAD: the body stays away, its length is given.
     pub to_head: bool,
     /// When, nanoseconds since the Unix epoch.
     pub unix: u64,

@@ -4,6 +4,7 @@
 //! obey `x-should-retry`, then `retry-after-ms`, then `retry-after`.
 
 use crate::base::clock::{MILLISECOND, SECOND};
+use crate::base::digits;
 use crate::http::headers::write_decimal;
 use std::fmt::Write as _;
 
@@ -164,11 +165,9 @@ impl Refused {
 
 /// Nano-dollars as dollars, without needless zeros.
 pub fn dollars(nano_usd: u64) -> String {
-    let (whole, fraction) = (nano_usd / 1_000_000_000, nano_usd % 1_000_000_000);
-    match format!("{fraction:09}").trim_end_matches('0') {
-        "" => whole.to_string(),
-        digits => format!("{whole}.{digits}"),
-    }
+    let mut out = Vec::new();
+    digits::write_decimal(&mut out, nano_usd, 9);
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 fn duration(nanoseconds: u64) -> String {
@@ -185,7 +184,7 @@ fn write_duration(out: &mut Vec<u8>, nanoseconds: u64) {
         out.extend_from_slice(b"ms");
         return;
     }
-    let (seconds, fraction) = (milliseconds / 1000, milliseconds % 1000);
+    let seconds = milliseconds / 1000;
     let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
     if hours > 0 {
         write_decimal(out, hours);
@@ -195,11 +194,7 @@ fn write_duration(out: &mut Vec<u8>, nanoseconds: u64) {
         write_decimal(out, minutes);
         out.push(b'm');
     }
-    write_decimal(out, seconds % 60);
-    if fraction > 0 {
-        let digits = format!(".{fraction:03}");
-        out.extend_from_slice(digits.trim_end_matches('0').as_bytes());
-    }
+    digits::write_decimal(out, milliseconds % 60_000, 3);
     out.push(b's');
 }
 

@@ -30,20 +30,20 @@ pub struct Process {
     pub max_fds: Option<u64>,
 }
 
-/// What the scrape tells beside the loop's own counters.
+/// What the scrape reports beside the loop's own counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Surroundings {
-    /// `None` where the operating system does not tell.
+    /// `None` where the operating system does not say.
     pub process: Option<Process>,
     /// `None` where nothing is exported.
-    pub influx: Option<Influx>,
+    pub influx: Option<ExportGauges>,
     /// Lines of the log that nobody read in time.
     pub log_lines_dropped: u64,
 }
 
 /// The export to InfluxDB.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Influx {
+pub struct ExportGauges {
     /// The last try went well, or there was nothing to try.
     pub is_up: bool,
     /// Records in the ledger that are not exported.
@@ -245,7 +245,7 @@ impl Process {
     }
 }
 
-impl Influx {
+impl ExportGauges {
     fn write(&self, page: &mut Page) {
         page.gauge(
             "openai_proxy_influx_up",

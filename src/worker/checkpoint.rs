@@ -13,8 +13,8 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
-use super::log::event;
-use super::process::give_way;
+use super::logger::event;
+use super::process::lower_priority;
 use super::schema;
 use crate::base::log::Level;
 use rusqlite::Connection;
@@ -109,7 +109,7 @@ impl Checkpointer {
 }
 
 fn run(conn: &Connection, inbox: &Receiver<()>, behind: &AtomicBool) {
-    give_way(); // no commit waits for it
+    lower_priority(); // no commit waits for it
     let mut failing = false;
     while inbox.recv().is_ok() {
         match checkpoint(conn) {

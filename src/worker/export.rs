@@ -15,25 +15,26 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
-mod backoff;
 pub mod delivery;
-pub mod line;
+pub mod line_protocol;
+mod progress;
 pub mod server;
-mod state;
 
-pub use server::{Server, Target};
-pub use state::State;
+pub use progress::ExportProgress;
+pub use server::Server;
 
 use super::file::Moves;
 use super::fold::LAST_ID;
 use super::ledger::Marker;
-use super::log::{Value, event};
-use super::process::give_way;
+use super::logger::{Value, event};
+use super::process::lower_priority;
+use super::retry::Retry;
 use super::schema;
+use super::unix_now;
 use crate::base::log::Level;
-use backoff::Backoff;
+use crate::config::Influx;
 use delivery::{Delivery, deliver};
-use line::Batch;
+use line_protocol::Batch;
 use rusqlite::{Connection, OptionalExtension as _};
 use server::{Trouble, Verdict};
 use std::fs::{File, TryLockError};
@@ -52,6 +53,9 @@ const BATCH_LINES_MAX: usize = 5_000;
 const BATCH_LINES_WARY: usize = 64;
 /// How often new rows are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The pauses after the first failure and after many, at most: see [`jitter`].
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// How long a shutdown waits for the answer to the request that is under way.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
 /// Refused lines of one batch that the log names one by one.
@@ -59,7 +63,7 @@ const REFUSED_LOGGED_MAX: usize = 20;
 
 /// The other threads' end of the export.
 pub struct ExportHandle {
-    state: Arc<State>,
+    progress: Arc<ExportProgress>,
     stopping: Arc<AtomicBool>,
     stop: Sender<()>,
     ended: Receiver<()>,
@@ -70,13 +74,13 @@ impl ExportHandle {
     ///
     /// # Errors
     /// One sentence: the path is none, or the system gives no thread.
-    pub fn start(path: &Path, target: Target, moves: Moves, marker: Marker) -> Result<Self, String> {
+    pub fn start(path: &Path, target: Influx, moves: Moves, marker: Marker) -> Result<Self, String> {
         let path = schema::absolute(path)?;
         let mut lock = path.clone().into_os_string();
         lock.push("-export");
         let (stop, stopped) = channel();
         let (end, ended) = channel();
-        let (state, stopping) = (Arc::new(State::default()), Arc::new(AtomicBool::new(false)));
+        let (progress, stopping) = (Arc::new(ExportProgress::default()), Arc::new(AtomicBool::new(false)));
         let exporter = Exporter {
             path,
             lock: lock.into(),
@@ -88,25 +92,25 @@ impl ExportHandle {
             marker,
             cursor: None,
             batch_lines_max: BATCH_LINES_MAX,
-            backoff: Backoff::default(),
-            state: Arc::clone(&state),
+            retry: Retry::new("influx export fails", "influx export works again").pausing(PAUSE_MIN, PAUSE_MAX),
+            progress: Arc::clone(&progress),
             stopping: Arc::clone(&stopping),
             stopped,
         };
         std::thread::Builder::new()
             .name("export".to_owned())
             .spawn(move || {
-                give_way();
+                lower_priority();
                 exporter.run();
                 drop(end);
             })
             .map_err(|error| format!("the export thread cannot start: {error}"))?;
-        Ok(Self { state, stopping, stop, ended })
+        Ok(Self { progress, stopping, stop, ended })
     }
 
-    /// What `/metrics` says of it.
-    pub fn state(&self) -> Arc<State> {
-        Arc::clone(&self.state)
+    /// How far it is, for `/metrics`.
+    pub fn progress(&self) -> Arc<ExportProgress> {
+        Arc::clone(&self.progress)
     }
 
     /// Ends the thread after the request that it is at; one that takes too long is left to the end of the process. To
@@ -133,8 +137,8 @@ struct Exporter {
     /// The last row that is done with; none until this process is the one that exports.
     cursor: Option<i64>,
     batch_lines_max: usize,
-    backoff: Backoff,
-    state: Arc<State>,
+    retry: Retry,
+    progress: Arc<ExportProgress>,
     stopping: Arc<AtomicBool>,
     stopped: Receiver<()>,
 }
@@ -148,8 +152,9 @@ impl Exporter {
                 Ok(false) => LOOK_EVERY,
                 Err(_) if self.is_stopping() => Duration::ZERO,
                 Err(trouble) => {
-                    self.state.failed();
-                    self.backoff.failed(&trouble)
+                    self.progress.failed();
+                    self.retry.failed(&trouble.why);
+                    self.retry.pause.mul_f64(jitter()).max(trouble.retry_after.unwrap_or_default())
                 }
             };
         }
@@ -193,7 +198,7 @@ impl Exporter {
         self.settle(&batch, delivery)?;
         let is_full = batch.len() == rows_max;
         if !is_full {
-            self.state.nothing_waits();
+            self.progress.nothing_waits();
         }
         Ok(is_full)
     }
@@ -227,7 +232,7 @@ impl Exporter {
             None => read_mark(&conn)?,
         };
         let batch = Batch::read(&conn, cursor, rows_max)?;
-        self.state.reached(*self.cursor.insert(cursor), batch.oldest_unix_ns());
+        self.progress.reached(*self.cursor.insert(cursor), batch.oldest_unix_ns());
         self.conn = Some(conn);
         Ok(batch)
     }
@@ -236,7 +241,7 @@ impl Exporter {
     fn look(&self) {
         let last = self.conn.as_ref().and_then(|conn| conn.query_row(LAST_ID, [], |row| row.get(0)).ok());
         if let Some(last) = last {
-            self.state.ledger_is_at(last);
+            self.progress.ledger_is_at(last);
         }
     }
 
@@ -257,7 +262,7 @@ impl Exporter {
             let cursor = batch.id(done - 1);
             self.cursor = Some(cursor);
             self.marker.mark(cursor);
-            self.state.settled(cursor, done - refused.len(), refused.len());
+            self.progress.settled(cursor, done - refused.len(), refused.len());
         }
         self.batch_lines_max = match self.batch_lines_max {
             BATCH_LINES_MAX if refuses_all => BATCH_LINES_WARY,
@@ -267,12 +272,18 @@ impl Exporter {
         match trouble {
             Some(trouble) => Err(trouble),
             None => {
-                self.backoff.worked();
-                self.state.worked();
+                self.retry.worked();
+                self.progress.worked();
                 Ok(())
             }
         }
     }
+}
+
+/// Between a half and one, so that a server which comes back does not meet all of its clients at once. The clock's last
+/// digits are chance enough for that.
+fn jitter() -> f64 {
+    0.5 + (unix_now() % 1_000_000) as f64 / 2_000_000.0
 }
 
 /// The cursor as the ledger has it; 0 where it has none yet.

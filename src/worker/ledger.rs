@@ -21,7 +21,7 @@ use super::fold::{FOLD_ROWS_MAX, NS_PER_HOUR, Progress};
 use super::journal::{self, Owner};
 use super::prune::Pruner;
 use super::retry::Retry;
-use super::{EventSender, WorkerEvent, export, levels, log, policy, schema, unix_now};
+use super::{EventSender, WorkerEvent, export, levels, logger, policy, schema, unix_now};
 use crate::base::log::Level;
 use crate::limit::budget::Period;
 use crate::usage::record::Record;
@@ -106,7 +106,7 @@ impl Ledger {
         let interrupted = journal::recover(&conn, path).map_err(unusable)?;
         if interrupted > 0 {
             let fields = [("interrupted", interrupted.into())];
-            log::event(Level::Warn, "requests were open when their proxy was killed", &fields);
+            logger::event(Level::Warn, "requests were open when their proxy was killed", &fields);
         }
         let owner = options.journaled.then(|| Owner::new(path)).transpose()?;
         if let Some(backfill) = options.export {
@@ -296,7 +296,7 @@ impl Ledger {
         }
         self.worked();
         let behind = self.queue.split_off(rows);
-        log::requests(std::mem::replace(&mut self.queue, behind));
+        logger::requests(std::mem::replace(&mut self.queue, behind));
     }
 
     /// Keeps how far the export is. Where that fails, the export's next mark says it too; until then rows are sent
@@ -348,7 +348,7 @@ impl Ledger {
         match restored {
             Ok(_) => {
                 let path = self.path.to_string_lossy();
-                log::event(Level::Warn, "ledger is at its path again", &[("path", path.as_ref().into())]);
+                logger::event(Level::Warn, "ledger is at its path again", &[("path", path.as_ref().into())]);
                 self.lost = false;
                 self.worked();
             }
@@ -423,7 +423,7 @@ impl Ledger {
 
     fn finish(self, conn: &Connection) -> Result<(), String> {
         let Self { checkpointer, queue, owner, .. } = self;
-        log::requests(queue.clone()); // what is lost is at least told
+        logger::requests(queue.clone()); // what is lost is at least told
         checkpointer.stop();
         // What this cannot copy, because a reader is still at it, the next start reads from the log.
         let _ = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));

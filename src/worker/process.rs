@@ -25,7 +25,7 @@ pub fn read() -> Option<Process> {
 
 /// Has the calling thread leave the CPU to the others where they want it: relaying does not wait for an answer, nor for
 /// a checkpoint. Only where a thread has a priority of its own, and never a failure.
-pub fn give_way() {
+pub fn lower_priority() {
     #[cfg(target_os = "linux")]
     let _ = rustix::process::setpriority_process(None, NICENESS);
 }

@@ -6,8 +6,8 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
 use super::file::Moves;
-use super::log::event;
-use super::process::give_way;
+use super::logger::event;
+use super::process::lower_priority;
 use super::{EventSender, WorkerEvent, report, schema};
 use crate::base::log::Level;
 use crate::local::Answer;
@@ -104,7 +104,7 @@ struct Reader {
 
 impl Reader {
     fn run(mut self, inbox: &Receiver<Job>, events: &EventSender) {
-        give_way();
+        lower_priority();
         // So that it is the ledger's file, whatever is at the path when the first question comes.
         self.conn = self.open().ok();
         while let Ok(job) = inbox.recv() {

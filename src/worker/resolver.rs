@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks
 
+use crate::worker::retry::Backoff;
 use crate::worker::{EventSender, WorkerEvent};
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -13,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The most addresses kept of one name.
+/// Addresses kept of one name.
 const ADDRESSES_MAX: usize = 32;
 
 /// Asks for the target's addresses. Dropping it stops the thread, without waiting for a lookup that may hang.
@@ -93,21 +94,19 @@ impl Shared {
 struct Schedule {
     /// At the earliest after the last lookup, however often it is asked for: a target that is down must not turn every
     /// failed request into a DNS query.
-    least: Duration,
+    interval_min: Duration,
     /// In the background after a success; `None` is never.
     success: Option<Duration>,
-    /// After the first failure; doubled with each further one.
-    failure_first: Duration,
-    failure_most: Duration,
+    /// In the background after failures.
+    failure: Backoff,
 }
 
 impl Schedule {
     fn for_name() -> Self {
         Self {
-            least: Duration::from_secs(1),
+            interval_min: Duration::from_secs(1),
             success: Some(Duration::from_secs(60)),
-            failure_first: Duration::from_secs(1),
-            failure_most: Duration::from_secs(30),
+            failure: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
         }
     }
 
@@ -115,21 +114,18 @@ impl Schedule {
         Self { success: None, ..Self::for_name() }
     }
 
-    /// After the lookup that made it `failures` in a row.
-    fn pause(&self, failures: u32) -> Option<Duration> {
-        match failures.checked_sub(1) {
-            None => self.success,
-            Some(doublings) => {
-                let factor = 1u32.checked_shl(doublings).unwrap_or(u32::MAX);
-                Some(self.failure_first.saturating_mul(factor).min(self.failure_most))
-            }
+    /// After a lookup.
+    fn pause(&mut self, is_success: bool) -> Option<Duration> {
+        if !is_success {
+            return Some(self.failure.failed());
         }
+        self.failure.worked();
+        self.success
     }
 }
 
-fn run(shared: &Shared, mut lookup: impl FnMut() -> Lookup, schedule: Schedule, events: &EventSender) {
+fn run(shared: &Shared, mut lookup: impl FnMut() -> Lookup, mut schedule: Schedule, events: &EventSender) {
     let mut sent: Option<Lookup> = None;
-    let mut failures = 0;
     loop {
         let asked = {
             let mut requests = shared.lock();
@@ -140,12 +136,12 @@ fn run(shared: &Shared, mut lookup: impl FnMut() -> Lookup, schedule: Schedule, 
         };
         let result = lookup();
         let ended = Instant::now();
-        failures = if result.is_ok() { 0 } else { failures + 1 };
+        let pause = schedule.pause(result.is_ok());
         if asked || is_news(sent.as_ref(), &result) {
             events.send(WorkerEvent::Resolved { addresses: result.clone() });
             sent = Some(result);
         }
-        if !wait(shared, ended + schedule.least, schedule.pause(failures).map(|pause| ended + pause)) {
+        if !wait(shared, ended + schedule.interval_min, pause.map(|pause| ended + pause)) {
             return;
         }
     }
@@ -161,14 +157,14 @@ fn is_news(sent: Option<&Lookup>, result: &Lookup) -> bool {
     }
 }
 
-/// Sleeps until `due`, or until it is asked for but not before `least`. False when the thread shall end.
-fn wait(shared: &Shared, least: Instant, due: Option<Instant>) -> bool {
+/// Sleeps until `due`, or until it is asked for but not before `earliest`. False when the thread shall end.
+fn wait(shared: &Shared, earliest: Instant, due: Option<Instant>) -> bool {
     let mut requests = shared.lock();
     loop {
         if requests.stop {
             return false;
         }
-        let until = if requests.asked { Some(due.map_or(least, |due| due.min(least))) } else { due };
+        let until = if requests.asked { Some(due.map_or(earliest, |due| due.min(earliest))) } else { due };
         let now = Instant::now();
         requests = match until {
             Some(until) if until <= now => return true,

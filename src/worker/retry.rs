@@ -1,23 +1,52 @@
-//! What a worker tries again after it has failed: with a growing pause, and a line in the log once a change.
+//! What a worker tries again after it has failed: with a pause that grows, and a line in the log once a change.
 //!
-//! In: failures and successes, as they come. Out: when to try next; whether to tell anybody. Never: the work itself.
+//! In: failures and successes, as they come. Out: when to try next; whether that is news. Never: the work itself.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
-use super::log::event;
+use super::logger::event;
 use crate::base::log::Level;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-/// First and longest pause before what has failed is tried again.
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// The pauses of a worker that nothing but its own machine keeps from its work.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// One thing that may fail and is tried again: backs off, and speaks once a change.
+/// Pauses after failures in a row: each twice the one before, up to a maximum.
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    min: Duration,
+    max: Duration,
+    failures: u32,
+}
+
+impl Backoff {
+    /// With the first pause and the longest.
+    pub const fn new(min: Duration, max: Duration) -> Self {
+        Self { min, max, failures: 0 }
+    }
+
+    /// The pause after one failure more.
+    pub fn failed(&mut self) -> Duration {
+        let pause = self.min.saturating_mul(1 << self.failures.min(16)).min(self.max);
+        self.failures = self.failures.saturating_add(1);
+        pause
+    }
+
+    /// The next failure is a first one again.
+    pub fn worked(&mut self) {
+        self.failures = 0;
+    }
+}
+
+/// One thing that may fail and is tried again: backs off, and writes to the log once a change.
 pub struct Retry {
     failing: &'static str,
     working: &'static str,
-    pause: Duration,
+    backoff: Backoff,
+    /// The last pause.
+    pub pause: Duration,
     /// Set while it fails.
     pub retry_at: Option<Instant>,
     /// Why it fails.
@@ -27,13 +56,20 @@ pub struct Retry {
 impl Retry {
     /// With what the log says when it begins to fail, and when it works again.
     pub fn new(failing: &'static str, working: &'static str) -> Self {
-        Self { failing, working, pause: BACKOFF_MIN, retry_at: None, reason: String::new() }
+        let backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
+        Self { failing, working, backoff, pause: Duration::ZERO, retry_at: None, reason: String::new() }
+    }
+
+    /// The same with other pauses.
+    #[must_use]
+    pub fn pausing(self, min: Duration, max: Duration) -> Self {
+        Self { backoff: Backoff::new(min, max), ..self }
     }
 
     /// The reason, if it worked until now or failed for another one.
     pub fn failed(&mut self, error: &dyn Display) -> Option<String> {
         let reason = error.to_string();
-        self.pause = if self.retry_at.is_none() { BACKOFF_MIN } else { (self.pause * 2).min(BACKOFF_MAX) };
+        self.pause = self.backoff.failed();
         self.retry_at = Some(Instant::now() + self.pause);
         if self.reason == reason {
             return None;
@@ -47,6 +83,7 @@ impl Retry {
     pub fn worked(&mut self) -> bool {
         let changed = self.retry_at.take().is_some();
         if changed {
+            self.backoff.worked();
             self.reason.clear();
             event(Level::Info, self.working, &[]);
         }

@@ -10,7 +10,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
-use super::log;
+use super::logger;
 use crate::base::log::Level;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
@@ -313,7 +313,7 @@ fn migrate(conn: &mut Connection) -> rusqlite::Result<()> {
     let from = version(&transaction)?;
     if from > 0 && from < VERSION {
         let versions = [("from", (from as usize).into()), ("to", MIGRATIONS.len().into())];
-        log::event(Level::Info, "ledger is brought to the present schema: a second for a million rows", &versions);
+        logger::event(Level::Info, "ledger is brought to the present schema: a second for a million rows", &versions);
     }
     for step in MIGRATIONS.iter().skip(from as usize) {
         transaction.execute_batch(step)?;

@@ -4,18 +4,13 @@ use super::export::{self, ExportHandle};
 use super::ledger::{Backfill, Ledger, LedgerHandle, Options};
 use super::query::{Job, QueryHandle};
 use super::resolver::Resolver;
-use super::{EventSender, WorkerEvent, Workers, log};
+use super::{EventSender, WorkerEvent, Workers, logger};
 use crate::base::log::Note;
+use crate::config::Influx;
 use crate::limit::budget::Period;
 use crate::usage::record::Record;
 use std::path::Path;
 use std::sync::Arc;
-
-/// Where records are exported to.
-pub struct Export {
-    pub target: export::Target,
-    pub backfill: Backfill,
-}
 
 /// Ledger, query, export and resolver threads of a process.
 pub struct WorkerThreads {
@@ -34,14 +29,15 @@ impl WorkerThreads {
     pub fn start(
         database: &Path,
         options: Options,
-        export: Option<Export>,
+        export: Option<Influx>,
         (host, port): (&str, u16),
         events: EventSender,
     ) -> Result<Self, String> {
-        let options = Options { export: export.as_ref().map(|export| export.backfill), ..options };
+        let backfill = |to: &Influx| if to.backfill { Backfill::All } else { Backfill::Nothing };
+        let options = Options { export: export.as_ref().map(backfill), ..options };
         let ledger = Ledger::start(database, options, events.clone())?;
         let query = QueryHandle::start(database, ledger.moves(), events.clone())?;
-        let export = export.map(|to| ExportHandle::start(database, to.target, ledger.moves(), ledger.marker()));
+        let export = export.map(|to| ExportHandle::start(database, to, ledger.moves(), ledger.marker()));
         let resolver = Resolver::start(host, port, events.clone())
             .map_err(|error| format!("the resolver thread cannot start: {error}"))?;
         Ok(Self { events, ledger, query, export: export.transpose()?, resolver })
@@ -71,7 +67,7 @@ impl Workers for WorkerThreads {
     }
 
     fn tell(&mut self, notes: Vec<Note>) {
-        log::notes(notes);
+        logger::notes(notes);
     }
 
     fn sum_spend_by_user(&mut self, period: Period) {
@@ -86,7 +82,7 @@ impl Workers for WorkerThreads {
         self.events.take(into);
     }
 
-    fn export(&self) -> Option<Arc<export::State>> {
-        self.export.as_ref().map(ExportHandle::state)
+    fn export(&self) -> Option<Arc<export::ExportProgress>> {
+        self.export.as_ref().map(ExportHandle::progress)
     }
 }

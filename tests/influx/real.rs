@@ -7,8 +7,8 @@ use super::support::proxy::Proxy;
 use super::support::script::Reply;
 use super::support::upstream::Upstream;
 use super::support::{DEADLINE, skip};
-use openai_api_proxy::worker::export::Target;
-use openai_api_proxy::worker::export::server::Server as Exported;
+use openai_api_proxy::config::Config;
+use openai_api_proxy::worker::export::Server as Exported;
 use serde_json::Value;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -282,7 +282,10 @@ fn influxdb_is_not_asked_again_for_what_is_beyond_its_retention() {
 
 #[test]
 fn a_check_says_whether_writes_are_let_in() {
-    let check = |url: String| Exported::new(Target { url, authorization: None }).check();
+    let check = |url: String| {
+        let config = Config::load(&|name| (name == "INFLUXDB_URL").then(|| url.clone().into()), "").unwrap();
+        Exported::new(config.influx.unwrap()).check()
+    };
     for kind in [Kind::Influx, Kind::Victoria] {
         let Some(mut server) = kind.start() else { continue };
         let url = server.url();

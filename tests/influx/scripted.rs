@@ -95,9 +95,8 @@ fn a_server_that_fails_in_every_way_has_everything_once_in_the_end() {
     let proxy = exporting(ledger(20_000, 5), &influx, &[DATABASE]);
     wait_until_exported(&proxy);
     assert_eq!(store.account(), of_ledger(&proxy.database()));
-    let log = proxy.stderr();
     for told in ["500 oops", "429 slow down", "401 who?", "influx export works again"] {
-        assert!(log.contains(told), "{told}: {log}");
+        proxy.wait_for_log(told);
     }
     let metrics = proxy.metrics();
     assert_eq!(metrics["openai_proxy_influx_failures_total"], 6.0);
@@ -133,9 +132,8 @@ fn a_line_that_the_server_refuses_is_set_aside_alone() {
     let mut statement = conn.prepare("SELECT id FROM records WHERE output_tokens IN (1234, 4321)").unwrap();
     let poison: Vec<i64> = statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
     assert!(!poison.is_empty(), "another seed, please");
-    let log = proxy.stderr();
     for id in &poison {
-        assert!(log.contains(&format!(" record={id} error=\"400 unable to parse\"")), "{id}: {log}");
+        proxy.wait_for_log(&format!(" record={id} error=\"400 unable to parse\""));
     }
     assert_eq!(proxy.metrics()["openai_proxy_influx_lines_refused_total"], poison.len() as f64);
     let points: i64 = store.account().values().map(|sums| sums[0]).sum();
@@ -240,7 +238,7 @@ fn of_two_proxies_one_exports() {
 fn a_server_that_cannot_be_trusted_gets_nothing() {
     let influx = Upstream::tls(Ca::new().server(&["127.0.0.1"], Usual), |_| taken());
     let proxy = exporting(ledger(1, 14), &influx, &[DATABASE]);
-    proxy.wait_for_log("influx export fails");
+    let why = proxy.wait_for_log("influx export fails");
     assert_eq!(influx.requests().len(), 0);
-    assert!(proxy.stderr().contains("certificate"), "{}", proxy.stderr());
+    assert!(why.contains("certificate"), "{why}");
 }

@@ -102,7 +102,8 @@ impl Proxy {
         self.folder.path().join("usage.db")
     }
 
-    /// What it has written to stderr so far.
+    /// What it has written to stderr so far: all of it only after its end, since a thread of its own writes the log. A
+    /// test that expects a line of a running proxy waits for it, with [`Self::wait_for_log`].
     pub fn stderr(&self) -> String {
         self.log.state.lock().unwrap().text.clone()
     }
@@ -165,12 +166,13 @@ impl Proxy {
         self.wait()
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until it ends by itself, and has all that it wrote.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
+                self.log.wait_for_end();
                 return status;
             }
             assert!(start.elapsed() < DEADLINE * 2, "it does not end; it said:\n{}", self.stderr());
@@ -182,6 +184,7 @@ impl Proxy {
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.log.wait_for_end();
     }
 
     /// Kills it and keeps its folder, for a next start.
@@ -229,6 +232,12 @@ impl Log {
         let guard = self.state.lock().unwrap();
         let (state, _) = self.changed.wait_timeout_while(guard, DEADLINE, waiting).unwrap();
         found(&state).ok_or_else(|| state.text.clone())
+    }
+
+    /// Until nobody holds the other end any more.
+    fn wait_for_end(&self) {
+        let guard = self.state.lock().unwrap();
+        drop(self.changed.wait_timeout_while(guard, DEADLINE, |state| !state.ended).unwrap());
     }
 }
 

@@ -3,9 +3,10 @@
 //! Text that a spreadsheet would take for a formula is led by an apostrophe: users choose their own names, and what a
 //! cell runs, runs on the machine of whoever opens the file.
 
-use super::fields::{self, Fields, write_decimal};
+use super::fields::{self, Fields};
 use super::{BucketKey, Entry, Report, Totals};
 use crate::base::civil::write_rfc3339;
+use crate::base::digits::write_decimal;
 use crate::usage::record::Record;
 
 /// What a spreadsheet takes for the start of a formula, also as it is typed in Chinese, Japanese and Korean.

@@ -83,15 +83,3 @@ fn usage(out: &mut impl Fields, usage: &Usage) {
     out.decimal("audio_seconds", usage.audio_us, 6);
     out.number("images", usage.images);
 }
-
-/// Appends `value` × 10^-`scale`, exactly, without zeros at its end.
-pub fn write_decimal(out: &mut Vec<u8>, value: u64, scale: u32) {
-    let unit = 10u64.pow(scale);
-    out.extend_from_slice((value / unit).to_string().as_bytes());
-    let fraction = value % unit;
-    if fraction > 0 {
-        let digits = format!("{fraction:0width$}", width = scale as usize);
-        out.push(b'.');
-        out.extend_from_slice(digits.trim_end_matches('0').as_bytes());
-    }
-}

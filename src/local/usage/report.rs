@@ -1,9 +1,10 @@
 //! The answer to `GET /usage`, rendered. Money and seconds are integers until the last digit: no number passes through
 //! a float.
 
-use super::fields::{self, Fields, write_decimal};
+use super::fields::{self, Fields};
 use super::{Format, Query, csv, text};
 use crate::base::civil::{NS_PER_SECOND, write_rfc3339};
+use crate::base::digits::write_decimal;
 use crate::local::Answer;
 use crate::usage::record::Record;
 

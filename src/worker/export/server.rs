@@ -2,6 +2,7 @@
 //!
 //! In: where to write, and lines. Out: a [`Verdict`]. Never: a wait without an end; a credential in a reason.
 
+use crate::config::Influx;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use std::io::{Read as _, Write as _};
@@ -15,18 +16,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// The longest pause that a server may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
-/// How much of an answer is read, and how much of it is told, in bytes.
+/// How much of an answer is read, and how much of it is reported, in bytes.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024;
 const REASON_BYTES_MAX: usize = 300;
-
-/// Where to write. It has no debug print: both parts may hold a secret.
-#[derive(Clone)]
-pub struct Target {
-    /// The whole URL of the write endpoint, with its query; nanoseconds are its precision.
-    pub url: String,
-    /// The value of the `Authorization` header.
-    pub authorization: Option<String>,
-}
 
 /// What a request came to.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,12 +49,12 @@ impl Trouble {
 /// A client of one server, with its connection.
 pub struct Server {
     agent: Agent,
-    target: Target,
+    target: Influx,
 }
 
 impl Server {
     /// Connects to nothing yet.
-    pub fn new(target: Target) -> Self {
+    pub fn new(target: Influx) -> Self {
         let agent = Agent::config_builder()
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_global(Some(REQUEST_TIMEOUT))
@@ -95,11 +87,11 @@ impl Server {
     pub fn post(&self, lines: &[u8]) -> Verdict {
         let mut request = self
             .agent
-            .post(&self.target.url)
+            .post(self.target.url.expose())
             .header("content-type", "text/plain; charset=utf-8")
             .header("content-encoding", "gzip");
         if let Some(authorization) = &self.target.authorization {
-            request = request.header("authorization", authorization);
+            request = request.header("authorization", authorization.expose());
         }
         match request.send(compressed(lines).as_slice()) {
             Ok(mut response) => {
@@ -135,8 +127,8 @@ fn verdict(status: StatusCode, answer: &str, retry_after: Option<Duration>) -> V
 fn reason(status: StatusCode, answer: &str) -> String {
     let answer = answer.trim();
     let cut = answer.char_indices().map(|(at, char)| at + char.len_utf8()).take_while(|&end| end <= REASON_BYTES_MAX);
-    let told = &answer[..cut.last().unwrap_or(0)];
-    format!("{} {told}", status.as_u16()).trim_end().to_owned()
+    let shown = &answer[..cut.last().unwrap_or(0)];
+    format!("{} {shown}", status.as_u16()).trim_end().to_owned()
 }
 
 /// RFC 9110 §10.2.3, its form in seconds; a date is taken for none, and the usual pause is made.

@@ -17,7 +17,7 @@ struct Scripted {
 /// Every lookup follows the one before at once, or only when asked for.
 fn schedule(background: bool) -> Schedule {
     let zero = Duration::ZERO;
-    Schedule { least: zero, success: background.then_some(zero), failure_first: zero, failure_most: zero }
+    Schedule { interval_min: zero, success: background.then_some(zero), failure: Backoff::new(zero, zero) }
 }
 
 fn mailbox() -> (EventSender, Receiver<()>) {
@@ -155,11 +155,12 @@ fn a_name_that_cannot_be_asked_for_is_an_error_that_names_it() {
 }
 
 #[test]
-fn pauses_double_up_to_their_most() {
-    let schedule = Schedule::for_name();
-    let seconds = |failures| schedule.pause(failures).map(|pause| pause.as_secs());
-    assert_eq!([0, 1, 2, 3, 4, 5, 6, 100, u32::MAX].map(seconds), [60, 1, 2, 4, 8, 16, 30, 30, 30].map(Some));
-    assert_eq!(Schedule::for_address().pause(0), None);
+fn pauses_grow_while_a_name_cannot_be_resolved() {
+    let mut schedule = Schedule::for_name();
+    let results = [true, false, false, false, false, false, false, false, true, false];
+    let pauses = results.map(|is_success| schedule.pause(is_success).map(|pause| pause.as_secs()));
+    assert_eq!(pauses, [60, 1, 2, 4, 8, 16, 30, 30, 60, 1].map(Some));
+    assert_eq!(Schedule::for_address().pause(true), None);
 }
 
 #[test]

@@ -2,14 +2,13 @@
 //!
 //! In: a [`Record`]. Out: one line at `info`, dated by the end of the request. Never: anything that the ledger has not.
 
-use super::line::{Format, Line};
+use super::line::Line;
 use crate::base::clock::MICROSECOND;
-use crate::base::log::Level;
+use crate::base::log::{Level, LogFormat};
 use crate::usage::record::Record;
-use std::fmt;
 
 /// Appends the line of a request, or of a part of a WebSocket session.
-pub fn write(out: &mut Vec<u8>, format: Format, record: &Record) {
+pub fn write(out: &mut Vec<u8>, format: LogFormat, record: &Record) {
     let ended_at = record.started_at.saturating_add(record.duration_us.saturating_mul(MICROSECOND));
     let mut line = Line::begin(out, format, ended_at, Level::Info, "request");
     line.text("user", &record.user);
@@ -28,31 +27,16 @@ pub fn write(out: &mut Vec<u8>, format: Format, record: &Record) {
     line.number("cached_input_tokens", record.usage.cached_input_tokens);
     line.number("output_tokens", record.usage.output_tokens);
     if let Some(nano_usd) = record.cost_nano_usd {
-        line.number("cost_usd", Decimal::<9>(nano_usd));
+        line.decimal("cost_usd", nano_usd, 9);
     }
-    line.number("duration_ms", Decimal::<3>(record.duration_us));
+    line.decimal("duration_ms", record.duration_us, 3);
     if let Some(first_byte_us) = record.first_byte_us {
-        line.number("first_byte_ms", Decimal::<3>(first_byte_us));
+        line.decimal("first_byte_ms", first_byte_us, 3);
     }
     if let Some(id) = &record.upstream_request_id {
         line.text("request_id", id);
     }
     line.end();
-}
-
-/// A whole number of units of 10⁻ᴺ, as a decimal fraction without needless zeros.
-struct Decimal<const N: usize>(u64);
-
-impl<const N: usize> fmt::Display for Decimal<N> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = 10_u64.pow(N as u32);
-        let (whole, fraction) = (self.0 / unit, self.0 % unit);
-        if fraction == 0 {
-            return write!(f, "{whole}");
-        }
-        let digits = format!("{fraction:0N$}");
-        write!(f, "{whole}.{}", digits.trim_end_matches('0'))
-    }
 }
 
 #[cfg(test)]
@@ -83,25 +67,16 @@ mod tests {
             String::from_utf8(out).unwrap()
         };
         assert_eq!(
-            written(Format::Logfmt, &record),
+            written(LogFormat::Logfmt, &record),
             "ts=2026-11-23T09:30:00.612Z level=info msg=request user=\"user 123\" model=gpt-4o-mini \
              endpoint=chat/completions status=200 outcome=completed stream=true usage_source=reported input_tokens=8 \
              cached_input_tokens=0 output_tokens=9 cost_usd=0.0000066 duration_ms=612.034 first_byte_ms=1 \
              request_id=req_1\n"
         );
-        let json: serde_json::Value = serde_json::from_str(&written(Format::Json, &record)).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&written(LogFormat::Json, &record)).unwrap();
         assert_eq!(json["cost_usd"], 0.000_006_6);
         assert_eq!((json["status"].as_u64(), json["stream"].as_bool()), (Some(200), Some(true)));
-        let unknown = written(Format::Logfmt, &Record { cost_nano_usd: None, first_byte_us: None, ..record });
+        let unknown = written(LogFormat::Logfmt, &Record { cost_nano_usd: None, first_byte_us: None, ..record });
         assert!(!unknown.contains("cost_usd") && !unknown.contains("first_byte"), "{unknown}");
-    }
-
-    #[test]
-    fn decimals() {
-        for (nano, text) in [(0, "0"), (1, "0.000000001"), (1_500_000_000, "1.5"), (u64::MAX, "18446744073.709551615")]
-        {
-            assert_eq!(Decimal::<9>(nano).to_string(), text);
-        }
-        assert_eq!(Decimal::<3>(12_340).to_string(), "12.34");
     }
 }

@@ -6,11 +6,11 @@ use super::{count, value};
 use crate::limit::bucket::Rate;
 use crate::limit::overrides::Limits;
 
-/// The most tokens a minute that can be set.
+/// The maximum that can be set.
 const TOKENS_MAX: u64 = 1_000_000_000_000_000;
 
 /// Reads them all.
-pub fn limits(source: &mut Source<'_>) -> Limits {
+pub fn read(source: &mut Source<'_>) -> Limits {
     let rpm = count(source, "RATE_LIMIT_RPM", 600, 0..=1_000_000_000);
     let burst = count(source, "RATE_LIMIT_BURST", rpm.max(1), 1..=1_000_000_000);
     let expected = format!("a whole number, 0 to {TOKENS_MAX}");
@@ -21,7 +21,7 @@ pub fn limits(source: &mut Source<'_>) -> Limits {
     Limits {
         requests: rate(rpm.into(), burst.into()),
         tokens: rate(tpm, tpm),
-        concurrent: Some(concurrent).filter(|&most| most > 0),
+        concurrent: Some(concurrent).filter(|&max| max > 0),
         day_nano_usd: budget(source, "BUDGET_USD_DAY"),
         month_nano_usd: budget(source, "BUDGET_USD_MONTH"),
     }
@@ -29,5 +29,5 @@ pub fn limits(source: &mut Source<'_>) -> Limits {
 
 fn budget(source: &mut Source<'_>, name: &'static str) -> Option<u64> {
     let expected = "an amount in US dollars with at most 9 decimals, as in 5 or 0.50, up to 100000000";
-    Some(source.value(name, 0, expected, value::nano_usd)).filter(|&most| most > 0)
+    Some(source.value(name, 0, expected, value::nano_usd)).filter(|&max| max > 0)
 }

@@ -4,24 +4,15 @@
 //! it, hide a part of it or steer a terminal.
 
 use crate::base::civil::write_rfc3339;
-use crate::base::log::Level;
+use crate::base::digits::write_decimal;
+use crate::base::log::{Level, LogFormat};
 use std::fmt::Display;
 use std::io::Write as _;
-
-/// How lines are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// `name=value name="a value"`
-    #[default]
-    Logfmt,
-    /// `{"name":"value"}`
-    Json,
-}
 
 /// Digits of a second in a line's time.
 const FRACTION_DIGITS: u32 = 3;
 
-/// Of a value of words at most, bytes; what is longer is cut.
+/// Maximum of a text value; what is longer is cut.
 const TEXT_BYTES_MAX: usize = 1024;
 
 /// A value of a line.
@@ -52,18 +43,18 @@ impl From<usize> for Value<'_> {
 /// A line under construction, at the end of `out`. It is whole after [`Line::end`].
 pub struct Line<'a> {
     out: &'a mut Vec<u8>,
-    format: Format,
+    format: LogFormat,
 }
 
 impl<'a> Line<'a> {
     /// Begins it with `ts`, `level` and `msg`. `unix_ns` in nanoseconds since the Unix epoch.
-    pub fn begin(out: &'a mut Vec<u8>, format: Format, unix_ns: u64, level: Level, message: &str) -> Self {
+    pub fn begin(out: &'a mut Vec<u8>, format: LogFormat, unix_ns: u64, level: Level, message: &str) -> Self {
         match format {
-            Format::Logfmt => {
+            LogFormat::Logfmt => {
                 out.extend_from_slice(b"ts=");
                 write_rfc3339(out, unix_ns, FRACTION_DIGITS);
             }
-            Format::Json => {
+            LogFormat::Json => {
                 out.extend_from_slice(b"{\"ts\":\"");
                 write_rfc3339(out, unix_ns, FRACTION_DIGITS);
                 out.push(b'"');
@@ -75,11 +66,11 @@ impl<'a> Line<'a> {
         line
     }
 
-    /// A value of words.
+    /// A text value.
     pub fn text(&mut self, name: &str, value: &str) {
         let value = &value[..value.floor_char_boundary(TEXT_BYTES_MAX)];
         self.name(name);
-        if self.format == Format::Json || needs_quotes(value) {
+        if self.format == LogFormat::Json || needs_quotes(value) {
             write_quoted(self.out, value);
         } else {
             self.out.extend_from_slice(value.as_bytes());
@@ -92,7 +83,13 @@ impl<'a> Line<'a> {
         write!(self.out, "{value}").expect("writing into memory cannot fail");
     }
 
-    /// Either.
+    /// `value` × 10^-`scale`.
+    pub fn decimal(&mut self, name: &str, value: u64, scale: u32) {
+        self.name(name);
+        write_decimal(self.out, value, scale);
+    }
+
+    /// A text or a number.
     pub fn value(&mut self, name: &str, value: Value<'_>) {
         match value {
             Value::Text(text) => self.text(name, text),
@@ -102,7 +99,7 @@ impl<'a> Line<'a> {
 
     /// Ends it.
     pub fn end(self) {
-        if self.format == Format::Json {
+        if self.format == LogFormat::Json {
             self.out.push(b'}');
         }
         self.out.push(b'\n');
@@ -110,12 +107,12 @@ impl<'a> Line<'a> {
 
     fn name(&mut self, name: &str) {
         match self.format {
-            Format::Logfmt => {
+            LogFormat::Logfmt => {
                 self.out.push(b' ');
                 self.out.extend_from_slice(name.as_bytes());
                 self.out.push(b'=');
             }
-            Format::Json => {
+            LogFormat::Json => {
                 self.out.extend_from_slice(b",\"");
                 self.out.extend_from_slice(name.as_bytes());
                 self.out.extend_from_slice(b"\":");
@@ -160,7 +157,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn line(format: Format, value: &str) -> String {
+    fn line(format: LogFormat, value: &str) -> String {
         let mut out = Vec::new();
         let mut line = Line::begin(&mut out, format, 1_795_426_200_123_456_789, Level::Warn, "it is so");
         line.text("user", value);
@@ -173,10 +170,10 @@ mod tests {
     #[test]
     fn both_formats() {
         let logfmt = "ts=2026-11-23T09:30:00.123Z level=warn msg=\"it is so\" user=太郎 count=3 stream=true\n";
-        assert_eq!(line(Format::Logfmt, "太郎"), logfmt);
+        assert_eq!(line(LogFormat::Logfmt, "太郎"), logfmt);
         let json = "{\"ts\":\"2026-11-23T09:30:00.123Z\",\"level\":\"warn\",\"msg\":\"it is so\",\"user\":\"太郎\",\
                     \"count\":3,\"stream\":true}\n";
-        assert_eq!(line(Format::Json, "太郎"), json);
+        assert_eq!(line(LogFormat::Json, "太郎"), json);
     }
 
     #[test]
@@ -191,7 +188,7 @@ mod tests {
             ("\u{1b}[2J\u{9b}2J", r#"user="\u001b[2J\u009b2J" "#),
             ("\u{202e}kcatta", r#"user="\u202ekcatta" "#),
         ] {
-            let line = line(Format::Logfmt, value);
+            let line = line(LogFormat::Logfmt, value);
             assert!(line.contains(written), "{value:?}: {line}");
         }
     }
@@ -199,17 +196,17 @@ mod tests {
     proptest! {
         #[test]
         fn any_value_is_one_line_and_comes_back(value in "\\PC{0,40}|.{0,40}|[\\x00-\\x7f]{0,20}") {
-            for format in [Format::Logfmt, Format::Json] {
+            for format in [LogFormat::Logfmt, LogFormat::Json] {
                 let line = line(format, &value);
                 prop_assert_eq!(line.matches('\n').count(), 1);
                 let whole = line.trim_end_matches('\n');
                 prop_assert!(!whole.chars().any(is_unsafe));
                 let back = match format {
-                    Format::Json => {
+                    LogFormat::Json => {
                         let object: serde_json::Value = serde_json::from_str(whole).unwrap();
                         object["user"].as_str().unwrap().to_owned()
                     }
-                    Format::Logfmt => {
+                    LogFormat::Logfmt => {
                         let written = whole.split_once(" user=").unwrap().1.strip_suffix(" count=3 stream=true").unwrap();
                         match written.starts_with('"') {
                             true => serde_json::from_str(written).unwrap(),

@@ -1,12 +1,12 @@
-//! How the export is, for `/metrics`: written by the export thread, read by whoever renders a scrape.
+//! How far the export is, for `/metrics`: written by the export thread, read by whoever renders a scrape.
 
-use crate::metrics::Influx;
+use crate::metrics::ExportGauges;
 use crate::worker::unix_now;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 /// Numbers that belong together are read one after the other: a scrape may see a batch half counted.
 #[derive(Debug, Default)]
-pub struct State {
+pub struct ExportProgress {
     is_failing: AtomicBool,
     /// The last record that is done with, and the last of the ledger.
     cursor: AtomicI64,
@@ -18,17 +18,17 @@ pub struct State {
     failures: AtomicU64,
 }
 
-impl State {
-    /// The state at this instant.
-    pub fn read(&self) -> Influx {
+impl ExportProgress {
+    /// The numbers at this instant.
+    pub fn read(&self) -> ExportGauges {
         self.at(i64::try_from(unix_now()).unwrap_or(i64::MAX))
     }
 
-    fn at(&self, now_unix_ns: i64) -> Influx {
+    fn at(&self, now_unix_ns: i64) -> ExportGauges {
         let oldest = self.oldest_unix_ns.load(Ordering::Relaxed);
         let waited_ns = if oldest == 0 { 0 } else { now_unix_ns.saturating_sub(oldest).max(0) };
         let lag = self.last.load(Ordering::Relaxed) - self.cursor.load(Ordering::Relaxed);
-        Influx {
+        ExportGauges {
             is_up: !self.is_failing.load(Ordering::Relaxed),
             lag_records: lag.max(0).unsigned_abs(),
             lag_seconds: waited_ns as f64 / 1e9,
@@ -73,8 +73,8 @@ mod tests {
 
     #[test]
     fn lag_grows_with_the_ledger_and_with_time() {
-        let state = State::default();
-        assert_eq!(state.at(5), Influx { is_up: true, ..Influx::default() });
+        let state = ExportProgress::default();
+        assert_eq!(state.at(5), ExportGauges { is_up: true, ..ExportGauges::default() });
         state.reached(10, 2_000_000_000);
         state.ledger_is_at(17);
         state.failed();

@@ -1,8 +1,8 @@
 //! The log: lines on stderr, written by a thread of their own.
 //!
 //! In: events of any thread, and the records that the ledger has committed. Out: lines, as far as somebody reads them.
-//! Never: a wait for the reader. What a full pipe leaves no room for is dropped, counted, and told once the pipe takes
-//! lines again. Before [`start`] (commands, tests) an event is written at once, and requests are not told.
+//! Never: a wait for the reader. What a full pipe leaves no room for is dropped, counted, and reported once the pipe
+//! takes lines again. Before [`start`] (commands, tests) an event is written at once, and requests are not logged.
 //!
 //! A request's line is made from its record when it is committed: the ledger thread hands the records over as they are,
 //! for the price of a few words, and all writing of text is done here.
@@ -10,12 +10,12 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks
 
 mod line;
-mod request;
+mod request_line;
 
-pub use line::{Format, Value};
+pub use line::Value;
 
 use super::unix_now;
-use crate::base::log::{Level, Note};
+use crate::base::log::{Level, LogFormat, Note};
 use crate::usage::record::Record;
 use line::Line;
 use std::fmt::Arguments;
@@ -64,7 +64,7 @@ struct Queue {
     entries: Vec<Entry>,
     /// Lines that the entries will be.
     lines: usize,
-    /// Dropped, and not told yet.
+    /// Dropped, and not reported yet.
     dropped: u64,
     /// The thread runs.
     started: bool,
@@ -84,9 +84,9 @@ enum Entry {
 ///
 /// # Errors
 /// The system gives no thread or no descriptor.
-pub fn start(level: Level, format: Format) -> std::io::Result<()> {
+pub fn start(level: Level, format: LogFormat) -> std::io::Result<()> {
     set_level(level);
-    LOG.json.store(format == Format::Json, Ordering::Relaxed);
+    LOG.json.store(format == LogFormat::Json, Ordering::Relaxed);
     // Not through the standard library's lock, which a panic's message needs while a write waits for a reader.
     let stderr = File::from(std::io::stderr().as_fd().try_clone_to_owned()?);
     thread::Builder::new().name("log".to_owned()).spawn(move || run(stderr))?;
@@ -94,14 +94,14 @@ pub fn start(level: Level, format: Format) -> std::io::Result<()> {
     Ok(())
 }
 
-/// From here on, lines up to this level are told.
+/// From here on, lines up to this level are written.
 pub fn set_level(level: Level) {
     LOG.level.store(level as u8, Ordering::Relaxed);
 }
 
-/// Tells what happened.
+/// Writes a line about what happened.
 pub fn event(level: Level, message: &str, fields: &[(&str, Value<'_>)]) {
-    if LOG.tells(level) {
+    if LOG.takes(level) {
         let mut bytes = Vec::with_capacity(256);
         let mut line = Line::begin(&mut bytes, LOG.format(), unix_now(), level, message);
         fields.iter().for_each(|(name, value)| line.value(name, *value));
@@ -110,7 +110,7 @@ pub fn event(level: Level, message: &str, fields: &[(&str, Value<'_>)]) {
     }
 }
 
-/// Tells what the loop has noted.
+/// Writes a line for each note of the loop.
 pub fn notes(notes: Vec<Note>) {
     for Note { level, message, fields } in notes {
         let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, Value::Text(value))).collect();
@@ -118,10 +118,10 @@ pub fn notes(notes: Vec<Note>) {
     }
 }
 
-/// Tells these requests, which may hold lines of the journal; those are no requests.
+/// Writes a line for each of these requests. Entries of the journal may be among them; those are no requests.
 pub fn requests(mut records: Vec<Record>) {
     let mut queue = LOG.lock();
-    if !LOG.tells(Level::Info) || !queue.started {
+    if !LOG.takes(Level::Info) || !queue.started {
         return;
     }
     let room = QUEUE_LINES_MAX.saturating_sub(queue.lines);
@@ -134,11 +134,11 @@ pub fn requests(mut records: Vec<Record>) {
     }
 }
 
-/// Tells why a command, or the server, has failed: in words for a terminal, or as an object for a collector of them.
+/// Reports why a command, or the server, has failed: in words for a terminal, or as an object for a collector of them.
 pub fn failure(message: &str) {
     match LOG.format() {
-        Format::Logfmt => say(format_args!("proxy-server: {message}")),
-        Format::Json => event(Level::Error, message, &[]),
+        LogFormat::Logfmt => say(format_args!("proxy-server: {message}")),
+        LogFormat::Json => event(Level::Error, message, &[]),
     }
 }
 
@@ -168,12 +168,12 @@ impl Log {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tells(&self, level: Level) -> bool {
+    fn takes(&self, level: Level) -> bool {
         level as u8 <= self.level.load(Ordering::Relaxed)
     }
 
-    fn format(&self) -> Format {
-        if self.json.load(Ordering::Relaxed) { Format::Json } else { Format::Logfmt }
+    fn format(&self) -> LogFormat {
+        if self.json.load(Ordering::Relaxed) { LogFormat::Json } else { LogFormat::Logfmt }
     }
 
     fn add_line(&self, line: Vec<u8>) {
@@ -229,7 +229,7 @@ fn run(mut stderr: File) {
                 Entry::Line(line) => text.extend_from_slice(&line),
                 Entry::Requests(records) => {
                     for record in records.iter().filter(|record| record.journal.is_record()) {
-                        request::write(&mut text, format, record);
+                        request_line::write(&mut text, format, record);
                         if text.len() >= WRITE_BYTES {
                             write(&mut stderr, &mut text);
                         }

@@ -1,0 +1,36 @@
+//! Whole numbers of a small unit as decimal fractions: microseconds as seconds, nano-dollars as dollars.
+
+/// Appends `value` × 10^-`scale`, exactly, without zeros at its end. `scale` is at most 18.
+pub fn write_decimal(out: &mut Vec<u8>, value: u64, scale: u32) {
+    let unit = 10u64.pow(scale);
+    let mut digits = itoa::Buffer::new();
+    out.extend_from_slice(digits.format(value / unit).as_bytes());
+    let fraction = value % unit;
+    if fraction > 0 {
+        // The unit in front of it keeps its zeros, and is left out.
+        out.push(b'.');
+        out.extend_from_slice(digits.format(unit + fraction)[1..].trim_end_matches('0').as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exact_and_without_needless_zeros() {
+        for (value, scale, text) in [
+            (0, 9, "0"),
+            (1, 9, "0.000000001"),
+            (1_500_000_000, 9, "1.5"),
+            (u64::MAX, 9, "18446744073.709551615"),
+            (12_340, 3, "12.34"),
+            (7, 0, "7"),
+            (u64::MAX, 18, "18.446744073709551615"),
+        ] {
+            let mut out = Vec::new();
+            write_decimal(&mut out, value, scale);
+            assert_eq!(String::from_utf8(out).unwrap(), text);
+        }
+    }
+}
