@@ -19,7 +19,7 @@ mod rust_text;
 
 use coupling::{coupling, impls};
 use graph::{Source, absolute, circles, module_path};
-use rust_text::{PathUse, functions, paths, test_modules, tokens, without_tests};
+use rust_text::{Kind, PathUse, functions, paths, test_modules, tokens, without_tests};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -193,6 +193,8 @@ const LONG_FILES: &[(&str, &str)] = &[
 /// Lines of a function, from `fn` to its closing brace.
 const FUNCTION_LINES_MAX: usize = 69;
 const COLUMNS_MAX: usize = 120;
+/// The table of the crate's docs: which test holds which promise.
+const PROOFS: &str = "src/proofs.md";
 /// What the repository's top level may hold beside dot files and what `.gitignore` names.
 const TOP_LEVEL: &[&str] =
     &["Cargo.toml", "Cargo.lock", "src", "tests", "benches", ".env.example", "README.md", "LICENSE"];
@@ -364,6 +366,43 @@ fn sizes(file: &str, text: &str) -> Vec<String> {
     found
 }
 
+/// Every row of the table of proofs has a promise, of its own or of the row above, and names a test that is there.
+/// `read` gives a file's text.
+fn proofs(table: &str, read: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let mut found = Vec::new();
+    let (mut promised, mut tests) = (false, 0);
+    for (line, text) in (1..).zip(table.lines()).filter(|(_, text)| text.starts_with("| ")) {
+        let cells: Vec<&str> = text.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        let ["", promise, file, test, ""] = cells[..] else {
+            found.push(format!("{PROOFS}:{line}: not three cells"));
+            continue;
+        };
+        if [promise, file, test] == ["promise", "file", "test"] || promise.starts_with("**") {
+            promised = false;
+            continue;
+        }
+        promised |= !promise.is_empty();
+        tests += 1;
+        let is_there = read(file).is_some_and(|text| has_test(&text, test));
+        if !promised {
+            found.push(format!("{PROOFS}:{line}: proves nothing"));
+        }
+        if !is_there {
+            found.push(format!("{PROOFS}:{line}: no test `{test}` in {file}"));
+        }
+    }
+    if tests == 0 {
+        found.push(format!("{PROOFS}:1: no table"));
+    }
+    found
+}
+
+/// Whether a file has a test of this name.
+fn has_test(text: &str, name: &str) -> bool {
+    let wanted = [Kind::Word("test"), Kind::Mark(']'), Kind::Word("fn"), Kind::Word(name)];
+    tokens(text).windows(wanted.len()).any(|window| window.iter().map(|token| token.kind).eq(wanted))
+}
+
 /// Nothing is left half done.
 fn unfinished(file: &str, text: &str) -> Vec<String> {
     let marked = text.lines().enumerate().filter_map(|(n, line)| {
@@ -514,6 +553,11 @@ fn files_are_readable_and_finished() {
 }
 
 #[test]
+fn every_promise_has_its_test() {
+    none(proofs(&read(PROOFS), |file| std::fs::read_to_string(root().join(file)).ok()));
+}
+
+#[test]
 fn the_repository_stays_small() {
     none(["Cargo.toml", "tests/fuzz/Cargo.toml"].iter().flat_map(|file| justified(&read(file))));
     let entries = std::fs::read_dir(root()).expect("the repository");
@@ -653,6 +697,20 @@ fn sizes_catch_what_outgrew_its_purpose() {
     let wide = |columns: usize| format!("\n// {}", "é".repeat(columns - 3));
     caught(&sizes("src/a.rs", &wide(COLUMNS_MAX)), &[]);
     caught(&sizes("src/a.rs", &wide(COLUMNS_MAX + 1)), &["src/a.rs:2"]);
+}
+
+#[test]
+fn proofs_catches_a_promise_without_a_test() {
+    let read = |file: &str| (file == "tests/a.rs").then(|| "fn helper() {}\n#[test]\nfn holds() {}".to_string());
+    let table = |rows: &str| format!("# Title\n\n| promise | file | test |\n|---|---|---|\n{rows}");
+    let there = "| **Part** | | |\n| It holds | `tests/a.rs` | `holds` |\n| | `tests/a.rs` | `holds` |\n";
+    caught(&proofs(&table(there), read), &[]);
+    let gone =
+        "| It holds | `tests/a.rs` | `held` |\n| It helps | `tests/a.rs` | `helper` |\n| It is | `b.rs` | `holds` |\n";
+    caught(&proofs(&table(gone), read), &["src/proofs.md:5", "src/proofs.md:6", "src/proofs.md:7"]);
+    let nothing = "| **Part** | | |\n| | `tests/a.rs` | `holds` |\n| It holds | `tests/a.rs` |\n";
+    caught(&proofs(&table(nothing), read), &["src/proofs.md:6", "src/proofs.md:7"]);
+    caught(&proofs(&table(""), read), &["src/proofs.md:1"]);
 }
 
 #[test]
