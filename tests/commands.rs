@@ -1,4 +1,5 @@
-//! `check`, `healthcheck` and what the command line promises: lines that say what to do, and exit statuses.
+//! `check`, `healthcheck` and what the command line promises: lines that say what to do, and exit statuses. Left to
+//! others: `keys` and `limits` (`keys`), `usage` (`formats`), the README's commands as they are typed (`walkthrough`).
 
 mod support;
 

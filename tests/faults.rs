@@ -1,5 +1,7 @@
 //! What goes wrong upstream, with a client, or in a request: the right answer, the right record, never a second charge,
-//! and never a broken stream passed off as a whole one.
+//! and never a broken stream passed off as a whole one. Left to others: messages that are malformed on purpose
+//! (`smuggling`), peers that are slow (`bounds`), what an unfinished stream is counted as (`aborts`), the ledger's
+//! trouble (`ledger_faults`).
 
 #![allow(clippy::disallowed_methods)] // tests are the outside world
 
