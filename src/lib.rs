@@ -18,6 +18,26 @@
 //! of its own behind a mailbox. The modules stand in layers, and each imports only from its own layer or from below;
 //! `tests/tidy.rs` holds them to it. Start reading at [`proxy`], which is what it is all about, or at [`reactor`],
 //! which makes it move.
+//!
+//! ## Threat model
+//!
+//! To be protected: the operator's key and bill, each user's numbers, the ledger, and that others are served.
+//!
+//! - **Clients are hostile.** They send any bytes, at any speed, in any number, and go away at any time. What two
+//!   parsers could read differently is refused, everything has a bound, no input panics, and a name is escaped
+//!   wherever it is shown. Who asks is proven with `CLIENT_AUTH=keys` only: `X-User-ID` is a claim, for users who
+//!   trust each other.
+//! - **The target is trusted for its numbers, not for its bytes.** Its certificate is verified, its responses are read
+//!   as strictly as requests, and what cannot be read is unknown, never zero.
+//! - **InfluxDB, name servers and the log's reader** may fail, hang or lie: nobody waits for them, and none gets a key
+//!   that it does not need.
+//! - **The machine and its operator are trusted.** Who reads the environment or the memory has the key. The ledger's
+//!   file holds no key, only hashes of those that are made here.
+//!
+//! Not defended against: who listens between clients and the proxy (it speaks plain HTTP; TLS is for a server before
+//! it), a page in a browser that can reach the port, floods beyond what the machine's network takes.
+//!
+#![doc = include_str!("proofs.md")]
 #![forbid(unsafe_code)]
 #![deny(clippy::print_stderr)] // it panics where nobody reads it
 

@@ -1,4 +1,6 @@
 //! Responses that do not come to their end: what is cancelled, what is read on, and how far the record can be trusted.
+//! Left to others: what the client sees of a broken response (`faults`), sessions that end early (`realtime/endings`),
+//! what a limit gets back (`quotas`).
 
 mod support;
 

@@ -1,6 +1,9 @@
 //! Everything has a bound, through the binary: clients, bodies held, memory of users that come and go, slow peers on
-//! both sides. Each bound at, below and above where it has a number; what is cut by time is only ever asked whether it
-//! ends, never how soon. The caps on heads and chunks are in `smuggling`, those on one body in `limits`.
+//! both sides. Left to others: caps on heads and chunks (`smuggling`), the cap on one body (`limits`), what users are
+//! granted (`limits`, `quotas`), the same bounds after every turn of the loop (`simulation`).
+//!
+//! Each bound at, below and above where it has a number; what is cut by time is only ever asked whether it ends, never
+//! how soon.
 
 #![allow(clippy::disallowed_methods)] // tests are the outside world
 

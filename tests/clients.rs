@@ -233,7 +233,7 @@ impl Drop for Nginx {
 
 /// Starts nginx without workers of its own, as a proxy to this address; where it listens.
 fn nginx(program: &Path, folder: &Path, to: &str) -> (Nginx, std::net::SocketAddr) {
-    let addr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let addr = std::net::SocketAddr::from(([127, 0, 0, 1], support::free_port()));
     let configuration = format!(
         "daemon off; master_process off; pid nginx.pid; error_log stderr warn;\n\
          events {{ worker_connections 64; }}\n\

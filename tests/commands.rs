@@ -1,10 +1,12 @@
-//! `check`, `healthcheck` and what the command line promises: lines that say what to do, and exit statuses.
+//! `check`, `healthcheck` and what the command line promises: lines that say what to do, and exit statuses. Left to
+//! others: `keys` and `limits` (`keys`), `usage` (`formats`), the README's commands as they are typed (`walkthrough`).
 
 mod support;
 
 use std::net::TcpListener;
 use std::process::Stdio;
 use support::ca::{Ca, Server};
+use support::free_port;
 use support::proxy::{Proxy, command};
 use support::script::Reply;
 use support::upstream::Upstream;
@@ -21,10 +23,6 @@ fn run(folder: &std::path::Path, arguments: &[&str], vars: &[(&str, &str)]) -> (
 fn line<'a>(said: &'a str, what: &str) -> &'a str {
     let found = said.lines().find(|line| line.split_whitespace().nth(1) == Some(what));
     found.unwrap_or_else(|| panic!("nothing of {what} in:\n{said}"))
-}
-
-fn free_port() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
 }
 
 #[test]
@@ -117,7 +115,7 @@ fn healthcheck() {
         let (status, out, aside) = run(proxy.folder(), &["healthcheck"], &[("PORT", &port), ("HOST", host)]);
         assert_eq!((status, out.as_str(), aside.as_str()), (Some(0), "", ""), "{host}");
     }
-    let (status, _, why) = run(proxy.folder(), &["healthcheck"], &[("PORT", &free_port())]);
+    let (status, _, why) = run(proxy.folder(), &["healthcheck"], &[("PORT", &free_port().to_string())]);
     assert_eq!(status, Some(1));
     assert!(why.contains("no answer from 127.0.0.1"), "{why}");
     // Accepts, and says nothing.

@@ -1,5 +1,7 @@
 //! What goes wrong upstream, with a client, or in a request: the right answer, the right record, never a second charge,
-//! and never a broken stream passed off as a whole one.
+//! and never a broken stream passed off as a whole one. Left to others: messages that are malformed on purpose
+//! (`smuggling`), peers that are slow (`bounds`), what an unfinished stream is counted as (`aborts`), the ledger's
+//! trouble (`ledger_faults`).
 
 #![allow(clippy::disallowed_methods)] // tests are the outside world
 
@@ -37,8 +39,8 @@ fn expect_unknown(proxy: &Proxy) {
 
 #[test]
 fn nobody_listens() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let proxy = Proxy::start(&[("PROXY_TARGET", &format!("http://{free}"))]);
+    let free = support::free_port();
+    let proxy = Proxy::start(&[("PROXY_TARGET", &format!("http://127.0.0.1:{free}"))]);
     let response = post_json(proxy.addr(), "/v1/chat/completions", &[("x-user-id", "u")], CHAT);
     response.expect_proxy_error(502, "upstream_unreachable");
     let row = proxy.only_row("u");

@@ -1,5 +1,6 @@
-//! The three ways in which `/usage` answers, over HTTP and from the command line: each is parsed back and held against
-//! the ledger's own rows.
+//! The three formats of `/usage`, over HTTP and from the command line: each is parsed back and held against the
+//! ledger's own rows. Left to others: whether rows and sums are right (`ledger`, `traps`), who may ask (`keys`), the
+//! parameters' names (`readme`), the page (`dashboard`).
 
 #![allow(clippy::disallowed_methods)] // tests are the outside world
 

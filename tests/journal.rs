@@ -1,5 +1,6 @@
 //! `LEDGER_DURABILITY=journaled` through the binary: no request reaches the target without a row, whatever happens to
-//! the proxy; and no entry of a proxy that lives is taken for one of a dead one.
+//! the proxy; and no entry of a proxy that lives is taken for one of a dead one. Left to others: the same under load,
+//! at instants that nobody chose (`ledger_crash`).
 
 mod support;
 

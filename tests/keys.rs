@@ -1,4 +1,5 @@
-//! Client keys and users' own limits: made by commands, followed by running servers, and never shown again.
+//! Client keys and users' own limits: made by commands, followed by running servers, and never shown again. Left to
+//! others: limits of everybody (`limits`, `quotas`), that no key gets out (`secrets`), the file (`ledger/policy`).
 
 #![allow(clippy::disallowed_methods)] // tests are the outside world
 

@@ -1,5 +1,7 @@
-//! The ledger's promises: what is acknowledged is there, sums are exact at every instant, a crash at any byte leaves a
-//! consistent ledger, a file that is not ours is left untouched, trouble passes without loss.
+//! The ledger's promises, in its own file and without a proxy: what is acknowledged is there, sums are exact at every
+//! instant, a crash at any byte leaves a consistent ledger, a file that is not ours is left untouched, trouble passes
+//! without loss. Left to others: `kill -9` of the binary (`ledger_crash`), a file in trouble under load
+//! (`ledger_faults`), old records (`retention`).
 
 #[path = "ledger/exact.rs"]
 mod exact;

@@ -1,6 +1,9 @@
 //! The ledger's promises against `kill -9`: rounds of mixed load on one database, each killed at an instant that nobody
-//! chose and started again. What each client received, what the upstream saw and what the rows say are held against
-//! each other after every round, and the counts are printed.
+//! chose and started again. Left to others: a crash at a chosen byte of the file (`ledger/exact`), one proxy of two
+//! (`ledger_faults/shared`), a chosen instant of a request (`journal`).
+//!
+//! What each client received, what the upstream saw and what the rows say are held against each other after every
+//! round, and the counts are printed.
 //!
 //! `CRASH_ROUNDS` says how many rounds each mode has (10), `TEST_SEED` where chance begins.
 

@@ -1,7 +1,10 @@
-//! The ledger's file in trouble, for real and under load: no room, locked, read-only, deleted, moved, replaced. What is
-//! held in each case: no record of a request that was passed on is lost or doubled; it is told in the log, by `/readyz`
-//! and in the metrics; requests are refused once there is no place for their records; all of it ends by itself. And the
-//! ledger shared: two proxies on one file, a stop in full swing.
+//! The ledger's file in trouble, for real and under load: no room, locked, read-only, deleted, moved, replaced. And the
+//! ledger shared: two proxies on one file, a stop in full swing. Left to others: `kill -9` (`ledger_crash`), trouble
+//! without a proxy (`ledger/threads`), files that are refused at the start (`ledger/files`).
+//!
+//! What is held in each case: no record of a request that was passed on is lost or doubled; it is told in the log, by
+//! `/readyz` and in the metrics; requests are refused once there is no place for their records; all of it ends by
+//! itself.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests are the outside world
 

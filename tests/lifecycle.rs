@@ -1,4 +1,6 @@
-//! The binary as its operator meets it: start, refusal to start, readiness, numbers, and every way to stop.
+//! The binary as its operator meets it: start, refusal to start, readiness, numbers, and every way to stop. Left to
+//! others: a stop while the ledger is in trouble (`ledger_faults`), sockets and notes of systemd (`packaging`), SIGHUP
+//! (`quotas`, `log`), `kill -9` over and over (`ledger_crash`).
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! The request limit of each user, and the caps on bodies: exactly as many pass as are allowed, and what is refused
-//! takes nothing, leaves no record and disturbs nobody. Tokens, requests in flight, budgets and SIGHUP are in `quotas`;
-//! users' own limits, set by commands, in `keys`.
+//! takes nothing, leaves no record and disturbs nobody. Left to others: tokens, money and requests in flight
+//! (`quotas`), limits of one user's own (`keys`), all bodies together (`bounds`), the arithmetic (beside `src/limit`).
 
 #![allow(clippy::disallowed_methods)] // tests are the outside world
 

@@ -10,7 +10,6 @@ mod support;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::io::Read as _;
-use std::net::TcpListener;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use support::DEADLINE;
@@ -68,9 +67,9 @@ fn json_is_one_object_a_line() {
 #[test]
 fn levels_choose_and_sighup_changes_them() {
     let folder = tempfile::tempdir().unwrap();
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = support::free_port();
     std::fs::write(folder.path().join(".env"), "LOG=info\n").unwrap();
-    let target = format!("http://{nobody}");
+    let target = format!("http://127.0.0.1:{nobody}");
     let mut proxy = Proxy::start_in(folder, &[("PROXY_TARGET", &target)]);
     post_json(proxy.addr(), CHAT, &[], BODY).expect(502);
     let why = proxy.wait_for_log("upstream error");
@@ -103,7 +102,7 @@ fn nobody_waits_for_a_reader_who_does_not_read() {
     let upstream = support::upstream::Upstream::plain(|_| Reply::json(ANSWER).steps());
     let folder = tempfile::tempdir().unwrap();
     // The port is found out from the ledger's side of things: nobody reads the line that tells it.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = support::free_port();
     let (target, port) = (upstream.url(), port.to_string());
     let vars = [("PROXY_TARGET", target.as_str()), ("PORT", port.as_str()), ("RATE_LIMIT_RPM", "0")];
     let mut child = command(folder.path(), &vars).stderr(Stdio::piped()).spawn().unwrap();
@@ -168,7 +167,7 @@ fn nobody_waits_for_a_reader_who_does_not_read() {
 fn a_full_pipe_does_not_hold_up_the_end() {
     let upstream = support::upstream::Upstream::plain(|_| Reply::json(ANSWER).steps());
     let folder = tempfile::tempdir().unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = support::free_port().to_string();
     let target = upstream.url();
     let vars = [("PROXY_TARGET", target.as_str()), ("PORT", port.as_str()), ("RATE_LIMIT_RPM", "0"), ("LOG", "trace")];
     let mut child = command(folder.path(), &vars).stderr(Stdio::piped()).spawn().unwrap();

@@ -1,5 +1,6 @@
-//! What models of sound and pictures consume, through the binary: the model that a form names, the images that an answer
-//! holds, and what neither may be priced by.
+//! What models of sound and pictures consume, through the binary: the model that a form names, the images that an
+//! answer holds, and what neither may be priced by. Left to others: how a form and an answer are read (beside
+//! `src/usage`), the prices (beside `src/price`), answers of every endpoint (`transparency/endpoints`).
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! A real Prometheus scrapes the proxy under load, with the rules that it prints: what Prometheus then says is what the
-//! ledger says. Every query of the dashboard and of the rules is one that it understands.
+//! ledger says. Every query of the dashboard and of the rules is one that it understands. Left to others: the text of a
+//! scrape (beside `src/metrics`), its names in the README (`readme`), its bound (`bounds/users`).
 
 #![allow(clippy::disallowed_methods)] // waiting has an end
 
@@ -10,7 +11,6 @@ use rusqlite::Connection;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use support::client::{get, post_json};
@@ -57,7 +57,7 @@ struct Prometheus {
 impl Prometheus {
     fn start(proxy: &Proxy) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = support::free_port();
         std::fs::write(folder.path().join("rules.yaml"), ALERT_RULES).unwrap();
         let config = format!(
             "global: {{scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 1s}}\n\
@@ -163,7 +163,7 @@ fn prometheus_says_what_the_ledger_says() {
         return;
     }
     let upstream = Upstream::plain(answer);
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port(); // nobody listens there by now
+    let nobody = support::free_port();
     let influx = format!("http://127.0.0.1:{nobody}/write");
     let proxy = Proxy::before(&upstream, &[("RATE_LIMIT_RPM", "0"), ("INFLUXDB_URL", &influx)]);
     let prometheus = Prometheus::start(&proxy);

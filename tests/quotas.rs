@@ -1,7 +1,9 @@
 //! Every limit of a user under 200 requests at once: exactly as many pass as it allows, whoever gives up meanwhile, and
-//! what was reserved comes back on every way out. The target answers only when all requests are decided, so that the
-//! counts do not depend on who is fast. A budget is closed until it is known what is spent of it. The headers and the
-//! arithmetic of the request limit are in `limits`.
+//! what was reserved comes back on every way out. Left to others: what a refusal and an answer say, and requests one by
+//! one (`limits`), limits of one user's own (`keys`), the arithmetic of buckets and budgets (beside `src/limit`).
+//!
+//! The target answers only when all requests are decided, so that the counts do not depend on who is fast. A budget is
+//! closed until it is known what is spent of it.
 
 #![allow(clippy::disallowed_methods)] // tests are the outside world
 

@@ -1,6 +1,8 @@
 //! Real traffic through the binary: every recorded exchange of OpenAI, Azure and compatible servers, in the order in
-//! which they were recorded, over TLS and with the response cut at random places. The client gets the recorded bytes,
-//! and the ledger the recorded usage: once, however often it was looked at.
+//! which they were recorded, over TLS and with the response cut at random places. Left to others: recorded WebSocket
+//! sessions (`realtime/recorded`), what no server was recorded to send (`traps`, `smuggling`).
+//!
+//! The client gets the recorded bytes, and the ledger the recorded usage: once, however often it was looked at.
 
 mod support;
 

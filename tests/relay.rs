@@ -1,4 +1,6 @@
-//! What passes through the binary, and how: every framing, both ways, byte for byte, as soon as it comes.
+//! How messages pass through the binary: every framing, both ways, as soon as it comes, over connections that are kept.
+//! Left to others: that answers are the same as without a proxy, byte for byte (`transparency`), breaches of HTTP
+//! (`smuggling`), what goes wrong (`faults`), WebSockets (`realtime`), other people's clients (`clients`, `sdk`).
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! What is looked at again counts once, through the binary: background responses that are polled, streams that are
-//! replayed, runs that are led on, batches that grow. The metrics say what the ledger says.
+//! replayed, runs that are led on, batches that grow. The metrics say what the ledger says. Left to others: the same in
+//! the ledger's file, and older files (`ledger/once`), across two proxies (`ledger_faults/shared`).
 
 mod support;
 

@@ -197,8 +197,9 @@ fn when_the_target_cannot_be_trusted_or_reached() {
             let _ = connection.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
         }
     });
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let targets = [stranger.url(), no_tls, format!("http://{nobody}"), "http://no-such-host.invalid".to_owned()];
+    let nobody = support::free_port();
+    let targets =
+        [stranger.url(), no_tls, format!("http://127.0.0.1:{nobody}"), "http://no-such-host.invalid".to_owned()];
     for target in targets {
         let vars = [("PROXY_TARGET", target.as_str()), ("OPENAI_API_KEY", OPERATORS), ("LOG", "trace")];
         let mut proxy = Proxy::start(&[&vars[..], &[("CONNECT_TIMEOUT", "2s")]].concat());

@@ -1,7 +1,10 @@
 //! A soak: many clients at once before a target that speaks TLS, with every kind of fault mixed in, for as long as
-//! `SOAK_SECONDS` says (5). At the end every request is accounted for, once (the clients' count is the ledger's rows and
-//! what was refused); all descriptors have come back; nothing turns in circles. From 90 s on, the memory at the end is
-//! that after the first minute, give or take 5 % and 1 MiB (pages of the allocator's that come and go at any length).
+//! `SOAK_SECONDS` says (5). Left to others: each fault alone (`faults`, `bounds`, `aborts`), chosen interleavings
+//! (`simulation`), many quiet streams (`many_streams`).
+//!
+//! At the end every request is accounted for, once (the clients' count is the ledger's rows and what was refused); all
+//! descriptors have come back; nothing turns in circles. From 90 s on, the memory at the end is that after the first
+//! minute, give or take 5 % and 1 MiB (pages of the allocator's that come and go at any length).
 //!
 //! `SOAK_CLIENTS` says how many clients there are (64), `TEST_SEED` where chance begins.
 

@@ -1,14 +1,28 @@
 //! Holds the architecture by reading the sources as text: which layer may name which, who owns which dependency, that
-//! cores stay pure, that files and functions stay readable, that nothing is left half done.
+//! cores stay pure, that no circle of files grows unseen, that one object does not spread over many files, that files
+//! and functions stay readable, that the proofs which the crate's docs name are there, that nothing is left half done.
+//!
+//! Where a rule has exceptions, a table here lists each with its reason, and an entry that is needed no longer is a
+//! finding too: the tables can only tell the truth. What the README and the licences say is in `readme` and
+//! `supply_chain`.
 //!
 //! Every rule is a function from text to findings (`file:line: what is wrong`), and has a test of its own on a small
-//! sample that breaks it, so that a rule which stopped looking would be seen. Comments and literals are skipped by the
-//! small tokeniser in `tidy/rust_text.rs`.
+//! sample that breaks it (`tidy/planted.rs`), so that a rule which stopped looking would be seen. Comments and literals
+//! are skipped by the small tokeniser in `tidy/rust_text.rs`.
 
+#[path = "tidy/coupling.rs"]
+mod coupling;
+#[path = "tidy/graph.rs"]
+mod graph;
+#[path = "tidy/planted.rs"]
+mod planted;
 #[path = "tidy/rust_text.rs"]
 mod rust_text;
 
-use rust_text::{PathUse, functions, paths, test_modules, tokens, without_tests};
+use coupling::{coupling, impls};
+use graph::{Source, absolute, circles, module_path};
+use rust_text::{Kind, PathUse, functions, paths, test_modules, tokens, without_tests};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Top-level modules and their layer (DESIGN: imports point down only).
@@ -29,6 +43,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("proxy", 2),
     ("config", 3),
     ("io", 3),
+    ("ledger", 3),
     ("worker", 3),
     ("cli", 4),
     ("reactor", 4),
@@ -41,6 +56,13 @@ const ROOT_LAYER: u8 = 4;
 /// The lowest layer that touches the outside world: below it no clocks, sockets, threads, files.
 const OUTSIDE_LAYER: u8 = 3;
 
+/// Modules that know nothing of others although their layers would allow it: (who, of whom, why).
+const STRANGERS: &[(&str, &[&str], &str)] = &[
+    ("config", &["ledger"], "a setting is a value of its own"),
+    ("ledger", &["local", "worker"], "the store has words of its own, and no thread"),
+    ("io", &["ledger", "worker"], "sockets carry bytes"),
+];
+
 /// Dependencies that only these top-level modules may name (`""` is the crate's root).
 const OWNERS: &[(&str, &[&str])] = &[
     ("rustls", &["tls"]),
@@ -50,7 +72,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("plotters", &["local"]),
     ("webpki_roots", &["tls"]),
     ("prometheus", &["metrics"]),
-    ("rusqlite", &["worker"]),
+    ("rusqlite", &["ledger", "worker"]),
     ("ureq", &["worker"]),
     ("influxdb_line_protocol", &["worker"]),
     ("mio", &["io", "reactor", ""]),
@@ -76,11 +98,107 @@ const ADDRESS_TYPES: &[&str] =
 /// The one place that wraps a hash map, so that all others need none.
 const TABLE: &str = "src/base/table.rs";
 
-/// Lines of a file in `src`, its test module not counted.
-const FILE_LINES_MAX: usize = 450;
+/// Circles that are known of: the folder, which of its entries (a file, with the folder of its name), and why.
+const CIRCLES: &[(&str, &[&str], &str)] = &[
+    ("src/cli", &["cli", "keys", "limits", "usage"], "a command reads its arguments with the helpers beside `Command`"),
+    ("src/config", &["config", "limits"], "limits are counts as others are, and both are read there"),
+    ("src/local/dashboard", &["dashboard", "page", "parts"], "what is shown, and how, are one page in three files"),
+    ("src/local/usage", &["csv", "fields", "report", "text"], "a report knows the ways in which it is written"),
+    (
+        "src/proxy",
+        &["buffered", "downstream", "exchange", "forward", "pool", "proxy", "response", "timing", "tunnel", "upstream"],
+        "one object in many files",
+    ),
+    ("src/worker", &["append", "fold", "levels", "rollup"], "appending decides when to fold, folding how to append"),
+    (
+        "src/worker",
+        &[
+            "checkpoint",
+            "export",
+            "file",
+            "journal",
+            "ledger",
+            "log",
+            "policy",
+            "prune",
+            "query",
+            "report",
+            "retry",
+            "schema",
+            "worker",
+        ],
+        "the store and the threads stand in one folder",
+    ),
+    ("src/worker/report", &["history", "report", "sums"], "a report's parts know the question that the whole answers"),
+];
+
+/// The object that joins everything, and the only files in which its `impl` stands.
+const JOINT: &str = "Proxy";
+const JOINT_FILES: &[&str] = &[
+    "src/proxy.rs",
+    "src/proxy/accept.rs",
+    "src/proxy/admission.rs",
+    "src/proxy/asked.rs",
+    "src/proxy/audit.rs",
+    "src/proxy/buffered.rs",
+    "src/proxy/dispatch.rs",
+    "src/proxy/downstream.rs",
+    "src/proxy/limits.rs",
+    "src/proxy/notes.rs",
+    "src/proxy/policy.rs",
+    "src/proxy/replies.rs",
+    "src/proxy/response.rs",
+    "src/proxy/settlement.rs",
+    "src/proxy/timing.rs",
+    "src/proxy/tunnel.rs",
+    "src/proxy/upstream.rs",
+];
+/// From how many of these files to how many others a method is called, and how many reach each other so: what there is,
+/// to be lowered with it.
+const JOINT_CALLS_MAX: usize = 67;
+const JOINT_COMPONENT_MAX: usize = 14;
+
+/// Names that more files than one have, which ones, and why.
+const NAMES: &[(&[&str], &str)] = &[
+    (&["src/base/log.rs", "src/worker/log.rs"], "the levels of lines, and the thread that writes them"),
+    (&["src/base/table.rs", "src/local/table.rs"], "a map with a bound, and columns of text"),
+    (
+        &["src/cli/limits.rs", "src/config/limits.rs", "src/proxy/limits.rs"],
+        "the command's name; the others: to be renamed",
+    ),
+    (
+        &["src/cli/usage.rs", "src/local/usage.rs", "src/usage.rs"],
+        "the command's name, the path's, and what both tell of",
+    ),
+    (&["src/json/text.rs", "src/local/usage/text.rs"], "JSON's strings, and the format of that name"),
+    (&["src/local/usage/fields.rs", "src/usage/fields.rs"], "fields of an answer, and of what the target reports"),
+    (&["src/local/usage/query.rs", "src/worker/query.rs"], "a question, and the thread that answers it"),
+    (&["src/local/usage/report.rs", "src/worker/report.rs"], "an answer's form, and its making"),
+    (&["src/policy.rs", "src/proxy/policy.rs", "src/worker/policy.rs"], "to be renamed"),
+    (&["src/proxy/retry.rs", "src/worker/retry.rs"], "a request's second attempt, and a commit's"),
+    (&["src/usage/request.rs", "src/worker/log/request.rs"], "what a request asks for, and its line in the log"),
+    (&["src/worker/export/line.rs", "src/worker/log/line.rs"], "a line of Influx's protocol, and of the log"),
+];
+
+/// Lines of a file in `src`, its tests not counted, from which on it has to say why.
+const FILE_LINES_MAX: usize = 400;
+/// Files that are longer, and why.
+const LONG_FILES: &[(&str, &str)] = &[
+    ("src/limit/limiter.rs", "buckets, budgets and requests in flight are taken and given back together, or none is"),
+    ("src/proxy.rs", "every way into the object stands in one file"),
+    ("src/reactor.rs", "the turn of the loop is one piece"),
+    ("src/tls.rs", "the library is known to this file only, so that it can be swapped here"),
+    ("src/usage/record.rs", "one table of columns, with the names and codes that they are written by"),
+    ("src/worker/ledger.rs", "the ledger's thread: to be parted"),
+    ("src/worker/schema.rs", "every version of the schema and the way to the next"),
+];
 /// Lines of a function, from `fn` to its closing brace.
 const FUNCTION_LINES_MAX: usize = 69;
 const COLUMNS_MAX: usize = 120;
+/// The table of the crate's docs: which test holds which promise.
+const PROOFS: &str = "src/proofs.md";
+/// The faults that `tests/mutations/run` puts into the sources.
+const FAULTS: &str = "tests/mutations/faults.txt";
 /// What the repository's top level may hold beside dot files and what `.gitignore` names.
 const TOP_LEVEL: &[&str] =
     &["Cargo.toml", "Cargo.lock", "src", "tests", "benches", ".env.example", "README.md", "LICENSE"];
@@ -114,6 +232,85 @@ fn layering(file: &str, text: &str) -> Vec<String> {
             Some(_) => {}
         }
     }
+    found
+}
+
+/// A module does not name those that it is to know nothing of.
+fn strangers(file: &str, text: &str) -> Vec<String> {
+    let (top, _) = place(file);
+    let Some((_, unknown, why)) = STRANGERS.iter().find(|(who, ..)| *who == top) else { return Vec::new() };
+    let named = paths(&without_tests(&tokens(text)));
+    let targets = named.iter().filter_map(|path| Some((path.line, crate_module(file, path)?)));
+    let met = targets.filter(|(_, target)| unknown.contains(&target.as_str()));
+    met.map(|(line, target)| format!("{file}:{line}: `{top}` knows nothing of `{target}`: {why}")).collect()
+}
+
+/// No circle among the entries of a folder but those of this list, each of which is there.
+fn no_circles(sources: &[Source], known: &[(&str, &[&str], &str)]) -> Vec<String> {
+    let circles = circles(sources);
+    let mut left: Vec<_> = known.iter().map(|(folder, entries, _)| (*folder, entries.to_vec())).collect();
+    let mut found = Vec::new();
+    for circle in &circles {
+        let entries: Vec<&str> = circle.entries.iter().map(String::as_str).collect();
+        match left.iter().position(|known| *known == (circle.folder.as_str(), entries.clone())) {
+            Some(at) => drop(left.swap_remove(at)),
+            None => {
+                found.push(format!("{}: a circle of {entries:?}:\n    {}", circle.folder, circle.places.join("\n    ")))
+            }
+        }
+    }
+    found.extend(left.iter().map(|(folder, entries)| format!("{folder}: {entries:?} are no circle: strike them out")));
+    found
+}
+
+/// The `impl` of the object that joins everything stands in these files, and in each of them.
+fn joint_files(sources: &[Source], allowed: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (file, text) in sources {
+        let lines = impls(text, JOINT);
+        match allowed.contains(&file.as_str()) {
+            true if lines.is_empty() => found.push(format!("{file}: no `impl {JOINT}` any more: strike it out")),
+            true => {}
+            false => {
+                found.extend(lines.iter().map(|line| format!("{file}:{line}: `impl {JOINT}` does not belong here")))
+            }
+        }
+    }
+    let gone = allowed.iter().filter(|file| !sources.iter().any(|(name, _)| name == *file));
+    found.extend(gone.map(|file| format!("{file}: is gone: strike it out")));
+    found
+}
+
+/// A file's name stands once in the tree, so that whoever hears it knows where to look.
+fn names_once(files: &[String], known: &[(&[&str], &str)]) -> Vec<String> {
+    let mut by_name: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for file in files.iter().filter(|file| !file.ends_with("/tests.rs")) {
+        by_name.entry(file.rsplit('/').next().expect("a name")).or_default().insert(file);
+    }
+    let twice: BTreeSet<_> = by_name.into_values().filter(|files| files.len() > 1).collect();
+    let known: BTreeSet<BTreeSet<&str>> = known.iter().map(|(files, _)| files.iter().copied().collect()).collect();
+    let say = |files: &BTreeSet<&str>, what| format!("{}: {what} {files:?}", files.first().expect("two"));
+    let new = twice.difference(&known).map(|files| say(files, "one name, several files:"));
+    new.chain(known.difference(&twice).map(|files| say(files, "are not all the files of a name: strike out"))).collect()
+}
+
+/// A long file is a known one, and a known one is long.
+fn long_files(sources: &[Source], known: &[(&str, &str)]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (file, text) in sources.iter().filter(|(file, _)| !file.ends_with("/tests.rs")) {
+        let all = tokens(text);
+        let tests = test_modules(&all).iter().map(|&(from, to)| all[to].line - all[from].line + 1).sum::<usize>();
+        let lines = text.lines().count() - tests;
+        match known.iter().any(|(name, _)| name == file) {
+            false if lines > FILE_LINES_MAX => {
+                found.push(format!("{file}: {lines} lines: say why it is more than {FILE_LINES_MAX}, or part it"));
+            }
+            true if lines <= FILE_LINES_MAX => found.push(format!("{file}: is not long: strike it out")),
+            _ => {}
+        }
+    }
+    let gone = known.iter().filter(|(file, _)| !sources.iter().any(|(name, _)| name == file));
+    found.extend(gone.map(|(file, _)| format!("{file}: is gone: strike it out")));
     found
 }
 
@@ -152,19 +349,14 @@ fn opening(file: &str, text: &str) -> Vec<String> {
     if text.starts_with("//! ") { Vec::new() } else { vec![format!("{file}:1: does not open with `//!`")] }
 }
 
-/// Files, functions and lines that fit a reader's eye. Test modules hold data as it is recorded: only a `tests.rs` has
-/// a size.
+/// Functions and lines that fit a reader's eye. Tests hold data as it is recorded.
 fn sizes(file: &str, text: &str) -> Vec<String> {
+    if file.ends_with("/tests.rs") {
+        return Vec::new();
+    }
     let mut found = Vec::new();
     let all = tokens(text);
     let tests: Vec<_> = test_modules(&all).iter().map(|&(from, to)| all[from].line..=all[to].line).collect();
-    let lines = text.lines().count() - tests.iter().map(|lines| lines.clone().count()).sum::<usize>();
-    if lines > FILE_LINES_MAX {
-        found.push(format!("{file}:1: {lines} lines, at most {FILE_LINES_MAX}"));
-    }
-    if file.ends_with("/tests.rs") {
-        return found;
-    }
     for (name, line, length) in functions(&without_tests(&all)) {
         if length > FUNCTION_LINES_MAX {
             found.push(format!("{file}:{line}: fn {name} has {length} lines, at most {FUNCTION_LINES_MAX}"));
@@ -173,6 +365,61 @@ fn sizes(file: &str, text: &str) -> Vec<String> {
     for (line, columns) in (1..).zip(text.lines().map(|line| line.chars().count())) {
         if columns > COLUMNS_MAX && !tests.iter().any(|lines| lines.contains(&line)) {
             found.push(format!("{file}:{line}: {columns} columns, at most {COLUMNS_MAX}"));
+        }
+    }
+    found
+}
+
+/// Every row of the table of proofs has a promise, of its own or of the row above, and names a test that is there.
+/// `read` gives a file's text.
+fn proofs(table: &str, read: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let mut found = Vec::new();
+    let (mut promised, mut tests) = (false, 0);
+    for (line, text) in (1..).zip(table.lines()).filter(|(_, text)| text.starts_with("| ")) {
+        let cells: Vec<&str> = text.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        let ["", promise, file, test, ""] = cells[..] else {
+            found.push(format!("{PROOFS}:{line}: not three cells"));
+            continue;
+        };
+        if [promise, file, test] == ["promise", "file", "test"] || promise.starts_with("**") {
+            promised = false;
+            continue;
+        }
+        promised |= !promise.is_empty();
+        tests += 1;
+        let is_there = read(file).is_some_and(|text| has_test(&text, test));
+        if !promised {
+            found.push(format!("{PROOFS}:{line}: proves nothing"));
+        }
+        if !is_there {
+            found.push(format!("{PROOFS}:{line}: no test `{test}` in {file}"));
+        }
+    }
+    if tests == 0 {
+        found.push(format!("{PROOFS}:1: no table"));
+    }
+    found
+}
+
+/// Whether a file has a test of this name.
+fn has_test(text: &str, name: &str) -> bool {
+    let wanted = [Kind::Word("test"), Kind::Mark(']'), Kind::Word("fn"), Kind::Word(name)];
+    tokens(text).windows(wanted.len()).any(|window| window.iter().map(|token| token.kind).eq(wanted))
+}
+
+/// Each deliberate fault stands where it is to be put in: its text is in its file, once. `read` gives a file's text.
+fn faults_fit(list: &str, read: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in list.split("\n== ").skip(1) {
+        let name = entry.lines().next().unwrap_or_default();
+        let file = entry.lines().find_map(|line| line.strip_prefix("file: ")).unwrap_or_default();
+        let old = entry.split_once("\n<<<<\n").and_then(|(_, rest)| rest.split_once("====\n"));
+        let count = match (old, read(file)) {
+            (Some((old, _)), Some(text)) if !old.is_empty() => text.matches(old).count(),
+            _ => 0,
+        };
+        if count != 1 {
+            found.push(format!("{FAULTS}: {name}: its text stands {count} times in {file:?}, not once"));
         }
     }
     found
@@ -246,28 +493,10 @@ fn layer_of(module: &str) -> Option<u8> {
     LAYERS.iter().find(|(name, _)| *name == module).map(|(_, layer)| *layer)
 }
 
-/// `src/http/head.rs` is `[http, head]`, `src/main.rs` and `src/lib.rs` are `[]`.
-fn module_path(file: &str) -> Vec<String> {
-    let inner = file.trim_start_matches("src/").trim_end_matches(".rs");
-    if matches!(inner, "main" | "lib") { Vec::new() } else { inner.split('/').map(String::from).collect() }
-}
-
 /// The top-level module that a path of this crate leads to; `None` for paths of other crates and local names.
 fn crate_module(file: &str, path: &PathUse) -> Option<String> {
-    let mut segments = path.segments.iter().map(String::as_str).skip_while(|s| *s == "self").peekable();
-    match *segments.peek()? {
-        "crate" if path.segments.len() == 1 && !path.in_use => None, // pub(crate)
-        "crate" | "openai_api_proxy" => Some(segments.nth(1).unwrap_or("*").to_string()),
-        "super" => {
-            let mut at = module_path(file);
-            at.extend((0..path.inline_depth).map(|_| String::from("inline")));
-            while segments.next_if_eq(&"super").is_some() {
-                at.pop();
-            }
-            Some(at.into_iter().next().unwrap_or_else(|| segments.next().unwrap_or("*").to_string()))
-        }
-        _ => None,
-    }
+    let to = absolute(file, path, |_| false)?;
+    Some(to.into_iter().next().unwrap_or_else(|| String::from("*")))
 }
 
 // ------------------------------------------------------------------------------------------ the repository itself
@@ -296,6 +525,11 @@ fn rust_files(folder: &str) -> Vec<String> {
     found
 }
 
+/// Every file of `src` with its text.
+fn sources() -> Vec<Source> {
+    rust_files("src").into_iter().map(|file| (file.clone(), read(&file))).collect()
+}
+
 fn sweep(folders: &[&str], rules: &[fn(&str, &str) -> Vec<String>]) {
     let files: Vec<String> = folders.iter().flat_map(|folder| rust_files(folder)).collect();
     assert!(files.contains(&format!("{}/{}", folders[0], "lib.rs")), "the sources are not where they were: {files:?}");
@@ -309,16 +543,42 @@ fn none(findings: impl IntoIterator<Item = String>) {
 
 #[test]
 fn the_architecture_holds() {
-    sweep(&["src"], &[layering, ownership, purity]);
+    sweep(&["src"], &[layering, strangers, ownership, purity]);
+    none(no_circles(&sources(), CIRCLES));
     none(["src/main.rs", "src/lib.rs"].iter().flat_map(|file| unsafe_forbidden(file, &read(file))));
     none(module_names(&rust_files("src")));
 }
 
+/// `cargo test --test tidy one_object -- --nocapture` says how it stands.
+#[test]
+fn one_object_does_not_spread() {
+    let sources = sources();
+    none(joint_files(&sources, JOINT_FILES));
+    let of = coupling(&sources, JOINT);
+    let (files, methods, calls, largest) = (of.files.len(), of.methods, of.calls.len(), of.largest.len());
+    println!(
+        "{JOINT}: {methods} methods in {files} files; {calls} times one file calls into another; {largest} files are one \
+         circle: {:?}",
+        of.largest
+    );
+    assert!(files > 0, "there is no {JOINT}");
+    assert!(calls <= JOINT_CALLS_MAX && largest <= JOINT_COMPONENT_MAX, "{:#?}", of.calls);
+}
+
 #[test]
 fn files_are_readable_and_finished() {
-    sweep(&["src"], &[sizes]);
+    none(long_files(&sources(), LONG_FILES));
+    none(names_once(&rust_files("src"), NAMES));
     sweep(&["src", "tests", "benches"], &[opening, unfinished]);
+    sweep(&["src"], &[sizes]);
     none([".ci/run", "Cargo.toml", "tests/fuzz/Cargo.toml"].iter().flat_map(|file| unfinished(file, &read(file))));
+}
+
+#[test]
+fn every_promise_has_its_test_and_every_fault_its_place() {
+    let there = |file: &str| std::fs::read_to_string(root().join(file)).ok();
+    none(proofs(&read(PROOFS), there));
+    none(faults_fit(&read(FAULTS), there));
 }
 
 #[test]
@@ -327,99 +587,4 @@ fn the_repository_stays_small() {
     let entries = std::fs::read_dir(root()).expect("the repository");
     let names: Vec<String> = entries.map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
     none(top_level(&names, &read(".gitignore")));
-}
-
-// ------------------------------------------------------------------ each rule catches what it is there to catch
-
-/// `found` names exactly these places (`file:line`), in order.
-fn caught(found: &[String], places: &[&str]) {
-    let at: Vec<&str> = found.iter().map(|f| f.split(": ").next().expect("a place")).collect();
-    assert_eq!(at, places, "{found:#?}");
-}
-
-#[test]
-fn layering_catches_imports_that_point_up() {
-    let up = "use crate::http::Head;\nuse crate::{json, worker::WorkerEvent};\nfn f() { crate::reactor::run() }";
-    caught(&layering("src/sse.rs", up), &["src/sse.rs:2", "src/sse.rs:3"]);
-    caught(&layering("src/base/slab.rs", "use crate::http::Head;"), &["src/base/slab.rs:1"]);
-    let chain = "use super::chunked;\nuse super::super::proxy::Exchange;\nmod m { use super::super::super::io; }";
-    caught(&layering("src/http/head.rs", chain), &["src/http/head.rs:2", "src/http/head.rs:3"]);
-    caught(&layering("src/worker/ledger.rs", "use crate::proxy::Exchange;"), &["src/worker/ledger.rs:1"]);
-    caught(&layering("src/proxy.rs", "use crate::*;\nuse crate as root;"), &["src/proxy.rs:1", "src/proxy.rs:2"]);
-    caught(&layering("src/sse.rs", "pub(crate) fn f() {} // crate::worker\nconst A: &str = \"crate::io::x\";"), &[]);
-    caught(&layering("src/main.rs", "use openai_api_proxy::{config, reactor, nowhere};"), &["src/main.rs:1"]);
-}
-
-#[test]
-fn ownership_catches_borrowed_dependencies() {
-    let text = "use rustls::ClientConfig;\nfn f() { mio::Poll::new() }\nuse crate::tls::rustls;";
-    caught(&ownership("src/proxy/upstream.rs", text), &["src/proxy/upstream.rs:1", "src/proxy/upstream.rs:2"]);
-    caught(&ownership("src/tls.rs", "use rustls::{ClientConfig, RootCertStore};"), &[]);
-    caught(
-        &ownership("src/local/usage.rs", "use rusqlite;\nuse prometheus::*;"),
-        &["src/local/usage.rs:1", "src/local/usage.rs:2"],
-    );
-}
-
-#[test]
-fn purity_catches_the_outside_world_in_a_core() {
-    let sockets =
-        "use std::net::{IpAddr, SocketAddr, TcpStream};\nuse std::{net, thread};\nfn f() { std::fs::read(p) }";
-    caught(&purity("src/http.rs", sockets), &["src/http.rs:1", "src/http.rs:2", "src/http.rs:2", "src/http.rs:3"]);
-    let clocks =
-        "use std::time::{Duration, Instant};\nfn f() { let now = Instant::now(); std::time::SystemTime::now(); }";
-    caught(&purity("src/proxy/exchange.rs", clocks), &["src/proxy/exchange.rs:2", "src/proxy/exchange.rs:2"]);
-    let maps = "#![allow(clippy::disallowed_types)]\nuse std::collections::{BTreeMap, HashMap, HashSet};";
-    caught(&purity("src/base/slab.rs", maps), &["src/base/slab.rs:1", "src/base/slab.rs:2", "src/base/slab.rs:2"]);
-    caught(&purity(TABLE, maps), &[]);
-    caught(&purity("src/worker.rs", clocks), &[]);
-}
-
-#[test]
-fn opening_and_unsafe_catch_silent_files() {
-    caught(&opening("src/a.rs", "use std::fmt;\n//! Late."), &["src/a.rs:1"]);
-    caught(&opening("src/a.rs", "//! Its job."), &[]);
-    caught(&unsafe_forbidden("src/lib.rs", "//! #![forbid(unsafe_code)]\n"), &["src/lib.rs:1"]);
-}
-
-#[test]
-fn sizes_catch_what_outgrew_its_purpose() {
-    let long = "//! x\n".repeat(FILE_LINES_MAX + 1);
-    caught(&sizes("src/a.rs", &long), &["src/a.rs:1"]);
-    caught(&sizes("src/a/tests.rs", &long), &["src/a/tests.rs:1"]);
-    let data = format!("// {}\n", "x".repeat(COLUMNS_MAX)).repeat(50);
-    let tests = format!("{}#[cfg(test)]\nmod tests {{\n{data}}}\n", "\n".repeat(FILE_LINES_MAX));
-    caught(&sizes("src/a.rs", &tests), &[]);
-    let function = |lines: usize| format!("\nfn f() {{\n{}}}\n", "g();\n".repeat(lines - 2));
-    caught(&sizes("src/a.rs", &function(FUNCTION_LINES_MAX)), &[]);
-    caught(&sizes("src/a.rs", &function(FUNCTION_LINES_MAX + 1)), &["src/a.rs:2"]);
-    let wide = |columns: usize| format!("\n// {}", "é".repeat(columns - 3));
-    caught(&sizes("src/a.rs", &wide(COLUMNS_MAX)), &[]);
-    caught(&sizes("src/a.rs", &wide(COLUMNS_MAX + 1)), &["src/a.rs:2"]);
-}
-
-#[test]
-fn unfinished_catches_every_mark() {
-    for mark in UNFINISHED {
-        caught(&unfinished("src/a.rs", &format!("fn f() {{\n    {mark}(1)]\n}}")), &["src/a.rs:2"]);
-    }
-}
-
-#[test]
-fn justified_catches_a_dependency_without_a_reason() {
-    let manifest =
-        "[package]\nname = \"x\"\n[dependencies]\n# Why.\na = \"1\"\nb = \"1\"\n[dev-dependencies]\nc = \"1\"\n";
-    caught(&justified(manifest), &["Cargo.toml:6", "Cargo.toml:8"]);
-    caught(
-        &justified("[target.'cfg(unix)'.dependencies]\na = \"1\"\n[dependencies.b]\n"),
-        &["Cargo.toml:2", "Cargo.toml:3"],
-    );
-}
-
-#[test]
-fn top_level_and_module_names_catch_strays() {
-    let names = ["Cargo.toml", ".ci", "src", "target", "usage.db", "notes.md", "docs"].map(String::from);
-    caught(&top_level(&names, "/target\n*.db\n"), &["notes.md", "docs"]);
-    let files = ["src/http.rs", "src/http/mod.rs", "tests/support/mod.rs"].map(String::from);
-    caught(&module_names(&files), &["src/http/mod.rs"]);
 }

@@ -1,6 +1,9 @@
-//! Every trap that is known of in the usage that servers report, one by one: what stands in the body, and what it must be
-//! counted as. Each is read in every form that a server may send it in (line ends, comments, an end without its blank
-//! line, compressed), cut at every byte; and once through the binary into the ledger.
+//! Traps in the usage that servers report, one by one: what stands in the body, and what it must be counted as. Left to
+//! others: the bytes that pass (`transparency`), regular answers of every endpoint (`transparency/endpoints`), recorded
+//! ones (`recorded`), what is looked at twice (`retrievals`), streams that do not end (`aborts`).
+//!
+//! Each trap is read in every form that a server may send it in (line ends, comments, an end without its blank line,
+//! compressed), cut at every byte; and once through the binary into the ledger.
 
 #[path = "traps/bodies.rs"]
 mod bodies;

@@ -6,11 +6,10 @@ use super::support::client::post_json;
 use super::support::proxy::Proxy;
 use super::support::script::Reply;
 use super::support::upstream::Upstream;
-use super::support::{DEADLINE, skip};
+use super::support::{DEADLINE, free_port, skip};
 use openai_api_proxy::config::Config;
 use openai_api_proxy::worker::export::Server as Exported;
 use serde_json::Value;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -50,7 +49,7 @@ impl Kind {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let child = self.spawn(folder.path(), port);
         let mut server = Server { kind: self, folder, port, child };
         server.wait();

@@ -8,7 +8,7 @@ use super::upstream::{Options, SeenRequest, Upstream};
 use super::websocket::{self, Frame, HANDSHAKE, Side, Socket};
 use super::wire::Cut;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -35,6 +35,7 @@ pub struct Received {
 pub struct Account {
     next: AtomicU64,
     stop: AtomicBool,
+    asked: Mutex<BTreeMap<u64, SocketAddr>>,
     seen: Mutex<BTreeSet<u64>>,
     received: Mutex<Vec<Received>>,
     refused: Mutex<Vec<(u64, String)>>,
@@ -45,6 +46,18 @@ impl Account {
     /// Requests made so far.
     pub fn requests(&self) -> u64 {
         self.next.load(Ordering::SeqCst)
+    }
+
+    /// Begins a request of the proxy at this address; its number.
+    fn begin(&self, proxy: SocketAddr) -> u64 {
+        let n = self.next.fetch_add(1, Ordering::SeqCst);
+        self.asked.lock().unwrap().insert(n, proxy);
+        n
+    }
+
+    /// Whether this request was made of the proxy at this address.
+    pub fn was_asked_of(&self, n: u64, proxy: SocketAddr) -> bool {
+        self.asked.lock().unwrap().get(&n) == Some(&proxy)
     }
 
     /// The numbers of the requests whose head has reached the upstream.
@@ -118,7 +131,7 @@ impl Load {
         let account = self.account.clone();
         let mut asker = Asker { addr, index: usize::MAX, rng: Rng::new(1), account, client: None };
         let thread = thread::spawn(move || {
-            let n = asker.account.next.fetch_add(1, Ordering::SeqCst);
+            let n = asker.account.begin(addr);
             asker.converse(Client::connect(addr), n, responses);
         });
         Running { account: self.account.clone(), threads: vec![thread] }
@@ -126,7 +139,7 @@ impl Load {
 
     /// One plain request, on a connection of its own.
     pub fn ask(&self, addr: SocketAddr) -> Response {
-        let n = self.account.next.fetch_add(1, Ordering::SeqCst);
+        let n = self.account.begin(addr);
         let mut client = Client::connect(addr);
         client.send(request(n, PLAIN));
         let response = client.response("POST");
@@ -137,7 +150,7 @@ impl Load {
 
     /// A stream of which one event comes and no end; its number, and the client, which has received the event.
     pub fn hang(&self, addr: SocketAddr) -> (u64, Client) {
-        let n = self.account.next.fetch_add(1, Ordering::SeqCst);
+        let n = self.account.begin(addr);
         let mut client = Client::connect(addr);
         client.send(request(n, HANGING));
         let head = client.head().unwrap().expect("a head");
@@ -185,7 +198,7 @@ impl Asker {
                 self.client = Client::try_connect(self.addr);
             }
             let Some(client) = self.client.take() else { return };
-            let n = self.account.next.fetch_add(1, Ordering::SeqCst);
+            let n = self.account.begin(self.addr);
             match self.rng.below(32) {
                 0 => {
                     let responses = 1 + self.rng.below(3);

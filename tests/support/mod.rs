@@ -23,10 +23,28 @@ pub mod websocket;
 pub mod wire;
 
 use std::io::Write;
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// How long anything may take before a test is given up. It guards against hanging and measures nothing.
 pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A port of this machine on which nobody listens. It is below those that a system gives away by itself (from 32768 on
+/// Linux, from 49152 elsewhere), so that no socket of another test comes to have it by chance.
+pub fn free_port() -> u16 {
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 12_000;
+    loop {
+        // Test binaries that run at the same time begin at places of their own.
+        let n = std::process::id().wrapping_mul(97) + ASKED.fetch_add(1, Ordering::Relaxed);
+        let port = (FIRST + n % COUNT) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
 
 /// Says something that is seen although the test passes: the harness captures only what the print macros write.
 pub fn say(text: &str) {

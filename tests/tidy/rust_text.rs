@@ -105,11 +105,23 @@ pub struct PathUse {
     pub inline_depth: usize,
     /// Directly after `use`.
     pub in_use: bool,
+    /// Directly after `pub use`, or `pub(…) use`.
+    pub re_exported: bool,
+    /// `c` in `use a::b as c`.
+    pub alias: Option<String>,
+}
+
+impl PathUse {
+    /// The name by which an imported path is known from then on.
+    pub fn name(&self) -> Option<&str> {
+        let last = self.segments.last().map(String::as_str).filter(|_| self.in_use);
+        self.alias.as_deref().or(last)
+    }
 }
 
 /// Every path of a source, in order; a lone word is a path of one segment.
 pub fn paths(tokens: &[Token]) -> Vec<PathUse> {
-    let (mut out, mut at, mut depth, mut inline): (_, _, usize, Vec<usize>) = (Vec::new(), 0, 0, Vec::new());
+    let (mut out, mut at, mut depth, mut inline): (Vec<PathUse>, _, usize, Vec<usize>) = (Vec::new(), 0, 0, Vec::new());
     while at < tokens.len() {
         match tokens[at].kind {
             Kind::Word("mod") if tokens.get(at + 2).is_some_and(|t| t.kind == Kind::Mark('{')) => {
@@ -123,10 +135,16 @@ pub fn paths(tokens: &[Token]) -> Vec<PathUse> {
             }
             Kind::Word(_) => {
                 let in_use = at > 0 && tokens[at - 1].kind == Kind::Word("use");
-                let mut found = Vec::new();
-                at = expand(tokens, at, &[], &mut found);
-                let known = |(line, segments)| PathUse { line, segments, inline_depth: inline.len(), in_use };
-                out.extend(found.into_iter().map(known));
+                let before = at.checked_sub(2).map(|before| tokens[before].kind);
+                let re_exported = in_use && matches!(before, Some(Kind::Word("pub") | Kind::Mark(')')));
+                let first = out.len();
+                at = expand(tokens, at, &[], &mut out);
+                if in_use && kind_at(tokens, at) == Some(Kind::Word("as")) {
+                    at = rename(tokens, at, &mut out);
+                }
+                for path in &mut out[first..] {
+                    (path.inline_depth, path.in_use, path.re_exported) = (inline.len(), in_use, re_exported);
+                }
                 continue;
             }
             _ => {}
@@ -136,27 +154,30 @@ pub fn paths(tokens: &[Token]) -> Vec<PathUse> {
     out
 }
 
+fn kind_at<'a>(tokens: &[Token<'a>], at: usize) -> Option<Kind<'a>> {
+    tokens.get(at).map(|token| token.kind)
+}
+
 /// Reads one path from its first word, after `prefix`; returns the position behind it.
-fn expand(tokens: &[Token], mut at: usize, prefix: &[String], out: &mut Vec<(usize, Vec<String>)>) -> usize {
+fn expand(tokens: &[Token], mut at: usize, prefix: &[String], out: &mut Vec<PathUse>) -> usize {
     let mut segments = prefix.to_vec();
     let line = tokens[at].line;
-    let kind = |at: usize| tokens.get(at).map(|t| t.kind);
     loop {
-        match kind(at) {
+        match kind_at(tokens, at) {
             Some(Kind::Word(word)) => segments.push(word.to_string()),
             Some(Kind::Mark('*')) => segments.push(String::from("*")),
             _ => break,
         }
         at += 1;
-        if kind(at) != Some(Kind::Colons) {
+        if kind_at(tokens, at) != Some(Kind::Colons) {
             break;
         }
-        if kind(at + 1) == Some(Kind::Mark('{')) {
+        if kind_at(tokens, at + 1) == Some(Kind::Mark('{')) {
             at += 2;
             loop {
-                at = match kind(at) {
+                at = match kind_at(tokens, at) {
                     None | Some(Kind::Mark('}')) => return at + 1,
-                    Some(Kind::Word("as")) => at + 2,
+                    Some(Kind::Word("as")) => rename(tokens, at, out),
                     Some(Kind::Word(_) | Kind::Mark('*')) => expand(tokens, at, &segments, out),
                     Some(_) => at + 1,
                 };
@@ -167,28 +188,53 @@ fn expand(tokens: &[Token], mut at: usize, prefix: &[String], out: &mut Vec<(usi
     if segments.len() > 1 && segments.last().is_some_and(|last| last == "self") {
         segments.pop();
     }
-    out.push((line, segments));
+    out.push(PathUse { line, segments, inline_depth: 0, in_use: false, re_exported: false, alias: None });
     at
+}
+
+/// Gives the path before an `as` the name behind it; returns the position behind both.
+fn rename(tokens: &[Token], at: usize, out: &mut [PathUse]) -> usize {
+    if let (Some(path), Some(Kind::Word(name))) = (out.last_mut(), kind_at(tokens, at + 1)) {
+        path.alias = Some(name.to_string());
+    }
+    at + 2
+}
+
+/// `#[cfg(test)]`
+const TEST_GATE: [Kind; 7] = [
+    Kind::Mark('#'),
+    Kind::Mark('['),
+    Kind::Word("cfg"),
+    Kind::Mark('('),
+    Kind::Word("test"),
+    Kind::Mark(')'),
+    Kind::Mark(']'),
+];
+
+/// Positions of `#[cfg(test)] mod x` that go on with this mark, and the module's name.
+fn gated_modules<'a>(tokens: &[Token<'a>], mark: char) -> Vec<(usize, &'a str)> {
+    let gates = tokens.windows(TEST_GATE.len() + 3).enumerate().filter_map(|(at, window)| {
+        let kinds: Vec<Kind> = window.iter().map(|t| t.kind).collect();
+        let (gate, rest) = kinds.split_at(TEST_GATE.len());
+        match rest {
+            [Kind::Word("mod"), Kind::Word(name), last] if gate == TEST_GATE && *last == Kind::Mark(mark) => {
+                Some((at, *name))
+            }
+            _ => None,
+        }
+    });
+    gates.collect()
 }
 
 /// Token ranges of `#[cfg(test)] mod x { … }`, both ends included.
 pub fn test_modules(tokens: &[Token]) -> Vec<(usize, usize)> {
-    const GATE: [Kind; 7] = [
-        Kind::Mark('#'),
-        Kind::Mark('['),
-        Kind::Word("cfg"),
-        Kind::Mark('('),
-        Kind::Word("test"),
-        Kind::Mark(')'),
-        Kind::Mark(']'),
-    ];
-    let gates = tokens.windows(GATE.len() + 3).enumerate().filter(|(_, window)| {
-        let kinds: Vec<Kind> = window.iter().map(|t| t.kind).collect();
-        kinds[..GATE.len()] == GATE
-            && kinds[GATE.len()] == Kind::Word("mod")
-            && kinds[GATE.len() + 2] == Kind::Mark('{')
-    });
-    gates.map(|(from, _)| (from, closing(tokens, from + GATE.len() + 2))).collect()
+    let gates = gated_modules(tokens, '{').into_iter();
+    gates.map(|(from, _)| (from, closing(tokens, from + TEST_GATE.len() + 2))).collect()
+}
+
+/// Names of the modules that have a file and are built for tests only: `#[cfg(test)] mod x;`.
+pub fn test_files<'a>(tokens: &[Token<'a>]) -> Vec<&'a str> {
+    gated_modules(tokens, ';').into_iter().map(|(_, name)| name).collect()
 }
 
 /// The tokens outside `#[cfg(test)] mod x { … }`.
@@ -212,15 +258,11 @@ fn closing(tokens: &[Token], open: usize) -> usize {
     tokens.len() - 1
 }
 
-/// Every function with a body: name, first line, number of lines.
-pub fn functions(tokens: &[Token]) -> Vec<(String, usize, usize)> {
-    let named = tokens.windows(2).enumerate().filter_map(|(at, pair)| match (pair[0].kind, pair[1].kind) {
-        (Kind::Word("fn"), Kind::Word(name)) => Some((at, name)),
-        _ => None,
-    });
-    let bodies = named.filter_map(|(at, name)| {
+/// Every block that opens with this word: where the word stands, where its brace opens, and where that closes.
+pub fn blocks(tokens: &[Token], word: &str) -> Vec<(usize, usize, usize)> {
+    let found = (0..tokens.len()).filter(|&at| tokens[at].kind == Kind::Word(word)).filter_map(|at| {
         let mut depth = 0;
-        let end = (at..tokens.len()).find(|&i| {
+        let open = (at..tokens.len()).find(|&i| {
             match tokens[i].kind {
                 Kind::Mark('(' | '[') => depth += 1,
                 Kind::Mark(')' | ']') => depth -= 1,
@@ -228,11 +270,18 @@ pub fn functions(tokens: &[Token]) -> Vec<(String, usize, usize)> {
             }
             depth == 0 && matches!(tokens[i].kind, Kind::Mark('{' | ';'))
         })?;
-        let body = tokens[end].kind == Kind::Mark('{');
-        let last = tokens[closing(tokens, end)].line;
-        body.then(|| (name.to_string(), tokens[at].line, last - tokens[at].line + 1))
+        (tokens[open].kind == Kind::Mark('{')).then(|| (at, open, closing(tokens, open)))
     });
-    bodies.collect()
+    found.collect()
+}
+
+/// Every function with a body: name, first line, number of lines.
+pub fn functions(tokens: &[Token]) -> Vec<(String, usize, usize)> {
+    let named = blocks(tokens, "fn").into_iter().filter_map(|(at, _, end)| match tokens[at + 1].kind {
+        Kind::Word(name) => Some((name.to_string(), tokens[at].line, tokens[end].line - tokens[at].line + 1)),
+        _ => None,
+    });
+    named.collect()
 }
 
 #[cfg(test)]
@@ -271,6 +320,14 @@ mod tests {
         assert!(paths(&all)[1].in_use && paths(&all)[1].segments == ["a"]);
     }
 
+    #[test]
+    fn imports_have_names() {
+        let all = tokens("pub use a::{b, c as d};\npub(super) use e as f;\nuse g;\nfn h(x: u8) { x as u16 }");
+        let all = paths(&all);
+        let named: Vec<_> = all.iter().filter_map(|path| Some((path.name()?, path.re_exported))).collect();
+        assert_eq!(named, [("b", true), ("d", true), ("f", true), ("g", false)]);
+    }
+
     fn written(path: &PathUse) -> String {
         format!("{}: {} +{}", path.line, path.segments.join("::"), path.inline_depth)
     }
@@ -286,5 +343,6 @@ mod tests {
         let all = tokens("fn a() {}\n#[cfg(test)]\nmod tests {\n fn b() {}\n}\nmod c { fn d() {} }");
         let names: Vec<String> = functions(&without_tests(&all)).into_iter().map(|f| f.0).collect();
         assert_eq!(names, ["a", "d"]);
+        assert_eq!(test_files(&tokens("#[cfg(test)]\nmod a;\nmod b;\n#[cfg(test)]\nmod c {}")), ["a"]);
     }
 }
