@@ -1,5 +1,5 @@
-//! SIGTERM and SIGINT become [`WorkerEvent::Stop`]: the first means drain, the next at once. SIGHUP has the configuration read
-//! anew. The service manager, where there is one, is notified of both.
+//! SIGTERM and SIGINT become [`WorkerEvent::Stop`]: the first means drain, the next at once. SIGHUP has the
+//! configuration read anew. The service manager, where there is one, is notified of both.
 //!
 //! A small thread waits for them, so that the loop hears of a signal like of any other worker and never handles one.
 //! SIGPIPE needs nothing here: Rust's runtime ignores it before `main`, and a write to a closed socket is an error.
