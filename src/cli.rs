@@ -71,7 +71,7 @@ and ask it, on the same port:
 
 A request's user is its X-User-ID header. Everything is set by environment
 variables, or the same names in a file .env; .env.example lists them all.
-SIGHUP reads them again: limits, prices, OPENAI_API_KEY, ADMIN_TOKEN and
+SIGHUP reads them again: limits, prices, OPENAI_API_KEY, ADMIN_TOKEN,
 MODEL_NAME and LOG change at once, the others with the next start.
 
   -h, --help       print this, or with a command what it does
