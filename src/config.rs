@@ -17,12 +17,11 @@ pub use source::Problem;
 pub use target::Target;
 pub use value::nano_usd;
 
-use crate::base::log::Level;
+use crate::base::log::{Format, Level};
 use crate::limit::overrides::Limits;
 use crate::metrics;
 use crate::price::PriceTable;
 use crate::tls::{Connector, TlsError};
-use crate::worker::log::Format;
 use source::Source;
 use std::ffi::OsString;
 use std::fs;

@@ -179,7 +179,10 @@ fn warn_of_keys(config: &Config) {
 }
 
 fn export(influx: &Influx) -> Export {
-    Export { target: influx.target(), backfill: if influx.backfill { Backfill::All } else { Backfill::Nothing } }
+    Export {
+        target: cli::check::influx_target(influx),
+        backfill: if influx.backfill { Backfill::All } else { Backfill::Nothing },
+    }
 }
 
 fn settings(config: &Config, connections_max: usize) -> Result<Settings, String> {

@@ -54,8 +54,8 @@ use crate::base::slab::{Key, Slab};
 use crate::limit::limiter::Limiter;
 use crate::limit::overrides::Limits;
 use crate::local::Answer;
-use crate::local::dashboard::Ask;
-use crate::local::usage::Query;
+use crate::local::dashboard::DashboardQuery;
+use crate::local::usage_report::UsageQuery;
 use crate::metrics::{Gauges, Metrics, Snapshot};
 use crate::price::PriceTable;
 use crate::tls::Connector;
@@ -131,8 +131,8 @@ pub enum Action {
 /// What only a thread that may block, or take its time, can answer.
 #[derive(Debug)]
 pub enum Question {
-    Usage(Box<Query>),
-    Dashboard(Box<Ask>),
+    Usage(Box<UsageQuery>),
+    Dashboard(Box<DashboardQuery>),
     Metrics(Box<Snapshot>),
 }
 

@@ -381,7 +381,7 @@ impl<I: Io, D: Workers> Reactor<I, D> {
     fn ask(&mut self, now: Now, ticket: u64, question: Question) {
         let job = match question {
             Question::Usage(query) => Job::Usage { ticket, query: *query },
-            Question::Dashboard(ask) => Job::Dashboard { ticket, ask },
+            Question::Dashboard(query) => Job::Dashboard { ticket, query },
             Question::Metrics(snapshot) => {
                 let export = self.workers.export();
                 let render = Box::new(move || {

@@ -36,6 +36,16 @@ impl Level {
     }
 }
 
+/// How lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// `name=value name="a value"`
+    #[default]
+    Logfmt,
+    /// `{"name":"value"}`
+    Json,
+}
+
 /// One line: what happened, and with what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {

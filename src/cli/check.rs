@@ -6,10 +6,10 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks
 
 use super::health;
-use crate::config::{Config, Problem};
+use crate::config::{Config, Influx, Problem};
+use crate::ledger::database::{self, Found};
 use crate::tls::Connector;
-use crate::worker::export::Server;
-use crate::worker::schema::{self, Found};
+use crate::worker::export::{Server, Target};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
@@ -65,7 +65,7 @@ pub fn run(config: Result<Config, Vec<Problem>>, tell: &mut dyn FnMut(&str)) -> 
     }
     line("ledger", ledger(&config));
     if let Some(influx) = &config.influx {
-        let checked = Server::new(influx.target()).check();
+        let checked = Server::new(influx_target(influx)).check();
         let failure = |why| Failure {
             why: format!("{}: {why}", influx.shown),
             remedy: "look at INFLUXDB_URL and the variables around it, and whether the server runs",
@@ -73,6 +73,14 @@ pub fn run(config: Result<Config, Vec<Problem>>, tell: &mut dyn FnMut(&str)) -> 
         line("influx", checked.map(|()| format!("{} lets writes in", influx.shown)).map_err(failure));
     }
     verdict
+}
+
+/// What the export writes with.
+pub fn influx_target(influx: &Influx) -> Target {
+    Target {
+        url: influx.url.expose().to_owned(),
+        authorization: influx.authorization.as_ref().map(|value| value.expose().to_owned()),
+    }
 }
 
 fn listen(address: SocketAddr) -> Finding {
@@ -166,7 +174,7 @@ fn handshake(config: &Config, address: SocketAddr) -> Result<(), String> {
 
 fn ledger(config: &Config) -> Finding {
     let path = config.database_path.display();
-    match schema::check(&config.database_path) {
+    match database::check(&config.database_path) {
         Ok(Found::Nothing) => Ok(format!("{path} can be created")),
         Ok(Found::Ledger) => Ok(format!("{path} is sound and can be written")),
         Ok(Found::Older) => Ok(format!("{path} is an older version's; the server will bring it up to date")),

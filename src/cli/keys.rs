@@ -1,11 +1,10 @@
 //! `proxy-server keys`: makes, lists and revokes client keys in the ledger's file.
 
 use super::{Command, next, text, unexpected};
-use crate::access::{Hash, KEY_PREFIX};
+use crate::access::{Hash, KEY_PREFIX, is_user};
 use crate::base::civil::{parse_date, parse_rfc3339, write_rfc3339};
-use crate::local::table::{Column, table};
-use crate::proxy::identity::is_user;
-use crate::worker::policy::{Editor, KeyRow};
+use crate::ledger::keys_and_limits::{Editor, KeyRow};
+use crate::local::text_table::{Column, table};
 use lexopt::{Arg, Parser};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use std::fmt::Write as _;

@@ -1,12 +1,12 @@
 //! `proxy-server limits`: a user's own limits, in the ledger's file.
 
 use super::{Command, next, text, unexpected};
+use crate::access::is_user;
 use crate::config::nano_usd;
+use crate::ledger::keys_and_limits::Editor;
 use crate::limit::overrides::Overrides;
 use crate::limit::status::dollars;
-use crate::local::table::{Column, table};
-use crate::proxy::identity::is_user;
-use crate::worker::policy::Editor;
+use crate::local::text_table::{Column, table};
 use lexopt::{Arg, Parser};
 use std::path::Path;
 

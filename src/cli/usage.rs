@@ -1,8 +1,9 @@
 //! `proxy-server usage`: who used what, from the ledger's file.
 
 use super::{Command, next, text, unexpected};
-use crate::local::usage::{Format, Given, Query, pretty};
-use crate::worker::reading;
+use crate::ledger::answer::report;
+use crate::ledger::at_rest;
+use crate::local::usage_report::{Format, Given, UsageQuery, answer, pretty};
 use lexopt::{Arg, Parser};
 use std::path::Path;
 
@@ -73,11 +74,13 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
 /// # Errors
 /// One sentence.
 pub fn run(command: &UsageCommand, path: &Path, now: u64, terminal: bool) -> Result<Vec<u8>, String> {
-    let answer = reading::answer(path, &query(command, now)?)?.answer().body;
-    Ok(if terminal && answer.starts_with(b"{") { pretty(&answer) } else { answer })
+    let UsageQuery { query, format } = query(command, now)?;
+    let report = at_rest::read(path, |conn| report(conn, query.clone()))?;
+    let body = answer(&report, format).body;
+    Ok(if terminal && format == Format::Json { pretty(&body) } else { body })
 }
 
-fn query(command: &UsageCommand, now: u64) -> Result<Query, String> {
+fn query(command: &UsageCommand, now: u64) -> Result<UsageQuery, String> {
     let mut given = Given::default();
     for (parameter, value) in &command.parameters {
         given.set(parameter, value.clone(), now).map_err(|why| in_options(&why))?;
@@ -96,7 +99,7 @@ fn in_options(message: &str) -> String {
 mod tests {
     use super::super::tests::parse;
     use super::*;
-    use crate::local::usage::GroupBy;
+    use crate::reporting::{GroupBy, Query};
 
     #[test]
     fn options_are_parameters() {
@@ -110,9 +113,9 @@ mod tests {
             group_by: Some(GroupBy::Day),
             from: Some(9 * day),
             limit: 7,
-            format: Format::Csv,
             ..Query::default()
         };
+        let expected = UsageQuery { query: expected, format: Format::Csv };
         assert_eq!(query(&command, 10 * day), Ok(expected));
         assert_eq!(query(&UsageCommand::default(), 0).map(|query| query.format), Ok(Format::Text));
         assert_eq!(parse("usage --by day -h"), Ok(Command::Help(HELP)));

@@ -6,7 +6,6 @@
 use super::Secret;
 use super::source::Source;
 use super::value;
-use crate::worker::export;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use std::fmt::Write as _;
 
@@ -39,14 +38,6 @@ const EXPECTED: &str = "expected http:// or https://, a host, and optionally :po
                         with its query (a user and password go into variables of their own); its value is not shown";
 
 impl Influx {
-    /// What the export writes with.
-    pub fn target(&self) -> export::Target {
-        export::Target {
-            url: self.url.expose().to_owned(),
-            authorization: self.authorization.as_ref().map(|value| value.expose().to_owned()),
-        }
-    }
-
     /// `None` where something is wrong with `url` or `parts`, which `source` then has as problems.
     pub(super) fn new(source: &mut Source<'_>, url: &str, parts: Parts) -> Option<Self> {
         let before = source.problems.len();

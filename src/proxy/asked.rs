@@ -11,8 +11,9 @@ use crate::base::clock::Now;
 use crate::http::head::RequestHead;
 use crate::http::reply::Fault;
 use crate::local::Answer;
-use crate::local::dashboard::Ask;
-use crate::local::usage::{Format, Query};
+use crate::local::dashboard::DashboardQuery;
+use crate::local::usage_report::{Format, UsageQuery};
+use crate::reporting::Query;
 
 /// What a local endpoint was asked.
 pub(super) enum Asked {
@@ -37,15 +38,17 @@ impl Proxy {
         let bad = |message| (Fault::BadRequest, message);
         Ok(Asked::Question(match local {
             Local::Dashboard => {
-                let ask = Ask::parse(parameters, now.unix).map_err(bad)?;
-                let user = readable(ask.user.clone(), reader)?;
+                let query = DashboardQuery::parse(parameters, now.unix).map_err(bad)?;
+                let user = readable(query.user.clone(), reader)?;
                 let refused = self.metrics.rate_limited_of(user.as_deref());
                 let own = matches!(reader, Reader::Own(_));
-                Question::Dashboard(Box::new(Ask { user, own, refused, host: host(head), ..ask }))
+                Question::Dashboard(Box::new(DashboardQuery { user, own, refused, host: host(head), ..query }))
             }
             Local::Usage => {
-                let query = Query::parse(parameters, now.unix, accepted(head)).map_err(bad)?;
-                Question::Usage(Box::new(Query { user: readable(query.user.clone(), reader)?, ..query }))
+                let UsageQuery { query, format } =
+                    UsageQuery::parse(parameters, now.unix, accepted(head)).map_err(bad)?;
+                let query = Query { user: readable(query.user.clone(), reader)?, ..query };
+                Question::Usage(Box::new(UsageQuery { query, format }))
             }
             _ if reader != Reader::Everything => {
                 return Err((Fault::Forbidden, "a client key reads its own user's usage only".to_owned()));

@@ -4,7 +4,7 @@
 //! once the answer is read. An error for an exchange that has a record waits for its commit like any other response.
 //!
 //! An answer from the ledger is whole in memory: it may not be read out of the database as its client takes it, for a
-//! read transaction that lasts keeps the log from starting over. Each is bounded (see `local::usage`), the questions
+//! read transaction that lasts keeps the log from starting over. Each is bounded (see `reporting`), the questions
 //! under way are, and so are all answers together that wait for their clients: [`ANSWER_BYTES_MAX`].
 
 use super::downstream::{DISCARD_BYTES_MAX, Phase, Sink};

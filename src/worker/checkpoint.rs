@@ -15,8 +15,8 @@
 
 use super::log::event;
 use super::process::give_way;
-use super::schema;
 use crate::base::log::Level;
+use crate::ledger::database;
 use rusqlite::Connection;
 use std::path::Path;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ impl Checkpointer {
     /// # Errors
     /// One sentence, if the file cannot be opened or the system gives no thread.
     pub fn start(path: &Path) -> Result<Self, String> {
-        let conn = schema::open_checkpointer(path)
+        let conn = database::open_checkpointer(path)
             .map_err(|error| format!("the ledger {} cannot be opened: {error}", path.display()))?;
         let (nudges, inbox) = sync_channel(1);
         let behind = Arc::new(AtomicBool::new(false));

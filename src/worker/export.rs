@@ -24,17 +24,17 @@ mod state;
 pub use server::{Server, Target};
 pub use state::State;
 
-use super::file::Moves;
-use super::fold::LAST_ID;
 use super::ledger::Marker;
 use super::log::{Value, event};
 use super::process::give_way;
-use super::schema;
 use crate::base::log::Level;
+use crate::ledger::database;
+use crate::ledger::file_watch::Moves;
+use crate::ledger::marks::{self, LAST_ID};
 use backoff::Backoff;
 use delivery::{Delivery, deliver};
 use line::Batch;
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::Connection;
 use server::{Trouble, Verdict};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -42,9 +42,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
-
-/// The name of the cursor among the ledger's marks: all rows up to it are at the server, or were refused by it.
-pub const MARK: &str = "export";
 
 /// Lines in one request.
 const BATCH_LINES_MAX: usize = 5_000;
@@ -71,7 +68,7 @@ impl ExportHandle {
     /// # Errors
     /// One sentence: the path is none, or the system gives no thread.
     pub fn start(path: &Path, target: Target, moves: Moves, marker: Marker) -> Result<Self, String> {
-        let path = schema::absolute(path)?;
+        let path = database::absolute(path)?;
         let mut lock = path.clone().into_os_string();
         lock.push("-export");
         let (stop, stopped) = channel();
@@ -219,12 +216,12 @@ impl Exporter {
             Some(conn) if self.opened_after == self.moves.count() => conn,
             _ => {
                 self.opened_after = self.moves.count();
-                schema::open_reader(&self.path)?
+                database::open_reader(&self.path)?
             }
         };
         let cursor = match self.cursor {
             Some(cursor) => cursor,
-            None => read_mark(&conn)?,
+            None => marks::read(&conn, marks::EXPORT)?,
         };
         let batch = Batch::read(&conn, cursor, rows_max)?;
         self.state.reached(*self.cursor.insert(cursor), batch.oldest_unix_ns());
@@ -273,19 +270,4 @@ impl Exporter {
             }
         }
     }
-}
-
-/// The cursor as the ledger has it; 0 where it has none yet.
-fn read_mark(conn: &Connection) -> rusqlite::Result<i64> {
-    let mark = conn.query_row("SELECT record_id FROM marks WHERE name = ?", [MARK], |row| row.get(0)).optional()?;
-    Ok(mark.unwrap_or(0))
-}
-
-/// Gives a ledger its cursor, where it has none: at its first row, or behind its last.
-///
-/// # Errors
-/// SQLite's.
-pub fn set_first_mark(conn: &Connection, backfill: bool) -> rusqlite::Result<()> {
-    let sql = format!("INSERT OR IGNORE INTO marks SELECT ?1, CASE WHEN ?2 THEN 0 ELSE ({LAST_ID}) END");
-    conn.execute(&sql, rusqlite::params![MARK, backfill]).map(drop)
 }

@@ -11,23 +11,33 @@
 
 mod handle;
 mod mailbox;
+mod policy_watch;
+mod pruner;
 
 pub use handle::{Backfill, LedgerHandle, Marker, Options};
 
-use super::append::Writer;
 use super::checkpoint::Checkpointer;
-use super::file::{Moves, Watch};
-use super::fold::{FOLD_ROWS_MAX, NS_PER_HOUR, Progress};
-use super::journal::{self, Owner};
-use super::prune::Pruner;
+use super::event::{EventSender, WorkerEvent};
+use super::log;
 use super::retry::Retry;
-use super::{EventSender, WorkerEvent, export, levels, log, policy, schema, unix_now};
+use super::time::unix_now;
 use crate::base::log::Level;
+use crate::ledger::append::Writer;
+use crate::ledger::file_watch::{FileWatch, Moves};
+use crate::ledger::fold::FOLD_ROWS_MAX;
+use crate::ledger::journal::{self, Owner};
+use crate::ledger::marks::{self, Progress};
+use crate::ledger::partition::NS_PER_HOUR;
+use crate::ledger::spend::spend_by_user;
+use crate::ledger::tiers::TierBuilder;
+use crate::ledger::{database, migrations};
 use crate::limit::budget::Period;
 use crate::usage::record::Record;
 use handle::Message;
 use mailbox::Inbox;
-use rusqlite::{Connection, params};
+use policy_watch::PolicyWatch;
+use pruner::Pruner;
+use rusqlite::Connection;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -59,7 +69,7 @@ pub struct Ledger {
     messages: Vec<Message>,
     events: EventSender,
     checkpointer: Checkpointer,
-    watch: Watch,
+    watch: FileWatch,
     /// The path does not name the file that is open: nothing is committed until it does again.
     lost: bool,
     moves: Moves,
@@ -70,13 +80,13 @@ pub struct Ledger {
     /// When a message last came in, or a commit or a fold last ended.
     busy_at: Instant,
     progress: Progress,
-    levels: levels::Follower,
-    policy: policy::Follower,
+    tiers: TierBuilder,
+    policy: PolicyWatch,
     /// The loop wants to know what was spent; told when nothing waits to be committed.
     spend_wanted: bool,
-    /// The levels may have a step to take.
-    levels_behind: bool,
-    /// A fold did not wait for a quiet moment, so a step of the levels must not either.
+    /// The tiers may have a step to take.
+    tiers_behind: bool,
+    /// A fold did not wait for a quiet moment, so a step of the tiers must not either.
     step_owed: bool,
     commits: Retry,
     folds: Retry,
@@ -93,27 +103,27 @@ impl Ledger {
     /// thread.
     ///
     /// # Errors
-    /// One sentence with the path: see [`schema::open`].
+    /// One sentence with the path: see [`database::open`].
     pub fn start(path: &Path, options: Options, events: EventSender) -> Result<LedgerHandle, String> {
-        let conn = schema::open(path)?;
-        let path = &schema::absolute(path)?;
+        let conn = database::open_announced(path, announce_migration)?;
+        let path = &database::absolute(path)?;
         let unusable = |error: rusqlite::Error| format!("the ledger {} cannot be used: {error}", path.display());
         if options.fsync {
-            schema::sync_each_commit(&conn).map_err(unusable)?;
+            database::sync_each_commit(&conn).map_err(unusable)?;
         }
         let interrupted = journal::recover(&conn, path).map_err(unusable)?;
         if interrupted > 0 {
             let fields = [("interrupted", interrupted.into())];
             log::event(Level::Warn, "requests were open when their proxy was killed", &fields);
         }
-        let owner = options.journaled.then(|| Owner::new(path)).transpose()?;
+        let owner = options.journaled.then(|| Owner::new(path, unix_now())).transpose()?;
         if let Some(backfill) = options.export {
-            export::set_first_mark(&conn, backfill == Backfill::All).map_err(unusable)?;
+            marks::begin_export(&conn, backfill == Backfill::All).map_err(unusable)?;
         }
         let progress = Progress::read(&conn).map_err(unusable)?;
         drop(Writer::new(&conn).map_err(unusable)?);
-        let policy = policy::Follower::start(&conn, options.budgets, &events).map_err(unusable)?;
-        let watch = Watch::new(path).map_err(|error| format!("the ledger {} is gone: {error}", path.display()))?;
+        let policy = PolicyWatch::start(&conn, options.budgets, &events).map_err(unusable)?;
+        let watch = FileWatch::new(path).map_err(|error| format!("the ledger {} is gone: {error}", path.display()))?;
         let checkpointer = Checkpointer::start(path)?;
         let inbox = Inbox::new();
         let mailbox = inbox.mailbox();
@@ -132,10 +142,10 @@ impl Ledger {
             queue: Vec::new(),
             busy_at: Instant::now(),
             progress,
-            levels: levels::Follower::default(),
+            tiers: TierBuilder::default(),
             policy,
             spend_wanted: false,
-            levels_behind: true,
+            tiers_behind: true,
             step_owed: false,
             commits: Retry::new("ledger cannot commit", "ledger commits again"),
             folds: Retry::new("ledger cannot fold", "ledger folds again"),
@@ -209,7 +219,7 @@ impl Ledger {
                 (false, Some(retry_at)) => retry_at,
                 (true, _) => {
                     let fold_at = self.folds.retry_at.map_or(quiet_at, |retry_at| retry_at.max(quiet_at));
-                    let fold_at = (!is_folded || self.levels_behind).then_some(fold_at);
+                    let fold_at = (!is_folded || self.tiers_behind).then_some(fold_at);
                     [fold_at, prune_at].into_iter().flatten().fold(look_at, Instant::min)
                 }
             };
@@ -299,8 +309,7 @@ impl Ledger {
     /// again if the process is killed.
     fn mark_exported(&mut self, writer: &mut Writer<'_>) {
         let Some(id) = self.exported.take() else { return };
-        let sql = "UPDATE marks SET record_id = max(record_id, ?) WHERE name = ?";
-        let _ = writer.conn().prepare_cached(sql).and_then(|mut update| update.execute(params![id, export::MARK]));
+        let _ = marks::advance(writer.conn(), marks::EXPORT, id);
     }
 
     /// Tells the loop of keys and limits that have changed, and of what was spent.
@@ -309,7 +318,7 @@ impl Ledger {
             self.events.send(WorkerEvent::Policy(policy));
         }
         if self.spend_wanted && self.queue.is_empty() {
-            match policy::spend_by_user(writer.conn(), Period::of(unix_now())) {
+            match spend_by_user(writer.conn(), Period::of(unix_now())) {
                 Ok(spend_by_user) => {
                     self.spend_wanted = false;
                     self.events.send(WorkerEvent::SpendByUser(spend_by_user));
@@ -360,25 +369,25 @@ impl Ledger {
         let Some((conn, watch)) = self.watch.restore(conn)? else { return Ok(None) };
         let prepare = || {
             if self.options.fsync {
-                schema::sync_each_commit(&conn)?;
+                database::sync_each_commit(&conn)?;
             }
             Progress::read(&conn)
         };
         let progress = prepare().map_err(|error| error.to_string())?;
         self.checkpointer.restart(&self.path)?;
         (self.watch, self.progress) = (watch, progress);
-        (self.levels, self.levels_behind) = (levels::Follower::default(), true);
+        (self.tiers, self.tiers_behind) = (TierBuilder::default(), true);
         self.moves.add_one();
         Ok(Some(conn))
     }
 
-    /// Folds if nothing waits or too much is pending, or takes a step of the levels: one of them between two commits.
+    /// Folds if nothing waits or too much is pending, or takes a step of the tiers: one of them between two commits.
     fn fold(&mut self, writer: &mut Writer<'_>) {
         let (pending, is_folded) = (self.progress.pending(), self.progress.is_folded());
         let is_quiet = self.queue.is_empty() && self.busy_at.elapsed() >= quiet(&self.progress);
         let is_forced = pending >= FOLD_ROWS_FORCED || writer.rollups_max() >= FOLD_ROLLUPS_FORCED;
         let fold_due = is_forced || is_quiet && !is_folded;
-        let step_due = self.levels_behind && (self.step_owed || is_quiet);
+        let step_due = self.tiers_behind && (self.step_owed || is_quiet);
         let copy_due = self.checkpointer.is_behind();
         if !(fold_due || step_due || copy_due) || self.folds.retry_at.is_some_and(|retry_at| Instant::now() < retry_at)
         {
@@ -386,11 +395,11 @@ impl Ledger {
         }
         let done = if fold_due {
             self.step_owed = is_forced;
-            self.levels_behind = true;
+            self.tiers_behind = true;
             writer.fold(FOLD_ROWS_MAX).map(|progress| self.progress = progress)
         } else if step_due {
             self.step_owed = false;
-            self.levels.step(writer.conn(), hour_now()).map(|taken| self.levels_behind = taken)
+            self.tiers.step(writer.conn(), hour_now()).map(|taken| self.tiers_behind = taken)
         } else {
             Ok(())
         };
@@ -433,12 +442,17 @@ impl Ledger {
     }
 }
 
+fn announce_migration(from: u32) {
+    let versions = [("from", (from as usize).into()), ("to", (migrations::VERSION as usize).into())];
+    log::event(Level::Info, "ledger is brought to the present schema: a second for a million rows", &versions);
+}
+
 /// The present, in whole hours since the Unix epoch.
 fn hour_now() -> i64 {
     unix_now().cast_signed() / NS_PER_HOUR
 }
 
-/// How long nothing must come in before rows are folded, or, where all are, before the levels take a step.
+/// How long nothing must come in before rows are folded, or, where all are, before the tiers take a step.
 fn quiet(progress: &Progress) -> Duration {
     let short = progress.is_folded() || progress.pending() >= FOLD_ROWS_WORTHWHILE;
     if short { QUIET_SHORT } else { QUIET_LONG }

@@ -12,10 +12,10 @@
 mod line;
 mod request;
 
-pub use line::{Format, Value};
+pub use line::Value;
 
-use super::unix_now;
-use crate::base::log::{Level, Note};
+use super::time::unix_now;
+use crate::base::log::{Format, Level, Note};
 use crate::usage::record::Record;
 use line::Line;
 use std::fmt::Arguments;

@@ -5,14 +5,15 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
-use super::file::Moves;
+use super::event::{EventSender, WorkerEvent};
 use super::log::event;
 use super::process::give_way;
-use super::{EventSender, WorkerEvent, report, schema};
 use crate::base::log::Level;
-use crate::local::Answer;
-use crate::local::dashboard::Ask;
-use crate::local::usage::Query;
+use crate::ledger::file_watch::Moves;
+use crate::ledger::{answer, database};
+use crate::local::dashboard::{DashboardQuery, View};
+use crate::local::usage_report::UsageQuery;
+use crate::local::{Answer, dashboard, usage_report};
 use rusqlite::{Connection, ErrorCode};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,9 +32,9 @@ const INSTRUCTIONS_A_LOOK: i32 = 10_000;
 /// A question. `ticket` comes back with the answer.
 pub enum Job {
     /// `GET /usage`.
-    Usage { ticket: u64, query: Query },
+    Usage { ticket: u64, query: UsageQuery },
     /// `GET /dashboard`.
-    Dashboard { ticket: u64, ask: Box<Ask> },
+    Dashboard { ticket: u64, query: Box<DashboardQuery> },
     /// Anything else that takes too long for the loop and needs no database, such as rendering the metrics.
     Render { ticket: u64, render: Box<dyn FnOnce() -> Answer + Send> },
 }
@@ -54,7 +55,7 @@ impl QueryHandle {
         let (jobs, inbox) = sync_channel(JOBS_MAX);
         let stopping = Arc::new(AtomicBool::new(false));
         let reader = Reader {
-            path: schema::absolute(path)?,
+            path: database::absolute(path)?,
             conn: None,
             moves,
             opened_after: 0,
@@ -113,10 +114,15 @@ impl Reader {
             }
             let (ticket, answer) = match job {
                 Job::Usage { ticket, query } => {
-                    (ticket, self.answer(|conn| report::report(conn, query).map(|report| report.answer())))
+                    let UsageQuery { query, format } = query;
+                    (ticket, self.answer(|conn| Ok(usage_report::answer(&answer::report(conn, query)?, format))))
                 }
-                Job::Dashboard { ticket, ask } => {
-                    (ticket, self.answer(|conn| report::dashboard(conn, *ask).map(|view| view.answer())))
+                Job::Dashboard { ticket, query } => {
+                    let page = |conn: &Connection| {
+                        let overview = answer::overview(conn, &query.overview())?;
+                        Ok(dashboard::answer(&View { query: *query, overview }))
+                    };
+                    (ticket, self.answer(page))
                 }
                 Job::Render { ticket, render } => (ticket, render()),
             };
@@ -157,7 +163,7 @@ impl Reader {
 
     fn open(&mut self) -> rusqlite::Result<Connection> {
         self.opened_after = self.moves.count();
-        let mut conn = schema::open_reader(&self.path)?;
+        let mut conn = database::open_reader(&self.path)?;
         let (deadline, stopping) = (Arc::clone(&self.deadline), Arc::clone(&self.stopping));
         let give_up = move || {
             let deadline = *deadline.lock().unwrap_or_else(PoisonError::into_inner);
@@ -179,14 +185,16 @@ fn refusal(code: &str, message: &str) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::append::Writer;
+    use crate::local::usage_report::Format;
+    use crate::reporting::Query;
     use crate::usage::record::Record;
-    use crate::worker::append::Writer;
 
     #[test]
     fn a_question_that_takes_too_long_is_given_up_and_the_next_is_answered() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("usage.db");
-        let writer = schema::open(&path).unwrap();
+        let writer = database::open(&path).unwrap();
         Writer::new(&writer).unwrap().append(&vec![Record::default(); 4096]).unwrap();
         let mut reader = Reader {
             path,
@@ -199,7 +207,10 @@ mod tests {
             stopping: Arc::new(AtomicBool::new(false)),
         };
         let ask = |reader: &mut Reader| {
-            reader.answer(|conn| report::report(conn, Query::default()).map(|report| report.answer()))
+            reader.answer(|conn| {
+                let report = answer::report(conn, Query::default())?;
+                Ok(usage_report::answer(&report, Format::Json))
+            })
         };
         let late = ask(&mut reader);
         assert_eq!(late.status, 503);

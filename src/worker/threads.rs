@@ -1,14 +1,43 @@
-//! The real workers behind the one face that the loop knows.
+//! The workers as the loop sees them, and the real ones behind that.
 
+use super::event::{EventSender, WorkerEvent};
 use super::export::{self, ExportHandle};
 use super::ledger::{Backfill, Ledger, LedgerHandle, Options};
+use super::log;
 use super::query::{Job, QueryHandle};
 use super::resolver::Resolver;
-use super::{EventSender, WorkerEvent, Workers, log};
 use crate::base::log::Note;
 use crate::usage::record::Record;
 use std::path::Path;
 use std::sync::Arc;
+
+/// The workers as the loop sees them. Nothing here blocks.
+pub trait Workers {
+    /// A turn's records, in order; each is acknowledged by [`WorkerEvent::Committed`].
+    fn submit(&mut self, records: Vec<Record>);
+
+    /// A question, answered by [`WorkerEvent::Answered`]; it comes back where too many wait.
+    fn ask(&mut self, job: Job) -> Result<(), Job>;
+
+    /// What the log is told of this turn.
+    fn tell(&mut self, notes: Vec<Note>) {
+        drop(notes);
+    }
+
+    /// Sum up what users have spent; answered by [`WorkerEvent::SpendByUser`].
+    fn sum_spend_by_user(&mut self);
+
+    /// Look the target up again; answered by [`WorkerEvent::Resolved`].
+    fn resolve(&mut self);
+
+    /// Moves every message to `into`, in order.
+    fn collect(&mut self, into: &mut Vec<WorkerEvent>);
+
+    /// How the export is, where there is one; to be read on another thread.
+    fn export(&self) -> Option<Arc<export::State>> {
+        None
+    }
+}
 
 /// Where records are exported to.
 pub struct Export {

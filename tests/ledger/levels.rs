@@ -2,14 +2,14 @@
 //! buckets than it may, and a page is found wherever in the ledger its records are.
 
 use crate::oracle::{HOUR, Oracle, START, query};
-use openai_api_proxy::local::usage::{BUCKETS_MAX, BucketKey, GroupBy, Query};
+use openai_api_proxy::ledger::answer::report;
+use openai_api_proxy::ledger::append::Writer;
+use openai_api_proxy::ledger::database;
+use openai_api_proxy::ledger::fold::fold;
+use openai_api_proxy::ledger::tiers::TierBuilder;
+use openai_api_proxy::ledger::user_index::{self, BLOCK_SHIFT};
+use openai_api_proxy::reporting::{BUCKETS_MAX, BucketKey, GroupBy, Query};
 use openai_api_proxy::usage::record::Record;
-use openai_api_proxy::worker::append::Writer;
-use openai_api_proxy::worker::by_user::{self, BLOCK_SHIFT};
-use openai_api_proxy::worker::fold::fold;
-use openai_api_proxy::worker::levels::Follower;
-use openai_api_proxy::worker::report::report;
-use openai_api_proxy::worker::schema;
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 use rusqlite::Connection;
@@ -31,12 +31,12 @@ fn count(conn: &Connection, sql: &str) -> i64 {
 /// All that there is to fold and to follow.
 fn catch_up(conn: &Connection) {
     while !fold(conn, 4096).unwrap().is_folded() {}
-    let mut levels = Follower::default();
+    let mut levels = TierBuilder::default();
     while levels.step(conn, i64::MAX).unwrap() {}
 }
 
 fn open(path: &Path) -> (Connection, Connection) {
-    (schema::open(path).unwrap(), schema::open_reader(path).unwrap())
+    (database::open(path).unwrap(), database::open_reader(path).unwrap())
 }
 
 #[test]
@@ -68,9 +68,10 @@ fn the_index_by_user_of_version_3_is_kept() {
         earlier.execute("INSERT INTO user_records VALUES (?, ?, ?)", [id >> BLOCK_SHIFT, owner(id), id]).unwrap();
     }
     drop(earlier);
-    let conn = schema::open(&path).unwrap();
+    let conn = database::open(&path).unwrap();
     for user in 9..13 {
-        let parts = by_user::blocks((BLOCK, 4 * BLOCK)).flat_map(|part| by_user::ranges(&conn, user, part).unwrap());
+        let parts =
+            user_index::blocks((BLOCK, 4 * BLOCK)).flat_map(|part| user_index::ranges(&conn, user, part).unwrap());
         let mut found: Vec<i64> = parts.flat_map(|(from, to)| from..=to).filter(|id| owner(*id) == user).collect();
         found.sort_unstable();
         assert_eq!(found, ids.clone().filter(|id| owner(*id) == user).collect::<Vec<i64>>(), "{user}");
@@ -106,7 +107,7 @@ fn is_right_from(earlier: &str) {
         writer.append(std::slice::from_ref(&record)).unwrap();
         oracle.append(&[record]);
         fold(&conn, 3).unwrap();
-        Follower::taking(1).step(&conn, i64::MAX).unwrap();
+        TierBuilder::taking(1).step(&conn, i64::MAX).unwrap();
         check(&oracle);
     }
     catch_up(&conn);
@@ -123,7 +124,7 @@ fn a_day_is_taken_an_hour_after_its_end() {
     writer.append(&[record(START, "a", "m"), record(START + 300 * DAY, "a", "m")]).unwrap();
     fold(&conn, 10).unwrap();
     let midnight = ((START + DAY) / HOUR).cast_signed();
-    let mut levels = Follower::default();
+    let mut levels = TierBuilder::default();
     for (hour, due) in [(midnight - 10, false), (midnight, false), (midnight + 1, true), (midnight + 1, false)] {
         assert_eq!(levels.step(&conn, hour).unwrap(), due, "{hour}");
     }
@@ -142,7 +143,7 @@ fn a_step_is_small_whatever_a_day_holds() {
     writer.append(&rows).unwrap();
     while !fold(&conn, 4096).unwrap().is_folded() {}
     let taken = || count(&conn, "SELECT count(*) FROM days WHERE user_id > 0 AND model_id >= 0");
-    let (mut levels, mut steps, mut before) = (Follower::taking(i64::MAX), 0, 0);
+    let (mut levels, mut steps, mut before) = (TierBuilder::taking(i64::MAX), 0, 0);
     while levels.step(&conn, i64::MAX).unwrap() {
         assert!(taken() - before <= 2 * 4096, "{before} and then {}", taken());
         (before, steps) = (taken(), steps + 1);

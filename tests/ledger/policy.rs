@@ -2,13 +2,14 @@
 
 use crate::oracle::{HOUR, START};
 use openai_api_proxy::access::Hash;
+use openai_api_proxy::ledger::append::Writer;
+use openai_api_proxy::ledger::database;
+use openai_api_proxy::ledger::fold::fold;
+use openai_api_proxy::ledger::keys_and_limits::{Editor, read};
+use openai_api_proxy::ledger::spend::spend_by_user;
 use openai_api_proxy::limit::budget::{Period, Spent};
 use openai_api_proxy::limit::overrides::Overrides;
 use openai_api_proxy::usage::record::Record;
-use openai_api_proxy::worker::append::Writer;
-use openai_api_proxy::worker::fold::fold;
-use openai_api_proxy::worker::policy::{Editor, read, spend_by_user};
-use openai_api_proxy::worker::schema;
 use std::collections::BTreeMap;
 
 const DAY: u64 = 24 * HOUR;
@@ -36,7 +37,7 @@ fn keys_and_limits_are_what_was_written_last() {
     assert_eq!(editor.set_limits("b", &more), Ok(both), "what is not named stays");
     assert_eq!((editor.clear_limits("c"), editor.limits()), (Ok(false), Ok([("b".into(), both)].into())));
 
-    let policy = read(&schema::open_reader(&path).unwrap()).unwrap();
+    let policy = read(&database::open_reader(&path).unwrap()).unwrap();
     assert_eq!(policy.keys.iter().map(|key| (key.id, &*key.user)).collect::<Vec<_>>(), [(second, "b")]);
     assert_eq!(policy.own, BTreeMap::from([("b".into(), both)]));
     assert_eq!((editor.clear_limits("b"), editor.limits()), (Ok(true), Ok(BTreeMap::new())));
@@ -46,7 +47,7 @@ fn keys_and_limits_are_what_was_written_last() {
 #[test]
 fn spending_is_the_sum_of_the_rows_at_any_mark() {
     let folder = tempfile::tempdir().unwrap();
-    let conn = schema::open(&folder.path().join("usage.db")).unwrap();
+    let conn = database::open(&folder.path().join("usage.db")).unwrap();
     let mut writer = Writer::new(&conn).unwrap();
     let now = START + 40 * DAY;
     let period = Period::of(now);

@@ -1,14 +1,16 @@
 //! The ledger and query threads, as the loop sees them.
 
 use crate::oracle::{START, query};
+use openai_api_proxy::ledger::answer::report;
+use openai_api_proxy::ledger::database;
+use openai_api_proxy::ledger::file_watch::Moves;
 use openai_api_proxy::local::Answer;
-use openai_api_proxy::local::usage::Query;
+use openai_api_proxy::local::usage_report::{Format, UsageQuery, to_json};
+use openai_api_proxy::reporting::Query;
 use openai_api_proxy::usage::record::Record;
-use openai_api_proxy::worker::file::Moves;
 use openai_api_proxy::worker::ledger::{Ledger, LedgerHandle, Options};
 use openai_api_proxy::worker::query::{Job, QueryHandle};
-use openai_api_proxy::worker::report::report;
-use openai_api_proxy::worker::{EventSender, WorkerEvent, schema};
+use openai_api_proxy::worker::{EventSender, WorkerEvent};
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 use rusqlite::Connection;
@@ -67,7 +69,7 @@ fn start(path: &Path) -> (LedgerHandle, Loop) {
 
 /// What `/usage` would show, oldest first.
 fn committed(path: &Path) -> Vec<u64> {
-    let reader = schema::open_reader(path).unwrap();
+    let reader = database::open_reader(path).unwrap();
     let found = report(&reader, Query { limit: 1000, ..Query::default() }).unwrap();
     assert_eq!(found.totals.requests, found.data.len() as u64);
     found.data.iter().rev().map(|entry| entry.record.started_at - START).collect()
@@ -115,7 +117,7 @@ fn a_flood_is_acknowledged_to_the_end() {
         ledger.submit(records(first..=first + 4));
     }
     own.wait_for_commit(20_000);
-    let reader = schema::open_reader(&path).unwrap();
+    let reader = database::open_reader(&path).unwrap();
     assert_eq!(report(&reader, Query::default()).unwrap().totals.requests, 20_000);
     ledger.shutdown().unwrap();
 }
@@ -189,7 +191,10 @@ fn questions_are_answered() {
     let path = folder.path().join("usage.db");
     let mut own = Loop::new();
     let queries = QueryHandle::start(&path, Moves::default(), own.events.clone()).unwrap();
-    let ask = |ticket, query| assert!(queries.ask(Job::Usage { ticket, query }).is_ok());
+    let ask = |ticket, query| {
+        let query = UsageQuery { query, format: Format::Json };
+        assert!(queries.ask(Job::Usage { ticket, query }).is_ok());
+    };
 
     ask(1, Query::default());
     let (ticket, unavailable) = answer(&mut own);
@@ -208,8 +213,8 @@ fn questions_are_answered() {
         ask(ticket, query.clone());
         let (answered, found) = answer(&mut own);
         assert_eq!((answered, found.status, found.content_type), (ticket, 200, "application/json"));
-        let reader = schema::open_reader(&path).unwrap();
-        assert_eq!(found.body, report(&reader, query).unwrap().to_json());
+        let reader = database::open_reader(&path).unwrap();
+        assert_eq!(found.body, to_json(&report(&reader, query).unwrap()));
     }
     queries.shutdown();
     ledger.shutdown().unwrap();

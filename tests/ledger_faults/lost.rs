@@ -6,7 +6,7 @@ use crate::{
     CLIENTS, assert_exact, assert_nothing_lost, lines, start, until, until_committed, until_in_trouble, until_received,
     until_well, vars,
 };
-use openai_api_proxy::worker::schema;
+use openai_api_proxy::ledger::database;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -161,7 +161,7 @@ fn deleted_with_its_folder() {
 /// A ledger of another life in the place of the one that is open.
 fn replace(path: &Path) -> Vec<u8> {
     let other = side(path, ".other");
-    drop(schema::open(&other).unwrap());
+    drop(database::open(&other).unwrap());
     let bytes = fs::read(&other).unwrap();
     fs::rename(&other, path).unwrap();
     bytes

@@ -7,9 +7,9 @@ use crate::support::rows;
 use crate::support::script::Reply;
 use crate::support::upstream::Upstream;
 use crate::{CLIENTS, assert_nothing_lost, lines, until, until_committed, until_received, until_well, vars};
+use openai_api_proxy::ledger::append::Writer;
+use openai_api_proxy::ledger::database;
 use openai_api_proxy::usage::record::Record;
-use openai_api_proxy::worker::append::Writer;
-use openai_api_proxy::worker::schema;
 use std::fs;
 use std::thread;
 
@@ -26,7 +26,7 @@ fn stop(running: [Running; 2]) {
 /// Rows that both begin to fold at once.
 fn preloaded(load: &Load, more: &[(&str, &str)]) -> Proxy {
     let folder = tempfile::tempdir().unwrap();
-    let conn = schema::open(&folder.path().join("usage.db")).unwrap();
+    let conn = database::open(&folder.path().join("usage.db")).unwrap();
     let mut writer = Writer::new(&conn).unwrap();
     for _ in 0..10 {
         writer.append(&vec![Record { status: 200, user: "before".into(), ..Record::default() }; 4000]).unwrap();

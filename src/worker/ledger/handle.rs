@@ -3,8 +3,8 @@
 //! In: records, and how far the export is. Out: messages for the thread. Never: a wait.
 
 use super::mailbox::Mailbox;
+use crate::ledger::file_watch::Moves;
 use crate::usage::record::Record;
-use crate::worker::file::Moves;
 use std::thread::JoinHandle;
 
 /// What the thread is sent.

@@ -4,19 +4,9 @@
 //! it, hide a part of it or steer a terminal.
 
 use crate::base::civil::write_rfc3339;
-use crate::base::log::Level;
+use crate::base::log::{Format, Level};
 use std::fmt::Display;
 use std::io::Write as _;
-
-/// How lines are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// `name=value name="a value"`
-    #[default]
-    Logfmt,
-    /// `{"name":"value"}`
-    Json,
-}
 
 /// Digits of a second in a line's time.
 const FRACTION_DIGITS: u32 = 3;

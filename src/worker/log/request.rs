@@ -2,9 +2,9 @@
 //!
 //! In: a [`Record`]. Out: one line at `info`, dated by the end of the request. Never: anything that the ledger has not.
 
-use super::line::{Format, Line};
+use super::line::Line;
 use crate::base::clock::MICROSECOND;
-use crate::base::log::Level;
+use crate::base::log::{Format, Level};
 use crate::usage::record::Record;
 use std::fmt;
 

@@ -17,35 +17,24 @@
 //!
 //! The file does not shrink: its free pages are used again.
 
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
-
-use super::{by_user, counted, export, fold, unix_now};
+use super::marks::{self, Progress};
+use super::partition::{NS_PER_DAY, NS_PER_HOUR};
+use super::{deduplication, user_index};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
-use std::time::{Duration, Instant};
 
 /// What must have taken a row before it goes, by the names of their marks; the last only where rows are exported.
-const FOLLOWERS: [&str; 3] = ["fold", "counted", export::MARK];
+const FOLLOWERS: [&str; 3] = [marks::FOLD, marks::DEDUPLICATION, marks::EXPORT];
 
-/// Rows and index entries, of each kind, that one step removes at most.
-const STEP_ROWS_MAX: i64 = 1024;
-/// Pause after a step: the shorter where nothing else is to be done, the longer where commits never pause.
-const PAUSE_QUIET: Duration = Duration::from_millis(5);
-const PAUSE_BUSY: Duration = Duration::from_millis(100);
-/// How often the ledger is looked at when nothing was old the last time.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
-
-/// A counted id is remembered for this long at least: OpenAI keeps a response for 30 days.
-const COUNTED_DAYS_MIN: u32 = 60;
-
-const NS_PER_DAY: i64 = 24 * fold::NS_PER_HOUR;
+/// An id that may be repeated is remembered for this long at least: OpenAI keeps a response for 30 days.
+const REMEMBERED_DAYS_MIN: u32 = 60;
 
 /// What is old: instants in nanoseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cutoff {
     /// A row that started before this is old.
     pub rows: i64,
-    /// What was counted under an id is forgotten with a row that started before this; not after `rows`.
-    pub counted: i64,
+    /// That something was recorded under an id is forgotten with a row that started before this; not after `rows`.
+    pub remembered: i64,
     /// A row that is not exported is not old, whenever it started.
     pub exported: bool,
 }
@@ -54,7 +43,7 @@ impl Cutoff {
     /// Of a ledger that keeps rows for `days` (at least 1), at `now_unix_ns`.
     pub fn new(days: u32, exported: bool, now_unix_ns: i64) -> Self {
         let before = |days: u32| now_unix_ns.saturating_sub(i64::from(days).saturating_mul(NS_PER_DAY));
-        Self { rows: before(days), counted: before(days.max(COUNTED_DAYS_MIN)), exported }
+        Self { rows: before(days), remembered: before(days.max(REMEMBERED_DAYS_MIN)), exported }
     }
 }
 
@@ -66,7 +55,7 @@ pub fn first_id(conn: &Connection) -> rusqlite::Result<i64> {
     let least = conn.prepare_cached("SELECT min(id) FROM records")?.query_row([], |row| row.get(0))?;
     match least {
         Some(id) => Ok(id),
-        None => fold::Progress::read(conn).map(|progress| progress.last + 1),
+        None => Progress::read(conn).map(|progress| progress.last + 1),
     }
 }
 
@@ -80,9 +69,9 @@ pub fn prune(conn: &Connection, cutoff: Cutoff, rows_max: i64) -> rusqlite::Resu
     let first = first_id(&transaction)?;
     let until = first_kept(&transaction, first, cutoff, rows_max)?;
     transaction.prepare_cached("DELETE FROM records WHERE id < ?")?.execute([until])?;
-    let by_user = forget(&transaction, "records_by_user", "user_id", until >> by_user::BLOCK_SHIFT, rows_max)?;
-    let forgotten = forgettable(&transaction, until, cutoff.counted)?;
-    let by_hash = forget(&transaction, "counted", "hash", forgotten >> counted::BLOCK_SHIFT, rows_max)?;
+    let by_user = forget(&transaction, "records_by_user", "user_id", until >> user_index::BLOCK_SHIFT, rows_max)?;
+    let forgotten = forgettable(&transaction, until, cutoff.remembered)?;
+    let by_hash = forget(&transaction, "counted", "hash", forgotten >> deduplication::BLOCK_SHIFT, rows_max)?;
     transaction.commit()?;
     Ok([until - first, by_user, by_hash].contains(&rows_max))
 }
@@ -102,12 +91,12 @@ fn first_kept(conn: &Connection, first: i64, cutoff: Cutoff, rows_max: i64) -> r
     Ok(young.unwrap_or(end))
 }
 
-/// The first id, up to `until`, under which something must still be known to have been counted. Where the row is gone,
+/// The first id, up to `until`, under which something must still be known to have been recorded. Where the row is gone,
 /// only its hour tells how old it was.
 fn forgettable(conn: &Connection, until: i64, before: i64) -> rusqlite::Result<i64> {
     let least: Option<i64> = conn
         .prepare_cached("SELECT min(min_id) FROM hours WHERE hour >= ?")?
-        .query_row([before.div_euclid(fold::NS_PER_HOUR)], |row| row.get(0))?;
+        .query_row([before.div_euclid(NS_PER_HOUR)], |row| row.get(0))?;
     Ok(least.map_or(until, |least| least.min(until)))
 }
 
@@ -121,64 +110,4 @@ fn forget(conn: &Connection, table: &str, key: &str, blocks_before: i64, rows_ma
         ))?
         .execute([blocks_before, rows_max])?;
     Ok(removed as i64)
-}
-
-/// The pace: when the next step is due, on the thread that commits.
-pub struct Pruner {
-    days: u32,
-    exported: bool,
-    next_at: Instant,
-}
-
-impl Pruner {
-    /// Of a ledger that keeps rows for `days`; 0 is for ever. `exported`: and until they are exported.
-    pub fn new(days: u32, exported: bool) -> Self {
-        Self { days, exported, next_at: Instant::now() }
-    }
-
-    /// When a step is to be made if nothing else is done from `busy_at` on; `None` for never.
-    pub fn due_at(&self, busy_at: Instant) -> Option<Instant> {
-        (self.days > 0).then(|| self.next_at.max(busy_at + PAUSE_QUIET))
-    }
-
-    /// True if a step is to be made at `now`: in a quiet moment, which is not waited for without end.
-    pub fn is_due(&self, now: Instant, busy_at: Instant) -> bool {
-        self.due_at(busy_at).is_some_and(|due_at| now >= due_at || now >= self.next_at + PAUSE_BUSY)
-    }
-
-    /// Makes a step, and sets the time of the next: soon where there is more to do, in a
-    /// minute where there is not, or where it failed.
-    ///
-    /// # Errors
-    /// SQLite's; nothing has changed then.
-    pub fn step(&mut self, conn: &Connection) -> rusqlite::Result<()> {
-        self.next_at = Instant::now() + LOOK_EVERY;
-        let now = i64::try_from(unix_now()).unwrap_or(i64::MAX);
-        let cutoff = Cutoff::new(self.days, self.exported, now);
-        if prune(conn, cutoff, STEP_ROWS_MAX)? {
-            self.next_at = Instant::now() + PAUSE_QUIET;
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_step_waits_for_quiet_but_not_for_ever() {
-        let start = Instant::now();
-        let pruner = Pruner { days: 1, exported: false, next_at: start };
-        assert_eq!(pruner.due_at(start), Some(start + PAUSE_QUIET));
-        assert!(!pruner.is_due(start + PAUSE_QUIET, start + Duration::from_millis(1)));
-        assert!(pruner.is_due(start + PAUSE_QUIET, start));
-        let busy_at = start + PAUSE_BUSY;
-        assert!(!pruner.is_due(busy_at - Duration::from_millis(1), busy_at) && pruner.is_due(busy_at, busy_at));
-        let later = Pruner { next_at: start + LOOK_EVERY, ..pruner };
-        assert_eq!(later.due_at(start), Some(start + LOOK_EVERY));
-        assert!(!later.is_due(start + LOOK_EVERY / 2, start) && later.is_due(start + LOOK_EVERY, start));
-        let never = Pruner { days: 0, exported: false, next_at: start };
-        assert!(never.due_at(start).is_none() && !never.is_due(start + LOOK_EVERY, start));
-    }
 }

@@ -1,14 +1,16 @@
 //! The fold: takes rows past the watermark into the rollups, the index by user and the index by hour, and moves the
 //! mark, in one transaction. So these tables are always exactly the sum of the rows up to the mark, also after a crash.
 //!
-//! In: a connection, and what it committed itself ([`Fresh`]). Out: how far the mark now is. Never: a change to
+//! In: a connection, and what it committed itself ([`RecentRows`]). Out: how far the mark now is. Never: a change to
 //! `records`.
 //!
 //! The rows are grouped in memory, by the keys of the tables, and written in key order: each page is visited once, and
 //! a key that many rows share is written once.
 
+use super::marks::{self, Progress};
+use super::partition::NS_PER_HOUR;
 use super::rollup::{EVERYBODY, Grouped, HOURLY, Key, Rollups, Sums, columns_of_row, sums_of_record, sums_of_row};
-use super::{by_user, counted, levels};
+use super::{deduplication, tiers, user_index};
 use crate::usage::record::Record;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use std::collections::BTreeMap;
@@ -20,110 +22,68 @@ pub const FOLD_ROWS_MAX: i64 = 4096;
 const ROLLUPS_GROUPED_MIN: usize = 1024;
 
 /// Rows that are kept for the next fold at most.
-const FRESH_ROWS_MAX: i64 = 32_768;
-
-/// The hour of an instant, as rollups know it.
-pub const NS_PER_HOUR: i64 = 3_600_000_000_000;
-
-/// The last id that was given to a record. Where all of them are pruned, the mark remembers it: an id that came back
-/// would never be folded, and be taken for another record.
-pub const LAST_ID: &str =
-    "SELECT max(coalesce((SELECT max(id) FROM records), 0), (SELECT record_id FROM marks WHERE name = 'fold'))";
-
-/// How far the ledger and its fold are, as record ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// The last record committed.
-    pub last: i64,
-    /// The last record folded.
-    pub mark: i64,
-    /// The last record whose id is in the index of what was counted.
-    pub counted: i64,
-}
-
-impl Progress {
-    /// Reads all three.
-    pub fn read(conn: &Connection) -> rusqlite::Result<Self> {
-        let last = conn.prepare_cached(LAST_ID)?.query_row([], |row| row.get(0))?;
-        Ok(Self { last, mark: read_mark(conn)?, counted: counted::read_mark(conn)? })
-    }
-
-    /// Rows that the next folds will take.
-    pub fn pending(&self) -> i64 {
-        self.last - self.mark
-    }
-
-    /// True where all that follows behind the rows has caught up with them.
-    pub fn is_folded(&self) -> bool {
-        self.last == self.mark.min(self.counted)
-    }
-}
-
-/// The watermark: every record with an id up to it is folded, and none after it.
-pub fn read_mark(conn: &Connection) -> rusqlite::Result<i64> {
-    conn.prepare_cached("SELECT record_id FROM marks WHERE name = 'fold'")?.query_row([], |row| row.get(0))
-}
+const RECENT_ROWS_MAX: i64 = 32_768;
 
 /// Folds up to `rows_max` rows, which are read from the file.
 ///
 /// # Errors
 /// SQLite's; nothing has changed then.
 pub fn fold(conn: &Connection, rows_max: i64) -> rusqlite::Result<Progress> {
-    fold_fresh(conn, &mut Fresh::default(), rows_max)
+    fold_recent(conn, &mut RecentRows::default(), rows_max)
 }
 
-/// Folds what is fresh, all of it, where that comes next; else up to `rows_max` rows before it.
+/// Folds the rows kept in memory, all of them, where they come next; else up to `rows_max` rows before them.
 ///
 /// # Errors
-/// SQLite's; nothing has changed then, but what was fresh will be read from the file.
-pub fn fold_fresh(conn: &Connection, fresh: &mut Fresh, rows_max: i64) -> rusqlite::Result<Progress> {
+/// SQLite's; nothing has changed then, but what was kept in memory will be read from the file.
+pub fn fold_recent(conn: &Connection, recent: &mut RecentRows, rows_max: i64) -> rusqlite::Result<Progress> {
     let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
     let progress = Progress::read(&transaction)?;
-    let Progress { last, mark, .. } = progress;
-    let (to, rows, response_ids) = match fresh.take_after(mark) {
-        Some(taken) => (taken.to, taken.rows, (progress.counted == mark).then_some(taken.response_ids)),
+    let Progress { last, folded, .. } = progress;
+    let (to, rows, response_ids) = match recent.take_after(folded) {
+        Some(taken) => (taken.to, taken.rows, (progress.deduplicated == folded).then_some(taken.response_ids)),
         None => {
-            let before = if fresh.after > mark { fresh.after } else { last };
-            let to = before.min(mark + rows_max);
-            (to, Rows::read(&transaction, mark, to)?, None)
+            let before = if recent.after > folded { recent.after } else { last };
+            let to = before.min(folded + rows_max);
+            (to, Rows::read(&transaction, folded, to)?, None)
         }
     };
-    if to > mark {
+    if to > folded {
         rows.write(&transaction)?;
-        transaction.prepare_cached("UPDATE marks SET record_id = ? WHERE name = 'fold'")?.execute([to])?;
+        marks::advance(&transaction, marks::FOLD, to)?;
     }
-    let counted = match response_ids {
-        Some(entries) => counted::add(&transaction, entries, to)?,
-        None => counted::index(&transaction, last, rows_max)?,
+    let deduplicated = match response_ids {
+        Some(entries) => deduplication::add(&transaction, entries, to)?,
+        None => deduplication::index(&transaction, last, rows_max)?,
     };
     transaction.commit()?;
-    Ok(Progress { last: last.max(to), mark: to, counted })
+    Ok(Progress { last: last.max(to), folded: to, deduplicated })
 }
 
 /// Rows that were committed here and are not folded yet, as the fold wants them, so that it need not read them back:
 /// that would be a third of its work.
 #[derive(Default)]
-pub struct Fresh {
+pub struct RecentRows {
     /// `rows` are all records with an id in `(after, to]`: where another process writes too, those since it last did.
     after: i64,
     to: i64,
     rows: Rows,
-    /// Entries of the index of what was counted.
+    /// Entries of the index of ids that may be repeated.
     response_ids: Vec<[i64; 3]>,
     /// So many rollups there were when they were last grouped.
     grouped: usize,
 }
 
-impl Fresh {
+impl RecentRows {
     /// Takes in a record as it is inserted, the greatest id so far. Forgets the ones before it, to be read from the
     /// file, where they do not lead up to it or are too many to be kept.
     pub fn add(&mut self, id: i64, hour: i64, user: i64, model: i64, record: &Record) {
-        if id != self.to + 1 || self.to - self.after >= FRESH_ROWS_MAX {
+        if id != self.to + 1 || self.to - self.after >= RECENT_ROWS_MAX {
             *self = Self { after: id - 1, ..Self::default() };
         }
         self.to = id;
         self.rows.add(id, [hour, user, model, record.endpoint.code().into()], sums_of_record(record));
-        self.response_ids.extend(counted::entry(id, record));
+        self.response_ids.extend(deduplication::entry(id, record));
         if self.rows.rollups.count() >= (2 * self.grouped).max(ROLLUPS_GROUPED_MIN) {
             let rollups = std::mem::take(&mut self.rows.rollups).grouped();
             self.grouped = rollups.iter().len();
@@ -150,7 +110,7 @@ impl Fresh {
 #[derive(Default)]
 struct Rows {
     rollups: Rollups<HOURLY>,
-    by_user: by_user::Entries,
+    by_user: user_index::Entries,
     /// The least and the greatest id of an hour.
     hours: BTreeMap<i64, (i64, i64)>,
 }
@@ -185,7 +145,7 @@ impl Rows {
         let of_users = self.rollups.grouped();
         for rollups in [everybody(&of_users), of_users] {
             rollups.write(conn, "rollups")?;
-            levels::add_late(conn, &rollups)?;
+            tiers::add_late(conn, &rollups)?;
         }
         self.by_user.write(conn)?;
         let mut hours = conn.prepare_cached(

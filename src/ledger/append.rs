@@ -3,18 +3,16 @@
 //! In: records. Out: rows of `records`, and of `users` and `models` for names not seen before; what the fold wants to
 //! know of them. Never: an update of anything else; that is the fold's.
 
-use super::counted::Counted;
-use super::fold::{Fresh, LAST_ID, NS_PER_HOUR, Progress, fold_fresh};
-use super::rollup::Bound;
+use super::deduplication::Deduplication;
+use super::fold::{RecentRows, fold_recent};
+use super::marks::{LAST_ID, Progress};
+use super::partition::NS_PER_HOUR;
+use super::rollup::{Bound, stored};
 use super::snapshot::Snapshot;
 use crate::base::table::Table;
 use crate::usage::record::{Journal, Record};
 use rusqlite::{Connection, OptionalExtension as _, Statement, params};
 use std::sync::Arc;
-
-/// The largest number stored for a count, time or price. No response consumes more (2⁴⁸ nano-dollars are 281,474 USD);
-/// what a broken upstream claims beyond it is cut, so that sums stay far from an `i64`'s end.
-pub const COUNT_MAX: u64 = 1 << 48;
 
 /// Names whose numbers are remembered, of users and of models each; beyond it they are looked up again.
 const NAMES_KNOWN_MAX: usize = 10_000;
@@ -34,9 +32,9 @@ pub struct Writer<'c> {
     commit: Statement<'c>,
     users: Names<'c>,
     models: Names<'c>,
-    counted: Counted<'c>,
-    /// What the next fold need not read.
-    fresh: Fresh,
+    deduplication: Deduplication<'c>,
+    /// What the next fold need not read back.
+    recent: RecentRows,
     /// This process in the journal.
     owner: i64,
     open: Statement<'c>,
@@ -60,8 +58,8 @@ impl<'c> Writer<'c> {
             commit: conn.prepare("COMMIT")?,
             users: Names::new(conn, "users")?,
             models: Names::new(conn, "models")?,
-            counted: Counted::new(conn)?,
-            fresh: Fresh::default(),
+            deduplication: Deduplication::new(conn)?,
+            recent: RecentRows::default(),
             owner: 0,
             open: conn.prepare("INSERT INTO journal VALUES (?,?,?,?,?,?,?,?,?)")?,
             close: conn.prepare("DELETE FROM journal WHERE owner = ? AND id = ?")?,
@@ -86,7 +84,7 @@ impl<'c> Writer<'c> {
 
     /// What the next fold would write of rollups, at most.
     pub fn rollups_max(&self) -> usize {
-        self.fresh.rollups_max()
+        self.recent.rollups_max()
     }
 
     /// Folds what it has committed, or up to `rows_max` rows that came before.
@@ -94,7 +92,7 @@ impl<'c> Writer<'c> {
     /// # Errors
     /// SQLite's; nothing has changed then.
     pub fn fold(&mut self, rows_max: i64) -> rusqlite::Result<Progress> {
-        fold_fresh(self.conn(), &mut self.fresh, rows_max)
+        fold_recent(self.conn(), &mut self.recent, rows_max)
     }
 
     /// Commits the records in their order, in one transaction: all, or none where it fails. Returns those whose numbers
@@ -120,7 +118,7 @@ impl<'c> Writer<'c> {
             // Names given numbers in this transaction do not exist.
             self.users.known.clear();
             self.models.known.clear();
-            self.fresh = Fresh::default();
+            self.recent = RecentRows::default();
             self.snapshot.release();
             if !self.conn.is_autocommit() {
                 // A failure here leaves the transaction open, and the next attempt at `BEGIN` reports it and ends here.
@@ -147,9 +145,9 @@ impl<'c> Writer<'c> {
             }
             last_id += 1;
             if record.may_repeat() {
-                let counting = self.counted.beyond(record)?;
-                self.insert(last_id, &counting)?;
-                retrieved.push(counting);
+                let new_part = self.deduplication.new_part(record)?;
+                self.insert(last_id, &new_part)?;
+                retrieved.push(new_part);
             } else {
                 self.insert(last_id, record)?;
             }
@@ -236,7 +234,7 @@ impl<'c> Writer<'c> {
         self.insert.raw_bind_parameter(integers.len() + 1, record.upstream_request_id.as_deref())?;
         self.insert.raw_bind_parameter(integers.len() + 2, record.response_id.as_deref())?;
         self.insert.raw_execute()?;
-        self.fresh.add(id, started_at / NS_PER_HOUR, user, model.or(model_requested).unwrap_or(0), record);
+        self.recent.add(id, started_at / NS_PER_HOUR, user, model.or(model_requested).unwrap_or(0), record);
         Ok(())
     }
 }
@@ -248,11 +246,6 @@ const INSERT: &str =
     audio_us, images, duration_us, first_byte_us, proxy_us, request_bytes, response_bytes, key_id, upstream_request_id,
     response_id)
     VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
-
-/// A count, time or price as it is stored.
-pub fn stored(value: u64) -> i64 {
-    value.min(COUNT_MAX) as i64
-}
 
 /// Below `i64::MAX`, so that a half-open range can hold it.
 fn stored_instant(unix_ns: u64) -> i64 {

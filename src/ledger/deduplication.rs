@@ -1,7 +1,7 @@
-//! Count once: what a retrieval reports counts only as far as it exceeds what was counted under the same id before, by
-//! whomever. So a replay adds nothing, and a total that grows is counted in the end once and whole.
+//! Deduplication: what a retrieval reports is recorded only as far as it exceeds what was recorded under the same id
+//! before, by whomever. So a replay adds nothing, and a total that grows is recorded in the end once and whole.
 //!
-//! In: a record that may repeat another. Out: the record as it counts. The ids are found through an index that follows
+//! In: a record that may repeat another. Out: its new part. The ids are found through an index that follows
 //! behind the rows like the other ones, and in the rows after its own watermark; so a database that had no such index
 //! is right from the first moment, while it is being made.
 //!
@@ -9,18 +9,19 @@
 //! themselves, which decide. Where the row is gone (pruned), the hash alone says that it was counted, until
 //! it goes too ([`super::prune`]).
 
+use super::marks;
 use crate::usage::record::{Endpoint, Record, Usage, UsageSource};
 use rusqlite::{Connection, Row, Statement, params};
 
 /// Records of one block of the index, as a shift. A retrieval looks into each block.
 pub const BLOCK_SHIFT: u32 = 16;
 
-/// The statement of a connection that asks what was counted.
-pub struct Counted<'c> {
+/// The statement of a connection that asks what was recorded under an id.
+pub struct Deduplication<'c> {
     find: Statement<'c>,
 }
 
-/// What was counted under one id until now.
+/// What was recorded under one id until now.
 #[derive(Default)]
 struct Before {
     any: bool,
@@ -31,7 +32,7 @@ struct Before {
     pruned: bool,
 }
 
-impl<'c> Counted<'c> {
+impl<'c> Deduplication<'c> {
     /// Prepares the statement.
     ///
     /// # Errors
@@ -40,26 +41,26 @@ impl<'c> Counted<'c> {
         Ok(Self { find: conn.prepare(&find_sql())? })
     }
 
-    /// The record as it counts. To be called in the transaction that appends it.
+    /// The record with what is new of its numbers. To be called in the transaction that appends it.
     ///
     /// # Errors
     /// SQLite's.
-    pub fn beyond(&mut self, record: &Record) -> rusqlite::Result<Record> {
-        let mut counting = record.clone();
+    pub fn new_part(&mut self, record: &Record) -> rusqlite::Result<Record> {
+        let mut new = record.clone();
         let before = match &record.response_id {
             Some(id) => self.before(id, record.endpoint == Endpoint::ResponsesImages)?,
             // Nothing tells it from a replay.
             None => Before { any: true, pruned: true, ..Before::default() },
         };
-        counting.usage = if before.pruned { Usage::default() } else { record.usage.beyond(&before.usage) };
-        if counting.usage == Usage::default() && before.any {
-            counting.usage_source = UsageSource::None;
-            counting.cost_nano_usd = Some(0);
+        new.usage = if before.pruned { Usage::default() } else { record.usage.excess_over(&before.usage) };
+        if new.usage == Usage::default() && before.any {
+            new.usage_source = UsageSource::None;
+            new.cost_nano_usd = Some(0);
         } else if before.any {
             let costs = record.cost_nano_usd.zip(before.cost_nano_usd);
-            counting.cost_nano_usd = costs.map(|(whole, before)| whole.saturating_sub(before));
+            new.cost_nano_usd = costs.map(|(whole, before)| whole.saturating_sub(before));
         }
-        Ok(counting)
+        Ok(new)
     }
 
     fn before(&mut self, id: &str, images: bool) -> rusqlite::Result<Before> {
@@ -81,7 +82,7 @@ impl<'c> Counted<'c> {
 /// # Errors
 /// SQLite's.
 pub fn index(conn: &Connection, last: i64, rows_max: i64) -> rusqlite::Result<i64> {
-    let mark = read_mark(conn)?;
+    let mark = marks::read(conn, marks::DEDUPLICATION)?;
     let to = last.min(mark.saturating_add(rows_max));
     if to <= mark {
         return Ok(mark);
@@ -118,13 +119,8 @@ pub fn add(conn: &Connection, mut entries: Vec<[i64; 3]>, to: i64) -> rusqlite::
     for entry in &entries {
         insert.execute(*entry)?;
     }
-    conn.prepare_cached("UPDATE marks SET record_id = ? WHERE name = 'counted'")?.execute([to])?;
+    marks::advance(conn, marks::DEDUPLICATION, to)?;
     Ok(to)
-}
-
-/// The index's watermark.
-pub fn read_mark(conn: &Connection) -> rusqlite::Result<i64> {
-    conn.prepare_cached("SELECT record_id FROM marks WHERE name = 'counted'")?.query_row([], |row| row.get(0))
 }
 
 const USAGE: &str = "r.input_tokens, r.cached_input_tokens, r.cache_write_tokens, r.input_audio_tokens,

@@ -3,9 +3,9 @@
 //! Every number is exact, whatever its column's width. Nothing is coloured: what is shared by `curl` and a pipe cannot
 //! know who reads it.
 
-use super::{BucketKey, Entry, GroupBy, Report, Totals};
-use crate::local::table::{Column, inert, table};
-use crate::local::words::{dollars, grouped, instant, second};
+use crate::local::humanize::{dollars, grouped, instant, second};
+use crate::local::text_table::{Column, inert, table};
+use crate::reporting::{BucketKey, Entry, GroupBy, Report, Totals};
 use std::fmt::Write as _;
 
 /// Places of the longest bar.
@@ -169,7 +169,7 @@ fn hour(unix_ns: u64) -> String {
 mod tests {
     use super::*;
     use crate::base::civil::NS_PER_SECOND;
-    use crate::local::usage::{Buckets, Format, Query};
+    use crate::reporting::{Buckets, Query};
     use crate::usage::record::{Endpoint, Record, Usage};
 
     fn report() -> Report {
@@ -192,7 +192,7 @@ mod tests {
             ..Record::default()
         };
         Report {
-            query: Query { user: Some("太郎".to_owned()), format: Format::Text, ..Query::default() },
+            query: Query { user: Some("太郎".to_owned()), ..Query::default() },
             totals: Totals { unpriced: 1, ..totals(1235, 4_000_000, 4_000_000_000) },
             by_model: vec![
                 ("gpt-4o".to_owned(), totals(1234, 3_000_000, 3_999_993_400)),

@@ -3,9 +3,9 @@
 //! Text that a spreadsheet would take for a formula is led by an apostrophe: users choose their own names, and what a
 //! cell runs, runs on the machine of whoever opens the file.
 
-use super::fields::{self, Fields, write_decimal};
-use super::{BucketKey, Entry, Report, Totals};
+use super::columns::{self, Columns, write_decimal};
 use crate::base::civil::write_rfc3339;
+use crate::reporting::{BucketKey, Entry, Report, Totals};
 use crate::usage::record::Record;
 
 /// What a spreadsheet takes for the start of a formula, also as it is typed in Chinese, Japanese and Korean.
@@ -17,8 +17,8 @@ pub fn render(report: &Report) -> Vec<u8> {
     match (report.query.group_by, &report.buckets) {
         (Some(group_by), Some(buckets)) => {
             let bucket = |line: &mut Line<'_>, key: &BucketKey, totals: &Totals| {
-                fields::bucket_key(line, group_by, key);
-                fields::totals(line, totals);
+                columns::bucket_key(line, group_by, key);
+                columns::totals(line, totals);
             };
             let any = group_by.ns().map_or(BucketKey::Name(String::new()), BucketKey::Start);
             Line::write(&mut out, true, |line| bucket(line, &any, &Totals::default()));
@@ -28,9 +28,9 @@ pub fn render(report: &Report) -> Vec<u8> {
         }
         _ => {
             let any = Entry { id: 0, record: Record::default() };
-            Line::write(&mut out, true, |line| fields::entry(line, &any));
+            Line::write(&mut out, true, |line| columns::entry(line, &any));
             for entry in &report.data {
-                Line::write(&mut out, false, |line| fields::entry(line, entry));
+                Line::write(&mut out, false, |line| columns::entry(line, entry));
             }
         }
     }
@@ -58,7 +58,7 @@ impl Line<'_> {
     }
 }
 
-impl Fields for Line<'_> {
+impl Columns for Line<'_> {
     fn number(&mut self, name: &'static str, value: u64) {
         self.cell(name, |out| out.extend_from_slice(value.to_string().as_bytes()));
     }
@@ -111,14 +111,14 @@ fn write_text(out: &mut Vec<u8>, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::local::usage::{Buckets, Format, GroupBy, Query};
+    use crate::reporting::{Buckets, GroupBy, Query};
     use proptest::prelude::*;
 
     fn report(user: &str) -> Report {
         let record = Record { user: user.into(), cost_nano_usd: Some(1_500_000_000), ..Record::default() };
         let unpriced = Record { cost_nano_usd: None, ..record.clone() };
         Report {
-            query: Query { format: Format::Csv, ..Query::default() },
+            query: Query::default(),
             totals: Totals::default(),
             by_model: vec![],
             buckets: None,
@@ -168,7 +168,7 @@ mod tests {
     fn buckets_where_they_are_asked_for() {
         let totals = Totals { requests: 3, cost_nano_usd: 1, ..Totals::default() };
         let answer = |group_by, key| {
-            let query = Query { group_by: Some(group_by), format: Format::Csv, ..Query::default() };
+            let query = Query { group_by: Some(group_by), ..Query::default() };
             let buckets = Some(Buckets { list: vec![(key, totals)], truncated: false });
             String::from_utf8(render(&Report { query, buckets, ..report("a") })).unwrap()
         };

@@ -1,118 +1,32 @@
 //! The tables of keys and limits: read by the ledger's thread, which follows their version, and changed by commands,
 //! also while servers run on the same file.
 //!
-//! In: a connection. Out: the tables, whole; what was spent in a period. Never: a secret, only
-//! hashes.
+//! In: a connection. Out: the tables, whole. Never: a secret, only hashes.
 
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
-
-use super::fold::{NS_PER_HOUR, read_mark};
-use super::{EventSender, WorkerEvent, schema, unix_now};
+use super::database;
 use crate::access::{Hash, Key};
-use crate::base::civil::first_day_of_month;
-use crate::limit::budget::{Period, Spent};
-use crate::limit::overrides::{Limits, Overrides};
-use crate::policy::{Policy, SpendByUser};
-use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, params};
+use crate::limit::overrides::Overrides;
+use crate::policy::Policy;
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-const HOURS_PER_DAY: i64 = 24;
-
-/// How often the version is looked at: a change is in force within a second.
-pub const FOLLOW_EVERY: Duration = Duration::from_millis(500);
-
-/// Follows the tables.
-#[derive(Debug)]
-pub struct Follower {
-    version: i64,
-    look_at: Instant,
-}
-
-impl Follower {
-    /// Tells the loop of the tables, and of what was spent where somebody has a budget (or everybody: `budgets`), so
-    /// that it knows before the first request.
-    ///
-    /// # Errors
-    /// SQLite's.
-    pub fn start(conn: &Connection, budgets: bool, events: &EventSender) -> rusqlite::Result<Self> {
-        let (version, policy) = (version(conn)?, read(conn)?);
-        let has_budget = |own: &Overrides| Limits::default().with(own).has_budget();
-        let budgets = budgets || policy.own.values().any(has_budget);
-        events.send(WorkerEvent::Policy(policy));
-        if budgets {
-            events.send(WorkerEvent::SpendByUser(spend_by_user(conn, Period::of(unix_now()))?));
-        }
-        Ok(Self { version, look_at: Instant::now() + FOLLOW_EVERY })
-    }
-
-    /// When to look next.
-    pub fn look_at(&self) -> Instant {
-        self.look_at
-    }
-
-    /// The tables, if it was time to look and they have changed. Errors are for the next look.
-    pub fn look<'c>(&mut self, conn: impl FnOnce() -> &'c Connection) -> Option<Policy> {
-        let now = Instant::now();
-        if now < self.look_at {
-            return None;
-        }
-        let conn = conn();
-        self.look_at = now + FOLLOW_EVERY;
-        let version = version(conn).ok().filter(|&version| version != self.version)?;
-        let policy = read(conn).ok()?;
-        self.version = version;
-        Some(policy)
-    }
-}
-
-fn version(conn: &Connection) -> rusqlite::Result<i64> {
+/// Another number after each change.
+///
+/// # Errors
+/// SQLite's.
+pub fn version(conn: &Connection) -> rusqlite::Result<i64> {
     conn.prepare_cached("SELECT version FROM policy")?.query_row([], |row| row.get(0))
 }
 
 /// Reads the tables.
+///
+/// # Errors
+/// SQLite's.
 pub fn read(conn: &Connection) -> rusqlite::Result<Policy> {
     let keys = keys(conn)?.into_iter().filter(|(row, _)| row.revoked_at.is_none());
     let keys = keys.map(|(row, hash)| Key { id: row.id, user: row.user.into(), hash, expires_at: row.expires_at });
     Ok(Policy { keys: keys.collect(), own: limits(conn)? })
-}
-
-/// What each user has spent in the day and the month of `period`: the rollups up to the mark, and the rows after it.
-///
-/// # Errors
-/// SQLite's.
-pub fn spend_by_user(conn: &Connection, period: Period) -> rusqlite::Result<SpendByUser> {
-    let snapshot = conn.unchecked_transaction()?;
-    let month_hour = first_day_of_month(period.month) * HOURS_PER_DAY;
-    let day_hour = period.day * HOURS_PER_DAY;
-    let mut sums: BTreeMap<i64, Spent> = BTreeMap::new();
-    let mut add = |row: &Row<'_>| -> rusqlite::Result<()> {
-        let spent = sums.entry(row.get(0)?).or_default();
-        spent.day = spent.day.saturating_add(row.get::<_, i64>(1)?.max(0).cast_unsigned());
-        spent.month = spent.month.saturating_add(row.get::<_, i64>(2)?.max(0).cast_unsigned());
-        Ok(())
-    };
-    let mut folded = snapshot.prepare(
-        "SELECT user_id, sum(iif(hour >= ?2, cost_nano_usd, 0)), sum(cost_nano_usd) FROM rollups
-        WHERE hour >= ?1 AND user_id > 0 GROUP BY user_id",
-    )?;
-    let mut rows = folded.query([month_hour, day_hour])?;
-    while let Some(row) = rows.next()? {
-        add(row)?;
-    }
-    let mut tail = snapshot.prepare(
-        "SELECT user_id, sum(iif(started_at >= ?3, cost_nano_usd, 0)), sum(cost_nano_usd) FROM records
-        WHERE id > ?1 AND started_at >= ?2 AND cost_nano_usd > 0 GROUP BY user_id",
-    )?;
-    let mut rows = tail.query([read_mark(&snapshot)?, month_hour * NS_PER_HOUR, day_hour * NS_PER_HOUR])?;
-    while let Some(row) = rows.next()? {
-        add(row)?;
-    }
-    let mut name = snapshot.prepare("SELECT name FROM users WHERE id = ?")?;
-    let users = sums.into_iter().filter(|(_, spent)| *spent != Spent::default());
-    let users = users.map(|(id, spent)| Ok((name.query_row([id], |row| row.get::<_, String>(0))?.into(), spent)));
-    Ok(SpendByUser { period, users: users.collect::<rusqlite::Result<_>>()? })
 }
 
 /// A client key as an operator sees it. Instants in nanoseconds since the Unix epoch.
@@ -135,9 +49,9 @@ impl Editor {
     /// Opens the ledger, which is created where there is none.
     ///
     /// # Errors
-    /// One sentence, as of [`schema::open`].
+    /// One sentence, as of [`database::open`].
     pub fn open(path: &Path) -> Result<Self, String> {
-        Ok(Self { conn: schema::open(path)? })
+        Ok(Self { conn: database::open(path)? })
     }
 
     /// Adds a key; its id.

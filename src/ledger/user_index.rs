@@ -100,7 +100,7 @@ pub fn ranges(conn: &Connection, user: i64, (least, greatest): (i64, i64)) -> ru
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::worker::schema;
+    use crate::ledger::database;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
@@ -108,7 +108,7 @@ mod tests {
 
     fn ledger() -> (tempfile::TempDir, Connection) {
         let folder = tempfile::tempdir().unwrap();
-        let conn = schema::open(&folder.path().join("usage.db")).unwrap();
+        let conn = database::open(&folder.path().join("usage.db")).unwrap();
         (folder, conn)
     }
 

@@ -1,155 +1,43 @@
-//! The answer to `GET /usage`, rendered. Money and seconds are integers until the last digit: no number passes through
-//! a float.
+//! An answer of `/usage` as JSON. Money and seconds are integers until the last digit: no number passes through a
+//! float.
 
-use super::fields::{self, Fields, write_decimal};
-use super::{Format, Query, csv, text};
+use super::columns::{self, Columns, write_decimal};
 use crate::base::civil::{NS_PER_SECOND, write_rfc3339};
-use crate::local::Answer;
-use crate::usage::record::Record;
+use crate::reporting::Report;
 
-/// Sums over records. Each saturates rather than wraps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    pub requests: u64,
-    /// Of the requests, those for which [`Record::is_error`] holds.
-    pub errors: u64,
-    /// Of the requests, those whose cost is not known, and so is not in `cost_nano_usd`.
-    pub unpriced: u64,
-    pub input_tokens: u64,
-    pub cached_input_tokens: u64,
-    pub output_tokens: u64,
-    pub reasoning_tokens: u64,
-    pub total_tokens: u64,
-    /// Nano-dollars (10⁻⁹ USD).
-    pub cost_nano_usd: u64,
-}
-
-impl Totals {
-    /// Adds another sum to this one.
-    pub fn add(&mut self, other: &Self) {
-        self.change(other, u64::saturating_add);
+/// The body of the answer: one line with its line end, for people at a terminal.
+pub fn render(report: &Report) -> Vec<u8> {
+    let buckets = report.buckets.as_ref().map_or(0, |buckets| buckets.list.len());
+    let mut out = Vec::with_capacity(1024 + 1024 * report.data.len() + 256 * buckets);
+    let mut answer = Object::open(&mut out);
+    answer.text("user_id", report.query.user.as_deref());
+    answer.bound("from", report.query.from);
+    answer.bound("to", report.query.to);
+    answer.key("totals");
+    let mut totals = Object::open(answer.out);
+    columns::totals(&mut totals, &report.totals);
+    totals.close();
+    answer.list("by_model", &report.by_model, |model, (name, totals)| {
+        model.text("model", Some(name));
+        columns::totals(model, totals);
+    });
+    // Where there are more models than an answer may have, the cheapest are not named.
+    if report.by_model.iter().map(|(_, totals)| totals.requests).sum::<u64>() < report.totals.requests {
+        answer.flag("by_model_truncated", true);
     }
-
-    /// What is left of this sum without a part of it.
-    pub fn without(mut self, part: &Self) -> Self {
-        self.change(part, u64::saturating_sub);
-        self
-    }
-
-    fn change(&mut self, other: &Self, by: fn(u64, u64) -> u64) {
-        for (sum, value) in [
-            (&mut self.requests, other.requests),
-            (&mut self.errors, other.errors),
-            (&mut self.unpriced, other.unpriced),
-            (&mut self.input_tokens, other.input_tokens),
-            (&mut self.cached_input_tokens, other.cached_input_tokens),
-            (&mut self.output_tokens, other.output_tokens),
-            (&mut self.reasoning_tokens, other.reasoning_tokens),
-            (&mut self.total_tokens, other.total_tokens),
-            (&mut self.cost_nano_usd, other.cost_nano_usd),
-        ] {
-            *sum = by(*sum, value);
-        }
-    }
-}
-
-/// The most buckets, and the most models, in one answer: more than the hours of a year. 10,000 ordinary buckets are 2.5
-/// MB. An answer in which all is as large as it can be (every name 128 bytes that JSON lengthens sixfold, every number
-/// 20 digits) has 12 MB of buckets, as many of models, and 5 MB of records.
-pub const BUCKETS_MAX: usize = 10_000;
-
-/// What a bucket is of.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum BucketKey {
-    /// The start of an hour or a day, nanoseconds since the Unix epoch.
-    Start(u64),
-    /// A model, a user or an endpoint.
-    Name(String),
-}
-
-/// A part of the selected records and its sum.
-pub type Bucket = (BucketKey, Totals);
-
-/// The buckets of an answer: those that hold anything, hours and days in the order of time, the others the dearest
-/// first.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Buckets {
-    pub list: Vec<Bucket>,
-    /// There are more than [`BUCKETS_MAX`]: later ones, or cheaper ones.
-    pub truncated: bool,
-}
-
-/// One record of the history, with its number in the ledger.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Grows with the order of commits.
-    pub id: u64,
-    /// As committed; its `seq` is 0, for that is not stored.
-    pub record: Record,
-}
-
-/// What `GET /usage` answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// What was asked: the answer repeats it.
-    pub query: Query,
-    /// The sum over all that the query selects, whatever its `limit` and `cursor`.
-    pub totals: Totals,
-    /// The same by model, the dearest first, at most [`BUCKETS_MAX`].
-    pub by_model: Vec<(String, Totals)>,
-    /// Where the query asks for them.
-    pub buckets: Option<Buckets>,
-    /// Newest first.
-    pub data: Vec<Entry>,
-    /// The `cursor` that continues `data`; `None` at the end.
-    pub next_cursor: Option<u64>,
-}
-
-impl Report {
-    /// The answer as its question wants it written.
-    pub fn answer(&self) -> Answer {
-        let body = match self.query.format {
-            Format::Json => self.to_json(),
-            Format::Text => text::render(self).into_bytes(),
-            Format::Csv => csv::render(self),
-        };
-        Answer { headers: "vary: accept\r\n", ..Answer::new(200, self.query.format.content_type(), body) }
-    }
-
-    /// The body of the answer: one line of JSON with its line end, for people at a terminal.
-    pub fn to_json(&self) -> Vec<u8> {
-        let buckets = self.buckets.as_ref().map_or(0, |buckets| buckets.list.len());
-        let mut out = Vec::with_capacity(1024 + 1024 * self.data.len() + 256 * buckets);
-        let mut answer = Object::open(&mut out);
-        answer.text("user_id", self.query.user.as_deref());
-        answer.bound("from", self.query.from);
-        answer.bound("to", self.query.to);
-        answer.key("totals");
-        let mut totals = Object::open(answer.out);
-        fields::totals(&mut totals, &self.totals);
-        totals.close();
-        answer.list("by_model", &self.by_model, |model, (name, totals)| {
-            model.text("model", Some(name));
-            fields::totals(model, totals);
+    if let (Some(group_by), Some(buckets)) = (report.query.group_by, &report.buckets) {
+        answer.text("group_by", Some(group_by.as_str()));
+        answer.list("buckets", &buckets.list, |bucket, (key, totals)| {
+            columns::bucket_key(bucket, group_by, key);
+            columns::totals(bucket, totals);
         });
-        // Where there are more models than an answer may have, the cheapest are not named.
-        if self.by_model.iter().map(|(_, totals)| totals.requests).sum::<u64>() < self.totals.requests {
-            answer.flag("by_model_truncated", true);
-        }
-        if let (Some(group_by), Some(buckets)) = (self.query.group_by, &self.buckets) {
-            answer.text("group_by", Some(group_by.as_str()));
-            answer.list("buckets", &buckets.list, |bucket, (key, totals)| {
-                fields::bucket_key(bucket, group_by, key);
-                fields::totals(bucket, totals);
-            });
-            answer.flag("buckets_truncated", buckets.truncated);
-        }
-        answer.list("data", &self.data, |out, entry| fields::entry(out, entry));
-        answer.optional("next_cursor", self.next_cursor.map(i128::from));
-        answer.close();
-        out.push(b'\n');
-        out
+        answer.flag("buckets_truncated", buckets.truncated);
     }
+    answer.list("data", &report.data, |out, entry| columns::entry(out, entry));
+    answer.optional("next_cursor", report.next_cursor.map(i128::from));
+    answer.close();
+    out.push(b'\n');
+    out
 }
 
 /// A JSON object being written. Keys are ours and need no escaping.
@@ -200,7 +88,7 @@ impl<'a> Object<'a> {
     }
 }
 
-impl Fields for Object<'_> {
+impl Columns for Object<'_> {
     fn number(&mut self, key: &'static str, value: u64) {
         self.key(key);
         self.out.extend_from_slice(value.to_string().as_bytes());
@@ -253,8 +141,8 @@ impl Fields for Object<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::local::usage::GroupBy;
-    use crate::usage::record::{Endpoint, Outcome, Usage, UsageSource};
+    use crate::reporting::{BucketKey, Buckets, Entry, GroupBy, Query, Totals};
+    use crate::usage::record::{Endpoint, Outcome, Record, Usage, UsageSource};
     use proptest::prelude::*;
 
     fn cost(nano_usd: u64) -> String {
@@ -314,7 +202,7 @@ mod tests {
 
     #[test]
     fn the_whole_answer() {
-        let body = String::from_utf8(report().to_json()).unwrap();
+        let body = String::from_utf8(render(&report())).unwrap();
         assert!(body.ends_with("}\n"));
         let sums = r#""unpriced_requests":1,"input_tokens":0,"cached_input_tokens":0,"output_tokens":0,"reasoning_tokens":0,"total_tokens":0,"cost_usd":0.000025}"#;
         assert!(body.starts_with(&format!(
@@ -340,7 +228,7 @@ mod tests {
             let bucket = (key, Totals { requests: 3, ..Totals::default() });
             let query = Query { group_by: Some(group_by), ..Query::default() };
             let buckets = Some(Buckets { list: vec![bucket.clone(), bucket], truncated });
-            let body = String::from_utf8(Report { query, buckets, ..report() }.to_json()).unwrap();
+            let body = String::from_utf8(render(&Report { query, buckets, ..report() })).unwrap();
             let bucket = format!("{{{shown},{sums}}}");
             let name = group_by.as_str();
             let expected = format!(
@@ -352,10 +240,10 @@ mod tests {
 
     #[test]
     fn models_that_are_not_named_are_told_of() {
-        let whole = String::from_utf8(report().to_json()).unwrap();
+        let whole = String::from_utf8(render(&report())).unwrap();
         assert!(!whole.contains("truncated"));
         let totals = Totals { requests: 3, ..report().totals };
-        let body = String::from_utf8(Report { totals, ..report() }.to_json()).unwrap();
+        let body = String::from_utf8(render(&Report { totals, ..report() })).unwrap();
         assert!(body.contains(r#"],"by_model_truncated":true,"data":["#), "{body}");
     }
 
@@ -370,7 +258,7 @@ mod tests {
             next_cursor: None,
         };
         assert_eq!(
-            String::from_utf8(empty.to_json()).unwrap(),
+            String::from_utf8(render(&empty)).unwrap(),
             "{\"user_id\":null,\"from\":null,\"to\":null,\"totals\":{\"requests\":0,\"errors\":0,\"input_tokens\":0,\
              \"cached_input_tokens\":0,\"output_tokens\":0,\"reasoning_tokens\":0,\"total_tokens\":0,\"cost_usd\":0},\
              \"by_model\":[],\"data\":[],\"next_cursor\":null}\n"
@@ -384,7 +272,7 @@ mod tests {
             report.data[0].record.user = name.as_str().into();
             report.query.user = Some(name.clone());
             report.totals.cost_nano_usd = nano_usd;
-            let value: serde_json::Value = serde_json::from_slice(&report.to_json()).unwrap();
+            let value: serde_json::Value = serde_json::from_slice(&render(&report)).unwrap();
             prop_assert_eq!(value["user_id"].as_str(), Some(name.as_str()));
             prop_assert_eq!(value["data"][0]["user_id"].as_str(), Some(name.as_str()));
             let (whole, fraction) = (nano_usd / 1_000_000_000, nano_usd % 1_000_000_000);

@@ -5,10 +5,7 @@
 //! on the same file: each holds a lock on a file of its own beside the ledger while it runs (`flock`, which ends with
 //! the process however that ends).
 
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
-
-use super::fold::LAST_ID;
-use super::unix_now;
+use super::marks::LAST_ID;
 use crate::usage::record::{Outcome, UsageSource};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::ffi::OsString;
@@ -27,13 +24,13 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// A new owner for the ledger at `path`.
+    /// A new owner for the ledger at `path`, at `now_unix_ns`.
     ///
     /// # Errors
     /// One sentence: the lock's file cannot be made beside the ledger.
-    pub fn new(path: &Path) -> Result<Self, String> {
+    pub fn new(path: &Path, now_unix_ns: u64) -> Result<Self, String> {
         // Two processes that live differ in one of the two.
-        let id = (unix_now().cast_signed() ^ i64::from(std::process::id()) << 40) & i64::MAX;
+        let id = (now_unix_ns.cast_signed() ^ i64::from(std::process::id()) << 40) & i64::MAX;
         let path = lock_path(path, id);
         Ok(Self { id, _lock: lock(&path)?, path })
     }

@@ -2,13 +2,12 @@
 //!
 //! In: a selection and a query. Out: records, one more than the limit if there are more. Never: sums.
 
-use super::{SPAN, Selection, count, query, row_params, rows_sql};
-use crate::local::usage::{Entry, Query};
+use super::selection::{SPAN, Selection, count, query, row_params, rows_sql};
+use crate::ledger::partition::{HOURS_PER_DAY, NS_PER_HOUR};
+use crate::ledger::rollup::{ALL, EVERYBODY};
+use crate::ledger::user_index::BLOCK_SHIFT;
+use crate::reporting::{Entry, Query};
 use crate::usage::record::{Endpoint, Journal, Outcome, Record, Usage, UsageSource};
-use crate::worker::by_user::BLOCK_SHIFT;
-use crate::worker::fold::NS_PER_HOUR;
-use crate::worker::levels::HOURS_PER_DAY;
-use crate::worker::rollup::{ALL, EVERYBODY};
 use rusqlite::{Connection, Row, ToSql};
 
 /// Ids below the page's start that are searched for a user or a model at once. Where that is not enough, rollups are
@@ -22,7 +21,7 @@ const FURTHER_GROWTH: i64 = 8;
 pub fn page(conn: &Connection, selection: &Selection, asked: &Query) -> rusqlite::Result<Vec<Entry>> {
     let before = asked.cursor.map_or(i64::MAX, |cursor| i64::try_from(cursor).unwrap_or(i64::MAX));
     let mut page = Page { conn, selection, wanted: asked.limit as usize + 1, entries: Vec::new() };
-    page.read((selection.mark + 1, before.saturating_sub(1)))?;
+    page.read((selection.folded + 1, before.saturating_sub(1)))?;
     if page.is_full() {
         return Ok(page.entries);
     }
@@ -39,7 +38,7 @@ pub fn page(conn: &Connection, selection: &Selection, asked: &Query) -> rusqlite
     let (mut greatest, mut width) = (nearest - 1, FURTHER);
     while greatest >= least && !page.is_full() {
         let from = least.max(greatest.saturating_sub(width) + 1);
-        for ids in places(conn, selection, (from, greatest))? {
+        for ids in ranges_from_rollups(conn, selection, (from, greatest))? {
             page.read(ids)?;
         }
         (greatest, width) = (from - 1, width.saturating_mul(FURTHER_GROWTH));
@@ -67,7 +66,7 @@ impl Page<'_> {
         let sql = format!("{} ORDER BY r.id DESC", rows_sql(ENTRY));
         let mut statement = self.conn.prepare_cached(&sql)?;
         let times = (self.selection.from, self.selection.to);
-        for ranges in self.selection.places(self.conn, ids) {
+        for ranges in self.selection.id_ranges(self.conn, ids) {
             for range in ranges? {
                 let mut rows = query(&mut statement, &row_params(self.selection, &range, &times))?;
                 while let Some(row) = rows.next()? {
@@ -85,7 +84,7 @@ impl Page<'_> {
 /// The ids between which all folded records of the range are.
 fn folded_ids(conn: &Connection, selection: &Selection) -> rusqlite::Result<(i64, i64)> {
     if selection.from == 0 && selection.to == i64::MAX {
-        return Ok((1, selection.mark));
+        return Ok((1, selection.folded));
     }
     conn.prepare_cached(
         "SELECT coalesce(min(min_id), 1), coalesce(max(max_id), 0) FROM hours WHERE hour BETWEEN ? AND ?",
@@ -95,13 +94,13 @@ fn folded_ids(conn: &Connection, selection: &Selection) -> rusqlite::Result<(i64
 
 /// Ranges within `ids` that hold all folded records of the selection there, the newest first: those of the hours in
 /// which the model was asked for, or of the days on which the user asked.
-fn places(conn: &Connection, selection: &Selection, ids: (i64, i64)) -> rusqlite::Result<Vec<(i64, i64)>> {
+fn ranges_from_rollups(conn: &Connection, selection: &Selection, ids: (i64, i64)) -> rusqlite::Result<Vec<(i64, i64)>> {
     let Some(first_hour) = selection.first_hour else { return Ok(Vec::new()) };
     let first_hour = (selection.from / NS_PER_HOUR).max(first_hour);
     let last_hour = (selection.to - 1) / NS_PER_HOUR;
-    let boundary = selection.boundaries.days;
-    let days = (first_hour / HOURS_PER_DAY, (last_hour / HOURS_PER_DAY).min(boundary - 1));
-    let hours = (first_hour.max(boundary * HOURS_PER_DAY), last_hour);
+    let mark = selection.tiers.days;
+    let days = (first_hour / HOURS_PER_DAY, (last_hour / HOURS_PER_DAY).min(mark - 1));
+    let hours = (first_hour.max(mark * HOURS_PER_DAY), last_hour);
     let among = "h.max_id >= :least AND h.min_id <= :greatest";
     let in_hour = "EXISTS (SELECT 1 FROM rollups r WHERE r.hour = h.hour AND r.user_id = :user";
     let (in_hour, in_hour_of_day) = match selection.model {

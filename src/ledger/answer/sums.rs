@@ -2,12 +2,10 @@
 //!
 //! In: a selection. Out: sums under numbers. Never: names, an order of cost.
 
-use super::{SPAN, Selection, count, query, row_params, rows_sql};
-use crate::local::usage::{BUCKETS_MAX, GroupBy, Totals};
-use crate::worker::fold::NS_PER_HOUR;
-use crate::worker::levels::HOURS_PER_DAY;
-use crate::worker::pieces::{Piece, Unit, pieces};
-use crate::worker::rollup::{ALL, EVERYBODY};
+use super::selection::{SPAN, Selection, count, query, row_params, rows_sql};
+use crate::ledger::partition::{Granularity, HOURS_PER_DAY, NS_PER_HOUR, Partition, partitions};
+use crate::ledger::rollup::{ALL, EVERYBODY};
+use crate::reporting::{BUCKETS_MAX, GroupBy, Totals};
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql};
 use std::collections::BTreeMap;
 
@@ -20,25 +18,25 @@ pub fn sums(conn: &Connection, selection: &Selection, group_by: Option<GroupBy>)
     let other = group_by.filter(|group_by| *group_by != GroupBy::Model);
     let mut summed: Vec<Summed> = [Some(GroupBy::Model), other].into_iter().flatten().map(Summed::by).collect();
     let earliest = selection.first_hour.map_or(selection.to, |hour| hour.saturating_mul(NS_PER_HOUR));
-    let cut = |coarsest, boundaries| pieces(selection.from.max(earliest), selection.to, coarsest, boundaries);
+    let cut = |coarsest, marks| partitions(selection.from.max(earliest), selection.to, coarsest, marks);
     for summed in &mut summed {
         let each_user = selection.user.is_none() && summed.group_by == GroupBy::User;
-        let boundaries = if each_user { selection.boundaries_of_each } else { selection.boundaries };
-        for piece in cut(summed.coarsest(), boundaries) {
-            if let Piece::Whole { unit, first, after } = piece {
-                summed.add_rollups(conn, selection, unit, first, after)?;
+        let marks = if each_user { selection.tiers_of_each } else { selection.tiers };
+        for partition in cut(summed.coarsest(), marks) {
+            if let Partition::Whole { granularity, first, after } = partition {
+                summed.add_rollups(conn, selection, granularity, first, after)?;
             }
         }
     }
     // The rows are read once for both.
-    for piece in cut(Unit::Hour, selection.boundaries) {
-        if let Piece::Part { from, to } = piece
+    for partition in cut(Granularity::Hour, selection.tiers) {
+        if let Partition::Part { from, to } = partition
             && let Some(ids) = ids_of_hour(conn, from / NS_PER_HOUR)?
         {
             add_rows(conn, selection, ids, (from, to), &mut summed)?;
         }
     }
-    add_rows(conn, selection, (selection.mark + 1, i64::MAX), (selection.from, selection.to), &mut summed)?;
+    add_rows(conn, selection, (selection.folded + 1, i64::MAX), (selection.from, selection.to), &mut summed)?;
     Ok(summed)
 }
 
@@ -62,7 +60,7 @@ fn add_rows(
     let numbers: Vec<String> = summed.iter().map(Summed::number_of_record).collect();
     let sql = rows_sql(&format!("{TOTALS}, {}", numbers.join(", ")));
     let mut statement = conn.prepare_cached(&sql)?;
-    for ranges in selection.places(conn, ids) {
+    for ranges in selection.id_ranges(conn, ids) {
         for range in ranges? {
             let mut rows = query(&mut statement, &row_params(selection, &range, &times))?;
             while let Some(row) = rows.next()? {
@@ -87,11 +85,11 @@ impl Summed {
         Self { group_by, sums: Sums::new() }
     }
 
-    fn coarsest(&self) -> Unit {
+    fn coarsest(&self) -> Granularity {
         match self.group_by {
-            GroupBy::Hour => Unit::Hour,
-            GroupBy::Day => Unit::Day,
-            GroupBy::Model | GroupBy::User | GroupBy::Endpoint => Unit::Month,
+            GroupBy::Hour => Granularity::Hour,
+            GroupBy::Day => Granularity::Day,
+            GroupBy::Model | GroupBy::User | GroupBy::Endpoint => Granularity::Month,
         }
     }
 
@@ -105,13 +103,13 @@ impl Summed {
         }
     }
 
-    fn number_of_rollup(&self, unit: Unit) -> String {
-        match (self.group_by, unit) {
+    fn number_of_rollup(&self, granularity: Granularity) -> String {
+        match (self.group_by, granularity) {
             (GroupBy::Model, _) => "r.model_id".to_owned(),
             (GroupBy::User, _) => "r.user_id".to_owned(),
             (GroupBy::Endpoint, _) => "r.endpoint".to_owned(),
             (GroupBy::Hour, _) => "r.hour".to_owned(),
-            (GroupBy::Day, Unit::Hour) => format!("r.hour / {HOURS_PER_DAY}"),
+            (GroupBy::Day, Granularity::Hour) => format!("r.hour / {HOURS_PER_DAY}"),
             (GroupBy::Day, _) => "r.day".to_owned(),
         }
     }
@@ -121,7 +119,7 @@ impl Summed {
         &mut self,
         conn: &Connection,
         selection: &Selection,
-        unit: Unit,
+        granularity: Granularity,
         first: i64,
         after: i64,
     ) -> rusqlite::Result<()> {
@@ -130,14 +128,14 @@ impl Summed {
         // One rollup holds all models, where these are not asked for; of an hour, only everybody's.
         let of_all_models = model.is_none()
             && !matches!(self.group_by, GroupBy::Model | GroupBy::Endpoint)
-            && (unit != Unit::Hour || user.is_none() && !each_user);
+            && (granularity != Granularity::Hour || user.is_none() && !each_user);
         let models = match model {
             None if of_all_models => format!("r.model_id = {ALL} AND r.endpoint = {ALL}"),
             None => "r.model_id >= 0".to_owned(),
             Some(_) => "r.model_id = :model".to_owned(),
         };
-        let (with, source) = source(unit, each_user, of_all_models || model.is_some());
-        let number = self.number_of_rollup(unit);
+        let (with, source) = source(granularity, each_user, of_all_models || model.is_some());
+        let number = self.number_of_rollup(granularity);
         let sql = format!("{with}SELECT {TOTALS}, {number} FROM {source} AND {models}");
         let (user, last) = (user.unwrap_or(EVERYBODY), after - 1);
         let params: [(&str, &dyn ToSql); 4] =
@@ -183,21 +181,21 @@ const TOTALS: &str = "r.requests, r.errors, r.unpriced, r.cost_nano_usd, r.input
 
 /// What stands before a query over rollups `r` from `:first` to `:last`, and its source: of `:user`, or of each user.
 /// Where `exact`, the model is given, too, so that a seek for each hour, day or month finds nothing else.
-fn source(unit: Unit, each_user: bool, exact: bool) -> (String, String) {
-    let (table, time) = match unit {
-        Unit::Hour if each_user => {
+fn source(granularity: Granularity, each_user: bool, exact: bool) -> (String, String) {
+    let (table, time) = match granularity {
+        Granularity::Hour if each_user => {
             return (
                 String::new(),
                 format!("rollups r WHERE r.hour BETWEEN :first AND :last AND r.user_id > {EVERYBODY}"),
             );
         }
-        Unit::Hour => {
+        Granularity::Hour => {
             let source = "hours h CROSS JOIN rollups r ON r.hour = h.hour
                 WHERE h.hour BETWEEN :first AND :last AND r.user_id = :user";
             return (String::new(), source.to_owned());
         }
-        Unit::Day => ("days", "day"),
-        Unit::Month => ("months", "month"),
+        Granularity::Day => ("days", "day"),
+        Granularity::Month => ("months", "month"),
     };
     let with = format!("WITH RECURSIVE {SPAN} ");
     match (each_user, exact) {

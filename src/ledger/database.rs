@@ -8,138 +8,14 @@
 //! (without it, a power cut could corrupt the file; with it, one can only lose the newest transactions). With
 //! `LEDGER_FSYNC` it is `FULL`: each commit waits for the disk.
 
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
-
-use super::log;
-use crate::base::log::Level;
+use super::migrations::{APPLICATION_ID, VERSION, migrate};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::fmt::{Display, Write as _};
 use std::fs;
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-/// Marks the file as ours, at offset 68 of its header: "oapx".
-pub const APPLICATION_ID: u32 = 0x6f61_7078;
-
-/// The version of the schema that this build writes.
-pub const VERSION: u32 = MIGRATIONS.len() as u32;
-
-/// What leads from each version of the schema to the next. A step is never edited once released: another is added.
-///
-/// `records` is only ever appended to, in order of its id, so it has no other index: the commit that a reply waits for
-/// touches its last page and little else. Everything below `marks` follows behind in the fold, and is keyed so that
-/// what a fold writes lies together: by hour first, or by block of ids. With the user first, each user of a fold is a
-/// page of its own. Measured with 1,000 users, folds of 2,048 rows, commits of 32, checkpoints included: 8.7 us of CPU
-/// a row with the user first, 5.4 us so. The price is a seek an hour where one user's rollups are read.
-///
-/// Measured on rows like a streamed chat's: 152 bytes a row in `records`, of which 72 are the upstream's two ids.
-///
-/// The levels `days` and `months` have the user first: they are written once a day or a week (see `levels`), and a user
-/// with all of a year then lies together.
-const MIGRATIONS: &[&str] = &[
-    "
-    CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-    CREATE TABLE models (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-    INSERT INTO models VALUES (0, '');
-    CREATE TABLE records (
-        id INTEGER PRIMARY KEY,
-        started_at INTEGER NOT NULL,          -- ns since the Unix epoch
-        user_id INTEGER NOT NULL,
-        endpoint INTEGER NOT NULL,            -- the codes of usage::record
-        model_requested_id INTEGER,
-        model_id INTEGER,
-        status INTEGER NOT NULL,
-        outcome INTEGER NOT NULL,
-        usage_source INTEGER NOT NULL,
-        stream INTEGER NOT NULL,
-        cost_nano_usd INTEGER,
-        input_tokens INTEGER NOT NULL,
-        cached_input_tokens INTEGER NOT NULL,
-        output_tokens INTEGER NOT NULL,
-        reasoning_tokens INTEGER NOT NULL,
-        total_tokens INTEGER NOT NULL,
-        cache_write_tokens INTEGER NOT NULL,
-        input_audio_tokens INTEGER NOT NULL,
-        input_image_tokens INTEGER NOT NULL,
-        output_audio_tokens INTEGER NOT NULL,
-        output_image_tokens INTEGER NOT NULL,
-        audio_us INTEGER NOT NULL,
-        images INTEGER NOT NULL,
-        duration_us INTEGER NOT NULL,
-        first_byte_us INTEGER,
-        proxy_us INTEGER NOT NULL,
-        request_bytes INTEGER NOT NULL,
-        response_bytes INTEGER NOT NULL,
-        key_id INTEGER,
-        upstream_request_id TEXT,
-        response_id TEXT
-    );
-    CREATE TABLE marks (name TEXT PRIMARY KEY, record_id INTEGER NOT NULL) WITHOUT ROWID;
-    INSERT INTO marks VALUES ('fold', 0);     -- all that is up to this record is in the tables below
-    CREATE TABLE rollups (
-        hour INTEGER NOT NULL,                -- started_at in whole hours since the Unix epoch
-        user_id INTEGER NOT NULL,
-        model_id INTEGER NOT NULL,            -- of Record::model_name
-        endpoint INTEGER NOT NULL,
-        requests INTEGER NOT NULL,
-        errors INTEGER NOT NULL,
-        unpriced INTEGER NOT NULL,
-        cost_nano_usd INTEGER NOT NULL,
-        input_tokens INTEGER NOT NULL,
-        cached_input_tokens INTEGER NOT NULL,
-        output_tokens INTEGER NOT NULL,
-        reasoning_tokens INTEGER NOT NULL,
-        total_tokens INTEGER NOT NULL,
-        cache_write_tokens INTEGER NOT NULL,
-        input_audio_tokens INTEGER NOT NULL,
-        input_image_tokens INTEGER NOT NULL,
-        output_audio_tokens INTEGER NOT NULL,
-        output_image_tokens INTEGER NOT NULL,
-        audio_us INTEGER NOT NULL,
-        images INTEGER NOT NULL,
-        duration_us INTEGER NOT NULL,
-        PRIMARY KEY (hour, user_id, model_id, endpoint)
-    ) WITHOUT ROWID;
-    CREATE TABLE user_records (
-        block INTEGER NOT NULL,               -- record_id / 16384
-        user_id INTEGER NOT NULL,
-        record_id INTEGER NOT NULL,
-        PRIMARY KEY (block, user_id, record_id)
-    ) WITHOUT ROWID;
-    -- The records of an hour are all within these ids (with others among them), so an hour can be cut exactly.
-    CREATE TABLE hours (hour INTEGER PRIMARY KEY, min_id INTEGER NOT NULL, max_id INTEGER NOT NULL);
-",
-    concat!(
-        "
-    -- Where a retrieval finds what was counted under its id, up to a mark of its own.
-    CREATE TABLE counted (
-        block INTEGER NOT NULL,               -- record_id / 65536
-        hash INTEGER NOT NULL,                -- of records.response_id
-        record_id INTEGER NOT NULL,
-        PRIMARY KEY (block, hash, record_id)
-    ) WITHOUT ROWID;
-    INSERT INTO marks VALUES ('counted', 0);
-    -- Requests that are open, where a journal is kept: written before they are sent, deleted with their record.
-    CREATE TABLE journal (
-        owner INTEGER NOT NULL,               -- the process
-        id INTEGER NOT NULL,
-        started_at INTEGER NOT NULL,
-        user_id INTEGER NOT NULL,
-        endpoint INTEGER NOT NULL,
-        model_requested_id INTEGER,
-        stream INTEGER NOT NULL,
-        request_bytes INTEGER NOT NULL,
-        key_id INTEGER,
-        PRIMARY KEY (owner, id)
-    ) WITHOUT ROWID;
-",
-        include_str!("schema/levels.sql")
-    ),
-    include_str!("schema/policy.sql"),
-    include_str!("schema/records_by_user.sql"),
-];
 
 /// Memory for pages of the writer and of a reader, in KiB. A fold for many users touches more pages than the writer may
 /// hold, and spills them to the log, which costs time but no memory.
@@ -168,10 +44,18 @@ const LOG_BYTES_KEPT: i64 = 24 << 20;
 /// One sentence, with the path: not SQLite, not ours, newer than this build, corrupt, or not to be opened. The file is
 /// then as it was, byte for byte, with no file beside it that was not there.
 pub fn open(path: &Path) -> Result<Connection, String> {
+    open_announced(path, |_| {})
+}
+
+/// The same; where it will take a while to migrate the file, `announce` is told before from which version.
+///
+/// # Errors
+/// As for [`open`].
+pub fn open_announced(path: &Path, announce: fn(u32)) -> Result<Connection, String> {
     let path = &absolute(path)?;
     inspect(path).map_err(|why| format!("the ledger {} {why}; it was left untouched", path.display()))?;
     let unusable = |why: &dyn Display| format!("the ledger {} cannot be opened: {why}", path.display());
-    let conn = open_writer(path, OpenFlags::SQLITE_OPEN_CREATE).map_err(|error| unusable(&error))?;
+    let conn = open_writer(path, OpenFlags::SQLITE_OPEN_CREATE, announce).map_err(|error| unusable(&error))?;
     // SQLite opens a file that may only be read, and a file system without shared memory, without a word.
     if conn.is_readonly("main").map_err(|error| unusable(&error))? {
         return Err(unusable(&"it may not be written"));
@@ -283,15 +167,15 @@ pub fn absolute(path: &Path) -> Result<PathBuf, String> {
 /// # Errors
 /// SQLite's.
 pub fn reopen(path: &Path) -> rusqlite::Result<Connection> {
-    open_writer(path, OpenFlags::empty())
+    open_writer(path, OpenFlags::empty(), |_| {})
 }
 
-fn open_writer(path: &Path, create: OpenFlags) -> rusqlite::Result<Connection> {
+fn open_writer(path: &Path, create: OpenFlags, announce: fn(u32)) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
     let mut conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
     // Before WAL: so the header that `inspect` reads says whose the file is from its first committed byte.
-    migrate(&mut conn)?;
+    migrate(&mut conn, announce)?;
     conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
     conn.pragma_update(None, "synchronous", "NORMAL")?;
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
@@ -300,27 +184,6 @@ fn open_writer(path: &Path, create: OpenFlags) -> rusqlite::Result<Connection> {
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     Ok(conn)
-}
-
-/// Brings the schema to this build's version, in one transaction.
-fn migrate(conn: &mut Connection) -> rusqlite::Result<()> {
-    let version = |conn: &Connection| conn.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0));
-    if version(conn)? == VERSION {
-        return Ok(());
-    }
-    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // Again under the lock: another process may have been first.
-    let from = version(&transaction)?;
-    if from > 0 && from < VERSION {
-        let versions = [("from", (from as usize).into()), ("to", MIGRATIONS.len().into())];
-        log::event(Level::Info, "ledger is brought to the present schema: a second for a million rows", &versions);
-    }
-    for step in MIGRATIONS.iter().skip(from as usize) {
-        transaction.execute_batch(step)?;
-    }
-    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", VERSION)?;
-    transaction.commit()
 }
 
 /// Looks at what is at `path` without changing it. `Ok` means absent, empty, or ours and to be read by this build.

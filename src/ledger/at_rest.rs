@@ -1,24 +1,21 @@
-//! Answers from the ledger's file, for a command: whether a server runs on it, has ended, or was killed.
+//! Reads the ledger's file for a command: whether a server runs on it, has ended, or was killed.
 //!
 //! Never: a byte written to the file, or a file made beside it. A ledger that nobody has open has no write-ahead log,
 //! and to read it as others do SQLite would make one; so it is read as a file that does not change, and once more,
 //! as others do, where it did change meanwhile.
 
-#![allow(clippy::disallowed_methods)] // the outside world: files
-
-use super::report::report;
-use super::schema::{self, VERSION};
-use crate::local::usage::{Query, Report};
+use super::database;
+use super::migrations::VERSION;
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// The answer to a question, from the ledger at `path`.
+/// What `ask` finds in the ledger at `path`.
 ///
 /// # Errors
 /// One sentence: there is no such file, it is no ledger or one of another version, or it cannot be read.
-pub fn answer(path: &Path, query: &Query) -> Result<Report, String> {
-    let path = schema::absolute(path)?;
+pub fn read<T>(path: &Path, ask: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, String> {
+    let path = database::absolute(path)?;
     if !path.exists() {
         return Err(format!(
             "there is no ledger {}: a server makes it when it starts; DATABASE_PATH says where",
@@ -26,17 +23,20 @@ pub fn answer(path: &Path, query: &Query) -> Result<Report, String> {
         ));
     }
     let cannot = |why: String| format!("the ledger {} {why}", path.display());
-    schema::inspect_header(&path).map_err(cannot)?;
-    if let Some(state) = State::of(&path).filter(|state| !state.has_log) {
-        let answered = read(schema::open_at_rest(&path), query);
-        if State::of(&path) == Some(state) {
+    database::inspect_header(&path).map_err(cannot)?;
+    if let Some(stamp) = FileStamp::of(&path).filter(|stamp| !stamp.has_log) {
+        let answered = read_from(database::open_at_rest(&path), &ask);
+        if FileStamp::of(&path) == Some(stamp) {
             return answered.map_err(cannot);
         }
     }
-    read(schema::open_reader(&path), query).map_err(cannot)
+    read_from(database::open_reader(&path), &ask).map_err(cannot)
 }
 
-fn read(conn: rusqlite::Result<Connection>, query: &Query) -> Result<Report, String> {
+fn read_from<T>(
+    conn: rusqlite::Result<Connection>,
+    ask: impl Fn(&Connection) -> rusqlite::Result<T>,
+) -> Result<T, String> {
     let unreadable = |error: rusqlite::Error| format!("cannot be read: {error}");
     let conn = conn.map_err(unreadable)?;
     // Not the header's: after a crash the log is newer.
@@ -44,18 +44,18 @@ fn read(conn: rusqlite::Result<Connection>, query: &Query) -> Result<Report, Str
     if version < VERSION {
         return Err(format!("has schema version {version}; a start of this build's server brings it to {VERSION}"));
     }
-    report(&conn, query.clone()).map_err(unreadable)
+    ask(&conn).map_err(unreadable)
 }
 
 /// What would be different had anybody written.
 #[derive(PartialEq, Eq)]
-struct State {
+struct FileStamp {
     has_log: bool,
     bytes: u64,
     modified: Option<SystemTime>,
 }
 
-impl State {
+impl FileStamp {
     fn of(path: &Path) -> Option<Self> {
         let file = path.metadata().ok()?;
         let mut log = path.as_os_str().to_owned();
@@ -68,8 +68,10 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::answer::report;
+    use crate::ledger::append::Writer;
+    use crate::reporting::Query;
     use crate::usage::record::Record;
-    use crate::worker::append::Writer;
     use std::collections::BTreeMap;
     use std::ffi::OsString;
 
@@ -79,14 +81,14 @@ mod tests {
     }
 
     fn requests(path: &Path) -> Result<u64, String> {
-        answer(path, &Query::default()).map(|report| report.totals.requests)
+        read(path, |conn| report(conn, Query::default())).map(|report| report.totals.requests)
     }
 
     #[test]
     fn a_ledger_at_rest_is_left_as_it_is_and_an_open_one_read_with_its_log() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("usage ?#%.db");
-        let conn = schema::open(&path).unwrap();
+        let conn = database::open(&path).unwrap();
         Writer::new(&conn).unwrap().append(&vec![Record::default(); 3]).unwrap();
         assert_eq!(requests(&path), Ok(3), "what only the log has, too");
         drop(conn);
@@ -106,7 +108,7 @@ mod tests {
         let foreign = Connection::open(at("foreign.db")).unwrap();
         foreign.execute_batch("CREATE TABLE t (x)").unwrap();
         assert!(requests(&at("foreign.db")).unwrap_err().ends_with("is a database of another application"));
-        drop(schema::open(&at("old.db")).unwrap());
+        drop(database::open(&at("old.db")).unwrap());
         Connection::open(at("old.db")).unwrap().pragma_update(None, "user_version", VERSION - 1).unwrap();
         assert!(requests(&at("old.db")).unwrap_err().contains("a start of this build's server brings it"));
         let mut names: Vec<_> = files(folder.path()).into_keys().collect();

@@ -20,10 +20,8 @@
 //!
 //! So no row is committed to the lost file after it was copied.
 
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
-
 use super::append::Writer;
-use super::schema;
+use super::database;
 use crate::usage::record::Record;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
@@ -89,7 +87,7 @@ enum Place {
 
 /// The watch over the file that one connection has open.
 #[derive(Debug)]
-pub struct Watch {
+pub struct FileWatch {
     path: PathBuf,
     /// Where a link at the path leads.
     behind_link: PathBuf,
@@ -102,7 +100,7 @@ pub struct Watch {
 
 const SIDE_FILES: [&str; 2] = ["-wal", "-shm"];
 
-impl Watch {
+impl FileWatch {
     /// To be called right after the connection has opened the path and read from it.
     ///
     /// # Errors
@@ -150,7 +148,7 @@ impl Watch {
             Place::Taken if self.is_succeeded(conn) => {}
             Place::Taken => return Err(self.why()),
         }
-        let opened = schema::reopen(&self.path).map_err(|error| self.unusable(&error))?;
+        let opened = database::reopen(&self.path).map_err(|error| self.unusable(&error))?;
         let watch = Self::new(&self.path).map_err(|error| self.unusable(&error))?;
         Ok(Some((opened, watch)))
     }

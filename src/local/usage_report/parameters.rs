@@ -1,96 +1,27 @@
 //! The parameters of `GET /usage`. Strict: an unknown or repeated parameter or a bad value is refused by name, so that
 //! a misspelt filter never answers with everybody's numbers.
 
-use super::Format;
+use super::media_type::Format;
 use crate::base::civil::{NS_PER_SECOND, parse_date, parse_rfc3339};
 use crate::base::percent;
+use crate::reporting::{GroupBy, LIMIT_DEFAULT, LIMIT_MAX, Query};
 
-/// Records in one answer where `limit` is not given.
-pub const LIMIT_DEFAULT: u32 = 100;
-/// The same in an answer that a person reads.
+/// Records in an answer that a person reads, where `limit` is not given.
 pub const LIMIT_DEFAULT_TEXT: u32 = 10;
-/// The most records in one answer.
-pub const LIMIT_MAX: u32 = 1000;
 
 const NAME_BYTES_MAX: usize = 128;
 /// Faults named in one answer.
 const FAULTS_MAX: usize = 8;
 const KNOWN: &str = "user_id, from, to, model, limit, cursor, group_by, format";
 
-/// What each of the `buckets` of an answer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GroupBy {
-    /// An hour (UTC).
-    Hour,
-    /// A day (UTC).
-    Day,
-    Model,
-    User,
-    Endpoint,
-}
-
-impl GroupBy {
-    /// Every value.
-    pub const ALL: &'static [Self] = &[Self::Hour, Self::Day, Self::Model, Self::User, Self::Endpoint];
-
-    /// As users type it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Hour => "hour",
-            Self::Day => "day",
-            Self::Model => "model",
-            Self::User => "user",
-            Self::Endpoint => "endpoint",
-        }
-    }
-
-    /// The length in nanoseconds where it is a time.
-    pub const fn ns(self) -> Option<u64> {
-        match self {
-            Self::Hour => Some(3600 * NS_PER_SECOND),
-            Self::Day => Some(86_400 * NS_PER_SECOND),
-            Self::Model | Self::User | Self::Endpoint => None,
-        }
-    }
-}
-
-/// What is asked of the ledger. Times are nanoseconds since the Unix epoch, at most `i64::MAX`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Query {
-    /// Only this user's; all users where `None`.
-    pub user: Option<String>,
-    /// Only what started at or after this.
-    pub from: Option<u64>,
-    /// Only what started before this.
-    pub to: Option<u64>,
-    /// Only this model (see [`Record::model_name`](crate::usage::record::Record::model_name)).
-    pub model: Option<String>,
-    /// Records in `data`: 1 to [`LIMIT_MAX`].
-    pub limit: u32,
-    /// Only records older than this id in `data`; the sums do not change.
-    pub cursor: Option<u64>,
-    /// What to sum the selected records by, beside the totals.
-    pub group_by: Option<GroupBy>,
-    /// How the answer is written.
+/// What is asked, and how the answer is to be written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UsageQuery {
+    pub query: Query,
     pub format: Format,
 }
 
-impl Default for Query {
-    fn default() -> Self {
-        Self {
-            user: None,
-            from: None,
-            to: None,
-            model: None,
-            limit: LIMIT_DEFAULT,
-            cursor: None,
-            group_by: None,
-            format: Format::Json,
-        }
-    }
-}
-
-impl Query {
+impl UsageQuery {
     /// Reads the query string of a target (what follows `?`, undecoded). `now_unix_ns` is what `24h` counts back from;
     /// `accepted` is the format where no parameter says it.
     ///
@@ -169,7 +100,7 @@ impl Given {
     ///
     /// # Errors
     /// Words, where one contradicts another.
-    pub fn query(self, format: Format) -> Result<Query, String> {
+    pub fn query(self, format: Format) -> Result<UsageQuery, String> {
         let Self { user, from, to, model, limit, cursor, group_by, format: given } = self;
         if let (Some(from), Some(to)) = (from, to)
             && from >= to
@@ -178,7 +109,8 @@ impl Given {
         }
         let format = given.unwrap_or(format);
         let limit_default = if format == Format::Text { LIMIT_DEFAULT_TEXT } else { LIMIT_DEFAULT };
-        Ok(Query { user, from, to, model, limit: limit.unwrap_or(limit_default), cursor, group_by, format })
+        let query = Query { user, from, to, model, limit: limit.unwrap_or(limit_default), cursor, group_by };
+        Ok(UsageQuery { query, format })
     }
 }
 
@@ -270,33 +202,37 @@ mod tests {
     const NOW: u64 = 1_795_426_200 * NS_PER_SECOND; // 2026-11-23T09:30:00Z
 
     fn parse(raw: &str) -> Result<Query, String> {
-        Query::parse(raw, NOW, Format::Json)
+        UsageQuery::parse(raw, NOW, Format::Json).map(|asked| asked.query)
     }
 
     #[test]
     fn defaults() {
-        let nothing = Query { limit: 100, format: Format::Json, ..Query::default() };
+        let nothing = Query { limit: 100, ..Query::default() };
         assert_eq!(parse(""), Ok(nothing.clone()));
         assert_eq!(parse("&&"), Ok(nothing));
     }
 
     #[test]
     fn every_parameter() {
-        let query = parse(
+        let query = UsageQuery::parse(
             "user_id=%E5%A4%AA%E9%83%8E+a%2Bb&model=gpt-4o&from=24h&to=2026-11-23&limit=1000&cursor=77&group_by=day\
              &format=csv",
+            NOW,
+            Format::Json,
         );
         let midnight = 1_795_392_000 * NS_PER_SECOND;
         assert_eq!(
             query,
-            Ok(Query {
-                user: Some("太郎 a+b".to_owned()),
-                from: Some(NOW - 86_400 * NS_PER_SECOND),
-                to: Some(midnight),
-                model: Some("gpt-4o".to_owned()),
-                limit: 1000,
-                cursor: Some(77),
-                group_by: Some(GroupBy::Day),
+            Ok(UsageQuery {
+                query: Query {
+                    user: Some("太郎 a+b".to_owned()),
+                    from: Some(NOW - 86_400 * NS_PER_SECOND),
+                    to: Some(midnight),
+                    model: Some("gpt-4o".to_owned()),
+                    limit: 1000,
+                    cursor: Some(77),
+                    group_by: Some(GroupBy::Day),
+                },
                 format: Format::Csv,
             })
         );
@@ -311,7 +247,8 @@ mod tests {
 
     #[test]
     fn the_parameter_goes_before_what_is_accepted() {
-        let parse = |raw: &str| Query::parse(raw, NOW, Format::Text).map(|query| (query.format, query.limit));
+        let parse =
+            |raw: &str| UsageQuery::parse(raw, NOW, Format::Text).map(|asked| (asked.format, asked.query.limit));
         assert_eq!(parse(""), Ok((Format::Text, LIMIT_DEFAULT_TEXT)));
         assert_eq!(parse("limit=100"), Ok((Format::Text, 100)));
         assert_eq!(parse("format=json"), Ok((Format::Json, LIMIT_DEFAULT)));
@@ -372,12 +309,12 @@ mod tests {
 
     #[test]
     fn every_fault_is_named_up_to_a_bound() {
-        let message = Query::parse("limit=0&x=1&limit=7&from=2&to=1&user_id=", 0, Format::Json).unwrap_err();
+        let message = UsageQuery::parse("limit=0&x=1&limit=7&from=2&to=1&user_id=", 0, Format::Json).unwrap_err();
         for part in ["`limit` must be", "unknown parameter `x`", "`from` must be before", "`user_id` must be"] {
             assert!(message.contains(part), "{message}");
         }
         let endless = "x&".repeat(10_000);
-        assert_eq!(Query::parse(&endless, 0, Format::Json).unwrap_err().matches("unknown").count(), FAULTS_MAX);
+        assert_eq!(UsageQuery::parse(&endless, 0, Format::Json).unwrap_err().matches("unknown").count(), FAULTS_MAX);
     }
 
     proptest! {

@@ -1,12 +1,12 @@
 //! What an answer's parts consist of: names and values, in their order, whatever they are written as.
 //!
-//! In: sums and records. Out: calls to a [`Fields`], which writes them. Never: a syntax.
+//! In: sums and records. Out: calls to [`Columns`], which writes them. Never: a syntax.
 
-use super::{BucketKey, Entry, GroupBy, Totals};
+use crate::reporting::{BucketKey, Entry, GroupBy, Totals};
 use crate::usage::record::Usage;
 
 /// Takes names with their values. Names are ours and need no escaping.
-pub trait Fields {
+pub trait Columns {
     fn number(&mut self, name: &'static str, value: u64);
     /// A number that is seldom other than zero.
     fn rare(&mut self, name: &'static str, value: u64);
@@ -22,7 +22,7 @@ pub trait Fields {
 }
 
 /// What a bucket is of.
-pub fn bucket_key(out: &mut impl Fields, group_by: GroupBy, key: &BucketKey) {
+pub fn bucket_key(out: &mut impl Columns, group_by: GroupBy, key: &BucketKey) {
     match key {
         BucketKey::Start(start) => out.instant("start", *start, 0),
         BucketKey::Name(name) => {
@@ -32,7 +32,7 @@ pub fn bucket_key(out: &mut impl Fields, group_by: GroupBy, key: &BucketKey) {
 }
 
 /// A sum.
-pub fn totals(out: &mut impl Fields, totals: &Totals) {
+pub fn totals(out: &mut impl Columns, totals: &Totals) {
     out.number("requests", totals.requests);
     out.number("errors", totals.errors);
     out.rare("unpriced_requests", totals.unpriced);
@@ -45,7 +45,7 @@ pub fn totals(out: &mut impl Fields, totals: &Totals) {
 }
 
 /// A record.
-pub fn entry(out: &mut impl Fields, entry: &Entry) {
+pub fn entry(out: &mut impl Columns, entry: &Entry) {
     let record = &entry.record;
     out.number("id", entry.id);
     out.instant("started_at", record.started_at, 6);
@@ -69,7 +69,7 @@ pub fn entry(out: &mut impl Fields, entry: &Entry) {
     out.text("response_id", record.response_id.as_deref());
 }
 
-fn usage(out: &mut impl Fields, usage: &Usage) {
+fn usage(out: &mut impl Columns, usage: &Usage) {
     out.number("input_tokens", usage.input_tokens);
     out.number("cached_input_tokens", usage.cached_input_tokens);
     out.number("cache_write_tokens", usage.cache_write_tokens);

@@ -1,20 +1,28 @@
 //! Rollups: what they sum, how rows are grouped by their keys, and how they are added to a table. The same for every
-//! level.
+//! tier.
 //!
 //! In: keys with sums. Out: upserts, in the order of the keys, so that each page is visited once. Never: a transaction
 //! of its own.
 
-use super::append::stored;
 use crate::usage::record::Record;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, Statement};
+
+/// Max number stored for a count, time or price. No response consumes more (2⁴⁸ nano-dollars are 281,474 USD); what a
+/// broken upstream claims beyond it is cut, so that sums stay far from an `i64`'s end.
+pub const COUNT_MAX: u64 = 1 << 48;
+
+/// A count, time or price as it is stored.
+pub fn stored(value: u64) -> i64 {
+    value.min(COUNT_MAX) as i64
+}
 
 /// The user that stands for everybody.
 pub const EVERYBODY: i64 = 0;
 /// The model, and the endpoint, that stand for all of them.
 pub const ALL: i64 = -1;
 
-/// The summed columns of a level, in its order: what each row of `records` adds to them.
+/// The summed columns of a tier, in its order: what each row of `records` adds to them.
 const SUMMED: [(&str, &str); 17] = [
     ("requests", "1"),
     ("errors", "status >= 400 OR outcome <> 0"),
@@ -39,13 +47,13 @@ const RARE: std::ops::Range<usize> = 9..16;
 
 /// Sums of an hour.
 pub const HOURLY: usize = SUMMED.len();
-/// Sums of coarser levels: the first ones, which answers give.
+/// Sums of coarser tiers: the first ones, which answers give.
 pub const COARSE: usize = 9;
 
 /// The first columns of [`SUMMED`].
 pub type Sums<const N: usize> = [i64; N];
 
-/// The columns of a level's primary key, in its order: a time and a user, or a user and a time; a model; an endpoint.
+/// The columns of a tier's primary key, in its order: a time and a user, or a user and a time; a model; an endpoint.
 pub type Key = [i64; 4];
 
 /// What a record adds, before it is a row: the same as what [`sums_of_row`] then reads.
@@ -94,7 +102,7 @@ pub fn sums_of_row(row: &Row<'_>, first: usize) -> rusqlite::Result<Sums<HOURLY>
     Ok(sums)
 }
 
-/// What [`sums`] reads of a level.
+/// What [`sums`] reads of a tier.
 pub fn columns<const N: usize>() -> String {
     SUMMED[..N].iter().map(|(column, _)| *column).collect::<Vec<_>>().join(", ")
 }
