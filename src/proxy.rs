@@ -230,6 +230,7 @@ pub struct Proxy {
     /// Exchanges whose request was completed in this turn, for their overhead.
     dispatched: Vec<ExchangeKey>,
     ledger_trouble: Option<String>,
+    ledger_takes_records: bool,
     tickets: BTreeMap<u64, DownKey>,
     next_ticket: u64,
     /// Prefix of our request ids, the same for the life of the process.
@@ -284,6 +285,7 @@ impl Proxy {
             placeless: VecDeque::new(),
             dispatched: Vec::new(),
             ledger_trouble: None,
+            ledger_takes_records: true,
             tickets: BTreeMap::new(),
             next_ticket: 0,
             boot_id: started.unix,
@@ -408,8 +410,9 @@ impl Proxy {
         }
     }
 
-    /// The ledger began to fail, or works again.
-    pub fn ledger_state(&mut self, trouble: Option<String>) {
+    /// The ledger began to fail, or works again; where it will not take records any more, new requests are refused.
+    pub fn ledger_state(&mut self, trouble: Option<String>, takes_records: bool) {
+        self.ledger_takes_records = takes_records;
         if trouble.is_some() {
             self.metrics.ledger_failed();
         }

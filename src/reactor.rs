@@ -221,7 +221,7 @@ impl<I: Io, D: Workers> Reactor<I, D> {
         for done in done.drain(..) {
             match done {
                 WorkerEvent::Committed { upto, retrieved } => self.proxy.committed(now, upto, &retrieved),
-                WorkerEvent::Ledger { trouble } => self.proxy.ledger_state(trouble),
+                WorkerEvent::Ledger { trouble, takes_records } => self.proxy.ledger_state(trouble, takes_records),
                 WorkerEvent::Policy(policy) => self.proxy.set_policy(policy),
                 WorkerEvent::SpendByUser(spend_by_user) => self.proxy.set_spend_by_user(spend_by_user),
                 WorkerEvent::Reconfigure(change) => self.proxy.reconfigure(*change),

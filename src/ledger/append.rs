@@ -95,26 +95,14 @@ impl<'c> Writer<'c> {
         fold_recent(self.conn(), &mut self.recent, rows_max)
     }
 
-    /// Commits the records in their order, in one transaction: all, or none where it fails. Returns those whose numbers
-    /// might have been counted before, as they count now.
+    /// Commits the records in their order, in one transaction: all, or none where it fails. Returns the new parts of
+    /// those whose numbers might have been recorded before.
     ///
     /// # Errors
     /// SQLite's. Nothing is committed then, and the same call may be made again.
     pub fn append(&mut self, records: &[Record]) -> rusqlite::Result<Vec<Record>> {
-        self.append_if(records, || true).map(Option::unwrap_or_default)
-    }
-
-    /// The same, if `may` says so under the write lock; else nothing is committed, and the answer is `None`.
-    ///
-    /// # Errors
-    /// As above.
-    pub fn append_if(
-        &mut self,
-        records: &[Record],
-        may: impl FnOnce() -> bool,
-    ) -> rusqlite::Result<Option<Vec<Record>>> {
-        let result = self.try_append(records, may);
-        if !matches!(result, Ok(Some(_))) {
+        let result = self.try_append(records);
+        if result.is_err() {
             // Names given numbers in this transaction do not exist.
             self.users.known.clear();
             self.models.known.clear();
@@ -128,12 +116,9 @@ impl<'c> Writer<'c> {
         result
     }
 
-    fn try_append(&mut self, records: &[Record], may: impl FnOnce() -> bool) -> rusqlite::Result<Option<Vec<Record>>> {
+    fn try_append(&mut self, records: &[Record]) -> rusqlite::Result<Vec<Record>> {
         let mut retrieved = Vec::new();
         let mut last_id = self.begin()?;
-        if !may() {
-            return Ok(None);
-        }
         for record in records {
             match record.journal {
                 Journal::Off => {}
@@ -155,7 +140,7 @@ impl<'c> Writer<'c> {
         self.snapshot.hold()?;
         self.commit.raw_execute()?;
         self.newest = last_id;
-        Ok(Some(retrieved))
+        Ok(retrieved)
     }
 
     /// Takes the write lock; the last id that a record has.

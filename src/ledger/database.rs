@@ -55,7 +55,7 @@ pub fn open_announced(path: &Path, announce: fn(u32)) -> Result<Connection, Stri
     let path = &absolute(path)?;
     inspect(path).map_err(|why| format!("the ledger {} {why}; it was left untouched", path.display()))?;
     let unusable = |why: &dyn Display| format!("the ledger {} cannot be opened: {why}", path.display());
-    let conn = open_writer(path, OpenFlags::SQLITE_OPEN_CREATE, announce).map_err(|error| unusable(&error))?;
+    let conn = open_writer(path, announce).map_err(|error| unusable(&error))?;
     // SQLite opens a file that may only be read, and a file system without shared memory, without a word.
     if conn.is_readonly("main").map_err(|error| unusable(&error))? {
         return Err(unusable(&"it may not be written"));
@@ -162,16 +162,8 @@ pub fn absolute(path: &Path) -> Result<PathBuf, String> {
     std::path::absolute(path).map_err(|error| format!("the ledger's path {} is no path: {error}", path.display()))
 }
 
-/// Opens a ledger to write that this process, or one that shares it, has put at the path itself. It must be there.
-///
-/// # Errors
-/// SQLite's.
-pub fn reopen(path: &Path) -> rusqlite::Result<Connection> {
-    open_writer(path, OpenFlags::empty(), |_| {})
-}
-
-fn open_writer(path: &Path, create: OpenFlags, announce: fn(u32)) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
+fn open_writer(path: &Path, announce: fn(u32)) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
     // Before WAL: so the header that `inspect` reads says whose the file is from its first committed byte.

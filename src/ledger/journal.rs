@@ -34,17 +34,6 @@ impl Owner {
         let path = lock_path(path, id);
         Ok(Self { id, _lock: lock(&path)?, path })
     }
-
-    /// To be called where files beside the ledger may have been deleted: without its lock a process counts as gone.
-    ///
-    /// # Errors
-    /// As for [`Owner::new`].
-    pub fn lock_again(&mut self) -> Result<(), String> {
-        if !self.path.exists() {
-            self._lock = lock(&self.path)?;
-        }
-        Ok(())
-    }
 }
 
 impl Drop for Owner {

@@ -131,7 +131,8 @@ impl Proxy {
     /// Places in the ledger's queue that nobody has.
     pub(super) fn places_left(&self) -> u64 {
         let taken = self.places_reserved + self.settled_seq - self.committed_seq;
-        (self.settings.ledger_places as u64).saturating_sub(taken)
+        let places = if self.ledger_takes_records { self.settings.ledger_places as u64 } else { 0 };
+        places.saturating_sub(taken)
     }
 
     /// A settled exchange's reply goes out when its record is committed, or at once where that is not promised.

@@ -91,16 +91,6 @@ impl Checkpointer {
         Ok(())
     }
 
-    /// Goes on with the file that is at the path now.
-    ///
-    /// # Errors
-    /// As for [`Checkpointer::start`]; it stays with the old file then.
-    pub fn restart(&mut self, path: &Path) -> Result<(), String> {
-        let before = std::mem::replace(self, Self::start(path)?);
-        before.stop();
-        Ok(())
-    }
-
     /// Ends the thread after the checkpoint that it is at.
     pub fn stop(self) {
         drop(self.nudges);

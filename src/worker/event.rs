@@ -15,8 +15,9 @@ pub enum WorkerEvent {
     /// Every record with `seq <= upto` is committed. Those of them whose numbers might have been counted before come
     /// back as they count.
     Committed { upto: u64, retrieved: Vec<Record> },
-    /// The ledger began to fail (`Some(why)`) or works again (`None`). Sent once a change, not once a retry.
-    Ledger { trouble: Option<String> },
+    /// The ledger began to fail (`Some(why)`) or works again (`None`). Sent once a change, not once a retry. Where it
+    /// does not take records, nothing will be committed any more, unless this is taken back.
+    Ledger { trouble: Option<String>, takes_records: bool },
     /// The keys and limits, at start and when a command has changed them.
     Policy(Policy),
     /// What users have spent, where that was asked for.

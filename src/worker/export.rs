@@ -29,7 +29,6 @@ use super::log::{Value, event};
 use super::process::give_way;
 use crate::base::log::Level;
 use crate::ledger::database;
-use crate::ledger::file_watch::Moves;
 use crate::ledger::marks::{self, LAST_ID};
 use backoff::Backoff;
 use delivery::{Delivery, deliver};
@@ -67,7 +66,7 @@ impl ExportHandle {
     ///
     /// # Errors
     /// One sentence: the path is none, or the system gives no thread.
-    pub fn start(path: &Path, target: Target, moves: Moves, marker: Marker) -> Result<Self, String> {
+    pub fn start(path: &Path, target: Target, marker: Marker) -> Result<Self, String> {
         let path = database::absolute(path)?;
         let mut lock = path.clone().into_os_string();
         lock.push("-export");
@@ -79,8 +78,6 @@ impl ExportHandle {
             lock: lock.into(),
             locked: None,
             conn: None,
-            moves,
-            opened_after: 0,
             server: Server::new(target),
             marker,
             cursor: None,
@@ -122,9 +119,6 @@ struct Exporter {
     locked: Option<File>,
     /// To read rows with; none before the first, and after a failure.
     conn: Option<Connection>,
-    moves: Moves,
-    /// So many moves had been made when `conn` was opened.
-    opened_after: u64,
     server: Server,
     marker: Marker,
     /// The last row that is done with; none until this process is the one that exports.
@@ -213,11 +207,8 @@ impl Exporter {
     /// The rows behind the cursor.
     fn read(&mut self, rows_max: usize) -> rusqlite::Result<Batch> {
         let conn = match self.conn.take() {
-            Some(conn) if self.opened_after == self.moves.count() => conn,
-            _ => {
-                self.opened_after = self.moves.count();
-                database::open_reader(&self.path)?
-            }
+            Some(conn) => conn,
+            None => database::open_reader(&self.path)?,
         };
         let cursor = match self.cursor {
             Some(cursor) => cursor,

@@ -23,7 +23,7 @@ use super::retry::Retry;
 use super::time::unix_now;
 use crate::base::log::Level;
 use crate::ledger::append::Writer;
-use crate::ledger::file_watch::{FileWatch, Moves};
+use crate::ledger::file_watch::FileWatch;
 use crate::ledger::fold::FOLD_ROWS_MAX;
 use crate::ledger::journal::{self, Owner};
 use crate::ledger::marks::{self, Progress};
@@ -39,7 +39,7 @@ use policy_watch::PolicyWatch;
 use pruner::Pruner;
 use rusqlite::Connection;
 use std::fmt::Display;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Rows in one transaction at most: it bounds how long the first of them waits for the last.
@@ -62,7 +62,6 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The thread's state beside its connection.
 pub struct Ledger {
-    path: PathBuf,
     options: Options,
     inbox: Inbox<Message>,
     /// Taken from there, and soon dealt with: empty between two turns.
@@ -70,9 +69,8 @@ pub struct Ledger {
     events: EventSender,
     checkpointer: Checkpointer,
     watch: FileWatch,
-    /// The path does not name the file that is open: nothing is committed until it does again.
+    /// The path does not name the file that is open: nothing is committed, unless it does again.
     lost: bool,
-    moves: Moves,
     /// This process in the journal, where it keeps one.
     owner: Option<Owner>,
     /// Not committed yet, in order.
@@ -127,9 +125,7 @@ impl Ledger {
         let checkpointer = Checkpointer::start(path)?;
         let inbox = Inbox::new();
         let mailbox = inbox.mailbox();
-        let moves = Moves::default();
         let ledger = Self {
-            path: path.clone(),
             options,
             inbox,
             messages: Vec::new(),
@@ -137,7 +133,6 @@ impl Ledger {
             checkpointer,
             watch,
             lost: false,
-            moves: moves.clone(),
             owner,
             queue: Vec::new(),
             busy_at: Instant::now(),
@@ -156,30 +151,12 @@ impl Ledger {
         };
         let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
-            .spawn(move || ledger.run(conn))
+            .spawn(move || ledger.run(&conn))
             .map_err(|error| format!("the ledger thread cannot start: {error}"))?;
-        Ok(LedgerHandle { mailbox: mailbox(thread.thread()), moves, thread: Some(thread) })
+        Ok(LedgerHandle { mailbox: mailbox(thread.thread()), thread: Some(thread) })
     }
 
-    fn run(mut self, mut conn: Connection) -> Result<(), String> {
-        loop {
-            self.serve(&conn)?;
-            if !self.lost && self.watch.is_in_place_now() {
-                return self.finish(&conn);
-            }
-            if !self.lost {
-                self.lose();
-            }
-            if let Some(elsewhere) = self.restore(&conn) {
-                conn = elsewhere;
-            } else if self.lost && self.stop_by.is_some_and(|stop_by| Instant::now() >= stop_by) {
-                return self.finish(&conn);
-            }
-        }
-    }
-
-    /// Until it is to stop, or the file is lost; while it is lost, until it is to be looked for again.
-    fn serve(&mut self, conn: &Connection) -> Result<(), String> {
+    fn run(mut self, conn: &Connection) -> Result<(), String> {
         // Prepared once at start already; here it can fail only for want of memory.
         let mut writer = Writer::new(conn).map_err(|error| error.to_string())?;
         if let Some(owner) = &self.owner {
@@ -187,20 +164,39 @@ impl Ledger {
         }
         loop {
             self.receive();
+            self.look_at_file();
             if !self.lost {
                 self.commit(&mut writer);
                 self.mark_exported(&mut writer);
                 self.tell(&mut writer);
             }
             match self.stop_by {
-                _ if self.lost => return Ok(()),
+                None if self.lost => {}
                 None => {
                     self.fold(&mut writer);
                     self.prune(&mut writer);
                 }
-                Some(stop_by) if self.queue.is_empty() || Instant::now() >= stop_by => return Ok(()),
+                Some(stop_by) if self.lost || self.queue.is_empty() || Instant::now() >= stop_by => break,
                 Some(_) => {}
             }
+        }
+        drop(writer);
+        self.lost |= !self.watch.is_in_place_now();
+        self.finish(conn)
+    }
+
+    /// Notices that the path does not name the open file any more, and that it does again.
+    fn look_at_file(&mut self) {
+        if self.lost {
+            if self.watch.is_in_place_now() {
+                self.lost = false;
+                self.worked();
+            } else {
+                self.failed(&self.watch.why());
+            }
+        } else if !self.watch.is_in_place() {
+            self.lost = true;
+            self.failed(&self.watch.why());
         }
     }
 
@@ -224,9 +220,6 @@ impl Ledger {
                 }
             };
             if !self.inbox.wait(&mut self.messages, until) {
-                if self.queue.is_empty() && !self.lost && !self.watch.is_in_place() {
-                    self.lose();
-                }
                 break;
             }
             self.take_messages();
@@ -281,10 +274,8 @@ impl Ledger {
             writer.conn(); // no commit follows on another: nothing is to be held
             return;
         };
-        let watch = &mut self.watch;
-        let retrieved = match writer.append_if(batch, || watch.is_in_place()) {
-            Ok(Some(retrieved)) => retrieved,
-            Ok(None) => return self.lose(),
+        let retrieved = match writer.append(batch) {
+            Ok(retrieved) => retrieved,
             Err(error) => return self.failed(&error),
         };
         let (rows, upto) = (batch.len(), last.seq);
@@ -330,55 +321,14 @@ impl Ledger {
 
     fn failed(&mut self, why: &dyn Display) {
         if let Some(reason) = self.commits.failed(why) {
-            self.events.send(WorkerEvent::Ledger { trouble: Some(reason) });
+            self.events.send(WorkerEvent::Ledger { trouble: Some(reason), takes_records: !self.lost });
         }
     }
 
     fn worked(&mut self) {
         if self.commits.worked() {
-            self.events.send(WorkerEvent::Ledger { trouble: None });
+            self.events.send(WorkerEvent::Ledger { trouble: None, takes_records: true });
         }
-    }
-
-    /// The path does not name the open file any more. It is told before anything is tried.
-    fn lose(&mut self) {
-        self.lost = true;
-        let why = self.watch.why();
-        self.failed(&why);
-    }
-
-    /// Brings the ledger back to its path, where it can: a connection to it, if it is another file now.
-    fn restore(&mut self, conn: &Connection) -> Option<Connection> {
-        let restored = self.try_restore(conn);
-        match restored {
-            Ok(_) => {
-                let path = self.path.to_string_lossy();
-                log::event(Level::Warn, "ledger is at its path again", &[("path", path.as_ref().into())]);
-                self.lost = false;
-                self.worked();
-            }
-            Err(ref why) => self.failed(why),
-        }
-        restored.ok().flatten()
-    }
-
-    fn try_restore(&mut self, conn: &Connection) -> Result<Option<Connection>, String> {
-        if let Some(owner) = &mut self.owner {
-            owner.lock_again()?;
-        }
-        let Some((conn, watch)) = self.watch.restore(conn)? else { return Ok(None) };
-        let prepare = || {
-            if self.options.fsync {
-                database::sync_each_commit(&conn)?;
-            }
-            Progress::read(&conn)
-        };
-        let progress = prepare().map_err(|error| error.to_string())?;
-        self.checkpointer.restart(&self.path)?;
-        (self.watch, self.progress) = (watch, progress);
-        (self.tiers, self.tiers_behind) = (TierBuilder::default(), true);
-        self.moves.add_one();
-        Ok(Some(conn))
     }
 
     /// Folds if nothing waits or too much is pending, or takes a step of the tiers: one of them between two commits.
@@ -430,11 +380,11 @@ impl Ledger {
         let Self { checkpointer, queue, owner, .. } = self;
         log::requests(queue.clone()); // what is lost is at least told
         checkpointer.stop();
+        if self.lost {
+            return Err(self.watch.keep(conn, &queue, owner.map_or(0, |owner| owner.id)));
+        }
         // What this cannot copy, because a reader is still at it, the next start reads from the log.
         let _ = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        if self.lost {
-            return self.watch.keep(conn, &queue, owner.map_or(0, |owner| owner.id));
-        }
         match queue.len() {
             0 => Ok(()),
             lost => Err(format!("{lost} records could not be committed before the ledger was stopped")),

@@ -9,7 +9,6 @@ use super::event::{EventSender, WorkerEvent};
 use super::log::event;
 use super::process::give_way;
 use crate::base::log::Level;
-use crate::ledger::file_watch::Moves;
 use crate::ledger::{answer, database};
 use crate::local::dashboard::{DashboardQuery, View};
 use crate::local::usage_report::UsageQuery;
@@ -47,18 +46,16 @@ pub struct QueryHandle {
 }
 
 impl QueryHandle {
-    /// Starts the thread. The ledger at `path` is opened now, and again after any failure and any of `moves`.
+    /// Starts the thread. The ledger at `path` is opened now, and again after any failure.
     ///
     /// # Errors
     /// One sentence, if the system gives no thread.
-    pub fn start(path: &Path, moves: Moves, events: EventSender) -> Result<Self, String> {
+    pub fn start(path: &Path, events: EventSender) -> Result<Self, String> {
         let (jobs, inbox) = sync_channel(JOBS_MAX);
         let stopping = Arc::new(AtomicBool::new(false));
         let reader = Reader {
             path: database::absolute(path)?,
             conn: None,
-            moves,
-            opened_after: 0,
             failing: false,
             time_limit: TIME_LIMIT,
             deadline: Arc::new(Mutex::new(Instant::now())),
@@ -92,9 +89,6 @@ impl QueryHandle {
 struct Reader {
     path: PathBuf,
     conn: Option<Connection>,
-    moves: Moves,
-    /// So many moves had been made when `conn` was opened.
-    opened_after: u64,
     /// The last question found no readable ledger; said once.
     failing: bool,
     time_limit: Duration,
@@ -151,18 +145,17 @@ impl Reader {
         }
     }
 
-    /// The connection, open to where the ledger is now, with the time for one question before it.
+    /// The connection, with the time for one question before it.
     fn conn(&mut self) -> rusqlite::Result<&Connection> {
         *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + self.time_limit;
         let conn = match self.conn.take() {
-            Some(conn) if self.opened_after == self.moves.count() => conn,
-            _ => self.open()?,
+            Some(conn) => conn,
+            None => self.open()?,
         };
         Ok(self.conn.insert(conn))
     }
 
     fn open(&mut self) -> rusqlite::Result<Connection> {
-        self.opened_after = self.moves.count();
         let mut conn = database::open_reader(&self.path)?;
         let (deadline, stopping) = (Arc::clone(&self.deadline), Arc::clone(&self.stopping));
         let give_up = move || {
@@ -199,8 +192,6 @@ mod tests {
         let mut reader = Reader {
             path,
             conn: None,
-            moves: Moves::default(),
-            opened_after: 0,
             failing: false,
             time_limit: Duration::ZERO,
             deadline: Arc::new(Mutex::new(Instant::now())),

@@ -68,8 +68,8 @@ impl WorkerThreads {
     ) -> Result<Self, String> {
         let options = Options { export: export.as_ref().map(|export| export.backfill), ..options };
         let ledger = Ledger::start(database, options, events.clone())?;
-        let query = QueryHandle::start(database, ledger.moves(), events.clone())?;
-        let export = export.map(|to| ExportHandle::start(database, to.target, ledger.moves(), ledger.marker()));
+        let query = QueryHandle::start(database, events.clone())?;
+        let export = export.map(|to| ExportHandle::start(database, to.target, ledger.marker()));
         let resolver = Resolver::start(host, port, events.clone())
             .map_err(|error| format!("the resolver thread cannot start: {error}"))?;
         Ok(Self { events, ledger, query, export: export.transpose()?, resolver })

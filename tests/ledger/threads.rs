@@ -3,7 +3,6 @@
 use crate::oracle::{START, query};
 use openai_api_proxy::ledger::answer::report;
 use openai_api_proxy::ledger::database;
-use openai_api_proxy::ledger::file_watch::Moves;
 use openai_api_proxy::local::Answer;
 use openai_api_proxy::local::usage_report::{Format, UsageQuery, to_json};
 use openai_api_proxy::reporting::Query;
@@ -133,7 +132,9 @@ fn trouble_is_told_once_and_passes_without_loss() {
         let first = round * 20;
         ledger.submit(records(first + 1..=first + 10));
         match own.next() {
-            WorkerEvent::Ledger { trouble: Some(reason) } => assert!(reason.contains("locked"), "{reason}"),
+            WorkerEvent::Ledger { trouble: Some(reason), takes_records: true } => {
+                assert!(reason.contains("locked"), "{reason}")
+            }
             other => panic!("{other:?}"),
         }
         ledger.submit(records(first + 11..=first + 20));
@@ -143,7 +144,7 @@ fn trouble_is_told_once_and_passes_without_loss() {
         while !recovered || acknowledged < first + 20 {
             match own.next() {
                 WorkerEvent::Committed { upto, .. } => acknowledged = upto,
-                WorkerEvent::Ledger { trouble: None } if !recovered => recovered = true,
+                WorkerEvent::Ledger { trouble: None, .. } if !recovered => recovered = true,
                 other => panic!("{other:?}"),
             }
         }
@@ -190,7 +191,7 @@ fn questions_are_answered() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("usage.db");
     let mut own = Loop::new();
-    let queries = QueryHandle::start(&path, Moves::default(), own.events.clone()).unwrap();
+    let queries = QueryHandle::start(&path, own.events.clone()).unwrap();
     let ask = |ticket, query| {
         let query = UsageQuery { query, format: Format::Json };
         assert!(queries.ask(Job::Usage { ticket, query }).is_ok());
@@ -225,7 +226,7 @@ fn questions_are_answered() {
 fn a_full_mailbox_gives_the_job_back() {
     let folder = tempfile::tempdir().unwrap();
     let mut own = Loop::new();
-    let queries = QueryHandle::start(&folder.path().join("usage.db"), Moves::default(), own.events.clone()).unwrap();
+    let queries = QueryHandle::start(&folder.path().join("usage.db"), own.events.clone()).unwrap();
     let (started, has_started) = channel();
     let (release, released) = channel::<()>();
     let empty = || Answer::new(200, "text/plain", vec![]);

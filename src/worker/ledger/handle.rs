@@ -3,7 +3,6 @@
 //! In: records, and how far the export is. Out: messages for the thread. Never: a wait.
 
 use super::mailbox::Mailbox;
-use crate::ledger::file_watch::Moves;
 use crate::usage::record::Record;
 use std::thread::JoinHandle;
 
@@ -33,7 +32,6 @@ impl Marker {
 #[derive(Debug)]
 pub struct LedgerHandle {
     pub(super) mailbox: Mailbox<Message>,
-    pub(super) moves: Moves,
     /// Until it is to end.
     pub(super) thread: Option<JoinHandle<Result<(), String>>>,
 }
@@ -55,11 +53,6 @@ impl LedgerHandle {
     /// Asks for [`WorkerEvent::SpendByUser`]: of all that was submitted before.
     pub fn sum_spend_by_user(&self) {
         self.mailbox.send(Message::SpendByUser);
-    }
-
-    /// For others that have the file open.
-    pub fn moves(&self) -> Moves {
-        self.moves.clone()
     }
 
     /// Commits all that was submitted, writes the log back into the file, and ends the thread.
