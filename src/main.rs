@@ -23,7 +23,7 @@ use openai_api_proxy::worker::log::{self, event, say};
 use openai_api_proxy::worker::threads::{Export, WorkerThreads};
 use openai_api_proxy::worker::{EventSender, unix_now};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
         }),
         Ok(Command::Usage(command)) => configured(|config| {
             let stdout = std::io::stdout();
-            let answer = cli::usage::run(&command, &config.database_path, unix_now(), stdout.is_terminal())?;
+            let answer = cli::usage::run(&command, &config.database_path, unix_now())?;
             match stdout.lock().write_all(&answer) {
                 // Whoever reads it has enough, as `head` has.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

@@ -3,7 +3,7 @@
 use super::{Command, next, text, unexpected};
 use crate::ledger::answer::report;
 use crate::ledger::at_rest;
-use crate::local::usage_report::{Format, Given, UsageQuery, answer, pretty};
+use crate::local::usage_report::{Format, Given, UsageQuery, answer};
 use lexopt::{Arg, Parser};
 use std::path::Path;
 
@@ -68,16 +68,14 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
     Ok(Command::Usage(command))
 }
 
-/// Runs the command on the ledger at `path`: what to print. `now` in nanoseconds since the Unix epoch. JSON is laid out
-/// where a person reads it, at a `terminal`.
+/// Runs the command on the ledger at `path`: what to print. `now` in nanoseconds since the Unix epoch.
 ///
 /// # Errors
 /// One sentence.
-pub fn run(command: &UsageCommand, path: &Path, now: u64, terminal: bool) -> Result<Vec<u8>, String> {
+pub fn run(command: &UsageCommand, path: &Path, now: u64) -> Result<Vec<u8>, String> {
     let UsageQuery { query, format } = query(command, now)?;
     let report = at_rest::read(path, |conn| report(conn, query.clone()))?;
-    let body = answer(&report, format).body;
-    Ok(if terminal && format == Format::Json { pretty(&body) } else { body })
+    Ok(answer(&report, format).body)
 }
 
 fn query(command: &UsageCommand, now: u64) -> Result<UsageQuery, String> {

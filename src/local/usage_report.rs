@@ -6,14 +6,12 @@
 mod columns;
 mod media_type;
 mod parameters;
-mod pretty;
 mod render_csv;
 mod render_json;
 mod render_text;
 
 pub use media_type::Format;
 pub use parameters::{Given, LIMIT_DEFAULT_TEXT, UsageQuery};
-pub use pretty::pretty;
 pub use render_json::render as to_json;
 
 use super::Answer;
