@@ -22,6 +22,8 @@ pub struct Policy {
 pub struct SpendByUser {
     /// When that was.
     pub period: Period,
+    /// The `seq` of this process's last record in the sums: those after it are in none.
+    pub upto_seq: u64,
     pub users: Vec<(Arc<str>, Spent)>,
 }
 

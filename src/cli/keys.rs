@@ -3,7 +3,8 @@
 use super::{Command, next, text, unexpected};
 use crate::access::{Hash, KEY_PREFIX, is_user};
 use crate::base::civil::{parse_date, parse_rfc3339, write_rfc3339};
-use crate::ledger::keys_and_limits::{Editor, KeyRow};
+use crate::ledger::at_rest;
+use crate::ledger::keys_and_limits::{Editor, KeyRow, keys};
 use crate::local::text_table::{Column, table};
 use lexopt::{Arg, Parser};
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -85,26 +86,24 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
     Ok(Command::Keys(command))
 }
 
-/// Runs the command on the ledger at `path`: what to print on standard output, and a line for
-/// standard error. `now` in
-/// nanoseconds since the Unix epoch.
+/// Runs the command on the ledger at `path`: what to print on standard output, and a line for standard error. Only
+/// `create` makes a ledger where there is none, and `list` changes nothing. `now` in nanoseconds since the Unix epoch.
 ///
 /// # Errors
 /// One sentence.
 pub fn run(command: &KeysCommand, path: &Path, now: u64) -> Result<(String, Option<String>), String> {
-    let expires = match command {
-        KeysCommand::Create { expires: Some(text), .. } => Some(expiry(text, now)?),
-        _ => None,
-    };
-    let mut editor = Editor::open(path)?;
     match command {
-        KeysCommand::Create { user, name, .. } => {
+        KeysCommand::Create { user, name, expires } => {
+            let expires = expires.as_deref().map(|text| expiry(text, now)).transpose()?;
             let secret = new_secret()?;
-            let id = editor.add_key(user, name, &Hash::of(secret.as_bytes()), now, expires)?;
+            let id = Editor::open(path)?.add_key(user, name, &Hash::of(secret.as_bytes()), now, expires)?;
             Ok((format!("{secret}\n"), Some(format!("key {id} is {user}'s; it cannot be shown again"))))
         }
-        KeysCommand::List => Ok((list(&editor.keys()?, now), None)),
-        KeysCommand::Revoke(id) => match editor.revoke(*id, now)? {
+        KeysCommand::List => {
+            let keys: Vec<KeyRow> = at_rest::read(path, keys)?.into_iter().map(|(key, _)| key).collect();
+            Ok((list(&keys, now), None))
+        }
+        KeysCommand::Revoke(id) => match Editor::open_existing(path)?.revoke(*id, now)? {
             None => Err(format!("there is no key {id}; keys list shows them")),
             Some(true) => Ok((format!("key {id} is revoked\n"), None)),
             Some(false) => Ok((format!("key {id} was revoked before\n"), None)),

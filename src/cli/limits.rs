@@ -3,7 +3,8 @@
 use super::{Command, next, text, unexpected};
 use crate::access::is_user;
 use crate::config::nano_usd;
-use crate::ledger::keys_and_limits::Editor;
+use crate::ledger::at_rest;
+use crate::ledger::keys_and_limits::{Editor, limits};
 use crate::limit::overrides::Overrides;
 use crate::limit::status::dollars;
 use crate::local::text_table::{Column, table};
@@ -86,22 +87,22 @@ fn money(parser: &mut Parser, option: &str) -> Result<u64, String> {
     nano_usd(&text).ok_or_else(|| format!("{option} {text:?}: expected an amount in US dollars, as in 5 or 0.50"))
 }
 
-/// Runs the command on the ledger at `path`: what to print.
+/// Runs the command on the ledger at `path`: what to print. Only `set` makes a ledger where there is none, and `list`
+/// changes nothing.
 ///
 /// # Errors
 /// One sentence.
 pub fn run(command: &LimitsCommand, path: &Path) -> Result<String, String> {
-    let mut editor = Editor::open(path)?;
     match command {
         LimitsCommand::Set { user, own } => {
-            let own = editor.set_limits(user, own)?;
+            let own = Editor::open(path)?.set_limits(user, own)?;
             Ok(list([(user.as_str(), &own)]))
         }
         LimitsCommand::List => {
-            let limits = editor.limits()?;
+            let limits = at_rest::read(path, limits)?;
             Ok(list(limits.iter().map(|(user, own)| (&**user, own))))
         }
-        LimitsCommand::Clear(user) => match editor.clear_limits(user)? {
+        LimitsCommand::Clear(user) => match Editor::open_existing(path)?.clear_limits(user)? {
             true => Ok(format!("{user} has everybody's limits again\n")),
             false => Ok(format!("{user} had no limits of their own\n")),
         },

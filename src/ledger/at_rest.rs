@@ -15,13 +15,7 @@ use std::time::SystemTime;
 /// # Errors
 /// One sentence: there is no such file, it is no ledger or one of another version, or it cannot be read.
 pub fn read<T>(path: &Path, ask: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, String> {
-    let path = database::absolute(path)?;
-    if !path.exists() {
-        return Err(format!(
-            "there is no ledger {}: a server makes it when it starts; DATABASE_PATH says where",
-            path.display()
-        ));
-    }
+    let path = database::existing(path)?;
     let cannot = |why: String| format!("the ledger {} {why}", path.display());
     database::inspect_header(&path).map_err(cannot)?;
     if let Some(stamp) = FileStamp::of(&path).filter(|stamp| !stamp.has_log) {

@@ -141,6 +141,18 @@ pub fn open_at_rest(path: &Path) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
+/// The path of a ledger that must be there already.
+///
+/// # Errors
+/// One sentence, with the path: there is none.
+pub fn existing(path: &Path) -> Result<PathBuf, String> {
+    let path = absolute(path)?;
+    if path.exists() {
+        return Ok(path);
+    }
+    Err(format!("there is no ledger {}: a server makes it when it starts; DATABASE_PATH says where", path.display()))
+}
+
 /// Opens the ledger for checkpoints, which copy the log into the file and so wait for the disk.
 pub fn open_checkpointer(path: &Path) -> rusqlite::Result<Connection> {
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;

@@ -54,6 +54,14 @@ impl Editor {
         Ok(Self { conn: database::open(path)? })
     }
 
+    /// The same, where the ledger must be there already.
+    ///
+    /// # Errors
+    /// One sentence, also where there is none.
+    pub fn open_existing(path: &Path) -> Result<Self, String> {
+        Self::open(&database::existing(path)?)
+    }
+
     /// Adds a key; its id.
     ///
     /// # Errors
@@ -75,15 +83,6 @@ impl Editor {
         })
     }
 
-    /// All keys, in the order in which they were made.
-    ///
-    /// # Errors
-    /// One sentence: SQLite's.
-    pub fn keys(&self) -> Result<Vec<KeyRow>, String> {
-        let keys = keys(&self.conn).map_err(|error| unreadable(&error))?;
-        Ok(keys.into_iter().map(|(row, _)| row).collect())
-    }
-
     /// Revokes a key. `None` where there is no such key; else whether it was still in force.
     ///
     /// # Errors
@@ -97,14 +96,6 @@ impl Editor {
             }
             Ok(found)
         })
-    }
-
-    /// Users' own limits, in the order of their names.
-    ///
-    /// # Errors
-    /// One sentence: SQLite's.
-    pub fn limits(&self) -> Result<BTreeMap<Box<str>, Overrides>, String> {
-        limits(&self.conn).map_err(|error| unreadable(&error))
     }
 
     /// Sets those of a user's limits that are given, and leaves the others; the user's own limits after that.
@@ -158,11 +149,11 @@ impl Editor {
     }
 }
 
-fn unreadable(error: &rusqlite::Error) -> String {
-    format!("the ledger cannot be read: {error}")
-}
-
-fn keys(conn: &Connection) -> rusqlite::Result<Vec<(KeyRow, Hash)>> {
+/// All keys, in the order in which they were made.
+///
+/// # Errors
+/// SQLite's.
+pub fn keys(conn: &Connection) -> rusqlite::Result<Vec<(KeyRow, Hash)>> {
     let mut select = conn.prepare_cached(
         "SELECT id, user, name, created_at, expires_at, revoked_at, hash FROM client_keys ORDER BY id",
     )?;
@@ -182,7 +173,11 @@ fn keys(conn: &Connection) -> rusqlite::Result<Vec<(KeyRow, Hash)>> {
     rows.filter_map(Result::transpose).collect()
 }
 
-fn limits(conn: &Connection) -> rusqlite::Result<BTreeMap<Box<str>, Overrides>> {
+/// Users' own limits, in the order of their names.
+///
+/// # Errors
+/// SQLite's.
+pub fn limits(conn: &Connection) -> rusqlite::Result<BTreeMap<Box<str>, Overrides>> {
     let mut select =
         conn.prepare_cached("SELECT user, rpm, tpm, concurrent, day_nano_usd, month_nano_usd FROM user_limits")?;
     let number = |value: Option<i64>| value.map(|value| value.max(0).cast_unsigned());

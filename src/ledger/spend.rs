@@ -11,14 +11,16 @@ use crate::policy::SpendByUser;
 use rusqlite::{Connection, Row};
 use std::collections::BTreeMap;
 
-/// What each user has spent in the day and the month of `period`: the rollups up to the mark, and the rows after it.
+/// What each user has spent in the day and the month of `period`, and not after them: a clock that was ahead for a while
+/// has left records that belong to neither. `upto_seq` says which record of this process was the last to be committed.
 ///
 /// # Errors
 /// SQLite's.
-pub fn spend_by_user(conn: &Connection, period: Period) -> rusqlite::Result<SpendByUser> {
+pub fn spend_by_user(conn: &Connection, period: Period, upto_seq: u64) -> rusqlite::Result<SpendByUser> {
     let snapshot = conn.unchecked_transaction()?;
-    let month_hour = first_day_of_month(period.month) * HOURS_PER_DAY;
-    let day_hour = period.day * HOURS_PER_DAY;
+    let month = [period.month, period.month + 1].map(|month| first_day_of_month(month) * HOURS_PER_DAY);
+    let day = [period.day, period.day + 1].map(|day| day * HOURS_PER_DAY);
+    let hours = [month[0], month[1], day[0], day[1]];
     let mut sums: BTreeMap<i64, Spent> = BTreeMap::new();
     let mut add = |row: &Row<'_>| -> rusqlite::Result<()> {
         let spent = sums.entry(row.get(0)?).or_default();
@@ -27,24 +29,25 @@ pub fn spend_by_user(conn: &Connection, period: Period) -> rusqlite::Result<Spen
         Ok(())
     };
     let mut folded = snapshot.prepare(
-        "SELECT user_id, sum(iif(hour >= ?2, cost_nano_usd, 0)), sum(cost_nano_usd) FROM rollups
-        WHERE hour >= ?1 AND user_id > 0 GROUP BY user_id",
+        "SELECT user_id, sum(iif(hour >= ?3 AND hour < ?4, cost_nano_usd, 0)), sum(cost_nano_usd) FROM rollups
+        WHERE hour >= ?1 AND hour < ?2 AND user_id > 0 GROUP BY user_id",
     )?;
-    let mut rows = folded.query([month_hour, day_hour])?;
+    let mut rows = folded.query(hours)?;
     while let Some(row) = rows.next()? {
         add(row)?;
     }
     let mut tail = snapshot.prepare(
-        "SELECT user_id, sum(iif(started_at >= ?3, cost_nano_usd, 0)), sum(cost_nano_usd) FROM records
-        WHERE id > ?1 AND started_at >= ?2 AND cost_nano_usd > 0 GROUP BY user_id",
+        "SELECT user_id, sum(iif(started_at >= ?3 AND started_at < ?4, cost_nano_usd, 0)), sum(cost_nano_usd)
+        FROM records
+        WHERE id > ?5 AND started_at >= ?1 AND started_at < ?2 AND cost_nano_usd > 0 GROUP BY user_id",
     )?;
-    let mut rows =
-        tail.query([marks::read(&snapshot, marks::FOLD)?, month_hour * NS_PER_HOUR, day_hour * NS_PER_HOUR])?;
+    let [month_from, month_to, day_from, day_to] = hours.map(|hour| hour * NS_PER_HOUR);
+    let mut rows = tail.query([month_from, month_to, day_from, day_to, marks::read(&snapshot, marks::FOLD)?])?;
     while let Some(row) = rows.next()? {
         add(row)?;
     }
     let mut name = snapshot.prepare("SELECT name FROM users WHERE id = ?")?;
     let users = sums.into_iter().filter(|(_, spent)| *spent != Spent::default());
     let users = users.map(|(id, spent)| Ok((name.query_row([id], |row| row.get::<_, String>(0))?.into(), spent)));
-    Ok(SpendByUser { period, users: users.collect::<rusqlite::Result<_>>()? })
+    Ok(SpendByUser { period, upto_seq, users: users.collect::<rusqlite::Result<_>>()? })
 }

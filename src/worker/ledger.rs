@@ -75,6 +75,8 @@ pub struct Ledger {
     owner: Option<Owner>,
     /// Not committed yet, in order.
     queue: Vec<Record>,
+    /// The last record that is.
+    committed_seq: u64,
     /// When a message last came in, or a commit or a fold last ended.
     busy_at: Instant,
     progress: Progress,
@@ -135,6 +137,7 @@ impl Ledger {
             lost: false,
             owner,
             queue: Vec::new(),
+            committed_seq: 0,
             busy_at: Instant::now(),
             progress,
             tiers: TierBuilder::default(),
@@ -282,6 +285,7 @@ impl Ledger {
                 self.queue[at].clone_from(counted);
             }
         }
+        self.committed_seq = upto;
         self.events.send(WorkerEvent::Committed { upto, retrieved });
         self.busy_at = Instant::now();
         self.progress.last = writer.last_id();
@@ -304,7 +308,7 @@ impl Ledger {
             self.events.send(WorkerEvent::Policy(policy));
         }
         if self.spend_wanted && self.queue.is_empty() {
-            match spend_by_user(writer.conn(), Period::of(unix_now())) {
+            match spend_by_user(writer.conn(), Period::of(unix_now()), self.committed_seq) {
                 Ok(spend_by_user) => {
                     self.spend_wanted = false;
                     self.events.send(WorkerEvent::SpendByUser(spend_by_user));

@@ -5,7 +5,7 @@ use openai_api_proxy::access::Hash;
 use openai_api_proxy::ledger::append::Writer;
 use openai_api_proxy::ledger::database;
 use openai_api_proxy::ledger::fold::fold;
-use openai_api_proxy::ledger::keys_and_limits::{Editor, read};
+use openai_api_proxy::ledger::keys_and_limits::{Editor, keys, limits, read};
 use openai_api_proxy::ledger::spend::spend_by_user;
 use openai_api_proxy::limit::budget::{Period, Spent};
 use openai_api_proxy::limit::overrides::Overrides;
@@ -27,7 +27,8 @@ fn keys_and_limits_are_what_was_written_last() {
         (editor.revoke(first, 8), editor.revoke(first, 9), editor.revoke(77, 9)),
         (Ok(Some(true)), Ok(Some(false)), Ok(None))
     );
-    let rows = editor.keys().unwrap();
+    let reader = database::open_reader(&path).unwrap();
+    let rows: Vec<_> = keys(&reader).unwrap().into_iter().map(|(key, _)| key).collect();
     assert_eq!((rows[0].user.as_str(), rows[0].revoked_at, rows[1].expires_at), ("太郎", Some(8), Some(9)));
 
     let own = Overrides { rpm: Some(5), day_nano_usd: Some(0), ..Overrides::default() };
@@ -35,15 +36,15 @@ fn keys_and_limits_are_what_was_written_last() {
     let more = Overrides { tpm: Some(7), concurrent: Some(2), month_nano_usd: Some(1 << 50), ..Overrides::default() };
     let both = Overrides { rpm: Some(5), day_nano_usd: Some(0), ..more };
     assert_eq!(editor.set_limits("b", &more), Ok(both), "what is not named stays");
-    assert_eq!((editor.clear_limits("c"), editor.limits()), (Ok(false), Ok([("b".into(), both)].into())));
+    assert_eq!((editor.clear_limits("c"), limits(&reader)), (Ok(false), Ok([("b".into(), both)].into())));
 
-    let policy = read(&database::open_reader(&path).unwrap()).unwrap();
+    let policy = read(&reader).unwrap();
     assert_eq!(policy.keys.iter().map(|key| (key.id, &*key.user)).collect::<Vec<_>>(), [(second, "b")]);
     assert_eq!(policy.own, BTreeMap::from([("b".into(), both)]));
-    assert_eq!((editor.clear_limits("b"), editor.limits()), (Ok(true), Ok(BTreeMap::new())));
+    assert_eq!((editor.clear_limits("b"), limits(&reader)), (Ok(true), Ok(BTreeMap::new())));
 }
 
-/// Wherever the fold stands, what was spent is the sum of the rows of the day and of the month.
+/// Wherever the fold stands, what was spent is the sum of the rows of the day and of the month, and of none after them.
 #[test]
 fn spending_is_the_sum_of_the_rows_at_any_mark() {
     let folder = tempfile::tempdir().unwrap();
@@ -66,18 +67,19 @@ fn spending_is_the_sum_of_the_rows_at_any_mark() {
         let began = Period::of(record.started_at);
         let cost = record.cost_nano_usd.unwrap_or(0);
         let spent = expected.entry(record.user.to_string()).or_default();
-        spent.day += if began.day >= period.day { cost } else { 0 };
-        spent.month += if began.month >= period.month { cost } else { 0 };
+        spent.day += if began.day == period.day { cost } else { 0 };
+        spent.month += if began.month == period.month { cost } else { 0 };
     }
     writer.append(&rows).unwrap();
     loop {
-        let found = spend_by_user(&conn, period).unwrap();
+        let found = spend_by_user(&conn, period, 7).unwrap();
         let users = found.users.into_iter().map(|(user, spent)| (user.to_string(), spent));
-        assert_eq!((found.period, users.collect::<BTreeMap<_, _>>()), (period, expected.clone()));
+        assert_eq!((found.period, found.upto_seq), (period, 7));
+        assert_eq!(users.collect::<BTreeMap<_, _>>(), expected);
         if fold(&conn, 300).unwrap().pending() == 0 {
             break;
         }
     }
     assert!(expected.values().all(|spent| spent.day > 0 && spent.month > spent.day));
-    assert_eq!(spend_by_user(&conn, Period::of(START + 400 * DAY)).unwrap().users, []);
+    assert_eq!(spend_by_user(&conn, Period::of(START + 400 * DAY), 0).unwrap().users, []);
 }

@@ -36,7 +36,7 @@ impl PolicyWatch {
         let budgets = budgets || policy.own.values().any(has_budget);
         events.send(WorkerEvent::Policy(policy));
         if budgets {
-            events.send(WorkerEvent::SpendByUser(spend_by_user(conn, Period::of(unix_now()))?));
+            events.send(WorkerEvent::SpendByUser(spend_by_user(conn, Period::of(unix_now()), 0)?));
         }
         Ok(Self { version, look_at: Instant::now() + FOLLOW_EVERY })
     }
