@@ -73,7 +73,7 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
 /// # Errors
 /// One sentence.
 pub fn run(command: &UsageCommand, path: &Path, now: u64) -> Result<Vec<u8>, String> {
-    let UsageQuery { query, format } = query(command, now)?;
+    let UsageQuery { query, format, .. } = query(command, now)?;
     let report = at_rest::read(path, |conn| report(conn, query.clone()))?;
     Ok(answer(&report, format).body)
 }
@@ -113,7 +113,7 @@ mod tests {
             limit: 7,
             ..Query::default()
         };
-        let expected = UsageQuery { query: expected, format: Format::Csv };
+        let expected = UsageQuery { query: expected, format: Format::Csv, own: false };
         assert_eq!(query(&command, 10 * day), Ok(expected));
         assert_eq!(query(&UsageCommand::default(), 0).map(|query| query.format), Ok(Format::Text));
         assert_eq!(parse("usage --by day -h"), Ok(Command::Help(HELP)));

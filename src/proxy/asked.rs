@@ -45,10 +45,11 @@ impl Proxy {
                 Question::Dashboard(Box::new(DashboardQuery { user, own, refused, host: host(head), ..query }))
             }
             Local::Usage => {
-                let UsageQuery { query, format } =
+                let UsageQuery { query, format, .. } =
                     UsageQuery::parse(parameters, now.unix, accepted(head)).map_err(bad)?;
                 let query = Query { user: readable(query.user.clone(), reader)?, ..query };
-                Question::Usage(Box::new(UsageQuery { query, format }))
+                let own = matches!(reader, Reader::Own(_));
+                Question::Usage(Box::new(UsageQuery { query, format, own }))
             }
             _ if reader != Reader::Everything => {
                 return Err((Fault::Forbidden, "a client key reads its own user's usage only".to_owned()));

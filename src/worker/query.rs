@@ -1,9 +1,12 @@
-//! The query thread: answers questions that take time, on a read-only connection of its own.
+//! The query thread answers questions to the ledger, on a read-only connection of its own, one of each reader in turn.
+//! Beside it the render thread makes scrapes, so that what watches the proxy does not wait for what asks the ledger.
 //!
-//! In: [`Job`]s, at most 64 waiting. Out: one [`WorkerEvent::Answered`] for each job taken. Never: a write; a read transaction
-//! that outlives its question.
+//! In: [`Job`]s, a bounded number waiting. Out: one [`WorkerEvent::Answered`] for each job taken. Never: a write; a read
+//! transaction that outlives its question.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
+
+mod fair_queue;
 
 use super::event::{EventSender, WorkerEvent};
 use super::log::event;
@@ -13,16 +16,17 @@ use crate::ledger::{answer, database};
 use crate::local::dashboard::{DashboardQuery, View};
 use crate::local::usage_report::UsageQuery;
 use crate::local::{Answer, dashboard, usage_report};
+use fair_queue::{FairQueue, Reader};
 use rusqlite::{Connection, ErrorCode};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Questions that may wait.
-const JOBS_MAX: usize = 64;
+/// Scrapes that may wait.
+const RENDERS_MAX: usize = 8;
 /// How long one question may take.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// SQLite's virtual machine looks at the clock once in this many instructions: about every 100 us.
@@ -35,25 +39,40 @@ pub enum Job {
     /// `GET /dashboard`.
     Dashboard { ticket: u64, query: Box<DashboardQuery> },
     /// Anything else that takes too long for the loop and needs no database, such as rendering the metrics.
-    Render { ticket: u64, render: Box<dyn FnOnce() -> Answer + Send> },
+    Render { ticket: u64, render: Render },
 }
 
-/// The loop's end of the thread.
+/// What a scrape is made by, without a database.
+type Render = Box<dyn FnOnce() -> Answer + Send>;
+
+impl Job {
+    /// Whose turn it is, of questions to the ledger.
+    fn reader(&self) -> Reader {
+        match self {
+            Self::Usage { query, .. } if query.own => query.query.user.clone(),
+            Self::Dashboard { query, .. } if query.own => query.user.clone(),
+            _ => None,
+        }
+    }
+}
+
+/// The loop's end of the threads: one asks the ledger, the other renders scrapes, which wait for no question.
 pub struct QueryHandle {
-    jobs: SyncSender<Job>,
+    inbox: Arc<Inbox>,
+    renders: SyncSender<(u64, Render)>,
     stopping: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    threads: [JoinHandle<()>; 2],
 }
 
 impl QueryHandle {
-    /// Starts the thread. The ledger at `path` is opened now, and again after any failure.
+    /// Starts the threads. The ledger at `path` is opened now, and again after any failure.
     ///
     /// # Errors
     /// One sentence, if the system gives no thread.
     pub fn start(path: &Path, events: EventSender) -> Result<Self, String> {
-        let (jobs, inbox) = sync_channel(JOBS_MAX);
-        let stopping = Arc::new(AtomicBool::new(false));
-        let reader = Reader {
+        let (inbox, stopping) = (Arc::new(Inbox::new()), Arc::new(AtomicBool::new(false)));
+        let (renders, rendered) = sync_channel(RENDERS_MAX);
+        let asker = Asker {
             path: database::absolute(path)?,
             conn: None,
             failing: false,
@@ -61,11 +80,10 @@ impl QueryHandle {
             deadline: Arc::new(Mutex::new(Instant::now())),
             stopping: Arc::clone(&stopping),
         };
-        let thread = std::thread::Builder::new()
-            .name("query".to_owned())
-            .spawn(move || reader.run(&inbox, &events))
-            .map_err(|error| format!("the query thread cannot start: {error}"))?;
-        Ok(Self { jobs, stopping, thread })
+        let (questions, answers) = (Arc::clone(&inbox), events.clone());
+        let query = spawn("query", move || asker.run(&questions, &answers))?;
+        let render = spawn("render", move || render(&rendered, &events))?;
+        Ok(Self { inbox, renders, stopping, threads: [query, render] })
     }
 
     /// Puts a question. Never blocks.
@@ -73,20 +91,82 @@ impl QueryHandle {
     /// # Errors
     /// The job itself, if too many wait already.
     pub fn ask(&self, job: Job) -> Result<(), Job> {
-        self.jobs.try_send(job).map_err(|error| match error {
-            TrySendError::Full(job) | TrySendError::Disconnected(job) => job,
-        })
+        match job {
+            Job::Render { ticket, render } => self.renders.try_send((ticket, render)).map_err(|error| {
+                let (TrySendError::Full((ticket, render)) | TrySendError::Disconnected((ticket, render))) = error;
+                Job::Render { ticket, render }
+            }),
+            question => self.inbox.push(question),
+        }
     }
 
-    /// Ends the thread without waiting for the questions that it has; they get no answer.
+    /// Ends the threads without waiting for the questions that they have; they get no answer.
     pub fn shutdown(self) {
         self.stopping.store(true, Ordering::Relaxed);
-        drop(self.jobs);
-        let _ = self.thread.join();
+        self.inbox.close();
+        drop(self.renders);
+        self.threads.into_iter().for_each(|thread| _ = thread.join());
     }
 }
 
-struct Reader {
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, String> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        give_way();
+        run();
+    });
+    thread.map_err(|error| format!("the {name} thread cannot start: {error}"))
+}
+
+fn render(inbox: &Receiver<(u64, Render)>, events: &EventSender) {
+    while let Ok((ticket, render)) = inbox.recv() {
+        events.send(WorkerEvent::Answered { ticket, answer: render() });
+    }
+}
+
+/// Questions on their way to the thread that asks the ledger.
+struct Inbox {
+    /// `None` once the thread is to end.
+    waiting: Mutex<Option<FairQueue<Job>>>,
+    changed: Condvar,
+}
+
+impl Inbox {
+    fn new() -> Self {
+        Self { waiting: Mutex::new(Some(FairQueue::default())), changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<FairQueue<Job>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, job: Job) -> Result<(), Job> {
+        let pushed = match self.lock().as_mut() {
+            Some(waiting) => waiting.push(job.reader(), job),
+            None => Err(job),
+        };
+        self.changed.notify_one();
+        pushed
+    }
+
+    fn close(&self) {
+        *self.lock() = None;
+        self.changed.notify_one();
+    }
+
+    /// Waits for the next question; `None` at the end.
+    fn pop(&self) -> Option<Job> {
+        let mut waiting = self.lock();
+        loop {
+            match waiting.as_mut()?.pop() {
+                Some(job) => return Some(job),
+                None => waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+}
+
+/// Asks the ledger, on a connection of its own.
+struct Asker {
     path: PathBuf,
     conn: Option<Connection>,
     /// The last question found no readable ledger; said once.
@@ -97,18 +177,13 @@ struct Reader {
     stopping: Arc<AtomicBool>,
 }
 
-impl Reader {
-    fn run(mut self, inbox: &Receiver<Job>, events: &EventSender) {
-        give_way();
+impl Asker {
+    fn run(mut self, inbox: &Inbox, events: &EventSender) {
         // So that it is the ledger's file, whatever is at the path when the first question comes.
         self.conn = self.open().ok();
-        while let Ok(job) = inbox.recv() {
-            if self.stopping.load(Ordering::Relaxed) {
-                break;
-            }
+        while let Some(job) = inbox.pop() {
             let (ticket, answer) = match job {
-                Job::Usage { ticket, query } => {
-                    let UsageQuery { query, format } = query;
+                Job::Usage { ticket, query: UsageQuery { query, format, .. } } => {
                     (ticket, self.answer(|conn| Ok(usage_report::answer(&answer::report(conn, query)?, format))))
                 }
                 Job::Dashboard { ticket, query } => {
@@ -189,7 +264,7 @@ mod tests {
         let path = folder.path().join("usage.db");
         let writer = database::open(&path).unwrap();
         Writer::new(&writer).unwrap().append(&vec![Record::default(); 4096]).unwrap();
-        let mut reader = Reader {
+        let mut asker = Asker {
             path,
             conn: None,
             failing: false,
@@ -197,21 +272,21 @@ mod tests {
             deadline: Arc::new(Mutex::new(Instant::now())),
             stopping: Arc::new(AtomicBool::new(false)),
         };
-        let ask = |reader: &mut Reader| {
-            reader.answer(|conn| {
+        let ask = |asker: &mut Asker| {
+            asker.answer(|conn| {
                 let report = answer::report(conn, Query::default())?;
                 Ok(usage_report::answer(&report, Format::Json))
             })
         };
-        let late = ask(&mut reader);
+        let late = ask(&mut asker);
         assert_eq!(late.status, 503);
         let body: serde_json::Value = serde_json::from_slice(&late.body).unwrap();
         assert_eq!(body["error"]["code"], "overloaded");
         assert!(body["error"]["message"].as_str().unwrap().contains("narrow it"));
         // It holds no old state of the ledger.
         Writer::new(&writer).unwrap().append(&[Record::default()]).unwrap();
-        reader.time_limit = TIME_LIMIT;
-        let body: serde_json::Value = serde_json::from_slice(&ask(&mut reader).body).unwrap();
+        asker.time_limit = TIME_LIMIT;
+        let body: serde_json::Value = serde_json::from_slice(&ask(&mut asker).body).unwrap();
         assert_eq!(body["totals"]["requests"], 4097);
     }
 }

@@ -4,7 +4,7 @@ use crate::oracle::{START, query};
 use openai_api_proxy::ledger::answer::report;
 use openai_api_proxy::ledger::database;
 use openai_api_proxy::local::Answer;
-use openai_api_proxy::local::usage_report::{Format, UsageQuery, to_json};
+use openai_api_proxy::local::usage_report::{UsageQuery, to_json};
 use openai_api_proxy::reporting::Query;
 use openai_api_proxy::usage::record::Record;
 use openai_api_proxy::worker::ledger::{Ledger, LedgerHandle, Options};
@@ -193,7 +193,7 @@ fn questions_are_answered() {
     let mut own = Loop::new();
     let queries = QueryHandle::start(&path, own.events.clone()).unwrap();
     let ask = |ticket, query| {
-        let query = UsageQuery { query, format: Format::Json };
+        let query = UsageQuery { query, ..UsageQuery::default() };
         assert!(queries.ask(Job::Usage { ticket, query }).is_ok());
     };
 
@@ -237,16 +237,40 @@ fn a_full_mailbox_gives_the_job_back() {
     });
     assert!(queries.ask(Job::Render { ticket: 0, render }).is_ok());
     has_started.recv().unwrap();
-    for ticket in 1..=64 {
+    for ticket in 1..=8 {
         assert!(queries.ask(Job::Render { ticket, render: Box::new(empty) }).is_ok());
     }
-    match queries.ask(Job::Render { ticket: 65, render: Box::new(empty) }) {
-        Err(Job::Render { ticket: 65, .. }) => {}
+    match queries.ask(Job::Render { ticket: 9, render: Box::new(empty) }) {
+        Err(Job::Render { ticket: 9, .. }) => {}
         _ => panic!("the mailbox is full"),
     }
     release.send(()).unwrap();
-    for ticket in 0..=64 {
+    for ticket in 0..=8 {
         assert_eq!(answer(&mut own), (ticket, empty()));
     }
+    queries.shutdown();
+}
+
+/// Each question waits for a second for a lock that somebody else holds; a scrape does not wait for any of them.
+#[test]
+fn a_scrape_waits_for_no_question() {
+    const QUESTIONS: u64 = 30;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("usage.db");
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("CREATE TABLE t (x); BEGIN EXCLUSIVE").unwrap();
+    let mut own = Loop::new();
+    let queries = QueryHandle::start(&path, own.events.clone()).unwrap();
+    for ticket in 1..=QUESTIONS {
+        assert!(queries.ask(Job::Usage { ticket, query: UsageQuery::default() }).is_ok());
+    }
+    let render = Box::new(|| Answer::new(200, "text/plain", "scraped"));
+    assert!(queries.ask(Job::Render { ticket: 0, render }).is_ok());
+    let mut before = 0;
+    while answer(&mut own).0 != 0 {
+        before += 1;
+    }
+    assert!(before < QUESTIONS, "it came after all of them");
+    other.execute_batch("ROLLBACK").unwrap();
     queries.shutdown();
 }

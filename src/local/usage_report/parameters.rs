@@ -19,6 +19,8 @@ const KNOWN: &str = "user_id, from, to, model, limit, cursor, group_by, format";
 pub struct UsageQuery {
     pub query: Query,
     pub format: Format,
+    /// Whoever asks may see this user's only.
+    pub own: bool,
 }
 
 impl UsageQuery {
@@ -110,7 +112,7 @@ impl Given {
         let format = given.unwrap_or(format);
         let limit_default = if format == Format::Text { LIMIT_DEFAULT_TEXT } else { LIMIT_DEFAULT };
         let query = Query { user, from, to, model, limit: limit.unwrap_or(limit_default), cursor, group_by };
-        Ok(UsageQuery { query, format })
+        Ok(UsageQuery { query, format, own: false })
     }
 }
 
@@ -234,6 +236,7 @@ mod tests {
                     group_by: Some(GroupBy::Day),
                 },
                 format: Format::Csv,
+                own: false,
             })
         );
     }
