@@ -5,8 +5,8 @@
 //! behind the rows like the other ones, and in the rows after its own watermark; so a database that had no such index
 //! is right from the first moment, while it is being made.
 //!
-//! The index holds hashes, in blocks of records so that what is written together lies together; the rows hold the ids
-//! themselves, which decide. Where the row is gone (pruned), the hash alone says that it was counted, until
+//! The index (table `counted`) holds hashes, in blocks of records so that what is written together lies together; the rows hold the ids
+//! themselves, which decide. Where the row is gone (pruned), the hash alone says that it was recorded, until
 //! it goes too ([`super::prune`]).
 
 use super::marks;
@@ -91,7 +91,7 @@ pub fn index(conn: &Connection, last: i64, rows_max: i64) -> rusqlite::Result<i6
         "SELECT id, response_id FROM records r WHERE id > ? AND id <= ? AND endpoint IN ({}) AND {} AND response_id
          IS NOT NULL",
         codes(Endpoint::ALL.iter().filter(|endpoint| endpoint.is_retrievable()).map(|endpoint| endpoint.code())),
-        counted_rows(),
+        with_numbers(),
     ))?;
     let entry = |row: &Row<'_>| Ok(entry_of(row.get(0)?, row.get_ref(1)?.as_str()?));
     let entries: Vec<[i64; 3]> = select.query_map([mark, to], entry)?.collect::<rusqlite::Result<_>>()?;
@@ -129,7 +129,7 @@ const USAGE: &str = "r.input_tokens, r.cached_input_tokens, r.cache_write_tokens
 
 /// Rows by id: hash, id, and whether images are asked for or all the rest.
 fn find_sql() -> String {
-    let counted = counted_rows();
+    let with_numbers = with_numbers();
     format!(
         "WITH RECURSIVE mark(id) AS (SELECT record_id FROM marks WHERE name = 'counted'),
             blocks(block) AS (SELECT min(block) FROM counted UNION ALL SELECT block + 1 FROM blocks, mark
@@ -141,12 +141,12 @@ fn find_sql() -> String {
          UNION ALL
          SELECT 0, r.cost_nano_usd, {USAGE}
             FROM mark CROSS JOIN records r ON r.id > mark.id
-            WHERE r.response_id = ?2 AND (r.endpoint = ?4) = ?3 AND {counted}"
+            WHERE r.response_id = ?2 AND (r.endpoint = ?4) = ?3 AND {with_numbers}"
     )
 }
 
 /// The condition for rows that hold numbers.
-fn counted_rows() -> String {
+fn with_numbers() -> String {
     let sources = UsageSource::ALL.iter().copied().filter(|source| source.has_numbers());
     format!("r.usage_source IN ({})", codes(sources.map(UsageSource::code)))
 }

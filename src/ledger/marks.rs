@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 /// Of the rollups, and the indexes by user and by hour: every record up to it is folded, and none after it.
 pub const FOLD: &str = "fold";
-/// Of the index of ids that may be repeated.
+/// Of the index of ids that may be repeated; it has the name of its table.
 pub const DEDUPLICATION: &str = "counted";
 /// Of the export: all rows up to it are at the server, or were refused by it.
 pub const EXPORT: &str = "export";

@@ -61,8 +61,8 @@ impl Granularity {
 /// A partition of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Partition {
-    /// Whole hours, days or months, counted from the Unix epoch: from the first to before `after`. At the end of what
-    /// its tier's watermark, the last month is as much of it as is there.
+    /// Whole hours, days or months, counted from the Unix epoch: from the first to before `after`. At its tier's
+    /// watermark, the last month is as much of it as is there.
     Whole { granularity: Granularity, first: i64, after: i64 },
     /// A part of one hour, at either end: nanoseconds since the Unix epoch, half-open.
     Part { from: i64, to: i64 },
@@ -99,7 +99,7 @@ fn cut(partitions: &mut Vec<Partition>, from: i64, to: i64, granularity: Option<
         Granularity::Month => Granularity::Day.start(marks.months),
     };
     let first = granularity.not_before(from);
-    // Where the range goes on past what the level reaches, all that is there of the last one counts.
+    // Where the range goes on past the tier's watermark, all that is there of the last one counts.
     let after = if to >= mark { granularity.not_before(mark) } else { granularity.of(to) };
     if first >= after {
         return cut(partitions, from, to, granularity.finer(), marks);
@@ -148,7 +148,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn pieces_are_the_range_and_as_coarse_as_the_levels_reach(
+        fn partitions_are_the_range_and_as_coarse_as_the_watermarks_allow(
             (a, b) in (instant(), instant()),
             (days, behind) in (20_000i64..21_100, 0..40i64),
             coarsest in prop::sample::select(vec![Granularity::Hour, Granularity::Day, Granularity::Month]),

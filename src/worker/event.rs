@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// What a worker tells the loop.
 #[derive(Debug)]
 pub enum WorkerEvent {
-    /// Every record with `seq <= upto` is committed. Those of them whose numbers might have been counted before come
-    /// back as they count.
+    /// Every record with `seq <= upto` is committed. Those of them whose numbers might have been recorded before
+    /// come back with what is new of them.
     Committed { upto: u64, retrieved: Vec<Record> },
     /// The ledger began to fail (`Some(why)`) or works again (`None`). Sent once a change, not once a retry. Where it
     /// does not take records, nothing will be committed any more, unless this is taken back.

@@ -280,9 +280,9 @@ impl Ledger {
         };
         let (rows, upto) = (batch.len(), last.seq);
         // The log tells what they count.
-        for counted in &retrieved {
-            if let Ok(at) = self.queue[..rows].binary_search_by_key(&counted.seq, |record| record.seq) {
-                self.queue[at].clone_from(counted);
+        for new_part in &retrieved {
+            if let Ok(at) = self.queue[..rows].binary_search_by_key(&new_part.seq, |record| record.seq) {
+                self.queue[at].clone_from(new_part);
             }
         }
         self.committed_seq = upto;

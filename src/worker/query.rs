@@ -1,4 +1,4 @@
-//! The query thread answers questions to the ledger, on a read-only connection of its own, one of each reader in turn.
+//! The query thread answers questions to the ledger, on a read-only connection of its own, one of each who asks in turn.
 //! Beside it the render thread makes scrapes, so that what watches the proxy does not wait for what asks the ledger.
 //!
 //! In: [`Job`]s, a bounded number waiting. Out: one [`WorkerEvent::Answered`] for each job taken. Never: a write; a read
@@ -16,7 +16,7 @@ use crate::ledger::{answer, database};
 use crate::local::dashboard::{DashboardQuery, View};
 use crate::local::usage_report::UsageQuery;
 use crate::local::{Answer, dashboard, usage_report};
-use fair_queue::{FairQueue, Reader};
+use fair_queue::{Asker, FairQueue};
 use rusqlite::{Connection, ErrorCode};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,7 +47,7 @@ type Render = Box<dyn FnOnce() -> Answer + Send>;
 
 impl Job {
     /// Whose turn it is, of questions to the ledger.
-    fn reader(&self) -> Reader {
+    fn asker(&self) -> Asker {
         match self {
             Self::Usage { query, .. } if query.own => query.query.user.clone(),
             Self::Dashboard { query, .. } if query.own => query.user.clone(),
@@ -72,7 +72,7 @@ impl QueryHandle {
     pub fn start(path: &Path, events: EventSender) -> Result<Self, String> {
         let (inbox, stopping) = (Arc::new(Inbox::new()), Arc::new(AtomicBool::new(false)));
         let (renders, rendered) = sync_channel(RENDERS_MAX);
-        let asker = Asker {
+        let reader = LedgerReader {
             path: database::absolute(path)?,
             conn: None,
             failing: false,
@@ -81,7 +81,7 @@ impl QueryHandle {
             stopping: Arc::clone(&stopping),
         };
         let (questions, answers) = (Arc::clone(&inbox), events.clone());
-        let query = spawn("query", move || asker.run(&questions, &answers))?;
+        let query = spawn("query", move || reader.run(&questions, &answers))?;
         let render = spawn("render", move || render(&rendered, &events))?;
         Ok(Self { inbox, renders, stopping, threads: [query, render] })
     }
@@ -141,7 +141,7 @@ impl Inbox {
 
     fn push(&self, job: Job) -> Result<(), Job> {
         let pushed = match self.lock().as_mut() {
-            Some(waiting) => waiting.push(job.reader(), job),
+            Some(waiting) => waiting.push(job.asker(), job),
             None => Err(job),
         };
         self.changed.notify_one();
@@ -166,7 +166,7 @@ impl Inbox {
 }
 
 /// Asks the ledger, on a connection of its own.
-struct Asker {
+struct LedgerReader {
     path: PathBuf,
     conn: Option<Connection>,
     /// The last question found no readable ledger; said once.
@@ -177,7 +177,7 @@ struct Asker {
     stopping: Arc<AtomicBool>,
 }
 
-impl Asker {
+impl LedgerReader {
     fn run(mut self, inbox: &Inbox, events: &EventSender) {
         // So that it is the ledger's file, whatever is at the path when the first question comes.
         self.conn = self.open().ok();
@@ -264,7 +264,7 @@ mod tests {
         let path = folder.path().join("usage.db");
         let writer = database::open(&path).unwrap();
         Writer::new(&writer).unwrap().append(&vec![Record::default(); 4096]).unwrap();
-        let mut asker = Asker {
+        let mut reader = LedgerReader {
             path,
             conn: None,
             failing: false,
@@ -272,21 +272,21 @@ mod tests {
             deadline: Arc::new(Mutex::new(Instant::now())),
             stopping: Arc::new(AtomicBool::new(false)),
         };
-        let ask = |asker: &mut Asker| {
-            asker.answer(|conn| {
+        let ask = |reader: &mut LedgerReader| {
+            reader.answer(|conn| {
                 let report = answer::report(conn, Query::default())?;
                 Ok(usage_report::answer(&report, Format::Json))
             })
         };
-        let late = ask(&mut asker);
+        let late = ask(&mut reader);
         assert_eq!(late.status, 503);
         let body: serde_json::Value = serde_json::from_slice(&late.body).unwrap();
         assert_eq!(body["error"]["code"], "overloaded");
         assert!(body["error"]["message"].as_str().unwrap().contains("narrow it"));
         // It holds no old state of the ledger.
         Writer::new(&writer).unwrap().append(&[Record::default()]).unwrap();
-        asker.time_limit = TIME_LIMIT;
-        let body: serde_json::Value = serde_json::from_slice(&ask(&mut asker).body).unwrap();
+        reader.time_limit = TIME_LIMIT;
+        let body: serde_json::Value = serde_json::from_slice(&ask(&mut reader).body).unwrap();
         assert_eq!(body["totals"]["requests"], 4097);
     }
 }

@@ -1,4 +1,4 @@
-//! Sums and history equal a scan over all records, wherever the fold and the levels are, whatever is pruned and wherever
+//! Sums and history equal a scan over all records, wherever the fold and the tiers are, whatever is pruned and wherever
 //! the log breaks off.
 
 use crate::oracle::{HOUR, Oracle, START, USERS, instant, query, record};
@@ -34,7 +34,7 @@ enum Step {
     FoldThatFails,
     Prune(u64, i64),
     PruneThatFails,
-    /// Of the levels: so many steps, each of so many users.
+    /// Of the tiers: so many steps, each of so many users.
     Follow(usize, i64),
     FollowThatFails,
 }
@@ -103,15 +103,15 @@ fn append_that_fails(conn: &Connection, writer: &mut Writer<'_>, records: &[Reco
     conn.execute_batch("DROP TRIGGER full").unwrap();
 }
 
-/// A step of the levels that has written all but how far it has come when it ends.
+/// A step of the tiers that has written all but how far it has come when it ends.
 fn follow_that_fails(conn: &Connection) {
-    let reach = || [Tier::Days, Tier::Months].map(|level| Watermark::read(conn, level).unwrap());
-    let before = reach();
+    let marks = || [Tier::Days, Tier::Months].map(|level| Watermark::read(conn, level).unwrap());
+    let before = marks();
     conn.execute_batch("CREATE TEMP TRIGGER full BEFORE UPDATE ON levels BEGIN SELECT RAISE(ABORT, 'disk full'); END")
         .unwrap();
     let failed = TierBuilder::taking(2).step(conn, i64::MAX).is_err();
     conn.execute_batch("DROP TRIGGER full").unwrap();
-    assert_eq!(reach(), before);
+    assert_eq!(marks(), before);
     assert_eq!(failed, TierBuilder::taking(2).step(conn, i64::MAX).unwrap(), "it fails where there is something to do");
 }
 
@@ -124,7 +124,7 @@ fn rows_from(conn: &Connection, instant: u64) -> i64 {
 }
 
 /// A fold that has written all but its last table when it ends, as by a full disk. Where no row is pending it does not
-/// fail, and moves no more than the index of what was counted.
+/// fail, and moves no more than the index of ids that may be repeated.
 fn fold_that_fails(conn: &Connection, writer: &mut Writer<'_>) {
     let mut before = Progress::read(conn).unwrap();
     conn.execute_batch("CREATE TEMP TRIGGER full BEFORE INSERT ON hours BEGIN SELECT RAISE(ABORT, 'disk full'); END")
@@ -290,7 +290,7 @@ fn exact_whoever_writes_and_folds_between() {
     }
 }
 
-/// Rows are folded, all at once from memory, before their ids are in the index of what was counted: a step that fails
+/// Rows are folded, all at once from memory, before their ids are in the index of ids that may be repeated: a step that fails
 /// where no row is pending has that index left to move.
 #[test]
 fn exact_where_the_index_is_behind_the_fold() {

@@ -1,6 +1,6 @@
-//! Questions that wait, one of each reader in turn: who asks much waits behind themselves, not others behind them.
+//! Questions that wait, one of each asker in turn: who asks much waits behind themselves, not others behind them.
 //!
-//! In: questions of readers. Out: the next one. Never: more than it may hold, in all or of one user.
+//! In: questions of askers. Out: the next one. Never: more than it may hold, in all or of one user.
 
 use std::collections::VecDeque;
 
@@ -10,18 +10,18 @@ pub const WAITING_MAX: usize = 64;
 const WAITING_OF_USER_MAX: usize = 8;
 
 /// Who asks: one user, or whoever may read everything.
-pub type Reader = Option<String>;
+pub type Asker = Option<String>;
 
 /// What waits.
 pub struct FairQueue<T> {
-    /// Readers with a question, in the order of their turns.
-    readers: VecDeque<(Reader, VecDeque<T>)>,
+    /// Askers with a question, in the order of their turns.
+    askers: VecDeque<(Asker, VecDeque<T>)>,
     waiting: usize,
 }
 
 impl<T> Default for FairQueue<T> {
     fn default() -> Self {
-        Self { readers: VecDeque::new(), waiting: 0 }
+        Self { askers: VecDeque::new(), waiting: 0 }
     }
 }
 
@@ -30,14 +30,14 @@ impl<T> FairQueue<T> {
     ///
     /// # Errors
     /// The question itself, where too many wait.
-    pub fn push(&mut self, reader: Reader, question: T) -> Result<(), T> {
+    pub fn push(&mut self, asker: Asker, question: T) -> Result<(), T> {
         if self.waiting >= WAITING_MAX {
             return Err(question);
         }
-        match self.readers.iter_mut().find(|(known, _)| *known == reader) {
+        match self.askers.iter_mut().find(|(known, _)| *known == asker) {
             Some((Some(_), questions)) if questions.len() >= WAITING_OF_USER_MAX => return Err(question),
             Some((_, questions)) => questions.push_back(question),
-            None => self.readers.push_back((reader, [question].into())),
+            None => self.askers.push_back((asker, [question].into())),
         }
         self.waiting += 1;
         Ok(())
@@ -45,10 +45,10 @@ impl<T> FairQueue<T> {
 
     /// Takes the next question.
     pub fn pop(&mut self) -> Option<T> {
-        let (reader, mut questions) = self.readers.pop_front()?;
+        let (asker, mut questions) = self.askers.pop_front()?;
         let next = questions.pop_front()?;
         if !questions.is_empty() {
-            self.readers.push_back((reader, questions));
+            self.askers.push_back((asker, questions));
         }
         self.waiting -= 1;
         Some(next)
@@ -59,7 +59,7 @@ impl<T> FairQueue<T> {
 mod tests {
     use super::*;
 
-    fn user(name: &str) -> Reader {
+    fn user(name: &str) -> Asker {
         Some(name.to_owned())
     }
 

@@ -31,8 +31,8 @@ fn count(conn: &Connection, sql: &str) -> i64 {
 /// All that there is to fold and to follow.
 fn catch_up(conn: &Connection) {
     while !fold(conn, 4096).unwrap().is_folded() {}
-    let mut levels = TierBuilder::default();
-    while levels.step(conn, i64::MAX).unwrap() {}
+    let mut tiers = TierBuilder::default();
+    while tiers.step(conn, i64::MAX).unwrap() {}
 }
 
 fn open(path: &Path) -> (Connection, Connection) {
@@ -124,9 +124,9 @@ fn a_day_is_taken_an_hour_after_its_end() {
     writer.append(&[record(START, "a", "m"), record(START + 300 * DAY, "a", "m")]).unwrap();
     fold(&conn, 10).unwrap();
     let midnight = ((START + DAY) / HOUR).cast_signed();
-    let mut levels = TierBuilder::default();
+    let mut tiers = TierBuilder::default();
     for (hour, due) in [(midnight - 10, false), (midnight, false), (midnight + 1, true), (midnight + 1, false)] {
-        assert_eq!(levels.step(&conn, hour).unwrap(), due, "{hour}");
+        assert_eq!(tiers.step(&conn, hour).unwrap(), due, "{hour}");
     }
     let days = count(&conn, "SELECT count(*) FROM days WHERE user_id = 1 AND model_id >= 0");
     assert_eq!(days, 1);
@@ -143,8 +143,8 @@ fn a_step_is_small_whatever_a_day_holds() {
     writer.append(&rows).unwrap();
     while !fold(&conn, 4096).unwrap().is_folded() {}
     let taken = || count(&conn, "SELECT count(*) FROM days WHERE user_id > 0 AND model_id >= 0");
-    let (mut levels, mut steps, mut before) = (TierBuilder::taking(i64::MAX), 0, 0);
-    while levels.step(&conn, i64::MAX).unwrap() {
+    let (mut tiers, mut steps, mut before) = (TierBuilder::taking(i64::MAX), 0, 0);
+    while tiers.step(&conn, i64::MAX).unwrap() {
         assert!(taken() - before <= 2 * 4096, "{before} and then {}", taken());
         (before, steps) = (taken(), steps + 1);
     }
