@@ -52,6 +52,14 @@ impl fmt::Debug for Hash {
     }
 }
 
+/// Longest user id, bytes.
+pub const USER_BYTES_MAX: usize = 128;
+
+/// True for what can be a user's id: UTF-8 without control characters, not too long.
+pub fn is_user(id: &str) -> bool {
+    (1..=USER_BYTES_MAX).contains(&id.len()) && !id.chars().any(char::is_control)
+}
+
 /// A client's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {

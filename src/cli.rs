@@ -5,16 +5,16 @@
 
 pub mod check;
 pub mod health;
-pub mod keys;
-pub mod limits;
-pub mod usage;
+pub mod keys_command;
+pub mod limits_command;
+pub mod usage_command;
 
-use keys::KeysCommand;
+use keys_command::KeysCommand;
 use lexopt::Arg;
 use lexopt::Parser;
-use limits::LimitsCommand;
+use limits_command::LimitsCommand;
 use std::ffi::OsString;
-use usage::UsageCommand;
+use usage_command::UsageCommand;
 
 /// What the program is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,9 +98,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
             "check" => Command::Check,
             "healthcheck" => Command::Healthcheck,
             "help" => Command::Help(HELP),
-            "keys" => keys::parse(&mut parser)?,
-            "usage" => usage::parse(&mut parser)?,
-            "limits" => limits::parse(&mut parser)?,
+            "keys" => keys_command::parse(&mut parser)?,
+            "usage" => usage_command::parse(&mut parser)?,
+            "limits" => limits_command::parse(&mut parser)?,
             unknown => return Err(format!("unknown command {unknown:?}; try --help")),
         },
         other => return Err(unexpected(&other)),

@@ -49,8 +49,9 @@ pub mod reload;
 pub mod signal;
 pub mod systemd;
 
-// L3: the outside world. Sockets and clocks, and the threads that may block.
+// L3: the outside world. Sockets and clocks, the store, and the threads that may block.
 pub mod io;
+pub mod ledger;
 pub mod worker;
 
 // L2: connections and exchanges as state machines. No socket, no clock, no thread.
@@ -65,6 +66,7 @@ pub mod local;
 pub mod metrics;
 pub mod policy;
 pub mod price;
+pub mod reporting;
 pub mod sse;
 pub mod tls;
 pub mod usage;

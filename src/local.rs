@@ -2,9 +2,9 @@
 //! thread fills in the numbers.
 
 pub mod dashboard;
-pub mod table;
-pub mod usage;
-pub mod words;
+pub mod humanize;
+pub mod text_table;
+pub mod usage_report;
 
 /// A finished answer of a local endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,7 +23,7 @@ use openai_api_proxy::worker::logger::{self, event, say};
 use openai_api_proxy::worker::threads::WorkerThreads;
 use openai_api_proxy::worker::{EventSender, unix_now};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -59,14 +59,14 @@ fn main() -> ExitCode {
         },
         Ok(Command::Healthcheck) => configured(|config| cli::health::run(config.listen)),
         Ok(Command::Keys(command)) => configured(|config| {
-            let (out, aside) = cli::keys::run(&command, &config.database_path, unix_now())?;
+            let (out, aside) = cli::keys_command::run(&command, &config.database_path, unix_now())?;
             print(&out);
             aside.into_iter().for_each(|line| say(format_args!("{line}")));
             Ok(())
         }),
         Ok(Command::Usage(command)) => configured(|config| {
             let stdout = std::io::stdout();
-            let answer = cli::usage::run(&command, &config.database_path, unix_now(), stdout.is_terminal())?;
+            let answer = cli::usage_command::run(&command, &config.database_path, unix_now())?;
             match stdout.lock().write_all(&answer) {
                 // Whoever reads it has enough, as `head` has.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
             }
         }),
         Ok(Command::Limits(command)) => configured(|config| {
-            print(&cli::limits::run(&command, &config.database_path)?);
+            print(&cli::limits_command::run(&command, &config.database_path)?);
             Ok(())
         }),
         Err(message) => {

@@ -275,8 +275,9 @@ impl Proxy {
         }
     }
 
-    /// The ledger began to fail, or works again.
-    pub fn ledger_state(&mut self, trouble: Option<String>) {
+    /// The ledger began to fail, or works again; where it will not take records any more, new requests are refused.
+    pub fn ledger_state(&mut self, trouble: Option<String>, takes_records: bool) {
+        self.permits.set_closed(!takes_records);
         if trouble.is_some() {
             self.metrics.ledger_failed();
         }

@@ -177,7 +177,7 @@ impl<I: Io, W: Workers> Reactor<I, W> {
     fn on_worker_event(&mut self, now: Now, event: WorkerEvent) {
         match event {
             WorkerEvent::Committed { upto, retrieved } => self.proxy.committed(now, upto, &retrieved),
-            WorkerEvent::Ledger { trouble } => self.proxy.ledger_state(trouble),
+            WorkerEvent::Ledger { trouble, takes_records } => self.proxy.ledger_state(trouble, takes_records),
             WorkerEvent::Policy(policy) => self.proxy.set_policy(policy),
             WorkerEvent::SpendByUser(spend_by_user) => {
                 self.spend_asked = None;
@@ -276,7 +276,7 @@ impl<I: Io, W: Workers> Reactor<I, W> {
     fn ask(&mut self, now: Now, ticket: u64, question: Question) {
         let job = match question {
             Question::Usage(query) => Job::Usage { ticket, query: *query },
-            Question::Dashboard(ask) => Job::Dashboard { ticket, ask },
+            Question::Dashboard(query) => Job::Dashboard { ticket, query },
             Question::Metrics(snapshot) => {
                 let export = self.workers.export();
                 let render = Box::new(move || {

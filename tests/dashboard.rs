@@ -7,9 +7,9 @@
 
 mod support;
 
+use openai_api_proxy::ledger::append::Writer;
+use openai_api_proxy::ledger::database;
 use openai_api_proxy::usage::record::{Endpoint, Outcome, Record, Usage, UsageSource};
-use openai_api_proxy::worker::append::Writer;
-use openai_api_proxy::worker::schema;
 use serde_json::Value;
 use std::process::Output;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -88,7 +88,7 @@ fn records(users: usize, rng: &mut Rng) -> Vec<Record> {
 fn proxy_with(users: usize) -> (Proxy, usize) {
     let folder = tempfile::tempdir().unwrap();
     let records = if users == 0 { Vec::new() } else { records(users, &mut Rng::new(7)) };
-    let conn = schema::open(&folder.path().join("usage.db")).unwrap();
+    let conn = database::open(&folder.path().join("usage.db")).unwrap();
     Writer::new(&conn).unwrap().append(&records).unwrap();
     drop(conn);
     (Proxy::start_in(folder, &[("PROXY_TARGET", "http://127.0.0.1:9")]), records.len())
@@ -193,7 +193,7 @@ fn names_are_inert_and_lead_to_whom_they_name() {
 #[test]
 fn it_asks_for_the_token_and_shows_holders_of_keys_their_own() {
     let folder = tempfile::tempdir().unwrap();
-    let conn = schema::open(&folder.path().join("usage.db")).unwrap();
+    let conn = database::open(&folder.path().join("usage.db")).unwrap();
     Writer::new(&conn).unwrap().append(&records(10, &mut Rng::new(7))).unwrap();
     drop(conn);
     let mut keys = support::proxy::command(folder.path(), &[]);

@@ -182,7 +182,13 @@ fn commands_help_succeed_and_fail_as_documented() {
     }
     assert!(!path.join("usage.db").exists(), "help makes no ledger");
     assert!(done(path, "--version").starts_with("proxy-server "));
-    assert_eq!(done(path, "keys list").lines().count(), 1, "the head of an empty table");
+    for arguments in ["keys list", "limits list", "keys revoke 1", "limits clear taro"] {
+        let output = run(path, arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{arguments}: {said}");
+        assert!(said.contains("there is no ledger"), "{arguments}: {said}");
+        assert_eq!(std::fs::read_dir(path).unwrap().count(), 0, "{arguments} makes no ledger");
+    }
     done(path, "keys create 太郎 --expires 12h");
     done(path, "keys create taro --name old --expires 2200-01-31");
     assert_eq!(done(path, "keys list").lines().count(), 3);
@@ -215,5 +221,23 @@ fn commands_help_succeed_and_fail_as_documented() {
     std::fs::write(path.join("usage.db"), "this is not a ledger, whatever it is").unwrap();
     let output = run(path, "keys list");
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("left untouched"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is not a SQLite database"));
+}
+
+/// A ledger of an earlier version may be in use by an earlier server: what only reads leaves it as it is.
+#[test]
+fn what_lists_migrates_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("usage.db");
+    let earlier = rusqlite::Connection::open(&path).unwrap();
+    earlier.execute_batch(include_str!("ledger/versions/2.sql")).unwrap();
+    drop(earlier);
+    let before = std::fs::read(&path).unwrap();
+    for arguments in ["keys list", "limits list"] {
+        let output = run(folder.path(), arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{arguments}: {said}");
+        assert!(said.contains("has schema version 2"), "{arguments}: {said}");
+        assert!(std::fs::read(&path).unwrap() == before, "{arguments} changes it");
+    }
 }

@@ -7,15 +7,15 @@
 mod exact;
 #[path = "ledger/files.rs"]
 mod files;
-#[path = "ledger/levels.rs"]
-mod levels;
+#[path = "ledger/keys_and_limits.rs"]
+mod keys_and_limits;
 #[path = "ledger/once.rs"]
 mod once;
 #[path = "ledger/oracle.rs"]
 mod oracle;
-#[path = "ledger/policy.rs"]
-mod policy;
 #[path = "ledger/prune.rs"]
 mod prune;
 #[path = "ledger/threads.rs"]
 mod threads;
+#[path = "ledger/tiers.rs"]
+mod tiers;

@@ -11,9 +11,9 @@
 
 mod support;
 
+use openai_api_proxy::ledger::append::Writer;
+use openai_api_proxy::ledger::database;
 use openai_api_proxy::usage::record::{Record, Usage, UsageSource};
-use openai_api_proxy::worker::append::Writer;
-use openai_api_proxy::worker::schema;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::thread;
@@ -207,7 +207,7 @@ impl Ledger {
 
 /// Rows that wait for their fold, of nobody's requests.
 fn preload(database: &Path) {
-    let conn = schema::open(database).unwrap();
+    let conn = database::open(database).unwrap();
     let mut writer = Writer::new(&conn).unwrap();
     let record = |row: u64| Record {
         started_at: 1_700_000_000_000_000_000 + row * 1_000_000_000,

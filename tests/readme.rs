@@ -3,8 +3,9 @@
 //! Reads the README, `.env.example`, `.ci/run` and the sources as text; needs no network and starts nothing. What only a
 //! reader can judge (is the Japanese good, is a promise kept) is not tested here.
 
-use openai_api_proxy::local::usage::{Entry, Format, Query, Report, Totals};
+use openai_api_proxy::local::usage_report::{Format, UsageQuery, to_json};
 use openai_api_proxy::price::PriceTable;
+use openai_api_proxy::reporting::{Entry, Query, Report, Totals};
 use openai_api_proxy::usage::record::{Endpoint, Outcome, Record, Usage, UsageSource};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -159,7 +160,7 @@ fn usage_parameters_are_those_that_are_read() {
         let documented: BTreeSet<&str> = table.flat_map(|cells| names(cells[0])).collect();
         assert_eq!(documented, BTreeSet::from(parameters));
     }
-    let unknown = Query::parse("surely_unknown=1", 0, Format::Json).expect_err("an unknown parameter is refused");
+    let unknown = UsageQuery::parse("surely_unknown=1", 0, Format::Json).expect_err("an unknown parameter is refused");
     assert!(unknown.ends_with("user_id, from, to, model, limit, cursor, group_by, format"), "{unknown}");
 }
 
@@ -203,7 +204,7 @@ fn the_usage_example_is_what_the_program_prints() {
         data: vec![Entry { id: 1, record }],
         next_cursor: None,
     };
-    let printed: serde_json::Value = serde_json::from_slice(&report.to_json()).expect("JSON");
+    let printed: serde_json::Value = serde_json::from_slice(&to_json(&report)).expect("JSON");
     for half in halves() {
         let example =
             blocks(&half).into_iter().find_map(|block| block.strip_prefix("json\n").filter(|b| b.contains("totals")));

@@ -36,6 +36,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("metrics", 1),
     ("policy", 1),
     ("price", 1),
+    ("reporting", 1),
     ("sse", 1),
     ("tls", 1),
     ("usage", 1),

@@ -11,10 +11,11 @@ mod questions;
 mod rows;
 mod writer;
 
-use openai_api_proxy::worker::fold::{FOLD_ROWS_MAX, fold};
-use openai_api_proxy::worker::levels::Follower;
-use openai_api_proxy::worker::prune::first_id;
-use openai_api_proxy::worker::{ledger, schema};
+use openai_api_proxy::ledger::database;
+use openai_api_proxy::ledger::fold::{FOLD_ROWS_MAX, fold};
+use openai_api_proxy::ledger::prune::first_id;
+use openai_api_proxy::ledger::tiers::TierBuilder;
+use openai_api_proxy::worker::ledger;
 use questions::{Asked, compare};
 use rows::{Rows, YEAR_START_NS};
 use std::path::{Path, PathBuf};
@@ -101,7 +102,7 @@ fn prune(path: &Path, rows: u64) -> Result<(), String> {
     println!("\nwhile old rows are pruned:");
     feeder.feed(measured_rows(rows), 32)?.print();
     feeder.stop()?;
-    let conn = schema::open(path)?;
+    let conn = database::open(path)?;
     let first = first_id(&conn).map_err(|error| error.to_string())?;
     println!("{} rows were", first - 1);
     Ok(())
@@ -114,9 +115,9 @@ fn measured_rows(rows: u64) -> usize {
 
 /// What the ledger's thread does in quiet moments.
 fn catch_up(path: &Path) -> rusqlite::Result<()> {
-    let conn = schema::open(path).map_err(|_| rusqlite::Error::InvalidPath(path.to_owned()))?;
+    let conn = database::open(path).map_err(|_| rusqlite::Error::InvalidPath(path.to_owned()))?;
     while !fold(&conn, FOLD_ROWS_MAX)?.is_folded() {}
-    let mut levels = Follower::default();
+    let mut levels = TierBuilder::default();
     while levels.step(&conn, i64::MAX)? {}
     Ok(())
 }

@@ -4,9 +4,10 @@
 //! In: two ledgers and how many rows each has. Out: a table. Never: a write.
 
 use crate::rows::{YEAR_NS, YEAR_START_NS, user_name};
-use openai_api_proxy::local::usage::{Format, Query};
-use openai_api_proxy::worker::report::report;
-use openai_api_proxy::worker::schema;
+use openai_api_proxy::ledger::answer::report;
+use openai_api_proxy::ledger::database;
+use openai_api_proxy::local::usage_report::{Format, UsageQuery, to_json};
+use openai_api_proxy::reporting::Query;
 use rusqlite::Connection;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -45,7 +46,7 @@ struct Answered {
 
 impl Asked {
     pub fn open(path: &Path, rows: u64) -> Result<Self, String> {
-        let conn = schema::open_reader(path).map_err(|error| error.to_string())?;
+        let conn = database::open_reader(path).map_err(|error| error.to_string())?;
         Ok(Self { conn, rows })
     }
 
@@ -57,12 +58,12 @@ impl Asked {
             .replace("{rare}", &user_name(crate::rows::USERS / 2))
             .replace("{year}", &year)
             .replace("{middle}", &(self.rows / 2).to_string());
-        Query::parse(&raw, YEAR_START_NS + YEAR_NS, Format::Json)
+        UsageQuery::parse(&raw, YEAR_START_NS + YEAR_NS, Format::Json).map(|asked| asked.query)
     }
 
     fn ask(&self, query: &Query, answered: &mut Answered) -> Result<(), String> {
         let asked = Instant::now();
-        let body = report(&self.conn, query.clone()).map_err(|error| error.to_string())?.to_json();
+        let body = to_json(&report(&self.conn, query.clone()).map_err(|error| error.to_string())?);
         answered.times.push(asked.elapsed());
         answered.bytes = body.len();
         Ok(())

@@ -7,9 +7,9 @@
 
 use super::health;
 use crate::config::{Config, Problem};
+use crate::ledger::database::{self, Found};
 use crate::tls::Connector;
 use crate::worker::export::Server;
-use crate::worker::schema::{self, Found};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
@@ -166,7 +166,7 @@ fn handshake(config: &Config, address: SocketAddr) -> Result<(), String> {
 
 fn ledger(config: &Config) -> Finding {
     let path = config.database_path.display();
-    match schema::check(&config.database_path) {
+    match database::check(&config.database_path) {
         Ok(Found::Nothing) => Ok(format!("{path} can be created")),
         Ok(Found::Ledger) => Ok(format!("{path} is sound and can be written")),
         Ok(Found::Older) => Ok(format!("{path} is an older version's; the server will bring it up to date")),

@@ -561,9 +561,9 @@ impl Proxy {
             }
             LocalRequest::Metrics => Question::Metrics(Box::new(self.metrics.snapshot(self.gauges()))),
             LocalRequest::Usage(query) => Question::Usage(query),
-            LocalRequest::Dashboard(mut ask) => {
-                ask.refused = self.metrics.rate_limited_of(ask.user.as_deref());
-                Question::Dashboard(ask)
+            LocalRequest::Dashboard(mut query) => {
+                query.refused = self.metrics.rate_limited_of(query.user.as_deref());
+                Question::Dashboard(query)
             }
         };
         let ticket = self.local_answers.ask(key);

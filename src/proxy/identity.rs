@@ -1,14 +1,12 @@
 //! Who is asking: the holder of a key, or whoever the `X-User-ID` header names.
 
-use crate::access::Access;
+use crate::access::{Access, is_user};
 use crate::http::headers::{Headers, Known};
 use crate::http::reply::Fault;
 use std::sync::Arc;
 
 /// The user of a request that names none.
 pub const ANONYMOUS: &str = "anonymous";
-/// Longest user id, bytes.
-pub const USER_BYTES_MAX: usize = 128;
 
 /// A user, by a name that is shared already or by one that is not, and the key that they presented.
 pub type Who<'b> = (Result<Arc<str>, &'b str>, Option<i64>);
@@ -36,14 +34,10 @@ fn user<'b>(headers: &Headers<'_, 'b>) -> Result<&'b str, &'static str> {
     if is_user(id) { Ok(id) } else { Err("X-User-ID must have 1 to 128 bytes, and no control character") }
 }
 
-/// True for what can be a user's id.
-pub fn is_user(id: &str) -> bool {
-    (1..=USER_BYTES_MAX).contains(&id.len()) && !id.chars().any(char::is_control)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::USER_BYTES_MAX;
     use crate::http::headers::Header;
 
     #[test]

@@ -5,8 +5,8 @@ use super::downstream::Downstream;
 use super::exchange::Exchange;
 use super::upstream::Upstream;
 use crate::base::slab::Key;
-use crate::local::dashboard::Ask;
-use crate::local::usage::Query;
+use crate::local::dashboard::DashboardQuery;
+use crate::local::usage_report::UsageQuery;
 use crate::metrics::Snapshot;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -72,8 +72,8 @@ pub enum Action {
 /// What only a thread that may block, or take its time, can answer.
 #[derive(Debug)]
 pub enum Question {
-    Usage(Box<Query>),
-    Dashboard(Box<Ask>),
+    Usage(Box<UsageQuery>),
+    Dashboard(Box<DashboardQuery>),
     Metrics(Box<Snapshot>),
 }
 

@@ -1,7 +1,7 @@
 //! Answers to local requests: who waits for which, and how many bytes of them wait for their clients.
 //!
 //! An answer from the ledger is whole in memory: it may not be read out of the database as its client takes it, for a
-//! read transaction that lasts keeps the log from starting over. Each is bounded (see `local::usage`), the questions
+//! read transaction that lasts keeps the log from starting over. Each is bounded (see `reporting`), the questions
 //! under way are, and so are all answers together that wait for their clients: [`ANSWER_BYTES_MAX`].
 //!
 //! In: clients that ask, answers' sizes. Out: tickets, and whether an answer may be put out. Never: an answer's content.

@@ -8,8 +8,9 @@ use crate::base::clock::Now;
 use crate::http::framing::Framing;
 use crate::http::head::RequestHead;
 use crate::http::reply::Fault;
-use crate::local::dashboard::Ask;
-use crate::local::usage::{Format, Query};
+use crate::local::dashboard::DashboardQuery;
+use crate::local::usage_report::{Format, UsageQuery};
+use crate::reporting::Query;
 
 /// Has a browser ask its user for the administrator's token (RFC 7617 §2).
 const CHALLENGE: &[u8] = b"www-authenticate: Basic realm=\"proxy-server\", charset=\"UTF-8\"\r\n";
@@ -20,8 +21,8 @@ pub enum LocalRequest {
     Health,
     Readiness,
     Metrics,
-    Usage(Box<Query>),
-    Dashboard(Box<Ask>),
+    Usage(Box<UsageQuery>),
+    Dashboard(Box<DashboardQuery>),
 }
 
 /// Why a local endpoint does not answer.
@@ -60,16 +61,19 @@ pub fn read(now: Now, head: &RequestHead<'_, '_>, local: Local, access: &Access)
         return Err(Unanswered { extra: CHALLENGE, ..Unanswered::new(Fault::Unauthorized, message) });
     }
     let (_, parameters) = split(head.target);
+    let own = matches!(reader, Reader::Own(_));
     let bad = |message: String| Unanswered::new(Fault::BadRequest, message);
     Ok(match local {
         Local::Dashboard => {
-            let ask = Ask::parse(parameters, now.unix).map_err(bad)?;
-            let (user, own) = (readable(ask.user.clone(), reader)?, matches!(reader, Reader::Own(_)));
-            LocalRequest::Dashboard(Box::new(Ask { user, own, host: host(head), ..ask }))
+            let query = DashboardQuery::parse(parameters, now.unix).map_err(bad)?;
+            let user = readable(query.user.clone(), reader)?;
+            LocalRequest::Dashboard(Box::new(DashboardQuery { user, own, host: host(head), ..query }))
         }
         Local::Usage => {
-            let query = Query::parse(parameters, now.unix, accepted(head)).map_err(bad)?;
-            LocalRequest::Usage(Box::new(Query { user: readable(query.user.clone(), reader)?, ..query }))
+            let UsageQuery { query, format, .. } =
+                UsageQuery::parse(parameters, now.unix, accepted(head)).map_err(bad)?;
+            let query = Query { user: readable(query.user.clone(), reader)?, ..query };
+            LocalRequest::Usage(Box::new(UsageQuery { query, format, own }))
         }
         _ if reader != Reader::Everything => {
             return Err(Unanswered::new(Fault::Forbidden, "a client key reads its own user's usage only"));

@@ -24,6 +24,8 @@ use std::num::NonZeroU64;
 pub struct Permits {
     /// Permits that there are.
     capacity: u64,
+    /// The ledger will never commit what it is sent: no permit is given.
+    closed: bool,
     /// Those held for records that are still to come.
     reserved: u64,
     /// `seq` of the last record that was submitted.
@@ -58,6 +60,7 @@ impl Permits {
     pub fn new(capacity: usize) -> Self {
         Self {
             capacity: capacity as u64,
+            closed: false,
             reserved: 0,
             submitted: 0,
             committed: 0,
@@ -72,7 +75,13 @@ impl Permits {
 
     /// Permits that nobody has.
     pub fn available(&self) -> u64 {
-        self.capacity.saturating_sub(self.reserved + self.under_way())
+        let capacity = if self.closed { 0 } else { self.capacity };
+        capacity.saturating_sub(self.reserved + self.under_way())
+    }
+
+    /// Gives no permit, or gives permits again: whether the ledger will ever commit what it is sent.
+    pub fn set_closed(&mut self, closed: bool) {
+        self.closed = closed;
     }
 
     /// Takes permits for records still to come; false, and none taken, where there are not as many.

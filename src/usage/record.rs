@@ -50,7 +50,7 @@ impl Usage {
     }
 
     /// What this is more than the other, number by number.
-    pub fn beyond(&self, other: &Self) -> Self {
+    pub fn excess_over(&self, other: &Self) -> Self {
         self.each(other, u64::saturating_sub)
     }
 

@@ -15,8 +15,8 @@
 
 use super::logger::event;
 use super::process::lower_priority;
-use super::schema;
 use crate::base::log::Level;
+use crate::ledger::database;
 use rusqlite::Connection;
 use std::path::Path;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ impl Checkpointer {
     /// # Errors
     /// One sentence, if the file cannot be opened or the system gives no thread.
     pub fn start(path: &Path) -> Result<Self, String> {
-        let conn = schema::open_checkpointer(path)
+        let conn = database::open_checkpointer(path)
             .map_err(|error| format!("the ledger {} cannot be opened: {error}", path.display()))?;
         let (nudges, inbox) = sync_channel(1);
         let behind = Arc::new(AtomicBool::new(false));
@@ -57,15 +57,12 @@ impl Checkpointer {
         Ok(Self { nudges, commits: 0, behind, thread })
     }
 
-    /// Counts a commit; with enough of them, says that the log has grown. True where it has: what the writer still
-    /// holds open of it cannot be copied.
-    pub fn count_commit(&mut self) -> bool {
+    /// Counts a commit; with enough of them, says that the log has grown.
+    pub fn count_commit(&mut self) {
         self.commits += 1;
-        let is_grown = self.commits >= COMMITS_PER_LOOK;
-        if is_grown {
+        if self.commits >= COMMITS_PER_LOOK {
             self.nudge();
         }
-        is_grown
     }
 
     /// Says that the log has grown. Never blocks; one nudge waiting is as good as many.
@@ -88,16 +85,6 @@ impl Checkpointer {
         if self.behind.swap(false, Ordering::Relaxed) {
             pragma(writer, "PRAGMA wal_checkpoint(PASSIVE)")?;
         }
-        Ok(())
-    }
-
-    /// Goes on with the file that is at the path now.
-    ///
-    /// # Errors
-    /// As for [`Checkpointer::start`]; it stays with the old file then.
-    pub fn restart(&mut self, path: &Path) -> Result<(), String> {
-        let before = std::mem::replace(self, Self::start(path)?);
-        before.stop();
         Ok(())
     }
 

@@ -23,19 +23,18 @@ pub mod server;
 pub use progress::ExportProgress;
 pub use server::Server;
 
-use super::file::Moves;
-use super::fold::LAST_ID;
 use super::ledger::Marker;
 use super::logger::{Value, event};
 use super::process::lower_priority;
 use super::retry::Retry;
-use super::schema;
-use super::unix_now;
+use super::time::unix_now;
 use crate::base::log::Level;
 use crate::config::Influx;
+use crate::ledger::database;
+use crate::ledger::marks::{self, LAST_ID};
 use delivery::{Delivery, deliver};
 use line_protocol::Batch;
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::Connection;
 use server::{Trouble, Verdict};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -44,16 +43,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// The name of the cursor among the ledger's marks: all rows up to it are at the server, or were refused by it.
-pub const MARK: &str = "export";
-
 /// Lines in one request.
 const BATCH_LINES_MAX: usize = 5_000;
 /// Lines in the first request after the server has refused all lines of one. Doubled with each that follows.
 const BATCH_LINES_WARY: usize = 64;
 /// How often new rows are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// The pauses after the first failure and after many, at most: see [`jitter`].
+/// The pauses after the first failure and after many, at most.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// How long a shutdown waits for the answer to the request that is under way.
@@ -74,8 +70,8 @@ impl ExportHandle {
     ///
     /// # Errors
     /// One sentence: the path is none, or the system gives no thread.
-    pub fn start(path: &Path, target: Influx, moves: Moves, marker: Marker) -> Result<Self, String> {
-        let path = schema::absolute(path)?;
+    pub fn start(path: &Path, target: Influx, marker: Marker) -> Result<Self, String> {
+        let path = database::absolute(path)?;
         let mut lock = path.clone().into_os_string();
         lock.push("-export");
         let (stop, stopped) = channel();
@@ -86,8 +82,6 @@ impl ExportHandle {
             lock: lock.into(),
             locked: None,
             conn: None,
-            moves,
-            opened_after: 0,
             server: Server::new(target),
             marker,
             cursor: None,
@@ -129,9 +123,6 @@ struct Exporter {
     locked: Option<File>,
     /// To read rows with; none before the first, and after a failure.
     conn: Option<Connection>,
-    moves: Moves,
-    /// So many moves had been made when `conn` was opened.
-    opened_after: u64,
     server: Server,
     marker: Marker,
     /// The last row that is done with; none until this process is the one that exports.
@@ -221,15 +212,12 @@ impl Exporter {
     /// The rows behind the cursor.
     fn read(&mut self, rows_max: usize) -> rusqlite::Result<Batch> {
         let conn = match self.conn.take() {
-            Some(conn) if self.opened_after == self.moves.count() => conn,
-            _ => {
-                self.opened_after = self.moves.count();
-                schema::open_reader(&self.path)?
-            }
+            Some(conn) => conn,
+            None => database::open_reader(&self.path)?,
         };
         let cursor = match self.cursor {
             Some(cursor) => cursor,
-            None => read_mark(&conn)?,
+            None => marks::read(&conn, marks::EXPORT)?,
         };
         let batch = Batch::read(&conn, cursor, rows_max)?;
         self.progress.reached(*self.cursor.insert(cursor), batch.oldest_unix_ns());
@@ -284,19 +272,4 @@ impl Exporter {
 /// digits are chance enough for that.
 fn jitter() -> f64 {
     0.5 + (unix_now() % 1_000_000) as f64 / 2_000_000.0
-}
-
-/// The cursor as the ledger has it; 0 where it has none yet.
-fn read_mark(conn: &Connection) -> rusqlite::Result<i64> {
-    let mark = conn.query_row("SELECT record_id FROM marks WHERE name = ?", [MARK], |row| row.get(0)).optional()?;
-    Ok(mark.unwrap_or(0))
-}
-
-/// Gives a ledger its cursor, where it has none: at its first row, or behind its last.
-///
-/// # Errors
-/// SQLite's.
-pub fn set_first_mark(conn: &Connection, backfill: bool) -> rusqlite::Result<()> {
-    let sql = format!("INSERT OR IGNORE INTO marks SELECT ?1, CASE WHEN ?2 THEN 0 ELSE ({LAST_ID}) END");
-    conn.execute(&sql, rusqlite::params![MARK, backfill]).map(drop)
 }

@@ -11,25 +11,35 @@
 
 mod handle;
 mod mailbox;
+mod policy_watch;
+mod pruner;
 
 pub use handle::{Backfill, LedgerHandle, Marker, Options};
 
-use super::append::Writer;
 use super::checkpoint::Checkpointer;
-use super::file::{Moves, Watch};
-use super::fold::{FOLD_ROWS_MAX, NS_PER_HOUR, Progress};
-use super::journal::{self, Owner};
-use super::prune::Pruner;
+use super::event::{EventSender, WorkerEvent};
+use super::logger;
 use super::retry::Retry;
-use super::{EventSender, WorkerEvent, export, levels, logger, policy, schema, unix_now};
+use super::time::unix_now;
 use crate::base::log::Level;
+use crate::ledger::append::Writer;
+use crate::ledger::file_watch::FileWatch;
+use crate::ledger::fold::FOLD_ROWS_MAX;
+use crate::ledger::journal::{self, Owner};
+use crate::ledger::marks::{self, Progress};
+use crate::ledger::partition::NS_PER_HOUR;
+use crate::ledger::spend::spend_by_user;
+use crate::ledger::tiers::TierBuilder;
+use crate::ledger::{database, migrations};
 use crate::limit::budget::Period;
 use crate::usage::record::Record;
 use handle::Message;
 use mailbox::Inbox;
-use rusqlite::{Connection, params};
+use policy_watch::PolicyWatch;
+use pruner::Pruner;
+use rusqlite::Connection;
 use std::fmt::Display;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Rows in one transaction at most: it bounds how long the first of them waits for the last.
@@ -52,33 +62,31 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The thread's state beside its connection.
 pub struct Ledger {
-    path: PathBuf,
     options: Options,
     inbox: Inbox<Message>,
     /// Taken from there, and soon dealt with: empty between two turns.
     messages: Vec<Message>,
     events: EventSender,
     checkpointer: Checkpointer,
-    watch: Watch,
-    /// The path does not name the file that is open: nothing is committed until it does again.
+    watch: FileWatch,
+    /// The path does not name the file that is open: nothing is committed, unless it does again.
     lost: bool,
-    moves: Moves,
     /// This process in the journal, where it keeps one.
     owner: Option<Owner>,
     /// Not committed yet, in order.
     queue: Vec<Record>,
+    /// The last record that is.
+    committed_seq: u64,
     /// When a message last came in, or a commit or a fold last ended.
     busy_at: Instant,
     progress: Progress,
-    levels: levels::Follower,
-    policy: policy::Follower,
+    tiers: TierBuilder,
+    policy: PolicyWatch,
     /// The loop wants to know what was spent in this period; told when nothing waits to be committed.
     spend_wanted: Option<Period>,
-    /// `seq` of the last record that is committed; 0 before the first.
-    committed_seq: u64,
-    /// The levels may have a step to take.
-    levels_behind: bool,
-    /// A fold did not wait for a quiet moment, so a step of the levels must not either.
+    /// The tiers may have a step to take.
+    tiers_behind: bool,
+    /// A fold did not wait for a quiet moment, so a step of the tiers must not either.
     step_owed: bool,
     commits: Retry,
     folds: Retry,
@@ -95,33 +103,31 @@ impl Ledger {
     /// thread.
     ///
     /// # Errors
-    /// One sentence with the path: see [`schema::open`].
+    /// One sentence with the path: see [`database::open`].
     pub fn start(path: &Path, options: Options, events: EventSender) -> Result<LedgerHandle, String> {
-        let conn = schema::open(path)?;
-        let path = &schema::absolute(path)?;
+        let conn = database::open_announced(path, announce_migration)?;
+        let path = &database::absolute(path)?;
         let unusable = |error: rusqlite::Error| format!("the ledger {} cannot be used: {error}", path.display());
         if options.fsync {
-            schema::sync_each_commit(&conn).map_err(unusable)?;
+            database::sync_each_commit(&conn).map_err(unusable)?;
         }
         let interrupted = journal::recover(&conn, path).map_err(unusable)?;
         if interrupted > 0 {
             let fields = [("interrupted", interrupted.into())];
             logger::event(Level::Warn, "requests were open when their proxy was killed", &fields);
         }
-        let owner = options.journaled.then(|| Owner::new(path)).transpose()?;
+        let owner = options.journaled.then(|| Owner::new(path, unix_now())).transpose()?;
         if let Some(backfill) = options.export {
-            export::set_first_mark(&conn, backfill == Backfill::All).map_err(unusable)?;
+            marks::begin_export(&conn, backfill == Backfill::All).map_err(unusable)?;
         }
         let progress = Progress::read(&conn).map_err(unusable)?;
         drop(Writer::new(&conn).map_err(unusable)?);
-        let policy = policy::Follower::start(&conn, options.budgets, &events).map_err(unusable)?;
-        let watch = Watch::new(path).map_err(|error| format!("the ledger {} is gone: {error}", path.display()))?;
+        let policy = PolicyWatch::start(&conn, options.budgets, &events).map_err(unusable)?;
+        let watch = FileWatch::new(path).map_err(|error| format!("the ledger {} is gone: {error}", path.display()))?;
         let checkpointer = Checkpointer::start(path)?;
         let inbox = Inbox::new();
         let mailbox = inbox.mailbox();
-        let moves = Moves::default();
         let ledger = Self {
-            path: path.clone(),
             options,
             inbox,
             messages: Vec::new(),
@@ -129,16 +135,15 @@ impl Ledger {
             checkpointer,
             watch,
             lost: false,
-            moves: moves.clone(),
             owner,
             queue: Vec::new(),
+            committed_seq: 0,
             busy_at: Instant::now(),
             progress,
-            levels: levels::Follower::default(),
+            tiers: TierBuilder::default(),
             policy,
             spend_wanted: None,
-            committed_seq: 0,
-            levels_behind: true,
+            tiers_behind: true,
             step_owed: false,
             commits: Retry::new("ledger cannot commit", "ledger commits again"),
             folds: Retry::new("ledger cannot fold", "ledger folds again"),
@@ -149,30 +154,12 @@ impl Ledger {
         };
         let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
-            .spawn(move || ledger.run(conn))
+            .spawn(move || ledger.run(&conn))
             .map_err(|error| format!("the ledger thread cannot start: {error}"))?;
-        Ok(LedgerHandle { mailbox: mailbox(thread.thread()), moves, thread: Some(thread) })
+        Ok(LedgerHandle { mailbox: mailbox(thread.thread()), thread: Some(thread) })
     }
 
-    fn run(mut self, mut conn: Connection) -> Result<(), String> {
-        loop {
-            self.serve(&conn)?;
-            if !self.lost && self.watch.is_in_place_now() {
-                return self.finish(&conn);
-            }
-            if !self.lost {
-                self.lose();
-            }
-            if let Some(elsewhere) = self.restore(&conn) {
-                conn = elsewhere;
-            } else if self.lost && self.stop_by.is_some_and(|stop_by| Instant::now() >= stop_by) {
-                return self.finish(&conn);
-            }
-        }
-    }
-
-    /// Until it is to stop, or the file is lost; while it is lost, until it is to be looked for again.
-    fn serve(&mut self, conn: &Connection) -> Result<(), String> {
+    fn run(mut self, conn: &Connection) -> Result<(), String> {
         // Prepared once at start already; here it can fail only for want of memory.
         let mut writer = Writer::new(conn).map_err(|error| error.to_string())?;
         if let Some(owner) = &self.owner {
@@ -180,20 +167,39 @@ impl Ledger {
         }
         loop {
             self.receive();
+            self.look_at_file();
             if !self.lost {
                 self.commit(&mut writer);
-                self.mark_exported(&mut writer);
-                self.tell(&mut writer);
+                self.mark_exported(&writer);
+                self.tell(&writer);
             }
             match self.stop_by {
-                _ if self.lost => return Ok(()),
+                None if self.lost => {}
                 None => {
                     self.fold(&mut writer);
-                    self.prune(&mut writer);
+                    self.prune(&writer);
                 }
-                Some(stop_by) if self.queue.is_empty() || Instant::now() >= stop_by => return Ok(()),
+                Some(stop_by) if self.lost || self.queue.is_empty() || Instant::now() >= stop_by => break,
                 Some(_) => {}
             }
+        }
+        drop(writer);
+        self.lost |= !self.watch.is_in_place_now();
+        self.finish(conn)
+    }
+
+    /// Notices that the path does not name the open file any more, and that it does again.
+    fn look_at_file(&mut self) {
+        if self.lost {
+            if self.watch.is_in_place_now() {
+                self.lost = false;
+                self.worked();
+            } else {
+                self.failed(&self.watch.why());
+            }
+        } else if !self.watch.is_in_place() {
+            self.lost = true;
+            self.failed(&self.watch.why());
         }
     }
 
@@ -212,14 +218,11 @@ impl Ledger {
                 (false, Some(retry_at)) => retry_at,
                 (true, _) => {
                     let fold_at = self.folds.retry_at.map_or(quiet_at, |retry_at| retry_at.max(quiet_at));
-                    let fold_at = (!is_folded || self.levels_behind).then_some(fold_at);
+                    let fold_at = (!is_folded || self.tiers_behind).then_some(fold_at);
                     [fold_at, prune_at].into_iter().flatten().fold(look_at, Instant::min)
                 }
             };
             if !self.inbox.wait(&mut self.messages, until) {
-                if self.queue.is_empty() && !self.lost && !self.watch.is_in_place() {
-                    self.lose();
-                }
                 break;
             }
             self.take_messages();
@@ -270,30 +273,24 @@ impl Ledger {
     /// One transaction with what is queued, up to its cap, acknowledged; or the queue as it was and a time to retry.
     fn commit(&mut self, writer: &mut Writer<'_>) {
         let batch = &self.queue[..self.queue.len().min(BATCH_ROWS_MAX)];
-        let Some(last) = batch.last() else {
-            writer.conn(); // no commit follows on another: nothing is to be held
-            return;
-        };
-        let watch = &mut self.watch;
-        let retrieved = match writer.append_if(batch, || watch.is_in_place()) {
-            Ok(Some(retrieved)) => retrieved,
-            Ok(None) => return self.lose(),
+        let Some(last) = batch.last() else { return };
+        let retrieved = match writer.append(batch) {
+            Ok(retrieved) => retrieved,
             Err(error) => return self.failed(&error),
         };
         let (rows, upto) = (batch.len(), last.seq);
         self.committed_seq = upto;
         // The log tells what they count.
-        for counted in &retrieved {
-            if let Ok(at) = self.queue[..rows].binary_search_by_key(&counted.seq, |record| record.seq) {
-                self.queue[at].clone_from(counted);
+        for new_part in &retrieved {
+            if let Ok(at) = self.queue[..rows].binary_search_by_key(&new_part.seq, |record| record.seq) {
+                self.queue[at].clone_from(new_part);
             }
         }
+        self.committed_seq = upto;
         self.events.send(WorkerEvent::Committed { upto, retrieved });
         self.busy_at = Instant::now();
         self.progress.last = writer.last_id();
-        if self.checkpointer.count_commit() {
-            writer.conn(); // nothing is held
-        }
+        self.checkpointer.count_commit();
         self.worked();
         let behind = self.queue.split_off(rows);
         logger::requests(std::mem::replace(&mut self.queue, behind));
@@ -301,19 +298,18 @@ impl Ledger {
 
     /// Keeps how far the export is. Where that fails, the export's next mark says it too; until then rows are sent
     /// again if the process is killed.
-    fn mark_exported(&mut self, writer: &mut Writer<'_>) {
+    fn mark_exported(&mut self, writer: &Writer<'_>) {
         let Some(id) = self.exported.take() else { return };
-        let sql = "UPDATE marks SET record_id = max(record_id, ?) WHERE name = ?";
-        let _ = writer.conn().prepare_cached(sql).and_then(|mut update| update.execute(params![id, export::MARK]));
+        let _ = marks::advance(writer.conn(), marks::EXPORT, id);
     }
 
     /// Tells the loop of keys and limits that have changed, and of what was spent.
-    fn tell(&mut self, writer: &mut Writer<'_>) {
-        if let Some(policy) = self.policy.look(|| writer.conn()) {
+    fn tell(&mut self, writer: &Writer<'_>) {
+        if let Some(policy) = self.policy.look(writer.conn()) {
             self.events.send(WorkerEvent::Policy(policy));
         }
         if let Some(period) = self.spend_wanted.filter(|_| self.queue.is_empty()) {
-            match policy::spend_by_user(writer.conn(), period, self.committed_seq) {
+            match spend_by_user(writer.conn(), period, self.committed_seq) {
                 Ok(spend_by_user) => {
                     self.spend_wanted = None;
                     self.events.send(WorkerEvent::SpendByUser(spend_by_user));
@@ -325,64 +321,23 @@ impl Ledger {
 
     fn failed(&mut self, why: &dyn Display) {
         if let Some(reason) = self.commits.failed(why) {
-            self.events.send(WorkerEvent::Ledger { trouble: Some(reason) });
+            self.events.send(WorkerEvent::Ledger { trouble: Some(reason), takes_records: !self.lost });
         }
     }
 
     fn worked(&mut self) {
         if self.commits.worked() {
-            self.events.send(WorkerEvent::Ledger { trouble: None });
+            self.events.send(WorkerEvent::Ledger { trouble: None, takes_records: true });
         }
     }
 
-    /// The path does not name the open file any more. It is told before anything is tried.
-    fn lose(&mut self) {
-        self.lost = true;
-        let why = self.watch.why();
-        self.failed(&why);
-    }
-
-    /// Brings the ledger back to its path, where it can: a connection to it, if it is another file now.
-    fn restore(&mut self, conn: &Connection) -> Option<Connection> {
-        let restored = self.try_restore(conn);
-        match restored {
-            Ok(_) => {
-                let path = self.path.to_string_lossy();
-                logger::event(Level::Warn, "ledger is at its path again", &[("path", path.as_ref().into())]);
-                self.lost = false;
-                self.worked();
-            }
-            Err(ref why) => self.failed(why),
-        }
-        restored.ok().flatten()
-    }
-
-    fn try_restore(&mut self, conn: &Connection) -> Result<Option<Connection>, String> {
-        if let Some(owner) = &mut self.owner {
-            owner.lock_again()?;
-        }
-        let Some((conn, watch)) = self.watch.restore(conn)? else { return Ok(None) };
-        let prepare = || {
-            if self.options.fsync {
-                schema::sync_each_commit(&conn)?;
-            }
-            Progress::read(&conn)
-        };
-        let progress = prepare().map_err(|error| error.to_string())?;
-        self.checkpointer.restart(&self.path)?;
-        (self.watch, self.progress) = (watch, progress);
-        (self.levels, self.levels_behind) = (levels::Follower::default(), true);
-        self.moves.add_one();
-        Ok(Some(conn))
-    }
-
-    /// Folds if nothing waits or too much is pending, or takes a step of the levels: one of them between two commits.
+    /// Folds if nothing waits or too much is pending, or takes a step of the tiers: one of them between two commits.
     fn fold(&mut self, writer: &mut Writer<'_>) {
         let (pending, is_folded) = (self.progress.pending(), self.progress.is_folded());
         let is_quiet = self.queue.is_empty() && self.busy_at.elapsed() >= quiet(&self.progress);
         let is_forced = pending >= FOLD_ROWS_FORCED || writer.rollups_max() >= FOLD_ROLLUPS_FORCED;
         let fold_due = is_forced || is_quiet && !is_folded;
-        let step_due = self.levels_behind && (self.step_owed || is_quiet);
+        let step_due = self.tiers_behind && (self.step_owed || is_quiet);
         let copy_due = self.checkpointer.is_behind();
         if !(fold_due || step_due || copy_due) || self.folds.retry_at.is_some_and(|retry_at| Instant::now() < retry_at)
         {
@@ -390,11 +345,11 @@ impl Ledger {
         }
         let done = if fold_due {
             self.step_owed = is_forced;
-            self.levels_behind = true;
+            self.tiers_behind = true;
             writer.fold(FOLD_ROWS_MAX).map(|progress| self.progress = progress)
         } else if step_due {
             self.step_owed = false;
-            self.levels.step(writer.conn(), hour_now()).map(|taken| self.levels_behind = taken)
+            self.tiers.step(writer.conn(), hour_now()).map(|taken| self.tiers_behind = taken)
         } else {
             Ok(())
         };
@@ -409,7 +364,7 @@ impl Ledger {
     }
 
     /// Removes a few old rows, if any are due and commits work.
-    fn prune(&mut self, writer: &mut Writer<'_>) {
+    fn prune(&mut self, writer: &Writer<'_>) {
         if self.commits.retry_at.is_some() || !self.pruner.is_due(Instant::now(), self.busy_at) {
             return;
         }
@@ -425,11 +380,11 @@ impl Ledger {
         let Self { checkpointer, queue, owner, .. } = self;
         logger::requests(queue.clone()); // what is lost is at least told
         checkpointer.stop();
+        if self.lost {
+            return Err(self.watch.keep(conn, &queue, owner.map_or(0, |owner| owner.id)));
+        }
         // What this cannot copy, because a reader is still at it, the next start reads from the log.
         let _ = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        if self.lost {
-            return self.watch.keep(conn, &queue, owner.map_or(0, |owner| owner.id));
-        }
         match queue.len() {
             0 => Ok(()),
             lost => Err(format!("{lost} records could not be committed before the ledger was stopped")),
@@ -437,12 +392,17 @@ impl Ledger {
     }
 }
 
+fn announce_migration(from: u32) {
+    let versions = [("from", (from as usize).into()), ("to", (migrations::VERSION as usize).into())];
+    logger::event(Level::Info, "ledger is brought to the present schema: a second for a million rows", &versions);
+}
+
 /// The present, in whole hours since the Unix epoch.
 fn hour_now() -> i64 {
     unix_now().cast_signed() / NS_PER_HOUR
 }
 
-/// How long nothing must come in before rows are folded, or, where all are, before the levels take a step.
+/// How long nothing must come in before rows are folded, or, where all are, before the tiers take a step.
 fn quiet(progress: &Progress) -> Duration {
     let short = progress.is_folded() || progress.pending() >= FOLD_ROWS_WORTHWHILE;
     if short { QUIET_SHORT } else { QUIET_LONG }

@@ -1,28 +1,32 @@
-//! The query thread: answers questions that take time, on a read-only connection of its own.
+//! The query thread answers questions to the ledger, on a read-only connection of its own, one of each who asks in turn.
+//! Beside it the render thread makes scrapes, so that what watches the proxy does not wait for what asks the ledger.
 //!
-//! In: [`Job`]s, at most 64 waiting. Out: one [`WorkerEvent::Answered`] for each job taken. Never: a write; a read transaction
-//! that outlives its question.
+//! In: [`Job`]s, a bounded number waiting. Out: one [`WorkerEvent::Answered`] for each job taken. Never: a write; a read
+//! transaction that outlives its question.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
-use super::file::Moves;
+mod fair_queue;
+
+use super::event::{EventSender, WorkerEvent};
 use super::logger::event;
 use super::process::lower_priority;
-use super::{EventSender, WorkerEvent, report, schema};
 use crate::base::log::Level;
-use crate::local::Answer;
-use crate::local::dashboard::Ask;
-use crate::local::usage::Query;
+use crate::ledger::{answer, database};
+use crate::local::dashboard::{DashboardQuery, View};
+use crate::local::usage_report::UsageQuery;
+use crate::local::{Answer, dashboard, usage_report};
+use fair_queue::{Asker, FairQueue};
 use rusqlite::{Connection, ErrorCode};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Questions that may wait.
-const JOBS_MAX: usize = 64;
+/// Scrapes that may wait.
+const RENDERS_MAX: usize = 8;
 /// How long one question may take.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// SQLite's virtual machine looks at the clock once in this many instructions: about every 100 us.
@@ -31,43 +35,55 @@ const INSTRUCTIONS_A_LOOK: i32 = 10_000;
 /// A question. `ticket` comes back with the answer.
 pub enum Job {
     /// `GET /usage`.
-    Usage { ticket: u64, query: Query },
+    Usage { ticket: u64, query: UsageQuery },
     /// `GET /dashboard`.
-    Dashboard { ticket: u64, ask: Box<Ask> },
+    Dashboard { ticket: u64, query: Box<DashboardQuery> },
     /// Anything else that takes too long for the loop and needs no database, such as rendering the metrics.
-    Render { ticket: u64, render: Box<dyn FnOnce() -> Answer + Send> },
+    Render { ticket: u64, render: Render },
 }
 
-/// The loop's end of the thread.
+/// What a scrape is made by, without a database.
+type Render = Box<dyn FnOnce() -> Answer + Send>;
+
+impl Job {
+    /// Whose turn it is, of questions to the ledger.
+    fn asker(&self) -> Asker {
+        match self {
+            Self::Usage { query, .. } if query.own => query.query.user.clone(),
+            Self::Dashboard { query, .. } if query.own => query.user.clone(),
+            _ => None,
+        }
+    }
+}
+
+/// The loop's end of the threads: one asks the ledger, the other renders scrapes, which wait for no question.
 pub struct QueryHandle {
-    jobs: SyncSender<Job>,
+    inbox: Arc<Inbox>,
+    renders: SyncSender<(u64, Render)>,
     stopping: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    threads: [JoinHandle<()>; 2],
 }
 
 impl QueryHandle {
-    /// Starts the thread. The ledger at `path` is opened now, and again after any failure and any of `moves`.
+    /// Starts the threads. The ledger at `path` is opened now, and again after any failure.
     ///
     /// # Errors
     /// One sentence, if the system gives no thread.
-    pub fn start(path: &Path, moves: Moves, events: EventSender) -> Result<Self, String> {
-        let (jobs, inbox) = sync_channel(JOBS_MAX);
-        let stopping = Arc::new(AtomicBool::new(false));
-        let reader = Reader {
-            path: schema::absolute(path)?,
+    pub fn start(path: &Path, events: EventSender) -> Result<Self, String> {
+        let (inbox, stopping) = (Arc::new(Inbox::new()), Arc::new(AtomicBool::new(false)));
+        let (renders, rendered) = sync_channel(RENDERS_MAX);
+        let reader = LedgerReader {
+            path: database::absolute(path)?,
             conn: None,
-            moves,
-            opened_after: 0,
             failing: false,
             time_limit: TIME_LIMIT,
             deadline: Arc::new(Mutex::new(Instant::now())),
             stopping: Arc::clone(&stopping),
         };
-        let thread = std::thread::Builder::new()
-            .name("query".to_owned())
-            .spawn(move || reader.run(&inbox, &events))
-            .map_err(|error| format!("the query thread cannot start: {error}"))?;
-        Ok(Self { jobs, stopping, thread })
+        let (questions, answers) = (Arc::clone(&inbox), events.clone());
+        let query = spawn("query", move || reader.run(&questions, &answers))?;
+        let render = spawn("render", move || render(&rendered, &events))?;
+        Ok(Self { inbox, renders, stopping, threads: [query, render] })
     }
 
     /// Puts a question. Never blocks.
@@ -75,25 +91,84 @@ impl QueryHandle {
     /// # Errors
     /// The job itself, if too many wait already.
     pub fn ask(&self, job: Job) -> Result<(), Job> {
-        self.jobs.try_send(job).map_err(|error| match error {
-            TrySendError::Full(job) | TrySendError::Disconnected(job) => job,
-        })
+        match job {
+            Job::Render { ticket, render } => self.renders.try_send((ticket, render)).map_err(|error| {
+                let (TrySendError::Full((ticket, render)) | TrySendError::Disconnected((ticket, render))) = error;
+                Job::Render { ticket, render }
+            }),
+            question => self.inbox.push(question),
+        }
     }
 
-    /// Ends the thread without waiting for the questions that it has; they get no answer.
+    /// Ends the threads without waiting for the questions that they have; they get no answer.
     pub fn shutdown(self) {
         self.stopping.store(true, Ordering::Relaxed);
-        drop(self.jobs);
-        let _ = self.thread.join();
+        self.inbox.close();
+        drop(self.renders);
+        self.threads.into_iter().for_each(|thread| _ = thread.join());
     }
 }
 
-struct Reader {
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, String> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        lower_priority();
+        run();
+    });
+    thread.map_err(|error| format!("the {name} thread cannot start: {error}"))
+}
+
+fn render(inbox: &Receiver<(u64, Render)>, events: &EventSender) {
+    while let Ok((ticket, render)) = inbox.recv() {
+        events.send(WorkerEvent::Answered { ticket, answer: render() });
+    }
+}
+
+/// Questions on their way to the thread that asks the ledger.
+struct Inbox {
+    /// `None` once the thread is to end.
+    waiting: Mutex<Option<FairQueue<Job>>>,
+    changed: Condvar,
+}
+
+impl Inbox {
+    fn new() -> Self {
+        Self { waiting: Mutex::new(Some(FairQueue::default())), changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<FairQueue<Job>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, job: Job) -> Result<(), Job> {
+        let pushed = match self.lock().as_mut() {
+            Some(waiting) => waiting.push(job.asker(), job),
+            None => Err(job),
+        };
+        self.changed.notify_one();
+        pushed
+    }
+
+    fn close(&self) {
+        *self.lock() = None;
+        self.changed.notify_one();
+    }
+
+    /// Waits for the next question; `None` at the end.
+    fn pop(&self) -> Option<Job> {
+        let mut waiting = self.lock();
+        loop {
+            match waiting.as_mut()?.pop() {
+                Some(job) => return Some(job),
+                None => waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+}
+
+/// Asks the ledger, on a connection of its own.
+struct LedgerReader {
     path: PathBuf,
     conn: Option<Connection>,
-    moves: Moves,
-    /// So many moves had been made when `conn` was opened.
-    opened_after: u64,
     /// The last question found no readable ledger; said once.
     failing: bool,
     time_limit: Duration,
@@ -102,21 +177,21 @@ struct Reader {
     stopping: Arc<AtomicBool>,
 }
 
-impl Reader {
-    fn run(mut self, inbox: &Receiver<Job>, events: &EventSender) {
-        lower_priority();
+impl LedgerReader {
+    fn run(mut self, inbox: &Inbox, events: &EventSender) {
         // So that it is the ledger's file, whatever is at the path when the first question comes.
         self.conn = self.open().ok();
-        while let Ok(job) = inbox.recv() {
-            if self.stopping.load(Ordering::Relaxed) {
-                break;
-            }
+        while let Some(job) = inbox.pop() {
             let (ticket, answer) = match job {
-                Job::Usage { ticket, query } => {
-                    (ticket, self.answer(|conn| report::report(conn, query).map(|report| report.answer())))
+                Job::Usage { ticket, query: UsageQuery { query, format, .. } } => {
+                    (ticket, self.answer(|conn| Ok(usage_report::answer(&answer::report(conn, query)?, format))))
                 }
-                Job::Dashboard { ticket, ask } => {
-                    (ticket, self.answer(|conn| report::dashboard(conn, *ask).map(|view| view.answer())))
+                Job::Dashboard { ticket, query } => {
+                    let page = |conn: &Connection| {
+                        let overview = answer::overview(conn, &query.overview())?;
+                        Ok(dashboard::answer(&View { query: *query, overview }))
+                    };
+                    (ticket, self.answer(page))
                 }
                 Job::Render { ticket, render } => (ticket, render()),
             };
@@ -145,19 +220,18 @@ impl Reader {
         }
     }
 
-    /// The connection, open to where the ledger is now, with the time for one question before it.
+    /// The connection, with the time for one question before it.
     fn conn(&mut self) -> rusqlite::Result<&Connection> {
         *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + self.time_limit;
         let conn = match self.conn.take() {
-            Some(conn) if self.opened_after == self.moves.count() => conn,
-            _ => self.open()?,
+            Some(conn) => conn,
+            None => self.open()?,
         };
         Ok(self.conn.insert(conn))
     }
 
     fn open(&mut self) -> rusqlite::Result<Connection> {
-        self.opened_after = self.moves.count();
-        let mut conn = schema::open_reader(&self.path)?;
+        let mut conn = database::open_reader(&self.path)?;
         let (deadline, stopping) = (Arc::clone(&self.deadline), Arc::clone(&self.stopping));
         let give_up = move || {
             let deadline = *deadline.lock().unwrap_or_else(PoisonError::into_inner);
@@ -179,27 +253,30 @@ fn refusal(code: &str, message: &str) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::append::Writer;
+    use crate::local::usage_report::Format;
+    use crate::reporting::Query;
     use crate::usage::record::Record;
-    use crate::worker::append::Writer;
 
     #[test]
     fn a_question_that_takes_too_long_is_given_up_and_the_next_is_answered() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("usage.db");
-        let writer = schema::open(&path).unwrap();
+        let writer = database::open(&path).unwrap();
         Writer::new(&writer).unwrap().append(&vec![Record::default(); 4096]).unwrap();
-        let mut reader = Reader {
+        let mut reader = LedgerReader {
             path,
             conn: None,
-            moves: Moves::default(),
-            opened_after: 0,
             failing: false,
             time_limit: Duration::ZERO,
             deadline: Arc::new(Mutex::new(Instant::now())),
             stopping: Arc::new(AtomicBool::new(false)),
         };
-        let ask = |reader: &mut Reader| {
-            reader.answer(|conn| report::report(conn, Query::default()).map(|report| report.answer()))
+        let ask = |reader: &mut LedgerReader| {
+            reader.answer(|conn| {
+                let report = answer::report(conn, Query::default())?;
+                Ok(usage_report::answer(&report, Format::Json))
+            })
         };
         let late = ask(&mut reader);
         assert_eq!(late.status, 503);

@@ -6,8 +6,8 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks
 
+use crate::worker::event::{EventSender, WorkerEvent};
 use crate::worker::retry::Backoff;
-use crate::worker::{EventSender, WorkerEvent};
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

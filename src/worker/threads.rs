@@ -1,16 +1,45 @@
-//! The real workers behind the one face that the loop knows.
+//! The workers as the loop sees them, and the real ones behind that.
 
+use super::event::{EventSender, WorkerEvent};
 use super::export::{self, ExportHandle};
 use super::ledger::{Backfill, Ledger, LedgerHandle, Options};
+use super::logger;
 use super::query::{Job, QueryHandle};
 use super::resolver::Resolver;
-use super::{EventSender, WorkerEvent, Workers, logger};
 use crate::base::log::Note;
 use crate::config::Influx;
 use crate::limit::budget::Period;
 use crate::usage::record::Record;
 use std::path::Path;
 use std::sync::Arc;
+
+/// The workers as the loop sees them. Nothing here blocks.
+pub trait Workers {
+    /// A turn's records, in order; each is acknowledged by [`WorkerEvent::Committed`].
+    fn submit(&mut self, records: Vec<Record>);
+
+    /// A question, answered by [`WorkerEvent::Answered`]; it comes back where too many wait.
+    fn ask(&mut self, job: Job) -> Result<(), Job>;
+
+    /// What the log is told of this turn.
+    fn tell(&mut self, notes: Vec<Note>) {
+        drop(notes);
+    }
+
+    /// Sum up what users have spent in a period; answered by [`WorkerEvent::SpendByUser`].
+    fn sum_spend_by_user(&mut self, period: Period);
+
+    /// Look the target up again; answered by [`WorkerEvent::Resolved`].
+    fn resolve(&mut self);
+
+    /// Moves every message to `into`, in order.
+    fn collect(&mut self, into: &mut Vec<WorkerEvent>);
+
+    /// How the export is, where there is one; to be read on another thread.
+    fn export(&self) -> Option<Arc<export::ExportProgress>> {
+        None
+    }
+}
 
 /// Ledger, query, export and resolver threads of a process.
 pub struct WorkerThreads {
@@ -36,8 +65,8 @@ impl WorkerThreads {
         let backfill = |to: &Influx| if to.backfill { Backfill::All } else { Backfill::Nothing };
         let options = Options { export: export.as_ref().map(backfill), ..options };
         let ledger = Ledger::start(database, options, events.clone())?;
-        let query = QueryHandle::start(database, ledger.moves(), events.clone())?;
-        let export = export.map(|to| ExportHandle::start(database, to, ledger.moves(), ledger.marker()));
+        let query = QueryHandle::start(database, events.clone())?;
+        let export = export.map(|to| ExportHandle::start(database, to, ledger.marker()));
         let resolver = Resolver::start(host, port, events.clone())
             .map_err(|error| format!("the resolver thread cannot start: {error}"))?;
         Ok(Self { events, ledger, query, export: export.transpose()?, resolver })

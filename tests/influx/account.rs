@@ -4,9 +4,9 @@
 use super::support::proxy::Proxy;
 use super::support::rng::Rng;
 use super::support::rows::reader;
+use openai_api_proxy::ledger::append::Writer;
+use openai_api_proxy::ledger::database;
 use openai_api_proxy::usage::record::{Endpoint, Record, Usage, UsageSource};
-use openai_api_proxy::worker::append::Writer;
-use openai_api_proxy::worker::schema;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -47,7 +47,7 @@ const MODELS: [&str; 5] = ["", "gpt-4o-mini", "ft:gpt-4o:org, inc\\", "line\nend
 /// Appends so many records, as another process with the same ledger does. They began in the last two hours, many of a
 /// user in the same instant.
 pub fn append(database: &Path, count: usize, seed: u64) {
-    let conn = schema::open(database).unwrap();
+    let conn = database::open(database).unwrap();
     let mut rng = Rng::new(seed);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     let began = now - 2 * 3600 * 1_000_000_000;

@@ -1,9 +1,11 @@
 //! Which files are taken, and that a refused one is left as it was.
 
+use openai_api_proxy::ledger::append::Writer;
+use openai_api_proxy::ledger::database;
+use openai_api_proxy::ledger::fold::fold;
+use openai_api_proxy::ledger::marks::Progress;
+use openai_api_proxy::ledger::migrations;
 use openai_api_proxy::usage::record::Record;
-use openai_api_proxy::worker::append::Writer;
-use openai_api_proxy::worker::fold::{Progress, fold};
-use openai_api_proxy::worker::schema;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use std::collections::BTreeMap;
@@ -27,7 +29,7 @@ fn read(path: &Path) -> Vec<u8> {
 fn assert_refused(path: &Path, why: &str) {
     let folder = path.parent().unwrap();
     let before = contents(folder);
-    let error = schema::open(path).unwrap_err();
+    let error = database::open(path).unwrap_err();
     assert!(error.contains(why), "{error}");
     assert!(error.contains(&*path.to_string_lossy()), "{error}");
     assert!(!error.contains('\n'), "{error}");
@@ -36,7 +38,7 @@ fn assert_refused(path: &Path, why: &str) {
 
 /// A ledger with rows and folds, closed cleanly: one file.
 fn ledger(path: &Path) {
-    let conn = schema::open(path).unwrap();
+    let conn = database::open(path).unwrap();
     let mut writer = Writer::new(&conn).unwrap();
     writer.append(&vec![Record { response_id: Some("r".repeat(100).into()), ..Record::default() }; 500]).unwrap();
     fold(&conn, 100).unwrap();
@@ -46,10 +48,10 @@ fn ledger(path: &Path) {
 #[test]
 fn each_commit_waits_for_the_disk_where_that_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
-    let conn = schema::open(&folder.path().join("usage.db")).unwrap();
+    let conn = database::open(&folder.path().join("usage.db")).unwrap();
     let synchronous = || conn.pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!(synchronous(), 1);
-    schema::sync_each_commit(&conn).unwrap();
+    database::sync_each_commit(&conn).unwrap();
     assert_eq!(synchronous(), 2);
 }
 
@@ -74,7 +76,7 @@ fn not_a_file() {
 #[test]
 fn no_folder() {
     let folder = tempfile::tempdir().unwrap();
-    let error = schema::open(&folder.path().join("missing/usage.db")).unwrap_err();
+    let error = database::open(&folder.path().join("missing/usage.db")).unwrap_err();
     assert!(error.contains("missing/usage.db cannot be opened"), "{error}");
     assert_eq!(contents(folder.path()), BTreeMap::new());
 }
@@ -102,7 +104,7 @@ fn newer_than_this_build() {
     ledger(&path);
     let newer = Connection::open(&path).unwrap();
     newer.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
-    newer.pragma_update(None, "user_version", schema::VERSION + 1).unwrap();
+    newer.pragma_update(None, "user_version", migrations::VERSION + 1).unwrap();
     drop(newer);
     // The file still says the old version; the log beside it the new one.
     assert!(folder.path().join("usage.db-wal").exists());
@@ -130,7 +132,10 @@ fn corrupt() {
         assert_refused(&path, "is corrupt");
     }
     fs::write(&path, whole).unwrap();
-    assert_eq!(Progress::read(&schema::open(&path).unwrap()).unwrap(), Progress { last: 500, mark: 100, counted: 100 });
+    assert_eq!(
+        Progress::read(&database::open(&path).unwrap()).unwrap(),
+        Progress { last: 500, folded: 100, deduplicated: 100 }
+    );
 }
 
 /// Names that mean something else to SQLite, or to a URI, are files all the same.
@@ -140,7 +145,7 @@ fn odd_names_are_files() {
     for name in [":memory:", "file:x?mode=memory", "a b%20#?.db", "使用量.db"] {
         let path = folder.path().join(name);
         ledger(&path);
-        assert_eq!(Progress::read(&schema::open(&path).unwrap()).unwrap().last, 500);
+        assert_eq!(Progress::read(&database::open(&path).unwrap()).unwrap().last, 500);
         assert!(path.is_file());
     }
 }
@@ -152,5 +157,5 @@ fn empty_is_new() {
     let path = folder.path().join("usage.db");
     fs::write(&path, b"").unwrap();
     ledger(&path);
-    assert_eq!(Progress::read(&schema::open(&path).unwrap()).unwrap().last, 500);
+    assert_eq!(Progress::read(&database::open(&path).unwrap()).unwrap().last, 500);
 }

@@ -1,10 +1,11 @@
 //! Count once: creations always count, retrievals only as far as they exceed what was counted under their id, wherever
 //! the fold is, whoever asks, in a database of any earlier version.
 
+use openai_api_proxy::ledger::append::Writer;
+use openai_api_proxy::ledger::database;
+use openai_api_proxy::ledger::fold::fold;
+use openai_api_proxy::ledger::marks::Progress;
 use openai_api_proxy::usage::record::{Endpoint, Record, Usage, UsageSource};
-use openai_api_proxy::worker::append::Writer;
-use openai_api_proxy::worker::fold::{Progress, fold};
-use openai_api_proxy::worker::schema;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use rusqlite::{Connection, Row};
@@ -62,7 +63,7 @@ proptest! {
     #[test]
     fn a_retrieval_adds_what_is_new(steps in vec(step(), 1..24)) {
         let folder = tempfile::tempdir().unwrap();
-        let conn = schema::open(&folder.path().join("usage.db")).unwrap();
+        let conn = database::open(&folder.path().join("usage.db")).unwrap();
         let mut writer = Writer::new(&conn).unwrap();
         let (mut expected, mut rows) = (Counted::new(), 0);
         for step in &steps {
@@ -113,7 +114,7 @@ fn no_money_without_tokens() {
 }
 
 fn open(path: &Path) -> Connection {
-    schema::open(path).unwrap()
+    database::open(path).unwrap()
 }
 
 #[test]
@@ -170,7 +171,7 @@ fn rows_of_version_1_count() {
     Connection::open(&path).unwrap().execute_batch(include_str!("versions/1.sql")).unwrap();
     let conn = open(&path);
     let before = Progress::read(&conn).unwrap();
-    assert!(before.mark > 0 && before.counted == 0 && before.last > before.mark);
+    assert!(before.folded > 0 && before.deduplicated == 0 && before.last > before.folded);
     let mut writer = Writer::new(&conn).unwrap();
     let ids: Vec<String> = {
         let mut statement = conn.prepare("SELECT response_id FROM records WHERE endpoint = 3").unwrap();

@@ -1,6 +1,6 @@
 //! Random records and questions, and the naive answer: a scan over all records in memory.
 
-use openai_api_proxy::local::usage::{BucketKey, Buckets, Entry, GroupBy, Query, Report, Totals};
+use openai_api_proxy::reporting::{BucketKey, Buckets, Entry, GroupBy, Query, Report, Totals};
 use openai_api_proxy::usage::record::{Endpoint, Journal, Outcome, Record, Usage, UsageSource};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -82,16 +82,7 @@ pub fn query() -> impl Strategy<Value = Query> {
             (Some(a), Some(b)) if a >= b => (Some(b), Some(a + 1)),
             range => range,
         };
-        Query {
-            user: user.map(Into::into),
-            model: model.map(Into::into),
-            from,
-            to,
-            limit,
-            cursor,
-            group_by,
-            ..Query::default()
-        }
+        Query { user: user.map(Into::into), model: model.map(Into::into), from, to, limit, cursor, group_by }
     })
 }
 

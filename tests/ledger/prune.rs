@@ -1,14 +1,15 @@
 //! Pruning: what is old and folded goes in small steps, what is young stays, and sums lose nothing by it.
 
 use crate::oracle::{HOUR, START};
-use openai_api_proxy::local::usage::Query;
+use openai_api_proxy::ledger::answer::report;
+use openai_api_proxy::ledger::append::Writer;
+use openai_api_proxy::ledger::database;
+use openai_api_proxy::ledger::fold::fold;
+use openai_api_proxy::ledger::marks::Progress;
+use openai_api_proxy::ledger::marks::begin_export;
+use openai_api_proxy::ledger::prune::{Cutoff, first_id, prune};
+use openai_api_proxy::reporting::Query;
 use openai_api_proxy::usage::record::{Endpoint, Record, Usage, UsageSource};
-use openai_api_proxy::worker::append::Writer;
-use openai_api_proxy::worker::export::set_first_mark;
-use openai_api_proxy::worker::fold::{Progress, fold};
-use openai_api_proxy::worker::prune::{Cutoff, first_id, prune};
-use openai_api_proxy::worker::report::report;
-use openai_api_proxy::worker::schema;
 use rusqlite::Connection;
 use std::path::Path;
 
@@ -22,9 +23,9 @@ fn an_id_is_never_given_twice() {
     writer.append(&vec![row.clone(); 5]).unwrap();
     fold(&conn, 4096).unwrap();
     conn.execute("DELETE FROM records", []).unwrap();
-    assert_eq!(Progress::read(&conn).unwrap(), Progress { last: 5, mark: 5, counted: 5 });
+    assert_eq!(Progress::read(&conn).unwrap(), Progress { last: 5, folded: 5, deduplicated: 5 });
     writer.append(&vec![row; 2]).unwrap();
-    assert_eq!(Progress::read(&conn).unwrap(), Progress { last: 7, mark: 5, counted: 5 });
+    assert_eq!(Progress::read(&conn).unwrap(), Progress { last: 7, folded: 5, deduplicated: 5 });
     for _ in 0..2 {
         let found = report(&conn, Query::default()).unwrap();
         assert_eq!(found.totals.requests, 7);
@@ -34,11 +35,11 @@ fn an_id_is_never_given_twice() {
 }
 
 fn open(folder: &Path) -> Connection {
-    schema::open(&folder.join("usage.db")).unwrap()
+    database::open(&folder.join("usage.db")).unwrap()
 }
 
-fn cutoff(rows: i64, counted: i64) -> Cutoff {
-    Cutoff { rows, counted, exported: false }
+fn cutoff(rows: i64, remembered: i64) -> Cutoff {
+    Cutoff { rows, remembered, exported: false }
 }
 
 fn count(conn: &Connection, table: &str) -> i64 {
@@ -72,7 +73,7 @@ fn a_row_that_something_has_yet_to_take_stays() {
     let rows: Vec<Record> = [1, 1, 9, 1].map(|hour| response("r", START + hour * HOUR)).into();
     writer.append(&rows).unwrap();
     let all_old = cutoff(i64::MAX, 0);
-    set_first_mark(&conn, false).unwrap();
+    begin_export(&conn, false).unwrap();
     let all_exported = Cutoff { exported: true, ..all_old };
     for mark in ["fold", "counted", "export"] {
         fold(&conn, 4).unwrap();

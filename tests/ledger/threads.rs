@@ -1,14 +1,15 @@
 //! The ledger and query threads, as the loop sees them.
 
 use crate::oracle::{START, query};
+use openai_api_proxy::ledger::answer::report;
+use openai_api_proxy::ledger::database;
 use openai_api_proxy::local::Answer;
-use openai_api_proxy::local::usage::Query;
+use openai_api_proxy::local::usage_report::{UsageQuery, to_json};
+use openai_api_proxy::reporting::Query;
 use openai_api_proxy::usage::record::Record;
-use openai_api_proxy::worker::file::Moves;
 use openai_api_proxy::worker::ledger::{Ledger, LedgerHandle, Options};
 use openai_api_proxy::worker::query::{Job, QueryHandle};
-use openai_api_proxy::worker::report::report;
-use openai_api_proxy::worker::{EventSender, WorkerEvent, schema};
+use openai_api_proxy::worker::{EventSender, WorkerEvent};
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 use rusqlite::Connection;
@@ -67,7 +68,7 @@ fn start(path: &Path) -> (LedgerHandle, Loop) {
 
 /// What `/usage` would show, oldest first.
 fn committed(path: &Path) -> Vec<u64> {
-    let reader = schema::open_reader(path).unwrap();
+    let reader = database::open_reader(path).unwrap();
     let found = report(&reader, Query { limit: 1000, ..Query::default() }).unwrap();
     assert_eq!(found.totals.requests, found.data.len() as u64);
     found.data.iter().rev().map(|entry| entry.record.started_at - START).collect()
@@ -115,7 +116,7 @@ fn a_flood_is_acknowledged_to_the_end() {
         ledger.submit(records(first..=first + 4));
     }
     own.wait_for_commit(20_000);
-    let reader = schema::open_reader(&path).unwrap();
+    let reader = database::open_reader(&path).unwrap();
     assert_eq!(report(&reader, Query::default()).unwrap().totals.requests, 20_000);
     ledger.shutdown().unwrap();
 }
@@ -131,7 +132,9 @@ fn trouble_is_told_once_and_passes_without_loss() {
         let first = round * 20;
         ledger.submit(records(first + 1..=first + 10));
         match own.next() {
-            WorkerEvent::Ledger { trouble: Some(reason) } => assert!(reason.contains("locked"), "{reason}"),
+            WorkerEvent::Ledger { trouble: Some(reason), takes_records: true } => {
+                assert!(reason.contains("locked"), "{reason}")
+            }
             other => panic!("{other:?}"),
         }
         ledger.submit(records(first + 11..=first + 20));
@@ -141,7 +144,7 @@ fn trouble_is_told_once_and_passes_without_loss() {
         while !recovered || acknowledged < first + 20 {
             match own.next() {
                 WorkerEvent::Committed { upto, .. } => acknowledged = upto,
-                WorkerEvent::Ledger { trouble: None } if !recovered => recovered = true,
+                WorkerEvent::Ledger { trouble: None, .. } if !recovered => recovered = true,
                 other => panic!("{other:?}"),
             }
         }
@@ -188,8 +191,11 @@ fn questions_are_answered() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("usage.db");
     let mut own = Loop::new();
-    let queries = QueryHandle::start(&path, Moves::default(), own.events.clone()).unwrap();
-    let ask = |ticket, query| assert!(queries.ask(Job::Usage { ticket, query }).is_ok());
+    let queries = QueryHandle::start(&path, own.events.clone()).unwrap();
+    let ask = |ticket, query| {
+        let query = UsageQuery { query, ..UsageQuery::default() };
+        assert!(queries.ask(Job::Usage { ticket, query }).is_ok());
+    };
 
     ask(1, Query::default());
     let (ticket, unavailable) = answer(&mut own);
@@ -208,8 +214,8 @@ fn questions_are_answered() {
         ask(ticket, query.clone());
         let (answered, found) = answer(&mut own);
         assert_eq!((answered, found.status, found.content_type), (ticket, 200, "application/json"));
-        let reader = schema::open_reader(&path).unwrap();
-        assert_eq!(found.body, report(&reader, query).unwrap().to_json());
+        let reader = database::open_reader(&path).unwrap();
+        assert_eq!(found.body, to_json(&report(&reader, query).unwrap()));
     }
     queries.shutdown();
     ledger.shutdown().unwrap();
@@ -220,7 +226,7 @@ fn questions_are_answered() {
 fn a_full_mailbox_gives_the_job_back() {
     let folder = tempfile::tempdir().unwrap();
     let mut own = Loop::new();
-    let queries = QueryHandle::start(&folder.path().join("usage.db"), Moves::default(), own.events.clone()).unwrap();
+    let queries = QueryHandle::start(&folder.path().join("usage.db"), own.events.clone()).unwrap();
     let (started, has_started) = channel();
     let (release, released) = channel::<()>();
     let empty = || Answer::new(200, "text/plain", vec![]);
@@ -231,16 +237,40 @@ fn a_full_mailbox_gives_the_job_back() {
     });
     assert!(queries.ask(Job::Render { ticket: 0, render }).is_ok());
     has_started.recv().unwrap();
-    for ticket in 1..=64 {
+    for ticket in 1..=8 {
         assert!(queries.ask(Job::Render { ticket, render: Box::new(empty) }).is_ok());
     }
-    match queries.ask(Job::Render { ticket: 65, render: Box::new(empty) }) {
-        Err(Job::Render { ticket: 65, .. }) => {}
+    match queries.ask(Job::Render { ticket: 9, render: Box::new(empty) }) {
+        Err(Job::Render { ticket: 9, .. }) => {}
         _ => panic!("the mailbox is full"),
     }
     release.send(()).unwrap();
-    for ticket in 0..=64 {
+    for ticket in 0..=8 {
         assert_eq!(answer(&mut own), (ticket, empty()));
     }
+    queries.shutdown();
+}
+
+/// Each question waits for a second for a lock that somebody else holds; a scrape does not wait for any of them.
+#[test]
+fn a_scrape_waits_for_no_question() {
+    const QUESTIONS: u64 = 30;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("usage.db");
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("CREATE TABLE t (x); BEGIN EXCLUSIVE").unwrap();
+    let mut own = Loop::new();
+    let queries = QueryHandle::start(&path, own.events.clone()).unwrap();
+    for ticket in 1..=QUESTIONS {
+        assert!(queries.ask(Job::Usage { ticket, query: UsageQuery::default() }).is_ok());
+    }
+    let render = Box::new(|| Answer::new(200, "text/plain", "scraped"));
+    assert!(queries.ask(Job::Render { ticket: 0, render }).is_ok());
+    let mut before = 0;
+    while answer(&mut own).0 != 0 {
+        before += 1;
+    }
+    assert!(before < QUESTIONS, "it came after all of them");
+    other.execute_batch("ROLLBACK").unwrap();
     queries.shutdown();
 }

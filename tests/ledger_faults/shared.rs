@@ -1,15 +1,16 @@
 //! Two proxies on one ledger.
 
+use crate::lost::kept;
 use crate::support::client::Client;
 use crate::support::load::{Load, Running};
 use crate::support::proxy::Proxy;
 use crate::support::rows;
 use crate::support::script::Reply;
 use crate::support::upstream::Upstream;
-use crate::{CLIENTS, assert_nothing_lost, lines, until, until_committed, until_received, until_well, vars};
+use crate::{CLIENTS, assert_exact, assert_nothing_lost, until_committed, until_in_trouble, until_received, vars};
+use openai_api_proxy::ledger::append::Writer;
+use openai_api_proxy::ledger::database;
 use openai_api_proxy::usage::record::Record;
-use openai_api_proxy::worker::append::Writer;
-use openai_api_proxy::worker::schema;
 use std::fs;
 use std::net::SocketAddr;
 use std::thread;
@@ -27,7 +28,7 @@ fn stop(running: [Running; 2]) {
 /// Rows that both begin to fold at once.
 fn preloaded(load: &Load, more: &[(&str, &str)]) -> Proxy {
     let folder = tempfile::tempdir().unwrap();
-    let conn = schema::open(&folder.path().join("usage.db")).unwrap();
+    let conn = database::open(&folder.path().join("usage.db")).unwrap();
     let mut writer = Writer::new(&conn).unwrap();
     for _ in 0..10 {
         writer.append(&vec![Record { status: 200, user: "before".into(), ..Record::default() }; 4000]).unwrap();
@@ -156,29 +157,21 @@ fn counted_once_across_both() {
     assert_eq!(of_both("openai_proxy_records_total{usage_source=\"reported\"}"), IDS as f64);
 }
 
-/// One of them writes the file back, and the other follows it there.
+/// Both notice, and the last to end keeps all that both had.
 #[test]
 fn deleted_under_both() {
     let load = Load::default();
-    let one = preloaded(&load, &[]);
-    let other = beside(&one, &load.upstream.url(), &[]);
+    let more = [("LEDGER_WAIT", "50ms"), ("DRAIN_TIMEOUT", "100ms")];
+    let mut one = preloaded(&load, &more);
+    let mut other = beside(&one, &load.upstream.url(), &more);
     let both = [load.start(one.addr(), CLIENTS, 1), load.start(other.addr(), CLIENTS, 2)];
-    for time in 1..=3 {
-        until_received(&load, 100);
-        for entry in fs::read_dir(one.folder()).unwrap() {
-            fs::remove_file(entry.unwrap().path()).unwrap();
-        }
-        for proxy in [&one, &other] {
-            until("it is back", || lines(proxy, "ledger is at its path again") == time);
-            until_well(proxy);
-        }
-    }
     until_received(&load, 100);
-    stop(both);
+    fs::remove_file(one.database()).unwrap();
     for proxy in [&one, &other] {
-        until_committed(proxy);
-        rows::assert_sums(proxy, &rows::reader(&one.database()));
+        until_in_trouble(proxy);
     }
-    drop(other);
-    assert_nothing_lost(&load, one);
+    stop(both);
+    assert_eq!(other.terminate().code(), Some(1));
+    let kept = kept(&mut one);
+    assert_exact(&load, &kept);
 }

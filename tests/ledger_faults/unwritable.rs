@@ -2,7 +2,7 @@
 
 use crate::support::load::Load;
 use crate::support::proxy::{Proxy, command};
-use crate::{CLIENTS, assert_exact, lines, until, until_committed, until_in_trouble, until_received, until_well, vars};
+use crate::{CLIENTS, assert_exact, lines, until_committed, until_received, until_well, vars};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
@@ -55,16 +55,6 @@ fn read_only_under_load_and_at_a_start() {
     set_mode(&data, 0o555);
     until_received(&load, 100);
     assert_eq!(lines(&proxy, "level=error"), 0, "what is open may be written");
-    if is_root() {
-        // Deleted by somebody who may, and the proxy may not put it back.
-        fs::remove_file(&path).unwrap();
-        until("it says why", || until_in_trouble(&proxy).contains("ermission denied"));
-        until_received(&load, 10);
-        set_mode(&data, 0o755);
-        until_well(&proxy);
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644, "as it was at the start");
-        until_received(&load, 50);
-    }
     running.stop();
     until_committed(&proxy);
     let folder = proxy.into_folder();

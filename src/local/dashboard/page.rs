@@ -1,10 +1,32 @@
 //! The page: what stands where.
 
 use super::parts::{Timeline, legend, link, name, ranking, tile};
-use super::{LATEST_MAX, Range, SAMPLE_MAX, STYLE, View, ending, percentile};
-use crate::local::usage::Entry;
-use crate::local::words::{duration, grouped, money, second, share, short};
+use super::time_range::Range;
+use super::view::{View, ending, percentile};
+use crate::local::Answer;
+use crate::local::humanize::{duration, grouped, money, second, share, short};
+use crate::reporting::{Entry, SAMPLE_MAX};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
+use ring::digest::{SHA256, digest};
+use std::sync::LazyLock;
+
+/// Of the newest requests, so many are shown one by one.
+const LATEST_MAX: usize = 20;
+
+/// The page's one style sheet.
+const STYLE: &str = include_str!("style.css");
+
+/// Header lines of the page. The style is allowed by its hash, so that no other has a chance.
+static HEADERS: LazyLock<String> = LazyLock::new(|| {
+    let hash = STANDARD.encode(digest(&SHA256, STYLE.as_bytes()));
+    format!(
+        "content-security-policy: default-src 'none'; style-src 'sha256-{hash}'; img-src data:; form-action 'self'; \
+         frame-ancestors 'none'; base-uri 'none'\r\n\
+         x-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\n"
+    )
+});
 
 /// A picture of three bars, so that the browser does not ask the target for one.
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Cpath \
@@ -12,40 +34,45 @@ const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'
 /// Where a request goes, if it cannot be told how the browser came here.
 const HOST: &str = "127.0.0.1:8080";
 
+/// The page.
+pub fn answer(view: &View) -> Answer {
+    Answer { headers: &HEADERS, ..Answer::new(200, "text/html; charset=utf-8", page(view).into_string()) }
+}
+
 /// The whole document.
-pub fn page(view: &View) -> Markup {
+fn page(view: &View) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                title { @if let Some(user) = &view.ask.user { (user) " – " } "OpenAI usage" }
+                title { @if let Some(user) = &view.query.user { (user) " – " } "OpenAI usage" }
                 link rel="icon" href=(ICON);
                 style { (PreEscaped(STYLE)) }
             }
             body {
                 (header(view))
                 main {
-                    @if !view.ever { (welcome(view)) }
-                    @else if view.totals.requests == 0 { (nothing(view)) }
+                    @if !view.overview.ever { (welcome(view)) }
+                    @else if view.overview.totals.requests == 0 { (nothing(view)) }
                     @else { (found(view)) }
                 }
-                footer { p { "Times are UTC. As of " (second(view.ask.now)) "; reload for the present." } }
+                footer { p { "Times are UTC. As of " (second(view.query.now)) "; reload for the present." } }
             }
         }
     }
 }
 
 fn header(view: &View) -> Markup {
-    let (ask, user) = (&view.ask, view.ask.user.as_deref());
+    let (query, user) = (&view.query, view.query.user.as_deref());
     html! {
         header {
             div {
                 h1 { @match user { Some(user) => bdi { (user) }, None => "OpenAI usage" } }
                 p {
                     @match user {
-                        Some(_) if !ask.own => { "One user. " a href=(link(ask.range, None)) { "Show everybody" } }
+                        Some(_) if !query.own => { "One user. " a href=(link(query.range, None)) { "Show everybody" } }
                         Some(_) => "Your own usage",
                         None => "Everybody",
                     }
@@ -53,14 +80,14 @@ fn header(view: &View) -> Markup {
             }
             div.tools {
                 nav aria-label="Time" { @for range in Range::ALL {
-                    a href=(link(range, user)) aria-current=[(range == ask.range).then_some("page")] { (range.title()) }
+                    a href=(link(range, user)) aria-current=[(range == query.range).then_some("page")] { (range.title()) }
                 } }
-                @if !ask.own { form action="dashboard" {
-                    input type="hidden" name="range" value=(ask.range.as_str());
+                @if !query.own { form action="dashboard" {
+                    input type="hidden" name="range" value=(query.range.as_str());
                     input type="search" name="user_id" value=[user] placeholder="User" aria-label="User"
                         maxlength="128" list="users" autocomplete="off";
                     @if user.is_none() { datalist id="users" {
-                        @for (user, _) in &view.others.top { option value=(user) {} }
+                        @for (user, _) in &view.overview.others.top { option value=(user) {} }
                     } }
                     button { "Show" }
                 } }
@@ -72,7 +99,7 @@ fn header(view: &View) -> Markup {
 /// What to do where nothing has happened yet.
 fn welcome(view: &View) -> Markup {
     let is_plain = |host: &&String| host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]".contains(c));
-    let host = view.ask.host.as_ref().filter(is_plain).map_or(HOST, String::as_str);
+    let host = view.query.host.as_ref().filter(is_plain).map_or(HOST, String::as_str);
     html! {
         section {
             h2 { "No request yet" }
@@ -97,12 +124,12 @@ fn nothing(view: &View) -> Markup {
         section {
             h2 { "No request here" }
             p {
-                @match &view.ask.user {
+                @match &view.query.user {
                     Some(user) => { bdi { (user) } " has sent none in this time." }
                     None => "Nobody has sent one in this time.",
                 }
-                @if view.ask.range != Range::All {
-                    " " a href=(link(Range::All, view.ask.user.as_deref())) { "Look at all time" }
+                @if view.query.range != Range::All {
+                    " " a href=(link(Range::All, view.query.user.as_deref())) { "Look at all time" }
                 }
             }
         }
@@ -113,12 +140,12 @@ fn found(view: &View) -> Markup {
     let timeline = Timeline::new(view);
     let step = timeline.step.as_str();
     let one_user = |user: &str| {
-        html! { a href=(link(view.ask.range, Some(user))) { (name(user, "no name")) } }
+        html! { a href=(link(view.query.range, Some(user))) { (name(user, "no name")) } }
     };
     html! {
         (tiles(view))
         div.pair {
-            @if view.totals.cost_nano_usd > 0 { section {
+            @if view.overview.totals.cost_nano_usd > 0 { section {
                 h2 { "Spending by " (step) }
                 (timeline.chart(|totals| totals.cost_nano_usd, money))
                 (legend(view))
@@ -128,33 +155,33 @@ fn found(view: &View) -> Markup {
                 h2 { "Tokens by " (step) }
                 (timeline.chart(|totals| totals.total_tokens, short))
                 (legend(view))
-                @if view.totals.cost_nano_usd == 0 { (timeline.numbers()) }
+                @if view.overview.totals.cost_nano_usd == 0 { (timeline.numbers()) }
             }
         }
         div.pair {
-            @if view.ask.user.is_none() { section {
+            @if view.query.user.is_none() { section {
                 h2 { "By user" }
-                (ranking(&view.others, view, "user", "others", one_user))
+                (ranking(&view.overview.others, view, "user", "others", one_user))
             } } @else { section {
                 h2 { "By endpoint" }
-                (ranking(&view.others, view, "endpoint", "others", |endpoint| name(endpoint, "–")))
+                (ranking(&view.overview.others, view, "endpoint", "others", |endpoint| name(endpoint, "–")))
             } }
             div {
                 section {
                     h2 { "By model" }
-                    (ranking(&view.models, view, "model", "others", |model| name(model, "no model")))
+                    (ranking(&view.overview.models, view, "model", "others", |model| name(model, "no model")))
                 }
-                @if !view.sample.is_empty() { (times(view)) (endings(view)) }
+                @if !view.overview.sample.is_empty() { (times(view)) (endings(view)) }
             }
         }
-        @if !view.sample.is_empty() { (latest(view)) }
+        @if !view.overview.sample.is_empty() { (latest(view)) }
     }
 }
 
 fn tiles(view: &View) -> Markup {
-    let totals = &view.totals;
+    let totals = &view.overview.totals;
     let share_of = |part, whole| share(part, whole).unwrap_or_else(|| "–".to_owned());
-    let too_many = view.sample.iter().filter(|entry| entry.record.status == 429).count();
+    let too_many = view.overview.sample.iter().filter(|entry| entry.record.status == 429).count();
     let unpriced = match totals.unpriced {
         0 => String::new(),
         1 => "1 request without a known price".to_owned(),
@@ -170,7 +197,7 @@ fn tiles(view: &View) -> Markup {
             (tile("Requests", &grouped(totals.requests), ""))
             (tile("Errors", &grouped(totals.errors), &share_of(totals.errors, totals.requests)))
             (tile("429 from upstream", &grouped(too_many as u64), &of_newest(view)))
-            @if let Some(refused) = view.ask.refused {
+            @if let Some(refused) = view.query.refused {
                 (tile("Refused for a limit", &grouped(refused), "by this proxy, since it started"))
             }
         }
@@ -179,9 +206,9 @@ fn tiles(view: &View) -> Markup {
 
 /// Of which requests something is told that the sums do not have.
 fn of_newest(view: &View) -> String {
-    let count = view.sample.len() as u64;
+    let count = view.overview.sample.len() as u64;
     match count {
-        _ if count == view.totals.requests => format!("of all {}", grouped(count)),
+        _ if count == view.overview.totals.requests => format!("of all {}", grouped(count)),
         _ if count < SAMPLE_MAX.into() => format!("of the {} whose records are kept", grouped(count)),
         _ => format!("of the newest {}", grouped(count)),
     }
@@ -210,7 +237,7 @@ fn times(view: &View) -> Markup {
 }
 
 fn endings(view: &View) -> Markup {
-    let all = view.sample.len() as u64;
+    let all = view.overview.sample.len() as u64;
     html! {
         section {
             h2 { "How requests ended" }
@@ -231,8 +258,8 @@ fn latest(view: &View) -> Markup {
     let row = |Entry { record, .. }: &Entry| {
         html! { tr {
             th.name scope="row" { (second(record.started_at)) }
-            @if view.ask.user.is_none() {
-                td.name { a href=(link(view.ask.range, Some(&record.user))) { (name(&record.user, "no name")) } }
+            @if view.query.user.is_none() {
+                td.name { a href=(link(view.query.range, Some(&record.user))) { (name(&record.user, "no name")) } }
             }
             td.name { (name(record.model_name(), "–")) }
             td.name { (record.endpoint.as_str()) }
@@ -250,11 +277,11 @@ fn latest(view: &View) -> Markup {
             div.scroll tabindex="0" { table.latest {
                 thead { tr {
                     th.name { "started" }
-                    @if view.ask.user.is_none() { th.name { "user" } }
+                    @if view.query.user.is_none() { th.name { "user" } }
                     th.name { "model" } th.name { "endpoint" } th { "status" } th { "in" } th { "out" } th { "cost" }
                     th { "first byte" } th { "whole" }
                 } }
-                tbody { @for entry in view.sample.iter().take(LATEST_MAX) { (row(entry)) } }
+                tbody { @for entry in view.overview.sample.iter().take(LATEST_MAX) { (row(entry)) } }
             } }
         }
     }

@@ -3,11 +3,11 @@
 //! In: sums. Out: markup, in which every name is escaped by `maud`.
 
 use super::chart::{Chart, SIZES};
-use super::span::Step;
-use super::{Range, Ranking, View};
+use super::time_range::{Range, Step};
+use super::view::View;
 use crate::base::percent::encode;
-use crate::local::usage::Totals;
-use crate::local::words::{grouped, money, share, short};
+use crate::local::humanize::{grouped, money, share, short};
+use crate::reporting::{Ranking, Totals};
 use maud::{Markup, PreEscaped, html};
 
 /// A link to the page itself. Relative, so that it also holds behind a server that puts a path before it.
@@ -37,15 +37,15 @@ pub struct Timeline {
 
 impl Timeline {
     pub fn new(view: &View) -> Self {
-        let starts = view.series.iter().flat_map(|(_, sums)| sums.keys().copied());
-        let first = view.ask.from().or(starts.clone().min()).unwrap_or(view.ask.now);
+        let starts = view.overview.series.iter().flat_map(|(_, sums)| sums.keys().copied());
+        let first = view.query.from().or(starts.clone().min()).unwrap_or(view.query.now);
         // A clock that was set back must not hide what is there.
-        let last = starts.max().unwrap_or(0).max(view.ask.now);
-        let step = Step::of(view.ask.range, first, last);
+        let last = starts.max().unwrap_or(0).max(view.query.now);
+        let step = Step::of(view.query.range, first, last);
         let (first, last) = (step.number(first), step.number(last));
         let place = |start: u64| usize::try_from(step.number(start) - first).unwrap_or(0);
-        let mut sums = vec![vec![Totals::default(); place_count(first, last)]; view.series.len()];
-        for (of_series, (_, found)) in sums.iter_mut().zip(&view.series) {
+        let mut sums = vec![vec![Totals::default(); place_count(first, last)]; view.overview.series.len()];
+        for (of_series, (_, found)) in sums.iter_mut().zip(&view.overview.series) {
             for (start, totals) in found {
                 of_series[place(*start)].add(totals);
             }
@@ -101,16 +101,16 @@ fn place_count(first: i64, last: i64) -> usize {
 /// Which mark is whose.
 pub fn legend(view: &View) -> Markup {
     html! {
-        ul.legend { @for (number, (model, _)) in (1..).zip(&view.series) { li {
+        ul.legend { @for (number, (model, _)) in (1..).zip(&view.overview.series) { li {
             svg viewBox="0 0 1 1" aria-hidden="true" { rect width="1" height="1" fill={ "#0" (number) "0000" } {} }
             @match model { Some(model) => (name(model, "no model")), None => "other models" }
         } } }
     }
 }
 
-/// A table of the dearest with bars, and one row for all others.
+/// A table of the largest sums with bars, and one row for all others.
 pub fn ranking(of: &Ranking, view: &View, head: &str, others: &str, show: impl Fn(&str) -> Markup) -> Markup {
-    let amount: fn(&Totals) -> u64 = match view.totals {
+    let amount: fn(&Totals) -> u64 = match view.overview.totals {
         Totals { cost_nano_usd: 1.., .. } => |totals| totals.cost_nano_usd,
         Totals { total_tokens: 1.., .. } => |totals| totals.total_tokens,
         _ => |totals| totals.requests,

@@ -1,14 +1,19 @@
 //! The page as text: what it asks, what it allows, what is in it. Browsers look at it in `tests/dashboard.rs`.
 
+use super::view::percentile;
 use super::*;
-use crate::usage::record::{Endpoint, Record};
+use crate::reporting::{Entry, Overview, Ranking, Totals};
+use crate::usage::record::{Endpoint, Outcome, Record};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
+use ring::digest::{SHA256, digest};
 
 const NOW: u64 = 1_795_426_200_000_000_000; // 2026-11-23T09:30:00Z
 const DAY: u64 = 86_400_000_000_000;
 
-fn ask(raw: &str) -> Ask {
-    Ask::parse(raw, NOW).unwrap()
+fn asked(raw: &str) -> DashboardQuery {
+    DashboardQuery::parse(raw, NOW).unwrap()
 }
 
 fn totals(requests: u64, cost_nano_usd: u64) -> Totals {
@@ -27,24 +32,24 @@ fn view(name: &str) -> View {
         ..Record::default()
     };
     let ranking = Ranking { top: vec![(name.to_owned(), totals(1, 5))], others: 0, of_others: Totals::default() };
-    View {
-        ask: ask(""),
+    let overview = Overview {
         ever: true,
         totals: totals(1, 5),
         models: ranking.clone(),
         others: ranking,
         series: vec![(Some(name.to_owned()), [(NOW - NOW % DAY, totals(1, 5))].into())],
         sample: vec![Entry { id: 1, record }],
-    }
+    };
+    View { query: asked(""), overview }
 }
 
 fn html(view: &View) -> String {
-    String::from_utf8(view.answer().body).unwrap()
+    String::from_utf8(answer(view).body).unwrap()
 }
 
 #[test]
 fn what_is_asked_is_read_strictly() {
-    let read = |raw: &str| Ask::parse(raw, NOW).map(|ask| (ask.user, ask.range));
+    let read = |raw: &str| DashboardQuery::parse(raw, NOW).map(|asked| (asked.user, asked.range));
     assert_eq!(read(""), Ok((None, Range::Days30)));
     assert_eq!(read("range=7d&user_id="), Ok((None, Range::Days7)), "a form that was left empty");
     assert_eq!(read("user_id=%E5%A4%AA%E9%83%8E+%26"), Ok((Some("太郎 &".to_owned()), Range::Days30)));
@@ -63,7 +68,7 @@ fn what_is_asked_is_read_strictly() {
 
 #[test]
 fn the_policy_allows_nothing_but_the_style_that_is_there() {
-    let answer = view("a").answer();
+    let answer = answer(&view("a"));
     let page = String::from_utf8(answer.body).unwrap();
     let (_, rest) = page.split_once("<style>").unwrap();
     let (style, _) = rest.split_once("</style>").unwrap();
@@ -77,7 +82,7 @@ fn the_policy_allows_nothing_but_the_style_that_is_there() {
 #[test]
 fn a_name_made_of_markup_is_text_and_in_a_link_encoded() {
     let name = "</title></style><script>alert(1)</script>\"'&太郎";
-    let page = html(&View { ask: Ask { user: Some(name.to_owned()), ..ask("") }, ..view(name) });
+    let page = html(&View { query: DashboardQuery { user: Some(name.to_owned()), ..asked("") }, ..view(name) });
     assert!(!page.contains("<script") && !page.contains("alert(1)<"), "{page}");
     assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;&quot;'&amp;太郎"));
     assert!(page.contains("user_id=%3C%2Ftitle%3E%3C%2Fstyle%3E%3Cscript%3Ealert%281%29"));
@@ -86,8 +91,8 @@ fn a_name_made_of_markup_is_text_and_in_a_link_encoded() {
 #[test]
 fn others_are_one_row_and_their_models_one_colour() {
     let mut view = view("a");
-    view.others = Ranking { others: 980, of_others: totals(5000, 3), ..view.others };
-    view.series.push((None, [(NOW - NOW % DAY, totals(7, 2))].into()));
+    view.overview.others = Ranking { others: 980, of_others: totals(5000, 3), ..view.overview.others };
+    view.overview.series.push((None, [(NOW - NOW % DAY, totals(7, 2))].into()));
     let page = html(&view);
     assert!(page.contains("980 others") && page.contains(">5,000<") && page.contains("other models"));
     assert!(page.contains("fill=\"#020000\""));
@@ -95,19 +100,21 @@ fn others_are_one_row_and_their_models_one_colour() {
 
 #[test]
 fn an_empty_ledger_says_how_to_begin_and_an_empty_range_where_to_look() {
-    let empty = View { totals: Totals::default(), ..view("a") };
+    let empty = View { overview: Overview { totals: Totals::default(), ..view("a").overview }, ..view("a") };
     let begin = |host: Option<&str>| {
-        html(&View { ever: false, ask: Ask { host: host.map(str::to_owned), ..ask("") }, ..empty.clone() })
+        let query = DashboardQuery { host: host.map(str::to_owned), ..asked("") };
+        html(&View { query, overview: Overview { ever: false, ..empty.overview.clone() } })
     };
     assert!(begin(Some("pi.local:8080")).contains("curl http://pi.local:8080/v1/chat/completions"));
     assert!(begin(Some("a b\"$(x)")).contains("curl http://127.0.0.1:8080/v1"), "a command that somebody copies");
     assert!(html(&empty).contains("href=\"dashboard?range=all\""));
-    assert!(!html(&View { ask: ask("range=all"), ..empty }).contains("Look at all time"));
+    assert!(!html(&View { query: asked("range=all"), ..empty }).contains("Look at all time"));
 }
 
 #[test]
 fn whoever_sees_one_user_only_is_offered_no_other() {
-    let own = html(&View { ask: Ask { own: true, user: Some("taro".to_owned()), ..ask("") }, ..view("taro") });
+    let own =
+        html(&View { query: DashboardQuery { own: true, user: Some("taro".to_owned()), ..asked("") }, ..view("taro") });
     assert!(!own.contains("<form") && !own.contains("Show everybody"));
     assert!(own.contains("dashboard?range=7d&amp;user_id=taro"));
 }
@@ -119,7 +126,7 @@ fn times_are_of_what_went_well_and_endings_of_everything() {
         id: 1,
         record: Record { status, outcome, endpoint, duration_us, ..Record::default() },
     };
-    view.sample = vec![
+    view.overview.sample = vec![
         entry(200, Outcome::Completed, Endpoint::ChatCompletions, 3),
         entry(200, Outcome::Completed, Endpoint::ChatCompletions, 1),
         entry(200, Outcome::ClientAborted, Endpoint::ChatCompletions, 9),

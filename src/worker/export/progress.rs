@@ -1,7 +1,7 @@
 //! How far the export is, for `/metrics`: written by the export thread, read by whoever renders a scrape.
 
 use crate::metrics::ExportGauges;
-use crate::worker::unix_now;
+use crate::worker::time::unix_now;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 /// Numbers that belong together are read one after the other: a scrape may see a batch half counted.

@@ -5,7 +5,6 @@
 use super::mailbox::Mailbox;
 use crate::limit::budget::Period;
 use crate::usage::record::Record;
-use crate::worker::file::Moves;
 use std::thread::JoinHandle;
 
 /// What the thread is sent.
@@ -34,7 +33,6 @@ impl Marker {
 #[derive(Debug)]
 pub struct LedgerHandle {
     pub(super) mailbox: Mailbox<Message>,
-    pub(super) moves: Moves,
     /// Until it is to end.
     pub(super) thread: Option<JoinHandle<Result<(), String>>>,
 }
@@ -56,11 +54,6 @@ impl LedgerHandle {
     /// Asks for [`WorkerEvent::SpendByUser`]: of all that was submitted before.
     pub fn sum_spend_by_user(&self, period: Period) {
         self.mailbox.send(Message::SpendByUser(period));
-    }
-
-    /// For others that have the file open.
-    pub fn moves(&self) -> Moves {
-        self.moves.clone()
     }
 
     /// Commits all that was submitted, writes the log back into the file, and ends the thread.

@@ -1,9 +1,9 @@
 //! Lines, read back by the protocol's own parser; names and timestamps that never make two rows one point.
 
 use super::*;
+use crate::ledger::append::Writer;
+use crate::ledger::database;
 use crate::usage::record::{Record, Usage};
-use crate::worker::append::Writer;
-use crate::worker::schema;
 use influxdb_line_protocol::{FieldValue, parse_lines};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ fn decode(value: &str) -> String {
 /// The only line of a ledger with this record, with its tags and fields.
 fn exported(record: Record) -> (String, BTreeMap<String, String>, BTreeMap<String, String>, i64) {
     let folder = tempfile::tempdir().unwrap();
-    let conn = schema::open(&folder.path().join("usage.db")).unwrap();
+    let conn = database::open(&folder.path().join("usage.db")).unwrap();
     Writer::new(&conn).unwrap().append(&[record]).unwrap();
     let batch = Batch::read(&conn, 0, 10).unwrap();
     assert_eq!((batch.len(), batch.id(0)), (1, 1));
@@ -89,7 +89,7 @@ fn what_is_not_known_is_left_out() {
 #[test]
 fn a_batch_is_what_is_past_the_cursor() {
     let folder = tempfile::tempdir().unwrap();
-    let conn = schema::open(&folder.path().join("usage.db")).unwrap();
+    let conn = database::open(&folder.path().join("usage.db")).unwrap();
     let row = Record { started_at: 5_000_000_000, duration_us: 7, user: "u".into(), ..Record::default() };
     Writer::new(&conn).unwrap().append(&vec![row; 9]).unwrap();
     let batch = Batch::read(&conn, 3, 4).unwrap();

@@ -1,0 +1,164 @@
+//! `proxy-server keys`: makes, lists and revokes client keys in the ledger's file.
+
+use super::{Command, next, text, unexpected};
+use crate::access::{Hash, KEY_PREFIX, is_user};
+use crate::base::civil::{parse_date, parse_rfc3339, write_rfc3339};
+use crate::ledger::at_rest;
+use crate::ledger::keys_and_limits::{Editor, KeyRow, keys};
+use crate::local::text_table::{Column, table};
+use lexopt::{Arg, Parser};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// Random bytes in a key.
+const SECRET_BYTES: usize = 32;
+/// Longest name of a key, bytes.
+const NAME_BYTES_MAX: usize = 128;
+/// Nanoseconds in an hour.
+const HOUR: u64 = 3_600_000_000_000;
+
+/// The text of `keys --help`.
+pub const HELP: &str = "\
+Client keys: with CLIENT_AUTH=keys only their holders may relay, each under the
+user's name that the key was made for.
+
+Usage: proxy-server keys create USER [--name NAME] [--expires WHEN]
+       proxy-server keys list
+       proxy-server keys revoke ID
+
+  --name NAME       what the key is for, to tell a user's keys apart
+  --expires WHEN    2027-01-31, 2027-01-31T12:00:00Z, or from now on: 12h, 90d
+
+`create` prints the key, which is not stored and cannot be shown again, and
+nothing else, on standard output. All of them change the ledger (DATABASE_PATH),
+and servers that run on it follow within a second.
+
+    KEY=$(proxy-server keys create taro --name laptop --expires 90d)
+    OPENAI_API_KEY=$KEY OPENAI_BASE_URL=http://127.0.0.1:8080/v1 python app.py
+";
+
+/// What to do with keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeysCommand {
+    /// `expires` is as it was typed.
+    Create {
+        user: String,
+        name: String,
+        expires: Option<String>,
+    },
+    List,
+    Revoke(i64),
+}
+
+pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
+    let (mut words, mut name, mut expires) = (Vec::new(), None, None);
+    while let Some(argument) = next(parser)? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(HELP)),
+            Arg::Long("name") => name = Some(text(parser)?),
+            Arg::Long("expires") => expires = Some(text(parser)?),
+            Arg::Value(word) => words.push(word.to_string_lossy().into_owned()),
+            other => return Err(unexpected(&other)),
+        }
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let has_options = name.is_some() || expires.is_some();
+    let command = match words[..] {
+        ["create", user] => {
+            if !is_user(user) {
+                return Err("a user's name has 1 to 128 bytes, and no control character".to_owned());
+            }
+            let name = name.unwrap_or_default();
+            if name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
+                return Err("a key's name has at most 128 bytes, and no control character".to_owned());
+            }
+            KeysCommand::Create { user: user.to_owned(), name, expires }
+        }
+        _ if has_options => return Err("--name and --expires belong to keys create; try keys --help".to_owned()),
+        ["list"] => KeysCommand::List,
+        ["revoke", id] => {
+            let id = id.parse().map_err(|_| format!("{id:?} is no key's number; keys list shows them"))?;
+            KeysCommand::Revoke(id)
+        }
+        _ => return Err("expected keys create USER, keys list or keys revoke ID; try keys --help".to_owned()),
+    };
+    Ok(Command::Keys(command))
+}
+
+/// Runs the command on the ledger at `path`: what to print on standard output, and a line for standard error. Only
+/// `create` makes a ledger where there is none, and `list` changes nothing. `now` in nanoseconds since the Unix epoch.
+///
+/// # Errors
+/// One sentence.
+pub fn run(command: &KeysCommand, path: &Path, now: u64) -> Result<(String, Option<String>), String> {
+    match command {
+        KeysCommand::Create { user, name, expires } => {
+            let expires = expires.as_deref().map(|text| expiry(text, now)).transpose()?;
+            let secret = new_secret()?;
+            let id = Editor::open(path)?.add_key(user, name, &Hash::of(secret.as_bytes()), now, expires)?;
+            Ok((format!("{secret}\n"), Some(format!("key {id} is {user}'s; it cannot be shown again"))))
+        }
+        KeysCommand::List => {
+            let keys: Vec<KeyRow> = at_rest::read(path, keys)?.into_iter().map(|(key, _)| key).collect();
+            Ok((list(&keys, now), None))
+        }
+        KeysCommand::Revoke(id) => match Editor::open_existing(path)?.revoke(*id, now)? {
+            None => Err(format!("there is no key {id}; keys list shows them")),
+            Some(true) => Ok((format!("key {id} is revoked\n"), None)),
+            Some(false) => Ok((format!("key {id} was revoked before\n"), None)),
+        },
+    }
+}
+
+fn list(keys: &[KeyRow], now: u64) -> String {
+    let rows = keys.iter().map(|key| {
+        let state = match key {
+            KeyRow { revoked_at: Some(_), .. } => "revoked",
+            KeyRow { expires_at: Some(expires_at), .. } if *expires_at <= now => "expired",
+            _ => "valid",
+        };
+        let instant = |instant: Option<u64>| instant.map_or_else(|| "-".to_owned(), rfc3339);
+        vec![
+            key.id.to_string(),
+            key.user.clone(),
+            if key.name.is_empty() { "-".to_owned() } else { key.name.clone() },
+            rfc3339(key.created_at),
+            instant(key.expires_at),
+            state.to_owned(),
+        ]
+    });
+    table(&["ID", "USER", "NAME", "CREATED", "EXPIRES", "STATE"].map(Column::Left), &rows.collect::<Vec<_>>())
+}
+
+fn rfc3339(unix_ns: u64) -> String {
+    let mut out = Vec::new();
+    write_rfc3339(&mut out, unix_ns, 0);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn expiry(text: &str, now: u64) -> Result<u64, String> {
+    let ahead = |digits: &str, unit: u64| {
+        let count = digits.parse::<u64>().ok().filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+        now.checked_add(count.checked_mul(unit)?)
+    };
+    let at = match text.split_at_checked(text.len().wrapping_sub(1)) {
+        Some((digits, "h")) => ahead(digits, HOUR),
+        Some((digits, "d")) => ahead(digits, 24 * HOUR),
+        _ => parse_date(text).or_else(|| parse_rfc3339(text)),
+    };
+    match at {
+        Some(at) if at > now && i64::try_from(at).is_ok() => Ok(at),
+        Some(_) => Err(format!("--expires {text:?} is not in the future")),
+        None => Err(format!("--expires {text:?}: expected 2027-01-31, 2027-01-31T12:00:00Z, 12h or 90d")),
+    }
+}
+
+/// A key of 256 random bits.
+fn new_secret() -> Result<String, String> {
+    let mut random = [0; SECRET_BYTES];
+    SystemRandom::new().fill(&mut random).map_err(|_| "the system gives no random bytes".to_owned())?;
+    let mut secret = KEY_PREFIX.to_owned();
+    random.iter().for_each(|byte| write!(secret, "{byte:02x}").expect("writing to a string cannot fail"));
+    Ok(secret)
+}

@@ -1,0 +1,128 @@
+//! `proxy-server limits`: a user's own limits, in the ledger's file.
+
+use super::{Command, next, text, unexpected};
+use crate::access::is_user;
+use crate::config::nano_usd;
+use crate::ledger::at_rest;
+use crate::ledger::keys_and_limits::{Editor, limits};
+use crate::limit::overrides::Overrides;
+use crate::limit::status::dollars;
+use crate::local::text_table::{Column, table};
+use lexopt::{Arg, Parser};
+use std::path::Path;
+
+/// The text of `limits --help`.
+pub const HELP: &str = "\
+A user's own limits, which stand before everybody's (RATE_LIMIT_RPM and so on).
+
+Usage: proxy-server limits set USER [--rpm N] [--tpm N] [--concurrent N]
+                                    [--usd-day X] [--usd-month X]
+       proxy-server limits list
+       proxy-server limits clear USER
+
+  --rpm N          requests a minute
+  --tpm N          tokens a minute, input and output together
+  --concurrent N   requests in flight at once
+  --usd-day X      US dollars in a UTC day, as in 5 or 0.50
+  --usd-month X    US dollars in a UTC month
+
+0 lifts a limit; what is not named stays as it was. `clear` takes all of a
+user's own limits away. They are in the ledger (DATABASE_PATH), and servers that
+run on it follow within a second; requests in flight keep their old limits.
+
+    proxy-server limits set taro --rpm 60 --usd-month 20
+";
+
+/// The largest number that is taken.
+const MOST: u64 = 1_000_000_000_000_000;
+
+/// What to do with limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LimitsCommand {
+    Set { user: String, own: Overrides },
+    List,
+    Clear(String),
+}
+
+pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
+    let (mut words, mut own) = (Vec::new(), Overrides::default());
+    while let Some(argument) = next(parser)? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(HELP)),
+            Arg::Long("rpm") => own.rpm = Some(count(parser, "--rpm")?),
+            Arg::Long("tpm") => own.tpm = Some(count(parser, "--tpm")?),
+            Arg::Long("concurrent") => {
+                own.concurrent = Some(u32::try_from(count(parser, "--concurrent")?).unwrap_or(u32::MAX))
+            }
+            Arg::Long("usd-day") => own.day_nano_usd = Some(money(parser, "--usd-day")?),
+            Arg::Long("usd-month") => own.month_nano_usd = Some(money(parser, "--usd-month")?),
+            Arg::Value(word) => words.push(word.to_string_lossy().into_owned()),
+            other => return Err(unexpected(&other)),
+        }
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let command = match words[..] {
+        ["set" | "clear", user] if !is_user(user) => {
+            return Err("a user's name has 1 to 128 bytes, and no control character".to_owned());
+        }
+        ["set", _] if own == Overrides::default() => return Err("no limit is named; try limits --help".to_owned()),
+        ["set", user] => LimitsCommand::Set { user: user.to_owned(), own },
+        _ if own != Overrides::default() => return Err("limits belong to limits set; try limits --help".to_owned()),
+        ["list"] => LimitsCommand::List,
+        ["clear", user] => LimitsCommand::Clear(user.to_owned()),
+        _ => return Err("expected limits set USER, limits list or limits clear USER; try limits --help".to_owned()),
+    };
+    Ok(Command::Limits(command))
+}
+
+fn count(parser: &mut Parser, option: &str) -> Result<u64, String> {
+    let text = text(parser)?;
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse().ok().filter(|&number: &u64| digits && number <= MOST);
+    number.ok_or_else(|| format!("{option} {text:?}: expected a whole number, 0 to {MOST}"))
+}
+
+fn money(parser: &mut Parser, option: &str) -> Result<u64, String> {
+    let text = text(parser)?;
+    nano_usd(&text).ok_or_else(|| format!("{option} {text:?}: expected an amount in US dollars, as in 5 or 0.50"))
+}
+
+/// Runs the command on the ledger at `path`: what to print. Only `set` makes a ledger where there is none, and `list`
+/// changes nothing.
+///
+/// # Errors
+/// One sentence.
+pub fn run(command: &LimitsCommand, path: &Path) -> Result<String, String> {
+    match command {
+        LimitsCommand::Set { user, own } => {
+            let own = Editor::open(path)?.set_limits(user, own)?;
+            Ok(list([(user.as_str(), &own)]))
+        }
+        LimitsCommand::List => {
+            let limits = at_rest::read(path, limits)?;
+            Ok(list(limits.iter().map(|(user, own)| (&**user, own))))
+        }
+        LimitsCommand::Clear(user) => match Editor::open_existing(path)?.clear_limits(user)? {
+            true => Ok(format!("{user} has everybody's limits again\n")),
+            false => Ok(format!("{user} had no limits of their own\n")),
+        },
+    }
+}
+
+/// A dash is everybody's limit.
+fn list<'a>(limits: impl IntoIterator<Item = (&'a str, &'a Overrides)>) -> String {
+    let count = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+    let money = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), dollars);
+    let rows = limits.into_iter().map(|(user, own)| {
+        vec![
+            user.to_owned(),
+            count(own.rpm),
+            count(own.tpm),
+            count(own.concurrent.map(u64::from)),
+            money(own.day_nano_usd),
+            money(own.month_nano_usd),
+        ]
+    });
+    let [rpm, tpm, concurrent, day, month] = ["RPM", "TPM", "CONCURRENT", "USD/DAY", "USD/MONTH"].map(Column::Right);
+    table(&[Column::Left("USER"), rpm, tpm, concurrent, day, month], &rows.collect::<Vec<_>>())
+}

@@ -1,0 +1,140 @@
+//! `proxy-server usage`: who used what, from the ledger's file.
+
+use super::{Command, next, text, unexpected};
+use crate::ledger::answer::report;
+use crate::ledger::at_rest;
+use crate::local::usage_report::{Format, Given, UsageQuery, answer};
+use lexopt::{Arg, Parser};
+use std::path::Path;
+
+/// The text of `usage --help`.
+pub const HELP: &str = "\
+Who used what: the answers of /usage, read from the ledger (DATABASE_PATH), whether
+a server runs on it or not. It changes nothing.
+
+Usage: proxy-server usage [--user USER] [--from WHEN] [--to WHEN] [--model MODEL]
+                          [--by hour|day|model|user|endpoint]
+                          [--limit N] [--cursor N] [--format text|json|csv]
+
+  --user USER      only this user's
+  --from WHEN      from then on: 2026-11-23, 2026-11-23T09:30:00Z, Unix seconds, or
+                   before now: 30m, 24h, 7d
+  --to WHEN        until then
+  --model MODEL    only this model's
+  --by WHAT        the sums of each hour, day (UTC), model, user or endpoint
+  --limit N        so many single requests, 1 to 1000: 10 as text, else 100
+  --cursor N       older requests than this: where an answer before ended
+  --format FORMAT  text (the default), json, or csv for a spreadsheet
+
+    proxy-server usage --by user --from 30d
+    proxy-server usage --user taro --by day --format csv > taro.csv
+    proxy-server usage --format json | jq .totals
+
+csv has the single requests or, with --by, the sums. Exit status: 0, 1 where the
+ledger is not there or cannot be read, 2 for a wrong command line.
+";
+
+/// The options, and the parameters of `/usage` that they are.
+const OPTIONS: [(&str, &str); 8] = [
+    ("--user", "user_id"),
+    ("--from", "from"),
+    ("--to", "to"),
+    ("--model", "model"),
+    ("--by", "group_by"),
+    ("--limit", "limit"),
+    ("--cursor", "cursor"),
+    ("--format", "format"),
+];
+
+/// What is asked: parameters of `/usage` with their values as they were typed, each of them valid.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UsageCommand {
+    parameters: Vec<(&'static str, String)>,
+}
+
+pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
+    let (mut command, mut given) = (UsageCommand::default(), Given::default());
+    while let Some(argument) = next(parser)? {
+        let found = match &argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(HELP)),
+            Arg::Long(name) => OPTIONS.iter().find(|(option, _)| option[2..] == **name),
+            _ => None,
+        };
+        let Some((_, parameter)) = found else { return Err(unexpected(&argument)) };
+        let value = text(parser)?;
+        given.set(parameter, value.clone(), 0).map_err(|why| in_options(&why))?;
+        command.parameters.push((parameter, value));
+    }
+    Ok(Command::Usage(command))
+}
+
+/// Runs the command on the ledger at `path`: what to print. `now` in nanoseconds since the Unix epoch.
+///
+/// # Errors
+/// One sentence.
+pub fn run(command: &UsageCommand, path: &Path, now: u64) -> Result<Vec<u8>, String> {
+    let UsageQuery { query, format, .. } = query(command, now)?;
+    let report = at_rest::read(path, |conn| report(conn, query.clone()))?;
+    Ok(answer(&report, format).body)
+}
+
+fn query(command: &UsageCommand, now: u64) -> Result<UsageQuery, String> {
+    let mut given = Given::default();
+    for (parameter, value) in &command.parameters {
+        given.set(parameter, value.clone(), now).map_err(|why| in_options(&why))?;
+    }
+    given.query(Format::Text).map_err(|why| in_options(&why))
+}
+
+/// A message about parameters as one about options.
+fn in_options(message: &str) -> String {
+    OPTIONS
+        .iter()
+        .fold(message.to_owned(), |message, (option, parameter)| message.replace(&format!("`{parameter}`"), option))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::parse;
+    use super::*;
+    use crate::reporting::{GroupBy, Query};
+
+    #[test]
+    fn options_are_parameters() {
+        let Ok(Command::Usage(command)) = parse("usage --user 太郎 --by=day --from 24h --limit 7 --format csv")
+        else {
+            panic!("a command")
+        };
+        let day = 86_400_000_000_000;
+        let expected = Query {
+            user: Some("太郎".to_owned()),
+            group_by: Some(GroupBy::Day),
+            from: Some(9 * day),
+            limit: 7,
+            ..Query::default()
+        };
+        let expected = UsageQuery { query: expected, format: Format::Csv, own: false };
+        assert_eq!(query(&command, 10 * day), Ok(expected));
+        assert_eq!(query(&UsageCommand::default(), 0).map(|query| query.format), Ok(Format::Text));
+        assert_eq!(parse("usage --by day -h"), Ok(Command::Help(HELP)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_as_it_was_typed() {
+        for (line, part) in [
+            ("usage taro", "\"taro\""),
+            ("usage --user", "user"),
+            ("usage --by week", "--by must be one of hour, day"),
+            ("usage --from soon", "--from must be a time"),
+            ("usage --format xml", "--format is `xml`, and must be one of json, text, csv"),
+            ("usage --user a --user b", "--user is given more than once"),
+            ("usage --group_by day", "--group_by"),
+            ("usage -x", "-x"),
+        ] {
+            let why = parse(line).unwrap_err();
+            assert!(why.contains(part), "{line}: {why}");
+        }
+        let Ok(Command::Usage(command)) = parse("usage --from 1h --to 2h") else { panic!("a command") };
+        assert_eq!(query(&command, u64::MAX >> 1).unwrap_err(), "--from must be before --to");
+    }
+}

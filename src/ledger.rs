@@ -1,0 +1,35 @@
+//! The ledger: a SQLite file with a row for each request, and all that makes it fast to write and to ask.
+//!
+//! ```text
+//!   append ──▶ records ──fold──▶ rollups by hour ──tiers──▶ days, months
+//!                 │       └────▶ user_index, hours, deduplication
+//!                 │
+//!   answer ◀──────┴── the rollups up to their watermark, and the rows after it
+//! ```
+//!
+//! A commit only appends: what makes reading fast follows behind it, each thing up to a watermark in the same file
+//! (`marks`), so that an answer is exact at any instant, also after a crash. Old rows go in steps (`prune`); their
+//! rollups stay.
+//!
+//! In: connections, records, questions ([`crate::reporting`]). Out: rows, answers. Never: a thread, a line in the log,
+//! anything of how an answer is shown.
+
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
+
+pub mod answer;
+pub mod append;
+pub mod at_rest;
+pub mod database;
+pub mod deduplication;
+pub mod file_watch;
+pub mod fold;
+pub mod journal;
+pub mod keys_and_limits;
+pub mod marks;
+pub mod migrations;
+pub mod partition;
+pub mod prune;
+pub mod rollup;
+pub mod spend;
+pub mod tiers;
+pub mod user_index;

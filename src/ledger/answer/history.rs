@@ -1,0 +1,209 @@
+//! Pages of history: records newest first, found by their ids, never by counting over those before.
+//!
+//! In: a selection and a query. Out: records, one more than the limit if there are more. Never: sums.
+
+use super::selection::{SPAN, Selection, count, query, row_params, rows_sql};
+use crate::ledger::partition::{HOURS_PER_DAY, NS_PER_HOUR};
+use crate::ledger::rollup::{ALL, EVERYBODY};
+use crate::ledger::user_index::BLOCK_SHIFT;
+use crate::reporting::{Entry, Query};
+use crate::usage::record::{Endpoint, Journal, Outcome, Record, Usage, UsageSource};
+use rusqlite::{Connection, Row, ToSql};
+
+/// Ids below the page's start that are searched for a user or a model at once. Where that is not enough, rollups are
+/// asked where there are more, first among so many ids below, then among ever more.
+const NEAR_INDEXED: i64 = 4 << BLOCK_SHIFT;
+const NEAR: i64 = 4096;
+const FURTHER: i64 = 1 << 16;
+const FURTHER_GROWTH: i64 = 8;
+
+/// The records.
+pub fn page(conn: &Connection, selection: &Selection, asked: &Query) -> rusqlite::Result<Vec<Entry>> {
+    let before = asked.cursor.map_or(i64::MAX, |cursor| i64::try_from(cursor).unwrap_or(i64::MAX));
+    let mut page = Page { conn, selection, wanted: asked.limit as usize + 1, entries: Vec::new() };
+    page.read((selection.folded + 1, before.saturating_sub(1)))?;
+    if page.is_full() {
+        return Ok(page.entries);
+    }
+    let (least, greatest) = folded_ids(conn, selection)?;
+    let least = least.max(selection.first);
+    let greatest = greatest.min(before.saturating_sub(1));
+    let near = match (selection.user, selection.model) {
+        (None, None) => greatest,
+        (Some(_), _) => NEAR_INDEXED,
+        (None, Some(_)) => NEAR,
+    };
+    let nearest = least.max(greatest.saturating_sub(near));
+    page.read((nearest, greatest))?;
+    let (mut greatest, mut width) = (nearest - 1, FURTHER);
+    while greatest >= least && !page.is_full() {
+        let from = least.max(greatest.saturating_sub(width) + 1);
+        for ids in ranges_from_rollups(conn, selection, (from, greatest))? {
+            page.read(ids)?;
+        }
+        (greatest, width) = (from - 1, width.saturating_mul(FURTHER_GROWTH));
+    }
+    Ok(page.entries)
+}
+
+struct Page<'a> {
+    conn: &'a Connection,
+    selection: &'a Selection,
+    wanted: usize,
+    entries: Vec<Entry>,
+}
+
+impl Page<'_> {
+    fn is_full(&self) -> bool {
+        self.entries.len() == self.wanted
+    }
+
+    /// Adds records with an id in `[ids.0, ids.1]`, newest first, until the page is full.
+    fn read(&mut self, ids: (i64, i64)) -> rusqlite::Result<()> {
+        if self.is_full() {
+            return Ok(());
+        }
+        let sql = format!("{} ORDER BY r.id DESC", rows_sql(ENTRY));
+        let mut statement = self.conn.prepare_cached(&sql)?;
+        let times = (self.selection.from, self.selection.to);
+        for ranges in self.selection.id_ranges(self.conn, ids) {
+            for range in ranges? {
+                let mut rows = query(&mut statement, &row_params(self.selection, &range, &times))?;
+                while let Some(row) = rows.next()? {
+                    self.entries.push(entry(row)?);
+                    if self.is_full() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The ids between which all folded records of the range are.
+fn folded_ids(conn: &Connection, selection: &Selection) -> rusqlite::Result<(i64, i64)> {
+    if selection.from == 0 && selection.to == i64::MAX {
+        return Ok((1, selection.folded));
+    }
+    conn.prepare_cached(
+        "SELECT coalesce(min(min_id), 1), coalesce(max(max_id), 0) FROM hours WHERE hour BETWEEN ? AND ?",
+    )?
+    .query_row([selection.from / NS_PER_HOUR, (selection.to - 1) / NS_PER_HOUR], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+/// Ranges within `ids` that hold all folded records of the selection there, the newest first: those of the hours in
+/// which the model was asked for, or of the days on which the user asked.
+fn ranges_from_rollups(conn: &Connection, selection: &Selection, ids: (i64, i64)) -> rusqlite::Result<Vec<(i64, i64)>> {
+    let Some(first_hour) = selection.first_hour else { return Ok(Vec::new()) };
+    let first_hour = (selection.from / NS_PER_HOUR).max(first_hour);
+    let last_hour = (selection.to - 1) / NS_PER_HOUR;
+    let mark = selection.tiers.days;
+    let days = (first_hour / HOURS_PER_DAY, (last_hour / HOURS_PER_DAY).min(mark - 1));
+    let hours = (first_hour.max(mark * HOURS_PER_DAY), last_hour);
+    let among = "h.max_id >= :least AND h.min_id <= :greatest";
+    let in_hour = "EXISTS (SELECT 1 FROM rollups r WHERE r.hour = h.hour AND r.user_id = :user";
+    let (in_hour, in_hour_of_day) = match selection.model {
+        Some(_) => (format!("{in_hour} AND r.model_id = :model)"), format!("AND {in_hour} AND r.model_id = :model)")),
+        None => (format!("{in_hour})"), String::new()),
+    };
+    let of_days = format!(
+        "WITH RECURSIVE {SPAN} SELECT h.min_id, h.max_id
+            FROM span CROSS JOIN hours h
+                ON h.hour BETWEEN span.t * {HOURS_PER_DAY} AND span.t * {HOURS_PER_DAY} + 23
+            WHERE EXISTS (SELECT 1 FROM days d WHERE d.user_id = :user AND d.day = span.t
+                AND d.model_id = coalesce(:model, {ALL})) AND {among} {in_hour_of_day}"
+    );
+    let of_hours = format!(
+        "SELECT h.min_id, h.max_id FROM hours h WHERE h.hour BETWEEN :first AND :last AND {among} AND {in_hour}"
+    );
+    let user = selection.user.unwrap_or(EVERYBODY);
+    let mut found = Vec::new();
+    for (sql, (first, last)) in [(of_days, days), (of_hours, hours)] {
+        if first > last {
+            continue;
+        }
+        let params: [(&str, &dyn ToSql); 6] = [
+            (":user", &user),
+            (":model", &selection.model),
+            (":first", &first),
+            (":last", &last),
+            (":least", &ids.0),
+            (":greatest", &ids.1),
+        ];
+        let mut statement = conn.prepare_cached(&sql)?;
+        let mut rows = query(&mut statement, &params)?;
+        while let Some(row) = rows.next()? {
+            found.push((row.get(0)?, row.get(1)?));
+        }
+    }
+    Ok(merged(found, ids))
+}
+
+/// Ranges within `[least, greatest]`, put together where they overlap or touch, the last first.
+fn merged(mut ranges: Vec<(i64, i64)>, (least, greatest): (i64, i64)) -> Vec<(i64, i64)> {
+    ranges.sort_unstable();
+    let mut merged: Vec<(i64, i64)> = Vec::new();
+    for (from, to) in ranges {
+        let (from, to) = (from.max(least), to.min(greatest));
+        match merged.last_mut() {
+            _ if from > to => {}
+            Some(last) if from <= last.1 + 1 => last.1 = last.1.max(to),
+            _ => merged.push((from, to)),
+        }
+    }
+    merged.reverse();
+    merged
+}
+
+/// The columns of an entry, in the order in which [`entry`] reads them.
+const ENTRY: &str = "r.id, r.started_at, (SELECT name FROM users WHERE id = r.user_id), r.key_id, r.endpoint,
+    (SELECT name FROM models WHERE id = r.model_requested_id), (SELECT name FROM models WHERE id = r.model_id),
+    r.stream, r.status, r.outcome, r.usage_source, r.cost_nano_usd, r.duration_us, r.first_byte_us, r.proxy_us,
+    r.request_bytes, r.response_bytes, r.upstream_request_id, r.response_id, r.input_tokens, r.cached_input_tokens,
+    r.cache_write_tokens, r.input_audio_tokens, r.input_image_tokens, r.output_tokens, r.reasoning_tokens,
+    r.output_audio_tokens, r.output_image_tokens, r.total_tokens, r.audio_us, r.images";
+
+fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    let text = |column: usize| row.get_ref(column)?.as_str_or_null().map_err(rusqlite::Error::from);
+    let optional = |column: usize| row.get::<_, Option<i64>>(column).map(|value| value.map(i64::unsigned_abs));
+    let record = Record {
+        seq: 0,
+        is_retrieval: false,
+        journal: Journal::Off,
+        started_at: count(row, 1)?,
+        user: text(2)?.unwrap_or_default().into(),
+        key_id: row.get(3)?,
+        endpoint: Endpoint::from_code(row.get(4)?).unwrap_or_default(),
+        model_requested: text(5)?.map(Into::into),
+        model: text(6)?.map(Into::into),
+        stream: row.get(7)?,
+        status: row.get(8)?,
+        outcome: Outcome::from_code(row.get(9)?).unwrap_or_default(),
+        usage_source: UsageSource::from_code(row.get(10)?).unwrap_or_default(),
+        cost_nano_usd: optional(11)?,
+        duration_us: count(row, 12)?,
+        first_byte_us: optional(13)?,
+        proxy_us: count(row, 14)?,
+        request_bytes: count(row, 15)?,
+        response_bytes: count(row, 16)?,
+        upstream_request_id: text(17)?.map(Into::into),
+        response_id: text(18)?.map(Into::into),
+        usage: Usage {
+            input_tokens: count(row, 19)?,
+            cached_input_tokens: count(row, 20)?,
+            cache_write_tokens: count(row, 21)?,
+            input_audio_tokens: count(row, 22)?,
+            input_image_tokens: count(row, 23)?,
+            output_tokens: count(row, 24)?,
+            reasoning_tokens: count(row, 25)?,
+            output_audio_tokens: count(row, 26)?,
+            output_image_tokens: count(row, 27)?,
+            total_tokens: count(row, 28)?,
+            audio_us: count(row, 29)?,
+            images: count(row, 30)?,
+            ..Usage::default() // the media of cached tokens are not stored
+        },
+    };
+    Ok(Entry { id: count(row, 0)?, record })
+}

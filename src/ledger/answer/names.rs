@@ -1,0 +1,43 @@
+//! Sums under numbers as sums under names, in the order of their cost.
+//!
+//! In: sums. Out: names with their sums. Never: sums of its own.
+
+use super::sums::Sums;
+use crate::reporting::{GroupBy, Totals};
+use crate::usage::record::Endpoint;
+use rusqlite::Connection;
+use std::cmp::Reverse;
+
+/// The sums by cost, the highest first.
+pub fn by_cost(sums: Sums) -> Vec<(i64, Totals)> {
+    let mut sorted: Vec<(i64, Totals)> = sums.into_iter().collect();
+    sorted.sort_by_key(|(_, totals)| Reverse((totals.cost_nano_usd, totals.total_tokens, totals.requests)));
+    sorted
+}
+
+/// Sums by name, by cost, the highest first.
+///
+/// # Errors
+/// SQLite's.
+pub fn named(
+    conn: &Connection,
+    group_by: GroupBy,
+    sums: Vec<(i64, Totals)>,
+) -> rusqlite::Result<Vec<(String, Totals)>> {
+    let table = if group_by == GroupBy::User { "users" } else { "models" };
+    let mut select = conn.prepare_cached(&format!("SELECT name FROM {table} WHERE id = ?"))?;
+    let mut named = Vec::new();
+    for (number, totals) in sums {
+        let name = if group_by == GroupBy::Endpoint {
+            let endpoint = u8::try_from(number).ok().and_then(Endpoint::from_code);
+            endpoint.unwrap_or_default().as_str().to_owned()
+        } else {
+            select.query_row([number], |row| row.get(0))?
+        };
+        named.push((name, totals));
+    }
+    named.sort_by(|(name_a, a), (name_b, b)| {
+        (b.cost_nano_usd, b.total_tokens, name_a).cmp(&(a.cost_nano_usd, a.total_tokens, name_b))
+    });
+    Ok(named)
+}

@@ -1,0 +1,81 @@
+//! All that one page shows, in one read transaction: sums by model, user and time, and the newest requests.
+//!
+//! In: a question. Out: an [`Overview`]. Sums come from the rollups: its ranges start with whole hours and days. Never:
+//! a write.
+
+use super::history;
+use super::names::{by_cost, named};
+use super::selection::Selection;
+use super::sums::{Sums, sums};
+use crate::reporting::{
+    GroupBy, Overview, OverviewQuery, Query, RANKED_MAX, Ranking, SAMPLE_MAX, SERIES_MODELS_MAX, Series, Totals,
+};
+use rusqlite::Connection;
+use std::collections::BTreeMap;
+
+/// Finds what the page shows.
+///
+/// # Errors
+/// SQLite's; `OperationInterrupted` if the connection's progress handler gave up.
+pub fn overview(conn: &Connection, asked: &OverviewQuery) -> rusqlite::Result<Overview> {
+    let transaction = conn.unchecked_transaction()?;
+    let ever = transaction
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM records) OR EXISTS (SELECT 1 FROM hours)")?
+        .query_row([], |row| row.get(0))?;
+    let query = Query { user: asked.user.clone(), from: asked.from, limit: SAMPLE_MAX, ..Query::default() };
+    let mut found = Overview { ever, ..Overview::default() };
+    if let Some(mut selection) = Selection::new(&transaction, &query)? {
+        let other = if query.user.is_some() { GroupBy::Endpoint } else { GroupBy::User };
+        let mut summed = sums(&transaction, &selection, Some(other))?;
+        let (models, others) = (std::mem::take(&mut summed[0].sums), std::mem::take(&mut summed[1].sums));
+        models.values().for_each(|totals| found.totals.add(totals));
+        found.sample = history::page(&transaction, &selection, &query)?;
+        found.sample.truncate(SAMPLE_MAX as usize);
+        found.series = series(&transaction, &mut selection, asked.hourly, &models)?;
+        found.models = ranking(&transaction, GroupBy::Model, models)?;
+        found.others = ranking(&transaction, other, others)?;
+    }
+    transaction.commit()?;
+    Ok(found)
+}
+
+fn ranking(conn: &Connection, by: GroupBy, sums: Sums) -> rusqlite::Result<Ranking> {
+    let mut top = by_cost(sums);
+    let others = top.split_off(top.len().min(RANKED_MAX));
+    let mut of_others = Totals::default();
+    others.iter().for_each(|(_, totals)| of_others.add(totals));
+    Ok(Ranking { top: named(conn, by, top)?, others: others.len(), of_others })
+}
+
+/// Sums over time of the models of the highest cost, and what all have beside them.
+fn series(conn: &Connection, selection: &mut Selection, hourly: bool, models: &Sums) -> rusqlite::Result<Vec<Series>> {
+    let step = if hourly { GroupBy::Hour } else { GroupBy::Day };
+    let mut over_time = |model: Option<i64>| {
+        selection.model = model;
+        let summed = sums(conn, selection, Some(step))?.pop();
+        let ns = step.ns().unwrap_or(1);
+        let starts = summed.into_iter().flat_map(|summed| summed.sums);
+        Ok::<BTreeMap<u64, Totals>, rusqlite::Error>(
+            starts.map(|(count, totals)| (count.unsigned_abs().saturating_mul(ns), totals)).collect(),
+        )
+    };
+    let mut rest = over_time(None)?;
+    let mut charted = by_cost(models.clone());
+    charted.truncate(SERIES_MODELS_MAX);
+    let mut series = Vec::new();
+    for (model, totals) in charted {
+        let sums = over_time(Some(model))?;
+        for (start, totals) in &sums {
+            if let Some(left) = rest.get_mut(start) {
+                *left = left.without(totals);
+            }
+        }
+        let name = named(conn, GroupBy::Model, vec![(model, totals)])?.pop().map(|(name, _)| name);
+        series.push((Some(name.unwrap_or_default()), sums));
+    }
+    rest.retain(|_, totals| totals.requests > 0);
+    if !rest.is_empty() {
+        series.push((None, rest));
+    }
+    Ok(series)
+}

@@ -1,0 +1,120 @@
+//! A question with its names as numbers, and the rows and ranges of ids that it selects.
+//!
+//! In: a connection and a question. Out: conditions for other statements. Never: sums, records.
+
+use crate::ledger::marks;
+use crate::ledger::partition::TierMarks;
+use crate::ledger::prune::first_id;
+use crate::ledger::rollup::EVERYBODY;
+use crate::ledger::tiers::{Tier, Watermark};
+use crate::ledger::user_index;
+use crate::reporting::Query;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension as _, Row, Rows, Statement, ToSql};
+
+/// A question with its names as numbers, the range half-open, and how far what answers it has come.
+pub struct Selection {
+    pub user: Option<i64>,
+    pub model: Option<i64>,
+    pub from: i64,
+    pub to: i64,
+    /// The least id that is there.
+    pub first: i64,
+    /// The last folded record.
+    pub folded: i64,
+    /// The first hour that has a folded record: before it nothing need be looked for. `None` where there is none.
+    pub first_hour: Option<i64>,
+    /// The tiers' watermarks for the user, or for everybody as one.
+    pub tiers: TierMarks,
+    /// Those that hold for every user.
+    pub tiers_of_each: TierMarks,
+}
+
+impl Selection {
+    /// `None` where the user or the model has no record.
+    pub fn new(conn: &Connection, query: &Query) -> rusqlite::Result<Option<Self>> {
+        let number = |table: &str, name: &Option<String>| {
+            let Some(name) = name else { return Ok(Some(None)) };
+            let sql = format!("SELECT id FROM {table} WHERE name = ?");
+            conn.prepare_cached(&sql)?.query_row([name], |row| row.get(0)).optional().map(|id| id.map(Some))
+        };
+        let (Some(user), Some(model)) = (number("users", &query.user)?, number("models", &query.model)?) else {
+            return Ok(None);
+        };
+        let bound = |instant: Option<u64>, open| instant.map_or(open, |ns| i64::try_from(ns).unwrap_or(i64::MAX));
+        let (days, months) = (Watermark::read(conn, Tier::Days)?, Watermark::read(conn, Tier::Months)?);
+        let whose = user.unwrap_or(EVERYBODY);
+        Ok(Some(Self {
+            user,
+            model,
+            from: bound(query.from, 0),
+            to: bound(query.to, i64::MAX),
+            first: first_id(conn)?,
+            folded: marks::read(conn, marks::FOLD)?,
+            first_hour: conn.prepare_cached("SELECT min(hour) FROM hours")?.query_row([], |row| row.get(0))?,
+            tiers: TierMarks { days: days.of_user(whose), months: months.of_user(whose) },
+            tiers_of_each: TierMarks { days: days.of_each_user(Tier::Days), months: months.of_each_user(Tier::Months) },
+        }))
+    }
+
+    /// Ranges of ids (inclusive) that hold all rows of the user between two ids: in parts, the newest first, each with
+    /// its ranges, the newest first. Those of the index by user, which knows folded rows only, hold some of others, too.
+    pub fn id_ranges<'c>(
+        &self,
+        conn: &'c Connection,
+        ids: (i64, i64),
+    ) -> impl Iterator<Item = rusqlite::Result<Vec<(i64, i64)>>> + use<'c> {
+        let user = self.user.filter(|_| ids.1 <= self.folded);
+        let of_user = user.map(|user| user_index::blocks(ids).map(move |part| user_index::ranges(conn, user, part)));
+        let whole = user.is_none().then(|| Ok(vec![ids]));
+        of_user.into_iter().flatten().chain(whole)
+    }
+}
+
+/// Runs a statement with those of the parameters that it has.
+pub fn query<'s>(statement: &'s mut Statement<'_>, params: &[(&str, &dyn ToSql)]) -> rusqlite::Result<Rows<'s>> {
+    for (name, value) in params {
+        if let Some(index) = statement.parameter_index(name)? {
+            statement.raw_bind_parameter(index, value)?;
+        }
+    }
+    Ok(statement.raw_query())
+}
+
+/// A table of numbers in a query, from `:first` to `:last`.
+pub const SPAN: &str = "span(t) AS (VALUES(:first) UNION ALL SELECT t + 1 FROM span WHERE t < :last)";
+
+/// `SELECT columns` over rows between two ids (inclusive), started between two instants (half-open), of a user and a
+/// model or of all.
+pub fn rows_sql(columns: &str) -> String {
+    format!(
+        "SELECT {columns} FROM records r WHERE (:user IS NULL OR r.user_id = :user)
+            AND r.id BETWEEN :least AND :greatest AND r.started_at >= :from AND r.started_at < :to
+            AND (:model IS NULL OR coalesce(r.model_id, r.model_requested_id, 0) = :model)"
+    )
+}
+
+/// The parameters of [`rows_sql`].
+pub fn row_params<'a>(
+    selection: &'a Selection,
+    ids: &'a (i64, i64),
+    times: &'a (i64, i64),
+) -> [(&'static str, &'a dyn ToSql); 6] {
+    [
+        (":user", &selection.user),
+        (":model", &selection.model),
+        (":least", &ids.0),
+        (":greatest", &ids.1),
+        (":from", &times.0),
+        (":to", &times.1),
+    ]
+}
+
+/// A count of ours: never negative. A sum past an `i64` has become a float in the rollups, and saturates here.
+pub fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    match row.get_ref(column)? {
+        ValueRef::Integer(value) => Ok(u64::try_from(value).unwrap_or(0)),
+        ValueRef::Real(value) => Ok(value as u64),
+        other => Err(rusqlite::Error::InvalidColumnType(column, String::new(), other.data_type())),
+    }
+}

@@ -1,0 +1,211 @@
+//! Sums over a selection by model, user, endpoint, hour or day, each from the coarsest rollups that know it.
+//!
+//! In: a selection. Out: sums under numbers. Never: names, an order of cost.
+
+use super::selection::{SPAN, Selection, count, query, row_params, rows_sql};
+use crate::ledger::partition::{Granularity, HOURS_PER_DAY, NS_PER_HOUR, Partition, partitions};
+use crate::ledger::rollup::{ALL, EVERYBODY};
+use crate::reporting::{BUCKETS_MAX, GroupBy, Totals};
+use rusqlite::{Connection, OptionalExtension as _, Row, ToSql};
+use std::collections::BTreeMap;
+
+/// Under the number of a model, user or endpoint, or of an hour or day since 1970.
+pub type Sums = BTreeMap<i64, Totals>;
+
+/// The sums by model, and by another thing if asked. Of more hours or days than an answer may have, at least the first
+/// ones and one more.
+pub fn sums(conn: &Connection, selection: &Selection, group_by: Option<GroupBy>) -> rusqlite::Result<Vec<Summed>> {
+    let other = group_by.filter(|group_by| *group_by != GroupBy::Model);
+    let mut summed: Vec<Summed> = [Some(GroupBy::Model), other].into_iter().flatten().map(Summed::by).collect();
+    let earliest = selection.first_hour.map_or(selection.to, |hour| hour.saturating_mul(NS_PER_HOUR));
+    let cut = |coarsest, marks| partitions(selection.from.max(earliest), selection.to, coarsest, marks);
+    for summed in &mut summed {
+        let each_user = selection.user.is_none() && summed.group_by == GroupBy::User;
+        let marks = if each_user { selection.tiers_of_each } else { selection.tiers };
+        for partition in cut(summed.coarsest(), marks) {
+            if let Partition::Whole { granularity, first, after } = partition {
+                summed.add_rollups(conn, selection, granularity, first, after)?;
+            }
+        }
+    }
+    // The rows are read once for both.
+    for partition in cut(Granularity::Hour, selection.tiers) {
+        if let Partition::Part { from, to } = partition
+            && let Some(ids) = ids_of_hour(conn, from / NS_PER_HOUR)?
+        {
+            add_rows(conn, selection, ids, (from, to), &mut summed)?;
+        }
+    }
+    add_rows(conn, selection, (selection.folded + 1, i64::MAX), (selection.from, selection.to), &mut summed)?;
+    Ok(summed)
+}
+
+/// The ids between which the folded records of an hour are.
+fn ids_of_hour(conn: &Connection, hour: i64) -> rusqlite::Result<Option<(i64, i64)>> {
+    conn.prepare_cached("SELECT min_id, max_id FROM hours WHERE hour = ?")?
+        .query_row([hour], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()
+}
+
+/// Adds rows with an id in `[ids.0, ids.1]` that started in `[times.0, times.1)`: all folded, or all of the tail.
+fn add_rows(
+    conn: &Connection,
+    selection: &Selection,
+    ids: (i64, i64),
+    times: (i64, i64),
+    summed: &mut [Summed],
+) -> rusqlite::Result<()> {
+    const TOTALS: &str = "1, r.status >= 400 OR r.outcome <> 0, r.cost_nano_usd IS NULL, coalesce(r.cost_nano_usd, 0),
+        r.input_tokens, r.cached_input_tokens, r.output_tokens, r.reasoning_tokens, r.total_tokens";
+    let numbers: Vec<String> = summed.iter().map(Summed::number_of_record).collect();
+    let sql = rows_sql(&format!("{TOTALS}, {}", numbers.join(", ")));
+    let mut statement = conn.prepare_cached(&sql)?;
+    for ranges in selection.id_ranges(conn, ids) {
+        for range in ranges? {
+            let mut rows = query(&mut statement, &row_params(selection, &range, &times))?;
+            while let Some(row) = rows.next()? {
+                let totals = totals(row)?;
+                for (column, summed) in (TOTALS_COLUMNS..).zip(&mut *summed) {
+                    summed.add(row.get(column)?, &totals);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sums by one thing.
+pub struct Summed {
+    pub group_by: GroupBy,
+    pub sums: Sums,
+}
+
+impl Summed {
+    fn by(group_by: GroupBy) -> Self {
+        Self { group_by, sums: Sums::new() }
+    }
+
+    fn coarsest(&self) -> Granularity {
+        match self.group_by {
+            GroupBy::Hour => Granularity::Hour,
+            GroupBy::Day => Granularity::Day,
+            GroupBy::Model | GroupBy::User | GroupBy::Endpoint => Granularity::Month,
+        }
+    }
+
+    fn number_of_record(&self) -> String {
+        match self.group_by {
+            GroupBy::Model => "coalesce(r.model_id, r.model_requested_id, 0)".to_owned(),
+            GroupBy::User => "r.user_id".to_owned(),
+            GroupBy::Endpoint => "r.endpoint".to_owned(),
+            GroupBy::Hour => format!("r.started_at / {NS_PER_HOUR}"),
+            GroupBy::Day => format!("r.started_at / {}", HOURS_PER_DAY * NS_PER_HOUR),
+        }
+    }
+
+    fn number_of_rollup(&self, granularity: Granularity) -> String {
+        match (self.group_by, granularity) {
+            (GroupBy::Model, _) => "r.model_id".to_owned(),
+            (GroupBy::User, _) => "r.user_id".to_owned(),
+            (GroupBy::Endpoint, _) => "r.endpoint".to_owned(),
+            (GroupBy::Hour, _) => "r.hour".to_owned(),
+            (GroupBy::Day, Granularity::Hour) => format!("r.hour / {HOURS_PER_DAY}"),
+            (GroupBy::Day, _) => "r.day".to_owned(),
+        }
+    }
+
+    /// Whole hours, days or months `[first, after)`.
+    fn add_rollups(
+        &mut self,
+        conn: &Connection,
+        selection: &Selection,
+        granularity: Granularity,
+        first: i64,
+        after: i64,
+    ) -> rusqlite::Result<()> {
+        let &Selection { user, model, .. } = selection;
+        let each_user = user.is_none() && self.group_by == GroupBy::User;
+        // One rollup holds all models, where these are not asked for; of an hour, only everybody's.
+        let of_all_models = model.is_none()
+            && !matches!(self.group_by, GroupBy::Model | GroupBy::Endpoint)
+            && (granularity != Granularity::Hour || user.is_none() && !each_user);
+        let models = match model {
+            None if of_all_models => format!("r.model_id = {ALL} AND r.endpoint = {ALL}"),
+            None => "r.model_id >= 0".to_owned(),
+            Some(_) => "r.model_id = :model".to_owned(),
+        };
+        let (with, source) = source(granularity, each_user, of_all_models || model.is_some());
+        let number = self.number_of_rollup(granularity);
+        let sql = format!("{with}SELECT {TOTALS}, {number} FROM {source} AND {models}");
+        let (user, last) = (user.unwrap_or(EVERYBODY), after - 1);
+        let params: [(&str, &dyn ToSql); 4] =
+            [(":user", &user), (":model", &model), (":first", &first), (":last", &last)];
+        let mut statement = conn.prepare_cached(&sql)?;
+        let mut rows = query(&mut statement, &params)?;
+        while let Some(row) = rows.next()? {
+            self.add(row.get(TOTALS_COLUMNS)?, &totals(row)?);
+        }
+        Ok(())
+    }
+
+    /// Adds what is under a number, unless it is an hour or a day after more of them than an answer may have.
+    fn add(&mut self, number: i64, totals: &Totals) {
+        let is_past_the_last = self.group_by.ns().is_some()
+            && self.sums.len() > BUCKETS_MAX
+            && self.sums.last_key_value().is_some_and(|(last, _)| *last < number);
+        if !is_past_the_last {
+            self.sums.entry(number).or_default().add(totals);
+        }
+    }
+}
+
+/// Columns that [`totals`] reads, the first of a row.
+const TOTALS_COLUMNS: usize = 9;
+
+fn totals(row: &Row<'_>) -> rusqlite::Result<Totals> {
+    Ok(Totals {
+        requests: count(row, 0)?,
+        errors: count(row, 1)?,
+        unpriced: count(row, 2)?,
+        cost_nano_usd: count(row, 3)?,
+        input_tokens: count(row, 4)?,
+        cached_input_tokens: count(row, 5)?,
+        output_tokens: count(row, 6)?,
+        reasoning_tokens: count(row, 7)?,
+        total_tokens: count(row, 8)?,
+    })
+}
+
+const TOTALS: &str = "r.requests, r.errors, r.unpriced, r.cost_nano_usd, r.input_tokens, r.cached_input_tokens,
+    r.output_tokens, r.reasoning_tokens, r.total_tokens";
+
+/// What stands before a query over rollups `r` from `:first` to `:last`, and its source: of `:user`, or of each user.
+/// Where `exact`, the model is given, too, so that a seek for each hour, day or month finds nothing else.
+fn source(granularity: Granularity, each_user: bool, exact: bool) -> (String, String) {
+    let (table, time) = match granularity {
+        Granularity::Hour if each_user => {
+            return (
+                String::new(),
+                format!("rollups r WHERE r.hour BETWEEN :first AND :last AND r.user_id > {EVERYBODY}"),
+            );
+        }
+        Granularity::Hour => {
+            let source = "hours h CROSS JOIN rollups r ON r.hour = h.hour
+                WHERE h.hour BETWEEN :first AND :last AND r.user_id = :user";
+            return (String::new(), source.to_owned());
+        }
+        Granularity::Day => ("days", "day"),
+        Granularity::Month => ("months", "month"),
+    };
+    let with = format!("WITH RECURSIVE {SPAN} ");
+    match (each_user, exact) {
+        (true, _) => {
+            let source = "users u CROSS JOIN span CROSS JOIN";
+            (with, format!("{source} {table} r ON r.user_id = u.id AND r.{time} = span.t WHERE true"))
+        }
+        (false, true) => (with, format!("span CROSS JOIN {table} r ON r.{time} = span.t WHERE r.user_id = :user")),
+        (false, false) => {
+            (String::new(), format!("{table} r WHERE r.user_id = :user AND r.{time} BETWEEN :first AND :last"))
+        }
+    }
+}

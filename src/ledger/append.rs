@@ -1,0 +1,252 @@
+//! Appends records to the ledger: one transaction a batch, prepared statements, names turned into numbers.
+//!
+//! In: records. Out: rows of `records`, and of `users` and `models` for names not seen before; what the fold wants to
+//! know of them. Never: an update of anything else; that is the fold's.
+
+use super::deduplication::Deduplication;
+use super::fold::{RecentRows, fold_recent};
+use super::marks::{LAST_ID, Progress};
+use super::partition::NS_PER_HOUR;
+use super::rollup::{Bound, stored};
+use crate::base::table::Table;
+use crate::usage::record::{Journal, Record};
+use rusqlite::{Connection, OptionalExtension as _, Statement, params};
+use std::sync::Arc;
+
+/// Names whose numbers are remembered, of users and of models each; beyond it they are looked up again.
+const NAMES_KNOWN_MAX: usize = 10_000;
+
+/// The statements and names of the one connection that appends. There is one of them for a connection: whoever else
+/// writes has another.
+pub struct Writer<'c> {
+    conn: &'c Connection,
+    begin: Statement<'c>,
+    last_id: Statement<'c>,
+    newest: i64,
+    insert: Statement<'c>,
+    /// What `insert` has bound.
+    bound: Bound,
+    commit: Statement<'c>,
+    users: Names<'c>,
+    models: Names<'c>,
+    deduplication: Deduplication<'c>,
+    /// What the next fold need not read back.
+    recent: RecentRows,
+    /// This process in the journal.
+    owner: i64,
+    open: Statement<'c>,
+    close: Statement<'c>,
+}
+
+impl<'c> Writer<'c> {
+    /// Prepares the statements.
+    ///
+    /// # Errors
+    /// SQLite's, if the schema is not the one of this build.
+    pub fn new(conn: &'c Connection) -> rusqlite::Result<Self> {
+        Ok(Self {
+            conn,
+            begin: conn.prepare("BEGIN IMMEDIATE")?,
+            last_id: conn.prepare(LAST_ID)?,
+            newest: 0,
+            insert: conn.prepare(INSERT)?,
+            bound: Bound::default(),
+            commit: conn.prepare("COMMIT")?,
+            users: Names::new(conn, "users")?,
+            models: Names::new(conn, "models")?,
+            deduplication: Deduplication::new(conn)?,
+            recent: RecentRows::default(),
+            owner: 0,
+            open: conn.prepare("INSERT INTO journal VALUES (?,?,?,?,?,?,?,?,?)")?,
+            close: conn.prepare("DELETE FROM journal WHERE owner = ? AND id = ?")?,
+        })
+    }
+
+    /// With this owner of the entries in the journal.
+    pub fn owned_by(self, owner: i64) -> Self {
+        Self { owner, ..self }
+    }
+
+    /// The id of the newest record that was there after the last commit of this writer.
+    pub fn last_id(&self) -> i64 {
+        self.newest
+    }
+
+    /// The connection, for whatever else is to be done with it.
+    pub fn conn(&self) -> &'c Connection {
+        self.conn
+    }
+
+    /// What the next fold would write of rollups, at most.
+    pub fn rollups_max(&self) -> usize {
+        self.recent.rollups_max()
+    }
+
+    /// Folds what it has committed, or up to `rows_max` rows that came before.
+    ///
+    /// # Errors
+    /// SQLite's; nothing has changed then.
+    pub fn fold(&mut self, rows_max: i64) -> rusqlite::Result<Progress> {
+        fold_recent(self.conn, &mut self.recent, rows_max)
+    }
+
+    /// Commits the records in their order, in one transaction: all, or none where it fails. Returns the new parts of
+    /// those whose numbers might have been recorded before.
+    ///
+    /// # Errors
+    /// SQLite's. Nothing is committed then, and the same call may be made again.
+    pub fn append(&mut self, records: &[Record]) -> rusqlite::Result<Vec<Record>> {
+        let result = self.try_append(records);
+        if result.is_err() {
+            // Names given numbers in this transaction do not exist.
+            self.users.known.clear();
+            self.models.known.clear();
+            self.recent = RecentRows::default();
+            if !self.conn.is_autocommit() {
+                // A failure here leaves the transaction open, and the next attempt at `BEGIN` reports it and ends here.
+                let _ = self.conn.execute_batch("ROLLBACK");
+            }
+        }
+        result
+    }
+
+    fn try_append(&mut self, records: &[Record]) -> rusqlite::Result<Vec<Record>> {
+        let mut retrieved = Vec::new();
+        self.begin.raw_execute()?;
+        // SQLite would begin again at 1 where all rows are pruned.
+        let mut last_id = self.last_id.query_row([], |row| row.get(0))?;
+        for record in records {
+            match record.journal {
+                Journal::Off => {}
+                Journal::Open(id) => self.open(id, record)?,
+                Journal::Close(id) | Journal::Withdraw(id) => self.close(id)?,
+            }
+            if !record.journal.is_record() {
+                continue;
+            }
+            last_id += 1;
+            if record.may_repeat() {
+                let new_part = self.deduplication.new_part(record)?;
+                self.insert(last_id, &new_part)?;
+                retrieved.push(new_part);
+            } else {
+                self.insert(last_id, record)?;
+            }
+        }
+        self.commit.raw_execute()?;
+        self.newest = last_id;
+        Ok(retrieved)
+    }
+
+    fn open(&mut self, id: u64, record: &Record) -> rusqlite::Result<()> {
+        let user = self.users.id(&record.user)?;
+        let model_requested = record.model_requested.as_ref().map(|name| self.models.id(name)).transpose()?;
+        self.open.execute(params![
+            self.owner,
+            id.cast_signed(),
+            stored_instant(record.started_at),
+            user,
+            record.endpoint.code(),
+            model_requested,
+            record.stream,
+            stored(record.request_bytes),
+            record.key_id,
+        ])?;
+        Ok(())
+    }
+
+    fn close(&mut self, id: u64) -> rusqlite::Result<()> {
+        self.close.execute(params![self.owner, id.cast_signed()]).map(drop)
+    }
+
+    fn insert(&mut self, id: i64, record: &Record) -> rusqlite::Result<()> {
+        let user = self.users.id(&record.user)?;
+        let model_requested = record.model_requested.as_ref().map(|name| self.models.id(name)).transpose()?;
+        let model = record.model.as_ref().map(|name| self.models.id(name)).transpose()?;
+        let usage = &record.usage;
+        let started_at = stored_instant(record.started_at);
+        let integers = [
+            Some(id),
+            Some(started_at),
+            Some(user),
+            Some(record.endpoint.code().into()),
+            model_requested,
+            model,
+            Some(record.status.into()),
+            Some(record.outcome.code().into()),
+            Some(record.usage_source.code().into()),
+            Some(record.stream.into()),
+            record.cost_nano_usd.map(stored),
+            Some(stored(usage.input_tokens)),
+            Some(stored(usage.cached_input_tokens)),
+            Some(stored(usage.output_tokens)),
+            Some(stored(usage.reasoning_tokens)),
+            Some(stored(usage.total_tokens)),
+            Some(stored(usage.cache_write_tokens)),
+            Some(stored(usage.input_audio_tokens)),
+            Some(stored(usage.input_image_tokens)),
+            Some(stored(usage.output_audio_tokens)),
+            Some(stored(usage.output_image_tokens)),
+            Some(stored(usage.audio_us)),
+            Some(stored(usage.images)),
+            Some(stored(record.duration_us)),
+            record.first_byte_us.map(stored),
+            Some(stored(record.proxy_us)),
+            Some(stored(record.request_bytes)),
+            Some(stored(record.response_bytes)),
+            record.key_id,
+        ];
+        self.bound.bind(&mut self.insert, integers)?;
+        self.insert.raw_bind_parameter(integers.len() + 1, record.upstream_request_id.as_deref())?;
+        self.insert.raw_bind_parameter(integers.len() + 2, record.response_id.as_deref())?;
+        self.insert.raw_execute()?;
+        self.recent.add(id, started_at / NS_PER_HOUR, user, model.or(model_requested).unwrap_or(0), record);
+        Ok(())
+    }
+}
+
+const INSERT: &str =
+    "INSERT INTO records (id, started_at, user_id, endpoint, model_requested_id, model_id, status, outcome,
+    usage_source, stream, cost_nano_usd, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens,
+    total_tokens, cache_write_tokens, input_audio_tokens, input_image_tokens, output_audio_tokens, output_image_tokens,
+    audio_us, images, duration_us, first_byte_us, proxy_us, request_bytes, response_bytes, key_id, upstream_request_id,
+    response_id)
+    VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+
+/// Below `i64::MAX`, so that a half-open range can hold it.
+fn stored_instant(unix_ns: u64) -> i64 {
+    unix_ns.min(i64::MAX as u64 - 1) as i64
+}
+
+/// The numbers of one side table's names.
+struct Names<'c> {
+    known: Table<Arc<str>, i64>,
+    select: Statement<'c>,
+    insert: Statement<'c>,
+}
+
+impl<'c> Names<'c> {
+    fn new(conn: &'c Connection, table: &str) -> rusqlite::Result<Self> {
+        Ok(Self {
+            known: Table::default(),
+            select: conn.prepare(&format!("SELECT id FROM {table} WHERE name = ?"))?,
+            insert: conn.prepare(&format!("INSERT INTO {table} (name) VALUES (?)"))?,
+        })
+    }
+
+    fn id(&mut self, name: &Arc<str>) -> rusqlite::Result<i64> {
+        if let Some(id) = self.known.get(name) {
+            return Ok(*id);
+        }
+        let found = self.select.query_row([&**name], |row| row.get(0)).optional()?;
+        let id = match found {
+            Some(id) => id,
+            None => self.insert.insert([&**name])?,
+        };
+        if self.known.len() >= NAMES_KNOWN_MAX {
+            self.known.clear();
+        }
+        self.known.insert(Arc::clone(name), id);
+        Ok(id)
+    }
+}

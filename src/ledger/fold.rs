@@ -1,0 +1,169 @@
+//! The fold: takes rows past the watermark into the rollups, the index by user and the index by hour, and moves the
+//! mark, in one transaction. So these tables are always exactly the sum of the rows up to the mark, also after a crash.
+//!
+//! In: a connection, and what it committed itself ([`RecentRows`]). Out: how far the mark now is. Never: a change to
+//! `records`.
+//!
+//! The rows are grouped in memory, by the keys of the tables, and written in key order: each page is visited once, and
+//! a key that many rows share is written once.
+
+use super::marks::{self, Progress};
+use super::partition::NS_PER_HOUR;
+use super::rollup::{EVERYBODY, Grouped, HOURLY, Key, Rollups, Sums, columns_of_row, sums_of_record, sums_of_row};
+use super::{deduplication, tiers, user_index};
+use crate::usage::record::Record;
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use std::collections::BTreeMap;
+
+/// Rows that one fold reads at most: it holds the writer for about 2 us a row.
+pub const FOLD_ROWS_MAX: i64 = 4096;
+
+/// Rollups that are grouped before there are more of them, 168 bytes each: memory is for those that differ.
+const ROLLUPS_GROUPED_MIN: usize = 1024;
+
+/// Rows that are kept for the next fold at most.
+const RECENT_ROWS_MAX: i64 = 32_768;
+
+/// Folds up to `rows_max` rows, which are read from the file.
+///
+/// # Errors
+/// SQLite's; nothing has changed then.
+pub fn fold(conn: &Connection, rows_max: i64) -> rusqlite::Result<Progress> {
+    fold_recent(conn, &mut RecentRows::default(), rows_max)
+}
+
+/// Folds the rows kept in memory, all of them, where they come next; else up to `rows_max` rows before them.
+///
+/// # Errors
+/// SQLite's; nothing has changed then, but what was kept in memory will be read from the file.
+pub fn fold_recent(conn: &Connection, recent: &mut RecentRows, rows_max: i64) -> rusqlite::Result<Progress> {
+    let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+    let progress = Progress::read(&transaction)?;
+    let Progress { last, folded, .. } = progress;
+    let (to, rows, response_ids) = match recent.take_after(folded) {
+        Some(taken) => (taken.to, taken.rows, (progress.deduplicated == folded).then_some(taken.response_ids)),
+        None => {
+            let before = if recent.after > folded { recent.after } else { last };
+            let to = before.min(folded + rows_max);
+            (to, Rows::read(&transaction, folded, to)?, None)
+        }
+    };
+    if to > folded {
+        rows.write(&transaction)?;
+        marks::advance(&transaction, marks::FOLD, to)?;
+    }
+    let deduplicated = match response_ids {
+        Some(entries) => deduplication::add(&transaction, entries, to)?,
+        None => deduplication::index(&transaction, last, rows_max)?,
+    };
+    transaction.commit()?;
+    Ok(Progress { last: last.max(to), folded: to, deduplicated })
+}
+
+/// Rows that were committed here and are not folded yet, as the fold wants them, so that it need not read them back:
+/// that would be a third of its work.
+#[derive(Default)]
+pub struct RecentRows {
+    /// `rows` are all records with an id in `(after, to]`: where another process writes too, those since it last did.
+    after: i64,
+    to: i64,
+    rows: Rows,
+    /// Entries of the index of ids that may be repeated.
+    response_ids: Vec<[i64; 3]>,
+    /// So many rollups there were when they were last grouped.
+    grouped: usize,
+}
+
+impl RecentRows {
+    /// Takes in a record as it is inserted, the greatest id so far. Forgets the ones before it, to be read from the
+    /// file, where they do not lead up to it or are too many to be kept.
+    pub fn add(&mut self, id: i64, hour: i64, user: i64, model: i64, record: &Record) {
+        if id != self.to + 1 || self.to - self.after >= RECENT_ROWS_MAX {
+            *self = Self { after: id - 1, ..Self::default() };
+        }
+        self.to = id;
+        self.rows.add(id, [hour, user, model, record.endpoint.code().into()], sums_of_record(record));
+        self.response_ids.extend(deduplication::entry(id, record));
+        if self.rows.rollups.count() >= (2 * self.grouped).max(ROLLUPS_GROUPED_MIN) {
+            let rollups = std::mem::take(&mut self.rows.rollups).grouped();
+            self.grouped = rollups.iter().len();
+            self.rows.rollups = rollups.into();
+        }
+    }
+
+    /// Rollups that it would write, at most: up to twice those that differ.
+    pub fn rollups_max(&self) -> usize {
+        self.rows.rollups.count()
+    }
+
+    /// All of it, where it is what comes after this mark; nothing where it does not yet. What is folded is forgotten.
+    fn take_after(&mut self, mark: i64) -> Option<Self> {
+        if self.after > mark || self.to == self.after {
+            return None;
+        }
+        let taken = std::mem::take(self);
+        (taken.after == mark).then_some(taken)
+    }
+}
+
+/// Rows on their way into the tables.
+#[derive(Default)]
+struct Rows {
+    rollups: Rollups<HOURLY>,
+    by_user: user_index::Entries,
+    /// The least and the greatest id of an hour.
+    hours: BTreeMap<i64, (i64, i64)>,
+}
+
+impl Rows {
+    /// Reads the rows with an id in `(mark, to]`.
+    fn read(conn: &Connection, mark: i64, to: i64) -> rusqlite::Result<Self> {
+        let mut read = Self::default();
+        let mut statement = conn.prepare_cached(&format!(
+            "SELECT id, started_at, user_id, coalesce(model_id, model_requested_id, 0), endpoint, {}
+             FROM records WHERE id > ? AND id <= ?",
+            columns_of_row()
+        ))?;
+        let mut rows = statement.query([mark, to])?;
+        while let Some(row) = rows.next()? {
+            let hour = row.get::<_, i64>(1)? / NS_PER_HOUR;
+            read.add(row.get(0)?, [hour, row.get(2)?, row.get(3)?, row.get(4)?], sums_of_row(row, 5)?);
+        }
+        Ok(read)
+    }
+
+    /// Adds a row, in order of their ids.
+    fn add(&mut self, id: i64, key: Key, sums: Sums<HOURLY>) {
+        let [hour, user, ..] = key;
+        self.rollups.add(key, sums);
+        self.by_user.add(user, id);
+        let (_, max_id) = self.hours.entry(hour).or_insert((id, id));
+        *max_id = id;
+    }
+
+    fn write(self, conn: &Connection) -> rusqlite::Result<()> {
+        let of_users = self.rollups.grouped();
+        for rollups in [everybody(&of_users), of_users] {
+            rollups.write(conn, "rollups")?;
+            tiers::add_late(conn, &rollups)?;
+        }
+        self.by_user.write(conn)?;
+        let mut hours = conn.prepare_cached(
+            "INSERT INTO hours VALUES (?, ?, ?) ON CONFLICT DO UPDATE
+             SET min_id = min(min_id, excluded.min_id), max_id = max(max_id, excluded.max_id)",
+        )?;
+        for (hour, (min_id, max_id)) in &self.hours {
+            hours.execute(params![hour, min_id, max_id])?;
+        }
+        Ok(())
+    }
+}
+
+/// The same of everybody, by model and endpoint, and of all of these.
+fn everybody(of_users: &Grouped<HOURLY>) -> Grouped<HOURLY> {
+    let mut everybody = Rollups::default();
+    for ([hour, _, model, endpoint], sums) in of_users.iter() {
+        everybody.add([*hour, EVERYBODY, *model, *endpoint], *sums);
+    }
+    everybody.grouped().with_all_models()
+}

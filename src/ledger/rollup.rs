@@ -1,0 +1,262 @@
+//! Rollups: what they sum, how rows are grouped by their keys, and how they are added to a table. The same for every
+//! tier.
+//!
+//! In: keys with sums. Out: upserts, in the order of the keys, so that each page is visited once. Never: a transaction
+//! of its own.
+
+use crate::usage::record::Record;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row, Statement};
+
+/// Max number stored for a count, time or price. No response consumes more (2⁴⁸ nano-dollars are 281,474 USD); what a
+/// broken upstream claims beyond it is cut, so that sums stay far from an `i64`'s end.
+pub const COUNT_MAX: u64 = 1 << 48;
+
+/// A count, time or price as it is stored.
+pub fn stored(value: u64) -> i64 {
+    value.min(COUNT_MAX) as i64
+}
+
+/// The user that stands for everybody.
+pub const EVERYBODY: i64 = 0;
+/// The model, and the endpoint, that stand for all of them.
+pub const ALL: i64 = -1;
+
+/// The summed columns of a tier, in its order: what each row of `records` adds to them.
+const SUMMED: [(&str, &str); 17] = [
+    ("requests", "1"),
+    ("errors", "status >= 400 OR outcome <> 0"),
+    ("unpriced", "cost_nano_usd IS NULL"),
+    ("cost_nano_usd", "coalesce(cost_nano_usd, 0)"),
+    ("input_tokens", "input_tokens"),
+    ("cached_input_tokens", "cached_input_tokens"),
+    ("output_tokens", "output_tokens"),
+    ("reasoning_tokens", "reasoning_tokens"),
+    ("total_tokens", "total_tokens"),
+    ("cache_write_tokens", "cache_write_tokens"),
+    ("input_audio_tokens", "input_audio_tokens"),
+    ("input_image_tokens", "input_image_tokens"),
+    ("output_audio_tokens", "output_audio_tokens"),
+    ("output_image_tokens", "output_image_tokens"),
+    ("audio_us", "audio_us"),
+    ("images", "images"),
+    ("duration_us", "duration_us"),
+];
+/// Of these, the ones that are zero in most rows.
+const RARE: std::ops::Range<usize> = 9..16;
+
+/// Sums of an hour.
+pub const HOURLY: usize = SUMMED.len();
+/// Sums of coarser tiers: the first ones, which answers give.
+pub const COARSE: usize = 9;
+
+/// The first columns of [`SUMMED`].
+pub type Sums<const N: usize> = [i64; N];
+
+/// The columns of a tier's primary key, in its order: a time and a user, or a user and a time; a model; an endpoint.
+pub type Key = [i64; 4];
+
+/// What a record adds, before it is a row: the same as what [`sums_of_row`] then reads.
+pub fn sums_of_record(record: &Record) -> Sums<HOURLY> {
+    let usage = &record.usage;
+    [
+        1,
+        record.is_error().into(),
+        record.cost_nano_usd.is_none().into(),
+        stored(record.cost_nano_usd.unwrap_or(0)),
+        stored(usage.input_tokens),
+        stored(usage.cached_input_tokens),
+        stored(usage.output_tokens),
+        stored(usage.reasoning_tokens),
+        stored(usage.total_tokens),
+        stored(usage.cache_write_tokens),
+        stored(usage.input_audio_tokens),
+        stored(usage.input_image_tokens),
+        stored(usage.output_audio_tokens),
+        stored(usage.output_image_tokens),
+        stored(usage.audio_us),
+        stored(usage.images),
+        stored(record.duration_us),
+    ]
+}
+
+/// What [`sums_of_row`] reads of `records`: a column that tells whether any of the rare ones is not zero, and all of
+/// them. Reading a column costs about 50 ns, so most rows are spared those.
+pub fn columns_of_row() -> String {
+    let values = SUMMED.map(|(_, value)| value);
+    format!("{}, {}", values[RARE].join(" | "), values.join(", "))
+}
+
+/// What a row of `records` adds, from this column on.
+///
+/// # Errors
+/// SQLite's.
+pub fn sums_of_row(row: &Row<'_>, first: usize) -> rusqlite::Result<Sums<HOURLY>> {
+    let has_rare = integer(row, first)? != 0;
+    let mut sums = [0; HOURLY];
+    for (place, sum) in sums.iter_mut().enumerate() {
+        if has_rare || !RARE.contains(&place) {
+            *sum = integer(row, first + 1 + place)?;
+        }
+    }
+    Ok(sums)
+}
+
+/// What [`sums`] reads of a tier.
+pub fn columns<const N: usize>() -> String {
+    SUMMED[..N].iter().map(|(column, _)| *column).collect::<Vec<_>>().join(", ")
+}
+
+/// The first sums of a rollup, from this column on.
+///
+/// # Errors
+/// SQLite's.
+pub fn sums<const N: usize>(row: &Row<'_>, first: usize) -> rusqlite::Result<Sums<N>> {
+    let mut sums = [0; N];
+    for (column, sum) in (first..).zip(&mut sums) {
+        *sum = integer(row, column)?;
+    }
+    Ok(sums)
+}
+
+/// A sum past an `i64` has become a float, and saturates here.
+fn integer(row: &Row<'_>, column: usize) -> rusqlite::Result<i64> {
+    match row.get_ref(column)? {
+        ValueRef::Integer(value) => Ok(value),
+        ValueRef::Real(value) => Ok(value as i64),
+        other => Err(rusqlite::Error::InvalidColumnType(column, String::new(), other.data_type())),
+    }
+}
+
+/// Sums by key, on their way into a table.
+pub struct Rollups<const N: usize> {
+    /// In any order, a key any number of times, until they are grouped.
+    entries: Vec<(Key, Sums<N>)>,
+}
+
+impl<const N: usize> Default for Rollups<N> {
+    fn default() -> Self {
+        Self { entries: Vec::new() }
+    }
+}
+
+impl<const N: usize> Rollups<N> {
+    /// Adds to what is under a key.
+    pub fn add(&mut self, key: Key, sums: Sums<N>) {
+        self.entries.push((key, sums));
+    }
+
+    /// So many were added.
+    pub fn count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Brings the keys into order, each with one sum. A sum saturates.
+    pub fn grouped(self) -> Grouped<N> {
+        // Sums are long: only their places are sorted.
+        let mut order: Vec<(Key, usize)> = self.entries.iter().map(|(key, _)| *key).zip(0..).collect();
+        order.sort_unstable();
+        let mut grouped: Vec<(Key, Sums<N>)> = Vec::with_capacity(order.len());
+        for (key, place) in order {
+            let (_, sums) = &self.entries[place];
+            match grouped.last_mut() {
+                Some((last, sum)) if *last == key => add(sum, sums),
+                _ => grouped.push((key, *sums)),
+            }
+        }
+        Grouped { entries: grouped }
+    }
+}
+
+impl<const N: usize> From<Grouped<N>> for Rollups<N> {
+    fn from(Grouped { entries }: Grouped<N>) -> Self {
+        Self { entries }
+    }
+}
+
+/// Sums by key, in the order of the keys.
+pub struct Grouped<const N: usize> {
+    entries: Vec<(Key, Sums<N>)>,
+}
+
+impl<const N: usize> Grouped<N> {
+    /// Each key with its sums.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &(Key, Sums<N>)> {
+        self.entries.iter()
+    }
+
+    /// Puts before those of each user and time their sum over all models and endpoints.
+    pub fn with_all_models(self) -> Self {
+        let mut entries: Vec<(Key, Sums<N>)> = Vec::with_capacity(self.entries.len() * 2);
+        let mut all = 0;
+        for (key, sums) in self.entries {
+            let [one, other, ..] = key;
+            match entries.get_mut(all) {
+                Some(([same_one, same_other, ..], sum)) if (*same_one, *same_other) == (one, other) => add(sum, &sums),
+                _ => {
+                    all = entries.len();
+                    entries.push(([one, other, ALL, ALL], sums));
+                }
+            }
+            entries.push((key, sums));
+        }
+        Self { entries }
+    }
+
+    /// Adds them to a table.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn write(&self, conn: &Connection, table: &str) -> rusqlite::Result<()> {
+        if self.entries.is_empty() {
+            return Ok(());
+        }
+        let add: Vec<String> =
+            SUMMED[..N].iter().map(|(column, _)| format!("{column} = {column} + excluded.{column}")).collect();
+        let mut upsert = conn.prepare_cached(&format!(
+            "INSERT INTO {table} VALUES ({}) ON CONFLICT DO UPDATE SET {}",
+            vec!["?"; 4 + N].join(", "),
+            add.join(", ")
+        ))?;
+        let mut bound = Bound::default();
+        for (key, sums) in &self.entries {
+            bound.bind(&mut upsert, key.iter().chain(sums).map(|value| Some(*value)))?;
+            upsert.raw_execute()?;
+        }
+        Ok(())
+    }
+}
+
+fn add<const N: usize>(sum: &mut Sums<N>, more: &Sums<N>) {
+    for (sum, more) in sum.iter_mut().zip(more) {
+        *sum = sum.saturating_add(*more);
+    }
+}
+
+/// The integers that a statement's first parameters hold. They stay bound from one execution to the next, so that only
+/// those that change are bound again: most counts of most rows are zero.
+#[derive(Default)]
+pub struct Bound(Vec<Option<i64>>);
+
+impl Bound {
+    /// Binds the first parameters, on a statement that nobody else binds and that was new with this.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn bind(
+        &mut self,
+        statement: &mut Statement<'_>,
+        values: impl IntoIterator<Item = Option<i64>>,
+    ) -> rusqlite::Result<()> {
+        for (place, value) in values.into_iter().enumerate() {
+            if place == self.0.len() {
+                self.0.push(None); // as SQLite has parameters that were never bound
+            }
+            if self.0[place] != value {
+                statement.raw_bind_parameter(place + 1, value)?;
+                self.0[place] = value;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,65 @@
+//! What users have spent in a day and a month.
+//!
+//! In: a connection and a period. Out: sums from the rollups up to their mark, and of the rows after it, in one read
+//! transaction. Never: a write.
+
+use super::marks;
+use super::partition::{HOURS_PER_DAY, NS_PER_HOUR};
+use crate::base::civil::first_day_of_month;
+use crate::limit::budget::{Period, SpendByUser, Spent};
+use rusqlite::{Connection, Row};
+use std::collections::BTreeMap;
+
+/// What each user has spent in the day and the month of `period`, and not after them: a clock that was ahead for a while
+/// has left records that belong to neither. `upto_seq` says which record of this process was the last to be committed.
+///
+/// # Errors
+/// SQLite's.
+pub fn spend_by_user(conn: &Connection, period: Period, upto_seq: u64) -> rusqlite::Result<SpendByUser> {
+    let snapshot = conn.unchecked_transaction()?;
+    let month = [period.month, period.month + 1].map(|month| first_day_of_month(month) * HOURS_PER_DAY);
+    let day = [period.day, period.day + 1].map(|day| day * HOURS_PER_DAY);
+    let hours = [month[0], month[1], day[0], day[1]];
+    let mut sums: BTreeMap<i64, Spent> = BTreeMap::new();
+    let mut add = |row: &Row<'_>| -> rusqlite::Result<()> {
+        let spent = sums.entry(row.get(0)?).or_default();
+        spent.day = spent.day.saturating_add(row.get::<_, i64>(1)?.max(0).cast_unsigned());
+        spent.month = spent.month.saturating_add(row.get::<_, i64>(2)?.max(0).cast_unsigned());
+        Ok(())
+    };
+    let mut folded = snapshot.prepare(
+        "SELECT user_id, sum(iif(hour >= ?3 AND hour < ?4, cost_nano_usd, 0)), sum(cost_nano_usd) FROM rollups
+        WHERE hour >= ?1 AND hour < ?2 AND user_id > 0 GROUP BY user_id",
+    )?;
+    let mut rows = folded.query(hours)?;
+    while let Some(row) = rows.next()? {
+        add(row)?;
+    }
+    let mut tail = snapshot.prepare(
+        "SELECT user_id, sum(iif(started_at >= ?3 AND started_at < ?4, cost_nano_usd, 0)), sum(cost_nano_usd)
+        FROM records
+        WHERE id > ?5 AND started_at >= ?1 AND started_at < ?2 AND cost_nano_usd > 0 GROUP BY user_id",
+    )?;
+    let [month_from, month_to, day_from, day_to] = hours.map(|hour| hour * NS_PER_HOUR);
+    let mark = marks::read(&snapshot, marks::FOLD)?;
+    let mut rows = tail.query([month_from, month_to, day_from, day_to, mark])?;
+    while let Some(row) = rows.next()? {
+        add(row)?;
+    }
+    let mut name = snapshot.prepare("SELECT name FROM users WHERE id = ?")?;
+    let users = sums.into_iter().filter(|(_, spent)| *spent != Spent::default());
+    let users = users.map(|(id, spent)| Ok((name.query_row([id], |row| row.get::<_, String>(0))?.into(), spent)));
+    let users = users.collect::<rusqlite::Result<_>>()?;
+    Ok(SpendByUser { period, upto_seq, next_day: next_day(&snapshot, mark, period.day)?, users })
+}
+
+/// The first day after this one in which something is spent: while a clock was ahead.
+fn next_day(conn: &Connection, mark: i64, day: i64) -> rusqlite::Result<Option<i64>> {
+    let hour = (day + 1) * HOURS_PER_DAY;
+    let folded = "SELECT min(hour) FROM rollups WHERE hour >= ? AND cost_nano_usd > 0";
+    let folded: Option<i64> = conn.query_row(folded, [hour], |row| row.get(0))?;
+    let tail = "SELECT min(started_at) FROM records WHERE id > ? AND started_at >= ? AND cost_nano_usd > 0";
+    let tail: Option<i64> = conn.query_row(tail, [mark, hour * NS_PER_HOUR], |row| row.get(0))?;
+    let hours = [folded, tail.map(|started_at| started_at / NS_PER_HOUR)];
+    Ok(hours.into_iter().flatten().min().map(|hour| hour / HOURS_PER_DAY))
+}

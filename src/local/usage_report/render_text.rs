@@ -1,0 +1,251 @@
+//! An answer of `/usage` for a person at a terminal: whose, a table of sums with bars, and the latest requests.
+//!
+//! Every number is exact, whatever its column's width. Nothing is coloured: what is shared by `curl` and a pipe cannot
+//! know who reads it.
+
+use crate::local::humanize::{dollars, grouped, instant, second};
+use crate::local::text_table::{Column, inert, table};
+use crate::reporting::{BucketKey, Entry, GroupBy, Report, Totals};
+use std::fmt::Write as _;
+
+/// Places of the longest bar.
+const BAR_WIDTH: u128 = 20;
+/// Eighths of a place, filled from the left.
+const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+
+/// The body of the answer.
+pub fn render(report: &Report) -> String {
+    let mut out = heading(report);
+    let rows = sums(report);
+    out.push_str(&sums_table(report, &rows));
+    let unpriced = report.totals.unpriced;
+    if unpriced > 0 {
+        let whose = if unpriced == 1 { "request has" } else { "requests have" };
+        let _ = write!(out, "\n{} {whose} no known cost: the sums are without it.\n", grouped(unpriced));
+    }
+    if report.query.group_by.is_none() && !report.data.is_empty() {
+        out.push('\n');
+        out.push_str(&requests(&report.data));
+        if let Some(cursor) = report.next_cursor {
+            let _ = writeln!(out, "older ones: cursor={cursor}");
+        }
+    }
+    out
+}
+
+/// Whose sums these are, and of when.
+fn heading(report: &Report) -> String {
+    let query = &report.query;
+    let mut out = query.user.as_deref().map_or_else(|| "everybody".to_owned(), inert);
+    if let Some(model) = &query.model {
+        let _ = write!(out, ", {}", inert(model));
+    }
+    match (query.from, query.to) {
+        (None, None) => out.push_str(", all of time"),
+        (Some(from), None) => drop(write!(out, ", from {}", instant(from))),
+        (None, Some(to)) => drop(write!(out, ", until {}", instant(to))),
+        (Some(from), Some(to)) => drop(write!(out, ", from {} until {}", instant(from), instant(to))),
+    }
+    out.push_str("\n\n");
+    out
+}
+
+/// What the table has rows of: the buckets where they are asked for, else the models.
+fn sums(report: &Report) -> Vec<(String, Totals)> {
+    let name = |key: &BucketKey| match key {
+        BucketKey::Start(start) => hour(*start),
+        BucketKey::Name(name) => name.clone(),
+    };
+    match &report.buckets {
+        Some(buckets) => buckets.list.iter().map(|(key, totals)| (name(key), *totals)).collect(),
+        None => report.by_model.clone(),
+    }
+}
+
+fn sums_table(report: &Report, rows: &[(String, Totals)]) -> String {
+    let head = match report.query.group_by.unwrap_or(GroupBy::Model) {
+        GroupBy::Hour => "HOUR (UTC)",
+        GroupBy::Day => "DAY (UTC)",
+        GroupBy::Model => "MODEL",
+        GroupBy::User => "USER",
+        GroupBy::Endpoint => "ENDPOINT",
+    };
+    let numbers = ["REQUESTS", "ERRORS", "INPUT", "CACHED", "OUTPUT", "REASONING", "TOKENS", "COST USD"];
+    let columns: Vec<Column<'_>> =
+        [Column::Left(head)].into_iter().chain(numbers.map(Column::Right)).chain([Column::Left("")]).collect();
+    // What the bars are of: the first of these that is known.
+    let of: fn(&Totals) -> u64 = match &report.totals {
+        Totals { cost_nano_usd: 1.., .. } => |totals| totals.cost_nano_usd,
+        Totals { total_tokens: 1.., .. } => |totals| totals.total_tokens,
+        _ => |totals| totals.requests,
+    };
+    let most = rows.iter().map(|(_, totals)| of(totals)).max().unwrap_or(0);
+    let others = others(report, rows).map(|totals| ("(others)".to_owned(), totals));
+    let places = decimals(rows.iter().map(|(_, totals)| totals).chain([&report.totals]).map(|t| t.cost_nano_usd));
+    let line = |name: &str, totals: &Totals, bar: String| {
+        let counts = [
+            totals.requests,
+            totals.errors,
+            totals.input_tokens,
+            totals.cached_input_tokens,
+            totals.output_tokens,
+            totals.reasoning_tokens,
+            totals.total_tokens,
+        ];
+        let name = if name.is_empty() { "-" } else { name };
+        let mut line = vec![name.to_owned()];
+        line.extend(counts.map(grouped));
+        line.extend([dollars(totals.cost_nano_usd, places), bar]);
+        line
+    };
+    let shared = |totals: &Totals| {
+        let share = (u128::from(of(totals)) * 100 + u128::from(of(&report.totals)) / 2)
+            .checked_div(u128::from(of(&report.totals)))
+            .unwrap_or(0);
+        format!("{} {share}%", bar(of(totals), most)).trim_start().to_owned()
+    };
+    let mut lines: Vec<Vec<String>> =
+        rows.iter().chain(&others).map(|(name, totals)| line(name, totals, shared(totals))).collect();
+    lines.push(line("total", &report.totals, String::new()));
+    table(&columns, &lines)
+}
+
+/// What the rows lack of the sum, where an answer may not have them all.
+fn others(report: &Report, rows: &[(String, Totals)]) -> Option<Totals> {
+    let mut sum = Totals::default();
+    rows.iter().for_each(|(_, totals)| sum.add(totals));
+    (sum.requests < report.totals.requests).then(|| report.totals.without(&sum))
+}
+
+fn requests(data: &[Entry]) -> String {
+    let columns = [
+        Column::Left("STARTED (UTC)"),
+        Column::Left("USER"),
+        Column::Left("MODEL"),
+        Column::Left("ENDPOINT"),
+        Column::Right("STATUS"),
+        Column::Right("INPUT"),
+        Column::Right("OUTPUT"),
+        Column::Right("COST USD"),
+        Column::Right("SECONDS"),
+    ];
+    let places = decimals(data.iter().filter_map(|entry| entry.record.cost_nano_usd));
+    let rows = data.iter().map(|Entry { record, .. }| {
+        let model = record.model_name();
+        vec![
+            second(record.started_at),
+            record.user.to_string(),
+            if model.is_empty() { "-".to_owned() } else { model.to_owned() },
+            record.endpoint.as_str().to_owned(),
+            if record.status == 0 { "-".to_owned() } else { record.status.to_string() },
+            grouped(record.usage.input_tokens),
+            grouped(record.usage.output_tokens),
+            record.cost_nano_usd.map_or_else(|| "-".to_owned(), |nano_usd| dollars(nano_usd, places)),
+            format!("{}.{:03}", record.duration_us / 1_000_000, record.duration_us / 1000 % 1000),
+        ]
+    });
+    table(&columns, &rows.collect::<Vec<_>>())
+}
+
+fn bar(value: u64, most: u64) -> String {
+    let eighths = (u128::from(value) * BAR_WIDTH * 8).checked_div(u128::from(most)).unwrap_or(0);
+    let whole = usize::try_from(eighths / 8).unwrap_or(0);
+    format!("{}{}", "█".repeat(whole), EIGHTHS[usize::try_from(eighths % 8).unwrap_or(0)])
+}
+
+/// Digits after the point that show all of these exactly; two at least, as people write money.
+fn decimals(costs: impl Iterator<Item = u64>) -> usize {
+    let needed = |nano_usd: u64| 9 - (0..9).take_while(|&zeros| nano_usd.is_multiple_of(10u64.pow(zeros + 1))).count();
+    costs.filter(|&nano_usd| nano_usd > 0).map(needed).max().unwrap_or(0).max(2)
+}
+
+/// `2026-11-23 09:00`, or of a day's start the day.
+fn hour(unix_ns: u64) -> String {
+    let second = second(unix_ns);
+    second.strip_suffix(" 00:00:00").or(second.strip_suffix(":00")).unwrap_or(&second).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::civil::NS_PER_SECOND;
+    use crate::reporting::{Buckets, Query};
+    use crate::usage::record::{Endpoint, Record, Usage};
+
+    fn report() -> Report {
+        let totals = |requests, total_tokens, cost_nano_usd| Totals {
+            requests,
+            total_tokens,
+            input_tokens: total_tokens,
+            cost_nano_usd,
+            ..Totals::default()
+        };
+        let record = Record {
+            started_at: 1_795_426_200_123_456_789,
+            user: "太郎".into(),
+            endpoint: Endpoint::ChatCompletions,
+            model: Some("gpt-4o".into()),
+            status: 200,
+            usage: Usage { input_tokens: 1500, output_tokens: 3, ..Usage::default() },
+            cost_nano_usd: Some(6_600),
+            duration_us: 612_034,
+            ..Record::default()
+        };
+        Report {
+            query: Query { user: Some("太郎".to_owned()), ..Query::default() },
+            totals: Totals { unpriced: 1, ..totals(1235, 4_000_000, 4_000_000_000) },
+            by_model: vec![
+                ("gpt-4o".to_owned(), totals(1234, 3_000_000, 3_999_993_400)),
+                (String::new(), totals(1, 1_000_000, 6_600)),
+            ],
+            buckets: None,
+            data: vec![Entry { id: 7, record }],
+            next_cursor: Some(7),
+        }
+    }
+
+    #[test]
+    fn sums_bars_and_the_latest_requests() {
+        let expected = "\
+太郎, all of time
+
+MODEL   REQUESTS  ERRORS      INPUT  CACHED  OUTPUT  REASONING     TOKENS   COST USD
+gpt-4o     1,234       0  3,000,000       0       0          0  3,000,000  3.9999934  ████████████████████ 100%
+-              1       0  1,000,000       0       0          0  1,000,000  0.0000066  0%
+total      1,235       0  4,000,000       0       0          0  4,000,000  4.0000000
+
+1 request has no known cost: the sums are without it.
+
+STARTED (UTC)        USER  MODEL   ENDPOINT          STATUS  INPUT  OUTPUT   COST USD  SECONDS
+2026-11-23 09:30:00  太郎  gpt-4o  chat/completions     200  1,500       3  0.0000066    0.612
+older ones: cursor=7
+";
+        assert_eq!(render(&report()), expected);
+    }
+
+    #[test]
+    fn buckets_and_what_is_not_among_them() {
+        let day = |day: u64, requests| {
+            (BucketKey::Start(day * 86_400 * NS_PER_SECOND), Totals { requests, ..Totals::default() })
+        };
+        let query = Query { from: Some(0), to: Some(1), group_by: Some(GroupBy::Day), ..Query::default() };
+        let buckets = Some(Buckets { list: vec![day(0, 1), day(1, 2)], truncated: true });
+        let totals = Totals { requests: 4, ..Totals::default() };
+        let text = render(&Report { query, totals, buckets, ..report() });
+        let cells: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert!(text.starts_with("everybody, from 1970-01-01T00:00:00Z until 1970-01-01T00:00:00.000000001Z\n"));
+        assert_eq!(cells[3][..2], ["1970-01-01", "1"]);
+        assert_eq!(cells[4][..2], ["1970-01-02", "2"]);
+        assert_eq!(cells[5][..2], ["(others)", "1"]);
+        assert_eq!((cells[6][0], cells[6][1], cells.len()), ("total", "4", 7), "no requests beside buckets: {text}");
+    }
+
+    #[test]
+    fn numbers_are_exact() {
+        assert_eq!(decimals([10_000_000, 500_000_000_000, 0].into_iter()), 2);
+        assert_eq!(decimals([1].into_iter()), 9);
+        assert_eq!(bar(1, 2), "██████████");
+        assert_eq!((bar(1, 160), bar(0, 0)), ("▏".to_owned(), String::new()));
+        assert_eq!(hour(9 * 3600 * NS_PER_SECOND), "1970-01-01 09:00");
+    }
+}

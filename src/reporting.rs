@@ -1,0 +1,217 @@
+//! Questions about usage and their answers, as plain data: what the endpoints parse and render, and what the ledger
+//! finds.
+//!
+//! Never: a syntax, a database, a clock.
+
+use crate::base::civil::NS_PER_SECOND;
+use crate::usage::record::Record;
+use std::collections::BTreeMap;
+
+/// Records in one answer where nobody says how many.
+pub const LIMIT_DEFAULT: u32 = 100;
+/// Max records in one answer.
+pub const LIMIT_MAX: u32 = 1000;
+/// Max buckets, and max models, in one answer: more than the hours of a year. 10,000 ordinary buckets are 2.5 MB. An
+/// answer in which all is as large as it can be (every name 128 bytes that JSON lengthens sixfold, every number 20
+/// digits) has 12 MB of buckets, as many of models, and 5 MB of records.
+pub const BUCKETS_MAX: usize = 10_000;
+
+/// What each of the `buckets` of an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupBy {
+    /// An hour (UTC).
+    Hour,
+    /// A day (UTC).
+    Day,
+    Model,
+    User,
+    Endpoint,
+}
+
+impl GroupBy {
+    /// Every value.
+    pub const ALL: &'static [Self] = &[Self::Hour, Self::Day, Self::Model, Self::User, Self::Endpoint];
+
+    /// As users type it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Model => "model",
+            Self::User => "user",
+            Self::Endpoint => "endpoint",
+        }
+    }
+
+    /// The length in nanoseconds where it is a time.
+    pub const fn ns(self) -> Option<u64> {
+        match self {
+            Self::Hour => Some(3600 * NS_PER_SECOND),
+            Self::Day => Some(86_400 * NS_PER_SECOND),
+            Self::Model | Self::User | Self::Endpoint => None,
+        }
+    }
+}
+
+/// What is asked of the ledger. Times are nanoseconds since the Unix epoch, at most `i64::MAX`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// Only this user's; all users where `None`.
+    pub user: Option<String>,
+    /// Only what started at or after this.
+    pub from: Option<u64>,
+    /// Only what started before this.
+    pub to: Option<u64>,
+    /// Only this model (see [`Record::model_name`]).
+    pub model: Option<String>,
+    /// Records in `data`: 1 to [`LIMIT_MAX`].
+    pub limit: u32,
+    /// Only records older than this id in `data`; the sums do not change.
+    pub cursor: Option<u64>,
+    /// What to sum the selected records by, beside the totals.
+    pub group_by: Option<GroupBy>,
+}
+
+impl Default for Query {
+    fn default() -> Self {
+        Self { user: None, from: None, to: None, model: None, limit: LIMIT_DEFAULT, cursor: None, group_by: None }
+    }
+}
+
+/// Sums over records. Each saturates rather than wraps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub requests: u64,
+    /// Of the requests, those for which [`Record::is_error`] holds.
+    pub errors: u64,
+    /// Of the requests, those whose cost is not known, and so is not in `cost_nano_usd`.
+    pub unpriced: u64,
+    pub input_tokens: u64,
+    pub cached_input_tokens: u64,
+    pub output_tokens: u64,
+    pub reasoning_tokens: u64,
+    pub total_tokens: u64,
+    /// Nano-dollars (10⁻⁹ USD).
+    pub cost_nano_usd: u64,
+}
+
+impl Totals {
+    /// Adds another sum to this one.
+    pub fn add(&mut self, other: &Self) {
+        self.change(other, u64::saturating_add);
+    }
+
+    /// What is left of this sum without a part of it.
+    pub fn without(mut self, part: &Self) -> Self {
+        self.change(part, u64::saturating_sub);
+        self
+    }
+
+    fn change(&mut self, other: &Self, by: fn(u64, u64) -> u64) {
+        for (sum, value) in [
+            (&mut self.requests, other.requests),
+            (&mut self.errors, other.errors),
+            (&mut self.unpriced, other.unpriced),
+            (&mut self.input_tokens, other.input_tokens),
+            (&mut self.cached_input_tokens, other.cached_input_tokens),
+            (&mut self.output_tokens, other.output_tokens),
+            (&mut self.reasoning_tokens, other.reasoning_tokens),
+            (&mut self.total_tokens, other.total_tokens),
+            (&mut self.cost_nano_usd, other.cost_nano_usd),
+        ] {
+            *sum = by(*sum, value);
+        }
+    }
+}
+
+/// What a bucket is of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BucketKey {
+    /// The start of an hour or a day, nanoseconds since the Unix epoch.
+    Start(u64),
+    /// A model, a user or an endpoint.
+    Name(String),
+}
+
+/// A part of the selected records and its sum.
+pub type Bucket = (BucketKey, Totals);
+
+/// The buckets of an answer: those that hold anything, hours and days in the order of time, the others by cost, the
+/// highest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Buckets {
+    pub list: Vec<Bucket>,
+    /// There are more than [`BUCKETS_MAX`]: later ones, or cheaper ones.
+    pub truncated: bool,
+}
+
+/// One record of the history, with its number in the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Grows with the order of commits.
+    pub id: u64,
+    /// As committed; its `seq` is 0, for that is not stored.
+    pub record: Record,
+}
+
+/// The answer to a [`Query`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// What was asked: the answer repeats it.
+    pub query: Query,
+    /// The sum over all that the query selects, whatever its `limit` and `cursor`.
+    pub totals: Totals,
+    /// The same by model, by cost, the highest first, max [`BUCKETS_MAX`].
+    pub by_model: Vec<(String, Totals)>,
+    /// Where the query asks for them.
+    pub buckets: Option<Buckets>,
+    /// Newest first.
+    pub data: Vec<Entry>,
+    /// The `cursor` that continues `data`; `None` at the end.
+    pub next_cursor: Option<u64>,
+}
+
+/// Asks for all that one page shows. `from` is the start of an hour or, where days are summed, of a day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OverviewQuery {
+    /// Only this user's; everybody's where `None`.
+    pub user: Option<String>,
+    pub from: Option<u64>,
+    /// Sums over time are of hours, else of days.
+    pub hourly: bool,
+}
+
+/// Models with a time series of their own, those of the highest cost; the others share one.
+pub const SERIES_MODELS_MAX: usize = 5;
+/// Named sums of a ranking; the others are one.
+pub const RANKED_MAX: usize = 20;
+/// The newest records of an overview.
+pub const SAMPLE_MAX: u32 = 1000;
+
+/// The largest of many sums, and what is left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ranking {
+    /// By cost, the highest first; max [`RANKED_MAX`].
+    pub top: Vec<(String, Totals)>,
+    /// How many others there are.
+    pub others: usize,
+    pub of_others: Totals,
+}
+
+/// A model, or all that are not named, and its sums of hours or days by their start (nanoseconds since the Unix epoch).
+pub type Series = (Option<String>, BTreeMap<u64, Totals>);
+
+/// The answer to an [`OverviewQuery`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overview {
+    /// The ledger has a record, whosever it is and whenever.
+    pub ever: bool,
+    pub totals: Totals,
+    pub models: Ranking,
+    /// Users; or of one user, the endpoints.
+    pub others: Ranking,
+    /// Of the models of the highest cost, and last of all others where there are any.
+    pub series: Vec<Series>,
+    /// The newest records, max [`SAMPLE_MAX`].
+    pub sample: Vec<Entry>,
+}

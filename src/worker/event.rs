@@ -1,0 +1,69 @@
+//! What workers tell the loop, and the one mailbox for it.
+//!
+//! In: events of any thread. Out: all that have come, in order, and one wake-up of the loop for those that arrive while
+//! it has not looked. Never: a bound of its own: a worker only answers what the loop has asked for.
+
+use crate::limit::budget::SpendByUser;
+use crate::local::Answer;
+use crate::policy::{Change, Policy};
+use crate::usage::record::Record;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a worker tells the loop.
+#[derive(Debug)]
+pub enum WorkerEvent {
+    /// Every record with `seq <= upto` is committed. Those of them whose numbers might have been recorded before
+    /// come back with what is new of them.
+    Committed { upto: u64, retrieved: Vec<Record> },
+    /// The ledger began to fail (`Some(why)`) or works again (`None`). Sent once a change, not once a retry. Where it
+    /// does not take records, nothing will be committed any more, unless this is taken back.
+    Ledger { trouble: Option<String>, takes_records: bool },
+    /// The keys and limits, at start and when a command has changed them.
+    Policy(Policy),
+    /// What users have spent, where that was asked for.
+    SpendByUser(SpendByUser),
+    /// Settings were read anew.
+    Reconfigure(Box<Change>),
+    /// The answer to the question with this ticket.
+    Answered { ticket: u64, answer: Answer },
+    /// The target's addresses, or why they cannot be had.
+    Resolved { addresses: Result<Vec<SocketAddr>, String> },
+    /// Stop: the first means drain, the next means at once.
+    Stop,
+}
+
+/// The mailbox to the loop, shared by all workers. Bounded by what the loop itself asked for: a worker only answers.
+#[derive(Clone)]
+pub struct EventSender {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    queue: Mutex<Vec<WorkerEvent>>,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+impl EventSender {
+    /// `wake` makes the loop's poll return; called only when the mailbox was empty.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { inner: Arc::new(Inner { queue: Mutex::new(Vec::new()), wake: Box::new(wake) }) }
+    }
+
+    /// Puts a message in, waking the loop if it may be asleep.
+    pub fn send(&self, done: WorkerEvent) {
+        let mut queue = self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_empty = queue.is_empty();
+        queue.push(done);
+        drop(queue);
+        if was_empty {
+            (self.inner.wake)();
+        }
+    }
+
+    /// Moves every message to `into`, in order. Called by the loop, once a turn.
+    pub fn take(&self, into: &mut Vec<WorkerEvent>) {
+        let mut queue = self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        into.append(&mut queue);
+    }
+}

@@ -1,0 +1,61 @@
+//! Follows the tables of keys and limits, which commands change while the server runs.
+//!
+//! In: the ledger's connection, now and then. Out: the tables, when they have changed; what was spent, at the start.
+
+#![allow(clippy::disallowed_methods)] // the outside world: clocks
+
+use crate::ledger::keys_and_limits::{read, version};
+use crate::ledger::spend::spend_by_user;
+use crate::limit::budget::Period;
+use crate::limit::overrides::{Limits, Overrides};
+use crate::policy::Policy;
+use crate::worker::event::{EventSender, WorkerEvent};
+use crate::worker::time::unix_now;
+use rusqlite::Connection;
+use std::time::{Duration, Instant};
+
+/// How often the version is looked at: a change is in force within a second.
+pub const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+
+/// The version that the loop was told of, and when to look next.
+#[derive(Debug)]
+pub struct PolicyWatch {
+    version: i64,
+    look_at: Instant,
+}
+
+impl PolicyWatch {
+    /// Tells the loop of the tables, and of what was spent where somebody has a budget (or everybody: `budgets`), so
+    /// that it knows before the first request.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn start(conn: &Connection, budgets: bool, events: &EventSender) -> rusqlite::Result<Self> {
+        let (version, policy) = (version(conn)?, read(conn)?);
+        let has_budget = |own: &Overrides| Limits::default().with(own).has_budget();
+        let budgets = budgets || policy.overrides.values().any(has_budget);
+        events.send(WorkerEvent::Policy(policy));
+        if budgets {
+            events.send(WorkerEvent::SpendByUser(spend_by_user(conn, Period::of(unix_now()), 0)?));
+        }
+        Ok(Self { version, look_at: Instant::now() + FOLLOW_EVERY })
+    }
+
+    /// When to look next.
+    pub fn look_at(&self) -> Instant {
+        self.look_at
+    }
+
+    /// The tables, if it was time to look and they have changed. Errors are for the next look.
+    pub fn look(&mut self, conn: &Connection) -> Option<Policy> {
+        let now = Instant::now();
+        if now < self.look_at {
+            return None;
+        }
+        self.look_at = now + FOLLOW_EVERY;
+        let version = version(conn).ok().filter(|&version| version != self.version)?;
+        let policy = read(conn).ok()?;
+        self.version = version;
+        Some(policy)
+    }
+}
