@@ -59,7 +59,7 @@ const OUTSIDE_LAYER: u8 = 3;
 
 /// Modules that know nothing of others although their layers would allow it: (who, of whom, why).
 const STRANGERS: &[(&str, &[&str], &str)] = &[
-    ("config", &["ledger"], "a setting is a value of its own"),
+    ("config", &["ledger", "worker"], "a setting is a value of its own"),
     ("ledger", &["local", "worker"], "the store has words of its own, and no thread"),
     ("io", &["ledger", "worker"], "sockets carry bytes"),
 ];
@@ -102,7 +102,6 @@ const TABLE: &str = "src/base/table.rs";
 /// Circles that are known of: the folder, which of its entries (a file, with the folder of its name), and why.
 const CIRCLES: &[(&str, &[&str], &str)] = &[
     ("src/cli", &["cli", "keys", "limits", "usage"], "a command reads its arguments with the helpers beside `Command`"),
-    ("src/config", &["config", "limits"], "limits are counts as others are, and both are read there"),
     ("src/local/dashboard", &["dashboard", "page", "parts"], "what is shown, and how, are one page in three files"),
     ("src/local/usage", &["csv", "fields", "report", "text"], "a report knows the ways in which it is written"),
     ("src/proxy", &["audit", "proxy"], "the audit looks at the whole object, for tests alone"),
@@ -120,7 +119,7 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
             "file",
             "journal",
             "ledger",
-            "log",
+            "logger",
             "policy",
             "prune",
             "query",
@@ -144,12 +143,7 @@ const JOINT_COMPONENT_MAX: usize = 3;
 
 /// Names that more files than one have, which ones, and why.
 const NAMES: &[(&[&str], &str)] = &[
-    (&["src/base/log.rs", "src/worker/log.rs"], "the levels of lines, and the thread that writes them"),
     (&["src/base/table.rs", "src/local/table.rs"], "a map with a bound, and columns of text"),
-    (
-        &["src/cli/limits.rs", "src/config/limits.rs", "src/proxy/limits.rs"],
-        "the command's name; the others: to be renamed",
-    ),
     (
         &["src/cli/usage.rs", "src/local/usage.rs", "src/usage.rs"],
         "the command's name, the path's, and what both tell of",
@@ -159,8 +153,6 @@ const NAMES: &[(&[&str], &str)] = &[
     (&["src/local/usage/query.rs", "src/worker/query.rs"], "a question, and the thread that answers it"),
     (&["src/local/usage/report.rs", "src/worker/report.rs"], "an answer's form, and its making"),
     (&["src/policy.rs", "src/worker/policy.rs"], "what users may do, and how it is kept"),
-    (&["src/usage/request.rs", "src/worker/log/request.rs"], "what a request asks for, and its line in the log"),
-    (&["src/worker/export/line.rs", "src/worker/log/line.rs"], "a line of Influx's protocol, and of the log"),
 ];
 
 /// Lines of a file in `src`, its tests not counted, from which on it has to say why.
