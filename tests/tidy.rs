@@ -101,36 +101,17 @@ const TABLE: &str = "src/base/table.rs";
 
 /// Circles that are known of: the folder, which of its entries (a file, with the folder of its name), and why.
 const CIRCLES: &[(&str, &[&str], &str)] = &[
-    ("src/cli", &["cli", "keys", "limits", "usage"], "a command reads its arguments with the helpers beside `Command`"),
-    ("src/local/dashboard", &["dashboard", "page", "parts"], "what is shown, and how, are one page in three files"),
-    ("src/local/usage", &["csv", "fields", "report", "text"], "a report knows the ways in which it is written"),
+    (
+        "src/cli",
+        &["cli", "keys_command", "limits_command", "usage_command"],
+        "a command reads its arguments with the helpers beside `Command`",
+    ),
     ("src/proxy", &["audit", "proxy"], "the audit looks at the whole object, for tests alone"),
     (
         "src/proxy",
         &["dialer", "downstream", "exchange", "interface", "timing", "upstream"],
         "a key has the type of what it finds, and what it finds holds keys; deadlines follow from the states they end",
     ),
-    ("src/worker", &["append", "fold", "levels", "rollup"], "appending decides when to fold, folding how to append"),
-    (
-        "src/worker",
-        &[
-            "checkpoint",
-            "export",
-            "file",
-            "journal",
-            "ledger",
-            "logger",
-            "policy",
-            "prune",
-            "query",
-            "report",
-            "retry",
-            "schema",
-            "worker",
-        ],
-        "the store and the threads stand in one folder",
-    ),
-    ("src/worker/report", &["history", "report", "sums"], "a report's parts know the question that the whole answers"),
 ];
 
 /// The object that joins everything, and the only files in which its `impl` stands.
@@ -142,18 +123,8 @@ const JOINT_CALLS_MAX: usize = 6;
 const JOINT_COMPONENT_MAX: usize = 3;
 
 /// Names that more files than one have, which ones, and why.
-const NAMES: &[(&[&str], &str)] = &[
-    (&["src/base/table.rs", "src/local/table.rs"], "a map with a bound, and columns of text"),
-    (
-        &["src/cli/usage.rs", "src/local/usage.rs", "src/usage.rs"],
-        "the command's name, the path's, and what both tell of",
-    ),
-    (&["src/json/text.rs", "src/local/usage/text.rs"], "JSON's strings, and the format of that name"),
-    (&["src/local/usage/fields.rs", "src/usage/fields.rs"], "fields of an answer, and of what the target reports"),
-    (&["src/local/usage/query.rs", "src/worker/query.rs"], "a question, and the thread that answers it"),
-    (&["src/local/usage/report.rs", "src/worker/report.rs"], "an answer's form, and its making"),
-    (&["src/policy.rs", "src/worker/policy.rs"], "what users may do, and how it is kept"),
-];
+const NAMES: &[(&[&str], &str)] =
+    &[(&["src/ledger.rs", "src/worker/ledger.rs"], "the store, and the thread that writes it")];
 
 /// Lines of a file in `src`, its tests not counted, from which on it has to say why.
 const FILE_LINES_MAX: usize = 400;
@@ -165,7 +136,6 @@ const LONG_FILES: &[(&str, &str)] = &[
     ("src/tls.rs", "the library is known to this file only, so that it can be swapped here"),
     ("src/usage/record.rs", "one table of columns, with the names and codes that they are written by"),
     ("src/worker/ledger.rs", "the ledger's thread: to be parted"),
-    ("src/worker/schema.rs", "every version of the schema and the way to the next"),
 ];
 /// Lines of a function, from `fn` to its closing brace.
 const FUNCTION_LINES_MAX: usize = 69;
