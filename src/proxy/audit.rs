@@ -4,6 +4,7 @@
 use super::exchange::Exchange;
 use super::upstream::{Link, Upstream};
 use super::{Conn, ExchangeKey, Proxy};
+use crate::limit::budget::Spent;
 
 /// The most bytes that wait in one place of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,6 +67,11 @@ impl Proxy {
         let exchanges = self.exchanges.keys().filter_map(|key| self.exchanges.get(key));
         let held = exchanges.filter(|exchange| exchange.reservation.is_tracked()).count();
         (self.limiter.outstanding().0, held as u64)
+    }
+
+    /// What a user has spent, where the limiter knows it. For tests of budgets.
+    pub fn spent(&self, user: &str) -> Option<Spent> {
+        self.limiter.spent(user)
     }
 
     /// Places in the ledger's queue: those that are reserved for records still to come, and those of records that are
