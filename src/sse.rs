@@ -1,18 +1,23 @@
 //! Server-sent events (WHATWG HTML, *Server-sent events*): splits a stream into the data of its events, cut anywhere.
 //!
 //! Lines end in LF, CRLF or CR, and a byte order mark before the first is no part of it. Only `data` fields and the
-//! blank lines that end events are told; comments and other fields are passed over. Nothing is held: the data of a line
-//! comes out as it goes in.
+//! blank lines that end events are reported; comments and other fields are passed over. Nothing is held: the data of a
+//! line comes out as it goes in.
 
 /// What the next bytes of the stream are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
     /// The input is used up.
     More,
-    /// Bytes of the event's data. Each `data` line ends with one line feed.
+    /// A whole event with one line of data, of which nothing was reported before: almost every one, where each is in
+    /// one piece. The input used ends with the event's last bytes, `LF LF` or `CR LF CR LF`.
+    Whole(&'a [u8]),
+    /// Bytes of an event's data.
     Data(&'a [u8]),
+    /// A line of data has ended: what lines there are in an event's data, each ends with one line feed.
+    LineEnd,
     /// A blank line: the event, if it had data (`true`), is complete. A byte order mark at the start of the stream is
-    /// told as one without data, so that whoever cuts the stream into events has it apart.
+    /// reported as one without data, so that whoever cuts the stream into events has it apart.
     Event(bool),
 }
 
@@ -36,8 +41,8 @@ enum At {
 const FIELD: &[u8] = b"data";
 /// How the lines begin that streams consist of.
 const DATA: &[u8] = b"data: ";
-/// The byte order mark in UTF-8.
-pub const MARK: &[u8] = b"\xef\xbb\xbf";
+/// U+FEFF in UTF-8.
+pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Splitter of one stream.
 #[derive(Debug)]
@@ -45,6 +50,7 @@ pub struct Splitter {
     at: At,
     /// The last line ended in CR: an LF that follows belongs to that line end.
     after_cr: bool,
+    /// Data of the event was reported.
     has_data: bool,
 }
 
@@ -70,9 +76,9 @@ impl Splitter {
             }
             let line_end = matches!(byte, b'\r' | b'\n');
             match self.at {
-                At::Start(matched) if MARK[matched] == byte => {
+                At::Start(matched) if BYTE_ORDER_MARK[matched] == byte => {
                     used += 1;
-                    if matched + 1 == MARK.len() {
+                    if matched + 1 == BYTE_ORDER_MARK.len() {
                         self.at = At::Line;
                         return (used, Piece::Event(false));
                     }
@@ -81,14 +87,13 @@ impl Splitter {
                 }
                 // Almost every line, in one step.
                 At::Line if input[used..].starts_with(DATA) => {
-                    (self.at, self.has_data) = (At::Data, true);
+                    self.at = At::Data;
                     used += DATA.len();
                     continue;
                 }
                 At::Data if !line_end => {
-                    let rest = &input[used..];
-                    let length = memchr::memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
-                    return (used + length, Piece::Data(&rest[..length]));
+                    let (length, piece) = self.data(&input[used..]);
+                    return (used + length, piece);
                 }
                 At::Other if !line_end => {
                     let rest = &input[used..];
@@ -113,21 +118,36 @@ impl Splitter {
 
     /// The stream has ended: true where an event with data was still open, without its blank line.
     pub fn finish(&mut self) -> bool {
-        std::mem::take(self).has_data
+        let ended = std::mem::take(self);
+        ended.has_data || ended.at == At::Data
+    }
+
+    /// A value up to its line's end, with the event's end where that follows at once.
+    fn data<'a>(&mut self, input: &'a [u8]) -> (usize, Piece<'a>) {
+        let (value, rest) = input.split_at(memchr::memchr2(b'\r', b'\n', input).unwrap_or(input.len()));
+        let end = [&b"\n\n"[..], b"\r\n\r\n"].into_iter().find(|end| rest.starts_with(end));
+        match end.filter(|_| !self.has_data) {
+            Some(end) => {
+                self.at = At::Line;
+                (value.len() + end.len(), Piece::Whole(value))
+            }
+            None => {
+                self.has_data = true;
+                (value.len(), Piece::Data(value))
+            }
+        }
     }
 
     fn end_line(&mut self) -> Option<Piece<'static>> {
         match std::mem::take(&mut self.at) {
             At::Line | At::Start(0) => Some(Piece::Event(std::mem::take(&mut self.has_data))),
-            At::Space | At::Data => {
+            At::Name(matched) if matched < FIELD.len() => None,
+            // A field name alone has an empty value.
+            At::Name(_) | At::Space | At::Data => {
                 self.has_data = true;
-                Some(Piece::Data(b"\n"))
+                Some(Piece::LineEnd)
             }
-            At::Name(matched) if matched == FIELD.len() => {
-                self.has_data = true; // a field name alone has an empty value
-                Some(Piece::Data(b"\n"))
-            }
-            At::Name(_) | At::Other | At::Start(_) => None,
+            At::Other | At::Start(_) => None,
         }
     }
 
@@ -142,7 +162,6 @@ impl Splitter {
             _ => {
                 // At::Space: only a space is swallowed, anything else is the value's first byte.
                 self.at = At::Data;
-                self.has_data = true;
                 *used -= usize::from(byte != b' ');
                 return;
             }
@@ -172,6 +191,11 @@ mod tests {
                 match piece {
                     Piece::More => break,
                     Piece::Data(bytes) => data.extend_from_slice(bytes),
+                    Piece::LineEnd => data.push(b'\n'),
+                    Piece::Whole(bytes) => {
+                        assert!(data.is_empty());
+                        events.push([bytes, b"\n"].concat());
+                    }
                     Piece::Event(true) => events.push(std::mem::take(&mut data)),
                     Piece::Event(false) => assert!(data.is_empty()),
                 }

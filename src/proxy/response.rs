@@ -13,11 +13,9 @@ use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::chunked::Piece;
 use crate::http::head::{self, HeadEnd, ResponseHead};
 use crate::http::headers::Known;
-use crate::usage::capture::{Capture, Coding, Form};
-use crate::usage::editor::Editor;
-use crate::usage::estimate::Deltas;
-use crate::usage::record::{Endpoint, Outcome};
-use crate::usage::request::clip;
+use crate::usage::inspect::clip;
+use crate::usage::reader::{Form, UsageReader};
+use crate::usage::record::Outcome;
 use std::sync::Arc;
 
 /// Interim responses (RFC 9110 §15.2) accepted before a final one.
@@ -119,18 +117,13 @@ impl Proxy {
         let (form, coding) = forward::form(&head.headers);
         let endpoint = exchange.draft.endpoint;
         let streamed = matches!(form, Form::Events | Form::Lines);
-        let edited = exchange.request.usage_asked && form == Form::Events && coding == Coding::Identity;
         let response = &mut exchange.response;
         response.progress = Progress::Body;
         response.reader = BodyReader::new(head.framing);
         response.streamed = streamed;
         response.reusable = head.keep_alive();
-        if endpoint != Endpoint::Other && form != Form::Opaque {
-            response.capture = Some(Capture::new(endpoint, form, coding));
-        }
-        if streamed && coding == Coding::Identity {
-            response.deltas = Deltas::new(endpoint);
-        }
+        response.usage_reader = UsageReader::new(endpoint, form, coding, exchange.request.usage_asked);
+        let edited = response.usage_reader.is_editing();
         // Nothing can be sent again any more.
         exchange.request.outgoing.forget_sent();
         exchange.draft.stream = streamed;
@@ -145,7 +138,6 @@ impl Proxy {
         down.until_close = plan.until_close;
         response.starts_at = down.sent + down.out.len() as u64;
         response.writer = plan.writer;
-        response.editor = edited.then(Box::<Editor>::default);
         exchange.draft.status = head.status;
         forward::write_response(
             down.out.tail_from(&mut self.spares),
@@ -168,7 +160,11 @@ impl Proxy {
         let down = exchange.down;
         let Some(found) = self.downs.get_mut(down) else {
             // Nobody is there, and the response is read on for its usage.
-            return body_pieces(now, exchange, bytes, |_, _| {});
+            return body_pieces(now, exchange, bytes, |exchange, piece| {
+                if let Piece::Data(data) = piece {
+                    exchange.response.usage_reader.feed(data, &mut Vec::new());
+                }
+            });
         };
         let out = found.out.tail_from(&mut self.spares);
         let edited = &mut self.edited;
@@ -198,11 +194,9 @@ impl Proxy {
         exchange.response.progress = Progress::Complete;
         if let Some(down) = self.downs.get_mut(exchange.down) {
             let out = down.out.tail();
-            if let Some(editor) = &mut exchange.response.editor {
-                let mut last = Vec::new();
-                editor.finish(&mut last);
-                put_edited(exchange.response.writer, &mut exchange.draft.response_bytes, out, &last);
-            }
+            let mut last = Vec::new();
+            exchange.response.usage_reader.end(&mut last);
+            put_edited(exchange.response.writer, &mut exchange.draft.response_bytes, out, &last);
             exchange.response.writer.write(out, Piece::End, false);
             // All that has not left yet waits, so that it leaves in one piece: of a stream what came together with its
             // end.
@@ -221,7 +215,7 @@ impl Proxy {
     }
 }
 
-/// Reads the body on, piece by piece, to the end of the input or its own; each piece is captured, and then `put` out.
+/// Reads the body on, piece by piece, to the end of the input or its own; each piece is `put` out.
 fn body_pieces(
     now: Now,
     exchange: &mut Exchange,
@@ -236,13 +230,7 @@ fn body_pieces(
         match piece {
             Piece::More => return Ok(Next::Wait),
             Piece::End => return Ok(Next::Complete(at)),
-            Piece::Data(data) => {
-                if let Some(capture) = &mut response.capture {
-                    capture.feed(data);
-                }
-                if let Some(deltas) = &mut response.deltas {
-                    deltas.feed(data);
-                }
+            Piece::Data(_) => {
                 let since_start = (now.mono - exchange.started) / MICROSECOND;
                 exchange.draft.first_byte_us.get_or_insert(since_start);
             }
@@ -255,22 +243,24 @@ fn body_pieces(
     }
 }
 
-/// Puts a piece of the body out, through the editor where there is one, and then by way of `edited`.
+/// Has a piece of the body read along, and puts it out: what is edited by way of `edited`.
 fn put_piece(exchange: &mut Exchange, edited: &mut Vec<u8>, out: &mut Vec<u8>, piece: Piece<'_>) {
-    let response = &mut exchange.response;
-    match (&mut response.editor, piece) {
-        (Some(editor), Piece::Data(data)) => {
-            edited.clear();
-            editor.feed(data, edited);
-            put_edited(response.writer, &mut exchange.draft.response_bytes, out, edited);
+    let (response, sent) = (&mut exchange.response, &mut exchange.draft.response_bytes);
+    if let Piece::Data(data) = piece {
+        edited.clear();
+        response.usage_reader.feed(data, edited);
+    }
+    match (response.usage_reader.is_editing(), piece) {
+        (true, Piece::Data(_)) => {
+            put_edited(response.writer, sent, out, edited);
             if edited.capacity() > EDITED_BYTES_KEPT {
                 *edited = Vec::new();
             }
         }
-        (Some(_), _) => {} // chunks are ours to cut
-        (None, piece) => {
+        (true, _) => {} // chunks are ours to cut
+        (false, piece) => {
             if let Piece::Data(data) = piece {
-                exchange.draft.response_bytes += data.len() as u64;
+                *sent += data.len() as u64;
             }
             let from_chunks = matches!(response.reader, BodyReader::Chunked(_));
             response.writer.write(out, piece, from_chunks);

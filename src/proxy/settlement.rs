@@ -26,7 +26,6 @@ impl Proxy {
         }
         exchange.stage = Stage::Settled;
         let tunnel = exchange.tunnel.take();
-        let reported = exchange.response.capture.take().map(|capture| capture.finish());
         let answered = exchange.response.progress != Progress::Awaited;
         let up = exchange.up.and_then(|up| self.ups.get(up));
         let (written, unread) = up.map_or((false, false), |up| (up.written, !up.input.is_empty()));
@@ -42,8 +41,8 @@ impl Proxy {
         let mut record = Record::from(std::mem::take(&mut exchange.draft));
         record.outcome = outcome;
         record.duration_us = (now.mono - exchange.started) / MICROSECOND;
-        let mut reported = reported.unwrap_or_default();
         let estimate = estimate(exchange, outcome, reached);
+        let mut reported = std::mem::take(&mut exchange.response.usage_reader).finish();
         record.usage_source = source(&record, &reported, exchange.abandoned, reached, estimate.is_some());
         record.usage = reported.usage.or(estimate).unwrap_or_default();
         record.model = reported.model.clone().or(record.model);
@@ -230,7 +229,7 @@ impl Proxy {
     fn abandon(&mut self, now: Now, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.abandoned = true;
-        exchange.response.editor = None;
+        exchange.response.usage_reader.stop_editing();
         if let Some(up) = exchange.up {
             self.retime_up(now, up, false);
             self.actions.push_back(Action::Read(Conn::Up(up)));
@@ -285,8 +284,8 @@ fn estimate(exchange: &Exchange, outcome: Outcome, reached: bool) -> Option<Usag
     if outcome == Outcome::Completed || !reached || input_tokens == 0 {
         return None;
     }
-    match (&exchange.response.deltas, exchange.response.progress) {
-        (Some(deltas), _) => Some(deltas.usage(input_tokens)),
+    match (exchange.response.usage_reader.estimate(input_tokens), exchange.response.progress) {
+        (Some(usage), _) => Some(usage),
         // A target that failed before it answered has most likely not charged for it; one whose client left has.
         (None, Progress::Awaited) if outcome == Outcome::UpstreamError => None,
         (None, Progress::Awaited) => Some(Usage { input_tokens, total_tokens: input_tokens, ..Usage::default() }),

@@ -1,20 +1,17 @@
-//! Reads a response's usage from a side copy of its body, while the bytes themselves are relayed untouched.
+//! What the documents of one response report: its usage, and its names.
 //!
-//! In: the body's bytes as the upstream sent them, cut anywhere, perhaps compressed. Out, at the end: what it reported.
-//! It holds the one value that it is after, never the body.
+//! In: the documents, each whole or cut anywhere. Out, at the end: one [`Reported`]. It holds the one value that it is
+//! after, never a document.
 
-use super::fields::{self, Field, Reading};
-use super::gunzip::Gunzip;
-use super::places::{Means, Shape};
-use super::record::{Endpoint, Usage};
-use super::request::clip;
+use super::dialects::{self, Field, UsageObject};
+use super::inspect::clip;
+use super::record::Usage;
+use super::shapes::{Attribute, Shape};
 use crate::json::{self, Found, Scanner};
-use crate::sse::{Piece, Splitter};
 use memchr::memmem::Finder;
-use std::io::Write;
 use std::sync::Arc;
 
-/// What a response said of itself.
+/// What a response reports of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reported {
     /// The usage that holds for the whole response.
@@ -44,9 +41,9 @@ pub struct Images {
 }
 
 impl Images {
-    /// Takes the tool's usage object, where it says that anything was consumed.
+    /// Takes the tool's usage object, where anything was consumed.
     pub(super) fn set_usage(slot: &mut Option<Box<Self>>, raw: &[u8]) {
-        let usage = Reading::parse(raw).map(|reading| reading.usage(false));
+        let usage = UsageObject::parse(raw).map(|object| object.usage(false));
         if let Some(usage) = usage.filter(|usage| usage.total_tokens > 0) {
             slot.get_or_insert_default().usage = usage;
         }
@@ -63,146 +60,79 @@ impl Images {
     }
 }
 
-/// How a body must be read.
+/// Whether a document mentions usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// One JSON document.
-    Json,
-    /// A stream of events, each a JSON document.
-    Events,
-    /// Lines, each a JSON document.
-    Lines,
-    /// Nothing in it is read.
-    Opaque,
+pub(super) enum Mention {
+    Absent,
+    /// A null says nothing, and stands in almost every event of a stream whose client, or we in its place, asked for
+    /// usage.
+    Null,
+    /// It may report usage, or was not searched.
+    Perhaps,
 }
 
-/// The `Content-Encoding` of a body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Coding {
-    Identity,
-    Gzip,
-    /// One that we never ask for and cannot decode.
-    Unknown,
-}
-
-/// The reader of one response body.
-pub struct Capture {
-    reader: Reader,
-}
-
-enum Reader {
-    Plain(Box<Body>),
-    Gzip(Box<Gunzip<Body>>),
-    /// Nothing is read; true where something should have been.
-    Off(bool),
-}
-
-impl Capture {
-    /// A reader for a body of this form and coding, of an answer from `endpoint`.
-    pub fn new(endpoint: Endpoint, form: Form, coding: Coding) -> Self {
-        let units = match form {
-            Form::Opaque => return Self { reader: Reader::Off(false) },
-            Form::Json => Units::One,
-            Form::Events => Units::Events(Splitter::default()),
-            Form::Lines => Units::Lines,
-        };
-        let body = Body::new(Shape::of(endpoint, form == Form::Events), units);
-        let reader = match coding {
-            Coding::Identity => Reader::Plain(Box::new(body)),
-            Coding::Gzip => Reader::Gzip(Box::new(Gunzip::new(body))),
-            Coding::Unknown => Reader::Off(true),
-        };
-        Self { reader }
-    }
-
-    /// Takes the body's next bytes.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        match &mut self.reader {
-            Reader::Plain(body) => body.feed(bytes),
-            Reader::Gzip(decoder) => decoder.feed(bytes),
-            Reader::Off(_) => {}
+impl Mention {
+    fn of(document: &[u8], needle: &Finder<'_>) -> Self {
+        let (mut mention, mut rest) = (Self::Absent, document);
+        while let Some(at) = needle.find(rest) {
+            rest = &rest[at + needle.needle().len()..];
+            let value = rest.trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start);
+            if !value.is_some_and(|value| value.starts_with(b"null")) {
+                return Self::Perhaps;
+            }
+            mention = Self::Null;
         }
-    }
-
-    /// The body has ended, or was cut: what it reported until then.
-    pub fn finish(self) -> Reported {
-        match self.reader {
-            Reader::Plain(body) => body.finish(),
-            Reader::Gzip(decoder) => match decoder.finish(Body::new(Shape::of(Endpoint::Other, false), Units::One)) {
-                Some((body, whole)) => {
-                    let reported = body.finish();
-                    Reported { unreadable: reported.unreadable || !whole, ..reported }
-                }
-                None => Reported { unreadable: true, ..Reported::default() },
-            },
-            Reader::Off(unreadable) => Reported { unreadable, ..Reported::default() },
-        }
+        // An escape might hide the key that leads to usage.
+        let is_escape = |backslash: usize| document.get(backslash + 1) == Some(&b'u');
+        if memchr::memchr_iter(b'\\', document).any(is_escape) { Self::Perhaps } else { mention }
     }
 }
 
-/// How a body is divided into documents.
-enum Units {
-    One,
-    Events(Splitter),
-    Lines,
-}
-
-/// The reader of a decoded body.
-struct Body {
+/// The reader of one response's documents.
+pub(super) struct Capture {
     shape: &'static Shape,
     scanner: Scanner,
-    units: Units,
     /// Some of the document has gone to the scanner; else all so far was passed over.
     scanning: bool,
     facts: Facts,
-    /// Of the document that is being read, where only its end tells whether it counts.
+    /// Of the document that is being read, where only its end decides whether it counts.
     draft: Option<Box<Facts>>,
 }
 
-impl Body {
-    fn new(shape: &'static Shape, units: Units) -> Self {
+impl Capture {
+    pub(super) fn new(shape: &'static Shape) -> Self {
         let draft = (!shape.kinds.is_empty()).then(Box::default);
-        Self { shape, scanner: Scanner::new(shape.paths), units, scanning: false, facts: Facts::default(), draft }
+        Self { shape, scanner: Scanner::new(shape.paths), scanning: false, facts: Facts::default(), draft }
     }
 
-    fn feed(&mut self, mut bytes: &[u8]) {
-        loop {
-            let (used, piece) = match &mut self.units {
-                Units::One => return self.scan(bytes),
-                Units::Events(splitter) => splitter.next(bytes),
-                Units::Lines => next_of_lines(bytes),
-            };
-            match piece {
-                Piece::More => return,
-                Piece::Data(data) => self.data(data, &bytes[used..]),
-                Piece::Event(_) => self.end_document(),
-            }
-            bytes = &bytes[used..];
+    /// Takes a document, or the rest of one. One in one piece that reports nothing new is not scanned: almost every
+    /// event. Scanned or not, it comes to the same (see [`Facts::end_document`]).
+    pub(super) fn document(&mut self, data: &[u8]) -> Mention {
+        let searched = !self.scanning && self.facts.names.model.is_some();
+        let mention = if searched { Mention::of(data, self.shape.needle) } else { Mention::Perhaps };
+        if mention == Mention::Perhaps {
+            self.part(data);
+            self.end_document();
         }
+        mention
     }
 
-    /// Data of a document, with what follows it. One whose end is in this input, and that says nothing new, is not
-    /// scanned: almost every event. Scanned or not, it comes to the same (see [`Facts::end_document`]).
-    fn data(&mut self, data: &[u8], after: &[u8]) {
-        let ends = match self.units {
-            Units::Events(_) => ends_event(after),
-            Units::Lines | Units::One => !after.is_empty(),
-        };
-        let whole = ends && !self.scanning;
-        let nothing_new = || self.facts.names.model.is_some() && !may_hold_usage(data, self.shape.mark);
-        let line_end = !self.scanning && data == b"\n"; // of a line that was passed over, or white space
-        if !(line_end || whole && nothing_new()) {
-            self.scan(data);
-        }
-    }
-
-    fn scan(&mut self, data: &[u8]) {
+    /// Takes the document's next bytes.
+    pub(super) fn part(&mut self, data: &[u8]) {
         self.scanning = true;
         let facts = self.draft.as_deref_mut().unwrap_or(&mut self.facts);
         self.scanner.feed(data, |found| facts.take(self.shape, found));
     }
 
-    fn end_document(&mut self) {
+    /// A line of the document has ended; before its first byte, that is only white space.
+    pub(super) fn line_end(&mut self) {
+        if self.scanning {
+            self.part(b"\n");
+        }
+    }
+
+    /// The document has ended.
+    pub(super) fn end_document(&mut self) {
         if !std::mem::take(&mut self.scanning) {
             return; // nothing of it was looked at
         }
@@ -214,52 +144,15 @@ impl Body {
         }
     }
 
-    fn finish(mut self) -> Reported {
-        // A cut stream is no fault of the reader's; a cut document is.
-        let unreadable = matches!(self.units, Units::One) && !self.scanner.is_done();
+    /// The response has ended, or was cut: what it reported until then. A cut stream is no fault of the reader's; where
+    /// the whole is one document, a cut one is.
+    pub(super) fn finish(mut self, one_document: bool) -> Reported {
+        let unreadable = one_document && !self.scanner.is_done();
         self.end_document();
-        if unreadable && self.facts.reading.is_none() {
+        if unreadable && self.facts.reported.is_none() {
             self.facts.images = 0; // not all of them, and perhaps tokens would have followed
         }
         Reported { unreadable, ..self.facts.into_reported(self.shape) }
-    }
-}
-
-/// True where what follows a line's data ends its event too.
-fn ends_event(after: &[u8]) -> bool {
-    [&b"\n\n"[..], b"\r\n\r\n", b"\r\r"].iter().any(|end| after.starts_with(end))
-}
-
-/// The next piece of newline-delimited JSON, in the terms of an event stream.
-fn next_of_lines(bytes: &[u8]) -> (usize, Piece<'_>) {
-    match memchr::memchr(b'\n', bytes) {
-        _ if bytes.is_empty() => (0, Piece::More),
-        Some(0) => (1, Piece::Event(true)),
-        Some(end) => (end, Piece::Data(&bytes[..end])),
-        None => (bytes.len(), Piece::Data(bytes)),
-    }
-}
-
-/// False where no usage can be in the line. A null says nothing, and stands in almost every event of a stream whose
-/// client, or we in its place, asked for usage. An escape might hide the key that leads to usage.
-fn may_hold_usage(line: &[u8], mark: &Finder<'_>) -> bool {
-    let is_null = |after: &[u8]| {
-        let value = after.trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start);
-        value.is_some_and(|value| value.starts_with(b"null"))
-    };
-    let is_escape = |backslash: usize| line.get(backslash + 1) == Some(&b'u');
-    mark.find_iter(line).any(|at| !is_null(&line[at + mark.needle().len()..]))
-        || memchr::memchr_iter(b'\\', line).any(is_escape)
-}
-
-impl Write for Body {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.feed(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 
@@ -274,7 +167,7 @@ struct Names {
 }
 
 impl Names {
-    /// Takes over what a later document says.
+    /// Takes over what a later document reports.
     fn adopt(&mut self, later: Self) {
         self.model = later.model.or(self.model.take());
         self.id = later.id.or(self.id.take());
@@ -288,11 +181,11 @@ impl Names {
 #[derive(Default)]
 struct Facts {
     /// Large, and not there before the end of almost every stream; the same below.
-    opening: Option<Box<Reading>>,
-    reading: Option<Box<Reading>>,
+    opening: Option<Box<UsageObject>>,
+    reported: Option<Box<UsageObject>>,
     /// Images seen.
     images: u64,
-    /// What a tool says that made images.
+    /// What a tool reports that made images.
     image_tool: Option<Box<Images>>,
     names: Names,
     /// The names in the document that is being read.
@@ -305,50 +198,50 @@ struct Facts {
 
 impl Facts {
     fn take(&mut self, shape: &Shape, found: Found<'_>) {
-        if shape.means[found.path] == Means::Image {
+        if shape.attributes[found.path] == Attribute::Image {
             self.images += 1;
         }
         let Some(raw) = found.raw else { return };
-        match shape.means[found.path] {
-            Means::Usage => {
-                let reading = Reading::parse(raw).map(Box::new);
-                self.has_usage |= reading.is_some();
-                self.reading = reading.or(self.reading.take());
+        match shape.attributes[found.path] {
+            Attribute::Usage => {
+                let usage = UsageObject::parse(raw).map(Box::new);
+                self.has_usage |= usage.is_some();
+                self.reported = usage.or(self.reported.take());
             }
-            Means::Opening => {
-                let opening = Reading::parse(raw).map(Box::new);
+            Attribute::Opening => {
+                let opening = UsageObject::parse(raw).map(Box::new);
                 self.has_usage |= opening.is_some();
                 self.opening = opening.or(self.opening.take());
             }
-            Means::Update => {
-                if let Some(later) = Reading::parse(raw) {
+            Attribute::Update => {
+                if let Some(later) = UsageObject::parse(raw) {
                     self.has_usage = true;
-                    self.reading.get_or_insert_default().merge(&later);
+                    self.reported.get_or_insert_default().merge(&later);
                 }
             }
-            Means::Input => self.set(Field::input_tokens, raw),
-            Means::Output => self.set(Field::output_tokens, raw),
-            Means::Model => set_name(&mut self.beside.model, raw),
-            Means::Id => set_name(&mut self.beside.id, raw),
-            Means::ServiceTier => set_name(&mut self.beside.service_tier, raw),
-            Means::ImageUsage => Images::set_usage(&mut self.image_tool, raw),
-            Means::ImageModel => Images::set_model(&mut self.image_tool, raw),
-            Means::Quality => set_name(&mut self.beside.quality, raw),
-            Means::Size => set_name(&mut self.beside.size, raw),
-            Means::Kind => self.is_wanted = json::string(raw).is_some_and(|kind| shape.kinds.contains(&&*kind)),
-            Means::Image => {}
+            Attribute::Input => self.set(Field::input_tokens, raw),
+            Attribute::Output => self.set(Field::output_tokens, raw),
+            Attribute::Model => set_name(&mut self.beside.model, raw),
+            Attribute::Id => set_name(&mut self.beside.id, raw),
+            Attribute::ServiceTier => set_name(&mut self.beside.service_tier, raw),
+            Attribute::ImageUsage => Images::set_usage(&mut self.image_tool, raw),
+            Attribute::ImageModel => Images::set_model(&mut self.image_tool, raw),
+            Attribute::Quality => set_name(&mut self.beside.quality, raw),
+            Attribute::Size => set_name(&mut self.beside.size, raw),
+            Attribute::Kind => self.is_wanted = json::string(raw).is_some_and(|kind| shape.kinds.contains(&&*kind)),
+            Attribute::Image => {}
         }
     }
 
     fn set(&mut self, field: Field, raw: &[u8]) {
-        if let Some(value) = fields::number(raw) {
+        if let Some(value) = dialects::number(raw) {
             self.has_usage = true;
-            self.reading.get_or_insert_default().set(field, value);
+            self.reported.get_or_insert_default().set(field, value);
         }
     }
 
     /// A document has ended: its names count where usage stands beside them, or none were known. So it makes no
-    /// difference whether a document that says nothing new was looked at.
+    /// difference whether a document that reports nothing new was looked at.
     fn end_document(&mut self) {
         let names = std::mem::take(&mut self.beside);
         if std::mem::take(&mut self.has_usage) || self.names.model.is_none() {
@@ -356,25 +249,25 @@ impl Facts {
         }
     }
 
-    /// Takes over what a later document says.
+    /// Takes over what a later document reports.
     fn adopt(&mut self, later: Self) {
-        self.has_usage = later.reading.is_some() || later.images > 0;
+        self.has_usage = later.reported.is_some() || later.images > 0;
         self.images += later.images;
-        self.reading = later.reading.or(self.reading.take());
+        self.reported = later.reported.or(self.reported.take());
         self.beside = later.beside;
         self.end_document();
     }
 
     fn into_reported(self, shape: &Shape) -> Reported {
-        let reading = self.reading.map(|reading| match self.opening {
+        let reported = self.reported.map(|reported| match self.opening {
             Some(mut opening) => {
-                opening.merge(&reading);
+                opening.merge(&reported);
                 opening
             }
-            None => reading,
+            None => reported,
         });
-        let usage = reading.map(|reading| reading.usage(shape.cache_beside_input));
-        // The images are the upstream's answer itself: their number needs no usage object to be told.
+        let usage = reported.map(|reported| reported.usage(shape.cache_beside_input));
+        // The images are the upstream's answer itself: their number needs no usage object to be reported.
         let images = self.images;
         let usage = if images > 0 { Some(Usage { images, ..usage.unwrap_or_default() }) } else { usage };
         let Names { model, id, service_tier, quality, size } = self.names;
@@ -388,6 +281,3 @@ pub(super) fn set_name<T: for<'a> From<&'a str>>(slot: &mut Option<T>, raw: &[u8
         *slot = Some(clip(&name).into());
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,4 +1,4 @@
-//! Decodes a gzip body (RFC 1952) cut anywhere, and tells a body that was cut from one that is corrupt: of the first,
+//! Decodes a gzip body (RFC 1952) cut anywhere, and distinguishes a body that was cut from one that is corrupt: of the first,
 //! what was decoded until then is true; of the second nothing is.
 //!
 //! In: the body's bytes. Out: the decoded ones, written to a sink as they come. One window and one buffer are held.
@@ -12,7 +12,7 @@ pub struct Gunzip<W: Write> {
     decoder: Option<GzDecoder<W>>,
     /// A whole member has come, and its checksum was right.
     has_member: bool,
-    /// What came behind the last member is none: padding, most often, which clients pass over too.
+    /// What came behind the last member is none: usually padding, which clients pass over too.
     is_padding: bool,
 }
 
@@ -49,7 +49,7 @@ impl<W: Write> Gunzip<W> {
         if self.is_padding {
             return Some((sink, flushed));
         }
-        // A whole member takes no further byte, and only of a whole one the checksum says something.
+        // A whole member takes no further byte, and only of a whole one the checksum means something.
         match decoder.write(&[0]) {
             Ok(0) => decoder.try_finish().is_ok().then_some((sink, flushed)),
             _ => Some((sink, false)),

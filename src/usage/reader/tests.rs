@@ -5,13 +5,13 @@ use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
 
 fn capture(endpoint: Endpoint, form: Form, coding: Coding, body: &[u8], cuts: &[usize]) -> Reported {
-    let (mut capture, mut at) = (Capture::new(endpoint, form, coding), 0);
+    let (mut reader, mut at) = (UsageReader::new(endpoint, form, coding, false), 0);
     for cut in cuts.iter().copied().chain([body.len()]) {
         let end = cut.clamp(at, body.len());
-        capture.feed(&body[at..end]);
+        reader.feed(&body[at..end], &mut Vec::new());
         at = end;
     }
-    capture.finish()
+    reader.finish()
 }
 
 const CHAT: &str = concat!(
