@@ -1,6 +1,6 @@
 //! Times the cores that every request passes through, on messages of real size: heads, chunks, events, WebSocket
-//! sessions, the request's inspection, the limiter and the metrics; and what the usage capture adds to the relaying of each kind of
-//! body.
+//! sessions, the request's inspection, the limiter and the metrics; and what reading its usage adds to the relaying of
+//! each kind of body.
 //!
 //! `cargo bench --bench micro` measures; an argument narrows it to the benchmarks whose name contains it. Throughput is
 //! bytes of input a second, of a compressed body its decoded ones. Never: a pass or fail; a time depends on the machine.

@@ -104,6 +104,7 @@ impl Editor {
 
     /// The input ends within the event, of which it brought `part`.
     pub(super) fn hold(&mut self, part: &[u8], out: &mut Vec<u8>) {
+        self.after_cr &= part.is_empty();
         self.held.extend_from_slice(part);
         if self.passing || self.held.len() > EVENT_BYTES_MAX {
             self.passing = true;
@@ -234,6 +235,16 @@ mod tests {
             let (with, without) = (all(|event| event.0), all(|event| event.1));
             for cut in 0..=with.len() {
                 assert_eq!(edit(&with, cut), without, "{line_end:?} cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_end_belongs_to_its_own_event() {
+        let counted = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1}}\r\r";
+        for kept in ["event: x\ndata: 1\n\n", "data: 1\r\rid: 1\n\n", "\r\r: c\n\ndata: 1\r\r\n\n"] {
+            for cut in 0..=counted.len() + kept.len() {
+                assert_eq!(edit(&format!("{counted}{kept}"), cut), kept, "cut at {cut}");
             }
         }
     }

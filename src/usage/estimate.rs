@@ -59,8 +59,8 @@ pub fn input_tokens(text_bytes: u64) -> u64 {
     text_bytes.div_ceil(BYTES_PER_TOKEN)
 }
 
-/// Counts the output text in the data of a stream, cut anywhere. It looks for keys, at the speed of a search for a word,
-/// and holds nothing.
+/// Counts the output text in the data of a stream, cut anywhere. It looks for keys, at the speed of a search for a
+/// word, and holds nothing.
 #[derive(Debug)]
 pub struct Deltas {
     searches: Box<[Search]>,

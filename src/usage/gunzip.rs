@@ -1,5 +1,5 @@
-//! Decodes a gzip body (RFC 1952) cut anywhere, and distinguishes a body that was cut from one that is corrupt: of the first,
-//! what was decoded until then is true; of the second nothing is.
+//! Decodes a gzip body (RFC 1952) cut anywhere, and distinguishes a body that was cut from one that is corrupt: of the
+//! first, what was decoded until then is true; of the second nothing is.
 //!
 //! In: the body's bytes. Out: the decoded ones, written to a sink as they come. One window and one buffer are held.
 

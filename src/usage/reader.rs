@@ -155,7 +155,7 @@ impl Body {
     }
 
     fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) {
-        // Of the event in the input; and of what is not read.
+        // Where the event starts in the input, and what is not read yet.
         let (mut start, mut at) = (self.editor.as_mut().map_or(0, |editor| editor.end_line(input, out)), 0);
         loop {
             let (used, piece) = match &mut self.documents {

@@ -65,6 +65,60 @@ fn what_is_passed_over_is_no_matter_of_cuts() {
 }
 
 #[test]
+fn the_text_of_a_stream_is_counted_from_its_data() {
+    let events = concat!(
+        "data: {\"choices\":[{\"delta\":{\"content\":\"Hi\"}}]}\n\n",
+        ": \"content\":\"a comment is no text\"\nid: \"content\":\"nor is an id\"\r\n\r\n",
+        "event: x\ndata:{\"choices\":[{\"delta\":\ndata: {\"content\":\"twelve bytes\"}}]}\n\n",
+        "data: {\"choices\":[{\"delta\":{\"content\":\"twelve bytes\"",
+    );
+    let lines = "{\"message\":{\"content\":\"Hi\"}}\r\n{\"message\":{\"content\":\"twelve bytes\"}}\n\n";
+    for (endpoint, form, body, tokens) in [
+        (Endpoint::ChatCompletions, Form::Events, events, Some(7)),
+        (Endpoint::ApiChat, Form::Lines, lines, Some(4)),
+        (Endpoint::ApiChat, Form::Json, lines, None),
+        (Endpoint::Embeddings, Form::Events, events, None),
+    ] {
+        for cut in 0..=body.len() {
+            let mut reader = UsageReader::new(endpoint, form, Coding::Identity, false);
+            reader.feed(&body.as_bytes()[..cut], &mut Vec::new());
+            reader.feed(&body.as_bytes()[cut..], &mut Vec::new());
+            let estimate = reader.estimate(10).map(|usage| (usage.input_tokens, usage.output_tokens));
+            assert_eq!(estimate, tokens.map(|tokens| (10, tokens)), "{endpoint:?} cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_longer_edited_is_read_on() {
+    let (event, rest) = CHAT.split_once("\n\n").unwrap();
+    let mut reader = UsageReader::new(Endpoint::ChatCompletions, Form::Events, Coding::Identity, true);
+    let mut out = Vec::new();
+    reader.feed(event.as_bytes(), &mut out);
+    assert!(reader.is_editing() && out.is_empty(), "the event has not ended");
+    reader.stop_editing();
+    reader.feed(format!("\n\n{rest}").as_bytes(), &mut out);
+    reader.end(&mut out);
+    assert!(!reader.is_editing() && out.is_empty(), "nobody is there");
+    assert_eq!(reader.finish().usage, usage(7, 2));
+}
+
+#[test]
+fn only_plain_events_are_edited() {
+    let edits = |form, coding| UsageReader::new(Endpoint::ChatCompletions, form, coding, true).is_editing();
+    assert!(edits(Form::Events, Coding::Identity));
+    for (form, coding) in [
+        (Form::Events, Coding::Gzip),
+        (Form::Events, Coding::Unknown),
+        (Form::Json, Coding::Identity),
+        (Form::Lines, Coding::Identity),
+        (Form::Opaque, Coding::Identity),
+    ] {
+        assert!(!edits(form, coding), "{form:?} {coding:?}");
+    }
+}
+
+#[test]
 fn what_was_read_before_a_compressed_stream_broke_counts() {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(CHAT.as_bytes()).unwrap();
