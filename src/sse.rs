@@ -24,12 +24,12 @@ pub enum Piece<'a> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum At {
     /// At the start of the stream, of whose byte order mark so many bytes have come.
-    Start(usize),
+    Start(u8),
     /// At the start of a line.
     #[default]
     Line,
     /// Within a field name that has matched this many bytes of `data`.
-    Name(usize),
+    Name(u8),
     /// Before the one space that may stand between colon and value.
     Space,
     /// Within the value of a `data` field.
@@ -61,11 +61,6 @@ impl Default for Splitter {
 }
 
 impl Splitter {
-    /// True where the last byte was a CR that ended a line: an LF next would be its second half.
-    pub fn is_after_cr(&self) -> bool {
-        self.after_cr
-    }
-
     /// The next piece, and how many bytes of `input` are used up with it.
     pub fn next<'a>(&mut self, input: &'a [u8]) -> (usize, Piece<'a>) {
         let mut used = 0;
@@ -76,9 +71,9 @@ impl Splitter {
             }
             let line_end = matches!(byte, b'\r' | b'\n');
             match self.at {
-                At::Start(matched) if BYTE_ORDER_MARK[matched] == byte => {
+                At::Start(matched) if BYTE_ORDER_MARK[usize::from(matched)] == byte => {
                     used += 1;
-                    if matched + 1 == BYTE_ORDER_MARK.len() {
+                    if usize::from(matched) + 1 == BYTE_ORDER_MARK.len() {
                         self.at = At::Line;
                         return (used, Piece::Event(false));
                     }
@@ -116,12 +111,6 @@ impl Splitter {
         (used, Piece::More)
     }
 
-    /// The stream has ended: true where an event with data was still open, without its blank line.
-    pub fn finish(&mut self) -> bool {
-        let ended = std::mem::take(self);
-        ended.has_data || ended.at == At::Data
-    }
-
     /// A value up to its line's end, with the event's end where that follows at once.
     fn data<'a>(&mut self, input: &'a [u8]) -> (usize, Piece<'a>) {
         let (value, rest) = input.split_at(memchr::memchr2(b'\r', b'\n', input).unwrap_or(input.len()));
@@ -141,7 +130,7 @@ impl Splitter {
     fn end_line(&mut self) -> Option<Piece<'static>> {
         match std::mem::take(&mut self.at) {
             At::Line | At::Start(0) => Some(Piece::Event(std::mem::take(&mut self.has_data))),
-            At::Name(matched) if matched < FIELD.len() => None,
+            At::Name(matched) if usize::from(matched) < FIELD.len() => None,
             // A field name alone has an empty value.
             At::Name(_) | At::Space | At::Data => {
                 self.has_data = true;
@@ -166,7 +155,7 @@ impl Splitter {
                 return;
             }
         };
-        self.at = match FIELD.get(matched) {
+        self.at = match FIELD.get(usize::from(matched)) {
             Some(&expected) if expected == byte => At::Name(matched + 1),
             None if byte == b':' => At::Space,
             _ => At::Other,
@@ -180,7 +169,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn split(stream: &[u8], cuts: &[usize]) -> Vec<Vec<u8>> {
-        let (mut splitter, mut events, mut data, mut at) = (Splitter::default(), Vec::new(), Vec::new(), 0);
+        let (mut splitter, mut events, mut data, mut at) = (Splitter::default(), Vec::new(), None::<Vec<u8>>, 0);
         for cut in cuts.iter().copied().chain([stream.len()]) {
             let end = cut.clamp(at, stream.len());
             let mut part = &stream[at..end];
@@ -190,20 +179,20 @@ mod tests {
                 part = &part[used..];
                 match piece {
                     Piece::More => break,
-                    Piece::Data(bytes) => data.extend_from_slice(bytes),
-                    Piece::LineEnd => data.push(b'\n'),
+                    Piece::Data(bytes) => data.get_or_insert_default().extend_from_slice(bytes),
+                    Piece::LineEnd => data.get_or_insert_default().push(b'\n'),
                     Piece::Whole(bytes) => {
-                        assert!(data.is_empty());
+                        assert_eq!(data, None);
                         events.push([bytes, b"\n"].concat());
                     }
-                    Piece::Event(true) => events.push(std::mem::take(&mut data)),
-                    Piece::Event(false) => assert!(data.is_empty()),
+                    Piece::Event(has_data) => {
+                        assert_eq!(data.is_some(), has_data);
+                        events.extend(data.take());
+                    }
                 }
             }
         }
-        if splitter.finish() {
-            events.push(data);
-        }
+        events.extend(data);
         events
     }
 

@@ -13,7 +13,6 @@ pub mod estimate;
 mod gunzip;
 pub mod inspect;
 pub mod multipart;
-mod needle;
 pub mod reader;
 pub mod record;
 pub mod session;

@@ -160,15 +160,15 @@ impl Proxy {
         let down = exchange.down;
         let Some(found) = self.downs.get_mut(down) else {
             // Nobody is there, and the response is read on for its usage.
-            return body_pieces(now, exchange, bytes, |exchange, piece| {
-                if let Piece::Data(data) = piece {
-                    exchange.response.usage_reader.feed(data, &mut Vec::new());
-                }
-            });
+            return body_pieces(now, exchange, bytes, &mut self.edited, |_, _, _| {});
         };
         let out = found.out.tail_from(&mut self.spares);
-        let edited = &mut self.edited;
-        let next = body_pieces(now, exchange, bytes, |exchange, piece| put_piece(exchange, edited, out, piece));
+        let next = body_pieces(now, exchange, bytes, &mut self.edited, |exchange, piece, edited| {
+            put_piece(exchange, piece, edited, out);
+        });
+        if self.edited.capacity() > EDITED_BYTES_KEPT {
+            self.edited = Vec::new();
+        }
         found.out.consume_to(&mut self.spares, 0); // nothing of an event goes out before its end
         self.actions.push_back(Action::Flush(Conn::Down(down)));
         next
@@ -215,12 +215,14 @@ impl Proxy {
     }
 }
 
-/// Reads the body on, piece by piece, to the end of the input or its own; each piece is `put` out.
+/// Reads the body on, piece by piece, to the end of the input or its own. Each piece is read for its usage, and then
+/// `put` out, with what became of it where the stream is edited.
 fn body_pieces(
     now: Now,
     exchange: &mut Exchange,
     bytes: &[u8],
-    mut put: impl FnMut(&mut Exchange, Piece<'_>),
+    edited: &mut Vec<u8>,
+    mut put: impl FnMut(&mut Exchange, Piece<'_>, &[u8]),
 ) -> Result<Next, HttpError> {
     let mut at = 0;
     loop {
@@ -230,33 +232,26 @@ fn body_pieces(
         match piece {
             Piece::More => return Ok(Next::Wait),
             Piece::End => return Ok(Next::Complete(at)),
-            Piece::Data(_) => {
+            Piece::Data(data) => {
+                edited.clear();
+                response.usage_reader.feed(data, edited);
                 let since_start = (now.mono - exchange.started) / MICROSECOND;
                 exchange.draft.first_byte_us.get_or_insert(since_start);
             }
             Piece::Chunk(_) | Piece::ChunkEnd => {}
         }
-        put(exchange, piece);
+        put(exchange, piece, edited);
         if matches!(exchange.response.reader, BodyReader::Length(0)) {
             return Ok(Next::Complete(at));
         }
     }
 }
 
-/// Has a piece of the body read along, and puts it out: what is edited by way of `edited`.
-fn put_piece(exchange: &mut Exchange, edited: &mut Vec<u8>, out: &mut Vec<u8>, piece: Piece<'_>) {
+/// Puts a piece of the body out: as it came, or what became of it in `edited`.
+fn put_piece(exchange: &mut Exchange, piece: Piece<'_>, edited: &[u8], out: &mut Vec<u8>) {
     let (response, sent) = (&mut exchange.response, &mut exchange.draft.response_bytes);
-    if let Piece::Data(data) = piece {
-        edited.clear();
-        response.usage_reader.feed(data, edited);
-    }
     match (response.usage_reader.is_editing(), piece) {
-        (true, Piece::Data(_)) => {
-            put_edited(response.writer, sent, out, edited);
-            if edited.capacity() > EDITED_BYTES_KEPT {
-                *edited = Vec::new();
-            }
-        }
+        (true, Piece::Data(_)) => put_edited(response.writer, sent, out, edited),
         (true, _) => {} // chunks are ours to cut
         (false, piece) => {
             if let Piece::Data(data) = piece {

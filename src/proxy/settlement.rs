@@ -229,7 +229,6 @@ impl Proxy {
     fn abandon(&mut self, now: Now, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.abandoned = true;
-        exchange.response.usage_reader.stop_editing();
         if let Some(up) = exchange.up {
             self.retime_up(now, up, false);
             self.actions.push_back(Action::Read(Conn::Up(up)));

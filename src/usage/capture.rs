@@ -1,13 +1,14 @@
 //! What the documents of one response report: its usage, and its names.
 //!
-//! In: the documents, each whole or cut anywhere. Out, at the end: one [`Reported`]. It holds the one value that it is
-//! after, never a document.
+//! In: the documents, in pieces. Out, at the end: one [`Reported`]. It holds the one value that it is after, never a
+//! document.
 
 use super::dialects::{self, Field, UsageObject};
 use super::inspect::clip;
 use super::record::Usage;
 use super::shapes::{Attribute, Shape};
 use crate::json::{self, Found, Scanner};
+use crate::sse::Piece;
 use memchr::memmem::Finder;
 use std::sync::Arc;
 
@@ -60,34 +61,6 @@ impl Images {
     }
 }
 
-/// Whether a document mentions usage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mention {
-    Absent,
-    /// A null says nothing, and stands in almost every event of a stream whose client, or we in its place, asked for
-    /// usage.
-    Null,
-    /// It may report usage, or was not searched.
-    Perhaps,
-}
-
-impl Mention {
-    fn of(document: &[u8], needle: &Finder<'_>) -> Self {
-        let (mut mention, mut rest) = (Self::Absent, document);
-        while let Some(at) = needle.find(rest) {
-            rest = &rest[at + needle.needle().len()..];
-            let value = rest.trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start);
-            if !value.is_some_and(|value| value.starts_with(b"null")) {
-                return Self::Perhaps;
-            }
-            mention = Self::Null;
-        }
-        // An escape might hide the key that leads to usage.
-        let is_escape = |backslash: usize| document.get(backslash + 1) == Some(&b'u');
-        if memchr::memchr_iter(b'\\', document).any(is_escape) { Self::Perhaps } else { mention }
-    }
-}
-
 /// The reader of one response's documents.
 pub(super) struct Capture {
     shape: &'static Shape,
@@ -105,34 +78,33 @@ impl Capture {
         Self { shape, scanner: Scanner::new(shape.paths), scanning: false, facts: Facts::default(), draft }
     }
 
-    /// Takes a document, or the rest of one. One in one piece that reports nothing new is not scanned: almost every
-    /// event. Scanned or not, it comes to the same (see [`Facts::end_document`]).
-    pub(super) fn document(&mut self, data: &[u8]) -> Mention {
-        let searched = !self.scanning && self.facts.names.model.is_some();
-        let mention = if searched { Mention::of(data, self.shape.needle) } else { Mention::Perhaps };
-        if mention == Mention::Perhaps {
-            self.part(data);
-            self.end_document();
+    /// Takes the next piece of a document.
+    #[inline(always)]
+    pub(super) fn feed(&mut self, piece: Piece<'_>) {
+        match piece {
+            Piece::Data(data) => self.scan(data),
+            Piece::LineEnd if self.scanning => self.scan(b"\n"),
+            Piece::LineEnd | Piece::More => {}
+            Piece::Whole(data) => {
+                // Almost every event reports nothing new. Scanned or not, it comes to the same (see
+                // [`Facts::end_document`]).
+                let known = !self.scanning && self.facts.names.model.is_some();
+                if !known || may_report(data, self.shape.needle) {
+                    self.scan(data);
+                    self.end_document();
+                }
+            }
+            Piece::Event(_) => self.end_document(),
         }
-        mention
     }
 
-    /// Takes the document's next bytes.
-    pub(super) fn part(&mut self, data: &[u8]) {
+    fn scan(&mut self, data: &[u8]) {
         self.scanning = true;
         let facts = self.draft.as_deref_mut().unwrap_or(&mut self.facts);
         self.scanner.feed(data, |found| facts.take(self.shape, found));
     }
 
-    /// A line of the document has ended; before its first byte, that is only white space.
-    pub(super) fn line_end(&mut self) {
-        if self.scanning {
-            self.part(b"\n");
-        }
-    }
-
-    /// The document has ended.
-    pub(super) fn end_document(&mut self) {
+    fn end_document(&mut self) {
         if !std::mem::take(&mut self.scanning) {
             return; // nothing of it was looked at
         }
@@ -154,6 +126,20 @@ impl Capture {
         }
         Reported { unreadable, ..self.facts.into_reported(self.shape) }
     }
+}
+
+/// False where no usage can be in the document. A null says nothing, and stands in almost every event of a stream whose
+/// client, or we in its place, asked for usage. An escape might hide the key that leads to usage.
+fn may_report(document: &[u8], needle: &Finder<'_>) -> bool {
+    let mut rest = document;
+    while let Some(at) = needle.find(rest) {
+        rest = &rest[at + needle.needle().len()..];
+        let value = rest.trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start);
+        if !value.is_some_and(|value| value.starts_with(b"null")) {
+            return true;
+        }
+    }
+    memchr::memchr_iter(b'\\', document).any(|backslash| document.get(backslash + 1) == Some(&b'u'))
 }
 
 /// What a response calls itself.
@@ -198,25 +184,18 @@ struct Facts {
 
 impl Facts {
     fn take(&mut self, shape: &Shape, found: Found<'_>) {
-        if shape.attributes[found.path] == Attribute::Image {
+        if shape.values[found.path] == Attribute::Image {
             self.images += 1;
         }
         let Some(raw) = found.raw else { return };
-        match shape.attributes[found.path] {
-            Attribute::Usage => {
-                let usage = UsageObject::parse(raw).map(Box::new);
-                self.has_usage |= usage.is_some();
-                self.reported = usage.or(self.reported.take());
-            }
-            Attribute::Opening => {
-                let opening = UsageObject::parse(raw).map(Box::new);
-                self.has_usage |= opening.is_some();
-                self.opening = opening.or(self.opening.take());
-            }
-            Attribute::Update => {
-                if let Some(later) = UsageObject::parse(raw) {
-                    self.has_usage = true;
-                    self.reported.get_or_insert_default().merge(&later);
+        match shape.values[found.path] {
+            usage @ (Attribute::Usage | Attribute::Opening | Attribute::Update) => {
+                let Some(object) = UsageObject::parse(raw) else { return };
+                self.has_usage = true;
+                match usage {
+                    Attribute::Opening => self.opening = Some(Box::new(object)),
+                    Attribute::Update => self.reported.get_or_insert_default().merge(&object),
+                    _ => self.reported = Some(Box::new(object)),
                 }
             }
             Attribute::Input => self.set(Field::input_tokens, raw),

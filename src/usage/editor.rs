@@ -1,13 +1,13 @@
 //! Takes out of a stream what is there only because we asked for usage: the chunk that carries it, and the
 //! `"usage":null` of every other chunk. The client sees what it would have seen.
 //!
-//! In: the stream's events, raw, each whole or in parts, with the place of their data. Out: whole events, each as soon
+//! In: the stream's pieces, with their event's raw bytes. Out: whole events, each as soon
 //! as its blank line is in; so an event is never held back for a later one, and one in one piece is never held. An
 //! event over [`EVENT_BYTES_MAX`] passes as it is: the chunk that carries usage has a few hundred bytes.
 
-use super::capture::Mention;
+use super::shapes::USAGE_KEY;
 use crate::json::{Path, Paths, Scanner};
-use crate::sse::BYTE_ORDER_MARK;
+use crate::sse::{BYTE_ORDER_MARK, Piece};
 use std::ops::Range;
 
 /// Largest event that is looked into, bytes. Real ones stay under 200 KB.
@@ -54,8 +54,24 @@ impl Editor {
         usize::from(is_line_end)
     }
 
-    /// The event goes on with data: the last `length` of the `so_far` bytes of the event in this input.
-    pub(super) fn add_data(&mut self, so_far: usize, length: usize) {
+    /// Takes the next piece, the last of `event`: what came of the event in this input.
+    #[inline(always)]
+    pub(super) fn feed(&mut self, piece: Piece<'_>, event: &[u8], out: &mut Vec<u8>) {
+        match piece {
+            Piece::Data(data) => self.add_data(event.len(), data.len()),
+            Piece::LineEnd => self.data_lines += 1,
+            Piece::Whole(data) => {
+                let line_ends = if event.ends_with(b"\r\n") { 4 } else { 2 };
+                self.add_data(event.len() - line_ends, data.len());
+                self.end_event(event, out);
+            }
+            Piece::Event(_) => self.end_event(event, out),
+            Piece::More => self.hold(event, out),
+        }
+    }
+
+    /// The event goes on with data: the last `length` of its first `so_far` bytes in this input.
+    fn add_data(&mut self, so_far: usize, length: usize) {
         let end = self.held.len() + so_far;
         self.data = match self.data.take() {
             None if self.data_lines == 0 => Some(end - length..end),
@@ -65,19 +81,8 @@ impl Editor {
         };
     }
 
-    /// A line of data has ended.
-    pub(super) fn add_line(&mut self) {
-        self.data_lines += 1;
-    }
-
-    /// All of the event's data, before the line ends with which `rest` ends: [`crate::sse::Piece::Whole`].
-    pub(super) fn add_whole(&mut self, rest: &[u8], length: usize) {
-        let line_ends = if rest.ends_with(b"\r\n") { 4 } else { 2 };
-        self.add_data(rest.len() - line_ends, length);
-    }
-
     /// The event ends with `rest`: puts it out as far as it is not ours.
-    pub(super) fn end_event(&mut self, rest: &[u8], mention: Mention, out: &mut Vec<u8>) {
+    pub(super) fn end_event(&mut self, rest: &[u8], out: &mut Vec<u8>) {
         let mut held = std::mem::take(&mut self.held);
         let event = if held.is_empty() {
             rest
@@ -86,14 +91,13 @@ impl Editor {
             &held
         };
         let is_whole = !self.passing && self.data_lines <= 1 && event.len() <= EVENT_BYTES_MAX;
-        let data = self.data.take().filter(|_| is_whole && mention != Mention::Absent);
-        match data.map_or(Verdict::Keep, |data| judge(&event[data.clone()], data.start, mention)) {
-            Verdict::Keep => self.put(event, out),
-            Verdict::Drop => self.dropped = true,
-            Verdict::Cut(range) => {
-                self.put(&event[..range.start], out);
-                out.extend_from_slice(&event[range.end..]);
-            }
+        let data = self.data.take().filter(|_| is_whole);
+        let ours = data.and_then(|data| ours(event, data)).unwrap_or(event.len()..event.len());
+        if ours == (0..event.len()) {
+            self.dropped = true;
+        } else {
+            self.put(&event[..ours.start], out);
+            out.extend_from_slice(&event[ours.end..]);
         }
         (self.data_lines, self.passing, self.after_cr) = (0, false, event.ends_with(b"\r"));
         held.clear();
@@ -103,7 +107,7 @@ impl Editor {
     }
 
     /// The input ends within the event, of which it brought `part`.
-    pub(super) fn hold(&mut self, part: &[u8], out: &mut Vec<u8>) {
+    fn hold(&mut self, part: &[u8], out: &mut Vec<u8>) {
         self.after_cr &= part.is_empty();
         self.held.extend_from_slice(part);
         if self.passing || self.held.len() > EVENT_BYTES_MAX {
@@ -123,19 +127,10 @@ impl Editor {
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    Keep,
-    Drop,
-    /// Leave this range of the event out.
-    Cut(Range<usize>),
-}
-
-/// What becomes of a chunk whose data stands at `offset` in its event.
-fn judge(data: &[u8], offset: usize, mention: Mention) -> Verdict {
-    if mention == Mention::Perhaps && memchr::memmem::find(data, b"\"usage\"").is_none() {
-        return Verdict::Keep;
-    }
+/// What is there only because we asked for usage: all of the event, a part of its data, or nothing.
+fn ours(event: &[u8], at: Range<usize>) -> Option<Range<usize>> {
+    let data = &event[at.clone()];
+    USAGE_KEY.find(data)?;
     let (mut usage, mut choices_empty, mut has_more) = (None, false, false);
     let mut scanner = Scanner::new(&PATHS);
     scanner.feed(data, |found| match found.path {
@@ -144,16 +139,12 @@ fn judge(data: &[u8], offset: usize, mention: Mention) -> Verdict {
         MODERATION | FILTERS => has_more = true,
         _ => {}
     });
-    match usage {
-        Some((value, is_null)) if scanner.is_done() && (is_null || choices_empty) => {
-            if !is_null && !has_more {
-                return Verdict::Drop;
-            }
-            member(data, value).map_or(Verdict::Keep, |range| Verdict::Cut(range.start + offset..range.end + offset))
-        }
-        // Usage beside real choices comes from a server that sends it unasked.
-        _ => Verdict::Keep,
+    // Usage beside real choices comes from a server that sends it unasked.
+    let (value, is_null) = usage.filter(|(_, is_null)| scanner.is_done() && (*is_null || choices_empty))?;
+    if !is_null && !has_more {
+        return Some(0..event.len());
     }
+    member(data, value).map(|range| range.start + at.start..range.end + at.start)
 }
 
 fn is_empty_array(raw: &[u8]) -> bool {

@@ -3,24 +3,25 @@
 //! A token is about four bytes of text in most languages; and a stream's event carries at least one. These are
 //! estimates, and every record that holds one is marked as such.
 
-use super::needle::{Needle, needles};
 use super::record::{Endpoint, Usage};
+use super::shapes::Needle;
 use crate::json;
+use crate::sse::Piece;
+use memchr::memmem::Finder;
+use std::sync::LazyLock;
 
 /// Bytes of text to a token, on average.
 const BYTES_PER_TOKEN: u64 = 4;
 /// Below this, a plain search is faster.
 const SHORT_BYTES: usize = 32;
 
-needles! {
-    CONTENT = b"\"content\":";
-    ARGUMENTS = b"\"arguments\":";
-    TEXT = b"\"text\":";
-    DELTA = b"\"delta\":";
-    THINKING = b"\"thinking\":";
-    PARTIAL_JSON = b"\"partial_json\":";
-    RESPONSE = b"\"response\":";
-}
+static CONTENT: Needle = LazyLock::new(|| Finder::new(b"\"content\":"));
+static ARGUMENTS: Needle = LazyLock::new(|| Finder::new(b"\"arguments\":"));
+static TEXT: Needle = LazyLock::new(|| Finder::new(b"\"text\":"));
+static DELTA: Needle = LazyLock::new(|| Finder::new(b"\"delta\":"));
+static THINKING: Needle = LazyLock::new(|| Finder::new(b"\"thinking\":"));
+static PARTIAL_JSON: Needle = LazyLock::new(|| Finder::new(b"\"partial_json\":"));
+static RESPONSE: Needle = LazyLock::new(|| Finder::new(b"\"response\":"));
 
 /// Searches for the keys whose strings are output in the events of each operation.
 fn searches(endpoint: Endpoint) -> Box<[Search]> {
@@ -62,28 +63,27 @@ pub fn input_tokens(text_bytes: u64) -> u64 {
 /// Counts the output text in the data of a stream, cut anywhere. It looks for keys, at the speed of a search for a
 /// word, and holds nothing.
 #[derive(Debug)]
-pub struct Deltas {
-    searches: Box<[Search]>,
-}
+pub struct Deltas(Box<[Search]>);
 
 impl Deltas {
     /// A counter for streams of this operation; `None` where none is known to carry text.
     pub fn new(endpoint: Endpoint) -> Option<Self> {
         let searches = searches(endpoint);
-        (!searches.is_empty()).then_some(Self { searches })
+        (!searches.is_empty()).then_some(Self(searches))
     }
 
-    /// Takes the next bytes of data, without the line ends between them.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        for search in &mut self.searches {
-            search.feed(bytes);
+    /// Takes the stream's next piece.
+    #[inline(always)]
+    pub fn feed(&mut self, piece: Piece<'_>) {
+        if let Piece::Data(data) | Piece::Whole(data) = piece {
+            self.0.iter_mut().for_each(|search| search.feed(data));
         }
     }
 
     /// The usage of the cut response, given its input's.
     pub fn usage(&self, input_tokens: u64) -> Usage {
         let of_one = |search: &Search| u64::from(search.strings).max(search.bytes.div_ceil(BYTES_PER_TOKEN));
-        let output_tokens = self.searches.iter().map(of_one).sum();
+        let output_tokens = self.0.iter().map(of_one).sum();
         Usage { input_tokens, output_tokens, total_tokens: input_tokens + output_tokens, ..Usage::default() }
     }
 }
@@ -211,7 +211,7 @@ mod tests {
         let (mut deltas, mut at) = (Deltas::new(endpoint).unwrap(), 0);
         for cut in cuts.iter().copied().chain([stream.len()]) {
             let end = cut.clamp(at, stream.len());
-            deltas.feed(&stream.as_bytes()[at..end]);
+            deltas.feed(Piece::Data(&stream.as_bytes()[at..end]));
             at = end;
         }
         deltas.usage(10).output_tokens

@@ -16,7 +16,7 @@ pub struct Gunzip<W: Write> {
     is_padding: bool,
 }
 
-impl<W: Write> Gunzip<W> {
+impl<W: Write + Default> Gunzip<W> {
     /// A decoder that writes to `sink`, which must take everything.
     pub fn new(sink: W) -> Self {
         Self { decoder: Some(GzDecoder::new(sink)), has_member: false, is_padding: false }
@@ -41,11 +41,11 @@ impl<W: Write> Gunzip<W> {
     }
 
     /// The body has ended: the sink with all that was decoded, and whether that was the whole; `None` where the body is
-    /// corrupt. `blank` is a sink to throw away.
-    pub fn finish(self, blank: W) -> Option<(W, bool)> {
+    /// corrupt.
+    pub fn finish(self) -> Option<(W, bool)> {
         let mut decoder = self.decoder?;
         let flushed = decoder.flush().is_ok();
-        let sink = std::mem::replace(decoder.get_mut(), blank);
+        let sink = std::mem::take(decoder.get_mut());
         if self.is_padding {
             return Some((sink, flushed));
         }

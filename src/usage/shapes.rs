@@ -4,9 +4,13 @@
 //! it stands elsewhere in the document and is never looked at.
 
 use super::dialects::NUMBER_BYTES_MAX;
-use super::needle::{Needle, needles};
 use super::record::Endpoint;
 use crate::json::{EACH, Path, Paths};
+use memchr::memmem::Finder;
+use std::sync::LazyLock;
+
+/// A word with its prepared search: once for the process, not for each event, which is shorter than that takes.
+pub(super) type Needle = LazyLock<Finder<'static>>;
 
 /// Largest usage object that is read, bytes; real ones have a few hundred.
 const USAGE_BYTES_MAX: usize = 16 * 1024;
@@ -62,10 +66,10 @@ impl Attribute {
 pub struct Shape {
     pub paths: &'static Paths,
     /// What the value at each of `paths` is.
-    pub attributes: &'static [Attribute],
+    pub values: &'static [Attribute],
     /// What stands in every document that reports: the end of the key that leads to usage, or of a kind. A line without
     /// it is not worth scanning once the model is known.
-    pub needle: &'static Needle,
+    pub(super) needle: &'static Needle,
     /// Only documents of these kinds count; empty for all.
     pub kinds: &'static [&'static str],
     /// The input's tokens are counted without those read from and written to the cache.
@@ -82,7 +86,7 @@ macro_rules! shape {
             };
             Shape {
                 paths: &PATHS,
-                attributes: &[$($({ let _ = [$($key),+]; Attribute::$attribute },)+)+],
+                values: &[$($({ let _ = [$($key),+]; Attribute::$attribute },)+)+],
                 $($($option: $value,)+)?
                 ..PLAIN
             }
@@ -90,19 +94,12 @@ macro_rules! shape {
     };
 }
 
-needles! {
-    USAGE_KEY = b"\"usage\"";
-    COMPLETED = b".completed\"";
-    EVAL_COUNT_KEY = b"eval_count\"";
-}
+pub(super) static USAGE_KEY: Needle = LazyLock::new(|| Finder::new(b"\"usage\""));
+static COMPLETED: Needle = LazyLock::new(|| Finder::new(b".completed\""));
+static EVAL_COUNT_KEY: Needle = LazyLock::new(|| Finder::new(b"eval_count\""));
 
-const PLAIN: Shape = Shape {
-    paths: &const { Paths::new(&[]) },
-    attributes: &[],
-    needle: &USAGE_KEY,
-    kinds: &[],
-    cache_beside_input: false,
-};
+const PLAIN: Shape =
+    Shape { paths: &const { Paths::new(&[]) }, values: &[], needle: &USAGE_KEY, kinds: &[], cache_beside_input: false };
 
 // Whole answers of all endpoints but those below; chunks of completions; `transcript.text.done`, `speech.audio.done`.
 // Groq puts usage under `x_groq` where nobody asked for it, or in both places, equal.

@@ -171,28 +171,28 @@ fn holds(bytes: &[u8], what: &[u8]) -> bool {
 
 /// The data of each event, the last one even without its blank line.
 fn events(parts: &[&[u8]]) -> Vec<Vec<u8>> {
-    let (mut splitter, mut events, mut data) = (Splitter::default(), Vec::new(), Vec::new());
+    let (mut splitter, mut events, mut data) = (Splitter::default(), Vec::new(), None::<Vec<u8>>);
     for mut part in parts.iter().copied() {
         loop {
             let (used, piece) = splitter.next(part);
             part = &part[used..];
             match piece {
                 sse::Piece::More => break,
-                sse::Piece::Data(bytes) => data.extend_from_slice(bytes),
-                sse::Piece::LineEnd => data.push(b'\n'),
+                sse::Piece::Data(bytes) => data.get_or_insert_default().extend_from_slice(bytes),
+                sse::Piece::LineEnd => data.get_or_insert_default().push(b'\n'),
                 sse::Piece::Whole(bytes) => {
-                    assert!(data.is_empty(), "nothing was reported before");
+                    assert_eq!(data, None, "nothing was reported before");
                     events.push([bytes, b"\n"].concat());
                 }
-                sse::Piece::Event(true) => events.push(std::mem::take(&mut data)),
-                sse::Piece::Event(false) => assert!(data.is_empty(), "an event without data has data"),
+                sse::Piece::Event(has_data) => {
+                    assert_eq!(data.is_some(), has_data);
+                    events.extend(data.take());
+                }
             }
         }
         assert!(part.is_empty(), "the input is used up");
     }
-    if splitter.finish() {
-        events.push(data);
-    }
+    events.extend(data);
     events
 }
 
@@ -215,8 +215,8 @@ fn events_by_line(stream: &[u8]) -> Vec<Vec<u8>> {
     for (index, line) in lines.iter().enumerate() {
         let value = line.strip_prefix(b"data:").map(|value| value.strip_prefix(b" ").unwrap_or(value));
         match value.or((line == b"data").then_some(&[])) {
-            // A last line counts once it is longer than its field name.
-            Some(value) if index < last || line.len() > b"data:".len() => {
+            // Of a last line, what has come counts.
+            Some(value) if index < last || !value.is_empty() => {
                 let data = event.get_or_insert_default();
                 data.extend_from_slice(value);
                 data.extend_from_slice(if index < last { b"\n" } else { b"" });

@@ -90,20 +90,6 @@ fn the_text_of_a_stream_is_counted_from_its_data() {
 }
 
 #[test]
-fn what_is_no_longer_edited_is_read_on() {
-    let (event, rest) = CHAT.split_once("\n\n").unwrap();
-    let mut reader = UsageReader::new(Endpoint::ChatCompletions, Form::Events, Coding::Identity, true);
-    let mut out = Vec::new();
-    reader.feed(event.as_bytes(), &mut out);
-    assert!(reader.is_editing() && out.is_empty(), "the event has not ended");
-    reader.stop_editing();
-    reader.feed(format!("\n\n{rest}").as_bytes(), &mut out);
-    reader.end(&mut out);
-    assert!(!reader.is_editing() && out.is_empty(), "nobody is there");
-    assert_eq!(reader.finish().usage, usage(7, 2));
-}
-
-#[test]
 fn only_plain_events_are_edited() {
     let edits = |form, coding| UsageReader::new(Endpoint::ChatCompletions, form, coding, true).is_editing();
     assert!(edits(Form::Events, Coding::Identity));
