@@ -17,9 +17,9 @@
 //!     identity  held_bodies
 //! ```
 //!
-//! [`Proxy`] only joins: its methods stand here, in `downstream_side` (the clients) and in `upstream_side` (the target).
-//! What is decided is decided by the parts beside them, each of which owns its state and is tested alone. From dispatch
-//! on, every way out leads through [`settlement`], once: one record, one release of its permits.
+//! [`Proxy`] only joins: its methods stand here, in `downstream_side` (the clients) and in `upstream_side` (the
+//! target). What is decided is decided by the parts beside them, each of which owns its state and is tested alone. From
+//! dispatch on, every way out leads through [`settlement`], once: one record, one release of its permits.
 
 pub mod audit;
 mod client_bound;

@@ -363,6 +363,9 @@ fn faults_fit(list: &str, read: impl Fn(&str) -> Option<String>) -> Vec<String> 
             (Some((old, _)), Some(text)) if !old.is_empty() => text.matches(old).count(),
             _ => 0,
         };
+        if !entry.trim_end().ends_with("\n>>>>") {
+            found.push(format!("{FAULTS}: {name}: does not end with `>>>>`"));
+        }
         if count != 1 {
             found.push(format!("{FAULTS}: {name}: its text stands {count} times in {file:?}, not once"));
         }

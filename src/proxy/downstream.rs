@@ -130,8 +130,8 @@ impl Downstream {
         matches!(self.phase, Phase::Head) && self.input.is_empty() && self.out.is_empty() && self.exchange.is_none()
     }
 
-    /// True where reading makes sense now. `streaming` bytes of the current body wait for the target; `paused` says that
-    /// the held body has no room.
+    /// True where reading makes sense now. `streaming` bytes of the current body wait for the target; `paused` says
+    /// that the held body has no room.
     pub fn wants_bytes(&self, streaming: usize, paused: bool) -> bool {
         !self.ended
             && match self.phase {

@@ -7,9 +7,9 @@
 //!                └── refused
 //! ```
 //!
-//! The order of the checks is the order of their price: nothing is taken from a user's limit, and no permit is reserved,
-//! for a request that another check refuses. A refused request leaves the connection usable where its end can be told;
-//! where it cannot, the connection closes once the answer is read.
+//! The order of the checks is the order of their price: nothing is taken from a user's limit, and no permit is
+//! reserved, for a request that another check refuses. A refused request leaves the connection usable where its end can
+//! be told; where it cannot, the connection closes once the answer is read.
 
 use super::downstream::{AfterReply, Arrived, DISCARD_BYTES_MAX, Downstream, Phase, Sink};
 use super::exchange::{Exchange, ModelName, Outgoing, Request, Response, Stage};
@@ -743,7 +743,7 @@ impl Proxy {
     }
 }
 
-// ------------------------------------------------------------------------------------------------------------ deadlines
+// ----------------------------------------------------------------------------------------------------------- deadlines
 
 impl Proxy {
     /// Arms the deadline that the client's state asks for; `progress` says that bytes have moved.

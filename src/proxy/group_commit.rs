@@ -1,4 +1,4 @@
-//! GroupCommit commit: when a record goes to the ledger at once, and when it waits a moment for others to share its commit.
+//! Group commit: when a record goes to the ledger at once, and when it waits a moment for others to share its commit.
 //!
 //! A commit costs about the same for one record as for ten, and the ledger's thread takes that time from the loop where
 //! both have one core. So while other exchanges are open the records go out once a millisecond at most, which nobody

@@ -4,7 +4,8 @@
 //! read transaction that lasts keeps the log from starting over. Each is bounded (see `reporting`), the questions
 //! under way are, and so are all answers together that wait for their clients: [`ANSWER_BYTES_MAX`].
 //!
-//! In: clients that ask, answers' sizes. Out: tickets, and whether an answer may be put out. Never: an answer's content.
+//! In: clients that ask, answers' sizes. Out: tickets, and whether an answer may be put out. Never: an answer's
+//! content.
 
 use super::{DownKey, HIGH_WATERMARK};
 use crate::http::reply::{Fault, error_body};

@@ -1,7 +1,7 @@
 //! What the log is told of connections, retries and refusals. A request's own line is made of its record.
 //!
-//! In: what happens. Out: notes, taken once a turn. Never: a path, a header, a key or a text of a client's; those who ask
-//! are told apart by their records.
+//! In: what happens. Out: notes, taken once a turn. Never: a path, a header, a key or a text of a client's; those who
+//! ask are told apart by their records.
 
 use super::upstream::{Failure, Link};
 use crate::base::log::{Level, Notes};

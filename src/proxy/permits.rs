@@ -1,5 +1,5 @@
-//! The queue to the ledger as the loop sees it: permits for the records still to come, the order of those under way, and
-//! who waits for which commit.
+//! The queue to the ledger as the loop sees it: permits for the records still to come, the order of those under way,
+//! and who waits for which commit.
 //!
 //! ```text
 //!   reserve ──▶ permit ──submit──▶ under way, has a `seq` ──committed──▶ in the ledger: the permit is free again
@@ -174,8 +174,8 @@ impl Permits {
         self.waiting_count += 1;
     }
 
-    /// Whoever waits for this `seq` waits no more. O(log n): where the ledger is in trouble, everybody's wait may end at
-    /// the same time.
+    /// Whoever waits for this `seq` waits no more. O(log n): where the ledger is in trouble, everybody's wait may end
+    /// at the same time.
     pub fn stop_waiting(&mut self, seq: u64) {
         if let Ok(at) = self.waiting.binary_search_by_key(&seq, |&(seq, _)| seq)
             && self.waiting[at].1.take().is_some()

@@ -48,8 +48,9 @@ impl Exchange {
         if too_many { Err(HttpError::Malformed("too many interim responses")) } else { Ok(()) }
     }
 
-    /// The response's head has come: decides how its body is read, and what goes on to the client. `keep_alive` says that
-    /// the client's connection could stay open, `position` where the response starts in all that was put out to it.
+    /// The response's head has come: decides how its body is read, and what goes on to the client. `keep_alive` says
+    /// that the client's connection could stay open, `position` where the response starts in all that was put out to
+    /// it.
     pub(super) fn response_head(
         &mut self,
         head: &ResponseHead<'_, '_>,

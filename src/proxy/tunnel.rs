@@ -2,8 +2,8 @@
 //! says is read for its usage.
 //!
 //! A tunnel is an exchange whose request and response end with their connections. It has a record of its own like any
-//! other, and one for each message of the target that reports usage. The permit for the next of those is reserved before
-//! the next byte of the target is taken up:
+//! other, and one for each message of the target that reports usage. The permit for the next of those is reserved
+//! before the next byte of the target is taken up:
 //!
 //! ```text
 //!   reading ──message reports usage──▶ its record is on its way to the ledger: the message's last byte waits for it,
@@ -118,8 +118,8 @@ impl Tunnel {
 }
 
 impl Part {
-    /// Its record, but for the price, and what was reported with it. `whole` is the tunnel's own draft; `abandoned` says
-    /// that the client has gone.
+    /// Its record, but for the price, and what was reported with it. `whole` is the tunnel's own draft; `abandoned`
+    /// says that the client has gone.
     pub fn record(self, now: Now, whole: &Draft, abandoned: bool) -> (Record, Reported) {
         let Self { report: Report { endpoint, reported }, began } = self;
         let record = Record {

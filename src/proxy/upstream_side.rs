@@ -641,8 +641,8 @@ impl Proxy {
         }
     }
 
-    /// Lets the last part's end out, and takes up the target's bytes again where there are permits for all that the next
-    /// part may report; false where there are not.
+    /// Lets the last part's end out, and takes up the target's bytes again where there are permits for all that the
+    /// next part may report; false where there are not.
     fn take_part_permits(&mut self, now: Now, key: ExchangeKey) -> bool {
         let Some(exchange) = self.exchanges.get_mut(key).filter(|exchange| exchange.stage == Stage::Forwarding) else {
             return true; // it has ended meanwhile

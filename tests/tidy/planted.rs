@@ -169,6 +169,8 @@ fn faults_fit_catches_text_that_has_moved() {
         entry("empty", "src/a.rs", ""),
     ];
     assert_eq!(faults_fit(&list(&odd), read).len(), odd.len());
+    let endless = entry("endless", "src/a.rs", "once();\n").replace(">>>>\n", "");
+    assert_eq!(faults_fit(&list(&[endless]), read).len(), 1);
 }
 
 #[test]

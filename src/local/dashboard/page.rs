@@ -80,7 +80,9 @@ fn header(view: &View) -> Markup {
             }
             div.tools {
                 nav aria-label="Time" { @for range in Range::ALL {
-                    a href=(link(range, user)) aria-current=[(range == query.range).then_some("page")] { (range.title()) }
+                    a href=(link(range, user)) aria-current=[(range == query.range).then_some("page")] {
+                        (range.title())
+                    }
                 } }
                 @if !query.own { form action="dashboard" {
                     input type="hidden" name="range" value=(query.range.as_str());
