@@ -1,8 +1,8 @@
 //! Answers a usage question from the database, all of it in one read transaction. So an answer equals the sum over the
 //! rows at one instant, and costs what is returned, not what is stored.
 //!
-//! Sums come from the coarsest rollups that know them (see `partition`), from the rows themselves for the parts of hours
-//! at the ends of a range, and for the short tail that is not folded yet. Pages of history seek by id.
+//! Sums come from the coarsest rollups that know them (see `partition`), from the rows themselves for the parts of
+//! hours at the ends of a range, and for the short tail that is not folded yet. Pages of history seek by id.
 //!
 //! In: a connection and a question. Out: a [`Report`]. Never: a write; a number for a part of an hour that has lost
 //! rows. A range that begins or ends inside such an hour is widened to the whole of it, and the answer says so in its

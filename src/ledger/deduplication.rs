@@ -5,9 +5,9 @@
 //! behind the rows like the other ones, and in the rows after its own watermark; so a database that had no such index
 //! is right from the first moment, while it is being made.
 //!
-//! The index (table `counted`) holds hashes, in blocks of records so that what is written together lies together; the rows hold the ids
-//! themselves, which decide. Where the row is gone (pruned), the hash alone says that it was recorded, until
-//! it goes too ([`super::prune`]).
+//! The index (table `counted`) holds hashes, in blocks of records so that what is written together lies together; the
+//! rows hold the ids themselves, which decide. Where the row is gone (pruned), the hash alone says that it was
+//! recorded, until it goes too ([`super::prune`]).
 
 use super::marks;
 use crate::usage::record::{Endpoint, Record, Usage, UsageSource};

@@ -88,8 +88,8 @@ impl FileWatch {
     /// What has happened, and what the operator can do.
     pub fn why(&self) -> String {
         format!(
-            "the file {} was deleted, moved or replaced, or its -wal or -shm was: put it back, or stop the proxy, which \
-             then writes all that it has to a new file beside it",
+            "the file {} was deleted, moved or replaced, or its -wal or -shm was: put it back, or stop the proxy, \
+             which then writes all that it has to a new file beside it",
             self.opened[0].0.display()
         )
     }

@@ -75,8 +75,8 @@ pub struct TierMarks {
     pub months: i64,
 }
 
-/// The partitions of `[from, to)`, from this granularity down. Times are nanoseconds since the Unix epoch, not negative;
-/// `i64::MAX` as `to` is the end of time.
+/// The partitions of `[from, to)`, from this granularity down. Times are nanoseconds since the Unix epoch, not
+/// negative; `i64::MAX` as `to` is the end of time.
 pub fn partitions(from: i64, to: i64, coarsest: Granularity, marks: TierMarks) -> Vec<Partition> {
     let mut partitions = Vec::new();
     cut(&mut partitions, from, to, Some(coarsest), marks);

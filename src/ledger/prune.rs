@@ -11,8 +11,8 @@
 //!   `started_at` grows only roughly with the id: an old row behind a younger one goes with that one.
 //! - `records_by_user`, by block, once all rows of the block are gone. Until then its entries point at nothing, which
 //!   costs a reader nothing: it starts at the first row.
-//! - `counted` (see `deduplication`), by block, once all rows of the block are gone and are older than any upstream keeps what could be
-//!   retrieved again.
+//! - `counted` (see `deduplication`), by block, once all rows of the block are gone and are older than any upstream
+//!   keeps what could be retrieved again.
 //! - `hours` and `rollups` stay. An hour that has lost rows is known by its `min_id`, which is before the first row.
 //!
 //! The file does not shrink: its free pages are used again.

@@ -10,8 +10,9 @@ use crate::limit::budget::{Period, SpendByUser, Spent};
 use rusqlite::{Connection, Row};
 use std::collections::BTreeMap;
 
-/// What each user has spent in the day and the month of `period`, and not after them: a clock that was ahead for a while
-/// has left records that belong to neither. `upto_seq` says which record of this process was the last to be committed.
+/// What each user has spent in the day and the month of `period`, and not after them: a clock that was ahead for a
+/// while has left records that belong to neither. `upto_seq` says which record of this process was the last to be
+/// committed.
 ///
 /// # Errors
 /// SQLite's.

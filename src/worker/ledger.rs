@@ -1,7 +1,8 @@
 //! The ledger thread: commits what settled, acknowledges it, and folds and prunes when nothing waits.
 //!
-//! In: records, one message for each turn of the loop. Out: [`WorkerEvent::Committed`], once a commit; [`WorkerEvent::Ledger`], on
-//! each change between failing and working. Never: a record dropped while the process lives, or reordered.
+//! In: records, one message for each turn of the loop. Out: [`WorkerEvent::Committed`], once a commit;
+//! [`WorkerEvent::Ledger`], on each change between failing and working. Never: a record dropped while the process
+//! lives, or reordered.
 //!
 //! There is no timer for batches that somebody waits for. While one transaction commits, what settles meanwhile queues;
 //! the next transaction takes all of it. A lone record is committed at once, and under load batches grow by themselves.

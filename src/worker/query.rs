@@ -1,8 +1,9 @@
-//! The query thread answers questions to the ledger, on a read-only connection of its own, one of each who asks in turn.
-//! Beside it the render thread makes scrapes, so that what watches the proxy does not wait for what asks the ledger.
+//! The query thread answers questions to the ledger, on a read-only connection of its own, one of each who asks in
+//! turn. Beside it the render thread makes scrapes, so that what watches the proxy does not wait for what asks the
+//! ledger.
 //!
-//! In: [`Job`]s, a bounded number waiting. Out: one [`WorkerEvent::Answered`] for each job taken. Never: a write; a read
-//! transaction that outlives its question.
+//! In: [`Job`]s, a bounded number waiting. Out: one [`WorkerEvent::Answered`] for each job taken. Never: a write; a
+//! read transaction that outlives its question.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 

@@ -58,7 +58,8 @@ impl Selection {
     }
 
     /// Ranges of ids (inclusive) that hold all rows of the user between two ids: in parts, the newest first, each with
-    /// its ranges, the newest first. Those of the index by user, which knows folded rows only, hold some of others, too.
+    /// its ranges, the newest first. Those of the index by user, which knows folded rows only, hold some of others,
+    /// too.
     pub fn id_ranges<'c>(
         &self,
         conn: &'c Connection,
