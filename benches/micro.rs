@@ -1,6 +1,6 @@
 //! Times the cores that every request passes through, on messages of real size: heads, chunks, events, WebSocket
-//! sessions, the request's inspection, the limiter and the metrics; and what the usage capture adds to the relaying of each kind of
-//! body.
+//! sessions, the request's inspection, the limiter and the metrics; and what reading its usage adds to the relaying of
+//! each kind of body.
 //!
 //! `cargo bench --bench micro` measures; an argument narrows it to the benchmarks whose name contains it. Throughput is
 //! bytes of input a second, of a compressed body its decoded ones. Never: a pass or fail; a time depends on the machine.
@@ -20,11 +20,9 @@ use openai_api_proxy::limit::overrides::Limits;
 use openai_api_proxy::limit::reservation::ReservationRequest;
 use openai_api_proxy::metrics::{self, Gauges, Metrics};
 use openai_api_proxy::sse::{self, Splitter};
-use openai_api_proxy::usage::capture::{Capture, Coding, Form};
-use openai_api_proxy::usage::editor::Editor;
-use openai_api_proxy::usage::estimate::Deltas;
+use openai_api_proxy::usage::inspect::inspect;
+use openai_api_proxy::usage::reader::{Coding, Form, UsageReader};
 use openai_api_proxy::usage::record::{Endpoint, Record, Usage};
-use openai_api_proxy::usage::request::inspect;
 use openai_api_proxy::usage::session::Session;
 use std::hint::black_box;
 use std::io::Write;
@@ -141,17 +139,17 @@ fn streams(c: &mut Criterion) {
     group.bench_function("walk the chunks", |b| b.iter(|| walk(black_box(&coded))));
     group.throughput(Throughput::Bytes(plain.len() as u64));
     group.bench_function("split into events", |b| b.iter(|| split(black_box(&plain))));
-    group.bench_function("take out our usage", |b| {
+    group.bench_function("read, and take out our usage", |b| {
         b.iter_batched(
             || Vec::with_capacity(plain.len()),
             |mut out| {
-                let mut editor = Editor::default();
+                let mut reader = UsageReader::new(Endpoint::ChatCompletions, Form::Events, Coding::Identity, true);
                 for event in &events {
-                    editor.feed(event.as_bytes(), &mut out);
+                    reader.feed(event.as_bytes(), &mut out);
                 }
-                editor.finish(&mut out);
+                reader.end(&mut out);
                 assert!(out.len() < plain.len());
-                out
+                (reader.finish(), out)
             },
             BatchSize::SmallInput,
         );
@@ -182,15 +180,14 @@ fn split(mut input: &[u8]) -> usize {
         input = &input[used..];
         match piece {
             sse::Piece::More => return events,
-            sse::Piece::Event(true) => events += 1,
-            sse::Piece::Event(false) | sse::Piece::Data(_) => {}
+            sse::Piece::Event(true) | sse::Piece::Whole(_) => events += 1,
+            _ => {}
         }
     }
 }
 
-/// What the capture adds: each body relayed as it comes from a socket, with and without the capture reading along, and
-/// for streams with the count of deltas too, as the proxy has it. What is relayed is copied once, which is the least that
-/// a relay does.
+/// What reading adds: each body relayed as it comes from a socket, with and without the reader beside. What is relayed is
+/// copied once, which is the least that a relay does.
 fn captures(c: &mut Criterion) {
     let mut group = c.benchmark_group("capture");
     for relayed in relayed() {
@@ -200,23 +197,9 @@ fn captures(c: &mut Criterion) {
         });
         group.bench_function(format!("{}, captured", relayed.name), |b| {
             b.iter(|| {
-                let mut capture = Capture::new(relayed.endpoint, relayed.form, relayed.coding);
-                relay(&relayed.reads, |read| capture.feed(read));
-                capture.finish().usage.expect("the body reports its usage")
-            });
-        });
-        if relayed.form != Form::Events {
-            continue;
-        }
-        group.bench_function(format!("{}, captured and its deltas counted", relayed.name), |b| {
-            b.iter(|| {
-                let mut capture = Capture::new(relayed.endpoint, relayed.form, relayed.coding);
-                let mut deltas = Deltas::new(relayed.endpoint).expect("a stream of text");
-                relay(&relayed.reads, |read| {
-                    capture.feed(read);
-                    deltas.feed(read);
-                });
-                (capture.finish().usage.expect("the body reports its usage"), deltas.usage(19))
+                let mut reader = UsageReader::new(relayed.endpoint, relayed.form, relayed.coding, false);
+                relay(&relayed.reads, |read| reader.feed(read, &mut Vec::new()));
+                reader.finish().usage.expect("the body reports its usage")
             });
         });
     }

@@ -27,7 +27,6 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -151,9 +150,9 @@ impl Config {
             ledger_fsync: source.value("LEDGER_FSYNC", false, "true or false", value::switch),
             read_on: read_on(&mut source),
             ledger_wait: Some(duration(&mut source, "LEDGER_WAIT", 2, 0)).filter(|wait| !wait.is_zero()),
-            retention_days: count(&mut source, "RETENTION_DAYS", 0, 0..=36_500),
+            retention_days: source.count("RETENTION_DAYS", 0, 0..=36_500),
             limits: default_limits::read(&mut source),
-            connections_max: count(&mut source, "MAX_CONNECTIONS", 10_000, 1..=1_000_000) as usize,
+            connections_max: source.count("MAX_CONNECTIONS", 10_000, 1..=1_000_000) as usize,
             body_bytes_max: source.value(
                 "MAX_BODY_BYTES",
                 64 << 20,
@@ -247,7 +246,7 @@ fn read_on(source: &mut Source<'_>) -> Option<Duration> {
         "drain" => Some(true),
         _ => None,
     });
-    let seconds = count(source, "DRAIN_MAX_SECONDS", 60, 1..=86_400);
+    let seconds = source.count("DRAIN_MAX_SECONDS", 60, 1..=86_400);
     reads_on.then(|| Duration::from_secs(seconds.into()))
 }
 
@@ -270,7 +269,7 @@ fn influx(source: &mut Source<'_>) -> Option<Influx> {
 
 fn metrics_limits(source: &mut Source<'_>) -> metrics::LabelLimits {
     let defaults = metrics::LabelLimits::default();
-    let mut label = |name, default: usize| count(source, name, default as u32, 0..=100_000) as usize;
+    let mut label = |name, default: usize| source.count(name, default as u32, 0..=100_000) as usize;
     let users_max = label("METRICS_MAX_USERS", defaults.users_max);
     let models_max = label("METRICS_MAX_MODELS", defaults.models_max);
     metrics::LabelLimits { users_max, models_max, series_max: defaults.series_max.max(users_max.saturating_mul(20)) }
@@ -307,13 +306,6 @@ fn read_file(source: &mut Source<'_>, name: &'static str, expected: &str) -> Opt
             None
         }
     }
-}
-
-fn count(source: &mut Source<'_>, name: &'static str, default: u32, range: RangeInclusive<u32>) -> u32 {
-    let expected = format!("a whole number, {} to {}", range.start(), range.end());
-    source.value(name, default, &expected, |text| {
-        value::number(text).and_then(|number| u32::try_from(number).ok()).filter(|number| range.contains(number))
-    })
 }
 
 fn duration(source: &mut Source<'_>, name: &'static str, default_seconds: u64, least_ms: u64) -> Duration {

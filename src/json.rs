@@ -6,14 +6,14 @@
 //! it stop ([`Scanner::failed`]) or find something harmless, but never panic.
 
 mod paths;
-mod text;
+mod scalars;
 
 pub use paths::{EACH, Path, Paths};
-pub use text::{find_quote, string, string_end, whole_number, write_string};
+pub use scalars::{find_quote, string, string_end, whole_number, write_string};
 
 use paths::{PATH_KEYS_MAX, WATCHED_BYTES_MAX};
+use scalars::{is_literal, is_space, is_structure, unescape};
 use std::ops::Range;
-use text::{is_literal, is_space, is_structure, unescape};
 
 /// Containers deeper than this stop the scan; serde_json stops at the same depth.
 const DEPTH_MAX: usize = 127;
@@ -21,8 +21,8 @@ const DEPTH_MAX: usize = 127;
 const ESCAPE_BYTES: usize = 6;
 /// Longest raw key that is compared with a watched one: every byte of the longest could be a `\u` escape.
 const KEY_BYTES_MAX: usize = WATCHED_BYTES_MAX * ESCAPE_BYTES;
-/// The byte order mark in UTF-8, which may stand before the document.
-const MARK: &[u8] = b"\xef\xbb\xbf";
+/// U+FEFF in UTF-8, which may stand before the document.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A value found at a watched place.
 #[derive(Debug, PartialEq, Eq)]
@@ -128,7 +128,7 @@ impl Scanner {
         self.state == State::Failed
     }
 
-    /// Takes the document's next bytes, telling each watched value as it ends.
+    /// Takes the document's next bytes, giving each watched value to `found` as it ends.
     pub fn feed(&mut self, input: &[u8], mut found: impl FnMut(Found<'_>)) {
         let mut at = 0;
         // Where the key or captured value that is being read starts in this input.
@@ -275,7 +275,7 @@ impl Scanner {
             }
             b'"' => State::InString { escaped: false },
             _ if is_literal(byte) => State::InLiteral,
-            _ if self.depth == 0 && MARK.get(self.offset as usize + start) == Some(&byte) => return,
+            _ if self.depth == 0 && BYTE_ORDER_MARK.get(self.offset as usize + start) == Some(&byte) => return,
             _ => State::Failed,
         };
     }
@@ -299,16 +299,16 @@ impl Scanner {
         true
     }
 
-    /// A value has ended before `end`; tells it where it is the captured one.
+    /// A value has ended before `end`; reports it where it is the captured one.
     fn end_value(&mut self, input: &[u8], start: usize, end: usize, found: &mut impl FnMut(Found<'_>)) {
         self.state = if self.depth == 0 { State::Done } else { State::AfterValue };
         if let Some(capture) = self.capture.take_if(|capture| capture.depth == self.depth) {
-            self.tell(&capture, &input[start..end], self.offset + end as u64, found);
+            self.report(&capture, &input[start..end], self.offset + end as u64, found);
         }
     }
 
-    /// Tells a value, of which this is the last part; or all of it.
-    fn tell(&mut self, capture: &Capture, part: &[u8], end: u64, found: &mut impl FnMut(Found<'_>)) {
+    /// Reports a value, of which this is the last part; or all of it.
+    fn report(&mut self, capture: &Capture, part: &[u8], end: u64, found: &mut impl FnMut(Found<'_>)) {
         let &Capture { path, start, .. } = capture;
         let cap = self.paths.list[path].value_bytes_max;
         let raw = if end - start > cap as u64 || self.held_overflow {

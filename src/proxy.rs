@@ -492,7 +492,6 @@ impl Proxy {
     fn abandon(&mut self, now: Now, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.linked_mut(key) else { return };
         exchange.abandoned = true;
-        exchange.response.editor = None;
         if let Some(up) = exchange.up {
             self.retime_up(now, up, false);
             self.actions.push_back(Action::Read(Conn::Up(up)));

@@ -1,30 +1,35 @@
 //! Server-sent events (WHATWG HTML, *Server-sent events*): splits a stream into the data of its events, cut anywhere.
 //!
 //! Lines end in LF, CRLF or CR, and a byte order mark before the first is no part of it. Only `data` fields and the
-//! blank lines that end events are told; comments and other fields are passed over. Nothing is held: the data of a line
-//! comes out as it goes in.
+//! blank lines that end events are reported; comments and other fields are passed over. Nothing is held: the data of a
+//! line comes out as it goes in.
 
 /// What the next bytes of the stream are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
     /// The input is used up.
     More,
-    /// Bytes of the event's data. Each `data` line ends with one line feed.
+    /// A whole event with one line of data, of which nothing was reported before: almost every one, where each is in
+    /// one piece. The input used ends with the event's last bytes, `LF LF` or `CR LF CR LF`.
+    Whole(&'a [u8]),
+    /// Bytes of an event's data.
     Data(&'a [u8]),
+    /// A line of data has ended: what lines there are in an event's data, each ends with one line feed.
+    LineEnd,
     /// A blank line: the event, if it had data (`true`), is complete. A byte order mark at the start of the stream is
-    /// told as one without data, so that whoever cuts the stream into events has it apart.
+    /// reported as one without data, so that whoever cuts the stream into events has it apart.
     Event(bool),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum At {
     /// At the start of the stream, of whose byte order mark so many bytes have come.
-    Start(usize),
+    Start(u8),
     /// At the start of a line.
     #[default]
     Line,
     /// Within a field name that has matched this many bytes of `data`.
-    Name(usize),
+    Name(u8),
     /// Before the one space that may stand between colon and value.
     Space,
     /// Within the value of a `data` field.
@@ -36,8 +41,8 @@ enum At {
 const FIELD: &[u8] = b"data";
 /// How the lines begin that streams consist of.
 const DATA: &[u8] = b"data: ";
-/// The byte order mark in UTF-8.
-pub const MARK: &[u8] = b"\xef\xbb\xbf";
+/// U+FEFF in UTF-8.
+pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Splitter of one stream.
 #[derive(Debug)]
@@ -45,6 +50,7 @@ pub struct Splitter {
     at: At,
     /// The last line ended in CR: an LF that follows belongs to that line end.
     after_cr: bool,
+    /// Data of the event was reported.
     has_data: bool,
 }
 
@@ -55,11 +61,6 @@ impl Default for Splitter {
 }
 
 impl Splitter {
-    /// True where the last byte was a CR that ended a line: an LF next would be its second half.
-    pub fn is_after_cr(&self) -> bool {
-        self.after_cr
-    }
-
     /// The next piece, and how many bytes of `input` are used up with it.
     pub fn next<'a>(&mut self, input: &'a [u8]) -> (usize, Piece<'a>) {
         let mut used = 0;
@@ -70,9 +71,9 @@ impl Splitter {
             }
             let line_end = matches!(byte, b'\r' | b'\n');
             match self.at {
-                At::Start(matched) if MARK[matched] == byte => {
+                At::Start(matched) if BYTE_ORDER_MARK[usize::from(matched)] == byte => {
                     used += 1;
-                    if matched + 1 == MARK.len() {
+                    if usize::from(matched) + 1 == BYTE_ORDER_MARK.len() {
                         self.at = At::Line;
                         return (used, Piece::Event(false));
                     }
@@ -81,14 +82,13 @@ impl Splitter {
                 }
                 // Almost every line, in one step.
                 At::Line if input[used..].starts_with(DATA) => {
-                    (self.at, self.has_data) = (At::Data, true);
+                    self.at = At::Data;
                     used += DATA.len();
                     continue;
                 }
                 At::Data if !line_end => {
-                    let rest = &input[used..];
-                    let length = memchr::memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
-                    return (used + length, Piece::Data(&rest[..length]));
+                    let (length, piece) = self.data(&input[used..]);
+                    return (used + length, piece);
                 }
                 At::Other if !line_end => {
                     let rest = &input[used..];
@@ -111,23 +111,32 @@ impl Splitter {
         (used, Piece::More)
     }
 
-    /// The stream has ended: true where an event with data was still open, without its blank line.
-    pub fn finish(&mut self) -> bool {
-        std::mem::take(self).has_data
+    /// A value up to its line's end, with the event's end where that follows at once.
+    fn data<'a>(&mut self, input: &'a [u8]) -> (usize, Piece<'a>) {
+        let (value, rest) = input.split_at(memchr::memchr2(b'\r', b'\n', input).unwrap_or(input.len()));
+        let end = [&b"\n\n"[..], b"\r\n\r\n"].into_iter().find(|end| rest.starts_with(end));
+        match end.filter(|_| !self.has_data) {
+            Some(end) => {
+                self.at = At::Line;
+                (value.len() + end.len(), Piece::Whole(value))
+            }
+            None => {
+                self.has_data = true;
+                (value.len(), Piece::Data(value))
+            }
+        }
     }
 
     fn end_line(&mut self) -> Option<Piece<'static>> {
         match std::mem::take(&mut self.at) {
             At::Line | At::Start(0) => Some(Piece::Event(std::mem::take(&mut self.has_data))),
-            At::Space | At::Data => {
+            At::Name(matched) if usize::from(matched) < FIELD.len() => None,
+            // A field name alone has an empty value.
+            At::Name(_) | At::Space | At::Data => {
                 self.has_data = true;
-                Some(Piece::Data(b"\n"))
+                Some(Piece::LineEnd)
             }
-            At::Name(matched) if matched == FIELD.len() => {
-                self.has_data = true; // a field name alone has an empty value
-                Some(Piece::Data(b"\n"))
-            }
-            At::Name(_) | At::Other | At::Start(_) => None,
+            At::Other | At::Start(_) => None,
         }
     }
 
@@ -142,12 +151,11 @@ impl Splitter {
             _ => {
                 // At::Space: only a space is swallowed, anything else is the value's first byte.
                 self.at = At::Data;
-                self.has_data = true;
                 *used -= usize::from(byte != b' ');
                 return;
             }
         };
-        self.at = match FIELD.get(matched) {
+        self.at = match FIELD.get(usize::from(matched)) {
             Some(&expected) if expected == byte => At::Name(matched + 1),
             None if byte == b':' => At::Space,
             _ => At::Other,
@@ -161,7 +169,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn split(stream: &[u8], cuts: &[usize]) -> Vec<Vec<u8>> {
-        let (mut splitter, mut events, mut data, mut at) = (Splitter::default(), Vec::new(), Vec::new(), 0);
+        let (mut splitter, mut events, mut data, mut at) = (Splitter::default(), Vec::new(), None::<Vec<u8>>, 0);
         for cut in cuts.iter().copied().chain([stream.len()]) {
             let end = cut.clamp(at, stream.len());
             let mut part = &stream[at..end];
@@ -171,15 +179,20 @@ mod tests {
                 part = &part[used..];
                 match piece {
                     Piece::More => break,
-                    Piece::Data(bytes) => data.extend_from_slice(bytes),
-                    Piece::Event(true) => events.push(std::mem::take(&mut data)),
-                    Piece::Event(false) => assert!(data.is_empty()),
+                    Piece::Data(bytes) => data.get_or_insert_default().extend_from_slice(bytes),
+                    Piece::LineEnd => data.get_or_insert_default().push(b'\n'),
+                    Piece::Whole(bytes) => {
+                        assert_eq!(data, None);
+                        events.push([bytes, b"\n"].concat());
+                    }
+                    Piece::Event(has_data) => {
+                        assert_eq!(data.is_some(), has_data);
+                        events.extend(data.take());
+                    }
                 }
             }
         }
-        if splitter.finish() {
-            events.push(data);
-        }
+        events.extend(data);
         events
     }
 

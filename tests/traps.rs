@@ -12,7 +12,8 @@ mod streams;
 mod support;
 
 use flate2::{Compression, write::GzEncoder};
-use openai_api_proxy::usage::capture::{Capture, Coding, Form, Reported};
+use openai_api_proxy::usage::capture::Reported;
+use openai_api_proxy::usage::reader::{Coding, Form, UsageReader};
 use openai_api_proxy::usage::record::{Endpoint, Usage};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -104,11 +105,11 @@ fn all() -> Vec<Trap> {
 
 /// What is reported of a body that comes in these parts.
 fn report<'a>(endpoint: Endpoint, form: Form, coding: Coding, parts: impl IntoIterator<Item = &'a [u8]>) -> Reported {
-    let mut capture = Capture::new(endpoint, form, coding);
+    let mut reader = UsageReader::new(endpoint, form, coding, false);
     for part in parts {
-        capture.feed(part);
+        reader.feed(part, &mut Vec::new());
     }
-    capture.finish()
+    reader.finish()
 }
 
 fn gzip(body: &[u8]) -> Vec<u8> {

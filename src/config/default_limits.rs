@@ -2,7 +2,7 @@
 //! variables. Everywhere 0 is no limit.
 
 use super::source::Source;
-use super::{count, value};
+use super::value;
 use crate::limit::bucket::Rate;
 use crate::limit::overrides::Limits;
 
@@ -11,12 +11,12 @@ const TOKENS_MAX: u64 = 1_000_000_000_000_000;
 
 /// Reads them all.
 pub fn read(source: &mut Source<'_>) -> Limits {
-    let rpm = count(source, "RATE_LIMIT_RPM", 600, 0..=1_000_000_000);
-    let burst = count(source, "RATE_LIMIT_BURST", rpm.max(1), 1..=1_000_000_000);
+    let rpm = source.count("RATE_LIMIT_RPM", 600, 0..=1_000_000_000);
+    let burst = source.count("RATE_LIMIT_BURST", rpm.max(1), 1..=1_000_000_000);
     let expected = format!("a whole number, 0 to {TOKENS_MAX}");
     let tpm =
         source.value("RATE_LIMIT_TPM", 0, &expected, |text| value::number(text).filter(|&tokens| tokens <= TOKENS_MAX));
-    let concurrent = count(source, "MAX_CONCURRENT_PER_USER", 0, 0..=1_000_000);
+    let concurrent = source.count("MAX_CONCURRENT_PER_USER", 0, 0..=1_000_000);
     let rate = |per_minute: u64, burst: u64| (per_minute > 0).then_some(Rate { per_minute, burst });
     Limits {
         requests: rate(rpm.into(), burst.into()),

@@ -1,9 +1,11 @@
 //! Where settings come from: the environment, then `.env`. Collects every problem on the way, so that an operator
 //! sees all of them at once.
 
+use super::value;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::ops::RangeInclusive;
 
 /// One thing that is wrong with the configuration. Its text never holds a secret's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +91,14 @@ impl<'a> Source<'a> {
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> T {
         self.optional(name, expected, parse).unwrap_or(default)
+    }
+
+    /// A whole number within bounds.
+    pub fn count(&mut self, name: &'static str, default: u32, range: RangeInclusive<u32>) -> u32 {
+        let expected = format!("a whole number, {} to {}", range.start(), range.end());
+        self.value(name, default, &expected, |text| {
+            value::number(text).and_then(|number| u32::try_from(number).ok()).filter(|number| range.contains(number))
+        })
     }
 }
 

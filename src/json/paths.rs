@@ -6,7 +6,7 @@
 pub(super) const PATH_KEYS_MAX: usize = 5;
 /// Longest watched key, bytes.
 pub(super) const WATCHED_BYTES_MAX: usize = 32;
-/// Most paths of a list, and most different keys in them: a set is a bit each.
+/// Maximum of paths in a list, and of different keys in them: a set is a bit each.
 const SET_MAX: usize = u64::BITS as usize;
 
 /// Stands for every element of an array where a path has a key. It never means an object's key of the same spelling, so

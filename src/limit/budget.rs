@@ -123,6 +123,11 @@ impl Spending {
     /// A user's spending in the present period; `None` where it is not known.
     pub fn of(&mut self, user: &str, now: u64) -> Option<Spent> {
         self.turn_to(now);
+        self.last_known(user)
+    }
+
+    /// The same at the last instant that was looked at.
+    pub fn last_known(&self, user: &str) -> Option<Spent> {
         if self.sums != Sums::Known {
             return None;
         }

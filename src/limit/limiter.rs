@@ -8,7 +8,7 @@
 //! Of more than a few, a user without a debt, a request in flight or spending is evicted once their buckets are full
 //! again, so memory is bounded by the users of the last minutes, whatever names clients make up.
 
-use super::budget::{Cost, Period, SpendByUser, Spending};
+use super::budget::{Cost, Period, SpendByUser, Spending, Spent};
 use super::overrides::{Limits, Overrides};
 use super::reservation::{Reservation, ReservationRequest};
 use super::status::{RateLimitStatus, Refused};
@@ -219,6 +219,11 @@ impl Limiter {
     pub fn outstanding(&self) -> (u64, u64) {
         let states = self.eviction_queue.iter().filter_map(|user| self.users.get(user));
         states.map(UserState::outstanding).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
+    /// What a user has spent, where that was known when it was last looked at. For tests of budgets.
+    pub fn spent(&self, user: &str) -> Option<Spent> {
+        self.spending.last_known(user)
     }
 
     fn limits_of(&self, user: &str) -> Limits {

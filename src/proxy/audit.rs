@@ -4,6 +4,7 @@
 use super::exchange::{Exchange, Stage};
 use super::upstream::{Link, Upstream};
 use super::{Conn, ExchangeKey, Proxy, UpKey};
+use crate::limit::budget::Spent;
 
 /// A look at all of a proxy.
 pub struct Audit<'p>(pub(super) &'p Proxy);
@@ -91,7 +92,13 @@ impl Audit<'_> {
         (self.0.limiter.outstanding().0, held as u64)
     }
 
-    /// Permits: those that are reserved for records still to come, and those of records that are not committed. For tests of leaks.
+    /// What a user has spent, where the limiter knows it. For tests of budgets.
+    pub fn spent(&self, user: &str) -> Option<Spent> {
+        self.0.limiter.spent(user)
+    }
+
+    /// Permits: those that are reserved for records still to come, and those of records that are not committed. For
+    /// tests of leaks.
     pub fn permits(&self) -> (u64, u64) {
         (self.0.permits.reserved(), self.0.permits.under_way())
     }

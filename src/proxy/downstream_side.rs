@@ -34,9 +34,9 @@ use crate::limit::reservation::Reservation;
 use crate::limit::status::{RateLimitStatus, Refused};
 use crate::local::Answer;
 use crate::usage::estimate;
-use crate::usage::form::FormReader;
+use crate::usage::inspect::inspect;
+use crate::usage::multipart::MultipartReader;
 use crate::usage::record::{Draft, Endpoint, Outcome};
-use crate::usage::request::inspect;
 use std::sync::Arc;
 
 /// An error of ours.
@@ -864,8 +864,8 @@ fn is_plain_json(head: &RequestHead<'_, '_>) -> bool {
 }
 
 /// The reader of a form that is not compressed.
-fn form(head: &RequestHead<'_, '_>) -> Option<Box<FormReader>> {
-    plain_type(head).and_then(FormReader::new).map(Box::new)
+fn form(head: &RequestHead<'_, '_>) -> Option<Box<MultipartReader>> {
+    plain_type(head).and_then(MultipartReader::new).map(Box::new)
 }
 
 /// The type of a body that is not compressed.

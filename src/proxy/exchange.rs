@@ -7,12 +7,10 @@ use crate::base::buffer::Buffer;
 use crate::http::body::{BodyReader, BodyWriter};
 use crate::limit::reservation::Reservation;
 use crate::limit::status::RateLimitStatus;
-use crate::usage::capture::Capture;
-use crate::usage::editor::Editor;
-use crate::usage::estimate::Deltas;
-use crate::usage::form::FormReader;
+use crate::usage::inspect::{Splice, write_spliced};
+use crate::usage::multipart::MultipartReader;
+use crate::usage::reader::UsageReader;
 use crate::usage::record::Draft;
-use crate::usage::request::{Splice, write_spliced};
 
 /// A held body up to this size travels in one piece with its head: one copy, but one write and one TLS record.
 const COALESCE_BYTES_MAX: usize = 16 * 1024;
@@ -106,7 +104,7 @@ pub struct Request {
     /// `Accept-Encoding` for the target, where the client sent one that we must change.
     pub accepted: Option<Accepted>,
     /// Reads the model out of a form that streams through.
-    pub form: Option<Box<FormReader>>,
+    pub form: Option<Box<MultipartReader>>,
     /// Usage was asked for in the client's place.
     pub usage_asked: bool,
     /// Bytes of text in it, for an estimate; counted only where it asks for a stream.
@@ -263,10 +261,8 @@ pub struct Response {
     pub writer: BodyWriter,
     /// A stream of events or lines: nothing of it is held back but its very end.
     pub streamed: bool,
-    pub capture: Option<Capture>,
-    pub editor: Option<Box<Editor>>,
-    /// What goes by, in case the stream is cut.
-    pub deltas: Option<Deltas>,
+    /// Reads along; and edits, where usage was asked for in the client's place.
+    pub usage_reader: UsageReader,
     /// The connection to the target may carry another exchange afterwards.
     pub reusable: bool,
     /// Where it starts in the bytes ever put out to the client.
@@ -282,9 +278,7 @@ impl Default for Response {
             reader: BodyReader::Length(0),
             writer: BodyWriter::Nothing,
             streamed: false,
-            capture: None,
-            editor: None,
-            deltas: None,
+            usage_reader: UsageReader::default(),
             reusable: false,
             starts_at: 0,
             interim: 0,

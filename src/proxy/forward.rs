@@ -6,7 +6,7 @@ use crate::http::framing::Framing;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::headers::{Headers, Known, write, write_decimal};
 use crate::limit::status::RateLimitStatus;
-use crate::usage::capture::{Coding, Form};
+use crate::usage::reader::{Coding, Form};
 
 /// Codings that the target may use, in place of those that the client accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 
 use super::route::split;
 use crate::base::percent::decode;
-use crate::usage::request::clip;
+use crate::usage::inspect::clip;
 use std::sync::Arc;
 
 /// The model as a target names it.

@@ -13,11 +13,8 @@ use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::chunked::Piece;
 use crate::http::head::ResponseHead;
 use crate::http::headers::Known;
-use crate::usage::capture::{Capture, Coding, Form};
-use crate::usage::editor::Editor;
-use crate::usage::estimate::Deltas;
-use crate::usage::record::Endpoint;
-use crate::usage::request::clip;
+use crate::usage::inspect::clip;
+use crate::usage::reader::{Form, UsageReader};
 use std::sync::Arc;
 
 /// Interim responses (RFC 9110 §15.2) accepted before a final one.
@@ -26,7 +23,7 @@ const INTERIM_MAX: u32 = 64;
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// Memory that is kept for the next piece of an edited stream, of whichever connection, bytes.
-const EDITED_BYTES_KEPT: usize = 128 * 1024;
+pub(super) const EDITED_BYTES_KEPT: usize = 128 * 1024;
 
 /// What happens after a piece of a response.
 pub(super) enum Next {
@@ -62,22 +59,16 @@ impl Exchange {
         let (form, coding) = forward::form(&head.headers);
         let endpoint = self.draft.endpoint;
         let streamed = matches!(form, Form::Events | Form::Lines);
-        let edited = self.request.usage_asked && form == Form::Events && coding == Coding::Identity;
-        let plan = forward::plan(head, self.request.http11, edited, keep_alive);
         let response = &mut self.response;
+        response.usage_reader = UsageReader::new(endpoint, form, coding, self.request.usage_asked);
+        let edited = response.usage_reader.is_editing();
+        let plan = forward::plan(head, self.request.http11, edited, keep_alive);
         response.progress = Progress::Body;
         response.reader = BodyReader::new(head.framing);
         response.writer = plan.writer;
         response.streamed = streamed;
         response.reusable = head.keep_alive();
         response.starts_at = position;
-        response.editor = edited.then(Box::<Editor>::default);
-        if endpoint != Endpoint::Other && form != Form::Opaque {
-            response.capture = Some(Capture::new(endpoint, form, coding));
-        }
-        if streamed && coding == Coding::Identity {
-            response.deltas = Deltas::new(endpoint);
-        }
         // Nothing can be sent again any more.
         self.request.outgoing.forget_sent();
         self.draft.stream = streamed;
@@ -105,21 +96,21 @@ impl Exchange {
     /// All of the body has come: puts out its end.
     pub(super) fn response_end(&mut self, out: &mut Vec<u8>) {
         let response = &mut self.response;
-        if let Some(editor) = &mut response.editor {
-            let mut last = Vec::new();
-            editor.finish(&mut last);
-            put_edited(response.writer, &mut self.draft.response_bytes, out, &last);
-        }
+        let mut last = Vec::new();
+        response.usage_reader.end(&mut last);
+        put_edited(response.writer, &mut self.draft.response_bytes, out, &last);
         response.writer.write(out, Piece::End, false);
     }
 }
 
-/// Reads the body on, piece by piece, to the end of the input or its own; each piece is captured, and then `put` out.
+/// Reads the body on, piece by piece, to the end of the input or its own. Each piece is read for its usage, and then
+/// `put` out, with what became of it where the stream is edited.
 pub(super) fn body_pieces(
     now: Now,
     exchange: &mut Exchange,
     bytes: &[u8],
-    mut put: impl FnMut(&mut Exchange, Piece<'_>),
+    edited: &mut Vec<u8>,
+    mut put: impl FnMut(&mut Exchange, Piece<'_>, &[u8]),
 ) -> Result<Next, HttpError> {
     let mut at = 0;
     loop {
@@ -130,40 +121,29 @@ pub(super) fn body_pieces(
             Piece::More => return Ok(Next::Wait),
             Piece::End => return Ok(Next::Complete(at)),
             Piece::Data(data) => {
-                if let Some(capture) = &mut response.capture {
-                    capture.feed(data);
-                }
-                if let Some(deltas) = &mut response.deltas {
-                    deltas.feed(data);
-                }
+                edited.clear();
+                response.usage_reader.feed(data, edited);
                 let since_start = (now.mono - exchange.started) / MICROSECOND;
                 exchange.draft.first_byte_us.get_or_insert(since_start);
             }
             Piece::Chunk(_) | Piece::ChunkEnd => {}
         }
-        put(exchange, piece);
+        put(exchange, piece, edited);
         if matches!(exchange.response.reader, BodyReader::Length(0)) {
             return Ok(Next::Complete(at));
         }
     }
 }
 
-/// Puts a piece of the body out, through the editor where there is one, and then by way of `edited`.
-pub(super) fn put_piece(exchange: &mut Exchange, edited: &mut Vec<u8>, out: &mut Vec<u8>, piece: Piece<'_>) {
-    let response = &mut exchange.response;
-    match (&mut response.editor, piece) {
-        (Some(editor), Piece::Data(data)) => {
-            edited.clear();
-            editor.feed(data, edited);
-            put_edited(response.writer, &mut exchange.draft.response_bytes, out, edited);
-            if edited.capacity() > EDITED_BYTES_KEPT {
-                *edited = Vec::new();
-            }
-        }
-        (Some(_), _) => {} // chunks are ours to cut
-        (None, piece) => {
+/// Puts a piece of the body out: as it came, or what became of it in `edited`.
+pub(super) fn put_piece(exchange: &mut Exchange, piece: Piece<'_>, edited: &[u8], out: &mut Vec<u8>) {
+    let (response, sent) = (&mut exchange.response, &mut exchange.draft.response_bytes);
+    match (response.usage_reader.is_editing(), piece) {
+        (true, Piece::Data(_)) => put_edited(response.writer, sent, out, edited),
+        (true, _) => {} // chunks are ours to cut
+        (false, piece) => {
             if let Piece::Data(data) = piece {
-                exchange.draft.response_bytes += data.len() as u64;
+                *sent += data.len() as u64;
             }
             let from_chunks = matches!(response.reader, BodyReader::Chunked(_));
             response.writer.write(out, piece, from_chunks);

@@ -43,8 +43,8 @@ pub struct Settlement {
 pub fn settle(exchange: &mut Exchange, end: End, prices: &PriceTable) -> Settlement {
     let answered = exchange.response.progress != Progress::Awaited;
     let reached = answered || end.written || exchange.request.reached;
-    let mut reported = exchange.response.capture.take().map(|capture| capture.finish()).unwrap_or_default();
     let estimate = estimate(exchange, end.outcome, reached);
+    let mut reported = std::mem::take(&mut exchange.response.usage_reader).finish();
     let mut record = Record::from(std::mem::take(&mut exchange.draft));
     record.outcome = end.outcome;
     record.duration_us = end.duration_us;
@@ -81,8 +81,8 @@ fn estimate(exchange: &Exchange, outcome: Outcome, reached: bool) -> Option<Usag
     if outcome == Outcome::Completed || !reached || input_tokens == 0 {
         return None;
     }
-    match (&exchange.response.deltas, exchange.response.progress) {
-        (Some(deltas), _) => Some(deltas.usage(input_tokens)),
+    match (exchange.response.usage_reader.estimate(input_tokens), exchange.response.progress) {
+        (Some(usage), _) => Some(usage),
         // A target that failed before it answered has most likely not charged for it; one whose client left has.
         (None, Progress::Awaited) if outcome == Outcome::UpstreamError => None,
         (None, Progress::Awaited) => Some(Usage { input_tokens, total_tokens: input_tokens, ..Usage::default() }),
@@ -139,8 +139,7 @@ fn source(record: &Record, reported: &Reported, abandoned: bool, reached: bool, 
 mod tests {
     use super::*;
     use crate::proxy::fixture;
-    use crate::usage::capture::{Capture, Coding, Form};
-    use crate::usage::estimate::Deltas;
+    use crate::usage::reader::{Coding, Form, UsageReader};
     use std::sync::Arc;
 
     const END: End = End { outcome: Outcome::Completed, duration_us: 7, written: true, unread: false };
@@ -157,13 +156,8 @@ mod tests {
     fn answered(endpoint: Endpoint, body: &str) -> Exchange {
         let mut exchange = exchange(endpoint);
         let form = if body.starts_with("data:") { Form::Events } else { Form::Json };
-        let mut capture = Capture::new(endpoint, form, Coding::Identity);
-        capture.feed(body.as_bytes());
-        exchange.response.capture = Some(capture);
-        exchange.response.deltas = Deltas::new(endpoint).filter(|_| form == Form::Events).map(|mut deltas| {
-            deltas.feed(body.as_bytes());
-            deltas
-        });
+        exchange.response.usage_reader = UsageReader::new(endpoint, form, Coding::Identity, false);
+        exchange.response.usage_reader.feed(body.as_bytes(), &mut Vec::new());
         exchange.response.progress = Progress::Body;
         exchange
     }

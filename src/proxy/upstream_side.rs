@@ -10,7 +10,7 @@ use super::dialer::resend::Resend;
 use super::dialer::{AfterFailure, Loser, RaceKey};
 use super::downstream::{AfterReply, Phase, Sink};
 use super::exchange::{Progress, Stage};
-use super::response::{Next, body_pieces, put_piece};
+use super::response::{EDITED_BYTES_KEPT, Next, body_pieces, put_piece};
 use super::timing::Class;
 use super::tunnel::{Part, Tunnel};
 use super::upstream::{Failure, Link, Received, Upstream};
@@ -493,11 +493,15 @@ impl Proxy {
         let down = exchange.down;
         let Some(found) = self.downs.get_mut(down) else {
             // Nobody is there, and the response is read on for its usage.
-            return body_pieces(now, exchange, bytes, |_, _| {});
+            return body_pieces(now, exchange, bytes, &mut self.edited, |_, _, _| {});
         };
         let out = found.out.tail_from(&mut self.spares);
-        let edited = &mut self.edited;
-        let next = body_pieces(now, exchange, bytes, |exchange, piece| put_piece(exchange, edited, out, piece));
+        let next = body_pieces(now, exchange, bytes, &mut self.edited, |exchange, piece, edited| {
+            put_piece(exchange, piece, edited, out);
+        });
+        if self.edited.capacity() > EDITED_BYTES_KEPT {
+            self.edited = Vec::new();
+        }
         found.out.consume_to(&mut self.spares, 0); // nothing of an event goes out before its end
         self.actions.push_back(Action::Flush(Conn::Down(down)));
         next

@@ -1,20 +1,18 @@
-//! Reads a response's usage from a side copy of its body, while the bytes themselves are relayed untouched.
+//! What the documents of one response report: its usage, and its names.
 //!
-//! In: the body's bytes as the upstream sent them, cut anywhere, perhaps compressed. Out, at the end: what it reported.
-//! It holds the one value that it is after, never the body.
+//! In: the documents, in pieces. Out, at the end: one [`Reported`]. It holds the one value that it is after, never a
+//! document.
 
-use super::fields::{self, Field, Reading};
-use super::gunzip::Gunzip;
-use super::places::{Means, Shape};
-use super::record::{Endpoint, Usage};
-use super::request::clip;
+use super::dialects::{self, Field, UsageObject};
+use super::inspect::clip;
+use super::record::Usage;
+use super::shapes::{Attribute, Shape};
 use crate::json::{self, Found, Scanner};
-use crate::sse::{Piece, Splitter};
+use crate::sse::Piece;
 use memchr::memmem::Finder;
-use std::io::Write;
 use std::sync::Arc;
 
-/// What a response said of itself.
+/// What a response reports of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reported {
     /// The usage that holds for the whole response.
@@ -44,9 +42,9 @@ pub struct Images {
 }
 
 impl Images {
-    /// Takes the tool's usage object, where it says that anything was consumed.
+    /// Takes the tool's usage object, where anything was consumed.
     pub(super) fn set_usage(slot: &mut Option<Box<Self>>, raw: &[u8]) {
-        let usage = Reading::parse(raw).map(|reading| reading.usage(false));
+        let usage = UsageObject::parse(raw).map(|object| object.usage(false));
         if let Some(usage) = usage.filter(|usage| usage.total_tokens > 0) {
             slot.get_or_insert_default().usage = usage;
         }
@@ -63,136 +61,40 @@ impl Images {
     }
 }
 
-/// How a body must be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// One JSON document.
-    Json,
-    /// A stream of events, each a JSON document.
-    Events,
-    /// Lines, each a JSON document.
-    Lines,
-    /// Nothing in it is read.
-    Opaque,
-}
-
-/// The `Content-Encoding` of a body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Coding {
-    Identity,
-    Gzip,
-    /// One that we never ask for and cannot decode.
-    Unknown,
-}
-
-/// The reader of one response body.
-pub struct Capture {
-    reader: Reader,
-}
-
-enum Reader {
-    Plain(Box<Body>),
-    Gzip(Box<Gunzip<Body>>),
-    /// Nothing is read; true where something should have been.
-    Off(bool),
-}
-
-impl Capture {
-    /// A reader for a body of this form and coding, of an answer from `endpoint`.
-    pub fn new(endpoint: Endpoint, form: Form, coding: Coding) -> Self {
-        let units = match form {
-            Form::Opaque => return Self { reader: Reader::Off(false) },
-            Form::Json => Units::One,
-            Form::Events => Units::Events(Splitter::default()),
-            Form::Lines => Units::Lines,
-        };
-        let body = Body::new(Shape::of(endpoint, form == Form::Events), units);
-        let reader = match coding {
-            Coding::Identity => Reader::Plain(Box::new(body)),
-            Coding::Gzip => Reader::Gzip(Box::new(Gunzip::new(body))),
-            Coding::Unknown => Reader::Off(true),
-        };
-        Self { reader }
-    }
-
-    /// Takes the body's next bytes.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        match &mut self.reader {
-            Reader::Plain(body) => body.feed(bytes),
-            Reader::Gzip(decoder) => decoder.feed(bytes),
-            Reader::Off(_) => {}
-        }
-    }
-
-    /// The body has ended, or was cut: what it reported until then.
-    pub fn finish(self) -> Reported {
-        match self.reader {
-            Reader::Plain(body) => body.finish(),
-            Reader::Gzip(decoder) => match decoder.finish(Body::new(Shape::of(Endpoint::Other, false), Units::One)) {
-                Some((body, whole)) => {
-                    let reported = body.finish();
-                    Reported { unreadable: reported.unreadable || !whole, ..reported }
-                }
-                None => Reported { unreadable: true, ..Reported::default() },
-            },
-            Reader::Off(unreadable) => Reported { unreadable, ..Reported::default() },
-        }
-    }
-}
-
-/// How a body is divided into documents.
-enum Units {
-    One,
-    Events(Splitter),
-    Lines,
-}
-
-/// The reader of a decoded body.
-struct Body {
+/// The reader of one response's documents.
+pub(super) struct Capture {
     shape: &'static Shape,
     scanner: Scanner,
-    units: Units,
     /// Some of the document has gone to the scanner; else all so far was passed over.
     scanning: bool,
     facts: Facts,
-    /// Of the document that is being read, where only its end tells whether it counts.
+    /// Of the document that is being read, where only its end decides whether it counts.
     draft: Option<Box<Facts>>,
 }
 
-impl Body {
-    fn new(shape: &'static Shape, units: Units) -> Self {
+impl Capture {
+    pub(super) fn new(shape: &'static Shape) -> Self {
         let draft = (!shape.kinds.is_empty()).then(Box::default);
-        Self { shape, scanner: Scanner::new(shape.paths), units, scanning: false, facts: Facts::default(), draft }
+        Self { shape, scanner: Scanner::new(shape.paths), scanning: false, facts: Facts::default(), draft }
     }
 
-    fn feed(&mut self, mut bytes: &[u8]) {
-        loop {
-            let (used, piece) = match &mut self.units {
-                Units::One => return self.scan(bytes),
-                Units::Events(splitter) => splitter.next(bytes),
-                Units::Lines => next_of_lines(bytes),
-            };
-            match piece {
-                Piece::More => return,
-                Piece::Data(data) => self.data(data, &bytes[used..]),
-                Piece::Event(_) => self.end_document(),
+    /// Takes the next piece of a document.
+    #[inline(always)]
+    pub(super) fn feed(&mut self, piece: Piece<'_>) {
+        match piece {
+            Piece::Data(data) => self.scan(data),
+            Piece::LineEnd if self.scanning => self.scan(b"\n"),
+            Piece::LineEnd | Piece::More => {}
+            Piece::Whole(data) => {
+                // Almost every event reports nothing new. Scanned or not, it comes to the same (see
+                // [`Facts::end_document`]).
+                let known = !self.scanning && self.facts.names.model.is_some();
+                if !known || may_report(data, self.shape.needle) {
+                    self.scan(data);
+                    self.end_document();
+                }
             }
-            bytes = &bytes[used..];
-        }
-    }
-
-    /// Data of a document, with what follows it. One whose end is in this input, and that says nothing new, is not
-    /// scanned: almost every event. Scanned or not, it comes to the same (see [`Facts::end_document`]).
-    fn data(&mut self, data: &[u8], after: &[u8]) {
-        let ends = match self.units {
-            Units::Events(_) => ends_event(after),
-            Units::Lines | Units::One => !after.is_empty(),
-        };
-        let whole = ends && !self.scanning;
-        let nothing_new = || self.facts.names.model.is_some() && !may_hold_usage(data, self.shape.mark);
-        let line_end = !self.scanning && data == b"\n"; // of a line that was passed over, or white space
-        if !(line_end || whole && nothing_new()) {
-            self.scan(data);
+            Piece::Event(_) => self.end_document(),
         }
     }
 
@@ -214,53 +116,30 @@ impl Body {
         }
     }
 
-    fn finish(mut self) -> Reported {
-        // A cut stream is no fault of the reader's; a cut document is.
-        let unreadable = matches!(self.units, Units::One) && !self.scanner.is_done();
+    /// The response has ended, or was cut: what it reported until then. A cut stream is no fault of the reader's; where
+    /// the whole is one document, a cut one is.
+    pub(super) fn finish(mut self, one_document: bool) -> Reported {
+        let unreadable = one_document && !self.scanner.is_done();
         self.end_document();
-        if unreadable && self.facts.reading.is_none() {
+        if unreadable && self.facts.reported.is_none() {
             self.facts.images = 0; // not all of them, and perhaps tokens would have followed
         }
         Reported { unreadable, ..self.facts.into_reported(self.shape) }
     }
 }
 
-/// True where what follows a line's data ends its event too.
-fn ends_event(after: &[u8]) -> bool {
-    [&b"\n\n"[..], b"\r\n\r\n", b"\r\r"].iter().any(|end| after.starts_with(end))
-}
-
-/// The next piece of newline-delimited JSON, in the terms of an event stream.
-fn next_of_lines(bytes: &[u8]) -> (usize, Piece<'_>) {
-    match memchr::memchr(b'\n', bytes) {
-        _ if bytes.is_empty() => (0, Piece::More),
-        Some(0) => (1, Piece::Event(true)),
-        Some(end) => (end, Piece::Data(&bytes[..end])),
-        None => (bytes.len(), Piece::Data(bytes)),
-    }
-}
-
-/// False where no usage can be in the line. A null says nothing, and stands in almost every event of a stream whose
+/// False where no usage can be in the document. A null says nothing, and stands in almost every event of a stream whose
 /// client, or we in its place, asked for usage. An escape might hide the key that leads to usage.
-fn may_hold_usage(line: &[u8], mark: &Finder<'_>) -> bool {
-    let is_null = |after: &[u8]| {
-        let value = after.trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start);
-        value.is_some_and(|value| value.starts_with(b"null"))
-    };
-    let is_escape = |backslash: usize| line.get(backslash + 1) == Some(&b'u');
-    mark.find_iter(line).any(|at| !is_null(&line[at + mark.needle().len()..]))
-        || memchr::memchr_iter(b'\\', line).any(is_escape)
-}
-
-impl Write for Body {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.feed(bytes);
-        Ok(bytes.len())
+fn may_report(document: &[u8], needle: &Finder<'_>) -> bool {
+    let mut rest = document;
+    while let Some(at) = needle.find(rest) {
+        rest = &rest[at + needle.needle().len()..];
+        let value = rest.trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start);
+        if !value.is_some_and(|value| value.starts_with(b"null")) {
+            return true;
+        }
     }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+    memchr::memchr_iter(b'\\', document).any(|backslash| document.get(backslash + 1) == Some(&b'u'))
 }
 
 /// What a response calls itself.
@@ -274,7 +153,7 @@ struct Names {
 }
 
 impl Names {
-    /// Takes over what a later document says.
+    /// Takes over what a later document reports.
     fn adopt(&mut self, later: Self) {
         self.model = later.model.or(self.model.take());
         self.id = later.id.or(self.id.take());
@@ -288,11 +167,11 @@ impl Names {
 #[derive(Default)]
 struct Facts {
     /// Large, and not there before the end of almost every stream; the same below.
-    opening: Option<Box<Reading>>,
-    reading: Option<Box<Reading>>,
+    opening: Option<Box<UsageObject>>,
+    reported: Option<Box<UsageObject>>,
     /// Images seen.
     images: u64,
-    /// What a tool says that made images.
+    /// What a tool reports that made images.
     image_tool: Option<Box<Images>>,
     names: Names,
     /// The names in the document that is being read.
@@ -305,50 +184,43 @@ struct Facts {
 
 impl Facts {
     fn take(&mut self, shape: &Shape, found: Found<'_>) {
-        if shape.means[found.path] == Means::Image {
+        if shape.values[found.path] == Attribute::Image {
             self.images += 1;
         }
         let Some(raw) = found.raw else { return };
-        match shape.means[found.path] {
-            Means::Usage => {
-                let reading = Reading::parse(raw).map(Box::new);
-                self.has_usage |= reading.is_some();
-                self.reading = reading.or(self.reading.take());
-            }
-            Means::Opening => {
-                let opening = Reading::parse(raw).map(Box::new);
-                self.has_usage |= opening.is_some();
-                self.opening = opening.or(self.opening.take());
-            }
-            Means::Update => {
-                if let Some(later) = Reading::parse(raw) {
-                    self.has_usage = true;
-                    self.reading.get_or_insert_default().merge(&later);
+        match shape.values[found.path] {
+            usage @ (Attribute::Usage | Attribute::Opening | Attribute::Update) => {
+                let Some(object) = UsageObject::parse(raw) else { return };
+                self.has_usage = true;
+                match usage {
+                    Attribute::Opening => self.opening = Some(Box::new(object)),
+                    Attribute::Update => self.reported.get_or_insert_default().merge(&object),
+                    _ => self.reported = Some(Box::new(object)),
                 }
             }
-            Means::Input => self.set(Field::input_tokens, raw),
-            Means::Output => self.set(Field::output_tokens, raw),
-            Means::Model => set_name(&mut self.beside.model, raw),
-            Means::Id => set_name(&mut self.beside.id, raw),
-            Means::ServiceTier => set_name(&mut self.beside.service_tier, raw),
-            Means::ImageUsage => Images::set_usage(&mut self.image_tool, raw),
-            Means::ImageModel => Images::set_model(&mut self.image_tool, raw),
-            Means::Quality => set_name(&mut self.beside.quality, raw),
-            Means::Size => set_name(&mut self.beside.size, raw),
-            Means::Kind => self.is_wanted = json::string(raw).is_some_and(|kind| shape.kinds.contains(&&*kind)),
-            Means::Image => {}
+            Attribute::Input => self.set(Field::input_tokens, raw),
+            Attribute::Output => self.set(Field::output_tokens, raw),
+            Attribute::Model => set_name(&mut self.beside.model, raw),
+            Attribute::Id => set_name(&mut self.beside.id, raw),
+            Attribute::ServiceTier => set_name(&mut self.beside.service_tier, raw),
+            Attribute::ImageUsage => Images::set_usage(&mut self.image_tool, raw),
+            Attribute::ImageModel => Images::set_model(&mut self.image_tool, raw),
+            Attribute::Quality => set_name(&mut self.beside.quality, raw),
+            Attribute::Size => set_name(&mut self.beside.size, raw),
+            Attribute::Kind => self.is_wanted = json::string(raw).is_some_and(|kind| shape.kinds.contains(&&*kind)),
+            Attribute::Image => {}
         }
     }
 
     fn set(&mut self, field: Field, raw: &[u8]) {
-        if let Some(value) = fields::number(raw) {
+        if let Some(value) = dialects::number(raw) {
             self.has_usage = true;
-            self.reading.get_or_insert_default().set(field, value);
+            self.reported.get_or_insert_default().set(field, value);
         }
     }
 
     /// A document has ended: its names count where usage stands beside them, or none were known. So it makes no
-    /// difference whether a document that says nothing new was looked at.
+    /// difference whether a document that reports nothing new was looked at.
     fn end_document(&mut self) {
         let names = std::mem::take(&mut self.beside);
         if std::mem::take(&mut self.has_usage) || self.names.model.is_none() {
@@ -356,25 +228,25 @@ impl Facts {
         }
     }
 
-    /// Takes over what a later document says.
+    /// Takes over what a later document reports.
     fn adopt(&mut self, later: Self) {
-        self.has_usage = later.reading.is_some() || later.images > 0;
+        self.has_usage = later.reported.is_some() || later.images > 0;
         self.images += later.images;
-        self.reading = later.reading.or(self.reading.take());
+        self.reported = later.reported.or(self.reported.take());
         self.beside = later.beside;
         self.end_document();
     }
 
     fn into_reported(self, shape: &Shape) -> Reported {
-        let reading = self.reading.map(|reading| match self.opening {
+        let reported = self.reported.map(|reported| match self.opening {
             Some(mut opening) => {
-                opening.merge(&reading);
+                opening.merge(&reported);
                 opening
             }
-            None => reading,
+            None => reported,
         });
-        let usage = reading.map(|reading| reading.usage(shape.cache_beside_input));
-        // The images are the upstream's answer itself: their number needs no usage object to be told.
+        let usage = reported.map(|reported| reported.usage(shape.cache_beside_input));
+        // The images are the upstream's answer itself: their number needs no usage object to be reported.
         let images = self.images;
         let usage = if images > 0 { Some(Usage { images, ..usage.unwrap_or_default() }) } else { usage };
         let Names { model, id, service_tier, quality, size } = self.names;
@@ -388,6 +260,3 @@ pub(super) fn set_name<T: for<'a> From<&'a str>>(slot: &mut Option<T>, raw: &[u8
         *slot = Some(clip(&name).into());
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,12 +1,13 @@
 //! Takes out of a stream what is there only because we asked for usage: the chunk that carries it, and the
 //! `"usage":null` of every other chunk. The client sees what it would have seen.
 //!
-//! In: the stream, cut anywhere. Out: whole events, each as soon as its blank line is in; so an event is never held
-//! back for a later one. An event over [`EVENT_BYTES_MAX`] passes as it is: the chunk that carries usage has a few
-//! hundred bytes.
+//! In: the stream's pieces, with their event's raw bytes. Out: whole events, each as soon
+//! as its blank line is in; so an event is never held back for a later one, and one in one piece is never held. An
+//! event over [`EVENT_BYTES_MAX`] passes as it is: the chunk that carries usage has a few hundred bytes.
 
+use super::shapes::USAGE_KEY;
 use crate::json::{Path, Paths, Scanner};
-use crate::sse::{MARK, Piece, Splitter};
+use crate::sse::{BYTE_ORDER_MARK, Piece};
 use std::ops::Range;
 
 /// Largest event that is looked into, bytes. Real ones stay under 200 KB.
@@ -23,65 +24,55 @@ const PATHS: Paths = Paths::new(&[
     Path { keys: &["prompt_filter_results"], value_bytes_max: 0 },
 ]);
 
+/// Memory that is kept for the parts of the next event, bytes.
+const HELD_BYTES_KEPT: usize = 4096;
+
 /// Editor of one stream.
 #[derive(Debug, Default)]
-pub struct Editor {
-    splitter: Splitter,
-    /// The event so far, raw.
-    event: Vec<u8>,
-    /// Where the event's data stands in `event`; `None` where it is in more than one piece.
+pub(super) struct Editor {
+    /// What came of the event in earlier input.
+    held: Vec<u8>,
+    /// Where the event's data stands in it; `None` where it is in more than one piece.
     data: Option<Range<usize>>,
     data_lines: usize,
     /// The event was too large: the rest of it passes as it comes.
     passing: bool,
-    /// The last event was taken out; an LF that still belongs to its blank line goes with it.
+    /// The last event was taken out.
     dropped: bool,
+    /// The last event ended in CR: an LF that follows belongs to its blank line, and goes where that went.
+    after_cr: bool,
 }
 
 impl Editor {
-    /// Takes the stream's next bytes, appending to `out` what goes on to the client.
-    pub fn feed(&mut self, mut input: &[u8], out: &mut Vec<u8>) {
-        if self.splitter.is_after_cr() && self.event.is_empty() && input.first() == Some(&b'\n') {
-            if !self.dropped {
-                out.push(b'\n');
-            }
-            self.splitter.next(&input[..1]);
-            input = &input[1..];
-        }
-        loop {
-            let (used, piece) = self.splitter.next(input);
-            let (taken, rest) = input.split_at(used);
-            self.event.extend_from_slice(taken);
-            match piece {
-                Piece::More => break,
-                Piece::Data(b"\n") => self.data_lines += 1,
-                Piece::Data(data) => self.add_data(data.len()),
-                Piece::Event(_) => self.end_event(out),
-            }
-            input = rest;
-        }
-        if self.passing || self.event.len() > EVENT_BYTES_MAX {
-            self.passing = true;
-            self.begin_event(out);
-            out.append(&mut self.event);
-        }
-    }
-
-    /// The stream has ended: an event without its blank line goes out, edited like any other.
-    pub fn finish(&mut self, out: &mut Vec<u8>) {
-        self.end_event(out);
-    }
-
-    /// Before an event's first byte goes out: where all before it was taken out, a byte order mark of its own would
-    /// become the stream's, and the line behind it a field. A blank line keeps it from standing first.
-    fn begin_event(&mut self, out: &mut Vec<u8>) {
-        if std::mem::take(&mut self.dropped) && self.event.starts_with(MARK) {
+    /// Before the input is read: how many of its bytes belong to the last event's blank line.
+    pub(super) fn end_line(&mut self, input: &[u8], out: &mut Vec<u8>) -> usize {
+        let is_line_end = self.after_cr && input.first() == Some(&b'\n');
+        self.after_cr &= input.is_empty();
+        if is_line_end && !self.dropped {
             out.push(b'\n');
         }
+        usize::from(is_line_end)
     }
 
-    fn add_data(&mut self, length: usize) {
-        let end = self.event.len();
+    /// Takes the next piece, the last of `event`: what came of the event in this input.
+    #[inline(always)]
+    pub(super) fn feed(&mut self, piece: Piece<'_>, event: &[u8], out: &mut Vec<u8>) {
+        match piece {
+            Piece::Data(data) => self.add_data(event.len(), data.len()),
+            Piece::LineEnd => self.data_lines += 1,
+            Piece::Whole(data) => {
+                let line_ends = if event.ends_with(b"\r\n") { 4 } else { 2 };
+                self.add_data(event.len() - line_ends, data.len());
+                self.end_event(event, out);
+            }
+            Piece::Event(_) => self.end_event(event, out),
+            Piece::More => self.hold(event, out),
+        }
+    }
+
+    /// The event goes on with data: the last `length` of its first `so_far` bytes in this input.
+    fn add_data(&mut self, so_far: usize, length: usize) {
+        let end = self.held.len() + so_far;
         self.data = match self.data.take() {
             None if self.data_lines == 0 => Some(end - length..end),
             Some(data) if data.end == end - length && self.data_lines == 0 => Some(data.start..end),
@@ -90,63 +81,70 @@ impl Editor {
         };
     }
 
-    fn end_event(&mut self, out: &mut Vec<u8>) {
-        let whole = !self.passing && self.data_lines <= 1 && self.event.len() <= EVENT_BYTES_MAX;
-        let data = self.data.take().filter(|_| whole);
-        match data.map_or(Verdict::Keep, |data| judge(&self.event[data.clone()], data.start)) {
-            Verdict::Keep => {
-                self.begin_event(out);
-                out.append(&mut self.event);
-            }
-            Verdict::Drop => {
-                self.dropped = true;
-                self.event.clear();
-            }
-            Verdict::Cut(range) => {
-                self.begin_event(out);
-                out.extend_from_slice(&self.event[..range.start]);
-                out.extend_from_slice(&self.event[range.end..]);
-                self.event.clear();
-            }
+    /// The event ends with `rest`: puts it out as far as it is not ours.
+    pub(super) fn end_event(&mut self, rest: &[u8], out: &mut Vec<u8>) {
+        let mut held = std::mem::take(&mut self.held);
+        let event = if held.is_empty() {
+            rest
+        } else {
+            held.extend_from_slice(rest);
+            &held
+        };
+        let is_whole = !self.passing && self.data_lines <= 1 && event.len() <= EVENT_BYTES_MAX;
+        let data = self.data.take().filter(|_| is_whole);
+        let ours = data.and_then(|data| ours(event, data)).unwrap_or(event.len()..event.len());
+        if ours == (0..event.len()) {
+            self.dropped = true;
+        } else {
+            self.put(&event[..ours.start], out);
+            out.extend_from_slice(&event[ours.end..]);
         }
-        (self.data_lines, self.passing) = (0, false);
-        if self.event.capacity() > 4096 {
-            self.event = Vec::new();
+        (self.data_lines, self.passing, self.after_cr) = (0, false, event.ends_with(b"\r"));
+        held.clear();
+        if held.capacity() <= HELD_BYTES_KEPT {
+            self.held = held;
         }
+    }
+
+    /// The input ends within the event, of which it brought `part`.
+    fn hold(&mut self, part: &[u8], out: &mut Vec<u8>) {
+        self.after_cr &= part.is_empty();
+        self.held.extend_from_slice(part);
+        if self.passing || self.held.len() > EVENT_BYTES_MAX {
+            self.passing = true;
+            let held = std::mem::take(&mut self.held);
+            self.put(&held, out);
+        }
+    }
+
+    /// Puts an event's first bytes out. Where all before it was taken out, a byte order mark of its own would become
+    /// the stream's, and the line behind it a field: a blank line keeps it from standing first.
+    fn put(&mut self, event: &[u8], out: &mut Vec<u8>) {
+        if std::mem::take(&mut self.dropped) && event.starts_with(BYTE_ORDER_MARK) {
+            out.push(b'\n');
+        }
+        out.extend_from_slice(event);
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    Keep,
-    Drop,
-    /// Leave this range of the event out.
-    Cut(Range<usize>),
-}
-
-/// What becomes of a chunk whose data stands at `offset` in its event.
-fn judge(data: &[u8], offset: usize) -> Verdict {
-    if memchr::memmem::find(data, b"\"usage\"").is_none() {
-        return Verdict::Keep;
-    }
-    let (mut usage, mut choices_empty, mut says_more) = (None, false, false);
+/// What is there only because we asked for usage: all of the event, a part of its data, or nothing.
+fn ours(event: &[u8], at: Range<usize>) -> Option<Range<usize>> {
+    let data = &event[at.clone()];
+    USAGE_KEY.find(data)?;
+    let (mut usage, mut choices_empty, mut has_more) = (None, false, false);
     let mut scanner = Scanner::new(&PATHS);
     scanner.feed(data, |found| match found.path {
         USAGE => usage = Some((found.at.start as usize..found.at.end as usize, found.raw == Some(b"null"))),
         CHOICES => choices_empty = found.raw.is_some_and(is_empty_array),
-        MODERATION | FILTERS => says_more = true,
+        MODERATION | FILTERS => has_more = true,
         _ => {}
     });
-    match usage {
-        Some((value, is_null)) if scanner.is_done() && (is_null || choices_empty) => {
-            if !is_null && !says_more {
-                return Verdict::Drop;
-            }
-            member(data, value).map_or(Verdict::Keep, |range| Verdict::Cut(range.start + offset..range.end + offset))
-        }
-        // Usage beside real choices comes from a server that sends it unasked.
-        _ => Verdict::Keep,
+    // Usage beside real choices comes from a server that sends it unasked.
+    let (value, is_null) = usage.filter(|(_, is_null)| scanner.is_done() && (*is_null || choices_empty))?;
+    if !is_null && !has_more {
+        return Some(0..event.len());
     }
+    member(data, value).map(|range| range.start + at.start..range.end + at.start)
 }
 
 fn is_empty_array(raw: &[u8]) -> bool {
@@ -174,12 +172,18 @@ fn member(data: &[u8], value: Range<usize>) -> Option<Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::usage::reader::{Coding, Form, UsageReader};
+    use crate::usage::record::Endpoint;
+
+    fn reader() -> UsageReader {
+        UsageReader::new(Endpoint::ChatCompletions, Form::Events, Coding::Identity, true)
+    }
 
     fn edit(stream: &str, cut: usize) -> String {
-        let (mut editor, mut out) = (Editor::default(), Vec::new());
-        editor.feed(&stream.as_bytes()[..cut], &mut out);
-        editor.feed(&stream.as_bytes()[cut..], &mut out);
-        editor.finish(&mut out);
+        let (mut reader, mut out) = (reader(), Vec::new());
+        reader.feed(&stream.as_bytes()[..cut], &mut out);
+        reader.feed(&stream.as_bytes()[cut..], &mut out);
+        reader.end(&mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -227,15 +231,24 @@ mod tests {
     }
 
     #[test]
+    fn a_line_end_belongs_to_its_own_event() {
+        let counted = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1}}\r\r";
+        for kept in ["event: x\ndata: 1\n\n", "data: 1\r\rid: 1\n\n", "\r\r: c\n\ndata: 1\r\r\n\n"] {
+            for cut in 0..=counted.len() + kept.len() {
+                assert_eq!(edit(&format!("{counted}{kept}"), cut), kept, "cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
     fn an_event_goes_out_with_its_last_byte() {
         for line_end in ["\n", "\r\n", "\r"] {
-            let (mut editor, mut sent) = (Editor::default(), String::new());
+            let (mut reader, mut sent) = (reader(), String::new());
             for (with, without) in EVENTS.iter().filter(|event| event.0.ends_with('|')) {
                 let mut out = Vec::new();
-                editor.feed(with.replace('|', line_end).as_bytes(), &mut out);
+                reader.feed(with.replace('|', line_end).as_bytes(), &mut out);
                 sent.push_str(&String::from_utf8(out).unwrap());
                 assert!(sent.ends_with(&without.replace('|', line_end)), "{with}");
-                assert!(editor.event.is_empty());
             }
         }
     }

@@ -1,24 +1,27 @@
 //! What a response that was cut probably consumed: counted from the text that went by, where no usage was reported.
 //!
 //! A token is about four bytes of text in most languages; and a stream's event carries at least one. These are
-//! estimates, and every record that holds one says so.
+//! estimates, and every record that holds one is marked as such.
 
-use super::mark::{Mark, marks};
 use super::record::{Endpoint, Usage};
+use super::shapes::Needle;
 use crate::json;
+use crate::sse::Piece;
+use memchr::memmem::Finder;
+use std::sync::LazyLock;
 
 /// Bytes of text to a token, on average.
 const BYTES_PER_TOKEN: u64 = 4;
+/// Below this, a plain search is faster.
+const SHORT_BYTES: usize = 32;
 
-marks! {
-    CONTENT = b"\"content\":";
-    ARGUMENTS = b"\"arguments\":";
-    TEXT = b"\"text\":";
-    DELTA = b"\"delta\":";
-    THINKING = b"\"thinking\":";
-    PARTIAL_JSON = b"\"partial_json\":";
-    RESPONSE = b"\"response\":";
-}
+static CONTENT: Needle = LazyLock::new(|| Finder::new(b"\"content\":"));
+static ARGUMENTS: Needle = LazyLock::new(|| Finder::new(b"\"arguments\":"));
+static TEXT: Needle = LazyLock::new(|| Finder::new(b"\"text\":"));
+static DELTA: Needle = LazyLock::new(|| Finder::new(b"\"delta\":"));
+static THINKING: Needle = LazyLock::new(|| Finder::new(b"\"thinking\":"));
+static PARTIAL_JSON: Needle = LazyLock::new(|| Finder::new(b"\"partial_json\":"));
+static RESPONSE: Needle = LazyLock::new(|| Finder::new(b"\"response\":"));
 
 /// Searches for the keys whose strings are output in the events of each operation.
 fn searches(endpoint: Endpoint) -> Box<[Search]> {
@@ -57,50 +60,49 @@ pub fn input_tokens(text_bytes: u64) -> u64 {
     text_bytes.div_ceil(BYTES_PER_TOKEN)
 }
 
-/// Counts the output text in a stream of events, cut anywhere. It looks for keys, not for events: at the speed of a
-/// search for a word, and without holding more than the length of one.
+/// Counts the output text in the data of a stream, cut anywhere. It looks for keys, at the speed of a search for a
+/// word, and holds nothing.
 #[derive(Debug)]
-pub struct Deltas {
-    searches: Box<[Search]>,
-}
+pub struct Deltas(Box<[Search]>);
 
 impl Deltas {
     /// A counter for streams of this operation; `None` where none is known to carry text.
     pub fn new(endpoint: Endpoint) -> Option<Self> {
         let searches = searches(endpoint);
-        (!searches.is_empty()).then_some(Self { searches })
+        (!searches.is_empty()).then_some(Self(searches))
     }
 
-    /// Takes the stream's next bytes.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        for search in &mut self.searches {
-            search.feed(bytes);
+    /// Takes the stream's next piece.
+    #[inline(always)]
+    pub fn feed(&mut self, piece: Piece<'_>) {
+        if let Piece::Data(data) | Piece::Whole(data) = piece {
+            self.0.iter_mut().for_each(|search| search.feed(data));
         }
     }
 
     /// The usage of the cut response, given its input's.
     pub fn usage(&self, input_tokens: u64) -> Usage {
         let of_one = |search: &Search| u64::from(search.strings).max(search.bytes.div_ceil(BYTES_PER_TOKEN));
-        let output_tokens = self.searches.iter().map(of_one).sum();
+        let output_tokens = self.0.iter().map(of_one).sum();
         Usage { input_tokens, output_tokens, total_tokens: input_tokens + output_tokens, ..Usage::default() }
     }
 }
 
 #[derive(Clone, Copy, Debug)]
 enum At {
-    /// The last bytes match so many bytes of the mark.
-    Mark(u8),
-    /// Behind the mark: white space may stand before the value.
+    /// The last bytes match so many bytes of the key.
+    Key(u8),
+    /// Behind the key: white space may stand before the value.
     Value,
     String {
         escaped: bool,
     },
 }
 
-/// The strings behind one mark.
+/// The strings behind one key.
 #[derive(Debug)]
 struct Search {
-    mark: &'static Mark,
+    key: &'static Needle,
     at: At,
     /// Strings that were not empty.
     strings: u32,
@@ -111,15 +113,15 @@ struct Search {
 }
 
 impl Search {
-    const fn new(mark: &'static Mark) -> Self {
-        Self { mark, at: At::Mark(0), strings: 0, bytes: 0, current: 0 }
+    const fn new(key: &'static Needle) -> Self {
+        Self { key, at: At::Key(0), strings: 0, bytes: 0, current: 0 }
     }
 
     fn feed(&mut self, mut bytes: &[u8]) {
         while let Some(&byte) = bytes.first() {
             let used = match self.at {
-                At::Mark(0) => self.find(bytes),
-                At::Mark(matched) => {
+                At::Key(0) => self.find(bytes),
+                At::Key(matched) => {
                     self.at = self.step(matched, byte);
                     1
                 }
@@ -127,7 +129,7 @@ impl Search {
                     self.at = match byte {
                         b' ' | b'\t' => At::Value,
                         b'"' => At::String { escaped: false },
-                        _ => At::Mark(0),
+                        _ => At::Key(0),
                     };
                     1
                 }
@@ -137,34 +139,39 @@ impl Search {
         }
     }
 
-    /// One more byte after `matched` ones of the mark. A mark is a quoted word and a colon: only its closing quote can
-    /// be the start of another.
+    /// One more byte after `matched` ones of the key. A key is a quoted word and a colon: only its closing quote can be
+    /// the start of another.
     fn step(&self, matched: u8, byte: u8) -> At {
-        let mark = self.mark.needle();
-        let at_colon = usize::from(matched) == mark.len() - 1;
-        if mark[usize::from(matched)] == byte {
-            return if at_colon { At::Value } else { At::Mark(matched + 1) };
+        let key = self.key.needle();
+        let at_colon = usize::from(matched) == key.len() - 1;
+        if key[usize::from(matched)] == byte {
+            return if at_colon { At::Value } else { At::Key(matched + 1) };
         }
-        match at_colon && mark[1] == byte {
-            true => At::Mark(2),
-            false => At::Mark(u8::from(byte == mark[0])),
+        match at_colon && key[1] == byte {
+            true => At::Key(2),
+            false => At::Key(u8::from(byte == key[0])),
         }
     }
 
-    /// Looks for the mark, whole or begun at the very end; how many bytes are done with.
+    /// Looks for the key, whole or begun at the very end; how many bytes are done with.
     fn find(&mut self, bytes: &[u8]) -> usize {
-        let mark = self.mark.needle();
-        if let Some(at) = self.mark.find(bytes) {
+        let key = self.key.needle();
+        let at = match bytes.len() {
+            // What is left of a line behind its text is too short to search by vectors.
+            ..SHORT_BYTES => bytes.windows(key.len()).position(|word| word[0] == key[0] && word == key),
+            _ => self.key.find(bytes),
+        };
+        if let Some(at) = at {
             self.at = At::Value;
-            return at + mark.len();
+            return at + key.len();
         }
-        if bytes.last() == Some(&b'\n') {
-            return bytes.len(); // an event's end, as almost always: no mark goes over it
+        if bytes.last() == Some(&b'}') {
+            return bytes.len(); // a document's end, as almost always: no key goes over it
         }
         // Only its first byte, a quote, can begin it.
-        let tail = &bytes[bytes.len().saturating_sub(mark.len() - 1)..];
-        let begun = memchr::memchr_iter(b'"', tail).map(|at| &tail[at..]).find(|begun| mark.starts_with(begun));
-        self.at = At::Mark(begun.map_or(0, |begun| begun.len() as u8)); // less than a word
+        let tail = &bytes[bytes.len().saturating_sub(key.len() - 1)..];
+        let begun = (0..tail.len()).map(|at| &tail[at..]).find(|begun| begun[0] == key[0] && key.starts_with(begun));
+        self.at = At::Key(begun.map_or(0, |begun| begun.len() as u8)); // less than a word
         bytes.len()
     }
 
@@ -179,7 +186,7 @@ impl Search {
                 let length = self.current + end as u64;
                 self.strings = self.strings.saturating_add(u32::from(length > 0));
                 self.bytes += length;
-                (self.current, self.at) = (0, At::Mark(0));
+                (self.current, self.at) = (0, At::Key(0));
                 end + 1
             }
             Some(backslash) => {
@@ -204,7 +211,7 @@ mod tests {
         let (mut deltas, mut at) = (Deltas::new(endpoint).unwrap(), 0);
         for cut in cuts.iter().copied().chain([stream.len()]) {
             let end = cut.clamp(at, stream.len());
-            deltas.feed(&stream.as_bytes()[at..end]);
+            deltas.feed(Piece::Data(&stream.as_bytes()[at..end]));
             at = end;
         }
         deltas.usage(10).output_tokens

@@ -1,5 +1,5 @@
-//! Decodes a gzip body (RFC 1952) cut anywhere, and tells a body that was cut from one that is corrupt: of the first,
-//! what was decoded until then is true; of the second nothing is.
+//! Decodes a gzip body (RFC 1952) cut anywhere, and distinguishes a body that was cut from one that is corrupt: of the
+//! first, what was decoded until then is true; of the second nothing is.
 //!
 //! In: the body's bytes. Out: the decoded ones, written to a sink as they come. One window and one buffer are held.
 
@@ -12,11 +12,11 @@ pub struct Gunzip<W: Write> {
     decoder: Option<GzDecoder<W>>,
     /// A whole member has come, and its checksum was right.
     has_member: bool,
-    /// What came behind the last member is none: padding, most often, which clients pass over too.
+    /// What came behind the last member is none: usually padding, which clients pass over too.
     is_padding: bool,
 }
 
-impl<W: Write> Gunzip<W> {
+impl<W: Write + Default> Gunzip<W> {
     /// A decoder that writes to `sink`, which must take everything.
     pub fn new(sink: W) -> Self {
         Self { decoder: Some(GzDecoder::new(sink)), has_member: false, is_padding: false }
@@ -41,15 +41,15 @@ impl<W: Write> Gunzip<W> {
     }
 
     /// The body has ended: the sink with all that was decoded, and whether that was the whole; `None` where the body is
-    /// corrupt. `blank` is a sink to throw away.
-    pub fn finish(self, blank: W) -> Option<(W, bool)> {
+    /// corrupt.
+    pub fn finish(self) -> Option<(W, bool)> {
         let mut decoder = self.decoder?;
         let flushed = decoder.flush().is_ok();
-        let sink = std::mem::replace(decoder.get_mut(), blank);
+        let sink = std::mem::take(decoder.get_mut());
         if self.is_padding {
             return Some((sink, flushed));
         }
-        // A whole member takes no further byte, and only of a whole one the checksum says something.
+        // A whole member takes no further byte, and only of a whole one the checksum means something.
         match decoder.write(&[0]) {
             Ok(0) => decoder.try_finish().is_ok().then_some((sink, flushed)),
             _ => Some((sink, false)),

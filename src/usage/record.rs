@@ -35,7 +35,7 @@ pub struct Usage {
     /// Number of images made.
     pub images: u64,
     /// Of the cached input, text tokens. This and the two below are for the price alone, and not kept in the ledger.
-    /// They say something where they add up to `cached_input_tokens`; else the cached tokens' media are not known.
+    /// They hold where they add up to `cached_input_tokens`; else the cached tokens' media are not known.
     pub cached_text_tokens: u64,
     /// Of the cached input, audio tokens.
     pub cached_audio_tokens: u64,
@@ -44,7 +44,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Both together.
+    /// The sum of both, number by number.
     pub fn plus(&self, other: &Self) -> Self {
         self.each(other, u64::saturating_add)
     }
@@ -112,7 +112,7 @@ pub enum Endpoint {
     Decisions,
     /// One response inside of a realtime session
     Realtime,
-    /// The transcription of what was said to a realtime session, by another model than the session's
+    /// The transcription of the user's speech in a realtime session, by another model than the session's
     RealtimeTranscription,
     /// A WebSocket at `…/realtime`, as a whole
     RealtimeSession,
@@ -275,7 +275,7 @@ impl Record {
         self.model.as_deref().or(self.model_requested.as_deref()).unwrap_or("")
     }
 
-    /// True where only the ledger can tell how much of the numbers is new.
+    /// True where only the ledger knows how much of the numbers is new.
     pub const fn may_repeat(&self) -> bool {
         self.is_retrieval && self.usage_source.has_numbers()
     }
@@ -286,7 +286,7 @@ impl Record {
     }
 }
 
-/// What is known of a request while it is under way: of a [`Record`], what is not told by its end. A stream is held for
+/// What is known of a request while it is under way: of a [`Record`], what is known before its end. A stream is held for
 /// long, and many at a time: it takes less than half of the memory. Units and ranges are those of the record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Draft {
@@ -309,7 +309,7 @@ pub struct Draft {
 }
 
 impl From<Draft> for Record {
-    /// The record, but for what only the end tells.
+    /// The record, but for what is known only at the end.
     fn from(draft: Draft) -> Self {
         Self {
             started_at: draft.started_at,

@@ -3,7 +3,7 @@
 //!
 //! In: the bytes behind the `101` head, cut anywhere. Out: a [`Report`] for each response, transcription and decision,
 //! given at the last byte of the message that brings it, so that its record can have a place before the next byte is
-//! read; at the end, what the session says of itself. It holds the one value that it is after, and between messages
+//! read; at the end, what the session reports of itself. It holds the one value that it is after, and between messages
 //! three names. It never sees the client's side: what was asked for does not matter, only what was consumed.
 
 mod message;
@@ -11,7 +11,7 @@ mod message;
 use super::capture::Reported;
 use super::record::Endpoint;
 use crate::websocket::{Frames, Piece};
-use message::{Message, Said};
+use message::{Message, SessionEvent};
 use std::sync::Arc;
 
 /// What one message reports.
@@ -27,14 +27,14 @@ pub struct Report {
 /// What is known of a session at its end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ended {
-    /// The server said goodbye: a close frame has come.
+    /// The server has ended it: a close frame has come.
     pub closed: bool,
-    /// What the session says of itself: its model, its id (`sess_…`) and, of a live session, its length as it was last
-    /// told, as usage. `unreadable` where a part of the stream that may have held a report could not be read.
+    /// What the session reports of itself: its model, its id (`sess_…`) and, of a live session, its last reported length,
+    /// as usage. `unreadable` where a part of the stream that may have held a report could not be read.
     pub reported: Reported,
     /// Something was consumed, or may have been, that was never reported: a response had begun and its end did not
-    /// come, or came without numbers; a live session began and did not tell its length; a part of the stream could not
-    /// be read.
+    /// come, or came without numbers; a live session began and did not report its length; a part of the stream could
+    /// not be read.
     pub unreported: bool,
 }
 
@@ -76,8 +76,8 @@ impl Session {
                 Piece::More => return (used, None),
                 Piece::Text(text) => self.message.read(text),
                 Piece::TextEnd => {
-                    let said = self.next_message().end();
-                    if let Some(report) = self.hear(said) {
+                    let event = self.next_message().end();
+                    if let Some(report) = self.handle_event(event) {
                         return (used, Some(report));
                     }
                 }
@@ -100,10 +100,10 @@ impl Session {
     pub fn finish(mut self) -> Ended {
         let reported = &mut self.ended.reported;
         // A message that was cut is lost with its report, if it was to have one.
-        reported.unreadable |= self.frames.is_in_text() && !self.message.says_nothing();
+        reported.unreadable |= self.frames.is_in_text() && !self.message.is_irrelevant();
         let began = reported.id.is_some();
-        let length_untold = self.endpoint == Endpoint::LiveSession && began && reported.usage.is_none();
-        self.ended.unreported |= reported.unreadable || length_untold || self.open > 0;
+        let length_unknown = self.endpoint == Endpoint::LiveSession && began && reported.usage.is_none();
+        self.ended.unreported |= reported.unreadable || length_unknown || self.open > 0;
         self.ended
     }
 
@@ -112,44 +112,44 @@ impl Session {
         std::mem::replace(&mut self.message, Message::new(self.endpoint))
     }
 
-    fn hear(&mut self, said: Said) -> Option<Report> {
-        match said {
-            Said::Nothing => None,
-            Said::Unreadable => {
+    fn handle_event(&mut self, event: SessionEvent) -> Option<Report> {
+        match event {
+            SessionEvent::Other => None,
+            SessionEvent::Unreadable => {
                 self.ended.reported.unreadable = true;
                 None
             }
-            Said::Session(session, transcription_model) => {
+            SessionEvent::Session(session, transcription_model) => {
                 let known = &mut self.ended.reported;
                 known.model = session.model.or(known.model.take());
                 known.id = session.id.or(known.id.take());
-                // The whole length so far: it replaces what was told before and is never added to it.
+                // The whole length so far: it replaces what was reported before and is never added to it.
                 known.usage = session.usage.or(known.usage);
                 // Switched off, it may still have something to finish: the last one named stays.
                 self.transcription_model = transcription_model.or(self.transcription_model.take());
                 None
             }
-            Said::Begun => {
+            SessionEvent::ResponseCreated => {
                 self.open = self.open.saturating_add(1);
                 None
             }
-            Said::Ended(endpoint, mut response) => {
+            SessionEvent::ResponseDone(endpoint, mut response) => {
                 self.open = self.open.saturating_sub(1);
                 if endpoint == Endpoint::Realtime && response.model.is_none() {
                     response.model.clone_from(&self.ended.reported.model);
                 }
                 self.report(endpoint, response)
             }
-            Said::Transcribed(item) if item.usage.is_none() => None, // some servers do not bill it by itself
-            Said::Transcribed(item) => {
+            SessionEvent::Transcription(item) if item.usage.is_none() => None, // some servers do not bill it by itself
+            SessionEvent::Transcription(item) => {
                 let item = Reported { model: self.transcription_model.clone(), ..item };
                 self.report(Endpoint::RealtimeTranscription, item)
             }
-            Said::Decided(decision) => self.report(Endpoint::Decisions, decision),
+            SessionEvent::Decision(decision) => self.report(Endpoint::Decisions, decision),
         }
     }
 
-    /// Tells what something that has ended consumed, or notes that it does not say.
+    /// Reports what something that has ended consumed, or notes that it is not known.
     fn report(&mut self, endpoint: Endpoint, reported: Reported) -> Option<Report> {
         self.ended.unreported |= reported.usage.is_none();
         reported.usage.is_some().then_some(Report { endpoint, reported })

@@ -19,8 +19,7 @@ use openai_api_proxy::http::headers::{Header, Known, known};
 use openai_api_proxy::http::{HttpError, headers::Connection};
 use openai_api_proxy::json::{EACH, Path, Paths, Scanner};
 use openai_api_proxy::sse::{self, Splitter};
-use openai_api_proxy::usage::capture::{Capture, Coding, Form, Reported};
-use openai_api_proxy::usage::editor::Editor;
+use openai_api_proxy::usage::reader::{Coding, Form, UsageReader};
 use openai_api_proxy::usage::record::Endpoint;
 use openai_api_proxy::usage::session::{Ended, Report, Session};
 use openai_api_proxy::websocket::{self, Frames};
@@ -172,23 +171,28 @@ fn holds(bytes: &[u8], what: &[u8]) -> bool {
 
 /// The data of each event, the last one even without its blank line.
 fn events(parts: &[&[u8]]) -> Vec<Vec<u8>> {
-    let (mut splitter, mut events, mut data) = (Splitter::default(), Vec::new(), Vec::new());
+    let (mut splitter, mut events, mut data) = (Splitter::default(), Vec::new(), None::<Vec<u8>>);
     for mut part in parts.iter().copied() {
         loop {
             let (used, piece) = splitter.next(part);
             part = &part[used..];
             match piece {
                 sse::Piece::More => break,
-                sse::Piece::Data(bytes) => data.extend_from_slice(bytes),
-                sse::Piece::Event(true) => events.push(std::mem::take(&mut data)),
-                sse::Piece::Event(false) => assert!(data.is_empty(), "an event without data has data"),
+                sse::Piece::Data(bytes) => data.get_or_insert_default().extend_from_slice(bytes),
+                sse::Piece::LineEnd => data.get_or_insert_default().push(b'\n'),
+                sse::Piece::Whole(bytes) => {
+                    assert_eq!(data, None, "nothing was reported before");
+                    events.push([bytes, b"\n"].concat());
+                }
+                sse::Piece::Event(has_data) => {
+                    assert_eq!(data.is_some(), has_data);
+                    events.extend(data.take());
+                }
             }
         }
         assert!(part.is_empty(), "the input is used up");
     }
-    if splitter.finish() {
-        events.push(data);
-    }
+    events.extend(data);
     events
 }
 
@@ -211,8 +215,8 @@ fn events_by_line(stream: &[u8]) -> Vec<Vec<u8>> {
     for (index, line) in lines.iter().enumerate() {
         let value = line.strip_prefix(b"data:").map(|value| value.strip_prefix(b" ").unwrap_or(value));
         match value.or((line == b"data").then_some(&[])) {
-            // A last line counts once it is longer than its field name.
-            Some(value) if index < last || line.len() > b"data:".len() => {
+            // Of a last line, what has come counts.
+            Some(value) if index < last || !value.is_empty() => {
                 let data = event.get_or_insert_default();
                 data.extend_from_slice(value);
                 data.extend_from_slice(if index < last { b"\n" } else { b"" });
@@ -226,11 +230,12 @@ fn events_by_line(stream: &[u8]) -> Vec<Vec<u8>> {
 }
 
 fn edit(parts: &[&[u8]]) -> Vec<u8> {
-    let (mut editor, mut out) = (Editor::default(), Vec::new());
+    let mut reader = UsageReader::new(Endpoint::ChatCompletions, Form::Events, Coding::Identity, true);
+    let mut out = Vec::new();
     for part in parts {
-        editor.feed(part, &mut out);
+        reader.feed(part, &mut out);
     }
-    editor.finish(&mut out);
+    reader.end(&mut out);
     out
 }
 
@@ -437,23 +442,24 @@ pub fn capture(input: &[u8]) -> bool {
     };
     let form = if streamed { form } else { Form::Json };
     let report = |coding, parts: &[&[u8]]| {
-        let mut capture = Capture::new(endpoint, form, coding);
+        let (mut reader, mut out) = (UsageReader::new(endpoint, form, coding, false), Vec::new());
         for part in parts {
-            capture.feed(part);
+            reader.feed(part, &mut out);
         }
-        capture.finish()
+        assert!(out.is_empty(), "what is not edited goes out as it came");
+        (reader.estimate(1), reader.finish())
     };
     let own_coding = if input.mode & 4 == 0 { Coding::Identity } else { Coding::Gzip };
-    let whole: Reported = report(own_coding, &[input.bytes]);
+    let whole = report(own_coding, &[input.bytes]);
     assert_eq!(report(own_coding, &input.parts()), whole);
     if own_coding == Coding::Identity {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(input.bytes).expect("memory");
         let packed = encoder.finish().expect("memory");
         let packed = Input { bytes: &packed, ..input };
-        assert_eq!(report(Coding::Gzip, &packed.parts()), whole);
+        assert_eq!(report(Coding::Gzip, &packed.parts()).1, whole.1);
     }
-    whole.usage.is_some()
+    whole.1.usage.is_some()
 }
 
 // ------------------------------------------------------------------------------------------------------ websocket

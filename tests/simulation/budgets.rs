@@ -10,9 +10,13 @@ use openai_api_proxy::limit::budget::{Period, SpendByUser, Spent};
 use openai_api_proxy::limit::overrides::Overrides;
 use openai_api_proxy::policy::Policy;
 use openai_api_proxy::price::PriceTable;
+use openai_api_proxy::proxy::Proxy;
 use openai_api_proxy::usage::record::Record;
 use openai_api_proxy::worker::WorkerEvent;
 use std::collections::BTreeMap;
+
+/// Users who share requests, at most.
+const USERS_MAX: usize = 3;
 
 /// The ledger's part: it sets the budget, and sums up.
 #[derive(Default)]
@@ -29,7 +33,7 @@ pub struct Budgets {
 
 /// A budget that some requests exceed: some users have spent it with one answer, some with none.
 pub fn budget(rng: &mut Rng) -> u64 {
-    [1, 300_000, 1_500_000][rng.below(3)]
+    [1, 1, 300_000, 1_500_000][rng.below(4)]
 }
 
 /// A thousand nano-dollars a token of the model that the target names.
@@ -52,15 +56,22 @@ impl Budgets {
         self.wanted.is_some() || self.sum.is_some()
     }
 
-    /// One step; what the loop is told. `committed` are all records, `upto_seq` is of the last line.
-    pub fn act(&mut self, rng: &mut Rng, now: u64, committed: &[Record], upto_seq: u64) -> Option<WorkerEvent> {
-        if self.to_set.is_some() && rng.below(20) == 0 {
+    /// One step; what the loop is told. `committed` are all records, `upto_seq` is of the last line; `settled` says that
+    /// there are later ones.
+    pub fn act(
+        &mut self,
+        rng: &mut Rng,
+        now: u64,
+        (committed, upto_seq, settled): (&[Record], u64, bool),
+    ) -> Option<WorkerEvent> {
+        if self.to_set.is_some() && rng.below(10) == 0 {
             self.set_at = Some(now);
             let own = Overrides { month_nano_usd: self.to_set.take(), ..Overrides::default() };
-            let overrides = (0..3).map(|user| (format!("{SHARED}{user}").into(), own)).collect();
+            let overrides = (0..USERS_MAX).map(|user| (format!("{SHARED}{user}").into(), own)).collect();
             return Some(WorkerEvent::Policy(Policy { keys: Vec::new(), overrides }));
         }
-        if self.sum.is_some() && rng.below(3) == 0 {
+        // Rather late, when something has settled since.
+        if self.sum.is_some() && rng.below(if settled { 2 } else { 30 }) == 0 {
             self.summed_at = Some(now);
             return self.sum.take().map(WorkerEvent::SpendByUser);
         }
@@ -85,6 +96,18 @@ fn sum(records: &[Record], period: Period, upto_seq: u64) -> SpendByUser {
     }
     let users = users.into_iter().map(|(user, spent)| (user.into(), spent)).collect();
     SpendByUser { period, upto_seq, next_day, users }
+}
+
+/// After a turn: where the proxy knows what a user has spent, it is no less than what the ledger was given.
+pub fn check(proxy: &Proxy, given: &[&Record], at: u64) {
+    let present = Period::of(EPOCH + at);
+    for user in (0..USERS_MAX).map(|user| format!("{SHARED}{user}")) {
+        let Some(known) = proxy.audit().spent(&user) else { continue };
+        let mine = given.iter().filter(|record| *record.user == *user);
+        let mine = mine.filter(|record| Period::of(record.started_at).month == present.month);
+        let spent: u64 = mine.map(|record| record.cost_nano_usd.unwrap_or(0)).sum();
+        assert!(known.month >= spent, "{user} has spent {spent}, and the proxy knows of {}", known.month);
+    }
 }
 
 /// Judges the requests of one user; how many were refused because the budget was spent, and because nobody knew.

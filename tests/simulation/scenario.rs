@@ -275,6 +275,11 @@ pub fn run(seed: u64) -> Seen {
         turns += 1;
         assert!(turns < TURNS_MAX, "the run does not end");
         invariants.check(reactor.proxy(), &world.borrow());
+        if budget.is_some() {
+            let workers = workers.borrow();
+            let given: Vec<&Record> = workers.committed.iter().chain(&workers.pending).collect();
+            budgets::check(reactor.proxy(), &given, world.borrow().turn_at);
+        }
     }
     let slots = reactor.proxy().audit().slots();
     assert_eq!(reactor.proxy().audit().permits().0, 0, "places are still reserved");

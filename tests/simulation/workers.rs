@@ -66,7 +66,8 @@ impl FakeWorkers {
     pub fn act(&mut self, rng: &mut Rng, now: u64) -> bool {
         self.stalled_until = self.stalled_until.filter(|&until| now < until);
         if self.budgets.sum.is_some() || self.pending.is_empty() {
-            self.replies.extend(self.budgets.act(rng, now, &self.committed, self.lines));
+            let records = (&self.committed[..], self.lines, !self.pending.is_empty());
+            self.replies.extend(self.budgets.act(rng, now, records));
         }
         let may_commit = self.stalled_until.is_none() && self.budgets.sum.is_none();
         let commits = !self.pending.is_empty() && may_commit;

@@ -1,39 +1,40 @@
-//! One message of a session, a JSON document: what it says of usage.
+//! One message of a session, a JSON document: what it reports of usage.
 //!
-//! In: its text, cut anywhere. Out: one [`Said`]. Of a message whose `type` reports nothing, the rest is not looked at:
+//! In: its text, cut anywhere. Out: one [`SessionEvent`]. Of a message whose `type` reports nothing, the rest is not looked at:
 //! almost every one is a piece of audio or text. `usage` stands in tool results, transcripts and metadata too; only the
-//! places in the table count, and only in messages of the `type` that goes with them.
+//! paths in the table count, and only in messages of the `type` that goes with them.
 
 use crate::json::{self, EACH, Found, Path, Paths, Scanner};
 use crate::usage::capture::{Images, Reported, set_name};
-use crate::usage::fields::Reading;
-use crate::usage::places::Means;
+use crate::usage::dialects::UsageObject;
 use crate::usage::record::Endpoint;
+use crate::usage::shapes::Attribute;
 use std::sync::Arc;
 
 /// The `type` mostly stands within so many bytes from the message's start: these are scanned before the rest, which can
 /// be a megabyte of audio.
 const OPENING_BYTES: usize = 256;
 
-/// What a message says.
+/// What a message reports.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Said {
-    Nothing,
+pub(super) enum SessionEvent {
+    /// Nothing of usage.
+    Other,
     /// Not JSON, or not all of it.
     Unreadable,
     /// The session's names; its whole length so far as usage, where that is what the message is about; and the model
-    /// that transcribes what is said to it.
+    /// that transcribes the user's speech.
     Session(Reported, Option<Arc<str>>),
     /// A response has begun.
-    Begun,
+    ResponseCreated,
     /// A response, of this endpoint, has ended.
-    Ended(Endpoint, Reported),
-    /// Something that was said to the session is transcribed.
-    Transcribed(Reported),
-    Decided(Reported),
+    ResponseDone(Endpoint, Reported),
+    /// The user's speech is transcribed.
+    Transcription(Reported),
+    Decision(Reported),
 }
 
-/// A part of a message that speaks of one thing.
+/// A part of a message that is about one thing.
 #[derive(Clone, Copy, Debug)]
 enum Part {
     Top,
@@ -48,18 +49,18 @@ enum Part {
 
 const PARTS: usize = Part::Decision as usize + 1;
 
-macro_rules! places {
-    ($($part:ident $means:ident: $([$($key:expr),+])|+;)+) => {
+macro_rules! paths {
+    ($($part:ident $attribute:ident: $([$($key:expr),+])|+;)+) => {
         const PATHS: Paths = {
-            const LIST: &[Path] = &[$($(Path { keys: &[$($key),+], value_bytes_max: Means::$means.bytes_max() },)+)+];
+            const LIST: &[Path] = &[$($(Path { keys: &[$($key),+], value_bytes_max: Attribute::$attribute.bytes_max() },)+)+];
             Paths::new(LIST)
         };
-        /// What each of `PATHS` says, and of what part.
-        const SAYS: &[(Part, Means)] = &[$($({ let _ = [$($key),+]; (Part::$part, Means::$means) },)+)+];
+        /// What the value at each of `PATHS` is, and of what part.
+        const ATTRIBUTES: &[(Part, Attribute)] = &[$($({ let _ = [$($key),+]; (Part::$part, Attribute::$attribute) },)+)+];
     };
 }
 
-places! {
+paths! {
     Top Kind: ["type"];
     Top Usage: ["usage"];
     Top Id: ["item_id"];
@@ -90,13 +91,13 @@ places! {
 enum Kind {
     Session,
     /// How long the session has lasted so far.
-    Length,
-    Begun,
-    Ended,
-    Transcribed,
+    Duration,
+    ResponseCreated,
+    ResponseDone,
+    Transcription,
     /// An event of a response that the session has asked for.
     Event,
-    Decided,
+    Decision,
     Other,
 }
 
@@ -106,11 +107,11 @@ impl Kind {
             (Endpoint::RealtimeSession, "session.created" | "session.updated")
             | (Endpoint::RealtimeSession, "transcription_session.created" | "transcription_session.updated")
             | (Endpoint::LiveSession, "session.started" | "session.updated") => Self::Session,
-            (Endpoint::RealtimeSession, "conversation.item.input_audio_transcription.completed") => Self::Transcribed,
+            (Endpoint::RealtimeSession, "conversation.item.input_audio_transcription.completed") => Self::Transcription,
             (Endpoint::RealtimeSession | Endpoint::ResponsesSession, name) => Self::of_response(name),
-            (Endpoint::LiveSession, "session.usage.updated" | "session.closed") => Self::Length,
+            (Endpoint::LiveSession, "session.usage.updated" | "session.closed") => Self::Duration,
             (Endpoint::LiveSession, "response.event") => Self::Event,
-            (Endpoint::LiveSession, "decision.event") => Self::Decided,
+            (Endpoint::LiveSession, "decision.event") => Self::Decision,
             _ => Self::Other,
         }
     }
@@ -118,8 +119,8 @@ impl Kind {
     /// A realtime response is `done`, whatever became of it; the others have a name for each end.
     fn of_response(name: &str) -> Self {
         match name {
-            "response.created" => Self::Begun,
-            "response.done" | "response.completed" | "response.failed" | "response.incomplete" => Self::Ended,
+            "response.created" => Self::ResponseCreated,
+            "response.done" | "response.completed" | "response.failed" | "response.incomplete" => Self::ResponseDone,
             _ => Self::Other,
         }
     }
@@ -140,7 +141,7 @@ struct Findings {
     kind: Option<Kind>,
     /// The same of the event inside.
     event: Option<Kind>,
-    /// What each [`Part`] says. Few messages say anything.
+    /// What each [`Part`] reports. Few messages report anything.
     parts: Option<Box<[Reported; PARTS]>>,
 }
 
@@ -155,14 +156,14 @@ impl Message {
         let (opening, rest) = text.split_at(text.len().min(OPENING_BYTES - self.opening));
         self.opening += opening.len();
         for part in [opening, rest] {
-            if !self.says_nothing() {
+            if !self.is_irrelevant() {
                 self.scanner.feed(part, |found| self.findings.take(self.endpoint, &found));
             }
         }
     }
 
-    /// True once it is known to say nothing, whatever may follow.
-    pub(super) fn says_nothing(&self) -> bool {
+    /// True once it is known to report nothing, whatever may follow.
+    pub(super) fn is_irrelevant(&self) -> bool {
         match self.findings.kind {
             Some(Kind::Event) => self.findings.event == Some(Kind::Other),
             kind => kind == Some(Kind::Other),
@@ -170,39 +171,39 @@ impl Message {
     }
 
     /// The message is complete.
-    pub(super) fn end(mut self) -> Said {
+    pub(super) fn end(mut self) -> SessionEvent {
         // Empty ones keep some connections alive.
-        if self.says_nothing() || self.opening == 0 {
-            return Said::Nothing;
+        if self.is_irrelevant() || self.opening == 0 {
+            return SessionEvent::Other;
         }
         if !self.scanner.is_done() {
-            return Said::Unreadable;
+            return SessionEvent::Unreadable;
         }
-        let Some(kind) = self.findings.kind else { return Said::Nothing };
+        let Some(kind) = self.findings.kind else { return SessionEvent::Other };
         match kind {
-            Kind::Session | Kind::Length => {
-                let usage = if kind == Kind::Length { self.part(Part::Top).usage } else { None };
+            Kind::Session | Kind::Duration => {
+                let usage = if kind == Kind::Duration { self.part(Part::Top).usage } else { None };
                 let names = self.part(Part::Session);
-                Said::Session(Reported { usage, ..names }, self.part(Part::Transcription).model)
+                SessionEvent::Session(Reported { usage, ..names }, self.part(Part::Transcription).model)
             }
-            Kind::Begun => Said::Begun,
-            Kind::Ended => {
+            Kind::ResponseCreated => SessionEvent::ResponseCreated,
+            Kind::ResponseDone => {
                 let endpoint = match self.endpoint {
                     Endpoint::RealtimeSession => Endpoint::Realtime,
                     _ => Endpoint::Responses,
                 };
                 // xAI leaves the response's own usage empty and puts it beside the response.
                 let (response, beside) = (self.part(Part::Response), self.part(Part::Top));
-                Said::Ended(endpoint, Reported { usage: response.usage.or(beside.usage), ..response })
+                SessionEvent::ResponseDone(endpoint, Reported { usage: response.usage.or(beside.usage), ..response })
             }
-            Kind::Transcribed => Said::Transcribed(self.part(Part::Top)),
+            Kind::Transcription => SessionEvent::Transcription(self.part(Part::Top)),
             Kind::Event => match self.findings.event {
-                Some(Kind::Begun) => Said::Begun,
-                Some(Kind::Ended) => Said::Ended(Endpoint::Responses, self.part(Part::Event)),
-                _ => Said::Nothing,
+                Some(Kind::ResponseCreated) => SessionEvent::ResponseCreated,
+                Some(Kind::ResponseDone) => SessionEvent::ResponseDone(Endpoint::Responses, self.part(Part::Event)),
+                _ => SessionEvent::Other,
             },
-            Kind::Decided => Said::Decided(self.part(Part::Decision)),
-            Kind::Other => Said::Nothing,
+            Kind::Decision => SessionEvent::Decision(self.part(Part::Decision)),
+            Kind::Other => SessionEvent::Other,
         }
     }
 
@@ -212,20 +213,20 @@ impl Message {
         self.scanner.held_capacity() + self.findings.parts.as_ref().map_or(0, |parts| size_of_val(&**parts))
     }
 
-    /// Takes out what one part says.
+    /// Takes out what one part reports.
     fn part(&mut self, part: Part) -> Reported {
-        let said = self.findings.parts.as_mut().map(|parts| std::mem::take(&mut parts[part as usize]));
-        let said = said.unwrap_or_default();
-        Reported { images: Images::found(said.images), ..said }
+        let reported = self.findings.parts.as_mut().map(|parts| std::mem::take(&mut parts[part as usize]));
+        let reported = reported.unwrap_or_default();
+        Reported { images: Images::found(reported.images), ..reported }
     }
 }
 
 impl Findings {
     fn take(&mut self, endpoint: Endpoint, found: &Found<'_>) {
-        let (part, means) = SAYS[found.path];
-        if means == Means::Kind {
+        let (part, attribute) = ATTRIBUTES[found.path];
+        if attribute == Attribute::Kind {
             let name = found.raw.and_then(json::string).unwrap_or_default();
-            // Of a repeated `type` the first counts, for nothing is looked at behind one that says nothing.
+            // Of a repeated `type` the first counts, for nothing is looked at behind one that reports nothing.
             match part {
                 Part::Event => self.event.get_or_insert(Kind::of_response(&name)),
                 _ => self.kind.get_or_insert(Kind::of(endpoint, &name)),
@@ -233,14 +234,16 @@ impl Findings {
             return;
         }
         let Some(raw) = found.raw else { return };
-        let said = &mut self.parts.get_or_insert_default()[part as usize];
-        match means {
-            Means::Usage => said.usage = Reading::parse(raw).map(|reading| reading.usage(false)).or(said.usage),
-            Means::Model => set_name(&mut said.model, raw),
-            Means::Id => set_name(&mut said.id, raw),
-            Means::ServiceTier => set_name(&mut said.service_tier, raw),
-            Means::ImageUsage => Images::set_usage(&mut said.images, raw),
-            Means::ImageModel => Images::set_model(&mut said.images, raw),
+        let reported = &mut self.parts.get_or_insert_default()[part as usize];
+        match attribute {
+            Attribute::Usage => {
+                reported.usage = UsageObject::parse(raw).map(|object| object.usage(false)).or(reported.usage);
+            }
+            Attribute::Model => set_name(&mut reported.model, raw),
+            Attribute::Id => set_name(&mut reported.id, raw),
+            Attribute::ServiceTier => set_name(&mut reported.service_tier, raw),
+            Attribute::ImageUsage => Images::set_usage(&mut reported.images, raw),
+            Attribute::ImageModel => Images::set_model(&mut reported.images, raw),
             _ => unreachable!("the table has no other"),
         }
     }

@@ -45,7 +45,7 @@ pub struct Inspected {
     pub model: Option<Arc<str>>,
     /// It asks for a stream of events.
     pub stream: bool,
-    /// The most tokens that it lets the target put out, over all choices; `None` where it sets no maximum.
+    /// The maximum of output tokens that it sets, over all choices; `None` where it sets none.
     pub output_max: Option<u64>,
     /// We ask for usage in its place, and must take the traces out of the response again.
     pub usage_asked: bool,
@@ -92,7 +92,7 @@ pub fn inspect(body: &[u8], endpoint: Endpoint, default_model: Option<&str>) -> 
     let wants_usage = stream && matches!(endpoint, Endpoint::ChatCompletions | Endpoint::Completions);
     let usage_asked = wants_usage && ask_for_usage(&mut edit, options);
     let output_max = maxima.iter().filter_map(count).max();
-    let output_max = output_max.map(|most| most.saturating_mul(count(&choices).unwrap_or(1).max(1)));
+    let output_max = output_max.map(|max| max.saturating_mul(count(&choices).unwrap_or(1).max(1)));
     let model = model.map(|model| clip(&model).into());
     Inspected { model, stream, output_max, usage_asked, splices: edit.into_splices() }
 }
@@ -103,7 +103,7 @@ fn count(seen: &Option<Seen<'_>>) -> Option<u64> {
     json::whole_number((*raw)?)
 }
 
-/// True for Ollama's own API, which streams unless told not to.
+/// True for Ollama's own API, which streams unless asked not to.
 fn streams_unasked(endpoint: Endpoint) -> bool {
     matches!(endpoint, Endpoint::ApiChat | Endpoint::ApiGenerate)
 }
@@ -293,16 +293,16 @@ mod tests {
     }
 
     #[test]
-    fn the_most_output_is_over_all_choices() {
-        let most = |body: &str| inspect(body.as_bytes(), Endpoint::ChatCompletions, None).output_max;
-        assert_eq!(most(r#"{"model":"m"}"#), None);
-        assert_eq!(most(r#"{"max_tokens":663}"#), Some(663));
-        assert_eq!(most(r#"{"max_completion_tokens":5,"n":3,"max_tokens":null}"#), Some(15));
-        assert_eq!(most(r#"{"max_output_tokens":7,"n":0}"#), Some(7));
-        assert_eq!(most(r#"{"options":{"num_predict":9},"num_predict":1}"#), Some(9));
-        assert_eq!(most(r#"{"options":{"num_predict":-1}}"#), None, "as much as it likes");
-        assert_eq!(most(r#"{"max_tokens":999999999999999999,"n":99}"#), Some(u64::MAX));
-        assert_eq!(most(r#"{"max_tokens":"5","n":2.5}"#), None);
+    fn the_maximum_of_output_is_over_all_choices() {
+        let output_max = |body: &str| inspect(body.as_bytes(), Endpoint::ChatCompletions, None).output_max;
+        assert_eq!(output_max(r#"{"model":"m"}"#), None);
+        assert_eq!(output_max(r#"{"max_tokens":663}"#), Some(663));
+        assert_eq!(output_max(r#"{"max_completion_tokens":5,"n":3,"max_tokens":null}"#), Some(15));
+        assert_eq!(output_max(r#"{"max_output_tokens":7,"n":0}"#), Some(7));
+        assert_eq!(output_max(r#"{"options":{"num_predict":9},"num_predict":1}"#), Some(9));
+        assert_eq!(output_max(r#"{"options":{"num_predict":-1}}"#), None, "as much as it likes");
+        assert_eq!(output_max(r#"{"max_tokens":999999999999999999,"n":99}"#), Some(u64::MAX));
+        assert_eq!(output_max(r#"{"max_tokens":"5","n":2.5}"#), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ const TYPE: &[u8] = b"multipart/form-data; boundary=XX";
 
 /// What is read of a body that comes in the pieces between these places.
 fn read(body: &[u8], cuts: &[usize]) -> Option<String> {
-    let mut reader = FormReader::new(TYPE).unwrap();
+    let mut reader = MultipartReader::new(TYPE).unwrap();
     let (mut at, mut known) = (0, None);
     for cut in cuts.iter().copied().chain([body.len()]) {
         let end = cut.clamp(at, body.len());
@@ -132,7 +132,7 @@ fn what_readers_differ_in_gives_no_model() {
 #[test]
 fn boundaries() {
     let delimiter = |kind: &str| {
-        let reader = FormReader::new(kind.as_bytes())?;
+        let reader = MultipartReader::new(kind.as_bytes())?;
         Some(String::from_utf8(reader.delimiter.needle().to_vec()).unwrap())
     };
     let longest = "b".repeat(70);

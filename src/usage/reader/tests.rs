@@ -5,13 +5,13 @@ use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
 
 fn capture(endpoint: Endpoint, form: Form, coding: Coding, body: &[u8], cuts: &[usize]) -> Reported {
-    let (mut capture, mut at) = (Capture::new(endpoint, form, coding), 0);
+    let (mut reader, mut at) = (UsageReader::new(endpoint, form, coding, false), 0);
     for cut in cuts.iter().copied().chain([body.len()]) {
         let end = cut.clamp(at, body.len());
-        capture.feed(&body[at..end]);
+        reader.feed(&body[at..end], &mut Vec::new());
         at = end;
     }
-    capture.finish()
+    reader.finish()
 }
 
 const CHAT: &str = concat!(
@@ -61,6 +61,46 @@ fn what_is_passed_over_is_no_matter_of_cuts() {
         assert_eq!(reported.usage, usage(3, 4), "cut at {cut}");
         let names = [reported.model.as_deref(), reported.id.as_deref(), reported.service_tier.as_deref()];
         assert_eq!(names, [Some("m"), Some("c"), None], "cut at {cut}");
+    }
+}
+
+#[test]
+fn the_text_of_a_stream_is_counted_from_its_data() {
+    let events = concat!(
+        "data: {\"choices\":[{\"delta\":{\"content\":\"Hi\"}}]}\n\n",
+        ": \"content\":\"a comment is no text\"\nid: \"content\":\"nor is an id\"\r\n\r\n",
+        "event: x\ndata:{\"choices\":[{\"delta\":\ndata: {\"content\":\"twelve bytes\"}}]}\n\n",
+        "data: {\"choices\":[{\"delta\":{\"content\":\"twelve bytes\"",
+    );
+    let lines = "{\"message\":{\"content\":\"Hi\"}}\r\n{\"message\":{\"content\":\"twelve bytes\"}}\n\n";
+    for (endpoint, form, body, tokens) in [
+        (Endpoint::ChatCompletions, Form::Events, events, Some(7)),
+        (Endpoint::ApiChat, Form::Lines, lines, Some(4)),
+        (Endpoint::ApiChat, Form::Json, lines, None),
+        (Endpoint::Embeddings, Form::Events, events, None),
+    ] {
+        for cut in 0..=body.len() {
+            let mut reader = UsageReader::new(endpoint, form, Coding::Identity, false);
+            reader.feed(&body.as_bytes()[..cut], &mut Vec::new());
+            reader.feed(&body.as_bytes()[cut..], &mut Vec::new());
+            let estimate = reader.estimate(10).map(|usage| (usage.input_tokens, usage.output_tokens));
+            assert_eq!(estimate, tokens.map(|tokens| (10, tokens)), "{endpoint:?} cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn only_plain_events_are_edited() {
+    let edits = |form, coding| UsageReader::new(Endpoint::ChatCompletions, form, coding, true).is_editing();
+    assert!(edits(Form::Events, Coding::Identity));
+    for (form, coding) in [
+        (Form::Events, Coding::Gzip),
+        (Form::Events, Coding::Unknown),
+        (Form::Json, Coding::Identity),
+        (Form::Lines, Coding::Identity),
+        (Form::Opaque, Coding::Identity),
+    ] {
+        assert!(!edits(form, coding), "{form:?} {coding:?}");
     }
 }
 

@@ -11,7 +11,7 @@
 //!      └──── something else ────────┘ └── "--" ──▶ Over
 //! ```
 
-use super::request::clip;
+use super::inspect::clip;
 use memchr::memmem::{self, Finder};
 
 /// Longest header of a part that is read; clients send a tenth of it.
@@ -25,7 +25,7 @@ const MODEL: &[u8] = b"model";
 
 /// The reader of one body.
 #[derive(Debug)]
-pub struct FormReader {
+pub struct MultipartReader {
     /// `CRLF "--" boundary`: its text has one CR, so where it does not go on it cannot have begun again in itself.
     delimiter: Finder<'static>,
     state: State,
@@ -41,7 +41,7 @@ pub struct FormReader {
 enum State {
     /// In a part, or before the first. So many bytes of the delimiter stand at the end of what was read.
     Content(usize),
-    /// Behind a delimiter's text: what follows tells whether it is one.
+    /// Behind a delimiter's text: what follows decides whether it is one.
     Behind(Behind),
     Head,
     Over,
@@ -65,7 +65,7 @@ enum Model {
     Ambiguous,
 }
 
-impl FormReader {
+impl MultipartReader {
     /// A reader for a body of this type; `None` where that is no form, or its boundary is not valid.
     pub fn new(content_type: &[u8]) -> Option<Self> {
         if !kind(content_type).eq_ignore_ascii_case(b"multipart/form-data") {

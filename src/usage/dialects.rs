@@ -1,6 +1,6 @@
 //! One usage object, in any dialect, as [`Usage`].
 //!
-//! The table below is the whole knowledge: which place of a usage object says which number. Null, unknown and
+//! The table below is the whole knowledge: at which path of a usage object which number stands. Null, unknown and
 //! malformed fields are passed over. Where two names of one number appear the larger counts: a server that knows one of
 //! them leaves the other at zero. A number that is given as zero is zero, one that is not given is unknown, and a later
 //! object's zero replaces an earlier one's number.
@@ -22,11 +22,11 @@ macro_rules! fields {
         pub enum Field { $($field),+ }
 
         const PATHS: Paths = Paths::new(&[$($(Path { keys: &[$($key),+], value_bytes_max: NUMBER_BYTES_MAX },)+)+]);
-        /// The field that each of `PATHS` says.
+        /// The field at each of `PATHS`.
         const FIELDS: &[Field] = &[$($({ let _ = [$($key),+]; Field::$field },)+)+];
         const FIELD_COUNT: usize = [$(Field::$field),+].len();
 
-        impl Reading {
+        impl UsageObject {
             fn plain(&self) -> Usage {
                 Usage { $($field: self.values[Field::$field as usize].unwrap_or(0),)+ ..Usage::default() }
             }
@@ -64,24 +64,24 @@ fields! {
 
 /// The numbers that a usage object gives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reading {
+pub struct UsageObject {
     values: [Option<u64>; FIELD_COUNT],
 }
 
-impl Reading {
-    /// Reads a raw usage value; `None` where no number is in it: `null` most often, or an empty object.
+impl UsageObject {
+    /// Reads a raw usage value; `None` where no number is in it: usually `null`, or an empty object.
     pub fn parse(raw: &[u8]) -> Option<Self> {
         if raw.first() != Some(&b'{') {
             return None;
         }
-        let mut reading = Self::default();
+        let mut object = Self::default();
         Scanner::new(&PATHS).feed(raw, |found| {
             let field = FIELDS[found.path];
             let value = found.raw.and_then(|raw| if field == Field::audio_us { micros(raw) } else { number(raw) });
-            let slot = &mut reading.values[field as usize];
+            let slot = &mut object.values[field as usize];
             *slot = (*slot).max(value);
         });
-        reading.values.iter().any(Option::is_some).then_some(reading)
+        object.values.iter().any(Option::is_some).then_some(object)
     }
 
     /// Sets a number.

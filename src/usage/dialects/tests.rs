@@ -46,7 +46,7 @@ fn nulls_floats_and_nonsense_are_passed_over() {
 }
 
 fn read(raw: &[u8]) -> Option<Usage> {
-    Reading::parse(raw).map(|reading| reading.usage(false))
+    UsageObject::parse(raw).map(|object| object.usage(false))
 }
 
 fn tokens(input_tokens: u64, output_tokens: u64) -> Usage {
@@ -144,10 +144,10 @@ fn compatible_servers() {
 
 #[test]
 fn a_later_number_replaces_an_earlier_one_and_a_null_does_not() {
-    let parse = |text: &str| Reading::parse(text.as_bytes()).unwrap();
-    let mut reading = parse(r#"{"input_tokens":10,"cache_read_input_tokens":7,"output_tokens":1}"#);
-    reading.merge(&parse(r#"{"input_tokens":null,"cache_read_input_tokens":0,"output_tokens":30}"#));
-    assert_eq!(reading.usage(true), tokens(10, 30));
+    let parse = |text: &str| UsageObject::parse(text.as_bytes()).unwrap();
+    let mut object = parse(r#"{"input_tokens":10,"cache_read_input_tokens":7,"output_tokens":1}"#);
+    object.merge(&parse(r#"{"input_tokens":null,"cache_read_input_tokens":0,"output_tokens":30}"#));
+    assert_eq!(object.usage(true), tokens(10, 30));
 }
 
 #[test]
@@ -155,5 +155,5 @@ fn the_cache_beside_the_input_becomes_a_part_of_it() {
     let anthropic = br#"{"input_tokens":3,"cache_read_input_tokens":100,"cache_creation_input_tokens":20,
         "cache_creation":{"ephemeral_5m_input_tokens":20},"output_tokens":5}"#;
     let expected = Usage { cached_input_tokens: 100, cache_write_tokens: 20, ..tokens(123, 5) };
-    assert_eq!(Reading::parse(anthropic).unwrap().usage(true), expected);
+    assert_eq!(UsageObject::parse(anthropic).unwrap().usage(true), expected);
 }

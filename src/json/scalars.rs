@@ -1,4 +1,4 @@
-//! Strings and numbers as they stand in a document: where they end, and what they say.
+//! Strings and numbers as they stand in a document: where they end, and what they mean.
 //!
 //! In: raw bytes. Out: a place, a text, a number. Never: a look at what stands around them.
 
@@ -35,7 +35,7 @@ const CLASSES: [u8; 256] = {
     classes
 };
 
-/// True for a quote or a bracket: what tells where a container ends.
+/// True for a quote or a bracket: the bytes by which a container's end is found.
 pub(super) fn is_structure(byte: u8) -> bool {
     CLASSES[usize::from(byte)] & STRUCTURE != 0
 }

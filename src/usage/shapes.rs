@@ -1,21 +1,25 @@
-//! Where the answers of each endpoint say what they consumed: the only places that count.
+//! The shapes of responses: at which paths the documents of each endpoint report what was consumed. Only these count.
 //!
 //! One table, in the order of the API reference. A prompt, a tool result, metadata or a file can contain `"usage"` too;
 //! it stands elsewhere in the document and is never looked at.
 
-use super::fields::NUMBER_BYTES_MAX;
-use super::mark::{Mark, marks};
+use super::dialects::NUMBER_BYTES_MAX;
 use super::record::Endpoint;
 use crate::json::{EACH, Path, Paths};
+use memchr::memmem::Finder;
+use std::sync::LazyLock;
+
+/// A word with its prepared search: once for the process, not for each event, which is shorter than that takes.
+pub(super) type Needle = LazyLock<Finder<'static>>;
 
 /// Largest usage object that is read, bytes; real ones have a few hundred.
 const USAGE_BYTES_MAX: usize = 16 * 1024;
 /// Longest id or name that is read, raw bytes.
 const NAME_BYTES_MAX: usize = 512;
 
-/// What a place says.
+/// What the value at a path is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Means {
+pub enum Attribute {
     /// A usage object of the whole response so far: the last that is not null replaces those before, and none are added
     /// up. Some servers repeat a growing one in every chunk.
     Usage,
@@ -44,7 +48,7 @@ pub enum Means {
     Kind,
 }
 
-impl Means {
+impl Attribute {
     pub(super) const fn bytes_max(self) -> usize {
         match self {
             Self::Usage | Self::Opening | Self::Update | Self::ImageUsage => USAGE_BYTES_MAX,
@@ -57,15 +61,15 @@ impl Means {
     }
 }
 
-/// The places of one kind of document.
+/// The paths of one kind of document.
 #[derive(Debug)]
 pub struct Shape {
     pub paths: &'static Paths,
-    /// What each of `paths` says.
-    pub means: &'static [Means],
+    /// What the value at each of `paths` is.
+    pub values: &'static [Attribute],
     /// What stands in every document that reports: the end of the key that leads to usage, or of a kind. A line without
     /// it is not worth scanning once the model is known.
-    pub mark: &'static Mark,
+    pub(super) needle: &'static Needle,
     /// Only documents of these kinds count; empty for all.
     pub kinds: &'static [&'static str],
     /// The input's tokens are counted without those read from and written to the cache.
@@ -73,16 +77,16 @@ pub struct Shape {
 }
 
 macro_rules! shape {
-    ($name:ident: $($means:ident: $([$($key:expr),+])|+;)+ $({ $($option:ident: $value:expr),+ })?) => {
+    ($name:ident: $($attribute:ident: $([$($key:expr),+])|+;)+ $({ $($option:ident: $value:expr),+ })?) => {
         static $name: Shape = {
             const PATHS: Paths = {
                 const LIST: &[Path] =
-                    &[$($(Path { keys: &[$($key),+], value_bytes_max: Means::$means.bytes_max() },)+)+];
+                    &[$($(Path { keys: &[$($key),+], value_bytes_max: Attribute::$attribute.bytes_max() },)+)+];
                 Paths::new(LIST)
             };
             Shape {
                 paths: &PATHS,
-                means: &[$($({ let _ = [$($key),+]; Means::$means },)+)+],
+                values: &[$($({ let _ = [$($key),+]; Attribute::$attribute },)+)+],
                 $($($option: $value,)+)?
                 ..PLAIN
             }
@@ -90,14 +94,12 @@ macro_rules! shape {
     };
 }
 
-marks! {
-    USAGE_KEY = b"\"usage\"";
-    COMPLETED = b".completed\"";
-    EVAL_COUNT_KEY = b"eval_count\"";
-}
+pub(super) static USAGE_KEY: Needle = LazyLock::new(|| Finder::new(b"\"usage\""));
+static COMPLETED: Needle = LazyLock::new(|| Finder::new(b".completed\""));
+static EVAL_COUNT_KEY: Needle = LazyLock::new(|| Finder::new(b"eval_count\""));
 
 const PLAIN: Shape =
-    Shape { paths: &const { Paths::new(&[]) }, means: &[], mark: &USAGE_KEY, kinds: &[], cache_beside_input: false };
+    Shape { paths: &const { Paths::new(&[]) }, values: &[], needle: &USAGE_KEY, kinds: &[], cache_beside_input: false };
 
 // Whole answers of all endpoints but those below; chunks of completions; `transcript.text.done`, `speech.audio.done`.
 // Groq puts usage under `x_groq` where nobody asked for it, or in both places, equal.
@@ -119,7 +121,7 @@ shape! { RESPONSE:
 }
 
 // Events of a responses stream; in `response.created` and its like the usage is null, so that only the terminal ones
-// (`completed`, `incomplete`, `failed`) say something.
+// (`completed`, `incomplete`, `failed`) report something.
 shape! { RESPONSE_EVENT:
     Usage: ["response", "usage"];
     Model: ["response", "model"];
@@ -157,7 +159,7 @@ shape! { IMAGE_EVENT:
     Model: ["model"];
     Id: ["id"];
     Kind: ["type"];
-    { kinds: &["image_generation.completed", "image_edit.completed"], mark: &COMPLETED }
+    { kinds: &["image_generation.completed", "image_edit.completed"], needle: &COMPLETED }
 }
 
 shape! { MESSAGE:
@@ -181,7 +183,7 @@ shape! { OLLAMA:
     Input: ["prompt_eval_count"];
     Output: ["eval_count"];
     Model: ["model"];
-    { mark: &EVAL_COUNT_KEY }
+    { needle: &EVAL_COUNT_KEY }
 }
 
 impl Shape {
