@@ -145,7 +145,7 @@ impl Splitter {
             At::Line | At::Start(0) => 0,
             At::Name(matched) => matched,
             At::Start(_) => {
-                self.at = At::Other; // a name that begins like a mark
+                self.at = At::Other; // a name that begins like a byte order mark
                 return;
             }
             _ => {

@@ -3,7 +3,7 @@
 //!
 //! In: the bytes behind the `101` head, as they are relayed. Out: the payload of each text message, its fragments
 //! joined to one, and where it ends; binary messages, pings and pongs are passed over. It holds one frame's header,
-//! never a payload. What it cannot read (a compressed or masked message) it passes over by its length and reports as such;
+//! never a payload. What it cannot read (a compressed or masked message) it passes over by its length and reports;
 //! where the borders between frames are lost, it reads no more. It never unmasks, decompresses or answers anything: the
 //! bytes go their way whatever it makes of them, and judging them is the client's part.
 
@@ -35,7 +35,7 @@ pub enum Piece<'a> {
     Text(&'a [u8]),
     /// The text message whose payload came before, if it has any, is complete.
     TextEnd,
-    /// A text message, in whole or from here on, cannot be read: it is compressed or masked. Reported once for a message;
+    /// A text message, in whole or from here on, cannot be read: it is compressed or masked. Comes once for a message;
     /// neither its text nor its end will follow.
     Unreadable,
     /// A close frame has begun: nothing more is sent in this direction (§5.5.1), and what may follow is passed over.
@@ -89,8 +89,8 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// The next piece, and how many bytes of `input` are used up with it. A message's end is reported without waiting for
-    /// another byte: call until it says [`Piece::More`].
+    /// The next piece, and how many bytes of `input` are used up with it. A message's end comes without waiting for
+    /// another byte: call until it is [`Piece::More`].
     pub fn next<'a>(&mut self, input: &'a [u8]) -> (usize, Piece<'a>) {
         let mut used = 0;
         loop {

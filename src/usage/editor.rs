@@ -135,7 +135,10 @@ fn ours(event: &[u8], at: Range<usize>) -> Option<Range<usize>> {
     let mut scanner = Scanner::new(&PATHS);
     scanner.feed(data, |found| match found.path {
         USAGE => usage = Some((found.at.start as usize..found.at.end as usize, found.raw == Some(b"null"))),
-        CHOICES => choices_empty = found.raw.is_some_and(is_empty_array),
+        CHOICES => {
+            let bare = |raw: &[u8]| raw.iter().filter(|byte| !byte.is_ascii_whitespace()).eq(b"[]");
+            choices_empty = found.raw.is_some_and(bare);
+        }
         MODERATION | FILTERS => has_more = true,
         _ => {}
     });
@@ -145,10 +148,6 @@ fn ours(event: &[u8], at: Range<usize>) -> Option<Range<usize>> {
         return Some(0..event.len());
     }
     member(data, value).map(|range| range.start + at.start..range.end + at.start)
-}
-
-fn is_empty_array(raw: &[u8]) -> bool {
-    raw.iter().filter(|byte| !byte.is_ascii_whitespace()).eq(b"[]")
 }
 
 /// The range of the whole member whose value stands at `value`: its key, and one of the commas beside it.

@@ -23,19 +23,6 @@ static THINKING: Needle = LazyLock::new(|| Finder::new(b"\"thinking\":"));
 static PARTIAL_JSON: Needle = LazyLock::new(|| Finder::new(b"\"partial_json\":"));
 static RESPONSE: Needle = LazyLock::new(|| Finder::new(b"\"response\":"));
 
-/// Searches for the keys whose strings are output in the events of each operation.
-fn searches(endpoint: Endpoint) -> Box<[Search]> {
-    match endpoint {
-        Endpoint::ChatCompletions => [&CONTENT, &ARGUMENTS].map(Search::new).into(),
-        Endpoint::Completions => [&TEXT].map(Search::new).into(),
-        Endpoint::Responses => [&DELTA].map(Search::new).into(),
-        Endpoint::Messages => [&TEXT, &THINKING, &PARTIAL_JSON].map(Search::new).into(),
-        Endpoint::ApiChat => [&CONTENT].map(Search::new).into(),
-        Endpoint::ApiGenerate => [&RESPONSE].map(Search::new).into(),
-        _ => Box::default(),
-    }
-}
-
 /// Bytes of text in a JSON body: of all its strings that are values, but for data URLs, whose price is another.
 pub fn text_bytes(body: &[u8]) -> u64 {
     let (mut text, mut at) = (0, 0);
@@ -68,8 +55,17 @@ pub struct Deltas(Box<[Search]>);
 impl Deltas {
     /// A counter for streams of this operation; `None` where none is known to carry text.
     pub fn new(endpoint: Endpoint) -> Option<Self> {
-        let searches = searches(endpoint);
-        (!searches.is_empty()).then_some(Self(searches))
+        // The keys whose strings are output.
+        let keys: &[&Needle] = match endpoint {
+            Endpoint::ChatCompletions => &[&CONTENT, &ARGUMENTS],
+            Endpoint::Completions => &[&TEXT],
+            Endpoint::Responses => &[&DELTA],
+            Endpoint::Messages => &[&TEXT, &THINKING, &PARTIAL_JSON],
+            Endpoint::ApiChat => &[&CONTENT],
+            Endpoint::ApiGenerate => &[&RESPONSE],
+            _ => return None,
+        };
+        Some(Self(keys.iter().copied().map(Search::new).collect()))
     }
 
     /// Takes the stream's next piece.

@@ -1,8 +1,8 @@
 //! Reads a response's body beside its relaying, in one pass: splits it into its documents, of which the capture takes
 //! what was consumed, the estimate counts the text, and the editor takes out what only our asking for usage brought.
 //!
-//! In: the body's bytes as the upstream sent them, cut anywhere, perhaps compressed. Out: of an edited stream, what goes
-//! to the client; at the end, what the response reported. A body that is not edited is never held.
+//! In: the body's bytes as the upstream sent them, cut anywhere, perhaps compressed. Out: of an edited stream, what
+//! goes to the client; at the end, what the response reported. A body that is not edited is never held.
 
 use super::capture::{Capture, Reported};
 use super::editor::Editor;

@@ -286,8 +286,8 @@ impl Record {
     }
 }
 
-/// What is known of a request while it is under way: of a [`Record`], what is known before its end. A stream is held for
-/// long, and many at a time: it takes less than half of the memory. Units and ranges are those of the record.
+/// What is known of a request while it is under way: of a [`Record`], what does not wait for its end. A stream is held
+/// for long, and many at a time: it takes less than half of the memory. Units and ranges are those of the record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Draft {
     pub started_at: u64,

@@ -29,8 +29,8 @@ pub struct Report {
 pub struct Ended {
     /// The server has ended it: a close frame has come.
     pub closed: bool,
-    /// What the session reports of itself: its model, its id (`sess_…`) and, of a live session, its last reported length,
-    /// as usage. `unreadable` where a part of the stream that may have held a report could not be read.
+    /// What the session reports of itself: its model, its id (`sess_…`) and, of a live session, its length, as usage.
+    /// `unreadable` where a part of the stream that may have held a report could not be read.
     pub reported: Reported,
     /// Something was consumed, or may have been, that was never reported: a response had begun and its end did not
     /// come, or came without numbers; a live session began and did not report its length; a part of the stream could

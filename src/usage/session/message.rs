@@ -1,8 +1,8 @@
 //! One message of a session, a JSON document: what it reports of usage.
 //!
-//! In: its text, cut anywhere. Out: one [`SessionEvent`]. Of a message whose `type` reports nothing, the rest is not looked at:
-//! almost every one is a piece of audio or text. `usage` stands in tool results, transcripts and metadata too; only the
-//! paths in the table count, and only in messages of the `type` that goes with them.
+//! In: its text, cut anywhere. Out: one [`SessionEvent`]. Of a message whose `type` reports nothing, the rest is not
+//! looked at: almost every one is a piece of audio or text. `usage` stands in tool results, transcripts and metadata
+//! too; only the paths in the table count, and only in messages of the `type` that goes with them.
 
 use crate::json::{self, EACH, Found, Path, Paths, Scanner};
 use crate::usage::capture::{Images, Reported, set_name};
@@ -52,11 +52,13 @@ const PARTS: usize = Part::Decision as usize + 1;
 macro_rules! paths {
     ($($part:ident $attribute:ident: $([$($key:expr),+])|+;)+) => {
         const PATHS: Paths = {
-            const LIST: &[Path] = &[$($(Path { keys: &[$($key),+], value_bytes_max: Attribute::$attribute.bytes_max() },)+)+];
+            const LIST: &[Path] =
+                &[$($(Path { keys: &[$($key),+], value_bytes_max: Attribute::$attribute.bytes_max() },)+)+];
             Paths::new(LIST)
         };
         /// What the value at each of `PATHS` is, and of what part.
-        const ATTRIBUTES: &[(Part, Attribute)] = &[$($({ let _ = [$($key),+]; (Part::$part, Attribute::$attribute) },)+)+];
+        const ATTRIBUTES: &[(Part, Attribute)] =
+            &[$($({ let _ = [$($key),+]; (Part::$part, Attribute::$attribute) },)+)+];
     };
 }
 
