@@ -361,11 +361,15 @@ impl Proxy {
         let last_words = if is_tunnel { exchange.request.outgoing.take_stream() } else { Buffer::new() };
         exchange.request.outgoing.forget_held();
         let permits = std::mem::take(&mut exchange.permits);
+        let down = exchange.down;
         if let Some(up) = up_key {
             if is_tunnel {
                 self.say_last(up, last_words.as_slice());
             }
             self.close_up(up);
+        }
+        if is_tunnel {
+            self.actions.push_back(Action::Read(Conn::Down(down))); // its client waits for the target no longer
         }
         let seq = self.submit(now, settlement.records);
         if settlement.forfeits {
