@@ -30,6 +30,7 @@ pub mod migrations;
 pub mod partition;
 pub mod prune;
 pub mod rollup;
+pub mod snapshot;
 pub mod spend;
 pub mod tiers;
 pub mod user_index;

@@ -386,9 +386,9 @@ impl Proxy {
     }
 
     /// Sends priced records on their way to the ledger, which take over permits; the last one's `seq`.
-    fn submit(&mut self, now: Now, (record, images): (Record, Option<Record>)) -> u64 {
+    fn submit(&mut self, now: Now, (record, images): (Record, Option<Box<Record>>)) -> u64 {
         let seq = self.submit_one(now, record);
-        images.map_or(seq, |images| self.submit_one(now, images))
+        images.map_or(seq, |images| self.submit_one(now, *images))
     }
 
     fn submit_one(&mut self, now: Now, mut record: Record) -> u64 {

@@ -8,6 +8,7 @@ use super::fold::{RecentRows, fold_recent};
 use super::marks::{LAST_ID, Progress};
 use super::partition::NS_PER_HOUR;
 use super::rollup::{Bound, stored};
+use super::snapshot::Snapshot;
 use crate::base::table::Table;
 use crate::usage::record::{Journal, Record};
 use rusqlite::{Connection, OptionalExtension as _, Statement, params};
@@ -20,6 +21,8 @@ const NAMES_KNOWN_MAX: usize = 10_000;
 /// writes has another.
 pub struct Writer<'c> {
     conn: &'c Connection,
+    /// Held from one commit to the next.
+    snapshot: Snapshot<'c>,
     begin: Statement<'c>,
     last_id: Statement<'c>,
     newest: i64,
@@ -46,6 +49,7 @@ impl<'c> Writer<'c> {
     pub fn new(conn: &'c Connection) -> rusqlite::Result<Self> {
         Ok(Self {
             conn,
+            snapshot: Snapshot::new(conn)?,
             begin: conn.prepare("BEGIN IMMEDIATE")?,
             last_id: conn.prepare(LAST_ID)?,
             newest: 0,
@@ -72,8 +76,9 @@ impl<'c> Writer<'c> {
         self.newest
     }
 
-    /// The connection, for whatever else is to be done with it.
-    pub fn conn(&self) -> &'c Connection {
+    /// The connection, for whatever else is to be done with it: as fresh as one that was not used.
+    pub fn conn(&mut self) -> &'c Connection {
+        self.snapshot.release();
         self.conn
     }
 
@@ -87,7 +92,7 @@ impl<'c> Writer<'c> {
     /// # Errors
     /// SQLite's; nothing has changed then.
     pub fn fold(&mut self, rows_max: i64) -> rusqlite::Result<Progress> {
-        fold_recent(self.conn, &mut self.recent, rows_max)
+        fold_recent(self.conn(), &mut self.recent, rows_max)
     }
 
     /// Commits the records in their order, in one transaction: all, or none where it fails. Returns the new parts of
@@ -102,6 +107,7 @@ impl<'c> Writer<'c> {
             self.users.known.clear();
             self.models.known.clear();
             self.recent = RecentRows::default();
+            self.snapshot.release();
             if !self.conn.is_autocommit() {
                 // A failure here leaves the transaction open, and the next attempt at `BEGIN` reports it and ends here.
                 let _ = self.conn.execute_batch("ROLLBACK");
@@ -112,9 +118,7 @@ impl<'c> Writer<'c> {
 
     fn try_append(&mut self, records: &[Record]) -> rusqlite::Result<Vec<Record>> {
         let mut retrieved = Vec::new();
-        self.begin.raw_execute()?;
-        // SQLite would begin again at 1 where all rows are pruned.
-        let mut last_id = self.last_id.query_row([], |row| row.get(0))?;
+        let mut last_id = self.begin()?;
         for record in records {
             match record.journal {
                 Journal::Off => {}
@@ -133,9 +137,24 @@ impl<'c> Writer<'c> {
                 self.insert(last_id, record)?;
             }
         }
+        self.snapshot.hold()?;
         self.commit.raw_execute()?;
         self.newest = last_id;
         Ok(retrieved)
+    }
+
+    /// Takes the write lock; the last id that a record has.
+    fn begin(&mut self) -> rusqlite::Result<i64> {
+        if self.snapshot.is_held() {
+            if self.begin.raw_execute().is_ok() {
+                return Ok(self.newest);
+            }
+            // Somebody else has committed, or is about to: with a snapshot SQLite does not wait for that.
+            self.snapshot.release();
+        }
+        self.begin.raw_execute()?;
+        // SQLite would begin again at 1 where all rows are pruned.
+        self.last_id.query_row([], |row| row.get(0))
     }
 
     fn open(&mut self, id: u64, record: &Record) -> rusqlite::Result<()> {

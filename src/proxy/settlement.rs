@@ -34,7 +34,7 @@ pub struct End {
 /// What becomes of an exchange that has ended.
 pub struct Settlement {
     /// Its record, priced, and the one of images made in its course.
-    pub records: (Record, Option<Record>),
+    pub records: (Record, Option<Box<Record>>),
     /// Nobody knows what it used: its estimate of tokens stands, where the reservation would be released.
     pub forfeits: bool,
 }
@@ -61,17 +61,18 @@ pub fn settle(exchange: &mut Exchange, end: End, prices: &PriceTable) -> Settlem
 }
 
 /// A record with its price, and the one of images made in its course. `name` says what the request calls the model.
-pub fn priced(record: Record, reported: &Reported, name: ModelName, prices: &PriceTable) -> (Record, Option<Record>) {
-    let images = images_record(&record, reported);
-    let with_cost = |record: Record, reported: &Reported| {
-        let cost_nano_usd = match record.usage_source {
-            UsageSource::None => Some(0), // nothing was consumed, whatever the model's price
-            UsageSource::Unknown => None,
-            _ => cost(prices, &record, reported, name),
-        };
-        Record { cost_nano_usd, ..record }
-    };
-    (with_cost(record, reported), images.map(|images| with_cost(images, &Reported::default())))
+pub fn priced(
+    mut record: Record,
+    reported: &Reported,
+    name: ModelName,
+    prices: &PriceTable,
+) -> (Record, Option<Box<Record>>) {
+    let mut images = images_record(&record, reported);
+    record.cost_nano_usd = cost(prices, &record, reported, name);
+    if let Some(images) = &mut images {
+        images.cost_nano_usd = cost(prices, images, &Reported::default(), name);
+    }
+    (record, images)
 }
 
 /// What a stream that was cut probably consumed; `None` for what was not cut, or never reached the target, or of which
@@ -92,9 +93,9 @@ fn estimate(exchange: &Exchange, outcome: Outcome, reached: bool) -> Option<Usag
 }
 
 /// The record of images that a tool made in the course of a response: another model's work, at another price.
-fn images_record(response: &Record, reported: &Reported) -> Option<Record> {
+fn images_record(response: &Record, reported: &Reported) -> Option<Box<Record>> {
     let images = reported.images.as_ref()?;
-    Some(Record {
+    Some(Box::new(Record {
         endpoint: Endpoint::ResponsesImages,
         model_requested: None,
         model: images.model.clone(),
@@ -103,12 +104,17 @@ fn images_record(response: &Record, reported: &Reported) -> Option<Record> {
         response_bytes: 0,
         journal: Journal::Off, // the entry is the response's to close
         ..response.clone()
-    })
+    }))
 }
 
 /// The price of what was consumed; `None` where it is not certain. A deployment's name tells nothing of the model that
 /// ran.
 fn cost(prices: &PriceTable, record: &Record, reported: &Reported, name: ModelName) -> Option<u64> {
+    match record.usage_source {
+        UsageSource::None => return Some(0), // nothing was consumed, whatever the model's price
+        UsageSource::Unknown => return None,
+        UsageSource::Reported | UsageSource::Drained | UsageSource::Estimated => {}
+    }
     let model = match name {
         ModelName::Model => record.model_name(),
         ModelName::Deployment | ModelName::DeploymentInPath => record.model.as_deref().unwrap_or_default(),
@@ -215,6 +221,7 @@ mod tests {
             usage,
             model_requested: requested.map(Arc::from),
             model: model.map(Arc::from),
+            usage_source: UsageSource::Reported,
             ..Record::default()
         };
         let tier = |tier: &str| Reported { service_tier: Some(tier.into()), ..Reported::default() };

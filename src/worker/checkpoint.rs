@@ -57,12 +57,15 @@ impl Checkpointer {
         Ok(Self { nudges, commits: 0, behind, thread })
     }
 
-    /// Counts a commit; with enough of them, says that the log has grown.
-    pub fn count_commit(&mut self) {
+    /// Counts a commit; with enough of them, says that the log has grown. True where it has: what the writer still
+    /// holds open of it cannot be copied.
+    pub fn count_commit(&mut self) -> bool {
         self.commits += 1;
-        if self.commits >= COMMITS_PER_LOOK {
+        let is_grown = self.commits >= COMMITS_PER_LOOK;
+        if is_grown {
             self.nudge();
         }
+        is_grown
     }
 
     /// Says that the log has grown. Never blocks; one nudge waiting is as good as many.

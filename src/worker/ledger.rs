@@ -171,14 +171,14 @@ impl Ledger {
             self.look_at_file();
             if !self.lost {
                 self.commit(&mut writer);
-                self.mark_exported(&writer);
-                self.tell(&writer);
+                self.mark_exported(&mut writer);
+                self.tell(&mut writer);
             }
             match self.stop_by {
                 None if self.lost => {}
                 None => {
                     self.fold(&mut writer);
-                    self.prune(&writer);
+                    self.prune(&mut writer);
                 }
                 Some(stop_by) if self.lost || self.queue.is_empty() || Instant::now() >= stop_by => break,
                 Some(_) => {}
@@ -274,7 +274,10 @@ impl Ledger {
     /// One transaction with what is queued, up to its cap, acknowledged; or the queue as it was and a time to retry.
     fn commit(&mut self, writer: &mut Writer<'_>) {
         let batch = &self.queue[..self.queue.len().min(BATCH_ROWS_MAX)];
-        let Some(last) = batch.last() else { return };
+        let Some(last) = batch.last() else {
+            writer.conn(); // no commit follows on another: nothing is to be held
+            return;
+        };
         let retrieved = match writer.append(batch) {
             Ok(retrieved) => retrieved,
             Err(error) => return self.failed(&error),
@@ -291,7 +294,9 @@ impl Ledger {
         self.events.send(WorkerEvent::Committed { upto, retrieved });
         self.busy_at = Instant::now();
         self.progress.last = writer.last_id();
-        self.checkpointer.count_commit();
+        if self.checkpointer.count_commit() {
+            writer.conn(); // nothing is held
+        }
         self.worked();
         let behind = self.queue.split_off(rows);
         logger::requests(std::mem::replace(&mut self.queue, behind));
@@ -299,14 +304,14 @@ impl Ledger {
 
     /// Keeps how far the export is. Where that fails, the export's next mark says it too; until then rows are sent
     /// again if the process is killed.
-    fn mark_exported(&mut self, writer: &Writer<'_>) {
+    fn mark_exported(&mut self, writer: &mut Writer<'_>) {
         let Some(id) = self.exported.take() else { return };
         let _ = marks::advance(writer.conn(), marks::EXPORT, id);
     }
 
     /// Tells the loop of keys and limits that have changed, and of what was spent.
-    fn tell(&mut self, writer: &Writer<'_>) {
-        if let Some(policy) = self.policy.look(writer.conn()) {
+    fn tell(&mut self, writer: &mut Writer<'_>) {
+        if let Some(policy) = self.policy.look(|| writer.conn()) {
             self.events.send(WorkerEvent::Policy(policy));
         }
         if let Some(period) = self.spend_wanted.filter(|_| self.queue.is_empty()) {
@@ -365,7 +370,7 @@ impl Ledger {
     }
 
     /// Removes a few old rows, if any are due and commits work.
-    fn prune(&mut self, writer: &Writer<'_>) {
+    fn prune(&mut self, writer: &mut Writer<'_>) {
         if self.commits.retry_at.is_some() || !self.pruner.is_due(Instant::now(), self.busy_at) {
             return;
         }

@@ -47,11 +47,12 @@ impl PolicyWatch {
     }
 
     /// The tables, if it was time to look and they have changed. Errors are for the next look.
-    pub fn look(&mut self, conn: &Connection) -> Option<Policy> {
+    pub fn look<'c>(&mut self, conn: impl FnOnce() -> &'c Connection) -> Option<Policy> {
         let now = Instant::now();
         if now < self.look_at {
             return None;
         }
+        let conn = conn();
         self.look_at = now + FOLLOW_EVERY;
         let version = version(conn).ok().filter(|&version| version != self.version)?;
         let policy = read(conn).ok()?;
