@@ -131,13 +131,13 @@ impl Downstream {
     }
 
     /// True where reading makes sense now. `streaming` bytes of the current body wait for the target; `paused` says
-    /// that the held body has no room.
-    pub fn wants_bytes(&self, streaming: usize, paused: bool) -> bool {
+    /// that the held body has no room. Both are looked up only where they matter: this is asked several times a request.
+    pub fn wants_bytes(&self, streaming: impl Fn() -> usize, paused: impl Fn() -> bool) -> bool {
         !self.ended
             && match self.phase {
                 Phase::Head => self.out.len() < HIGH_WATERMARK && self.input.len() <= HEAD_BYTES_MAX,
-                Phase::Body { sink: Sink::Stream, .. } => streaming < HIGH_WATERMARK,
-                Phase::Body { sink: Sink::Hold, .. } => !paused,
+                Phase::Body { sink: Sink::Stream, .. } => streaming() < HIGH_WATERMARK,
+                Phase::Body { sink: Sink::Hold, .. } => !paused(),
                 Phase::Body { .. } | Phase::Closing | Phase::Lingering => true,
                 // Read on while busy, or a client that goes away would not be noticed.
                 Phase::Busy | Phase::Asking { .. } => self.input.len() < HIGH_WATERMARK,

@@ -18,7 +18,7 @@ use super::forward::Accepted;
 use super::local_answers::{overloaded, text};
 use super::local_request::{self, LocalRequest};
 use super::route::{Local, Route};
-use super::timing::{Class, ClientWaits};
+use super::timing::Class;
 use super::{
     Action, Conn, DownKey, ExchangeKey, LOW_WATERMARK, Proxy, Question, Written, forward, identity, named, notes, route,
 };
@@ -76,8 +76,8 @@ impl Proxy {
     /// True where reading from the client makes sense now.
     pub(super) fn wants_client_bytes(&self, key: DownKey) -> bool {
         let Some(down) = self.downs.get(key) else { return false };
-        let outgoing = down.exchange.and_then(|key| self.exchanges.linked(key)).map(|found| &found.request.outgoing);
-        down.wants_bytes(outgoing.map_or(0, |out| out.stream.len()), outgoing.is_some_and(|out| out.paused))
+        let outgoing = || Some(&self.exchanges.linked(down.exchange?)?.request.outgoing);
+        down.wants_bytes(|| outgoing().map_or(0, |out| out.stream.len()), || outgoing().is_some_and(|out| out.paused))
     }
 
     pub(super) fn client_bytes(&mut self, now: Now, key: DownKey, bytes: &[u8]) {
@@ -111,7 +111,9 @@ impl Proxy {
     fn consume(&mut self, now: Now, key: DownKey, bytes: &[u8]) -> usize {
         let mut used = 0;
         loop {
-            if self.must_wait(now, key, bytes.len() - used) {
+            let Some(down) = self.downs.get(key) else { return bytes.len() };
+            let is_held = matches!(down.phase, Phase::Body { sink: Sink::Hold, .. });
+            if is_held && self.must_wait(now, key, bytes.len() - used) {
                 return used;
             }
             let Some(down) = self.downs.get_mut(key) else { return bytes.len() };
@@ -761,14 +763,13 @@ impl Proxy {
 
     fn down_class(&self, key: DownKey) -> Option<Class> {
         let down = self.downs.get(key)?;
-        let exchange = down.exchange.and_then(|exchange| self.exchanges.linked(exchange));
-        let holding_up = self.held_bodies.holding_up();
-        down.deadline(ClientWaits {
-            for_commit: self.settings.timeouts.ledger_wait > 0
-                && exchange.is_some_and(|exchange| exchange.awaited_seq().is_some()),
-            is_read: self.wants_client_bytes(key),
-            holds_up_others: holding_up.is_some() && down.exchange == holding_up,
-        })
+        let awaited = || self.exchanges.linked(down.exchange?)?.awaited_seq();
+        let holding_up = || self.held_bodies.holding_up().is_some_and(|key| down.exchange == Some(key));
+        down.deadline(
+            || self.settings.timeouts.ledger_wait > 0 && awaited().is_some(),
+            || self.wants_client_bytes(key),
+            holding_up,
+        )
     }
 
     pub(super) fn expire_down(&mut self, now: Now, key: DownKey, class: Class) {

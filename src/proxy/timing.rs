@@ -112,31 +112,26 @@ pub fn durations(timeouts: &Timeouts) -> [u64; CLASSES.len()] {
     })
 }
 
-/// What matters for a client's deadline beside its own state.
-#[derive(Clone, Copy, Debug)]
-pub struct ClientWaits {
-    /// Its reply waits for a commit, for no longer than `LEDGER_WAIT`.
-    pub for_commit: bool,
-    /// It is read from.
-    pub is_read: bool,
-    /// Others wait for its body.
-    pub holds_up_others: bool,
-}
-
 impl Downstream {
-    /// The deadline that its state asks for.
-    pub fn deadline(&self, waits: ClientWaits) -> Option<Class> {
+    /// The deadline that its state asks for. Beside that it matters whether its reply waits for a commit, no longer than
+    /// `LEDGER_WAIT`; whether it is read from; whether others wait for its body. Each is looked up only where it does.
+    pub fn deadline(
+        &self,
+        awaits_commit: impl Fn() -> bool,
+        is_read: impl Fn() -> bool,
+        holds_up_others: impl Fn() -> bool,
+    ) -> Option<Class> {
         match &self.phase {
             _ if self.sendable() > 0 => Some(Class::Write),
             Phase::Lingering => Some(Class::Linger),
-            _ if waits.for_commit => Some(Class::LedgerWait),
+            _ if awaits_commit() => Some(Class::LedgerWait),
             Phase::Head if !self.input.is_empty() || !self.served => Some(Class::Header),
             Phase::Head => Some(Class::Idle),
             // Nothing is asked of a client that we do not read from.
-            Phase::Body { .. } if !waits.is_read => None,
+            Phase::Body { .. } if !is_read() => None,
             // Nor of a WebSocket, which may be silent for as long as the target's side is.
             Phase::Body { reader: BodyReader::Close, .. } => None,
-            Phase::Body { .. } if waits.holds_up_others => Some(Class::HurriedBody),
+            Phase::Body { .. } if holds_up_others() => Some(Class::HurriedBody),
             Phase::Body { .. } => Some(Class::Body),
             Phase::Busy | Phase::Asking { .. } | Phase::Closing => None,
         }

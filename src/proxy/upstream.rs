@@ -204,7 +204,9 @@ impl Upstream {
         let was_handshaking = session.is_handshaking();
         let received = session.receive(bytes, reply, |piece| plain.extend_from_slice(piece));
         let (ready, closed) = (was_handshaking && !session.is_handshaking(), session.peer_closed());
-        self.cipher.append(reply);
+        if !reply.is_empty() {
+            self.cipher.append(reply);
+        }
         Received { plain, replies: !reply.is_empty(), tls: received.map(|()| TlsProgress { ready, closed }) }
     }
 
