@@ -44,7 +44,7 @@ fn all_bodies_together_have_a_bound_and_all_arrive() {
     let bound = BOUND.to_string();
     let body_max = BODY_BYTES.to_string();
     // A client that we do not read from is not late, however long that takes.
-    let vars = [("MAX_BUFFERED_BYTES", &*bound), ("MAX_BODY_BYTES", &*body_max), ("IDLE_TIMEOUT", "1s")];
+    let vars = [("MAX_BUFFERED_BYTES", &*bound), ("MAX_BODY_BYTES", &*body_max), ("IDLE_TIMEOUT", "3s")];
     let proxy = Proxy::before(&upstream, &[&vars[..], &[("RATE_LIMIT_RPM", "0")]].concat());
     let before = resident(&proxy);
     let mut peak = 0.0_f64;
@@ -71,7 +71,7 @@ fn all_bodies_together_have_a_bound_and_all_arrive() {
             assert!(start.elapsed() < DEADLINE, "it never fills up");
         }
         // Well beyond the time that a client has which is waited for.
-        std::thread::sleep(std::time::Duration::from_millis(1500));
+        std::thread::sleep(std::time::Duration::from_millis(3500));
         get(proxy.addr(), "/healthz").expect(200);
         *gate.0.lock().unwrap() = true;
         gate.1.notify_all();
