@@ -34,7 +34,7 @@ pub fn write_request(
     settings: &Settings,
     captured: bool,
 ) -> Option<Accepted> {
-    let mut accepted = None;
+    let mut offers: Option<Offers> = None;
     out.reserve(head.target.len() + head.headers.wire_bytes() + OWN_LINES_BYTES);
     for part in [head.method, " ", &settings.prefix, head.target, " HTTP/1.1\r\nhost: ", &settings.authority, "\r\n"] {
         out.extend_from_slice(part.as_bytes());
@@ -49,14 +49,14 @@ pub fn write_request(
             Known::Authorization if settings.authorization.is_some() || settings.keys_only => {}
             Known::ApiKey if settings.keys_only => {} // ours
             _ if class.is_hop_by_hop() || head.connection.names(header.name, class) => {}
-            Known::AcceptEncoding if captured => accepted = Some(readable(header.value)),
+            Known::AcceptEncoding if captured => offers.get_or_insert_default().add(header.value),
             _ => write(out, header.name, header.value),
         }
     }
     if head.is_websocket() {
         out.extend_from_slice(UPGRADE);
     }
-    accepted
+    offers.map(|offers| offers.reduced())
 }
 
 /// Appends `accept-encoding`, where the client sent one.
@@ -87,16 +87,38 @@ pub fn write_length(out: &mut Vec<u8>, length: u64) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// What a client accepts, reduced to what the capture decodes: gzip where it is among the offers, else nothing.
-fn readable(accepted: &[u8]) -> Accepted {
-    let offers_gzip = accepted.split(|&byte| byte == b',').any(|offer| {
-        let mut parts = offer.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
-        let coding = parts.next().unwrap_or_default();
-        let refused = parts
-            .any(|weight| weight.strip_prefix(b"q=").is_some_and(|q| q.iter().all(|byte| matches!(byte, b'0' | b'.'))));
-        (coding.eq_ignore_ascii_case(b"gzip") || coding == b"*") && !refused
-    });
-    if offers_gzip { Accepted::Gzip } else { Accepted::Identity }
+/// What a client says of the one coding that the capture decodes, over all lines of its `Accept-Encoding`.
+#[derive(Default)]
+struct Offers {
+    /// It takes gzip, or refuses it, by name.
+    gzip: Option<bool>,
+    /// It takes whatever it does not name, or refuses that.
+    others: Option<bool>,
+}
+
+impl Offers {
+    /// Takes a line up. A coding whose weight is 0 is refused (RFC 9110 §12.4.2, §12.5.3).
+    fn add(&mut self, line: &[u8]) {
+        for offer in line.split(|&byte| byte == b',') {
+            let mut parts = offer.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+            let coding = parts.next().unwrap_or_default();
+            let is_zero = |weight: &[u8]| {
+                let q = weight.split_at_checked(2).filter(|(name, _)| name.eq_ignore_ascii_case(b"q="));
+                q.is_some_and(|(_, value)| value.iter().all(|byte| matches!(byte, b'0' | b'.')))
+            };
+            let taken = !parts.any(is_zero);
+            if coding.eq_ignore_ascii_case(b"gzip") {
+                self.gzip = Some(taken);
+            } else if coding == b"*" {
+                self.others = Some(taken);
+            }
+        }
+    }
+
+    /// Gzip where it is taken, else nothing.
+    fn reduced(&self) -> Accepted {
+        if self.gzip.or(self.others) == Some(true) { Accepted::Gzip } else { Accepted::Identity }
+    }
 }
 
 /// How a response goes on to the client, and what its head says.
@@ -243,16 +265,24 @@ mod tests {
 
     #[test]
     fn only_codings_that_can_be_read_are_accepted() {
-        for (accepted, reduced) in [
-            ("gzip, deflate, br, zstd", Accepted::Gzip),
-            ("br;q=1.0, GZIP;q=0.5", Accepted::Gzip),
-            ("*", Accepted::Gzip),
-            ("br, gzip;q=0", Accepted::Identity),
-            ("gzip;q=0.000", Accepted::Identity),
-            ("identity", Accepted::Identity),
-            ("", Accepted::Identity),
+        for (lines, reduced) in [
+            (&["gzip, deflate, br, zstd"][..], Accepted::Gzip),
+            (&["br;q=1.0, GZIP;q=0.5"], Accepted::Gzip),
+            (&["*"], Accepted::Gzip),
+            (&["br", "gzip"], Accepted::Gzip),
+            (&["br, gzip;q=0"], Accepted::Identity),
+            (&["gzip;q=0.000"], Accepted::Identity),
+            (&["gzip;Q=0"], Accepted::Identity),
+            (&["gzip;q=0, *"], Accepted::Identity),
+            (&["*", "gzip; q=0"], Accepted::Identity),
+            (&["gzip, *;q=0"], Accepted::Gzip),
+            (&["*;q=0"], Accepted::Identity),
+            (&["identity"], Accepted::Identity),
+            (&[""], Accepted::Identity),
         ] {
-            assert_eq!(readable(accepted.as_bytes()), reduced, "{accepted}");
+            let mut offers = Offers::default();
+            lines.iter().for_each(|line| offers.add(line.as_bytes()));
+            assert_eq!(offers.reduced(), reduced, "{lines:?}");
         }
     }
 
