@@ -7,7 +7,7 @@
 use super::database;
 use super::migrations::VERSION;
 use rusqlite::Connection;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
 /// What `ask` finds in the ledger at `path`.
@@ -52,9 +52,7 @@ struct FileStamp {
 impl FileStamp {
     fn of(path: &Path) -> Option<Self> {
         let file = path.metadata().ok()?;
-        let mut log = path.as_os_str().to_owned();
-        log.push("-wal");
-        let has_log = PathBuf::from(log).exists();
+        let has_log = database::beside(path, "-wal").exists();
         Some(Self { has_log, bytes: file.len(), modified: file.modified().ok() })
     }
 }

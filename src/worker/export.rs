@@ -72,14 +72,12 @@ impl ExportHandle {
     /// One sentence: the path is none, or the system gives no thread.
     pub fn start(path: &Path, target: Influx, marker: Marker) -> Result<Self, String> {
         let path = database::absolute(path)?;
-        let mut lock = path.clone().into_os_string();
-        lock.push("-export");
         let (stop, stopped) = channel();
         let (end, ended) = channel();
         let (progress, stopping) = (Arc::new(ExportProgress::default()), Arc::new(AtomicBool::new(false)));
         let exporter = Exporter {
+            lock: database::beside(&path, "-export"),
             path,
-            lock: lock.into(),
             locked: None,
             conn: None,
             server: Server::new(target),
