@@ -20,6 +20,7 @@ pub use handle::{Backfill, LedgerHandle, Marker, Options};
 use super::checkpoint::Checkpointer;
 use super::event::{EventSender, WorkerEvent};
 use super::logger;
+use super::process::spawn;
 use super::retry::Retry;
 use super::time::unix_now;
 use crate::base::log::Level;
@@ -41,6 +42,7 @@ use pruner::Pruner;
 use rusqlite::Connection;
 use std::fmt::Display;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Rows in one transaction at most: it bounds how long the first of them waits for the last.
@@ -153,11 +155,8 @@ impl Ledger {
             exported: None,
             stop_by: None,
         };
-        let thread = std::thread::Builder::new()
-            .name("ledger".to_owned())
-            .spawn(move || ledger.run(&conn))
-            .map_err(|error| format!("the ledger thread cannot start: {error}"))?;
-        Ok(LedgerHandle { mailbox: mailbox(thread.thread()), thread: Some(thread) })
+        let thread = spawn("ledger", move || ledger.run(&conn))?;
+        Ok(LedgerHandle { mailbox: Arc::new(mailbox(thread.thread())), thread: Some(thread) })
     }
 
     fn run(mut self, conn: &Connection) -> Result<(), String> {
@@ -191,16 +190,13 @@ impl Ledger {
 
     /// Notices that the path does not name the open file any more, and that it does again.
     fn look_at_file(&mut self) {
-        if self.lost {
-            if self.watch.is_in_place_now() {
-                self.lost = false;
-                self.worked();
-            } else {
-                self.failed(&self.watch.why());
-            }
-        } else if !self.watch.is_in_place() {
+        let in_place = if self.lost { self.watch.is_in_place_now() } else { self.watch.is_in_place() };
+        if !in_place {
             self.lost = true;
             self.failed(&self.watch.why());
+        } else if self.lost {
+            self.lost = false;
+            self.worked();
         }
     }
 
@@ -209,7 +205,7 @@ impl Ledger {
         let is_folded = self.progress.is_folded();
         let quiet_at = self.busy_at + quiet(&self.progress);
         let prune_at = self.pruner.due_at(self.busy_at);
-        let look_at = self.policy.look_at();
+        let look_at = self.policy.look_at;
         while self.stop_by.is_none() {
             let is_idle = self.queue.is_empty() && self.exported.is_none() && !self.lost;
             let until = match (is_idle, self.commits.retry_at) {
@@ -280,7 +276,6 @@ impl Ledger {
             Err(error) => return self.failed(&error),
         };
         let (rows, upto) = (batch.len(), last.seq);
-        self.committed_seq = upto;
         // The log tells what they count.
         for new_part in &retrieved {
             if let Ok(at) = self.queue[..rows].binary_search_by_key(&new_part.seq, |record| record.seq) {

@@ -67,8 +67,7 @@ impl WorkerThreads {
         let ledger = Ledger::start(database, options, events.clone())?;
         let query = QueryHandle::start(database, events.clone())?;
         let export = export.map(|to| ExportHandle::start(database, to, ledger.marker()));
-        let resolver = Resolver::start(host, port, events.clone())
-            .map_err(|error| format!("the resolver thread cannot start: {error}"))?;
+        let resolver = Resolver::start(host, port, events.clone())?;
         Ok(Self { events, ledger, query, export: export.transpose()?, resolver })
     }
 
