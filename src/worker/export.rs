@@ -25,7 +25,7 @@ pub use server::Server;
 
 use super::ledger::Marker;
 use super::logger::{Value, event};
-use super::process::lower_priority;
+use super::process::{lower_priority, spawn};
 use super::retry::Retry;
 use super::time::unix_now;
 use crate::base::log::Level;
@@ -89,14 +89,11 @@ impl ExportHandle {
             stopping: Arc::clone(&stopping),
             stopped,
         };
-        std::thread::Builder::new()
-            .name("export".to_owned())
-            .spawn(move || {
-                lower_priority();
-                exporter.run();
-                drop(end);
-            })
-            .map_err(|error| format!("the export thread cannot start: {error}"))?;
+        spawn("export", move || {
+            lower_priority();
+            exporter.run();
+            drop(end);
+        })?;
         Ok(Self { progress, stopping, stop, ended })
     }
 
@@ -141,7 +138,7 @@ impl Exporter {
                 Ok(false) => LOOK_EVERY,
                 Err(_) if self.is_stopping() => Duration::ZERO,
                 Err(trouble) => {
-                    self.progress.failed();
+                    self.note_failure();
                     self.retry.failed(&trouble.why);
                     self.retry.pause.mul_f64(jitter()).max(trouble.retry_after.unwrap_or_default())
                 }
@@ -160,6 +157,12 @@ impl Exporter {
                 Err(RecvTimeoutError::Timeout) => self.look(),
             }
         }
+    }
+
+    fn note_failure(&self) {
+        let mut progress = self.progress.lock();
+        progress.is_failing = true;
+        progress.failures += 1;
     }
 
     fn is_stopping(&self) -> bool {
@@ -187,7 +190,7 @@ impl Exporter {
         self.settle(&batch, delivery)?;
         let is_full = batch.len() == rows_max;
         if !is_full {
-            self.progress.nothing_waits();
+            self.progress.lock().oldest_unix_ns = 0;
         }
         Ok(is_full)
     }
@@ -218,8 +221,10 @@ impl Exporter {
             None => marks::read(&conn, marks::EXPORT)?,
         };
         let batch = Batch::read(&conn, cursor, rows_max)?;
-        self.progress.reached(*self.cursor.insert(cursor), batch.oldest_unix_ns());
-        self.conn = Some(conn);
+        (self.cursor, self.conn) = (Some(cursor), Some(conn));
+        let mut progress = self.progress.lock();
+        (progress.cursor, progress.oldest_unix_ns) = (cursor, batch.oldest_unix_ns);
+        drop(progress);
         Ok(batch)
     }
 
@@ -227,7 +232,7 @@ impl Exporter {
     fn look(&self) {
         let last = self.conn.as_ref().and_then(|conn| conn.query_row(LAST_ID, [], |row| row.get(0)).ok());
         if let Some(last) = last {
-            self.progress.ledger_is_at(last);
+            self.progress.lock().last = last;
         }
     }
 
@@ -248,7 +253,10 @@ impl Exporter {
             let cursor = batch.id(done - 1);
             self.cursor = Some(cursor);
             self.marker.mark(cursor);
-            self.progress.settled(cursor, done - refused.len(), refused.len());
+            let mut progress = self.progress.lock();
+            progress.cursor = cursor;
+            progress.lines_sent += (done - refused.len()) as u64;
+            progress.lines_refused += refused.len() as u64;
         }
         self.batch_lines_max = match self.batch_lines_max {
             BATCH_LINES_MAX if refuses_all => BATCH_LINES_WARY,
@@ -259,7 +267,7 @@ impl Exporter {
             Some(trouble) => Err(trouble),
             None => {
                 self.retry.worked();
-                self.progress.worked();
+                self.progress.lock().is_failing = false;
                 Ok(())
             }
         }
