@@ -155,7 +155,7 @@ pub struct Entry {
 }
 
 /// The answer to a [`Query`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// What was asked: the answer repeats it.
     pub query: Query,
