@@ -97,11 +97,6 @@ impl Watermark {
         }
     }
 
-    /// True where the user's rollups of the day are in the tier, so that what comes late must be added to them.
-    fn holds(&self, user: i64, day: i64) -> bool {
-        day < self.of_user(user)
-    }
-
     fn is_under_way(&self) -> bool {
         self.until > self.done
     }
@@ -122,7 +117,7 @@ pub fn add_late(conn: &Connection, hourly: &Grouped<HOURLY>) -> rusqlite::Result
         let mut late = Rollups::default();
         for ([hour, user, model, endpoint], sums) in &hourly.0 {
             let day = hour / HOURS_PER_DAY;
-            if *model >= 0 && mark.holds(*user, day) {
+            if *model >= 0 && day < mark.of_user(*user) {
                 let mut coarse = [0; COARSE];
                 coarse.copy_from_slice(&sums[..COARSE]);
                 late.push(([*user, tier.time(day), *model, *endpoint], coarse));

@@ -39,8 +39,7 @@ use server::{Trouble, Verdict};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 /// Lines in one request.
@@ -60,7 +59,7 @@ const REFUSED_LOGGED_MAX: usize = 20;
 /// The other threads' end of the export.
 pub struct ExportHandle {
     progress: Arc<ExportProgress>,
-    stopping: Arc<AtomicBool>,
+    /// Dropped, the thread ends.
     stop: Sender<()>,
     ended: Receiver<()>,
 }
@@ -74,7 +73,7 @@ impl ExportHandle {
         let path = database::absolute(path)?;
         let (stop, stopped) = channel();
         let (end, ended) = channel();
-        let (progress, stopping) = (Arc::new(ExportProgress::default()), Arc::new(AtomicBool::new(false)));
+        let progress = Arc::new(ExportProgress::default());
         let exporter = Exporter {
             lock: database::beside(&path, "-export"),
             path,
@@ -86,7 +85,6 @@ impl ExportHandle {
             batch_lines_max: BATCH_LINES_MAX,
             retry: Retry::new("influx export fails", "influx export works again").pausing(PAUSE_MIN, PAUSE_MAX),
             progress: Arc::clone(&progress),
-            stopping: Arc::clone(&stopping),
             stopped,
         };
         spawn("export", move || {
@@ -94,7 +92,7 @@ impl ExportHandle {
             exporter.run();
             drop(end);
         })?;
-        Ok(Self { progress, stopping, stop, ended })
+        Ok(Self { progress, stop, ended })
     }
 
     /// How far it is, for `/metrics`.
@@ -105,7 +103,6 @@ impl ExportHandle {
     /// Ends the thread after the request that it is at; one that takes too long is left to the end of the process. To
     /// be called before the ledger thread is ended, which keeps the cursor.
     pub fn shutdown(self) {
-        self.stopping.store(true, Ordering::Relaxed);
         drop(self.stop);
         let _ = self.ended.recv_timeout(SHUTDOWN_PATIENCE);
     }
@@ -125,7 +122,6 @@ struct Exporter {
     batch_lines_max: usize,
     retry: Retry,
     progress: Arc<ExportProgress>,
-    stopping: Arc<AtomicBool>,
     stopped: Receiver<()>,
 }
 
@@ -166,7 +162,7 @@ impl Exporter {
     }
 
     fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
+        self.stopped.try_recv() == Err(TryRecvError::Disconnected)
     }
 
     /// Sends one batch. True if there may be more to send at once.

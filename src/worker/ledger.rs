@@ -15,7 +15,7 @@ mod mailbox;
 mod policy_watch;
 mod pruner;
 
-pub use handle::{Backfill, LedgerHandle, Marker, Options};
+pub use handle::{LedgerHandle, Marker, Options};
 
 use super::checkpoint::Checkpointer;
 use super::event::{EventSender, WorkerEvent};
@@ -120,8 +120,8 @@ impl Ledger {
             logger::event(Level::Warn, "requests were open when their proxy was killed", &fields);
         }
         let owner = options.journaled.then(|| Owner::new(path, unix_now())).transpose()?;
-        if let Some(backfill) = options.export {
-            marks::begin_export(&conn, backfill == Backfill::All).map_err(unusable)?;
+        if options.export {
+            marks::begin_export(&conn, options.backfill).map_err(unusable)?;
         }
         let progress = Progress::read(&conn).map_err(unusable)?;
         drop(Writer::new(&conn).map_err(unusable)?);
@@ -150,7 +150,7 @@ impl Ledger {
             step_owed: false,
             commits: Retry::new("ledger cannot commit", "ledger commits again"),
             folds: Retry::new("ledger cannot fold", "ledger folds again"),
-            pruner: Pruner::new(options.retention_days, options.export.is_some()),
+            pruner: Pruner::new(options.retention_days, options.export),
             prunes: Retry::new("ledger cannot prune", "ledger prunes again"),
             exported: None,
             stop_by: None,
@@ -345,7 +345,8 @@ impl Ledger {
             writer.fold(FOLD_ROWS_MAX).map(|progress| self.progress = progress)
         } else if step_due {
             self.step_owed = false;
-            self.tiers.step(writer.conn(), hour_now()).map(|taken| self.tiers_behind = taken)
+            let hour = unix_now().cast_signed() / NS_PER_HOUR;
+            self.tiers.step(writer.conn(), hour).map(|taken| self.tiers_behind = taken)
         } else {
             Ok(())
         };
@@ -391,11 +392,6 @@ impl Ledger {
 fn announce_migration(from: u32) {
     let versions = [("from", (from as usize).into()), ("to", (migrations::VERSION as usize).into())];
     logger::event(Level::Info, "ledger is brought to the present schema: a second for a million rows", &versions);
-}
-
-/// The present, in whole hours since the Unix epoch.
-fn hour_now() -> i64 {
-    unix_now().cast_signed() / NS_PER_HOUR
 }
 
 /// How long nothing must come in before rows are folded, or, where all are, before the tiers take a step.

@@ -57,7 +57,7 @@ impl Job {
     }
 }
 
-/// The loop's end of the threads: one asks the ledger, the other renders scrapes, which wait for no question.
+/// The loop's end of the threads.
 pub struct QueryHandle {
     inbox: Arc<Inbox>,
     renders: SyncSender<(u64, Render)>,

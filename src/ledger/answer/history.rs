@@ -103,11 +103,9 @@ fn ranges_from_rollups(conn: &Connection, selection: &Selection, ids: (i64, i64)
     let days = (first_hour / HOURS_PER_DAY, (last_hour / HOURS_PER_DAY).min(mark - 1));
     let hours = (first_hour.max(mark * HOURS_PER_DAY), last_hour);
     let among = "h.max_id >= :least AND h.min_id <= :greatest";
-    let in_hour = "EXISTS (SELECT 1 FROM rollups r WHERE r.hour = h.hour AND r.user_id = :user";
-    let (in_hour, in_hour_of_day) = match selection.model {
-        Some(_) => (format!("{in_hour} AND r.model_id = :model)"), format!("AND {in_hour} AND r.model_id = :model)")),
-        None => (format!("{in_hour})"), String::new()),
-    };
+    let of_model = if selection.model.is_some() { " AND r.model_id = :model" } else { "" };
+    let in_hour = format!("EXISTS (SELECT 1 FROM rollups r WHERE r.hour = h.hour AND r.user_id = :user{of_model})");
+    let in_hour_of_day = if selection.model.is_some() { format!("AND {in_hour}") } else { String::new() };
     let of_days = format!(
         "WITH RECURSIVE {SPAN} SELECT h.min_id, h.max_id
             FROM span CROSS JOIN hours h

@@ -17,7 +17,8 @@ pub type Sums = BTreeMap<i64, Totals>;
 /// ones and one more.
 pub fn sums(conn: &Connection, selection: &Selection, group_by: Option<GroupBy>) -> rusqlite::Result<Vec<Summed>> {
     let other = group_by.filter(|group_by| *group_by != GroupBy::Model);
-    let mut summed: Vec<Summed> = [Some(GroupBy::Model), other].into_iter().flatten().map(Summed::by).collect();
+    let by = |group_by| Summed { group_by, sums: Sums::new() };
+    let mut summed: Vec<Summed> = [Some(GroupBy::Model), other].into_iter().flatten().map(by).collect();
     let earliest = selection.first_hour.map_or(selection.to, |hour| hour.saturating_mul(NS_PER_HOUR));
     let cut = |coarsest, marks| partitions(selection.from.max(earliest), selection.to, coarsest, marks);
     for summed in &mut summed {
@@ -80,10 +81,6 @@ pub struct Summed {
 }
 
 impl Summed {
-    fn by(group_by: GroupBy) -> Self {
-        Self { group_by, sums: Sums::new() }
-    }
-
     fn coarsest(&self) -> Granularity {
         match self.group_by {
             GroupBy::Hour => Granularity::Hour,

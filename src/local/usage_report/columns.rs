@@ -3,7 +3,6 @@
 //! In: sums and records. Out: calls to [`Columns`], which writes them. Never: a syntax.
 
 use crate::reporting::{BucketKey, Entry, GroupBy, Totals};
-use crate::usage::record::Usage;
 
 /// A value of a column.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +64,7 @@ pub fn totals(out: &mut impl Columns, totals: &Totals) {
 /// A record.
 pub fn entry(out: &mut impl Columns, entry: &Entry) {
     let record = &entry.record;
+    let usage = &record.usage;
     out.number("id", entry.id);
     out.put("started_at", Value::Instant(record.started_at, 6));
     out.text("user_id", Some(&record.user));
@@ -76,18 +76,6 @@ pub fn entry(out: &mut impl Columns, entry: &Entry) {
     out.number("status", record.status.into());
     out.text("outcome", Some(record.outcome.as_str()));
     out.text("usage_source", Some(record.usage_source.as_str()));
-    usage(out, &record.usage);
-    out.cost(record.cost_nano_usd);
-    out.number("duration_us", record.duration_us);
-    out.optional("first_byte_us", record.first_byte_us);
-    out.number("proxy_us", record.proxy_us);
-    out.number("request_bytes", record.request_bytes);
-    out.number("response_bytes", record.response_bytes);
-    out.text("upstream_request_id", record.upstream_request_id.as_deref());
-    out.text("response_id", record.response_id.as_deref());
-}
-
-fn usage(out: &mut impl Columns, usage: &Usage) {
     out.number("input_tokens", usage.input_tokens);
     out.number("cached_input_tokens", usage.cached_input_tokens);
     out.number("cache_write_tokens", usage.cache_write_tokens);
@@ -100,4 +88,12 @@ fn usage(out: &mut impl Columns, usage: &Usage) {
     out.number("total_tokens", usage.total_tokens);
     out.put("audio_seconds", Value::Decimal(usage.audio_us, 6));
     out.number("images", usage.images);
+    out.cost(record.cost_nano_usd);
+    out.number("duration_us", record.duration_us);
+    out.optional("first_byte_us", record.first_byte_us);
+    out.number("proxy_us", record.proxy_us);
+    out.number("request_bytes", record.request_bytes);
+    out.number("response_bytes", record.response_bytes);
+    out.text("upstream_request_id", record.upstream_request_id.as_deref());
+    out.text("response_id", record.response_id.as_deref());
 }

@@ -87,14 +87,7 @@ pub struct Options {
     /// Everybody has a budget: what was spent is told at start.
     pub budgets: bool,
     /// Rows are exported, and stay until they are.
-    pub export: Option<Backfill>,
-}
-
-/// Where the export begins in a ledger that was never exported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backfill {
-    /// With the first row that is there.
-    All,
-    /// Behind the last.
-    Nothing,
+    pub export: bool,
+    /// Of a ledger that was never exported, also the rows that are there.
+    pub backfill: bool,
 }
