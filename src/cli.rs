@@ -10,8 +10,7 @@ pub mod limits_command;
 pub mod usage_command;
 
 use keys_command::KeysCommand;
-use lexopt::Arg;
-use lexopt::Parser;
+use lexopt::{Arg, Parser};
 use limits_command::LimitsCommand;
 use std::ffi::OsString;
 use usage_command::UsageCommand;

@@ -27,6 +27,7 @@ pub mod journal;
 pub mod keys_and_limits;
 pub mod marks;
 pub mod migrations;
+pub mod numbers;
 pub mod partition;
 pub mod prune;
 pub mod rollup;

@@ -132,7 +132,8 @@ fn serve(config: Config) -> Result<(), String> {
         journaled: config.durability == Durability::Journaled,
         relaxed: config.durability == Durability::Relaxed,
         retention_days: config.retention_days,
-        export: None,
+        export: false,
+        backfill: false,
         budgets: config.limits.has_budget(),
     };
     let export = config.influx.clone();

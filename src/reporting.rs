@@ -133,14 +133,11 @@ pub enum BucketKey {
     Name(String),
 }
 
-/// A part of the selected records and its sum.
-pub type Bucket = (BucketKey, Totals);
-
 /// The buckets of an answer: those that hold anything, hours and days in the order of time, the others by cost, the
 /// highest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Buckets {
-    pub list: Vec<Bucket>,
+    pub list: Vec<(BucketKey, Totals)>,
     /// There are more than [`BUCKETS_MAX`]: later ones, or cheaper ones.
     pub truncated: bool,
 }
@@ -155,7 +152,7 @@ pub struct Entry {
 }
 
 /// The answer to a [`Query`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// What was asked: the answer repeats it.
     pub query: Query,

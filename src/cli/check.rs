@@ -54,14 +54,13 @@ pub fn run(config: Result<Config, Vec<Problem>>, print: &mut dyn FnMut(&str)) ->
     };
     line("configuration", Ok("every variable has a valid value".to_owned()));
     line("listen", listen(config.listen));
-    let resolved = resolve(&config);
-    let (found, addresses) = match resolved {
-        Ok(addresses) => (Ok(shown(&config, &addresses)), addresses),
-        Err(failure) => (Err(failure), Vec::new()),
-    };
-    line("resolve", found);
-    if !addresses.is_empty() {
-        line(if config.target.tls { "tls" } else { "connect" }, reach(&config, &addresses));
+    match resolve(&config) {
+        Ok(addresses) => {
+            let list: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
+            line("resolve", Ok(format!("{} is {}", config.target.host, list.join(", "))));
+            line(if config.target.tls { "tls" } else { "connect" }, reach(&config, &addresses));
+        }
+        Err(failure) => line("resolve", Err(failure)),
     }
     line("ledger", ledger(&config));
     if let Some(influx) = &config.influx {
@@ -94,23 +93,13 @@ fn listen(address: SocketAddr) -> Finding {
 
 fn resolve(config: &Config) -> Result<Vec<SocketAddr>, Failure> {
     let target = &config.target;
-    let why = match (target.host.as_str(), target.port).to_socket_addrs() {
-        Ok(found) => {
-            let addresses: Vec<_> = found.collect();
-            if !addresses.is_empty() {
-                return Ok(addresses);
-            }
-            "it has no address".to_owned()
-        }
+    let why = match (target.host.as_str(), target.port).to_socket_addrs().map(Iterator::collect::<Vec<_>>) {
+        Ok(addresses) if !addresses.is_empty() => return Ok(addresses),
+        Ok(_) => "it has no address".to_owned(),
         Err(error) => error.to_string(),
     };
     let remedy = "look at PROXY_TARGET, at the network, and at /etc/resolv.conf";
     Err(Failure { why: format!("{}: {why}", target.host), remedy })
-}
-
-fn shown(config: &Config, addresses: &[SocketAddr]) -> String {
-    let list: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
-    format!("{} is {}", config.target.host, list.join(", "))
 }
 
 /// Any of the addresses will do, as for the server.

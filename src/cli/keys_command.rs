@@ -2,9 +2,10 @@
 
 use super::{Command, next, text, unexpected};
 use crate::access::{Hash, KEY_PREFIX, is_user};
-use crate::base::civil::{parse_date, parse_rfc3339, write_rfc3339};
+use crate::base::civil::{NS_PER_SECOND, parse_date, parse_rfc3339};
 use crate::ledger::at_rest;
 use crate::ledger::keys_and_limits::{Editor, KeyRow, keys};
+use crate::local::humanize::instant;
 use crate::local::text_table::{Column, table};
 use lexopt::{Arg, Parser};
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -112,29 +113,23 @@ pub fn run(command: &KeysCommand, path: &Path, now: u64) -> Result<(String, Opti
 }
 
 fn list(keys: &[KeyRow], now: u64) -> String {
+    let second = |unix_ns: u64| instant(unix_ns - unix_ns % NS_PER_SECOND);
     let rows = keys.iter().map(|key| {
         let state = match key {
             KeyRow { revoked_at: Some(_), .. } => "revoked",
             KeyRow { expires_at: Some(expires_at), .. } if *expires_at <= now => "expired",
             _ => "valid",
         };
-        let instant = |instant: Option<u64>| instant.map_or_else(|| "-".to_owned(), rfc3339);
         vec![
             key.id.to_string(),
             key.user.clone(),
             if key.name.is_empty() { "-".to_owned() } else { key.name.clone() },
-            rfc3339(key.created_at),
-            instant(key.expires_at),
+            second(key.created_at),
+            key.expires_at.map_or_else(|| "-".to_owned(), second),
             state.to_owned(),
         ]
     });
     table(&["ID", "USER", "NAME", "CREATED", "EXPIRES", "STATE"].map(Column::Left), &rows.collect::<Vec<_>>())
-}
-
-fn rfc3339(unix_ns: u64) -> String {
-    let mut out = Vec::new();
-    write_rfc3339(&mut out, unix_ns, 0);
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 fn expiry(text: &str, now: u64) -> Result<u64, String> {

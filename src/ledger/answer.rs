@@ -36,19 +36,15 @@ use sums::{Sums, sums};
 /// SQLite's; `OperationInterrupted` if the connection's progress handler gave up.
 pub fn report(conn: &Connection, query: Query) -> rusqlite::Result<Report> {
     let transaction = conn.unchecked_transaction()?;
-    let query = widened(&transaction, query)?;
-    let buckets = query.group_by.map(|_| Buckets::default());
-    let (totals, by_model, data) = (Totals::default(), Vec::new(), Vec::new());
-    let mut found = Report { query, totals, by_model, buckets, data, next_cursor: None };
+    let mut found = Report { query: widened(&transaction, query)?, ..Report::default() };
+    found.buckets = found.query.group_by.map(|_| Buckets::default());
     if let Some(selection) = Selection::new(&transaction, &found.query)? {
         let mut summed = sums(&transaction, &selection, found.query.group_by)?;
         if let (Some(group_by), Some(last)) = (found.query.group_by, summed.last()) {
             found.buckets = Some(buckets_of(&transaction, group_by, last.sums.clone())?);
         }
         let by_model = std::mem::take(&mut summed[0].sums);
-        for totals in by_model.values() {
-            found.totals.add(totals);
-        }
+        by_model.values().for_each(|totals| found.totals.add(totals));
         found.by_model = named(&transaction, GroupBy::Model, costliest(by_model))?;
         found.data = history::page(&transaction, &selection, &found.query)?;
         let limit = found.query.limit as usize;

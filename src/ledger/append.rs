@@ -6,8 +6,9 @@
 use super::deduplication::Deduplication;
 use super::fold::{RecentRows, fold_recent};
 use super::marks::{LAST_ID, Progress};
+use super::numbers::{USAGE, stored, stored_usage};
 use super::partition::NS_PER_HOUR;
-use super::rollup::{Bound, stored};
+use super::rollup::Bound;
 use super::snapshot::Snapshot;
 use crate::base::table::Table;
 use crate::usage::record::{Journal, Record};
@@ -53,7 +54,7 @@ impl<'c> Writer<'c> {
             begin: conn.prepare("BEGIN IMMEDIATE")?,
             last_id: conn.prepare(LAST_ID)?,
             newest: 0,
-            insert: conn.prepare(INSERT)?,
+            insert: conn.prepare(&insert_sql())?,
             bound: Bound::default(),
             commit: conn.prepare("COMMIT")?,
             users: Names::new(conn, "users")?,
@@ -182,9 +183,8 @@ impl<'c> Writer<'c> {
         let user = self.users.id(&record.user)?;
         let model_requested = record.model_requested.as_ref().map(|name| self.models.id(name)).transpose()?;
         let model = record.model.as_ref().map(|name| self.models.id(name)).transpose()?;
-        let usage = &record.usage;
         let started_at = stored_instant(record.started_at);
-        let integers = [
+        let before = [
             Some(id),
             Some(started_at),
             Some(user),
@@ -196,18 +196,8 @@ impl<'c> Writer<'c> {
             Some(record.usage_source.code().into()),
             Some(record.stream.into()),
             record.cost_nano_usd.map(stored),
-            Some(stored(usage.input_tokens)),
-            Some(stored(usage.cached_input_tokens)),
-            Some(stored(usage.output_tokens)),
-            Some(stored(usage.reasoning_tokens)),
-            Some(stored(usage.total_tokens)),
-            Some(stored(usage.cache_write_tokens)),
-            Some(stored(usage.input_audio_tokens)),
-            Some(stored(usage.input_image_tokens)),
-            Some(stored(usage.output_audio_tokens)),
-            Some(stored(usage.output_image_tokens)),
-            Some(stored(usage.audio_us)),
-            Some(stored(usage.images)),
+        ];
+        let after = [
             Some(stored(record.duration_us)),
             record.first_byte_us.map(stored),
             Some(stored(record.proxy_us)),
@@ -215,22 +205,27 @@ impl<'c> Writer<'c> {
             Some(stored(record.response_bytes)),
             record.key_id,
         ];
-        self.bound.bind(&mut self.insert, integers)?;
-        self.insert.raw_bind_parameter(integers.len() + 1, record.upstream_request_id.as_deref())?;
-        self.insert.raw_bind_parameter(integers.len() + 2, record.response_id.as_deref())?;
+        let usage = stored_usage(&record.usage).map(Some);
+        self.bound.bind(&mut self.insert, before.into_iter().chain(usage).chain(after))?;
+        self.insert.raw_bind_parameter(COLUMNS - 1, record.upstream_request_id.as_deref())?;
+        self.insert.raw_bind_parameter(COLUMNS, record.response_id.as_deref())?;
         self.insert.raw_execute()?;
         self.recent.add(id, started_at / NS_PER_HOUR, user, model.or(model_requested).unwrap_or(0), record);
         Ok(())
     }
 }
 
-const INSERT: &str =
-    "INSERT INTO records (id, started_at, user_id, endpoint, model_requested_id, model_id, status, outcome,
-    usage_source, stream, cost_nano_usd, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens,
-    total_tokens, cache_write_tokens, input_audio_tokens, input_image_tokens, output_audio_tokens, output_image_tokens,
-    audio_us, images, duration_us, first_byte_us, proxy_us, request_bytes, response_bytes, key_id, upstream_request_id,
-    response_id)
-    VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+/// Columns of `records`.
+const COLUMNS: usize = 31;
+
+fn insert_sql() -> String {
+    format!(
+        "INSERT INTO records (id, started_at, user_id, endpoint, model_requested_id, model_id, status, outcome,
+            usage_source, stream, cost_nano_usd, {USAGE}, duration_us, first_byte_us, proxy_us, request_bytes,
+            response_bytes, key_id, upstream_request_id, response_id) VALUES ({})",
+        ["?"; COLUMNS].join(", ")
+    )
+}
 
 /// Below `i64::MAX`, so that a half-open range can hold it.
 fn stored_instant(unix_ns: u64) -> i64 {

@@ -7,7 +7,7 @@
 use super::database;
 use super::migrations::VERSION;
 use rusqlite::Connection;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
 /// What `ask` finds in the ledger at `path`.
@@ -18,9 +18,9 @@ pub fn read<T>(path: &Path, ask: impl Fn(&Connection) -> rusqlite::Result<T>) ->
     let path = database::existing(path)?;
     let cannot = |why: String| format!("the ledger {} {why}", path.display());
     database::inspect_header(&path).map_err(cannot)?;
-    if let Some(stamp) = FileStamp::of(&path).filter(|stamp| !stamp.has_log) {
+    if let Some(before) = stamp_at_rest(&path) {
         let answered = read_from(database::open_at_rest(&path), &ask);
-        if FileStamp::of(&path) == Some(stamp) {
+        if stamp_at_rest(&path) == Some(before) {
             return answered.map_err(cannot);
         }
     }
@@ -41,22 +41,10 @@ fn read_from<T>(
     ask(&conn).map_err(unreadable)
 }
 
-/// What would be different had anybody written.
-#[derive(PartialEq, Eq)]
-struct FileStamp {
-    has_log: bool,
-    bytes: u64,
-    modified: Option<SystemTime>,
-}
-
-impl FileStamp {
-    fn of(path: &Path) -> Option<Self> {
-        let file = path.metadata().ok()?;
-        let mut log = path.as_os_str().to_owned();
-        log.push("-wal");
-        let has_log = PathBuf::from(log).exists();
-        Some(Self { has_log, bytes: file.len(), modified: file.modified().ok() })
-    }
+/// What would be different had anybody written: nothing where there is a log, else the file's length and time.
+fn stamp_at_rest(path: &Path) -> Option<(u64, Option<SystemTime>)> {
+    let file = path.metadata().ok()?;
+    (!database::beside(path, "-wal").exists()).then(|| (file.len(), file.modified().ok()))
 }
 
 #[cfg(test)]

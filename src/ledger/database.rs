@@ -87,8 +87,7 @@ pub fn check(path: &Path) -> Result<Found, String> {
     let path = &absolute(path)?;
     inspect(path).map_err(|why| format!("the ledger {} {why}", path.display()))?;
     let unusable = |why: &dyn Display| format!("the ledger {} cannot be written: {why}", path.display());
-    let mut probe = path.as_os_str().to_owned();
-    probe.push(format!("-check-{}", std::process::id()));
+    let probe = beside(path, &format!("-check-{}", std::process::id()));
     fs::File::create_new(&probe).and_then(|_| fs::remove_file(&probe)).map_err(|error| unusable(&error))?;
     if !fs::metadata(path).is_ok_and(|file| file.len() > 0) {
         return Ok(Found::Nothing);
@@ -174,6 +173,13 @@ pub fn absolute(path: &Path) -> Result<PathBuf, String> {
     std::path::absolute(path).map_err(|error| format!("the ledger's path {} is no path: {error}", path.display()))
 }
 
+/// The path of a file whose name is the ledger's with something behind it.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
 fn open_writer(path: &Path, announce: fn(u32)) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(path, flags)?;
@@ -253,12 +259,7 @@ fn inspect_content(conn: &Connection) -> Result<(), String> {
 /// A connection that leaves no trace. Without a log beside it the file is complete, and is read as immutable: no lock,
 /// no side file. With one (after a crash) the log must be read too, but is neither copied back nor deleted.
 fn open_untouched(path: &Path) -> rusqlite::Result<Connection> {
-    let beside = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        Path::new(&name).exists()
-    };
-    let mut conn = if beside("-wal") || beside("-journal") {
+    let mut conn = if ["-wal", "-journal"].iter().any(|suffix| beside(path, suffix).exists()) {
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?
     } else {
         open_at_rest(path)?

@@ -10,6 +10,7 @@
 //! recorded, until it goes too ([`super::prune`]).
 
 use super::marks;
+use super::numbers::{USAGE, usage};
 use crate::usage::record::{Endpoint, Record, Usage, UsageSource};
 use rusqlite::{Connection, Row, Statement, params};
 
@@ -68,8 +69,11 @@ impl<'c> Deduplication<'c> {
         let mut rows = self.find.query(params![hash(id), id, images, Endpoint::ResponsesImages.code()])?;
         while let Some(row) = rows.next()? {
             before.any = true;
-            before.pruned |= row.get::<_, bool>(0)?;
-            before.usage = before.usage.plus(&usage(row)?);
+            if row.get(0)? {
+                before.pruned = true;
+            } else {
+                before.usage = before.usage.plus(&usage(row, 2)?);
+            }
             let cost = row.get::<_, Option<i64>>(1)?.map(i64::unsigned_abs);
             before.cost_nano_usd = before.cost_nano_usd.zip(cost).map(|(sum, cost)| sum.saturating_add(cost));
         }
@@ -123,10 +127,6 @@ pub fn add(conn: &Connection, mut entries: Vec<[i64; 3]>, to: i64) -> rusqlite::
     Ok(to)
 }
 
-const USAGE: &str = "r.input_tokens, r.cached_input_tokens, r.cache_write_tokens, r.input_audio_tokens,
-    r.input_image_tokens, r.output_tokens, r.reasoning_tokens, r.output_audio_tokens, r.output_image_tokens,
-    r.total_tokens, r.audio_us, r.images";
-
 /// Rows by id: hash, id, and whether images are asked for or all the rest.
 fn find_sql() -> String {
     let with_numbers = with_numbers();
@@ -153,25 +153,6 @@ fn with_numbers() -> String {
 
 fn codes(codes: impl Iterator<Item = u8>) -> String {
     codes.map(|code| code.to_string()).collect::<Vec<_>>().join(", ")
-}
-
-fn usage(row: &Row<'_>) -> rusqlite::Result<Usage> {
-    let count = |column: usize| row.get::<_, Option<i64>>(column).map(|count| count.unwrap_or(0).unsigned_abs());
-    Ok(Usage {
-        input_tokens: count(2)?,
-        cached_input_tokens: count(3)?,
-        cache_write_tokens: count(4)?,
-        input_audio_tokens: count(5)?,
-        input_image_tokens: count(6)?,
-        output_tokens: count(7)?,
-        reasoning_tokens: count(8)?,
-        output_audio_tokens: count(9)?,
-        output_image_tokens: count(10)?,
-        total_tokens: count(11)?,
-        audio_us: count(12)?,
-        images: count(13)?,
-        ..Usage::default()
-    })
 }
 
 /// FNV-1a, 64 bits: stable for ever, as it stands in files.

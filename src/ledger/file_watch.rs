@@ -9,6 +9,7 @@
 //! opens the file next makes another, and the two corrupt it (sqlite.org/howtocorrupt.html §2.4 and §4).
 
 use super::append::Writer;
+use super::database::beside;
 use crate::usage::record::Record;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
@@ -23,21 +24,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The write-ahead log and its index, by what stands behind the file's name.
 const SIDE_FILES: [&str; 2] = ["-wal", "-shm"];
 
-/// What tells a file from all others of the machine, whatever its name is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FileId {
-    device: u64,
-    inode: u64,
-}
+/// What tells a file from all others of the machine, whatever its name is: its device and inode.
+type FileId = (u64, u64);
 
-impl FileId {
-    /// The file at this path, behind any link; `None` where there is none.
-    fn at(path: &Path) -> io::Result<Option<Self>> {
-        match fs::metadata(path) {
-            Ok(metadata) => Ok(Some(Self { device: metadata.dev(), inode: metadata.ino() })),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
-            Err(error) => Err(error),
-        }
+/// The file at this path, behind any link; `None` where there is none.
+fn file_id(path: &Path) -> io::Result<Option<FileId>> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -59,7 +54,7 @@ impl FileWatch {
     /// The system's.
     pub fn new(path: &Path) -> io::Result<Self> {
         let real_path = fs::canonicalize(path)?;
-        let opened = |path: PathBuf| FileId::at(&path).map(|id| (path, id));
+        let opened = |path: PathBuf| file_id(&path).map(|id| (path, id));
         let [log, index] = SIDE_FILES.map(|suffix| beside(&real_path, suffix));
         Ok(Self {
             opened: [opened(path.to_owned())?, opened(log)?, opened(index)?],
@@ -78,7 +73,7 @@ impl FileWatch {
     pub fn is_in_place_now(&mut self) -> bool {
         let looked_at = Instant::now();
         // Where the system does not say, that is no sign of anything.
-        let in_place = self.opened.iter().all(|(path, id)| FileId::at(path).map_or(true, |found| found == *id));
+        let in_place = self.opened.iter().all(|(path, id)| file_id(path).map_or(true, |found| found == *id));
         if in_place {
             self.looked_at = looked_at;
         }
@@ -123,10 +118,4 @@ impl FileWatch {
             format!("{}: {why}", to.display())
         })
     }
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }

@@ -9,7 +9,9 @@
 
 use super::marks::{self, Progress};
 use super::partition::NS_PER_HOUR;
-use super::rollup::{EVERYBODY, Grouped, HOURLY, Key, Rollups, Sums, columns_of_row, sums_of_record, sums_of_row};
+use super::rollup::{
+    EVERYBODY, Grouped, HOURLY, Key, Rollups, Sums, columns_of_row, grouped, sums_of_record, sums_of_row,
+};
 use super::{deduplication, tiers, user_index};
 use crate::usage::record::Record;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
@@ -84,16 +86,15 @@ impl RecentRows {
         self.to = id;
         self.rows.add(id, [hour, user, model, record.endpoint.code().into()], sums_of_record(record));
         self.response_ids.extend(deduplication::entry(id, record));
-        if self.rows.rollups.count() >= (2 * self.grouped).max(ROLLUPS_GROUPED_MIN) {
-            let rollups = std::mem::take(&mut self.rows.rollups).grouped();
-            self.grouped = rollups.iter().len();
-            self.rows.rollups = rollups.into();
+        if self.rows.rollups.len() >= (2 * self.grouped).max(ROLLUPS_GROUPED_MIN) {
+            self.rows.rollups = grouped(&self.rows.rollups).0;
+            self.grouped = self.rows.rollups.len();
         }
     }
 
     /// Rollups that it would write, at most: up to twice those that differ.
     pub fn rollups_max(&self) -> usize {
-        self.rows.rollups.count()
+        self.rows.rollups.len()
     }
 
     /// All of it, where it is what comes after this mark; nothing where it does not yet. What is folded is forgotten.
@@ -110,7 +111,8 @@ impl RecentRows {
 #[derive(Default)]
 struct Rows {
     rollups: Rollups<HOURLY>,
-    by_user: user_index::Entries,
+    /// User and id.
+    by_user: Vec<(i64, i64)>,
     /// The least and the greatest id of an hour.
     hours: BTreeMap<i64, (i64, i64)>,
 }
@@ -135,19 +137,19 @@ impl Rows {
     /// Adds a row, in order of their ids.
     fn add(&mut self, id: i64, key: Key, sums: Sums<HOURLY>) {
         let [hour, user, ..] = key;
-        self.rollups.add(key, sums);
-        self.by_user.add(user, id);
+        self.rollups.push((key, sums));
+        self.by_user.push((user, id));
         let (_, max_id) = self.hours.entry(hour).or_insert((id, id));
         *max_id = id;
     }
 
     fn write(self, conn: &Connection) -> rusqlite::Result<()> {
-        let of_users = self.rollups.grouped();
+        let of_users = grouped(&self.rollups);
         for rollups in [everybody(&of_users), of_users] {
             rollups.write(conn, "rollups")?;
             tiers::add_late(conn, &rollups)?;
         }
-        self.by_user.write(conn)?;
+        user_index::write(conn, self.by_user)?;
         let mut hours = conn.prepare_cached(
             "INSERT INTO hours VALUES (?, ?, ?) ON CONFLICT DO UPDATE
              SET min_id = min(min_id, excluded.min_id), max_id = max(max_id, excluded.max_id)",
@@ -161,9 +163,6 @@ impl Rows {
 
 /// The same of everybody, by model and endpoint, and of all of these.
 fn everybody(of_users: &Grouped<HOURLY>) -> Grouped<HOURLY> {
-    let mut everybody = Rollups::default();
-    for ([hour, _, model, endpoint], sums) in of_users.iter() {
-        everybody.add([*hour, EVERYBODY, *model, *endpoint], *sums);
-    }
-    everybody.grouped().with_all_models()
+    let of_all = |&([hour, _, model, endpoint], sums): &(Key, _)| ([hour, EVERYBODY, model, endpoint], sums);
+    grouped(&of_users.0.iter().map(of_all).collect()).with_all_models()
 }

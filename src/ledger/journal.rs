@@ -5,10 +5,11 @@
 //! on the same file: each holds a lock on a file of its own beside the ledger while it runs (`flock`, which ends with
 //! the process however that ends).
 
+use super::database::beside;
 use super::marks::LAST_ID;
+use super::numbers::USAGE;
 use crate::usage::record::{Outcome, UsageSource};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
-use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
@@ -44,8 +45,7 @@ impl Drop for Owner {
 
 /// It has its name only once it is locked: a file of that name which is not is of nobody who lives.
 fn lock(path: &Path) -> Result<File, String> {
-    let mut unnamed = path.as_os_str().to_owned();
-    unnamed.push("-new");
+    let unnamed = beside(path, "-new");
     let locked = File::create_new(&unnamed).and_then(|file| {
         file.lock()?;
         fs::rename(&unnamed, path)?;
@@ -56,9 +56,7 @@ fn lock(path: &Path) -> Result<File, String> {
 
 /// `LEDGER-open-ID`
 fn lock_path(ledger: &Path, owner: i64) -> PathBuf {
-    let mut name = OsString::from(ledger);
-    name.push(format!("{LOCK_SUFFIX}{owner:016x}"));
-    name.into()
+    beside(ledger, &format!("{LOCK_SUFFIX}{owner:016x}"))
 }
 
 /// Turns the entries of owners that are gone into records of interrupted requests; how many.
@@ -109,9 +107,7 @@ fn interrupt_sql() -> String {
     let (outcome, source) = (Outcome::Interrupted.code(), UsageSource::Unknown.code());
     format!(
         "INSERT INTO records (id, started_at, user_id, endpoint, model_requested_id, status, outcome, usage_source,
-            stream, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, total_tokens,
-            cache_write_tokens, input_audio_tokens, input_image_tokens, output_audio_tokens, output_image_tokens,
-            audio_us, images, duration_us, proxy_us, request_bytes, response_bytes, key_id)
+            stream, {USAGE}, duration_us, proxy_us, request_bytes, response_bytes, key_id)
          SELECT ({LAST_ID}) + row_number() OVER (ORDER BY id), started_at, user_id, endpoint, model_requested_id, 0,
             {outcome}, {source}, stream, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, request_bytes, 0, key_id
          FROM journal WHERE owner = ? ORDER BY id"

@@ -137,15 +137,14 @@ impl Editor {
     }
 
     fn change<T>(&mut self, edit: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, String> {
-        self.try_change(edit).map_err(|error| format!("the ledger cannot be changed: {error}"))
-    }
-
-    fn try_change<T>(&mut self, edit: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let edited = edit(&transaction)?;
-        transaction.execute("UPDATE policy SET version = version + 1", [])?;
-        transaction.commit()?;
-        Ok(edited)
+        let try_change = || {
+            let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let edited = edit(&transaction)?;
+            transaction.execute("UPDATE policy SET version = version + 1", [])?;
+            transaction.commit()?;
+            Ok(edited)
+        };
+        try_change().map_err(|error: rusqlite::Error| format!("the ledger cannot be changed: {error}"))
     }
 }
 

@@ -17,13 +17,10 @@
 //!
 //! The file does not shrink: its free pages are used again.
 
-use super::marks::{self, Progress};
+use super::marks::Progress;
 use super::partition::{NS_PER_DAY, NS_PER_HOUR};
 use super::{deduplication, user_index};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
-
-/// What must have taken a row before it goes, by the names of their marks; the last only where rows are exported.
-const FOLLOWERS: [&str; 3] = [marks::FOLD, marks::DEDUPLICATION, marks::EXPORT];
 
 /// An id that may be repeated is remembered for this long at least: OpenAI keeps a response for 30 days.
 const REMEMBERED_DAYS_MIN: u32 = 60;
@@ -78,11 +75,10 @@ pub fn prune(conn: &Connection, cutoff: Cutoff, rows_max: i64) -> rusqlite::Resu
 
 /// The first id after `first` whose row stays in this step.
 fn first_kept(conn: &Connection, first: i64, cutoff: Cutoff, rows_max: i64) -> rusqlite::Result<i64> {
-    let followers = &FOLLOWERS[..FOLLOWERS.len() - usize::from(!cutoff.exported)];
-    let marks = followers.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
+    // What has a mark must have taken a row before it goes; the export only where rows are exported.
     let taken: i64 = conn
-        .prepare_cached(&format!("SELECT min(record_id) FROM marks WHERE name IN ({marks})"))?
-        .query_row([], |row| row.get(0))?;
+        .prepare_cached("SELECT min(record_id) FROM marks WHERE name <> 'export' OR ?")?
+        .query_row([cutoff.exported], |row| row.get(0))?;
     let end = (taken + 1).min(first + rows_max).max(first);
     let young = conn
         .prepare_cached("SELECT id FROM records WHERE id >= ? AND id < ? AND started_at >= ? ORDER BY id LIMIT 1")?

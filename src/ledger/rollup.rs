@@ -4,18 +4,9 @@
 //! In: keys with sums. Out: upserts, in the order of the keys, so that each page is visited once. Never: a transaction
 //! of its own.
 
+use super::numbers::{count, stored, stored_usage};
 use crate::usage::record::Record;
-use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, Statement};
-
-/// Max number stored for a count, time or price. No response consumes more (2⁴⁸ nano-dollars are 281,474 USD); what a
-/// broken upstream claims beyond it is cut, so that sums stay far from an `i64`'s end.
-pub const COUNT_MAX: u64 = 1 << 48;
-
-/// A count, time or price as it is stored.
-pub fn stored(value: u64) -> i64 {
-    value.min(COUNT_MAX) as i64
-}
 
 /// The user that stands for everybody.
 pub const EVERYBODY: i64 = 0;
@@ -58,33 +49,24 @@ pub type Key = [i64; 4];
 
 /// What a record adds, before it is a row: the same as what [`sums_of_row`] then reads.
 pub fn sums_of_record(record: &Record) -> Sums<HOURLY> {
-    let usage = &record.usage;
-    [
-        1,
-        record.is_error().into(),
-        record.cost_nano_usd.is_none().into(),
-        stored(record.cost_nano_usd.unwrap_or(0)),
-        stored(usage.input_tokens),
-        stored(usage.cached_input_tokens),
-        stored(usage.output_tokens),
-        stored(usage.reasoning_tokens),
-        stored(usage.total_tokens),
-        stored(usage.cache_write_tokens),
-        stored(usage.input_audio_tokens),
-        stored(usage.input_image_tokens),
-        stored(usage.output_audio_tokens),
-        stored(usage.output_image_tokens),
-        stored(usage.audio_us),
-        stored(usage.images),
-        stored(record.duration_us),
-    ]
+    let cost_nano_usd = record.cost_nano_usd;
+    let first = [1, record.is_error().into(), cost_nano_usd.is_none().into(), cost_nano_usd.map_or(0, stored)];
+    let values = first.into_iter().chain(stored_usage(&record.usage)).chain([stored(record.duration_us)]);
+    let mut sums = [0; HOURLY];
+    sums.iter_mut().zip(values).for_each(|(sum, value)| *sum = value);
+    sums
 }
 
 /// What [`sums_of_row`] reads of `records`: a column that tells whether any of the rare ones is not zero, and all of
 /// them. Reading a column costs about 50 ns, so most rows are spared those.
 pub fn columns_of_row() -> String {
-    let values = SUMMED.map(|(_, value)| value);
-    format!("{}, {}", values[RARE].join(" | "), values.join(", "))
+    let rare = SUMMED[RARE].iter().map(|(_, value)| *value).collect::<Vec<_>>().join(" | ");
+    format!("{rare}, {}", values_of_row::<HOURLY>())
+}
+
+/// What each row of `records` adds to the first sums.
+pub fn values_of_row<const N: usize>() -> String {
+    SUMMED[..N].iter().map(|(_, value)| *value).collect::<Vec<_>>().join(", ")
 }
 
 /// What a row of `records` adds, from this column on.
@@ -119,77 +101,39 @@ pub fn sums<const N: usize>(row: &Row<'_>, first: usize) -> rusqlite::Result<Sum
     Ok(sums)
 }
 
-/// A sum past an `i64` has become a float, and saturates here.
+/// A number of a sum, which saturates.
 fn integer(row: &Row<'_>, column: usize) -> rusqlite::Result<i64> {
-    match row.get_ref(column)? {
-        ValueRef::Integer(value) => Ok(value),
-        ValueRef::Real(value) => Ok(value as i64),
-        other => Err(rusqlite::Error::InvalidColumnType(column, String::new(), other.data_type())),
-    }
+    Ok(i64::try_from(count(row, column)?).unwrap_or(i64::MAX))
 }
 
-/// Sums by key, on their way into a table.
-pub struct Rollups<const N: usize> {
-    /// In any order, a key any number of times, until they are grouped.
-    entries: Vec<(Key, Sums<N>)>,
-}
+/// Sums on their way into a table: keys in any order, each any number of times.
+pub type Rollups<const N: usize> = Vec<(Key, Sums<N>)>;
 
-impl<const N: usize> Default for Rollups<N> {
-    fn default() -> Self {
-        Self { entries: Vec::new() }
-    }
-}
-
-impl<const N: usize> Rollups<N> {
-    /// Adds to what is under a key.
-    pub fn add(&mut self, key: Key, sums: Sums<N>) {
-        self.entries.push((key, sums));
-    }
-
-    /// So many were added.
-    pub fn count(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Brings the keys into order, each with one sum. A sum saturates.
-    pub fn grouped(self) -> Grouped<N> {
-        // Sums are long: only their places are sorted.
-        let mut order: Vec<(Key, usize)> = self.entries.iter().map(|(key, _)| *key).zip(0..).collect();
-        order.sort_unstable();
-        let mut grouped: Vec<(Key, Sums<N>)> = Vec::with_capacity(order.len());
-        for (key, place) in order {
-            let (_, sums) = &self.entries[place];
-            match grouped.last_mut() {
-                Some((last, sum)) if *last == key => add(sum, sums),
-                _ => grouped.push((key, *sums)),
-            }
+/// Brings the keys into order, each with one sum. A sum saturates.
+pub fn grouped<const N: usize>(rollups: &Rollups<N>) -> Grouped<N> {
+    // Sums are long: only their places are sorted.
+    let mut order: Vec<(Key, usize)> = rollups.iter().map(|(key, _)| *key).zip(0..).collect();
+    order.sort_unstable();
+    let mut grouped: Rollups<N> = Vec::with_capacity(order.len());
+    for (key, place) in order {
+        let (_, sums) = &rollups[place];
+        match grouped.last_mut() {
+            Some((last, sum)) if *last == key => add(sum, sums),
+            _ => grouped.push((key, *sums)),
         }
-        Grouped { entries: grouped }
     }
+    Grouped(grouped)
 }
 
-impl<const N: usize> From<Grouped<N>> for Rollups<N> {
-    fn from(Grouped { entries }: Grouped<N>) -> Self {
-        Self { entries }
-    }
-}
-
-/// Sums by key, in the order of the keys.
-pub struct Grouped<const N: usize> {
-    entries: Vec<(Key, Sums<N>)>,
-}
+/// Sums by key, in the order of the keys, each there once.
+pub struct Grouped<const N: usize>(pub Rollups<N>);
 
 impl<const N: usize> Grouped<N> {
-    /// Each key with its sums.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &(Key, Sums<N>)> {
-        self.entries.iter()
-    }
-
     /// Puts before those of each user and time their sum over all models and endpoints.
     pub fn with_all_models(self) -> Self {
-        let mut entries: Vec<(Key, Sums<N>)> = Vec::with_capacity(self.entries.len() * 2);
+        let mut entries: Rollups<N> = Vec::with_capacity(self.0.len() * 2);
         let mut all = 0;
-        for (key, sums) in self.entries {
+        for (key, sums) in self.0 {
             let [one, other, ..] = key;
             match entries.get_mut(all) {
                 Some(([same_one, same_other, ..], sum)) if (*same_one, *same_other) == (one, other) => add(sum, &sums),
@@ -200,7 +144,7 @@ impl<const N: usize> Grouped<N> {
             }
             entries.push((key, sums));
         }
-        Self { entries }
+        Self(entries)
     }
 
     /// Adds them to a table.
@@ -208,7 +152,7 @@ impl<const N: usize> Grouped<N> {
     /// # Errors
     /// SQLite's.
     pub fn write(&self, conn: &Connection, table: &str) -> rusqlite::Result<()> {
-        if self.entries.is_empty() {
+        if self.0.is_empty() {
             return Ok(());
         }
         let add: Vec<String> =
@@ -219,7 +163,7 @@ impl<const N: usize> Grouped<N> {
             add.join(", ")
         ))?;
         let mut bound = Bound::default();
-        for (key, sums) in &self.entries {
+        for (key, sums) in &self.0 {
             bound.bind(&mut upsert, key.iter().chain(sums).map(|value| Some(*value)))?;
             upsert.raw_execute()?;
         }

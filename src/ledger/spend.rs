@@ -7,7 +7,7 @@ use super::marks;
 use super::partition::{HOURS_PER_DAY, NS_PER_HOUR};
 use crate::base::civil::first_day_of_month;
 use crate::limit::budget::{Period, SpendByUser, Spent};
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, params_from_iter};
 use std::collections::BTreeMap;
 
 /// What each user has spent in the day and the month of `period`, and not after them: a clock that was ahead for a
@@ -22,31 +22,29 @@ pub fn spend_by_user(conn: &Connection, period: Period, upto_seq: u64) -> rusqli
     let day = [period.day, period.day + 1].map(|day| day * HOURS_PER_DAY);
     let hours = [month[0], month[1], day[0], day[1]];
     let mut sums: BTreeMap<i64, Spent> = BTreeMap::new();
-    let mut add = |row: &Row<'_>| -> rusqlite::Result<()> {
-        let spent = sums.entry(row.get(0)?).or_default();
-        spent.day = spent.day.saturating_add(row.get::<_, i64>(1)?.max(0).cast_unsigned());
-        spent.month = spent.month.saturating_add(row.get::<_, i64>(2)?.max(0).cast_unsigned());
+    let mut add = |sql: &str, params: &[i64]| -> rusqlite::Result<()> {
+        let mut statement = snapshot.prepare(sql)?;
+        let mut rows = statement.query(params_from_iter(params))?;
+        while let Some(row) = rows.next()? {
+            let spent = sums.entry(row.get(0)?).or_default();
+            spent.day = spent.day.saturating_add(row.get::<_, i64>(1)?.max(0).cast_unsigned());
+            spent.month = spent.month.saturating_add(row.get::<_, i64>(2)?.max(0).cast_unsigned());
+        }
         Ok(())
     };
-    let mut folded = snapshot.prepare(
+    add(
         "SELECT user_id, sum(iif(hour >= ?3 AND hour < ?4, cost_nano_usd, 0)), sum(cost_nano_usd) FROM rollups
         WHERE hour >= ?1 AND hour < ?2 AND user_id > 0 GROUP BY user_id",
-    )?;
-    let mut rows = folded.query(hours)?;
-    while let Some(row) = rows.next()? {
-        add(row)?;
-    }
-    let mut tail = snapshot.prepare(
-        "SELECT user_id, sum(iif(started_at >= ?3 AND started_at < ?4, cost_nano_usd, 0)), sum(cost_nano_usd)
-        FROM records
-        WHERE id > ?5 AND started_at >= ?1 AND started_at < ?2 AND cost_nano_usd > 0 GROUP BY user_id",
+        &hours,
     )?;
     let [month_from, month_to, day_from, day_to] = hours.map(|hour| hour * NS_PER_HOUR);
     let mark = marks::read(&snapshot, marks::FOLD)?;
-    let mut rows = tail.query([month_from, month_to, day_from, day_to, mark])?;
-    while let Some(row) = rows.next()? {
-        add(row)?;
-    }
+    add(
+        "SELECT user_id, sum(iif(started_at >= ?3 AND started_at < ?4, cost_nano_usd, 0)), sum(cost_nano_usd)
+        FROM records
+        WHERE id > ?5 AND started_at >= ?1 AND started_at < ?2 AND cost_nano_usd > 0 GROUP BY user_id",
+        &[month_from, month_to, day_from, day_to, mark],
+    )?;
     let mut name = snapshot.prepare("SELECT name FROM users WHERE id = ?")?;
     let users = sums.into_iter().filter(|(_, spent)| *spent != Spent::default());
     let users = users.map(|(id, spent)| Ok((name.query_row([id], |row| row.get::<_, String>(0))?.into(), spent)));

@@ -19,7 +19,7 @@
 //! a clock, a change to anything finer.
 
 use super::partition::HOURS_PER_DAY;
-use super::rollup::{COARSE, Grouped, HOURLY, Rollups, columns, sums};
+use super::rollup::{COARSE, Grouped, HOURLY, Rollups, columns, grouped, sums};
 use crate::base::civil::{first_day_of_month, month_of_day};
 use rusqlite::{Connection, Transaction, TransactionBehavior, named_params};
 
@@ -97,11 +97,6 @@ impl Watermark {
         }
     }
 
-    /// True where the user's rollups of the day are in the tier, so that what comes late must be added to them.
-    fn holds(&self, user: i64, day: i64) -> bool {
-        day < self.of_user(user)
-    }
-
     fn is_under_way(&self) -> bool {
         self.until > self.done
     }
@@ -120,15 +115,15 @@ pub fn add_late(conn: &Connection, hourly: &Grouped<HOURLY>) -> rusqlite::Result
     for tier in [Tier::Days, Tier::Months] {
         let mark = Watermark::read(conn, tier)?;
         let mut late = Rollups::default();
-        for ([hour, user, model, endpoint], sums) in hourly.iter() {
+        for ([hour, user, model, endpoint], sums) in &hourly.0 {
             let day = hour / HOURS_PER_DAY;
-            if *model >= 0 && mark.holds(*user, day) {
+            if *model >= 0 && day < mark.of_user(*user) {
                 let mut coarse = [0; COARSE];
                 coarse.copy_from_slice(&sums[..COARSE]);
-                late.add([*user, tier.time(day), *model, *endpoint], coarse);
+                late.push(([*user, tier.time(day), *model, *endpoint], coarse));
             }
         }
-        late.grouped().with_all_models().write(conn, tier.table())?;
+        grouped(&late).with_all_models().write(conn, tier.table())?;
     }
     Ok(())
 }
@@ -178,15 +173,15 @@ impl TierBuilder {
             // More than twice what a step should read: rather fewer users than a long wait for the next commit.
             let limit = if self.users > 1 { 2 * STEP_ROLLUPS } else { usize::MAX };
             let rollups = read(conn, tier, &mark, upto, limit)?;
-            if rollups.count() <= limit {
+            if rollups.len() <= limit {
                 break (rollups, upto);
             }
             self.users /= 2;
         };
-        if rollups.count() < STEP_ROLLUPS / 2 {
+        if rollups.len() < STEP_ROLLUPS / 2 {
             self.users = (self.users * 2).min(USERS_MAX);
         }
-        rollups.grouped().with_all_models().write(conn, tier.table())?;
+        grouped(&rollups).with_all_models().write(conn, tier.table())?;
         let taken =
             if upto >= greatest { Watermark::starting(mark.until, 0) } else { Watermark { user: upto, ..mark } };
         taken.write(conn, tier)
@@ -243,11 +238,11 @@ fn read(conn: &Connection, tier: Tier, mark: &Watermark, upto: i64, limit: usize
         ":from": mark.done, ":until": mark.until, ":after": mark.user, ":upto": upto
     })?;
     let mut rollups = Rollups::default();
-    while rollups.count() <= limit
+    while rollups.len() <= limit
         && let Some(row) = rows.next()?
     {
         let time = tier.time(row.get(0)?);
-        rollups.add([row.get(1)?, time, row.get(2)?, row.get(3)?], sums(row, 4)?);
+        rollups.push(([row.get(1)?, time, row.get(2)?, row.get(3)?], sums(row, 4)?));
     }
     Ok(rollups)
 }

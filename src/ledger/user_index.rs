@@ -22,38 +22,24 @@ const ENTRY_RECORDS_MAX: usize = 480;
 /// microsecond, and a range of its own a few.
 const STRANGERS_MAX: i64 = 8;
 
-/// Records on their way into the index.
-#[derive(Default)]
-pub struct Entries {
-    /// User and id.
-    records: Vec<(i64, i64)>,
-}
-
-impl Entries {
-    /// Adds a record.
-    pub fn add(&mut self, user: i64, id: i64) {
-        self.records.push((user, id));
-    }
-
-    /// Writes them in the order of the index.
-    ///
-    /// # Errors
-    /// SQLite's.
-    pub fn write(mut self, conn: &Connection) -> rusqlite::Result<()> {
-        let block_and_user = |&(user, id): &(i64, i64)| (id >> BLOCK_SHIFT, user);
-        self.records.sort_unstable_by_key(|record| (block_and_user(record), record.1));
-        let mut insert = conn.prepare_cached("INSERT INTO records_by_user VALUES (?, ?, ?, ?)")?;
-        let mut places = Vec::new();
-        for of_user in self.records.chunk_by(|a, b| block_and_user(a) == block_and_user(b)) {
-            for records in of_user.chunks(ENTRY_RECORDS_MAX) {
-                let (user, first) = records[0];
-                places.clear();
-                places.extend(records.iter().flat_map(|(_, id)| place(*id).to_be_bytes()));
-                insert.execute(params![first >> BLOCK_SHIFT, user, first, places])?;
-            }
+/// Writes records, each a user and an id, in the order of the index.
+///
+/// # Errors
+/// SQLite's.
+pub fn write(conn: &Connection, mut records: Vec<(i64, i64)>) -> rusqlite::Result<()> {
+    let block_and_user = |&(user, id): &(i64, i64)| (id >> BLOCK_SHIFT, user);
+    records.sort_unstable_by_key(|record| (block_and_user(record), record.1));
+    let mut insert = conn.prepare_cached("INSERT INTO records_by_user VALUES (?, ?, ?, ?)")?;
+    let mut places = Vec::new();
+    for of_user in records.chunk_by(|a, b| block_and_user(a) == block_and_user(b)) {
+        for records in of_user.chunks(ENTRY_RECORDS_MAX) {
+            let (user, first) = records[0];
+            places.clear();
+            places.extend(records.iter().flat_map(|(_, id)| place(*id).to_be_bytes()));
+            insert.execute(params![first >> BLOCK_SHIFT, user, first, places])?;
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// A record's place in its block.
@@ -113,9 +99,7 @@ mod tests {
     }
 
     fn write(conn: &Connection, records: impl IntoIterator<Item = (i64, i64)>) {
-        let mut entries = Entries::default();
-        records.into_iter().for_each(|(user, id)| entries.add(user, id));
-        entries.write(conn).unwrap();
+        super::write(conn, records.into_iter().collect()).unwrap();
     }
 
     fn all_ranges(conn: &Connection, user: i64, ids: (i64, i64)) -> Vec<(i64, i64)> {

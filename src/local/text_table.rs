@@ -12,17 +12,9 @@ pub enum Column<'a> {
     Right(&'a str),
 }
 
-impl Column<'_> {
-    const fn head(&self) -> &str {
-        match self {
-            Column::Left(head) | Column::Right(head) => head,
-        }
-    }
-}
-
 /// Lays rows out under a head, two spaces between columns, each line ended by `\n`.
 pub fn table(columns: &[Column<'_>], rows: &[Vec<String>]) -> String {
-    let head = columns.iter().map(|column| column.head().to_owned()).collect();
+    let head = columns.iter().map(|(Column::Left(head) | Column::Right(head))| (*head).to_owned()).collect();
     let lines: Vec<Vec<String>> =
         std::iter::once(&head).chain(rows).map(|line| line.iter().map(|cell| inert(cell)).collect()).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].width()).max().unwrap_or(0);
@@ -44,10 +36,14 @@ pub fn table(columns: &[Column<'_>], rows: &[Vec<String>]) -> String {
 
 /// Text without the characters that move the cursor or turn the direction of writing.
 pub fn inert(text: &str) -> String {
-    let steers = |c: char| {
-        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
     text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// What steers a terminal, ends a line or changes the order in which it is read (Unicode's bidirectional controls).
+pub fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{feff}')
+        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -64,7 +60,7 @@ mod tests {
 
     #[test]
     fn no_name_steers_the_terminal() {
-        let rows = [vec!["\u{1b}[2J\u{202e}a\n".to_owned()]];
-        assert_eq!(table(&[Column::Left("U")], &rows), "U\n\u{fffd}[2J\u{fffd}a\u{fffd}\n");
+        let rows = [vec!["\u{1b}[2J\u{202e}\u{61c}a\n".to_owned()]];
+        assert_eq!(table(&[Column::Left("U")], &rows), "U\n\u{fffd}[2J\u{fffd}\u{fffd}a\u{fffd}\n");
     }
 }

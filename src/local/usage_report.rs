@@ -11,7 +11,7 @@ mod render_json;
 mod render_text;
 
 pub use media_type::Format;
-pub use parameters::{Given, LIMIT_DEFAULT_TEXT, UsageQuery};
+pub use parameters::{Given, LIMIT_DEFAULT_TEXT, UsageQuery, decoded, parse_name, shown};
 pub use render_json::render as to_json;
 
 use super::Answer;

@@ -14,7 +14,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
 use super::logger::event;
-use super::process::lower_priority;
+use super::process::{lower_priority, spawn};
 use crate::base::log::Level;
 use crate::ledger::database;
 use rusqlite::Connection;
@@ -50,10 +50,7 @@ impl Checkpointer {
         let (nudges, inbox) = sync_channel(1);
         let behind = Arc::new(AtomicBool::new(false));
         let thread_behind = Arc::clone(&behind);
-        let thread = std::thread::Builder::new()
-            .name("checkpoint".to_owned())
-            .spawn(move || run(&conn, &inbox, &thread_behind))
-            .map_err(|error| format!("the checkpoint thread cannot start: {error}"))?;
+        let thread = spawn("checkpoint", move || run(&conn, &inbox, &thread_behind))?;
         Ok(Self { nudges, commits: 0, behind, thread })
     }
 

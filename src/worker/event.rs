@@ -33,37 +33,33 @@ pub enum WorkerEvent {
     Stop,
 }
 
-/// The mailbox to the loop, shared by all workers. Bounded by what the loop itself asked for: a worker only answers.
+/// The mailbox to the loop, shared by all workers.
 #[derive(Clone)]
 pub struct EventSender {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    queue: Mutex<Vec<WorkerEvent>>,
-    wake: Box<dyn Fn() + Send + Sync>,
+    queue: Arc<Mutex<Vec<WorkerEvent>>>,
+    wake: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl EventSender {
     /// `wake` makes the loop's poll return; called only when the mailbox was empty.
     pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { inner: Arc::new(Inner { queue: Mutex::new(Vec::new()), wake: Box::new(wake) }) }
+        Self { queue: Arc::default(), wake: Arc::new(wake) }
     }
 
     /// Puts a message in, waking the loop if it may be asleep.
     pub fn send(&self, done: WorkerEvent) {
-        let mut queue = self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let was_empty = queue.is_empty();
         queue.push(done);
         drop(queue);
         if was_empty {
-            (self.inner.wake)();
+            (self.wake)();
         }
     }
 
     /// Moves every message to `into`, in order. Called by the loop, once a turn.
     pub fn take(&self, into: &mut Vec<WorkerEvent>) {
-        let mut queue = self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         into.append(&mut queue);
     }
 }

@@ -25,7 +25,7 @@ pub use server::Server;
 
 use super::ledger::Marker;
 use super::logger::{Value, event};
-use super::process::lower_priority;
+use super::process::{lower_priority, spawn};
 use super::retry::Retry;
 use super::time::unix_now;
 use crate::base::log::Level;
@@ -39,8 +39,7 @@ use server::{Trouble, Verdict};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 /// Lines in one request.
@@ -60,7 +59,7 @@ const REFUSED_LOGGED_MAX: usize = 20;
 /// The other threads' end of the export.
 pub struct ExportHandle {
     progress: Arc<ExportProgress>,
-    stopping: Arc<AtomicBool>,
+    /// Dropped, the thread ends.
     stop: Sender<()>,
     ended: Receiver<()>,
 }
@@ -72,14 +71,12 @@ impl ExportHandle {
     /// One sentence: the path is none, or the system gives no thread.
     pub fn start(path: &Path, target: Influx, marker: Marker) -> Result<Self, String> {
         let path = database::absolute(path)?;
-        let mut lock = path.clone().into_os_string();
-        lock.push("-export");
         let (stop, stopped) = channel();
         let (end, ended) = channel();
-        let (progress, stopping) = (Arc::new(ExportProgress::default()), Arc::new(AtomicBool::new(false)));
+        let progress = Arc::new(ExportProgress::default());
         let exporter = Exporter {
+            lock: database::beside(&path, "-export"),
             path,
-            lock: lock.into(),
             locked: None,
             conn: None,
             server: Server::new(target),
@@ -88,18 +85,14 @@ impl ExportHandle {
             batch_lines_max: BATCH_LINES_MAX,
             retry: Retry::new("influx export fails", "influx export works again").pausing(PAUSE_MIN, PAUSE_MAX),
             progress: Arc::clone(&progress),
-            stopping: Arc::clone(&stopping),
             stopped,
         };
-        std::thread::Builder::new()
-            .name("export".to_owned())
-            .spawn(move || {
-                lower_priority();
-                exporter.run();
-                drop(end);
-            })
-            .map_err(|error| format!("the export thread cannot start: {error}"))?;
-        Ok(Self { progress, stopping, stop, ended })
+        spawn("export", move || {
+            lower_priority();
+            exporter.run();
+            drop(end);
+        })?;
+        Ok(Self { progress, stop, ended })
     }
 
     /// How far it is, for `/metrics`.
@@ -110,7 +103,6 @@ impl ExportHandle {
     /// Ends the thread after the request that it is at; one that takes too long is left to the end of the process. To
     /// be called before the ledger thread is ended, which keeps the cursor.
     pub fn shutdown(self) {
-        self.stopping.store(true, Ordering::Relaxed);
         drop(self.stop);
         let _ = self.ended.recv_timeout(SHUTDOWN_PATIENCE);
     }
@@ -130,7 +122,6 @@ struct Exporter {
     batch_lines_max: usize,
     retry: Retry,
     progress: Arc<ExportProgress>,
-    stopping: Arc<AtomicBool>,
     stopped: Receiver<()>,
 }
 
@@ -143,7 +134,7 @@ impl Exporter {
                 Ok(false) => LOOK_EVERY,
                 Err(_) if self.is_stopping() => Duration::ZERO,
                 Err(trouble) => {
-                    self.progress.failed();
+                    self.note_failure();
                     self.retry.failed(&trouble.why);
                     self.retry.pause.mul_f64(jitter()).max(trouble.retry_after.unwrap_or_default())
                 }
@@ -164,8 +155,14 @@ impl Exporter {
         }
     }
 
+    fn note_failure(&self) {
+        let mut progress = self.progress.lock();
+        progress.is_failing = true;
+        progress.failures += 1;
+    }
+
     fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
+        self.stopped.try_recv() == Err(TryRecvError::Disconnected)
     }
 
     /// Sends one batch. True if there may be more to send at once.
@@ -189,7 +186,7 @@ impl Exporter {
         self.settle(&batch, delivery)?;
         let is_full = batch.len() == rows_max;
         if !is_full {
-            self.progress.nothing_waits();
+            self.progress.lock().oldest_unix_ns = 0;
         }
         Ok(is_full)
     }
@@ -220,8 +217,10 @@ impl Exporter {
             None => marks::read(&conn, marks::EXPORT)?,
         };
         let batch = Batch::read(&conn, cursor, rows_max)?;
-        self.progress.reached(*self.cursor.insert(cursor), batch.oldest_unix_ns());
-        self.conn = Some(conn);
+        (self.cursor, self.conn) = (Some(cursor), Some(conn));
+        let mut progress = self.progress.lock();
+        (progress.cursor, progress.oldest_unix_ns) = (cursor, batch.oldest_unix_ns);
+        drop(progress);
         Ok(batch)
     }
 
@@ -229,7 +228,7 @@ impl Exporter {
     fn look(&self) {
         let last = self.conn.as_ref().and_then(|conn| conn.query_row(LAST_ID, [], |row| row.get(0)).ok());
         if let Some(last) = last {
-            self.progress.ledger_is_at(last);
+            self.progress.lock().last = last;
         }
     }
 
@@ -250,7 +249,10 @@ impl Exporter {
             let cursor = batch.id(done - 1);
             self.cursor = Some(cursor);
             self.marker.mark(cursor);
-            self.progress.settled(cursor, done - refused.len(), refused.len());
+            let mut progress = self.progress.lock();
+            progress.cursor = cursor;
+            progress.lines_sent += (done - refused.len()) as u64;
+            progress.lines_refused += refused.len() as u64;
         }
         self.batch_lines_max = match self.batch_lines_max {
             BATCH_LINES_MAX if refuses_all => BATCH_LINES_WARY,
@@ -261,7 +263,7 @@ impl Exporter {
             Some(trouble) => Err(trouble),
             None => {
                 self.retry.worked();
-                self.progress.worked();
+                self.progress.lock().is_failing = false;
                 Ok(())
             }
         }

@@ -15,11 +15,12 @@ mod mailbox;
 mod policy_watch;
 mod pruner;
 
-pub use handle::{Backfill, LedgerHandle, Marker, Options};
+pub use handle::{LedgerHandle, Marker, Options};
 
 use super::checkpoint::Checkpointer;
 use super::event::{EventSender, WorkerEvent};
 use super::logger;
+use super::process::spawn;
 use super::retry::Retry;
 use super::time::unix_now;
 use crate::base::log::Level;
@@ -41,6 +42,7 @@ use pruner::Pruner;
 use rusqlite::Connection;
 use std::fmt::Display;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Rows in one transaction at most: it bounds how long the first of them waits for the last.
@@ -118,8 +120,8 @@ impl Ledger {
             logger::event(Level::Warn, "requests were open when their proxy was killed", &fields);
         }
         let owner = options.journaled.then(|| Owner::new(path, unix_now())).transpose()?;
-        if let Some(backfill) = options.export {
-            marks::begin_export(&conn, backfill == Backfill::All).map_err(unusable)?;
+        if options.export {
+            marks::begin_export(&conn, options.backfill).map_err(unusable)?;
         }
         let progress = Progress::read(&conn).map_err(unusable)?;
         drop(Writer::new(&conn).map_err(unusable)?);
@@ -148,16 +150,13 @@ impl Ledger {
             step_owed: false,
             commits: Retry::new("ledger cannot commit", "ledger commits again"),
             folds: Retry::new("ledger cannot fold", "ledger folds again"),
-            pruner: Pruner::new(options.retention_days, options.export.is_some()),
+            pruner: Pruner::new(options.retention_days, options.export),
             prunes: Retry::new("ledger cannot prune", "ledger prunes again"),
             exported: None,
             stop_by: None,
         };
-        let thread = std::thread::Builder::new()
-            .name("ledger".to_owned())
-            .spawn(move || ledger.run(&conn))
-            .map_err(|error| format!("the ledger thread cannot start: {error}"))?;
-        Ok(LedgerHandle { mailbox: mailbox(thread.thread()), thread: Some(thread) })
+        let thread = spawn("ledger", move || ledger.run(&conn))?;
+        Ok(LedgerHandle { mailbox: Arc::new(mailbox(thread.thread())), thread: Some(thread) })
     }
 
     fn run(mut self, conn: &Connection) -> Result<(), String> {
@@ -191,16 +190,13 @@ impl Ledger {
 
     /// Notices that the path does not name the open file any more, and that it does again.
     fn look_at_file(&mut self) {
-        if self.lost {
-            if self.watch.is_in_place_now() {
-                self.lost = false;
-                self.worked();
-            } else {
-                self.failed(&self.watch.why());
-            }
-        } else if !self.watch.is_in_place() {
+        let in_place = if self.lost { self.watch.is_in_place_now() } else { self.watch.is_in_place() };
+        if !in_place {
             self.lost = true;
             self.failed(&self.watch.why());
+        } else if self.lost {
+            self.lost = false;
+            self.worked();
         }
     }
 
@@ -209,7 +205,7 @@ impl Ledger {
         let is_folded = self.progress.is_folded();
         let quiet_at = self.busy_at + quiet(&self.progress);
         let prune_at = self.pruner.due_at(self.busy_at);
-        let look_at = self.policy.look_at();
+        let look_at = self.policy.look_at;
         while self.stop_by.is_none() {
             let is_idle = self.queue.is_empty() && self.exported.is_none() && !self.lost;
             let until = match (is_idle, self.commits.retry_at) {
@@ -283,7 +279,6 @@ impl Ledger {
             Err(error) => return self.failed(&error),
         };
         let (rows, upto) = (batch.len(), last.seq);
-        self.committed_seq = upto;
         // The log tells what they count.
         for new_part in &retrieved {
             if let Ok(at) = self.queue[..rows].binary_search_by_key(&new_part.seq, |record| record.seq) {
@@ -355,7 +350,8 @@ impl Ledger {
             writer.fold(FOLD_ROWS_MAX).map(|progress| self.progress = progress)
         } else if step_due {
             self.step_owed = false;
-            self.tiers.step(writer.conn(), hour_now()).map(|taken| self.tiers_behind = taken)
+            let hour = unix_now().cast_signed() / NS_PER_HOUR;
+            self.tiers.step(writer.conn(), hour).map(|taken| self.tiers_behind = taken)
         } else {
             Ok(())
         };
@@ -401,11 +397,6 @@ impl Ledger {
 fn announce_migration(from: u32) {
     let versions = [("from", (from as usize).into()), ("to", (migrations::VERSION as usize).into())];
     logger::event(Level::Info, "ledger is brought to the present schema: a second for a million rows", &versions);
-}
-
-/// The present, in whole hours since the Unix epoch.
-fn hour_now() -> i64 {
-    unix_now().cast_signed() / NS_PER_HOUR
 }
 
 /// How long nothing must come in before rows are folded, or, where all are, before the tiers take a step.

@@ -22,7 +22,7 @@ use std::fmt::Arguments;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd as _;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -40,11 +40,11 @@ const FINISH_PATIENCE: Duration = Duration::from_secs(1);
 static LOG: Log = Log {
     level: AtomicU8::new(Level::Info as u8),
     json: AtomicBool::new(false),
-    dropped: AtomicU64::new(0),
     queue: Mutex::new(Queue {
         entries: Vec::new(),
         lines: 0,
         dropped: 0,
+        reported: 0,
         started: false,
         asleep: false,
         finishing: false,
@@ -55,7 +55,6 @@ static LOG: Log = Log {
 struct Log {
     level: AtomicU8,
     json: AtomicBool,
-    dropped: AtomicU64,
     queue: Mutex<Queue>,
     changed: Condvar,
 }
@@ -64,8 +63,9 @@ struct Queue {
     entries: Vec<Entry>,
     /// Lines that the entries will be.
     lines: usize,
-    /// Dropped, and not reported yet.
+    /// Lines that were dropped, and of them those that were reported.
     dropped: u64,
+    reported: u64,
     /// The thread runs.
     started: bool,
     /// It has written everything, and waits.
@@ -127,7 +127,7 @@ pub fn requests(mut records: Vec<Record>) {
     let room = QUEUE_LINES_MAX.saturating_sub(queue.lines);
     if records.len() > room {
         let more = records.drain(room..).filter(|record| record.journal.is_record()).count();
-        LOG.count_dropped(&mut queue, more as u64);
+        queue.dropped += more as u64;
     }
     if !records.is_empty() {
         LOG.add(queue, records.len(), Entry::Requests(records));
@@ -149,7 +149,7 @@ pub fn say(line: Arguments<'_>) {
 
 /// Lines that were dropped until now.
 pub fn dropped() -> u64 {
-    LOG.dropped.load(Ordering::Relaxed)
+    LOG.lock().dropped
 }
 
 /// Before the process ends: waits until all is written, but not for a reader who does not read.
@@ -182,7 +182,7 @@ impl Log {
             // One write for one line: those of several threads do not mix. Whoever reads may have gone.
             let _ = std::io::stderr().lock().write_all(&line);
         } else if queue.lines >= QUEUE_LINES_MAX {
-            self.count_dropped(&mut queue, 1);
+            queue.dropped += 1;
         } else {
             self.add(queue, 1, Entry::Line(line));
         }
@@ -198,15 +198,10 @@ impl Log {
         }
     }
 
-    fn count_dropped(&self, queue: &mut Queue, lines: u64) {
-        queue.dropped += lines;
-        self.dropped.fetch_add(lines, Ordering::Relaxed);
-    }
-
     /// Waits for entries; how many lines were dropped since the last time comes with them.
     fn next(&self) -> (Vec<Entry>, u64) {
         let mut queue = self.lock();
-        while queue.entries.is_empty() && queue.dropped == 0 {
+        while queue.entries.is_empty() && queue.dropped == queue.reported {
             queue.asleep = true;
             if queue.finishing {
                 self.changed.notify_all();
@@ -214,7 +209,9 @@ impl Log {
             queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         queue.lines = 0;
-        (std::mem::take(&mut queue.entries), std::mem::take(&mut queue.dropped))
+        let dropped = queue.dropped - queue.reported;
+        queue.reported = queue.dropped;
+        (std::mem::take(&mut queue.entries), dropped)
     }
 }
 

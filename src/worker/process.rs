@@ -1,8 +1,9 @@
-//! What the operating system says of this process, for `/metrics`, and its threads' priorities. Reads files, so never
-//! on the loop: the query thread asks when it renders a scrape.
+//! What the operating system says of this process, for `/metrics`, and gives it: threads and their priorities. Reads
+//! files, so never on the loop: the render thread asks for a scrape.
 
 use crate::metrics::Process;
 use std::fs;
+use std::thread::{self, JoinHandle};
 
 /// The `nice` value of threads that nobody waits for: beside a busy loop on one core such a one gets about a tenth of
 /// the time.
@@ -28,6 +29,15 @@ pub fn read() -> Option<Process> {
 pub fn lower_priority() {
     #[cfg(target_os = "linux")]
     let _ = rustix::process::setpriority_process(None, NICENESS);
+}
+
+/// Starts a thread.
+///
+/// # Errors
+/// One sentence: the system gives none.
+pub fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, String> {
+    let thread = thread::Builder::new().name(name.to_owned()).spawn(run);
+    thread.map_err(|error| format!("the {name} thread cannot start: {error}"))
 }
 
 /// The fields of `/proc/PID/stat` that we use (`man 5 proc_pid_stat`).

@@ -11,7 +11,7 @@ mod fair_queue;
 
 use super::event::{EventSender, WorkerEvent};
 use super::logger::event;
-use super::process::lower_priority;
+use super::process::{lower_priority, spawn};
 use crate::base::log::Level;
 use crate::ledger::{answer, database};
 use crate::local::dashboard::{DashboardQuery, View};
@@ -57,7 +57,7 @@ impl Job {
     }
 }
 
-/// The loop's end of the threads: one asks the ledger, the other renders scrapes, which wait for no question.
+/// The loop's end of the threads.
 pub struct QueryHandle {
     inbox: Arc<Inbox>,
     renders: SyncSender<(u64, Render)>,
@@ -110,15 +110,8 @@ impl QueryHandle {
     }
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, String> {
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-        lower_priority();
-        run();
-    });
-    thread.map_err(|error| format!("the {name} thread cannot start: {error}"))
-}
-
 fn render(inbox: &Receiver<(u64, Render)>, events: &EventSender) {
+    lower_priority();
     while let Ok((ticket, render)) = inbox.recv() {
         events.send(WorkerEvent::Answered { ticket, answer: render() });
     }
@@ -180,6 +173,7 @@ struct LedgerReader {
 
 impl LedgerReader {
     fn run(mut self, inbox: &Inbox, events: &EventSender) {
+        lower_priority();
         // So that it is the ledger's file, whatever is at the path when the first question comes.
         self.conn = self.open().ok();
         while let Some(job) = inbox.pop() {

@@ -7,20 +7,19 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks
 
 use crate::worker::event::{EventSender, WorkerEvent};
+use crate::worker::process::spawn;
 use crate::worker::retry::Backoff;
-use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 /// Addresses kept of one name.
 const ADDRESSES_MAX: usize = 32;
 
 /// Asks for the target's addresses. Dropping it stops the thread, without waiting for a lookup that may hang.
-#[derive(Debug)]
 pub struct Resolver {
-    shared: Arc<Shared>,
+    /// One that waits is as good as many.
+    asks: SyncSender<()>,
 }
 
 impl Resolver {
@@ -28,8 +27,8 @@ impl Resolver {
     /// answer, and nothing is looked up.
     ///
     /// # Errors
-    /// The system gives no thread.
-    pub fn start(host: &str, port: u16, events: EventSender) -> io::Result<Self> {
+    /// One sentence: the system gives no thread.
+    pub fn start(host: &str, port: u16, events: EventSender) -> Result<Self, String> {
         if let Ok(address) = host.parse::<IpAddr>() {
             let addresses = vec![SocketAddr::new(address, port)];
             return Self::start_with(move || Ok(addresses.clone()), Schedule::for_address(), events);
@@ -44,50 +43,21 @@ impl Resolver {
 
     /// Asks again, because the known addresses do not answer. Never blocks; several requests are answered as one.
     pub fn refresh(&self) {
-        self.shared.lock().asked = true;
-        self.shared.changed.notify_one();
+        let _ = self.asks.try_send(());
     }
 
     fn start_with(
         lookup: impl FnMut() -> Lookup + Send + 'static,
         schedule: Schedule,
         events: EventSender,
-    ) -> io::Result<Self> {
-        let shared =
-            Arc::new(Shared { requests: Mutex::new(Requests { asked: true, stop: false }), changed: Condvar::new() });
-        let resolver = Self { shared: Arc::clone(&shared) };
-        thread::Builder::new().name("resolver".into()).spawn(move || run(&shared, lookup, schedule, &events))?;
-        Ok(resolver)
-    }
-}
-
-impl Drop for Resolver {
-    fn drop(&mut self) {
-        self.shared.lock().stop = true;
-        self.shared.changed.notify_one();
+    ) -> Result<Self, String> {
+        let (asks, asked) = sync_channel(1);
+        spawn("resolver", move || run(&asked, lookup, schedule, &events))?;
+        Ok(Self { asks })
     }
 }
 
 type Lookup = Result<Vec<SocketAddr>, String>;
-
-#[derive(Debug)]
-struct Shared {
-    requests: Mutex<Requests>,
-    changed: Condvar,
-}
-
-#[derive(Debug)]
-struct Requests {
-    /// An answer is wanted even if nothing changes.
-    asked: bool,
-    stop: bool,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Requests> {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// When to look up again.
 #[derive(Clone, Copy, Debug)]
@@ -124,26 +94,19 @@ impl Schedule {
     }
 }
 
-fn run(shared: &Shared, mut lookup: impl FnMut() -> Lookup, mut schedule: Schedule, events: &EventSender) {
+fn run(asks: &Receiver<()>, mut lookup: impl FnMut() -> Lookup, mut schedule: Schedule, events: &EventSender) {
     let mut sent: Option<Lookup> = None;
-    loop {
-        let asked = {
-            let mut requests = shared.lock();
-            if requests.stop {
-                return;
-            }
-            std::mem::take(&mut requests.asked)
-        };
+    let mut next = Some(true);
+    while let Some(is_asked) = next {
+        let is_asked = is_asked | asks.try_recv().is_ok();
         let result = lookup();
         let ended = Instant::now();
         let pause = schedule.pause(result.is_ok());
-        if asked || is_news(sent.as_ref(), &result) {
+        if is_asked || is_news(sent.as_ref(), &result) {
             events.send(WorkerEvent::Resolved { addresses: result.clone() });
             sent = Some(result);
         }
-        if !wait(shared, ended + schedule.interval_min, pause.map(|pause| ended + pause)) {
-            return;
-        }
+        next = wait(asks, ended + schedule.interval_min, pause.map(|pause| ended + pause));
     }
 }
 
@@ -157,20 +120,25 @@ fn is_news(sent: Option<&Lookup>, result: &Lookup) -> bool {
     }
 }
 
-/// Sleeps until `due`, or until it is asked for but not before `earliest`. False when the thread shall end.
-fn wait(shared: &Shared, earliest: Instant, due: Option<Instant>) -> bool {
-    let mut requests = shared.lock();
+/// Sleeps until `due`, or until it is asked for but not before `earliest`: which of the two it was. `None` when the
+/// thread shall end.
+fn wait(asks: &Receiver<()>, earliest: Instant, due: Option<Instant>) -> Option<bool> {
+    let left = |until: Instant| until.saturating_duration_since(Instant::now());
+    match due {
+        None => asks.recv().ok()?,
+        Some(due) => match asks.recv_timeout(left(due)) {
+            Ok(()) => {}
+            Err(RecvTimeoutError::Timeout) => return Some(false),
+            Err(RecvTimeoutError::Disconnected) => return None,
+        },
+    }
+    let until = due.map_or(earliest, |due| due.min(earliest));
     loop {
-        if requests.stop {
-            return false;
+        match asks.recv_timeout(left(until)) {
+            Ok(()) => {}
+            Err(RecvTimeoutError::Timeout) => return Some(true),
+            Err(RecvTimeoutError::Disconnected) => return None,
         }
-        let until = if requests.asked { Some(due.map_or(earliest, |due| due.min(earliest))) } else { due };
-        let now = Instant::now();
-        requests = match until {
-            Some(until) if until <= now => return true,
-            Some(until) => shared.changed.wait_timeout(requests, until - now).unwrap_or_else(PoisonError::into_inner).0,
-            None => shared.changed.wait(requests).unwrap_or_else(PoisonError::into_inner),
-        };
     }
 }
 

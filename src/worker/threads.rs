@@ -2,7 +2,7 @@
 
 use super::event::{EventSender, WorkerEvent};
 use super::export::{self, ExportHandle};
-use super::ledger::{Backfill, Ledger, LedgerHandle, Options};
+use super::ledger::{Ledger, LedgerHandle, Options};
 use super::logger;
 use super::query::{Job, QueryHandle};
 use super::resolver::Resolver;
@@ -62,13 +62,12 @@ impl WorkerThreads {
         (host, port): (&str, u16),
         events: EventSender,
     ) -> Result<Self, String> {
-        let backfill = |to: &Influx| if to.backfill { Backfill::All } else { Backfill::Nothing };
-        let options = Options { export: export.as_ref().map(backfill), ..options };
+        let backfill = export.as_ref().is_some_and(|to| to.backfill);
+        let options = Options { export: export.is_some(), backfill, ..options };
         let ledger = Ledger::start(database, options, events.clone())?;
         let query = QueryHandle::start(database, events.clone())?;
         let export = export.map(|to| ExportHandle::start(database, to, ledger.marker()));
-        let resolver = Resolver::start(host, port, events.clone())
-            .map_err(|error| format!("the resolver thread cannot start: {error}"))?;
+        let resolver = Resolver::start(host, port, events.clone())?;
         Ok(Self { events, ledger, query, export: export.transpose()?, resolver })
     }
 

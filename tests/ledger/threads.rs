@@ -175,7 +175,7 @@ fn a_refused_file_is_an_error_at_start() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("usage.db");
     std::fs::write(&path, b"not a database").unwrap();
-    let error = Ledger::start(&path, Options::default(), EventSender::new(|| {})).unwrap_err();
+    let error = Ledger::start(&path, Options::default(), EventSender::new(|| {})).err().unwrap();
     assert!(error.contains("is not a SQLite database"), "{error}");
 }
 

@@ -2,12 +2,13 @@
 //!
 //! In: a selection and a query. Out: records, one more than the limit if there are more. Never: sums.
 
-use super::selection::{SPAN, Selection, count, query, row_params, rows_sql};
+use super::selection::{SPAN, Selection, query, row_params, rows_sql};
+use crate::ledger::numbers::{USAGE, count, usage};
 use crate::ledger::partition::{HOURS_PER_DAY, NS_PER_HOUR};
 use crate::ledger::rollup::{ALL, EVERYBODY};
 use crate::ledger::user_index::BLOCK_SHIFT;
 use crate::reporting::{Entry, Query};
-use crate::usage::record::{Endpoint, Journal, Outcome, Record, Usage, UsageSource};
+use crate::usage::record::{Endpoint, Outcome, Record, UsageSource};
 use rusqlite::{Connection, Row, ToSql};
 
 /// Ids below the page's start that are searched for a user or a model at once. Where that is not enough, rollups are
@@ -63,7 +64,7 @@ impl Page<'_> {
         if self.is_full() {
             return Ok(());
         }
-        let sql = format!("{} ORDER BY r.id DESC", rows_sql(ENTRY));
+        let sql = format!("{} ORDER BY r.id DESC", rows_sql(&format!("{ENTRY}, {USAGE}")));
         let mut statement = self.conn.prepare_cached(&sql)?;
         let times = (self.selection.from, self.selection.to);
         for ranges in self.selection.id_ranges(self.conn, ids) {
@@ -102,11 +103,9 @@ fn ranges_from_rollups(conn: &Connection, selection: &Selection, ids: (i64, i64)
     let days = (first_hour / HOURS_PER_DAY, (last_hour / HOURS_PER_DAY).min(mark - 1));
     let hours = (first_hour.max(mark * HOURS_PER_DAY), last_hour);
     let among = "h.max_id >= :least AND h.min_id <= :greatest";
-    let in_hour = "EXISTS (SELECT 1 FROM rollups r WHERE r.hour = h.hour AND r.user_id = :user";
-    let (in_hour, in_hour_of_day) = match selection.model {
-        Some(_) => (format!("{in_hour} AND r.model_id = :model)"), format!("AND {in_hour} AND r.model_id = :model)")),
-        None => (format!("{in_hour})"), String::new()),
-    };
+    let of_model = if selection.model.is_some() { " AND r.model_id = :model" } else { "" };
+    let in_hour = format!("EXISTS (SELECT 1 FROM rollups r WHERE r.hour = h.hour AND r.user_id = :user{of_model})");
+    let in_hour_of_day = if selection.model.is_some() { format!("AND {in_hour}") } else { String::new() };
     let of_days = format!(
         "WITH RECURSIVE {SPAN} SELECT h.min_id, h.max_id
             FROM span CROSS JOIN hours h
@@ -156,21 +155,16 @@ fn merged(mut ranges: Vec<(i64, i64)>, (least, greatest): (i64, i64)) -> Vec<(i6
     merged
 }
 
-/// The columns of an entry, in the order in which [`entry`] reads them.
+/// The first columns of an entry, in the order in which [`entry`] reads them.
 const ENTRY: &str = "r.id, r.started_at, (SELECT name FROM users WHERE id = r.user_id), r.key_id, r.endpoint,
     (SELECT name FROM models WHERE id = r.model_requested_id), (SELECT name FROM models WHERE id = r.model_id),
     r.stream, r.status, r.outcome, r.usage_source, r.cost_nano_usd, r.duration_us, r.first_byte_us, r.proxy_us,
-    r.request_bytes, r.response_bytes, r.upstream_request_id, r.response_id, r.input_tokens, r.cached_input_tokens,
-    r.cache_write_tokens, r.input_audio_tokens, r.input_image_tokens, r.output_tokens, r.reasoning_tokens,
-    r.output_audio_tokens, r.output_image_tokens, r.total_tokens, r.audio_us, r.images";
+    r.request_bytes, r.response_bytes, r.upstream_request_id, r.response_id";
 
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let text = |column: usize| row.get_ref(column)?.as_str_or_null().map_err(rusqlite::Error::from);
     let optional = |column: usize| row.get::<_, Option<i64>>(column).map(|value| value.map(i64::unsigned_abs));
     let record = Record {
-        seq: 0,
-        is_retrieval: false,
-        journal: Journal::Off,
         started_at: count(row, 1)?,
         user: text(2)?.unwrap_or_default().into(),
         key_id: row.get(3)?,
@@ -189,21 +183,8 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         response_bytes: count(row, 16)?,
         upstream_request_id: text(17)?.map(Into::into),
         response_id: text(18)?.map(Into::into),
-        usage: Usage {
-            input_tokens: count(row, 19)?,
-            cached_input_tokens: count(row, 20)?,
-            cache_write_tokens: count(row, 21)?,
-            input_audio_tokens: count(row, 22)?,
-            input_image_tokens: count(row, 23)?,
-            output_tokens: count(row, 24)?,
-            reasoning_tokens: count(row, 25)?,
-            output_audio_tokens: count(row, 26)?,
-            output_image_tokens: count(row, 27)?,
-            total_tokens: count(row, 28)?,
-            audio_us: count(row, 29)?,
-            images: count(row, 30)?,
-            ..Usage::default() // the media of cached tokens are not stored
-        },
+        usage: usage(row, 19)?,
+        ..Record::default()
     };
     Ok(Entry { id: count(row, 0)?, record })
 }

@@ -9,8 +9,7 @@ use crate::ledger::rollup::EVERYBODY;
 use crate::ledger::tiers::{Tier, Watermark};
 use crate::ledger::user_index;
 use crate::reporting::Query;
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension as _, Row, Rows, Statement, ToSql};
+use rusqlite::{Connection, OptionalExtension as _, Rows, Statement, ToSql};
 
 /// A question with its names as numbers, the range half-open, and how far what answers it has come.
 pub struct Selection {
@@ -109,13 +108,4 @@ pub fn row_params<'a>(
         (":from", &times.0),
         (":to", &times.1),
     ]
-}
-
-/// A count of ours: never negative. A sum past an `i64` has become a float in the rollups, and saturates here.
-pub fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
-    match row.get_ref(column)? {
-        ValueRef::Integer(value) => Ok(u64::try_from(value).unwrap_or(0)),
-        ValueRef::Real(value) => Ok(value as u64),
-        other => Err(rusqlite::Error::InvalidColumnType(column, String::new(), other.data_type())),
-    }
 }

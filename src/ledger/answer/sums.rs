@@ -2,9 +2,10 @@
 //!
 //! In: a selection. Out: sums under numbers. Never: names, an order of cost.
 
-use super::selection::{SPAN, Selection, count, query, row_params, rows_sql};
+use super::selection::{SPAN, Selection, query, row_params, rows_sql};
+use crate::ledger::numbers::count;
 use crate::ledger::partition::{Granularity, HOURS_PER_DAY, NS_PER_HOUR, Partition, partitions};
-use crate::ledger::rollup::{ALL, EVERYBODY};
+use crate::ledger::rollup::{ALL, COARSE, EVERYBODY, columns, values_of_row};
 use crate::reporting::{BUCKETS_MAX, GroupBy, Totals};
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql};
 use std::collections::BTreeMap;
@@ -16,7 +17,8 @@ pub type Sums = BTreeMap<i64, Totals>;
 /// ones and one more.
 pub fn sums(conn: &Connection, selection: &Selection, group_by: Option<GroupBy>) -> rusqlite::Result<Vec<Summed>> {
     let other = group_by.filter(|group_by| *group_by != GroupBy::Model);
-    let mut summed: Vec<Summed> = [Some(GroupBy::Model), other].into_iter().flatten().map(Summed::by).collect();
+    let by = |group_by| Summed { group_by, sums: Sums::new() };
+    let mut summed: Vec<Summed> = [Some(GroupBy::Model), other].into_iter().flatten().map(by).collect();
     let earliest = selection.first_hour.map_or(selection.to, |hour| hour.saturating_mul(NS_PER_HOUR));
     let cut = |coarsest, marks| partitions(selection.from.max(earliest), selection.to, coarsest, marks);
     for summed in &mut summed {
@@ -55,17 +57,15 @@ fn add_rows(
     times: (i64, i64),
     summed: &mut [Summed],
 ) -> rusqlite::Result<()> {
-    const TOTALS: &str = "1, r.status >= 400 OR r.outcome <> 0, r.cost_nano_usd IS NULL, coalesce(r.cost_nano_usd, 0),
-        r.input_tokens, r.cached_input_tokens, r.output_tokens, r.reasoning_tokens, r.total_tokens";
     let numbers: Vec<String> = summed.iter().map(Summed::number_of_record).collect();
-    let sql = rows_sql(&format!("{TOTALS}, {}", numbers.join(", ")));
+    let sql = rows_sql(&format!("{}, {}", values_of_row::<COARSE>(), numbers.join(", ")));
     let mut statement = conn.prepare_cached(&sql)?;
     for ranges in selection.id_ranges(conn, ids) {
         for range in ranges? {
             let mut rows = query(&mut statement, &row_params(selection, &range, &times))?;
             while let Some(row) = rows.next()? {
                 let totals = totals(row)?;
-                for (column, summed) in (TOTALS_COLUMNS..).zip(&mut *summed) {
+                for (column, summed) in (COARSE..).zip(&mut *summed) {
                     summed.add(row.get(column)?, &totals);
                 }
             }
@@ -81,10 +81,6 @@ pub struct Summed {
 }
 
 impl Summed {
-    fn by(group_by: GroupBy) -> Self {
-        Self { group_by, sums: Sums::new() }
-    }
-
     fn coarsest(&self) -> Granularity {
         match self.group_by {
             GroupBy::Hour => Granularity::Hour,
@@ -134,16 +130,17 @@ impl Summed {
             None => "r.model_id >= 0".to_owned(),
             Some(_) => "r.model_id = :model".to_owned(),
         };
-        let (with, source) = source(granularity, each_user, of_all_models || model.is_some());
+        let source = source(granularity, each_user, of_all_models || model.is_some());
         let number = self.number_of_rollup(granularity);
-        let sql = format!("{with}SELECT {TOTALS}, {number} FROM {source} AND {models}");
+        let totals_of = columns::<COARSE>();
+        let sql = format!("WITH RECURSIVE {SPAN} SELECT {totals_of}, {number} FROM {source} AND {models}");
         let (user, last) = (user.unwrap_or(EVERYBODY), after - 1);
         let params: [(&str, &dyn ToSql); 4] =
             [(":user", &user), (":model", &model), (":first", &first), (":last", &last)];
         let mut statement = conn.prepare_cached(&sql)?;
         let mut rows = query(&mut statement, &params)?;
         while let Some(row) = rows.next()? {
-            self.add(row.get(TOTALS_COLUMNS)?, &totals(row)?);
+            self.add(row.get(COARSE)?, &totals(row)?);
         }
         Ok(())
     }
@@ -159,9 +156,7 @@ impl Summed {
     }
 }
 
-/// Columns that [`totals`] reads, the first of a row.
-const TOTALS_COLUMNS: usize = 9;
-
+/// The coarse sums, which are the first columns of a row.
 fn totals(row: &Row<'_>) -> rusqlite::Result<Totals> {
     Ok(Totals {
         requests: count(row, 0)?,
@@ -176,36 +171,26 @@ fn totals(row: &Row<'_>) -> rusqlite::Result<Totals> {
     })
 }
 
-const TOTALS: &str = "r.requests, r.errors, r.unpriced, r.cost_nano_usd, r.input_tokens, r.cached_input_tokens,
-    r.output_tokens, r.reasoning_tokens, r.total_tokens";
-
-/// What stands before a query over rollups `r` from `:first` to `:last`, and its source: of `:user`, or of each user.
-/// Where `exact`, the model is given, too, so that a seek for each hour, day or month finds nothing else.
-fn source(granularity: Granularity, each_user: bool, exact: bool) -> (String, String) {
+/// Rollups `r` from `:first` to `:last`, of `:user` or of each user. Where `exact`, the model is given, too, so that a
+/// seek for each hour, day or month finds nothing else.
+fn source(granularity: Granularity, each_user: bool, exact: bool) -> String {
     let (table, time) = match granularity {
         Granularity::Hour if each_user => {
-            return (
-                String::new(),
-                format!("rollups r WHERE r.hour BETWEEN :first AND :last AND r.user_id > {EVERYBODY}"),
-            );
+            return format!("rollups r WHERE r.hour BETWEEN :first AND :last AND r.user_id > {EVERYBODY}");
         }
         Granularity::Hour => {
             let source = "hours h CROSS JOIN rollups r ON r.hour = h.hour
                 WHERE h.hour BETWEEN :first AND :last AND r.user_id = :user";
-            return (String::new(), source.to_owned());
+            return source.to_owned();
         }
         Granularity::Day => ("days", "day"),
         Granularity::Month => ("months", "month"),
     };
-    let with = format!("WITH RECURSIVE {SPAN} ");
-    match (each_user, exact) {
-        (true, _) => {
-            let source = "users u CROSS JOIN span CROSS JOIN";
-            (with, format!("{source} {table} r ON r.user_id = u.id AND r.{time} = span.t WHERE true"))
-        }
-        (false, true) => (with, format!("span CROSS JOIN {table} r ON r.{time} = span.t WHERE r.user_id = :user")),
-        (false, false) => {
-            (String::new(), format!("{table} r WHERE r.user_id = :user AND r.{time} BETWEEN :first AND :last"))
-        }
+    if each_user {
+        format!("users u CROSS JOIN span CROSS JOIN {table} r ON r.user_id = u.id AND r.{time} = span.t WHERE true")
+    } else if exact {
+        format!("span CROSS JOIN {table} r ON r.{time} = span.t WHERE r.user_id = :user")
+    } else {
+        format!("{table} r WHERE r.user_id = :user AND r.{time} BETWEEN :first AND :last")
     }
 }

@@ -3,7 +3,7 @@
 //! In: a query string and `now`. Out: a [`DashboardQuery`], or the sentence for a 400.
 
 use super::time_range::Range;
-use crate::local::usage_report::Given;
+use crate::local::usage_report::{decoded, parse_name, shown};
 use crate::reporting::OverviewQuery;
 
 /// What the page is asked for.
@@ -30,19 +30,16 @@ impl DashboardQuery {
     pub fn parse(raw: &str, now: u64) -> Result<Self, String> {
         let (mut user, mut range) = (None, None);
         for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = Given::decoded(pair)?;
+            let (name, value) = decoded(pair)?;
             match name.as_str() {
                 // A form sends what was left empty.
-                "user_id" if user.is_none() => user = Some(if value.is_empty() { None } else { Some(value) }),
+                "user_id" if user.is_none() => user = Some(Some(value).filter(|value| !value.is_empty())),
                 "range" if range.is_none() => range = Some(Range::parse(&value)?),
                 "user_id" | "range" => return Err(format!("`{name}` is given more than once")),
-                _ => {
-                    let name: String = name.chars().take(40).collect();
-                    return Err(format!("unknown parameter `{name}`; known are user_id, range"));
-                }
+                _ => return Err(format!("unknown parameter `{}`; known are user_id, range", shown(&name))),
             }
         }
-        let user = user.flatten().map(|user| Given::name("user_id", user)).transpose()?;
+        let user = user.flatten().map(|user| parse_name("user_id", user)).transpose()?;
         Ok(Self { user, range: range.unwrap_or_default(), now, own: false, refused: None, host: None })
     }
 

@@ -163,15 +163,15 @@ fn found(view: &View) -> Markup {
         div.pair {
             @if view.query.user.is_none() { section {
                 h2 { "By user" }
-                (ranking(&view.overview.others, view, "user", "others", one_user))
+                (ranking(&view.overview.others, view, "user", one_user))
             } } @else { section {
                 h2 { "By endpoint" }
-                (ranking(&view.overview.others, view, "endpoint", "others", |endpoint| name(endpoint, "–")))
+                (ranking(&view.overview.others, view, "endpoint", |endpoint| name(endpoint, "–")))
             } }
             div {
                 section {
                     h2 { "By model" }
-                    (ranking(&view.overview.models, view, "model", "others", |model| name(model, "no model")))
+                    (ranking(&view.overview.models, view, "model", |model| name(model, "no model")))
                 }
                 @if !view.overview.sample.is_empty() { (times(view)) (endings(view)) }
             }

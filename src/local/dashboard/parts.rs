@@ -44,13 +44,14 @@ impl Timeline {
         let step = Step::of(view.query.range, first, last);
         let (first, last) = (step.number(first), step.number(last));
         let place = |start: u64| usize::try_from(step.number(start) - first).unwrap_or(0);
-        let mut sums = vec![vec![Totals::default(); place_count(first, last)]; view.overview.series.len()];
+        let labels: Vec<String> = (first..=last).map(|number| step.short(number)).collect();
+        let mut sums = vec![vec![Totals::default(); labels.len()]; view.overview.series.len()];
         for (of_series, (_, found)) in sums.iter_mut().zip(&view.overview.series) {
             for (start, totals) in found {
                 of_series[place(*start)].add(totals);
             }
         }
-        Self { step, first, labels: (first..=last).map(|number| step.short(number)).collect(), sums }
+        Self { step, first, labels, sums }
     }
 
     /// A chart of one number of the sums.
@@ -94,10 +95,6 @@ impl Timeline {
     }
 }
 
-fn place_count(first: i64, last: i64) -> usize {
-    usize::try_from(last - first + 1).unwrap_or(1)
-}
-
 /// Which mark is whose.
 pub fn legend(view: &View) -> Markup {
     html! {
@@ -109,7 +106,7 @@ pub fn legend(view: &View) -> Markup {
 }
 
 /// A table of the largest sums with bars, and one row for all others.
-pub fn ranking(of: &Ranking, view: &View, head: &str, others: &str, show: impl Fn(&str) -> Markup) -> Markup {
+pub fn ranking(of: &Ranking, view: &View, head: &str, show: impl Fn(&str) -> Markup) -> Markup {
     let amount: fn(&Totals) -> u64 = match view.overview.totals {
         Totals { cost_nano_usd: 1.., .. } => |totals| totals.cost_nano_usd,
         Totals { total_tokens: 1.., .. } => |totals| totals.total_tokens,
@@ -127,7 +124,7 @@ pub fn ranking(of: &Ranking, view: &View, head: &str, others: &str, show: impl F
                     (numbers(totals))
                 } }
                 @if of.others > 0 { tr.others {
-                    th.name scope="row" { (grouped(of.others as u64)) " " (others) }
+                    th.name scope="row" { (grouped(of.others as u64)) " others" }
                     (numbers(&of.of_others))
                 } }
             }

@@ -3,28 +3,45 @@
 //! In: sums and records. Out: calls to [`Columns`], which writes them. Never: a syntax.
 
 use crate::reporting::{BucketKey, Entry, GroupBy, Totals};
-use crate::usage::record::Usage;
+
+/// A value of a column.
+#[derive(Clone, Copy, Debug)]
+pub enum Value<'a> {
+    Unknown,
+    Number(i128),
+    Flag(bool),
+    /// The first × 10^-the second.
+    Decimal(u64, u32),
+    Text(&'a str),
+    /// Nanoseconds since the Unix epoch, with so many digits of its fraction of a second.
+    Instant(u64, u32),
+}
 
 /// Takes names with their values. Names are ours and need no escaping.
 pub trait Columns {
-    fn number(&mut self, name: &'static str, value: u64);
+    fn put(&mut self, name: &'static str, value: Value<'_>);
     /// A number that is seldom other than zero.
     fn rare(&mut self, name: &'static str, value: u64);
-    fn flag(&mut self, name: &'static str, value: bool);
-    fn optional(&mut self, name: &'static str, value: Option<i128>);
-    /// `value` × 10^-`scale`.
-    fn decimal(&mut self, name: &'static str, value: u64, scale: u32);
-    fn text(&mut self, name: &'static str, value: Option<&str>);
-    /// Nanoseconds since the Unix epoch, with so many digits of its fraction of a second.
-    fn instant(&mut self, name: &'static str, value: u64, digits: u32);
     /// What one request cost, nano-dollars, where it is known.
     fn cost(&mut self, nano_usd: Option<u64>);
+
+    fn number(&mut self, name: &'static str, value: u64) {
+        self.put(name, Value::Number(value.into()));
+    }
+
+    fn optional<T: Into<i128>>(&mut self, name: &'static str, value: Option<T>) {
+        self.put(name, value.map_or(Value::Unknown, |value| Value::Number(value.into())));
+    }
+
+    fn text(&mut self, name: &'static str, value: Option<&str>) {
+        self.put(name, value.map_or(Value::Unknown, Value::Text));
+    }
 }
 
 /// What a bucket is of.
 pub fn bucket_key(out: &mut impl Columns, group_by: GroupBy, key: &BucketKey) {
     match key {
-        BucketKey::Start(start) => out.instant("start", *start, 0),
+        BucketKey::Start(start) => out.put("start", Value::Instant(*start, 0)),
         BucketKey::Name(name) => {
             out.text(if group_by == GroupBy::User { "user_id" } else { group_by.as_str() }, Some(name));
         }
@@ -41,35 +58,24 @@ pub fn totals(out: &mut impl Columns, totals: &Totals) {
     out.number("output_tokens", totals.output_tokens);
     out.number("reasoning_tokens", totals.reasoning_tokens);
     out.number("total_tokens", totals.total_tokens);
-    out.decimal("cost_usd", totals.cost_nano_usd, 9);
+    out.put("cost_usd", Value::Decimal(totals.cost_nano_usd, 9));
 }
 
 /// A record.
 pub fn entry(out: &mut impl Columns, entry: &Entry) {
     let record = &entry.record;
+    let usage = &record.usage;
     out.number("id", entry.id);
-    out.instant("started_at", record.started_at, 6);
+    out.put("started_at", Value::Instant(record.started_at, 6));
     out.text("user_id", Some(&record.user));
-    out.optional("key_id", record.key_id.map(i128::from));
+    out.optional("key_id", record.key_id);
     out.text("endpoint", Some(record.endpoint.as_str()));
     out.text("model_requested", record.model_requested.as_deref());
     out.text("model", record.model.as_deref());
-    out.flag("stream", record.stream);
+    out.put("stream", Value::Flag(record.stream));
     out.number("status", record.status.into());
     out.text("outcome", Some(record.outcome.as_str()));
     out.text("usage_source", Some(record.usage_source.as_str()));
-    usage(out, &record.usage);
-    out.cost(record.cost_nano_usd);
-    out.number("duration_us", record.duration_us);
-    out.optional("first_byte_us", record.first_byte_us.map(i128::from));
-    out.number("proxy_us", record.proxy_us);
-    out.number("request_bytes", record.request_bytes);
-    out.number("response_bytes", record.response_bytes);
-    out.text("upstream_request_id", record.upstream_request_id.as_deref());
-    out.text("response_id", record.response_id.as_deref());
-}
-
-fn usage(out: &mut impl Columns, usage: &Usage) {
     out.number("input_tokens", usage.input_tokens);
     out.number("cached_input_tokens", usage.cached_input_tokens);
     out.number("cache_write_tokens", usage.cache_write_tokens);
@@ -80,6 +86,14 @@ fn usage(out: &mut impl Columns, usage: &Usage) {
     out.number("output_audio_tokens", usage.output_audio_tokens);
     out.number("output_image_tokens", usage.output_image_tokens);
     out.number("total_tokens", usage.total_tokens);
-    out.decimal("audio_seconds", usage.audio_us, 6);
+    out.put("audio_seconds", Value::Decimal(usage.audio_us, 6));
     out.number("images", usage.images);
+    out.cost(record.cost_nano_usd);
+    out.number("duration_us", record.duration_us);
+    out.optional("first_byte_us", record.first_byte_us);
+    out.number("proxy_us", record.proxy_us);
+    out.number("request_bytes", record.request_bytes);
+    out.number("response_bytes", record.response_bytes);
+    out.text("upstream_request_id", record.upstream_request_id.as_deref());
+    out.text("response_id", record.response_id.as_deref());
 }

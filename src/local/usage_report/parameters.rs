@@ -32,7 +32,8 @@ impl UsageQuery {
     pub fn parse(raw: &str, now_unix_ns: u64, accepted: Format) -> Result<Self, String> {
         let mut given = Given::default();
         let pairs = raw.split('&').filter(|pair| !pair.is_empty());
-        let faults = pairs.filter_map(|pair| given.take(pair, now_unix_ns).err());
+        let mut take = |pair| decoded(pair).and_then(|(name, value)| given.set(&name, value, now_unix_ns));
+        let faults = pairs.filter_map(|pair| take(pair).err());
         let faults: Vec<String> = faults.take(FAULTS_MAX).collect();
         match given.query(accepted) {
             Ok(query) if faults.is_empty() => Ok(query),
@@ -56,30 +57,6 @@ pub struct Given {
 }
 
 impl Given {
-    fn take(&mut self, pair: &str, now_unix_ns: u64) -> Result<(), String> {
-        let (name, value) = Self::decoded(pair)?;
-        self.set(&name, value, now_unix_ns)
-    }
-
-    /// The two sides of one `name=value`, decoded.
-    ///
-    /// # Errors
-    /// Words that name the parameter.
-    pub fn decoded(pair: &str) -> Result<(String, String), String> {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = decode(name).ok_or("a parameter's name is not percent-encoded UTF-8")?;
-        let value = decode(value).ok_or_else(|| format!("`{}` is not percent-encoded UTF-8", shown(&name)))?;
-        Ok((name, value))
-    }
-
-    /// The value of a parameter that is a user's or a model's name.
-    ///
-    /// # Errors
-    /// Words that name the parameter.
-    pub fn name(name: &str, value: String) -> Result<String, String> {
-        parse_name(name, value)
-    }
-
     /// Takes one parameter. `now_unix_ns` is what `24h` counts back from.
     ///
     /// # Errors
@@ -116,6 +93,17 @@ impl Given {
     }
 }
 
+/// The two sides of one `name=value`, decoded.
+///
+/// # Errors
+/// Words that name the parameter.
+pub fn decoded(pair: &str) -> Result<(String, String), String> {
+    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    let name = decode(name).ok_or("a parameter's name is not percent-encoded UTF-8")?;
+    let value = decode(value).ok_or_else(|| format!("`{}` is not percent-encoded UTF-8", shown(&name)))?;
+    Ok((name, value))
+}
+
 fn once<T>(slot: &mut Option<T>, name: &str, value: T) -> Result<(), String> {
     if slot.replace(value).is_some() {
         return Err(format!("`{name}` is given more than once"));
@@ -123,7 +111,11 @@ fn once<T>(slot: &mut Option<T>, name: &str, value: T) -> Result<(), String> {
     Ok(())
 }
 
-fn parse_name(name: &str, value: String) -> Result<String, String> {
+/// The value of a parameter that is a user's or a model's name.
+///
+/// # Errors
+/// Words that name the parameter.
+pub fn parse_name(name: &str, value: String) -> Result<String, String> {
     if value.is_empty() || value.len() > NAME_BYTES_MAX || value.chars().any(char::is_control) {
         return Err(format!("`{name}` must be 1 to {NAME_BYTES_MAX} bytes without control characters"));
     }
@@ -192,7 +184,7 @@ fn decode(text: &str) -> Option<String> {
 }
 
 /// A client's text as far as a message repeats it.
-fn shown(text: &str) -> &str {
+pub fn shown(text: &str) -> &str {
     text.char_indices().nth(40).map_or(text, |(end, _)| &text[..end])
 }
 

@@ -3,7 +3,7 @@
 //! Text that a spreadsheet would take for a formula is led by an apostrophe: users choose their own names, and what a
 //! cell runs, runs on the machine of whoever opens the file.
 
-use super::columns::{self, Columns};
+use super::columns::{self, Columns, Value};
 use crate::base::civil::write_rfc3339;
 use crate::base::digits::write_decimal;
 use crate::reporting::{BucketKey, Entry, Report, Totals};
@@ -50,51 +50,30 @@ impl Line<'_> {
         fill(&mut Line { out: &mut *out, names, empty: true });
         out.extend_from_slice(b"\r\n");
     }
-
-    fn cell(&mut self, name: &str, value: impl FnOnce(&mut Vec<u8>)) {
-        if !std::mem::take(&mut self.empty) {
-            self.out.push(b',');
-        }
-        if self.names { self.out.extend_from_slice(name.as_bytes()) } else { value(self.out) }
-    }
 }
 
 impl Columns for Line<'_> {
-    fn number(&mut self, name: &'static str, value: u64) {
-        self.cell(name, |out| out.extend_from_slice(value.to_string().as_bytes()));
+    fn put(&mut self, name: &'static str, value: Value<'_>) {
+        if !std::mem::take(&mut self.empty) {
+            self.out.push(b',');
+        }
+        match value {
+            _ if self.names => self.out.extend_from_slice(name.as_bytes()),
+            Value::Unknown => {}
+            Value::Number(value) => self.out.extend_from_slice(value.to_string().as_bytes()),
+            Value::Flag(value) => self.out.extend_from_slice(value.to_string().as_bytes()),
+            Value::Decimal(value, scale) => write_decimal(self.out, value, scale),
+            Value::Text(text) => write_text(self.out, text),
+            Value::Instant(unix_ns, digits) => write_rfc3339(self.out, unix_ns, digits),
+        }
     }
 
     fn rare(&mut self, name: &'static str, value: u64) {
         self.number(name, value);
     }
 
-    fn flag(&mut self, name: &'static str, value: bool) {
-        self.cell(name, |out| out.extend_from_slice(value.to_string().as_bytes()));
-    }
-
-    fn optional(&mut self, name: &'static str, value: Option<i128>) {
-        let text = value.map_or_else(String::new, |value| value.to_string());
-        self.cell(name, |out| out.extend_from_slice(text.as_bytes()));
-    }
-
-    fn decimal(&mut self, name: &'static str, value: u64, scale: u32) {
-        self.cell(name, |out| write_decimal(out, value, scale));
-    }
-
-    fn text(&mut self, name: &'static str, value: Option<&str>) {
-        self.cell(name, |out| write_text(out, value.unwrap_or_default()));
-    }
-
-    fn instant(&mut self, name: &'static str, value: u64, digits: u32) {
-        self.cell(name, |out| write_rfc3339(out, value, digits));
-    }
-
     fn cost(&mut self, nano_usd: Option<u64>) {
-        self.cell("cost_usd", |out| {
-            if let Some(nano_usd) = nano_usd {
-                write_decimal(out, nano_usd, 9);
-            }
-        });
+        self.put("cost_usd", nano_usd.map_or(Value::Unknown, |nano_usd| Value::Decimal(nano_usd, 9)));
     }
 }
 

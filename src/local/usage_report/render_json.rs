@@ -1,7 +1,7 @@
 //! An answer of `/usage` as JSON. Money and seconds are integers until the last digit: no number passes through a
 //! float.
 
-use super::columns::{self, Columns};
+use super::columns::{self, Columns, Value};
 use crate::base::civil::{NS_PER_SECOND, write_rfc3339};
 use crate::base::digits::write_decimal;
 use crate::reporting::Report;
@@ -24,7 +24,7 @@ pub fn render(report: &Report) -> Vec<u8> {
     });
     // Where there are more models than an answer may have, the cheapest are not named.
     if report.by_model.iter().map(|(_, totals)| totals.requests).sum::<u64>() < report.totals.requests {
-        answer.flag("by_model_truncated", true);
+        answer.put("by_model_truncated", Value::Flag(true));
     }
     if let (Some(group_by), Some(buckets)) = (report.query.group_by, &report.buckets) {
         answer.text("group_by", Some(group_by.as_str()));
@@ -32,10 +32,10 @@ pub fn render(report: &Report) -> Vec<u8> {
             columns::bucket_key(bucket, group_by, key);
             columns::totals(bucket, totals);
         });
-        answer.flag("buckets_truncated", buckets.truncated);
+        answer.put("buckets_truncated", Value::Flag(buckets.truncated));
     }
     answer.list("data", &report.data, |out, entry| columns::entry(out, entry));
-    answer.optional("next_cursor", report.next_cursor.map(i128::from));
+    answer.optional("next_cursor", report.next_cursor);
     answer.close();
     out.push(b'\n');
     out
@@ -68,10 +68,8 @@ impl<'a> Object<'a> {
 
     /// An instant with as much of its fraction as it has.
     fn bound(&mut self, key: &'static str, value: Option<u64>) {
-        match value {
-            Some(value) => self.instant(key, value, if value.is_multiple_of(NS_PER_SECOND) { 0 } else { 9 }),
-            None => self.text(key, None),
-        }
+        let digits = |unix_ns: u64| if unix_ns.is_multiple_of(NS_PER_SECOND) { 0 } else { 9 };
+        self.put(key, value.map_or(Value::Unknown, |unix_ns| Value::Instant(unix_ns, digits(unix_ns))));
     }
 
     fn list<T>(&mut self, key: &'static str, items: &[T], mut render: impl FnMut(&mut Object<'_>, &T)) {
@@ -90,9 +88,22 @@ impl<'a> Object<'a> {
 }
 
 impl Columns for Object<'_> {
-    fn number(&mut self, key: &'static str, value: u64) {
+    fn put(&mut self, key: &'static str, value: Value<'_>) {
         self.key(key);
-        self.out.extend_from_slice(value.to_string().as_bytes());
+        match value {
+            Value::Unknown => self.out.extend_from_slice(b"null"),
+            Value::Number(value) => self.out.extend_from_slice(value.to_string().as_bytes()),
+            Value::Flag(value) => self.out.extend_from_slice(value.to_string().as_bytes()),
+            Value::Decimal(value, scale) => write_decimal(self.out, value, scale),
+            Value::Text(text) => {
+                serde_json::to_writer(&mut *self.out, text).expect("writing text to memory cannot fail");
+            }
+            Value::Instant(unix_ns, digits) => {
+                self.out.push(b'"');
+                write_rfc3339(self.out, unix_ns, digits);
+                self.out.push(b'"');
+            }
+        }
     }
 
     // Present only where it matters, so that a sum is never silently too low.
@@ -102,40 +113,8 @@ impl Columns for Object<'_> {
         }
     }
 
-    fn flag(&mut self, key: &'static str, value: bool) {
-        self.key(key);
-        self.out.extend_from_slice(if value { b"true" } else { b"false" });
-    }
-
-    fn optional(&mut self, key: &'static str, value: Option<i128>) {
-        self.key(key);
-        self.out.extend_from_slice(value.map_or_else(|| "null".to_owned(), |value| value.to_string()).as_bytes());
-    }
-
-    fn decimal(&mut self, key: &'static str, value: u64, scale: u32) {
-        self.key(key);
-        write_decimal(self.out, value, scale);
-    }
-
-    fn text(&mut self, key: &'static str, value: Option<&str>) {
-        self.key(key);
-        match value {
-            Some(value) => {
-                serde_json::to_writer(&mut *self.out, value).expect("writing text to memory cannot fail");
-            }
-            None => self.out.extend_from_slice(b"null"),
-        }
-    }
-
-    fn instant(&mut self, key: &'static str, value: u64, digits: u32) {
-        self.key(key);
-        self.out.push(b'"');
-        write_rfc3339(self.out, value, digits);
-        self.out.push(b'"');
-    }
-
     fn cost(&mut self, nano_usd: Option<u64>) {
-        self.optional("cost_nano_usd", nano_usd.map(i128::from));
+        self.optional("cost_nano_usd", nano_usd);
     }
 }
 
@@ -149,7 +128,7 @@ mod tests {
     fn cost(nano_usd: u64) -> String {
         let mut out = Vec::new();
         let mut object = Object::open(&mut out);
-        object.decimal("c", nano_usd, 9);
+        object.put("c", Value::Decimal(nano_usd, 9));
         object.close();
         String::from_utf8(out).unwrap().trim_start_matches("{\"c\":").trim_end_matches('}').to_owned()
     }

@@ -118,17 +118,8 @@ fn others(report: &Report, rows: &[(String, Totals)]) -> Option<Totals> {
 }
 
 fn requests(data: &[Entry]) -> String {
-    let columns = [
-        Column::Left("STARTED (UTC)"),
-        Column::Left("USER"),
-        Column::Left("MODEL"),
-        Column::Left("ENDPOINT"),
-        Column::Right("STATUS"),
-        Column::Right("INPUT"),
-        Column::Right("OUTPUT"),
-        Column::Right("COST USD"),
-        Column::Right("SECONDS"),
-    ];
+    let names = ["STARTED (UTC)", "USER", "MODEL", "ENDPOINT"].map(Column::Left);
+    let numbers = ["STATUS", "INPUT", "OUTPUT", "COST USD", "SECONDS"].map(Column::Right);
     let places = decimals(data.iter().filter_map(|entry| entry.record.cost_nano_usd));
     let rows = data.iter().map(|Entry { record, .. }| {
         let model = record.model_name();
@@ -144,7 +135,7 @@ fn requests(data: &[Entry]) -> String {
             format!("{}.{:03}", record.duration_us / 1_000_000, record.duration_us / 1000 % 1000),
         ]
     });
-    table(&columns, &rows.collect::<Vec<_>>())
+    table(&[&names[..], &numbers].concat(), &rows.collect::<Vec<_>>())
 }
 
 fn bar(value: u64, most: u64) -> String {

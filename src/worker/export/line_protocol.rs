@@ -31,25 +31,7 @@ const SELECT: &str = "
         LEFT JOIN models m ON m.id = coalesce(r.model_id, r.model_requested_id, 0)
     WHERE r.id > ?1 ORDER BY r.id LIMIT ?2";
 
-/// The whole numbers of a row, as [`SELECT`] has them from its ninth column on; the last may be unknown.
-const INTEGERS: [&str; 16] = [
-    "input_tokens",
-    "cached_input_tokens",
-    "cache_write_tokens",
-    "input_audio_tokens",
-    "input_image_tokens",
-    "output_tokens",
-    "reasoning_tokens",
-    "output_audio_tokens",
-    "output_image_tokens",
-    "total_tokens",
-    "images",
-    "duration_us",
-    "proxy_us",
-    "request_bytes",
-    "response_bytes",
-    "first_byte_us",
-];
+/// From this column on, they are whole numbers under their own names; the last may be unknown.
 const FIRST_INTEGER: usize = 8;
 
 /// Consecutive rows as lines.
@@ -59,7 +41,7 @@ pub struct Batch {
     /// Where each line ends in `text`, and the id of its row.
     ends: Vec<(usize, i64)>,
     /// When the first row's response ended, nanoseconds since the Unix epoch.
-    oldest_unix_ns: i64,
+    pub oldest_unix_ns: i64,
 }
 
 impl Batch {
@@ -96,11 +78,6 @@ impl Batch {
         self.ends[line].1
     }
 
-    /// When the first row's response ended, nanoseconds since the Unix epoch.
-    pub fn oldest_unix_ns(&self) -> i64 {
-        self.oldest_unix_ns
-    }
-
     fn add(&mut self, row: &Row<'_>) -> rusqlite::Result<()> {
         let (id, started_at): (i64, i64) = (row.get(0)?, row.get(1)?);
         let name = |column: usize| -> rusqlite::Result<&str> {
@@ -116,9 +93,9 @@ impl Batch {
         }
         let cost_nano_usd: Option<i64> = row.get(6)?;
         let mut fields = point.field("audio_seconds", row.get::<_, i64>(7)? as f64 / MICROS_PER_SECOND);
-        for (column, key) in (FIRST_INTEGER..).zip(INTEGERS) {
+        for column in FIRST_INTEGER..row.as_ref().column_count() {
             if let Some(value) = row.get::<_, Option<i64>>(column)? {
-                fields = fields.field(key, value);
+                fields = fields.field(row.as_ref().column_name(column)?, value);
             }
         }
         if let Some(nano) = cost_nano_usd {

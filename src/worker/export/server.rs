@@ -126,8 +126,7 @@ fn verdict(status: StatusCode, answer: &str, retry_after: Option<Duration>) -> V
 /// The status and the beginning of what the server says.
 fn reason(status: StatusCode, answer: &str) -> String {
     let answer = answer.trim();
-    let cut = answer.char_indices().map(|(at, char)| at + char.len_utf8()).take_while(|&end| end <= REASON_BYTES_MAX);
-    let shown = &answer[..cut.last().unwrap_or(0)];
+    let shown = &answer[..answer.floor_char_boundary(REASON_BYTES_MAX)];
     format!("{} {shown}", status.as_u16()).trim_end().to_owned()
 }
 

@@ -5,6 +5,7 @@
 use super::mailbox::Mailbox;
 use crate::limit::budget::Period;
 use crate::usage::record::Record;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 /// What the thread is sent.
@@ -19,8 +20,7 @@ pub(super) enum Message {
 
 /// Where the export says how far it has come. The ledger thread keeps it: a commit never waits for another writer of
 /// this process.
-#[derive(Clone, Debug)]
-pub struct Marker(Mailbox<Message>);
+pub struct Marker(Arc<Mailbox<Message>>);
 
 impl Marker {
     /// Everything up to this record is exported. Never blocks; committed by the next turn of the ledger thread.
@@ -30,9 +30,8 @@ impl Marker {
 }
 
 /// The loop's end of the ledger.
-#[derive(Debug)]
 pub struct LedgerHandle {
-    pub(super) mailbox: Mailbox<Message>,
+    pub(super) mailbox: Arc<Mailbox<Message>>,
     /// Until it is to end.
     pub(super) thread: Option<JoinHandle<Result<(), String>>>,
 }
@@ -48,7 +47,7 @@ impl LedgerHandle {
 
     /// For the export.
     pub fn marker(&self) -> Marker {
-        Marker(self.mailbox.clone())
+        Marker(Arc::clone(&self.mailbox))
     }
 
     /// Asks for [`WorkerEvent::SpendByUser`]: of all that was submitted before.
@@ -88,14 +87,7 @@ pub struct Options {
     /// Everybody has a budget: what was spent is told at start.
     pub budgets: bool,
     /// Rows are exported, and stay until they are.
-    pub export: Option<Backfill>,
-}
-
-/// Where the export begins in a ledger that was never exported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backfill {
-    /// With the first row that is there.
-    All,
-    /// Behind the last.
-    Nothing,
+    pub export: bool,
+    /// Of a ledger that was never exported, also the rows that are there.
+    pub backfill: bool,
 }

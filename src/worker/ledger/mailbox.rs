@@ -5,45 +5,40 @@
 
 #![allow(clippy::disallowed_methods)] // the outside world: clocks
 
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
 /// What waits for a thread, in order. Bounded by the senders.
-struct Waiting<T>(Mutex<Vec<T>>);
+type Waiting<T> = Arc<Mutex<Vec<T>>>;
 
-impl<T> Waiting<T> {
-    fn lock(&self) -> MutexGuard<'_, Vec<T>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(waiting: &Waiting<T>) -> MutexGuard<'_, Vec<T>> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The thread's end.
-pub(super) struct Inbox<T> {
-    waiting: Arc<Waiting<T>>,
-}
+pub(super) struct Inbox<T>(Waiting<T>);
 
 /// The senders' end.
 pub(super) struct Mailbox<T> {
-    waiting: Arc<Waiting<T>>,
+    waiting: Waiting<T>,
     thread: Thread,
 }
 
 impl<T> Inbox<T> {
     pub(super) fn new() -> Self {
-        Self { waiting: Arc::new(Waiting(Mutex::new(Vec::new()))) }
+        Self(Arc::default())
     }
 
     /// The senders' end, where `thread` is the one that waits at this one.
     pub(super) fn mailbox(&self) -> impl FnOnce(&Thread) -> Mailbox<T> + use<T> {
-        let waiting = Arc::clone(&self.waiting);
+        let waiting = Arc::clone(&self.0);
         move |thread| Mailbox { waiting, thread: thread.clone() }
     }
 
     /// Moves all that waits to `into`, which is empty; true where that is anything.
     pub(super) fn take(&self, into: &mut Vec<T>) -> bool {
-        std::mem::swap(&mut *self.waiting.lock(), into);
+        std::mem::swap(&mut *lock(&self.0), into);
         !into.is_empty()
     }
 
@@ -63,20 +58,8 @@ impl<T> Inbox<T> {
 impl<T> Mailbox<T> {
     /// Puts a message in. Never blocks.
     pub(super) fn send(&self, message: T) {
-        self.waiting.lock().push(message);
+        lock(&self.waiting).push(message);
         self.thread.unpark();
-    }
-}
-
-impl<T> Clone for Mailbox<T> {
-    fn clone(&self) -> Self {
-        Self { waiting: Arc::clone(&self.waiting), thread: self.thread.clone() }
-    }
-}
-
-impl<T> fmt::Debug for Mailbox<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mailbox").finish_non_exhaustive()
     }
 }
 

@@ -21,7 +21,7 @@ pub const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct PolicyWatch {
     version: i64,
-    look_at: Instant,
+    pub look_at: Instant,
 }
 
 impl PolicyWatch {
@@ -39,11 +39,6 @@ impl PolicyWatch {
             events.send(WorkerEvent::SpendByUser(spend_by_user(conn, Period::of(unix_now()), 0)?));
         }
         Ok(Self { version, look_at: Instant::now() + FOLLOW_EVERY })
-    }
-
-    /// When to look next.
-    pub fn look_at(&self) -> Instant {
-        self.look_at
     }
 
     /// The tables, if it was time to look and they have changed. Errors are for the next look.

@@ -6,6 +6,7 @@
 use crate::base::civil::write_rfc3339;
 use crate::base::digits::write_decimal;
 use crate::base::log::{Level, LogFormat};
+use crate::local::text_table::steers;
 use std::fmt::Display;
 use std::io::Write as _;
 
@@ -28,12 +29,6 @@ impl<'a> From<&'a str> for Value<'a> {
     }
 }
 
-impl<'a> From<&'a String> for Value<'a> {
-    fn from(text: &'a String) -> Self {
-        Self::Text(text)
-    }
-}
-
 impl From<usize> for Value<'_> {
     fn from(number: usize) -> Self {
         Self::Number(number as u64)
@@ -49,17 +44,13 @@ pub struct Line<'a> {
 impl<'a> Line<'a> {
     /// Begins it with `ts`, `level` and `msg`. `unix_ns` in nanoseconds since the Unix epoch.
     pub fn begin(out: &'a mut Vec<u8>, format: LogFormat, unix_ns: u64, level: Level, message: &str) -> Self {
-        match format {
-            LogFormat::Logfmt => {
-                out.extend_from_slice(b"ts=");
-                write_rfc3339(out, unix_ns, FRACTION_DIGITS);
-            }
-            LogFormat::Json => {
-                out.extend_from_slice(b"{\"ts\":\"");
-                write_rfc3339(out, unix_ns, FRACTION_DIGITS);
-                out.push(b'"');
-            }
-        }
+        let (before, after): (&[u8], &[u8]) = match format {
+            LogFormat::Logfmt => (b"ts=", b""),
+            LogFormat::Json => (b"{\"ts\":\"", b"\""),
+        };
+        out.extend_from_slice(before);
+        write_rfc3339(out, unix_ns, FRACTION_DIGITS);
+        out.extend_from_slice(after);
         let mut line = Self { out, format };
         line.text("level", level.as_str());
         line.text("msg", message);
@@ -106,32 +97,20 @@ impl<'a> Line<'a> {
     }
 
     fn name(&mut self, name: &str) {
-        match self.format {
-            LogFormat::Logfmt => {
-                self.out.push(b' ');
-                self.out.extend_from_slice(name.as_bytes());
-                self.out.push(b'=');
-            }
-            LogFormat::Json => {
-                self.out.extend_from_slice(b",\"");
-                self.out.extend_from_slice(name.as_bytes());
-                self.out.extend_from_slice(b"\":");
-            }
+        let (before, after): (&[u8], &[u8]) = match self.format {
+            LogFormat::Logfmt => (b" ", b"="),
+            LogFormat::Json => (b",\"", b"\":"),
+        };
+        for part in [before, name.as_bytes(), after] {
+            self.out.extend_from_slice(part);
         }
     }
 }
 
 /// True for what a reader of logfmt would not take for one whole value.
 fn needs_quotes(value: &str) -> bool {
-    let breaks = |c: char| matches!(c, '"' | '=' | '\\') || c.is_whitespace() || is_unsafe(c);
+    let breaks = |c: char| matches!(c, '"' | '=' | '\\') || c.is_whitespace() || steers(c);
     value.is_empty() || value.contains(breaks)
-}
-
-/// What steers a terminal, ends a line or changes the order in which it is read (Unicode's bidirectional controls).
-fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{feff}')
-        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// As a JSON string (RFC 8259 §7), which readers of logfmt understand too.
@@ -145,7 +124,7 @@ fn write_quoted(out: &mut Vec<u8>, value: &str) {
             '\r' => out.extend_from_slice(b"\\r"),
             '\t' => out.extend_from_slice(b"\\t"),
             // All of them are below 2^16: one escape, no surrogates.
-            c if is_unsafe(c) => write!(out, "\\u{:04x}", u32::from(c)).expect("writing into memory cannot fail"),
+            c if steers(c) => write!(out, "\\u{:04x}", u32::from(c)).expect("writing into memory cannot fail"),
             c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
         }
     }
@@ -200,7 +179,7 @@ mod tests {
                 let line = line(format, &value);
                 prop_assert_eq!(line.matches('\n').count(), 1);
                 let whole = line.trim_end_matches('\n');
-                prop_assert!(!whole.chars().any(is_unsafe));
+                prop_assert!(!whole.chars().any(steers));
                 let back = match format {
                     LogFormat::Json => {
                         let object: serde_json::Value = serde_json::from_str(whole).unwrap();

@@ -16,12 +16,11 @@ pub type Asker = Option<String>;
 pub struct FairQueue<T> {
     /// Askers with a question, in the order of their turns.
     askers: VecDeque<(Asker, VecDeque<T>)>,
-    waiting: usize,
 }
 
 impl<T> Default for FairQueue<T> {
     fn default() -> Self {
-        Self { askers: VecDeque::new(), waiting: 0 }
+        Self { askers: VecDeque::new() }
     }
 }
 
@@ -31,7 +30,8 @@ impl<T> FairQueue<T> {
     /// # Errors
     /// The question itself, where too many wait.
     pub fn push(&mut self, asker: Asker, question: T) -> Result<(), T> {
-        if self.waiting >= WAITING_MAX {
+        let waiting: usize = self.askers.iter().map(|(_, questions)| questions.len()).sum();
+        if waiting >= WAITING_MAX {
             return Err(question);
         }
         match self.askers.iter_mut().find(|(known, _)| *known == asker) {
@@ -39,7 +39,6 @@ impl<T> FairQueue<T> {
             Some((_, questions)) => questions.push_back(question),
             None => self.askers.push_back((asker, [question].into())),
         }
-        self.waiting += 1;
         Ok(())
     }
 
@@ -50,7 +49,6 @@ impl<T> FairQueue<T> {
         if !questions.is_empty() {
             self.askers.push_back((asker, questions));
         }
-        self.waiting -= 1;
         Some(next)
     }
 }

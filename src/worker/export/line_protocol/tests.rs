@@ -94,7 +94,7 @@ fn a_batch_is_what_is_past_the_cursor() {
     Writer::new(&conn).unwrap().append(&vec![row; 9]).unwrap();
     let batch = Batch::read(&conn, 3, 4).unwrap();
     assert_eq!((0..batch.len()).map(|line| batch.id(line)).collect::<Vec<_>>(), [4, 5, 6, 7]);
-    assert_eq!(batch.oldest_unix_ns(), 5_000_007_000);
+    assert_eq!(batch.oldest_unix_ns, 5_000_007_000);
     assert_eq!([batch.lines(0..1), batch.lines(1..3), batch.lines(3..4)].concat(), batch.lines(0..4));
     assert!(batch.lines(1..2).ends_with(b" 5000000005\n"));
     assert!(Batch::read(&conn, 9, 4).unwrap().is_empty());
