@@ -93,6 +93,11 @@ pub enum Durability {
     Journaled,
 }
 
+impl Durability {
+    const WORDS: [(&str, Self); 3] =
+        [("relaxed", Self::Relaxed), ("settled", Self::Settled), ("journaled", Self::Journaled)];
+}
+
 /// How long the proxy waits for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
@@ -135,7 +140,7 @@ impl Config {
     pub fn load(env: &dyn Fn(&str) -> Option<OsString>, dotenv: &str) -> Result<Self, Vec<Problem>> {
         let mut source = Source::new(env, dotenv);
         let api_key = secret(&mut source, "OPENAI_API_KEY");
-        let keys_only = keys_only(&mut source);
+        let keys_only = source.word("CLIENT_AUTH", false, &[("none", false), ("keys", true)]);
         let config = Self {
             listen: listen(&mut source, api_key.is_some() && !keys_only),
             keys_only,
@@ -146,8 +151,8 @@ impl Config {
                 .unwrap_or_else(|| Target::parse("https://api.openai.com").expect("the default target is valid")),
             model_name: source.optional("MODEL_NAME", "a model's name, at most 128 bytes", model_name),
             database_path: source.os("DATABASE_PATH").unwrap_or_else(|| "usage.db".into()).into(),
-            durability: durability(&mut source),
-            ledger_fsync: source.value("LEDGER_FSYNC", false, "true or false", value::switch),
+            durability: source.word("LEDGER_DURABILITY", Durability::Settled, &Durability::WORDS),
+            ledger_fsync: source.switch("LEDGER_FSYNC", false),
             read_on: read_on(&mut source),
             ledger_wait: Some(duration(&mut source, "LEDGER_WAIT", 2, 0)).filter(|wait| !wait.is_zero()),
             retention_days: source.count("RETENTION_DAYS", 0, 0..=36_500),
@@ -174,21 +179,17 @@ impl Config {
             },
             tls_ca: tls_ca(&mut source),
             prices: prices(&mut source),
-            influx: influx(&mut source),
+            influx: Influx::read(&mut source),
             metrics: metrics_limits(&mut source),
             log: source.value("LOG", Level::Info, "error, warn, info, debug or trace", Level::parse),
-            log_format: log_format(&mut source),
+            log_format: source.word(
+                "LOG_FORMAT",
+                LogFormat::Logfmt,
+                &[("logfmt", LogFormat::Logfmt), ("json", LogFormat::Json)],
+            ),
         };
         if source.problems.is_empty() { Ok(config) } else { Err(source.problems) }
     }
-}
-
-fn log_format(source: &mut Source<'_>) -> LogFormat {
-    source.value("LOG_FORMAT", LogFormat::Logfmt, "logfmt or json", |text| match text {
-        "logfmt" => Some(LogFormat::Logfmt),
-        "json" => Some(LogFormat::Json),
-        _ => None,
-    })
 }
 
 fn secret(source: &mut Source<'_>, name: &'static str) -> Option<Secret> {
@@ -202,21 +203,11 @@ fn secret(source: &mut Source<'_>, name: &'static str) -> Option<Secret> {
     }
 }
 
-fn keys_only(source: &mut Source<'_>) -> bool {
-    source.value("CLIENT_AUTH", false, "none or keys", |text| match text {
-        "none" => Some(false),
-        "keys" => Some(true),
-        _ => None,
-    })
-}
-
 fn listen(source: &mut Source<'_>, open_to_all: bool) -> SocketAddr {
-    let port = source.value("PORT", 8080, "a port number, 0 to 65535 (0: any free one)", |text| {
-        value::number(text).and_then(|port| u16::try_from(port).ok())
-    });
+    let port = source.value("PORT", 8080, "a port number, 0 to 65535 (0: any free one)", value::number);
     let host = source.optional("HOST", "an IP address to listen on, or localhost", value::listen_host);
     let host = host.unwrap_or(std::net::Ipv4Addr::LOCALHOST.into());
-    let anonymous = source.value("ALLOW_ANONYMOUS", false, "true or false", value::switch);
+    let anonymous = source.switch("ALLOW_ANONYMOUS", false);
     if open_to_all && !anonymous && !host.is_loopback() {
         let why = format!(
             "expected a loopback address, got {host}: with OPENAI_API_KEY set, whoever reaches it spends on your \
@@ -231,40 +222,10 @@ fn model_name(text: &str) -> Option<String> {
     (text.len() <= 128 && !text.chars().any(char::is_control)).then(|| text.to_owned())
 }
 
-fn durability(source: &mut Source<'_>) -> Durability {
-    source.value("LEDGER_DURABILITY", Durability::Settled, "relaxed, settled or journaled", |text| match text {
-        "relaxed" => Some(Durability::Relaxed),
-        "settled" => Some(Durability::Settled),
-        "journaled" => Some(Durability::Journaled),
-        _ => None,
-    })
-}
-
 fn read_on(source: &mut Source<'_>) -> Option<Duration> {
-    let reads_on = source.value("ON_CLIENT_ABORT", false, "cancel or drain", |text| match text {
-        "cancel" => Some(false),
-        "drain" => Some(true),
-        _ => None,
-    });
+    let reads_on = source.word("ON_CLIENT_ABORT", false, &[("cancel", false), ("drain", true)]);
     let seconds = source.count("DRAIN_MAX_SECONDS", 60, 1..=86_400);
     reads_on.then(|| Duration::from_secs(seconds.into()))
-}
-
-/// The other variables say nothing without the URL: taking that one away turns the export off.
-fn influx(source: &mut Source<'_>) -> Option<Influx> {
-    let backfill = source.value("INFLUXDB_BACKFILL", true, "true or false", value::switch);
-    let text = |name| source.os(name).map(|value| value.to_string_lossy().into_owned());
-    let url = text("INFLUXDB_URL")?;
-    let parts = influx::Parts {
-        token: text("INFLUXDB_TOKEN"),
-        org: text("INFLUXDB_ORG"),
-        bucket: text("INFLUXDB_BUCKET"),
-        database: text("INFLUXDB_DATABASE"),
-        username: text("INFLUXDB_USERNAME"),
-        password: text("INFLUXDB_PASSWORD"),
-        backfill,
-    };
-    Influx::new(source, &url, parts)
 }
 
 fn metrics_limits(source: &mut Source<'_>) -> metrics::LabelLimits {
@@ -289,7 +250,7 @@ fn prices(source: &mut Source<'_>) -> PriceTable {
     let mut table = PriceTable::built_in();
     if let Some(bytes) = read_file(source, "PRICES_FILE", "a readable JSON file of prices") {
         let text = String::from_utf8(bytes).map_err(|error| error.to_string());
-        match text.and_then(|text| PriceTable::parse(&text).map_err(|error| error.to_string())) {
+        match text.and_then(|text| PriceTable::parse(&text)) {
             Ok(own) => table.merge(own),
             Err(why) => source.problem("PRICES_FILE", format!("expected prices in the built-in table's format: {why}")),
         }

@@ -9,7 +9,7 @@ mod paths;
 mod scalars;
 
 pub use paths::{EACH, Path, Paths};
-pub use scalars::{find_quote, string, string_end, whole_number, write_string};
+pub use scalars::{find_quote, string, string_end, write_string};
 
 use paths::{PATH_KEYS_MAX, WATCHED_BYTES_MAX};
 use scalars::{is_literal, is_space, is_structure, unescape};
@@ -260,7 +260,8 @@ impl Scanner {
             b'{' | b'[' => {
                 let object = byte == b'{';
                 // An object's keys choose among the paths, all elements of an array go on with the same.
-                let inside = if object { self.next } else { self.next_of_elements() };
+                let goes_on = if object { u64::MAX } else { self.paths.each.get(self.depth).copied().unwrap_or(0) };
+                let inside = self.next & goes_on;
                 if let Some(open) = self.open.get_mut(self.depth) {
                     *open = inside;
                 }
@@ -278,11 +279,6 @@ impl Scanner {
             _ if self.depth == 0 && BYTE_ORDER_MARK.get(self.offset as usize + start) == Some(&byte) => return,
             _ => State::Failed,
         };
-    }
-
-    /// The paths that lead to the elements of an array that starts here.
-    fn next_of_elements(&self) -> u64 {
-        self.next & self.paths.each.get(self.depth).copied().unwrap_or(0)
     }
 
     fn in_object(&self) -> bool {

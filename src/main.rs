@@ -4,7 +4,7 @@
 #![deny(clippy::print_stderr)] // it panics where nobody reads it
 #![allow(clippy::disallowed_methods)] // the outside world reads the clocks
 
-use openai_api_proxy::base::clock::Now;
+use openai_api_proxy::base::clock::{Now, nanoseconds};
 use openai_api_proxy::base::log::Level;
 use openai_api_proxy::cli::check::CheckResult;
 use openai_api_proxy::cli::{self, Command};
@@ -217,8 +217,4 @@ fn within_descriptors(wanted: usize) -> usize {
     let Some(descriptors) = current else { return wanted };
     let possible = usize::try_from(descriptors.saturating_sub(SPARE_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1);
     wanted.min(possible)
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

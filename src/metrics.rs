@@ -36,7 +36,7 @@ const SECONDS_BOUNDS_US: &[u64] = &[
 /// Bounds of the time that the proxy itself adds, microseconds: 10 us to 100 ms.
 const OVERHEAD_BOUNDS_US: &[u64] = &[10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000];
 
-/// LabelLimits of what peers can make us remember.
+/// Limits of what peers can make us remember.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LabelLimits {
     /// User label values beside `_other`.
@@ -114,35 +114,26 @@ struct ModelKey {
 /// What one user consumed of one model.
 #[derive(Clone, Copy, Debug, Default)]
 struct Consumption {
-    tokens: [u64; TOKEN_TYPES.len()],
+    tokens: [u64; TOKEN_TYPES],
     /// Nano-dollars; `None` until a request had a known cost.
     cost_nano_usd: Option<u64>,
 }
 
-/// Values of the `type` label, in the order of [`token_counts`].
-const TOKEN_TYPES: [&str; 9] = [
-    "input",
-    "cached_input",
-    "cache_write",
-    "input_audio",
-    "input_image",
-    "output",
-    "reasoning",
-    "output_audio",
-    "output_image",
-];
+/// Number of values of the `type` label.
+const TOKEN_TYPES: usize = 9;
 
-fn token_counts(usage: &Usage) -> [u64; TOKEN_TYPES.len()] {
+/// Each value of the `type` label, with its count.
+fn token_counts(usage: &Usage) -> [(&'static str, u64); TOKEN_TYPES] {
     [
-        usage.input_tokens,
-        usage.cached_input_tokens,
-        usage.cache_write_tokens,
-        usage.input_audio_tokens,
-        usage.input_image_tokens,
-        usage.output_tokens,
-        usage.reasoning_tokens,
-        usage.output_audio_tokens,
-        usage.output_image_tokens,
+        ("input", usage.input_tokens),
+        ("cached_input", usage.cached_input_tokens),
+        ("cache_write", usage.cache_write_tokens),
+        ("input_audio", usage.input_audio_tokens),
+        ("input_image", usage.input_image_tokens),
+        ("output", usage.output_tokens),
+        ("reasoning", usage.reasoning_tokens),
+        ("output_audio", usage.output_audio_tokens),
+        ("output_image", usage.output_image_tokens),
     ]
 }
 
@@ -177,9 +168,9 @@ impl Metrics {
         *self.requests.cell(key, RequestKey { user: OTHER, model: OTHER, ..key }) += 1;
 
         let tokens = token_counts(&record.usage);
-        if record.cost_nano_usd.is_some() || tokens.iter().any(|&count| count > 0) {
+        if record.cost_nano_usd.is_some() || tokens.iter().any(|&(_, count)| count > 0) {
             let cell = self.consumption.cell(ModelKey { user, model }, ModelKey { user: OTHER, model: OTHER });
-            for (sum, count) in cell.tokens.iter_mut().zip(tokens) {
+            for (sum, (_, count)) in cell.tokens.iter_mut().zip(tokens) {
                 *sum = sum.saturating_add(count);
             }
             if let Some(cost) = record.cost_nano_usd {

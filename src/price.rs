@@ -9,7 +9,6 @@ mod decimal;
 use crate::usage::record::Usage;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 /// The table made into the binary.
@@ -35,13 +34,14 @@ impl PriceTable {
     /// Reads a table in the format that `prices.json` describes.
     ///
     /// # Errors
-    /// Not a JSON object of objects, an unknown price field, or a price that is no exact number of dollars.
-    pub fn parse(json: &str) -> Result<Self, PriceError> {
+    /// Not a JSON object of objects, an unknown price field, or a price that is no exact number of dollars; names the
+    /// model and the field.
+    pub fn parse(json: &str) -> Result<Self, String> {
         let entries: BTreeMap<String, &RawValue> =
-            serde_json::from_str(json).map_err(|error| PriceError(format!("not a JSON object: {error}")))?;
+            serde_json::from_str(json).map_err(|error| format!("not a JSON object: {error}"))?;
         let mut models = BTreeMap::new();
         for (name, entry) in entries.iter().filter(|(name, _)| !name.starts_with('_')) {
-            let model = Model::parse(entry.get()).map_err(|why| PriceError(format!("{name:?}: {why}")))?;
+            let model = Model::parse(entry.get()).map_err(|why| format!("{name:?}: {why}"))?;
             models.insert(name.as_str().into(), model);
         }
         Ok(Self { models: Arc::new(models) })
@@ -92,18 +92,6 @@ impl PriceTable {
         get(name).or_else(|| get(base)).or_else(|| get(undated(base)?))
     }
 }
-
-/// Why a table cannot be used; names the model and the field.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PriceError(String);
-
-impl fmt::Display for PriceError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for PriceError {}
 
 /// The name before a snapshot's date, `-2024-08-06` or `-0613`; `None` when it ends in no date.
 fn undated(name: &str) -> Option<&str> {
@@ -280,10 +268,6 @@ impl Rates<'_> {
         Some(u128::from(count) * u128::from(price))
     }
 
-    fn charge_all(&self, counts: &[(Kind, u64)]) -> Option<u128> {
-        counts.iter().try_fold(0u128, |sum, &(kind, count)| sum.checked_add(self.charge(kind, count)?))
-    }
-
     /// The input: cached, cache-written and plain tokens of text, audio and images, each at its own price. Image tokens
     /// are billed as text by models that have no price for them.
     fn input(&self, usage: &Usage) -> Option<u128> {
@@ -328,7 +312,8 @@ impl Rates<'_> {
         let only_images = unsaid && self.model.knows(Kind::OutputImage);
         let image = if only_images { usage.output_tokens } else { usage.output_image_tokens };
         let text = usage.output_tokens.checked_sub(audio)?.checked_sub(image)?;
-        self.charge_all(&[(Kind::Output, text), (Kind::OutputAudio, audio), (Kind::OutputImage, image)])
+        let (text, audio) = (self.charge(Kind::Output, text)?, self.charge(Kind::OutputAudio, audio)?);
+        text.checked_add(audio)?.checked_add(self.charge(Kind::OutputImage, image)?)
     }
 
     /// Audio by its length and images by their number, in millionths of a femto-dollar: for answers that report no

@@ -169,25 +169,21 @@ impl<I: Io, W: Workers> Reactor<I, W> {
         let mut events = std::mem::take(&mut self.worker_events);
         self.workers.collect(&mut events);
         for event in events.drain(..) {
-            self.on_worker_event(now, event);
+            match event {
+                WorkerEvent::Committed { upto, retrieved } => self.proxy.committed(now, upto, &retrieved),
+                WorkerEvent::Ledger { trouble, takes_records } => self.proxy.ledger_state(trouble, takes_records),
+                WorkerEvent::Policy(policy) => self.proxy.set_policy(policy),
+                WorkerEvent::SpendByUser(spend_by_user) => {
+                    self.spend_asked = None;
+                    self.proxy.set_spend_by_user(now, spend_by_user);
+                }
+                WorkerEvent::Reconfigure(change) => self.proxy.reconfigure(*change),
+                WorkerEvent::Answered { ticket, answer } => self.proxy.answered(now, ticket, &answer),
+                WorkerEvent::Resolved { addresses } => self.proxy.resolved(now, addresses),
+                WorkerEvent::Stop => self.stop(now),
+            }
         }
         self.worker_events = events;
-    }
-
-    fn on_worker_event(&mut self, now: Now, event: WorkerEvent) {
-        match event {
-            WorkerEvent::Committed { upto, retrieved } => self.proxy.committed(now, upto, &retrieved),
-            WorkerEvent::Ledger { trouble, takes_records } => self.proxy.ledger_state(trouble, takes_records),
-            WorkerEvent::Policy(policy) => self.proxy.set_policy(policy),
-            WorkerEvent::SpendByUser(spend_by_user) => {
-                self.spend_asked = None;
-                self.proxy.set_spend_by_user(now, spend_by_user);
-            }
-            WorkerEvent::Reconfigure(change) => self.proxy.reconfigure(*change),
-            WorkerEvent::Answered { ticket, answer } => self.proxy.answered(now, ticket, &answer),
-            WorkerEvent::Resolved { addresses } => self.proxy.resolved(now, addresses),
-            WorkerEvent::Stop => self.stop(now),
-        }
     }
 
     /// Drains; or, the second time, ends everything at once.
@@ -255,21 +251,17 @@ impl<I: Io, W: Workers> Reactor<I, W> {
 
     fn perform_actions(&mut self, now: Now) {
         while let Some(action) = self.proxy.next_action() {
-            self.perform(now, action);
-        }
-    }
-
-    fn perform(&mut self, now: Now, action: Action) {
-        let (connections, proxy) = (&mut self.connections, &mut self.proxy);
-        match action {
-            Action::Flush(conn) => connections.mark_dirty(conn),
-            Action::Read(conn) => connections.resume(proxy, now, conn),
-            Action::Look(key) => connections.look(proxy, now, key),
-            Action::Connect { up, address } => connections.connect(proxy, now, up, address),
-            Action::Close { conn, last, reset } => connections.close(conn, last, reset),
-            Action::HalfClose(key) => connections.half_close(key),
-            Action::Resolve => self.workers.resolve(),
-            Action::Ask { ticket, question } => self.ask(now, ticket, question),
+            let (connections, proxy) = (&mut self.connections, &mut self.proxy);
+            match action {
+                Action::Flush(conn) => connections.mark_dirty(conn),
+                Action::Read(conn) => connections.resume(proxy, now, conn),
+                Action::Look(key) => connections.look(proxy, now, key),
+                Action::Connect { up, address } => connections.connect(proxy, now, up, address),
+                Action::Close { conn, last, reset } => connections.close(conn, last, reset),
+                Action::HalfClose(key) => connections.half_close(key),
+                Action::Resolve => self.workers.resolve(),
+                Action::Ask { ticket, question } => self.ask(now, ticket, question),
+            }
         }
     }
 

@@ -32,7 +32,7 @@ impl Reloader {
                 return (None, problems.chain([nothing]).collect());
             }
         };
-        let Differences { at_once, at_restart } = Differences::between(&self.current, &new);
+        let (at_once, at_restart) = differences(&self.current, &new);
         let changed = |name| Note::new(Level::Info, "configuration changed").with("variables", name);
         let mut lines: Vec<Note> = at_once.iter().map(changed).collect();
         if !at_restart.is_empty() {
@@ -50,59 +50,52 @@ impl Reloader {
     }
 }
 
-/// The variables whose settings differ.
-struct Differences {
-    /// What [`take`] takes.
-    at_once: Vec<&'static str>,
-    at_restart: Vec<&'static str>,
-}
-
-impl Differences {
-    /// The pattern has no `..`: it does not compile with a setting that is added later, until that is compared too.
-    #[rustfmt::skip] // a table
-    fn between(old: &Config, new: &Config) -> Self {
-        let Config {
-            target, api_key, model_name, listen, database_path, durability, ledger_fsync, ledger_wait, retention_days,
-            read_on, limits, keys_only, admin_token, connections_max, body_bytes_max, buffered_bytes_max, timeouts,
-            tls_ca, prices, influx, metrics, log, log_format,
-        } = new;
-        let Timeouts { connect, response, idle, header, drain } = timeouts;
-        let names = |settings: &[(bool, &'static str)]| {
-            settings.iter().filter_map(|&(differs, names)| differs.then_some(names)).collect()
-        };
-        let at_once = names(&[
-            (old.limits != *limits, "RATE_LIMIT_*,MAX_CONCURRENT_PER_USER,BUDGET_*"),
-            (old.api_key != *api_key, "OPENAI_API_KEY"),
-            (old.admin_token != *admin_token, "ADMIN_TOKEN"),
-            (old.model_name != *model_name, "MODEL_NAME"),
-            (old.prices != *prices, "PRICES_FILE"),
-            (old.log != *log, "LOG"),
-        ]);
-        let at_restart = names(&[
-            (old.target != *target, "PROXY_TARGET"),
-            (old.tls_ca != *tls_ca, "TLS_CA_FILE"),
-            (old.listen != *listen, "HOST,PORT"),
-            (old.connections_max != *connections_max, "MAX_CONNECTIONS"),
-            (old.body_bytes_max != *body_bytes_max, "MAX_BODY_BYTES"),
-            (old.buffered_bytes_max != *buffered_bytes_max, "MAX_BUFFERED_BYTES"),
-            (old.keys_only != *keys_only, "CLIENT_AUTH"),
-            (old.database_path != *database_path, "DATABASE_PATH"),
-            (old.durability != *durability, "LEDGER_DURABILITY"),
-            (old.ledger_fsync != *ledger_fsync, "LEDGER_FSYNC"),
-            (old.ledger_wait != *ledger_wait, "LEDGER_WAIT"),
-            (old.retention_days != *retention_days, "RETENTION_DAYS"),
-            (old.read_on != *read_on, "ON_CLIENT_ABORT,DRAIN_MAX_SECONDS"),
-            (old.timeouts.connect != *connect, "CONNECT_TIMEOUT"),
-            (old.timeouts.response != *response, "RESPONSE_TIMEOUT"),
-            (old.timeouts.idle != *idle, "IDLE_TIMEOUT"),
-            (old.timeouts.header != *header, "HEADER_TIMEOUT"),
-            (old.timeouts.drain != *drain, "DRAIN_TIMEOUT"),
-            (old.metrics != *metrics, "METRICS_*"),
-            (old.log_format != *log_format, "LOG_FORMAT"),
-            (old.influx != *influx, "INFLUXDB_*"),
-        ]);
-        Self { at_once, at_restart }
-    }
+/// The variables whose settings differ: those that [`take`] takes, and those that need a restart.
+///
+/// The pattern has no `..`: it does not compile with a setting that is added later, until that is compared too.
+#[rustfmt::skip] // a table
+fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static str>) {
+    let Config {
+        target, api_key, model_name, listen, database_path, durability, ledger_fsync, ledger_wait, retention_days,
+        read_on, limits, keys_only, admin_token, connections_max, body_bytes_max, buffered_bytes_max, timeouts,
+        tls_ca, prices, influx, metrics, log, log_format,
+    } = new;
+    let Timeouts { connect, response, idle, header, drain } = timeouts;
+    let names = |settings: &[(bool, &'static str)]| {
+        settings.iter().filter_map(|&(differs, names)| differs.then_some(names)).collect()
+    };
+    let at_once = names(&[
+        (old.limits != *limits, "RATE_LIMIT_*,MAX_CONCURRENT_PER_USER,BUDGET_*"),
+        (old.api_key != *api_key, "OPENAI_API_KEY"),
+        (old.admin_token != *admin_token, "ADMIN_TOKEN"),
+        (old.model_name != *model_name, "MODEL_NAME"),
+        (old.prices != *prices, "PRICES_FILE"),
+        (old.log != *log, "LOG"),
+    ]);
+    let at_restart = names(&[
+        (old.target != *target, "PROXY_TARGET"),
+        (old.tls_ca != *tls_ca, "TLS_CA_FILE"),
+        (old.listen != *listen, "HOST,PORT"),
+        (old.connections_max != *connections_max, "MAX_CONNECTIONS"),
+        (old.body_bytes_max != *body_bytes_max, "MAX_BODY_BYTES"),
+        (old.buffered_bytes_max != *buffered_bytes_max, "MAX_BUFFERED_BYTES"),
+        (old.keys_only != *keys_only, "CLIENT_AUTH"),
+        (old.database_path != *database_path, "DATABASE_PATH"),
+        (old.durability != *durability, "LEDGER_DURABILITY"),
+        (old.ledger_fsync != *ledger_fsync, "LEDGER_FSYNC"),
+        (old.ledger_wait != *ledger_wait, "LEDGER_WAIT"),
+        (old.retention_days != *retention_days, "RETENTION_DAYS"),
+        (old.read_on != *read_on, "ON_CLIENT_ABORT,DRAIN_MAX_SECONDS"),
+        (old.timeouts.connect != *connect, "CONNECT_TIMEOUT"),
+        (old.timeouts.response != *response, "RESPONSE_TIMEOUT"),
+        (old.timeouts.idle != *idle, "IDLE_TIMEOUT"),
+        (old.timeouts.header != *header, "HEADER_TIMEOUT"),
+        (old.timeouts.drain != *drain, "DRAIN_TIMEOUT"),
+        (old.metrics != *metrics, "METRICS_*"),
+        (old.log_format != *log_format, "LOG_FORMAT"),
+        (old.influx != *influx, "INFLUXDB_*"),
+    ]);
+    (at_once, at_restart)
 }
 
 fn take(current: &mut Config, new: &Config) {

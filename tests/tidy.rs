@@ -134,7 +134,6 @@ const LONG_FILES: &[(&str, &str)] = &[
     ("src/proxy/downstream_side.rs", "one of the two files of the object's methods: a client's side of an exchange"),
     ("src/proxy/upstream_side.rs", "the other: the target's side"),
     ("src/tls.rs", "the library is known to this file only, so that it can be swapped here"),
-    ("src/usage/record.rs", "one table of columns, with the names and codes that they are written by"),
     ("src/worker/ledger.rs", "the ledger's thread: to be parted"),
 ];
 /// Lines of a function, from `fn` to its closing brace.

@@ -3,8 +3,11 @@
 //! In: text or numbers. Out: numbers or text. Never: a clock, a time zone other than a numeric offset, a leap second
 //! table. The range is 1970 to 2262 (an `i64` of nanoseconds), which is what the ledger stores.
 
-/// Nanoseconds in a second.
-pub const NS_PER_SECOND: u64 = 1_000_000_000;
+pub use super::clock::SECOND as NS_PER_SECOND;
+
+use super::digits::whole_number;
+use std::io::Write as _;
+
 const SECONDS_PER_DAY: i64 = 86_400;
 
 /// Reads an RFC 3339 date-time as nanoseconds since the Unix epoch. `None` for anything else, and for an instant before
@@ -40,18 +43,11 @@ pub fn parse_date(text: &str) -> Option<u64> {
 pub fn write_rfc3339(out: &mut Vec<u8>, unix_ns: u64, fraction_digits: u32) {
     let seconds = unix_ns / NS_PER_SECOND;
     let (year, month, day) = civil_from_days((seconds / 86_400) as i64);
-    let of_day = seconds % 86_400;
-    write_padded(out, year.unsigned_abs(), 4);
-    for (separator, value) in
-        [(b'-', month), (b'-', day), (b'T', of_day / 3600), (b':', of_day / 60 % 60), (b':', of_day % 60)]
-    {
-        out.push(separator);
-        write_padded(out, value, 2);
-    }
-    let digits = fraction_digits.min(9);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    let _ = write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
+    let digits = fraction_digits.min(9) as usize;
     if digits > 0 {
-        out.push(b'.');
-        write_padded(out, unix_ns % NS_PER_SECOND / 10u64.pow(9 - digits), digits as usize);
+        let _ = write!(out, ".{:0digits$}", unix_ns % NS_PER_SECOND / 10u64.pow(9 - digits as u32));
     }
     out.push(b'Z');
 }
@@ -61,20 +57,11 @@ pub fn write_imf_fixdate(out: &mut Vec<u8>, unix_ns: u64) {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"]; // 1970-01-01 was a Thursday
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let seconds = unix_ns / NS_PER_SECOND;
-    let (days, of_day) = (seconds / 86_400, seconds % 86_400);
+    let days = seconds / 86_400;
     let (year, month, day) = civil_from_days(days as i64);
-    out.extend_from_slice(DAYS[(days % 7) as usize].as_bytes());
-    out.extend_from_slice(b", ");
-    write_padded(out, day, 2);
-    out.push(b' ');
-    out.extend_from_slice(MONTHS[month as usize - 1].as_bytes());
-    out.push(b' ');
-    write_padded(out, year.unsigned_abs(), 4);
-    for (separator, value) in [(b' ', of_day / 3600), (b':', of_day / 60 % 60), (b':', of_day % 60)] {
-        out.push(separator);
-        write_padded(out, value, 2);
-    }
-    out.extend_from_slice(b" GMT");
+    let (weekday, month) = (DAYS[(days % 7) as usize], MONTHS[month as usize - 1]);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    let _ = write!(out, "{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT");
 }
 
 /// Days since 1970-01-01 of a date in the proleptic Gregorian calendar. The date must be valid.
@@ -116,35 +103,22 @@ pub fn first_day_of_month(month: i64) -> i64 {
     days_from_civil(1970 + month.div_euclid(12), month.rem_euclid(12) as u64 + 1, 1)
 }
 
-fn days_in_month(year: i64, month: i64) -> i64 {
-    match month {
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
 /// `2026-11-23` at the start of `text`, as days since the epoch, and what follows it.
 fn split_date(text: &[u8]) -> Option<(i64, &[u8])> {
     let (year, rest) = digits(text, 4)?;
     let (month, rest) = digits(expect(rest, b'-')?, 2)?;
     let (day, rest) = digits(expect(rest, b'-')?, 2)?;
-    if !(1..=12).contains(&month) || day < 1 || day > days_in_month(year, month) {
-        return None;
-    }
-    Some((days_from_civil(year, month as u64, day as u64), rest))
+    let (month, day) = (month as u64, day as u64);
+    let days = days_from_civil(year, month, day);
+    (civil_from_days(days) == (year, month, day)).then_some((days, rest))
 }
 
 /// `.25` at the start of `text` in nanoseconds; 0 where there is none.
 fn fraction(text: &[u8]) -> Option<(u64, &[u8])> {
     let Some(rest) = expect(text, b'.') else { return Some((0, text)) };
     let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    if count == 0 {
-        return None;
-    }
-    let digits = &rest[..count];
-    let ns = (0..9).fold(0, |ns, place| ns * 10 + digits.get(place).map_or(0, |digit| u64::from(digit - b'0')));
+    let known = count.min(9);
+    let ns = whole_number(&rest[..known])? * 10u64.pow(9 - known as u32);
     Some((ns, &rest[count..]))
 }
 
@@ -169,26 +143,11 @@ fn instant(seconds: i64, fraction_ns: u64) -> Option<u64> {
 /// Exactly `count` decimal digits at the start of `text`, and what follows.
 fn digits(text: &[u8], count: usize) -> Option<(i64, &[u8])> {
     let (number, rest) = text.split_at_checked(count)?;
-    let mut value = 0;
-    for byte in number {
-        value = value * 10 + i64::from(byte.is_ascii_digit().then(|| byte - b'0')?);
-    }
-    Some((value, rest))
+    Some((whole_number(number)? as i64, rest))
 }
 
 fn expect(text: &[u8], byte: u8) -> Option<&[u8]> {
     text.split_first().filter(|(first, _)| **first == byte).map(|(_, rest)| rest)
-}
-
-/// Appends `value` in decimal, with zeros before it up to `width` digits. A larger number is never cut.
-fn write_padded(out: &mut Vec<u8>, value: u64, width: usize) {
-    let start = out.len();
-    let mut left = value;
-    while left > 0 || out.len() - start < width {
-        out.push(b'0' + (left % 10) as u8);
-        left /= 10;
-    }
-    out[start..].reverse();
 }
 
 #[cfg(test)]
@@ -200,6 +159,15 @@ mod tests {
         let mut out = Vec::new();
         write_rfc3339(&mut out, unix_ns, digits);
         String::from_utf8(out).unwrap()
+    }
+
+    fn days_in_month(year: i64, month: i64) -> i64 {
+        match month {
+            2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+            2 => 28,
+            4 | 6 | 9 | 11 => 30,
+            _ => 31,
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The instant of a turn. Read once a turn by the outside world and handed down; no core reads a clock.
 
+use std::time::Duration;
+
 /// Nanoseconds in a microsecond.
 pub const MICROSECOND: u64 = 1_000;
 /// Nanoseconds in a millisecond.
@@ -14,4 +16,9 @@ pub struct Now {
     pub mono: u64,
     /// Nanoseconds since the Unix epoch: for records. May step.
     pub unix: u64,
+}
+
+/// A duration in whole nanoseconds, at most what 64 bits hold: 584 years.
+pub fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -47,16 +47,6 @@ impl<K: Copy> Deadlines<K> {
         Self { lists, nodes: Vec::new(), free: Vec::new() }
     }
 
-    /// How many deadlines are pending.
-    pub fn len(&self) -> usize {
-        self.nodes.len() - self.free.len()
-    }
-
-    /// True where none is pending.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Arms the owner's timer in `class`, from `now` (monotonic nanoseconds), replacing what it was armed for.
     pub fn arm(&mut self, timer: &mut Timer, class: u8, owner: K, now: u64) {
         let due = now.saturating_add(self.lists[usize::from(class)].duration);
@@ -153,7 +143,7 @@ mod tests {
                     deadlines.cancel(&mut timers[owner]);
                 }
                 prop_assert!(model.iter().flatten().all(|&due| due > now));
-                prop_assert_eq!(deadlines.len(), model.iter().flatten().count());
+                prop_assert_eq!(deadlines.nodes.len() - deadlines.free.len(), model.iter().flatten().count());
             }
         }
     }

@@ -1,4 +1,14 @@
-//! Whole numbers of a small unit as decimal fractions: microseconds as seconds, nano-dollars as dollars.
+//! Numbers as decimal digits: whole ones as they are read, and those of a small unit as they are written: microseconds
+//! as seconds, nano-dollars as dollars.
+
+/// The number that stands in decimal digits and nothing else; `None` for any other text, or beyond 64 bits.
+pub fn whole_number(text: &[u8]) -> Option<u64> {
+    let add = |number: u64, digit: &u8| {
+        let digit = digit.checked_sub(b'0').filter(|digit| *digit <= 9)?;
+        number.checked_mul(10)?.checked_add(digit.into())
+    };
+    text.iter().try_fold(0, add).filter(|_| !text.is_empty())
+}
 
 /// Appends `value` × 10^-`scale`, exactly, without zeros at its end. `scale` is at most 18.
 pub fn write_decimal(out: &mut Vec<u8>, value: u64, scale: u32) {
@@ -16,6 +26,15 @@ pub fn write_decimal(out: &mut Vec<u8>, value: u64, scale: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_whole_numbers_are_whole_numbers() {
+        assert_eq!(whole_number(b"18446744073709551615"), Some(u64::MAX));
+        assert_eq!(whole_number(b"0"), Some(0));
+        for other in ["18446744073709551616", "", "-1", "1.0", "1e3", "null", "\"1\"", "1 ", "/", ":"] {
+            assert_eq!(whole_number(other.as_bytes()), None, "{other}");
+        }
+    }
 
     #[test]
     fn exact_and_without_needless_zeros() {

@@ -6,8 +6,9 @@
 use std::fmt::Display;
 
 /// How important a line is; the order is that of the words below.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
+    #[default]
     Error,
     Warn,
     Info,
@@ -72,16 +73,10 @@ impl Note {
 const NOTES_MAX: usize = 1_024;
 
 /// Notes taken since they were last asked for, of what the level lets in.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Notes {
     level: Level,
     taken: Vec<Note>,
-}
-
-impl Default for Notes {
-    fn default() -> Self {
-        Self { level: Level::Error, taken: Vec::new() }
-    }
 }
 
 impl Notes {

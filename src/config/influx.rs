@@ -23,14 +23,13 @@ pub struct Influx {
 }
 
 /// The variables that make a write request, as they are set.
-pub(super) struct Parts {
-    pub token: Option<String>,
-    pub org: Option<String>,
-    pub bucket: Option<String>,
-    pub database: Option<String>,
-    pub username: Option<String>,
-    pub password: Option<String>,
-    pub backfill: bool,
+struct Parts {
+    token: Option<String>,
+    org: Option<String>,
+    bucket: Option<String>,
+    database: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
 }
 
 const URL: &str = "INFLUXDB_URL";
@@ -38,10 +37,22 @@ const EXPECTED: &str = "expected http:// or https://, a host, and optionally :po
                         with its query (a user and password go into variables of their own); its value is not shown";
 
 impl Influx {
-    /// `None` where something is wrong with `url` or `parts`, which `source` then has as problems.
-    pub(super) fn new(source: &mut Source<'_>, url: &str, parts: Parts) -> Option<Self> {
+    /// `None` without a URL, without which the other variables say nothing: taking it away turns the export off. `None`
+    /// also where something is wrong, which `source` then has as problems.
+    pub(super) fn read(source: &mut Source<'_>) -> Option<Self> {
+        let backfill = source.switch("INFLUXDB_BACKFILL", true);
+        let text = |name| source.os(name).map(|value| value.to_string_lossy().into_owned());
+        let url = text(URL)?;
+        let parts = Parts {
+            token: text("INFLUXDB_TOKEN"),
+            org: text("INFLUXDB_ORG"),
+            bucket: text("INFLUXDB_BUCKET"),
+            database: text("INFLUXDB_DATABASE"),
+            username: text("INFLUXDB_USERNAME"),
+            password: text("INFLUXDB_PASSWORD"),
+        };
         let before = source.problems.len();
-        let Some(uri) = value::http_url(url) else {
+        let Some(uri) = value::http_url(&url) else {
             source.problem(URL, EXPECTED.to_owned());
             return None;
         };
@@ -54,7 +65,7 @@ impl Influx {
         parts.check(source, is_full);
         let authorization = parts.authorization(source);
         let write = match (is_full, parts.bucket, parts.database) {
-            (true, _, _) => url.to_owned(),
+            (true, _, _) => url,
             (false, Some(bucket), _) => {
                 let org = parts.org.map(|org| format!("&org={}", encode(&org))).unwrap_or_default();
                 let bucket = encode(&bucket);
@@ -66,7 +77,6 @@ impl Influx {
             }
         };
         let url = Secret::parse(&write).ok()?; // checked by `http_url`
-        let backfill = parts.backfill;
         (source.problems.len() == before).then_some(Self { url, authorization, shown: origin, backfill })
     }
 }

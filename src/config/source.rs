@@ -93,12 +93,23 @@ impl<'a> Source<'a> {
         self.optional(name, expected, parse).unwrap_or(default)
     }
 
+    /// What one of the words means.
+    pub fn word<T: Copy>(&mut self, name: &'static str, default: T, words: &[(&str, T)]) -> T {
+        let list = words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
+        let expected = list.rsplit_once(", ").map_or(list.clone(), |(most, last)| format!("{most} or {last}"));
+        let meaning = |text: &str| words.iter().find(|(word, _)| *word == text).map(|&(_, meaning)| meaning);
+        self.value(name, default, &expected, meaning)
+    }
+
+    /// `true` or `false`.
+    pub fn switch(&mut self, name: &'static str, default: bool) -> bool {
+        self.word(name, default, &[("true", true), ("false", false)])
+    }
+
     /// A whole number within bounds.
     pub fn count(&mut self, name: &'static str, default: u32, range: RangeInclusive<u32>) -> u32 {
         let expected = format!("a whole number, {} to {}", range.start(), range.end());
-        self.value(name, default, &expected, |text| {
-            value::number(text).and_then(|number| u32::try_from(number).ok()).filter(|number| range.contains(number))
-        })
+        self.value(name, default, &expected, |text| value::number(text).filter(|number| range.contains(number)))
     }
 }
 

@@ -209,6 +209,12 @@ fn all_problems_are_reported_at_once() {
 }
 
 #[test]
+fn a_switch_has_two_words() {
+    let switch = |value| load(&[("LEDGER_FSYNC", value)]).ok().map(|config| config.ledger_fsync);
+    assert_eq!((switch("true"), switch("false"), switch("1"), switch("True")), (Some(true), Some(false), None, None));
+}
+
+#[test]
 fn secrets_are_in_no_problem() {
     for key in ["Bearer sk-secret", "sk-secret\n", "sk-secrét"] {
         let found = problems(&[("OPENAI_API_KEY", key)]).join("\n");

@@ -1,5 +1,6 @@
 //! Values as operators write them: durations, sizes, switches, addresses, URLs. Text in, a value or `None` out.
 
+use crate::base::digits::whole_number;
 use http::Uri;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -10,7 +11,7 @@ const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// `500ms`, `10s`, `2m`, `1h`, or `0`: a number without a unit could be either of two things. At most a day.
 pub fn duration(text: &str) -> Option<Duration> {
     let (digits, unit) = split_unit(text);
-    let number = number(digits)?;
+    let number: u64 = number(digits)?;
     let millis = match unit {
         "ms" => number,
         "s" => number.checked_mul(1_000)?,
@@ -32,31 +33,21 @@ pub fn size(text: &str) -> Option<usize> {
         "GiB" => 1 << 30,
         _ => return None,
     };
-    usize::try_from(number(digits)?.checked_mul(factor)?).ok()
+    number::<usize>(digits)?.checked_mul(factor)
 }
 
 /// Decimal digits and nothing else.
-pub fn number(text: &str) -> Option<u64> {
-    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if plain { text.parse().ok() } else { None }
+pub fn number<T: TryFrom<u64>>(text: &str) -> Option<T> {
+    whole_number(text.as_bytes())?.try_into().ok()
 }
 
 /// An amount in US dollars with at most nine decimals, in nano-dollars; at most a hundred million dollars.
 pub fn nano_usd(text: &str) -> Option<u64> {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
     let digits = u32::try_from(decimals.len()).ok().filter(|&digits| digits <= 9)?;
-    let whole = number(whole)?.checked_mul(1_000_000_000)?;
-    let nano_usd = whole.checked_add(number(decimals)? * 10u64.pow(9 - digits))?;
+    let whole = number::<u64>(whole)?.checked_mul(1_000_000_000)?;
+    let nano_usd = whole.checked_add(number::<u64>(decimals)? * 10u64.pow(9 - digits))?;
     Some(nano_usd).filter(|&nano_usd| nano_usd <= 100_000_000 * 1_000_000_000)
-}
-
-/// `true` or `false`.
-pub fn switch(text: &str) -> Option<bool> {
-    match text {
-        "true" => Some(true),
-        "false" => Some(false),
-        _ => None,
-    }
 }
 
 /// An IP address to listen on (IPv6 with or without brackets), or `localhost`.
@@ -77,7 +68,7 @@ pub fn http_url(text: &str) -> Option<Uri> {
     let authority = uri.authority()?;
     let host = authority.host();
     let port = authority.as_str().strip_prefix(host)?;
-    let is_port = |port: &str| number(port).is_some_and(|port| (1..=65_535).contains(&port));
+    let is_port = |port: &str| number::<u16>(port).is_some_and(|port| port > 0);
     let is_http = matches!(uri.scheme_str()?, "http" | "https");
     let is_clean = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"#\\\"<>^`{|}".contains(&byte));
     let is_whole =
@@ -167,15 +158,10 @@ mod tests {
     }
 
     #[test]
-    fn switches_and_numbers() {
-        assert_eq!(
-            (switch("true"), switch("false"), switch("1"), switch("True")),
-            (Some(true), Some(false), None, None)
-        );
-        assert_eq!(
-            (number("10"), number("+1"), number("-1"), number(" 1"), number("")),
-            (Some(10), None, None, None, None)
-        );
-        assert_eq!(number("18446744073709551616"), None);
+    fn numbers() {
+        let long = number::<u64>;
+        assert_eq!((long("10"), long("+1"), long("-1"), long(" 1"), long("")), (Some(10), None, None, None, None));
+        assert_eq!(long("18446744073709551616"), None);
+        assert_eq!((number("65535"), number::<u16>("65536")), (Some(65_535u16), None));
     }
 }

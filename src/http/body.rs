@@ -58,18 +58,16 @@ impl BodyWriter {
     pub fn write(self, out: &mut Vec<u8>, piece: Piece<'_>, from_chunks: bool) {
         match (self, piece) {
             (Self::Nothing, _) | (_, Piece::More) => {}
-            (Self::Chunked, Piece::Data(data)) if !from_chunks => Self::write_chunk(out, data),
+            (Self::Chunked, Piece::Data(data)) if !from_chunks => {
+                write_size(out, data.len() as u64);
+                out.extend_from_slice(data);
+                out.extend_from_slice(b"\r\n");
+            }
             (_, Piece::Data(data)) => out.extend_from_slice(data),
             (Self::Bytes, _) => {}
             (Self::Chunked, Piece::Chunk(size)) => write_size(out, size),
             (Self::Chunked, Piece::ChunkEnd) => out.extend_from_slice(b"\r\n"),
             (Self::Chunked, Piece::End) => out.extend_from_slice(LAST_CHUNK),
         }
-    }
-
-    fn write_chunk(out: &mut Vec<u8>, data: &[u8]) {
-        write_size(out, data.len() as u64);
-        out.extend_from_slice(data);
-        out.extend_from_slice(b"\r\n");
     }
 }

@@ -19,8 +19,9 @@ const TRAILER_BYTES_MAX: u32 = 16 * 1024;
 /// 64 bits in hexadecimal.
 const SIZE_DIGITS_MAX: u8 = 16;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
+    #[default]
     Size,
     Extension,
     SizeLf,
@@ -50,19 +51,13 @@ pub enum Piece<'a> {
 }
 
 /// Decoder and validator of one chunked body.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Decoder {
     state: State,
     size: u64,
     digits: u8,
     extension_bytes: u32,
     trailer_bytes: u32,
-}
-
-impl Default for Decoder {
-    fn default() -> Self {
-        Self { state: State::Size, size: 0, digits: 0, extension_bytes: 0, trailer_bytes: 0 }
-    }
 }
 
 impl Decoder {

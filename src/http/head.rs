@@ -108,11 +108,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     pub fn parse(head: &'b [u8], storage: &'h mut Storage<'b>) -> Result<Self, HttpError> {
         let mut request = httparse::Request::new(&mut []);
         let parsed = httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut request, head, storage);
-        match parsed {
-            Ok(httparse::Status::Complete(length)) if length == head.len() => {}
-            Ok(_) => return Err(HttpError::Malformed("the head ends in two places")),
-            Err(error) => return Err(explain(error)),
-        }
+        check_whole(parsed, head)?;
         let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
             return Err(HttpError::Malformed("the request line is incomplete"));
         };
@@ -141,7 +137,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
 
     /// True where the connection stays open after this exchange (RFC 9112 §9.3).
     pub fn keep_alive(&self) -> bool {
-        if self.http11 { !self.connection.close } else { self.connection.keep_alive && !self.connection.close }
+        self.connection.stays_open(self.http11)
     }
 }
 
@@ -179,11 +175,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         }
         let mut response = httparse::Response::new(&mut []);
         let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, head, storage);
-        match parsed {
-            Ok(httparse::Status::Complete(length)) if length == head.len() => {}
-            Ok(_) => return Err(HttpError::Malformed("the head ends in two places")),
-            Err(error) => return Err(explain(error)),
-        }
+        check_whole(parsed, head)?;
         let (Some(status), Some(version)) = (response.code, response.version) else {
             return Err(HttpError::Malformed("the status line is incomplete"));
         };
@@ -199,8 +191,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
 
     /// True where the connection can carry another exchange once this message has ended.
     pub fn keep_alive(&self) -> bool {
-        self.framing != Framing::Close
-            && if self.http11 { !self.connection.close } else { self.connection.keep_alive && !self.connection.close }
+        self.framing != Framing::Close && self.connection.stays_open(self.http11)
     }
 }
 
@@ -268,6 +259,15 @@ fn expects_continue(headers: &Headers<'_, '_>, http11: bool) -> Result<bool, Htt
         expects = http11;
     }
     Ok(expects)
+}
+
+/// Checks that the lines were split, and that their end is where [`HeadEnd::find`] said.
+fn check_whole(parsed: httparse::Result<usize>, head: &[u8]) -> Result<(), HttpError> {
+    Err(match parsed {
+        Ok(httparse::Status::Complete(length)) if length == head.len() => return Ok(()),
+        Ok(_) => HttpError::Malformed("the head ends in two places"),
+        Err(error) => explain(error),
+    })
 }
 
 fn explain(error: httparse::Error) -> HttpError {

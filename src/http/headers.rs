@@ -179,6 +179,11 @@ impl<'b> Connection<'b> {
         Ok(())
     }
 
+    /// True where the connection stays open after this message (RFC 9112 §9.3).
+    pub fn stays_open(&self, http11: bool) -> bool {
+        !self.close && (http11 || self.keep_alive)
+    }
+
     /// True where this header, of this class, was named as concerning the connection only.
     pub fn names(&self, name: &str, class: Known) -> bool {
         self.count > 0
@@ -193,6 +198,11 @@ pub fn write(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a header line whose value is a number.
+pub fn write_number(out: &mut Vec<u8>, name: &str, number: u64) {
+    write(out, name, itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Appends `number` in decimal digits.

@@ -1,70 +1,53 @@
 //! Answers of our own: errors in OpenAI's shape, marked so that nobody takes them for OpenAI's.
 
 use super::HttpError;
-use super::headers::{write, write_decimal};
+use super::headers::{write, write_decimal, write_number};
 use crate::base::civil::write_imf_fixdate;
 use serde_json::Value;
 
-/// Why the proxy itself answers a request with an error. A closed set: `code()` is a metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    BadRequest,
-    InvalidClientKey,
-    Unauthorized,
-    Forbidden,
-    MethodNotAllowed,
-    HeaderTimeout,
-    BodyTooLarge,
-    UriTooLong,
-    ExpectationFailed,
-    RateLimited,
-    QuotaSpent,
-    HeadTooLarge,
-    NotImplemented,
-    UpstreamUnreachable,
-    UpstreamProtocol,
-    UpstreamClosed,
-    Overloaded,
-    LedgerUnavailable,
-    UpstreamTimeout,
+macro_rules! faults {
+    ($($fault:ident = $status:literal $code:literal,)+) => {
+        /// Why the proxy itself answers a request with an error. A closed set: `code()` is a metric label.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Fault { $($fault),+ }
+
+        impl Fault {
+            /// The HTTP status.
+            pub const fn status(self) -> u16 {
+                match self { $(Self::$fault => $status),+ }
+            }
+
+            /// The stable code, in the body, in `x-proxy-error` and in metrics.
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$fault => $code),+ }
+            }
+        }
+    };
+}
+
+faults! {
+    BadRequest = 400 "bad_request",
+    InvalidClientKey = 401 "invalid_client_key",
+    Unauthorized = 401 "unauthorized",
+    Forbidden = 403 "forbidden",
+    MethodNotAllowed = 405 "method_not_allowed",
+    HeaderTimeout = 408 "header_timeout",
+    BodyTooLarge = 413 "body_too_large",
+    UriTooLong = 414 "uri_too_long",
+    ExpectationFailed = 417 "expectation_failed",
+    RateLimited = 429 "rate_limit_exceeded",
+    QuotaSpent = 429 "insufficient_quota",
+    HeadTooLarge = 431 "headers_too_large",
+    NotImplemented = 501 "not_implemented",
+    UpstreamUnreachable = 502 "upstream_unreachable",
+    UpstreamProtocol = 502 "upstream_protocol",
+    UpstreamClosed = 502 "upstream_closed",
+    Overloaded = 503 "overloaded",
+    LedgerUnavailable = 503 "ledger_unavailable",
+    UpstreamTimeout = 504 "upstream_timeout",
 }
 
 impl Fault {
-    /// The status, and the code that clients and metrics read.
-    const fn row(self) -> (u16, &'static str) {
-        match self {
-            Self::BadRequest => (400, "bad_request"),
-            Self::InvalidClientKey => (401, "invalid_client_key"),
-            Self::Unauthorized => (401, "unauthorized"),
-            Self::Forbidden => (403, "forbidden"),
-            Self::MethodNotAllowed => (405, "method_not_allowed"),
-            Self::HeaderTimeout => (408, "header_timeout"),
-            Self::BodyTooLarge => (413, "body_too_large"),
-            Self::UriTooLong => (414, "uri_too_long"),
-            Self::ExpectationFailed => (417, "expectation_failed"),
-            Self::RateLimited => (429, "rate_limit_exceeded"),
-            Self::QuotaSpent => (429, "insufficient_quota"),
-            Self::HeadTooLarge => (431, "headers_too_large"),
-            Self::NotImplemented => (501, "not_implemented"),
-            Self::UpstreamUnreachable => (502, "upstream_unreachable"),
-            Self::UpstreamProtocol => (502, "upstream_protocol"),
-            Self::UpstreamClosed => (502, "upstream_closed"),
-            Self::Overloaded => (503, "overloaded"),
-            Self::LedgerUnavailable => (503, "ledger_unavailable"),
-            Self::UpstreamTimeout => (504, "upstream_timeout"),
-        }
-    }
-
-    /// The HTTP status.
-    pub const fn status(self) -> u16 {
-        self.row().0
-    }
-
-    /// The stable code, in the body, in `x-proxy-error` and in metrics.
-    pub const fn code(self) -> &'static str {
-        self.row().1
-    }
-
     /// How a request that broke the protocol is answered.
     pub const fn of(error: HttpError) -> Self {
         match error {
@@ -111,9 +94,7 @@ impl Reply<'_> {
         write_imf_fixdate(out, self.unix);
         out.extend_from_slice(b"\r\n");
         write(out, "content-type", self.content_type.as_bytes());
-        out.extend_from_slice(b"content-length: ");
-        write_decimal(out, self.body.len() as u64);
-        out.extend_from_slice(b"\r\n");
+        write_number(out, "content-length", self.body.len() as u64);
         if let Some(code) = self.error_code {
             write(out, "x-proxy-error", code.as_bytes());
         }

@@ -3,7 +3,7 @@
 #![allow(clippy::disallowed_methods)] // the outside world reads the clocks
 
 use super::{Event, Io};
-use crate::base::clock::Now;
+use crate::base::clock::{Now, nanoseconds};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustix::net::sockopt::set_socket_linger;
@@ -137,8 +137,4 @@ impl Io for Sockets {
         // Without it the peer sees an end; there is no other way to tell.
         let _ = set_socket_linger(&socket, Some(Duration::ZERO));
     }
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

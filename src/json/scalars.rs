@@ -145,15 +145,6 @@ const fn is_plain(word: u64) -> bool {
     (word | word.wrapping_sub(ONES * b' ' as u64) | special(word)) & TOPS == 0
 }
 
-/// The whole number that a raw JSON value is; `None` for any other value.
-pub fn whole_number(raw: &[u8]) -> Option<u64> {
-    let add = |number: u64, digit: &u8| {
-        let digit = digit.checked_sub(b'0').filter(|digit| *digit <= 9)?;
-        number.checked_mul(10)?.checked_add(digit.into())
-    };
-    raw.iter().try_fold(0, add).filter(|_| !raw.is_empty())
-}
-
 /// Appends `text` as a JSON string, quotes included.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
     // Writing into memory cannot fail, and a str is always valid JSON text.
@@ -164,15 +155,6 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    #[test]
-    fn only_whole_numbers_are_whole_numbers() {
-        assert_eq!(whole_number(b"18446744073709551615"), Some(u64::MAX));
-        assert_eq!(whole_number(b"0"), Some(0));
-        for other in ["18446744073709551616", "", "-1", "1.0", "1e3", "null", "\"1\"", "1 ", "/", ":"] {
-            assert_eq!(whole_number(other.as_bytes()), None, "{other}");
-        }
-    }
 
     proptest! {
         /// Wherever it stands, and whatever stands around it.

@@ -5,7 +5,7 @@
 
 use crate::base::clock::{MILLISECOND, SECOND};
 use crate::base::digits;
-use crate::http::headers::write_decimal;
+use crate::http::headers::{write_decimal, write_number};
 use std::fmt::Write as _;
 
 /// A bucket's state, as the headers of an answer tell it.
@@ -26,28 +26,20 @@ pub struct RateLimitStatus {
     pub tokens: Option<BucketStatus>,
 }
 
-/// Between a header's name and its value.
-const COLON: &str = ": ";
-
-/// The names of one bucket's headers, each with its colon.
+/// The names of one bucket's headers.
 type Names = [&'static str; 3];
 
-const REQUESTS: Names =
-    ["x-ratelimit-limit-requests: ", "x-ratelimit-remaining-requests: ", "x-ratelimit-reset-requests: "];
-const TOKENS: Names = ["x-ratelimit-limit-tokens: ", "x-ratelimit-remaining-tokens: ", "x-ratelimit-reset-tokens: "];
+const REQUESTS: Names = ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
+const TOKENS: Names = ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
 
 impl RateLimitStatus {
     /// Appends the header lines, three a bucket.
     pub fn write(&self, out: &mut Vec<u8>) {
-        for (names, status) in self.buckets() {
-            let Some(status) = status else { continue };
-            out.extend_from_slice(names[0].as_bytes());
-            write_decimal(out, status.limit);
-            out.extend_from_slice(b"\r\n");
-            out.extend_from_slice(names[1].as_bytes());
-            write_decimal(out, status.remaining);
-            out.extend_from_slice(b"\r\n");
-            out.extend_from_slice(names[2].as_bytes());
+        for ([limit, remaining, reset], status) in self.buckets() {
+            write_number(out, limit, status.limit);
+            write_number(out, remaining, status.remaining);
+            out.extend_from_slice(reset.as_bytes());
+            out.extend_from_slice(b": ");
             write_duration(out, status.reset);
             out.extend_from_slice(b"\r\n");
         }
@@ -55,15 +47,13 @@ impl RateLimitStatus {
 
     /// True where the header, in any case of letters, is one that [`RateLimitStatus::write`] writes.
     pub fn writes(&self, header: &str) -> bool {
-        let is_written = |(names, status): (&Names, Option<BucketStatus>)| {
-            let mut names = names.iter().filter_map(|name| name.strip_suffix(COLON));
-            status.is_some() && names.any(|name| header.eq_ignore_ascii_case(name))
-        };
-        self.buckets().into_iter().any(is_written)
+        self.buckets().flat_map(|(names, _)| names).any(|name| header.eq_ignore_ascii_case(name))
     }
 
-    fn buckets(&self) -> [(&'static Names, Option<BucketStatus>); 2] {
-        [(&REQUESTS, self.requests), (&TOKENS, self.tokens)]
+    fn buckets(&self) -> impl Iterator<Item = (Names, BucketStatus)> {
+        [(REQUESTS, self.requests), (TOKENS, self.tokens)]
+            .into_iter()
+            .filter_map(|(names, status)| Some((names, status?)))
     }
 }
 
@@ -119,11 +109,8 @@ impl Refused {
         let Some(retry_after) = self.retry_after else {
             return out.extend_from_slice(b"x-should-retry: false\r\n");
         };
-        out.extend_from_slice(b"retry-after: ");
-        write_decimal(out, retry_after.div_ceil(SECOND));
-        out.extend_from_slice(b"\r\nretry-after-ms: ");
-        write_decimal(out, retry_after.div_ceil(MILLISECOND));
-        out.extend_from_slice(b"\r\n");
+        write_number(out, "retry-after", retry_after.div_ceil(SECOND));
+        write_number(out, "retry-after-ms", retry_after.div_ceil(MILLISECOND));
     }
 
     /// A sentence for the client.

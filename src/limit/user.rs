@@ -30,14 +30,6 @@ pub(super) struct UserState {
     average: i64,
 }
 
-/// A refusal without the state of the user's limits.
-struct Denied {
-    limit: Limit,
-    maximum: u64,
-    requested: u64,
-    retry_after: Option<u64>,
-}
-
 impl UserState {
     /// Checks every limit, then takes from all.
     pub(super) fn try_take(
@@ -48,25 +40,22 @@ impl UserState {
         now: Now,
     ) -> Result<Reservation, Refused> {
         self.refill(limits, now.mono);
-        if let Err(denied) = self.has_room(limits, spent, &mut request, now.mono) {
-            let Denied { limit, maximum, requested, retry_after } = denied;
-            return Err(Refused { limit, limit_status: self.limit_status(limits), maximum, requested, retry_after });
-        }
+        let checked = self.has_room(limits, spent, &mut request, now.mono);
+        checked.map_err(|refused| Refused { limit_status: self.limit_status(limits), ..refused })?;
         self.take(limits, &request, now.mono);
         Ok(Reservation { tokens: request.tokens, nano_usd: request.nano_usd.unwrap_or(0), tracked: true })
     }
 
-    /// Checks every limit, and cuts a guess to what may be had.
+    /// Checks every limit, and cuts a guess to what may be had. A refusal is yet without the state of the limits.
     fn has_room(
         &mut self,
         limits: &Limits,
         spent: impl FnOnce() -> Option<Spent>,
         request: &mut ReservationRequest,
         now: u64,
-    ) -> Result<(), Denied> {
+    ) -> Result<(), Refused> {
         if let Some(maximum) = limits.concurrent.filter(|&maximum| self.in_flight >= maximum) {
-            let (limit, maximum) = (Limit::Concurrent, maximum.into());
-            return Err(Denied { limit, maximum, requested: 1, retry_after: Some(UNCERTAIN) });
+            return Err(refused(Limit::Concurrent, maximum.into(), 1, Some(UNCERTAIN)));
         }
         // What costs nothing is not refused for money.
         if limits.has_budget() && request.nano_usd.is_some() {
@@ -88,13 +77,12 @@ impl UserState {
 
     /// Checks the buckets, and cuts a guess to what a full one holds. Of two that deny, the one with the longer wait
     /// is told.
-    fn within_buckets(&mut self, limits: &Limits, request: &mut ReservationRequest, now: u64) -> Result<(), Denied> {
-        let mut denied: Option<Denied> = None;
+    fn within_buckets(&mut self, limits: &Limits, request: &mut ReservationRequest, now: u64) -> Result<(), Refused> {
+        let mut denied: Option<Refused> = None;
         if let (Some(rate), Some(bucket)) = (limits.requests, &mut self.requests)
             && let Err(wait) = bucket.has(rate, now, 1)
         {
-            let (limit, maximum) = (Limit::Requests, rate.per_minute);
-            denied = Some(Denied { limit, maximum, requested: 1, retry_after: Some(wait) });
+            denied = Some(refused(Limit::Requests, rate.per_minute, 1, Some(wait)));
         }
         // Who needs no tokens is not kept waiting by a debt of them.
         if let (Some(rate), Some(bucket), true) = (limits.tokens, &mut self.tokens, request.tokens > 0) {
@@ -103,23 +91,19 @@ impl UserState {
             }
             let wait = bucket.has(rate, now, request.tokens).err();
             let retry_after = wait.filter(|_| request.tokens <= rate.burst);
-            let requests_wait = denied.as_ref().and_then(|denied| denied.retry_after);
+            let requests_wait = denied.and_then(|denied| denied.retry_after);
             if wait.is_some() && (retry_after.is_none() || retry_after > requests_wait) {
-                let (limit, maximum) = (Limit::Tokens, rate.per_minute);
-                denied = Some(Denied { limit, maximum, requested: request.tokens, retry_after });
+                denied = Some(refused(Limit::Tokens, rate.per_minute, request.tokens, retry_after));
             }
         }
         denied.map_or(Ok(()), Err)
     }
 
     fn take(&mut self, limits: &Limits, request: &ReservationRequest, now: u64) {
-        for (bucket, rate, tokens) in
-            [(&mut self.requests, limits.requests, 1), (&mut self.tokens, limits.tokens, request.tokens)]
-        {
-            if let (Some(bucket), Some(rate)) = (bucket, rate) {
-                bucket.take(rate, now, tokens);
-            }
+        if let (Some(bucket), Some(rate)) = (&mut self.requests, limits.requests) {
+            bucket.take(rate, now, 1);
         }
+        self.charge(limits, request.tokens, now);
         self.in_flight += 1;
         self.reserved += request.nano_usd.unwrap_or(0);
     }
@@ -184,26 +168,26 @@ fn within_budgets(
     spent: Option<Spent>,
     reserved: u64,
     request: &mut ReservationRequest,
-) -> Result<(), Denied> {
-    let Some(spent) = spent else {
-        let (limit, retry_after) = (Limit::BudgetUnknown, Some(UNCERTAIN));
-        return Err(Denied { limit, maximum: 0, requested: 0, retry_after });
-    };
+) -> Result<(), Refused> {
+    let Some(spent) = spent else { return Err(refused(Limit::BudgetUnknown, 0, 0, Some(UNCERTAIN))) };
     let budgets =
         [(Limit::BudgetDay, limits.day_nano_usd, spent.day), (Limit::BudgetMonth, limits.month_nano_usd, spent.month)];
     for (limit, budget, spent) in budgets {
         let (Some(budget), Some(requested)) = (budget, request.nano_usd) else { continue };
         let unspent = budget.saturating_sub(spent);
         let free = unspent.saturating_sub(reserved);
-        let denied = |requested, retry_after| Denied { limit, maximum: budget, requested, retry_after };
         if unspent == 0 {
-            return Err(denied(0, None));
+            return Err(refused(limit, budget, 0, None));
         }
         if free == 0 || !request.guessed && requested > free {
             let in_time = free < unspent && (request.guessed || requested <= unspent);
-            return Err(denied(requested, in_time.then_some(UNCERTAIN)));
+            return Err(refused(limit, budget, requested, in_time.then_some(UNCERTAIN)));
         }
         request.nano_usd = Some(requested.min(free));
     }
     Ok(())
+}
+
+fn refused(limit: Limit, maximum: u64, requested: u64, retry_after: Option<u64>) -> Refused {
+    Refused { limit, limit_status: RateLimitStatus::default(), maximum, requested, retry_after }
 }

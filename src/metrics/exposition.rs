@@ -4,8 +4,8 @@
 //! the labels and prints the numbers; a family without a sample is left out.
 
 use super::histogram::Histogram;
-use super::{Snapshot, TOKEN_TYPES};
-use crate::usage::record::UsageSource;
+use super::{Snapshot, token_counts};
+use crate::usage::record::{Usage, UsageSource};
 use prometheus::proto::{self, Bucket, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
@@ -67,10 +67,10 @@ impl Snapshot {
         self.refusals(&mut page);
         self.ledger(&mut page);
         self.state(&mut page);
-        page.counter(
+        page.count(
             "openai_proxy_log_lines_dropped_total",
             "Lines of the log that were dropped, because nobody read them in time.",
-            [counter(&[], around.log_lines_dropped as f64)],
+            around.log_lines_dropped as f64,
         );
         if let Some(influx) = &around.influx {
             influx.write(&mut page);
@@ -100,8 +100,8 @@ impl Snapshot {
             "openai_proxy_tokens_total",
             "Tokens consumed. Types other than input and output are parts of these two.",
             self.consumption.iter().flat_map(|(key, consumed)| {
-                let used = TOKEN_TYPES.iter().zip(consumed.tokens).filter(|&(_, count)| count > 0);
-                used.map(|(kind, count)| {
+                let kinds = token_counts(&Usage::default()).map(|(kind, _)| kind);
+                kinds.into_iter().zip(consumed.tokens).filter(|&(_, count)| count > 0).map(|(kind, count)| {
                     let labels = [("user", self.user(key.user)), ("model", self.model(key.model)), ("type", kind)];
                     counter(&labels, count as f64)
                 })
@@ -163,39 +163,35 @@ impl Snapshot {
     }
 
     fn ledger(&self, page: &mut Page) {
-        page.counter(
+        page.count(
             "openai_proxy_ledger_records_committed_total",
             "Usage records committed to the ledger.",
-            [counter(&[], self.totals.ledger_committed as f64)],
+            self.totals.ledger_committed as f64,
         );
-        page.counter(
+        page.count(
             "openai_proxy_ledger_released_uncommitted_total",
             "Replies let go before their record was committed, because the ledger took too long.",
-            [counter(&[], self.totals.ledger_released as f64)],
+            self.totals.ledger_released as f64,
         );
-        page.counter(
+        page.count(
             "openai_proxy_ledger_failures_total",
             "Times that the ledger began to fail, or went on failing for another reason.",
-            [counter(&[], self.totals.ledger_failures as f64)],
+            self.totals.ledger_failures as f64,
         );
-        page.gauge(
+        page.level(
             "openai_proxy_ledger_up",
             "1 while the ledger commits, 0 while it fails.",
-            [gauge(&[], f64::from(u8::from(self.gauges.ledger_up)))],
+            self.gauges.ledger_up.into(),
         );
-        page.gauge(
+        page.level(
             "openai_proxy_ledger_queue_records",
             "Lines of the ledger (records, and entries of the journal) on their way and not yet committed.",
-            [gauge(&[], self.gauges.ledger_queue_records as f64)],
+            self.gauges.ledger_queue_records as f64,
         );
     }
 
     fn state(&self, page: &mut Page) {
-        page.gauge(
-            "openai_proxy_requests_in_flight",
-            "Requests being relayed.",
-            [gauge(&[], self.gauges.requests_in_flight as f64)],
-        );
+        page.level("openai_proxy_requests_in_flight", "Requests being relayed.", self.gauges.requests_in_flight as f64);
         page.gauge(
             "openai_proxy_connections",
             "Open connections, to clients (downstream) and to the target (upstream).",
@@ -204,20 +200,20 @@ impl Snapshot {
                 gauge(&[("side", "upstream")], self.gauges.upstream_connections as f64),
             ],
         );
-        page.gauge(
+        page.level(
             "openai_proxy_buffered_bytes",
             "Memory that held request bodies occupy.",
-            [gauge(&[], self.gauges.buffered_bytes as f64)],
+            self.gauges.buffered_bytes as f64,
         );
         page.gauge(
             "openai_proxy_build_info",
             "The version that is running.",
             [gauge(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)],
         );
-        page.gauge(
+        page.level(
             "process_start_time_seconds",
             "When the process started, since the Unix epoch.",
-            [gauge(&[], self.totals.started_at as f64 / NANOS_PER_UNIT)],
+            self.totals.started_at as f64 / NANOS_PER_UNIT,
         );
     }
 
@@ -233,49 +229,47 @@ impl Snapshot {
 impl Process {
     /// Under the names that every Prometheus client library gives them.
     fn write(&self, page: &mut Page) {
-        let cpu = [counter(&[], self.cpu_seconds)];
-        page.counter("process_cpu_seconds_total", "Processor time used, user and system.", cpu);
-        let mut gauge = |name, help, value: u64| page.gauge(name, help, [gauge(&[], value as f64)]);
-        gauge("process_resident_memory_bytes", "Memory resident.", self.resident_bytes);
-        gauge("process_virtual_memory_bytes", "Address space.", self.virtual_bytes);
-        gauge("process_open_fds", "Open file descriptors.", self.open_fds);
+        page.count("process_cpu_seconds_total", "Processor time used, user and system.", self.cpu_seconds);
+        page.level("process_resident_memory_bytes", "Memory resident.", self.resident_bytes as f64);
+        page.level("process_virtual_memory_bytes", "Address space.", self.virtual_bytes as f64);
+        page.level("process_open_fds", "Open file descriptors.", self.open_fds as f64);
         if let Some(max) = self.max_fds {
-            gauge("process_max_fds", "The most file descriptors that may be open.", max);
+            page.level("process_max_fds", "The most file descriptors that may be open.", max as f64);
         }
     }
 }
 
 impl ExportGauges {
     fn write(&self, page: &mut Page) {
-        page.gauge(
+        page.level(
             "openai_proxy_influx_up",
             "1 while the export to InfluxDB works, 0 while it fails.",
-            [gauge(&[], f64::from(u8::from(self.is_up)))],
+            self.is_up.into(),
         );
-        page.gauge(
+        page.level(
             "openai_proxy_influx_lag_records",
             "Usage records in the ledger that are not exported yet.",
-            [gauge(&[], self.lag_records as f64)],
+            self.lag_records as f64,
         );
-        page.gauge(
+        page.level(
             "openai_proxy_influx_lag_seconds",
             "Time since the end of the oldest request that is not exported yet.",
-            [gauge(&[], self.lag_seconds)],
+            self.lag_seconds,
         );
-        page.counter(
+        page.count(
             "openai_proxy_influx_lines_sent_total",
             "Lines (one a record) that the server has taken.",
-            [counter(&[], self.lines_sent as f64)],
+            self.lines_sent as f64,
         );
-        page.counter(
+        page.count(
             "openai_proxy_influx_lines_refused_total",
             "Lines that the server refused for their own sake, and that were passed over.",
-            [counter(&[], self.lines_refused as f64)],
+            self.lines_refused as f64,
         );
-        page.counter(
+        page.count(
             "openai_proxy_influx_failures_total",
             "Failed attempts at exporting; each is made again.",
-            [counter(&[], self.failures as f64)],
+            self.failures as f64,
         );
     }
 }
@@ -288,6 +282,16 @@ struct Page {
 impl Page {
     fn counter(&mut self, name: &str, help: &str, metrics: impl IntoIterator<Item = Metric>) {
         self.family(name, help, MetricType::COUNTER, metrics.into_iter().collect());
+    }
+
+    /// A counter without labels.
+    fn count(&mut self, name: &str, help: &str, value: f64) {
+        self.counter(name, help, [counter(&[], value)]);
+    }
+
+    /// A gauge without labels.
+    fn level(&mut self, name: &str, help: &str, value: f64) {
+        self.gauge(name, help, [gauge(&[], value)]);
     }
 
     fn gauge(&mut self, name: &str, help: &str, metrics: impl IntoIterator<Item = Metric>) {

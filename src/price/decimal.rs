@@ -1,55 +1,38 @@
 //! A price as it is written, exactly: the text of a JSON number in, whole femto-dollars out. Never a float: `2e-07` has
 //! no exact binary form, and a table of such errors times a million tokens is money.
 
-use std::fmt;
-
 /// Decimal places kept: prices are whole numbers of 10⁻¹⁵ USD.
 const PLACES: i64 = 15;
 
-/// Why a number cannot be a price.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DecimalError {
-    /// Not a JSON number, or a negative one.
-    Malformed,
-    /// More than 15 decimal places.
-    TooFine,
-    /// More than 18,446 USD a unit.
-    TooLarge,
-}
-
-impl fmt::Display for DecimalError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Malformed => "expected a number of USD, zero or more",
-            Self::TooFine => "has more than 15 decimal places",
-            Self::TooLarge => "is more than 18446 USD a unit",
-        })
-    }
-}
+// Why a number cannot be a price.
+const MALFORMED: &str = "expected a number of USD, zero or more";
+const TOO_FINE: &str = "has more than 15 decimal places";
+const TOO_LARGE: &str = "is more than 18446 USD a unit";
 
 /// Parses a JSON number (RFC 8259 section 6) of dollars into femto-dollars (10⁻¹⁵ USD), without rounding.
-pub fn femto_usd(text: &str) -> Result<u64, DecimalError> {
+///
+/// # Errors
+/// What is wrong with it, in words that follow a field's name.
+pub(super) fn femto_usd(text: &str) -> Result<u64, &'static str> {
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().map_err(|_| DecimalError::Malformed)?),
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().map_err(|_| MALFORMED)?),
         None => (text, 0),
     };
     let (whole, fraction) = match mantissa.split_once('.') {
-        Some((_, "")) => return Err(DecimalError::Malformed),
+        Some((_, "")) => return Err(MALFORMED),
         Some((whole, fraction)) => (whole, fraction),
         None => (mantissa, ""),
     };
     if whole.is_empty() || (whole.len() > 1 && whole.starts_with('0')) {
-        return Err(DecimalError::Malformed);
+        return Err(MALFORMED);
     }
     let mut digits: u128 = 0;
     for byte in whole.bytes().chain(fraction.bytes()) {
         if !byte.is_ascii_digit() {
-            return Err(DecimalError::Malformed);
+            return Err(MALFORMED);
         }
-        digits = digits
-            .checked_mul(10)
-            .and_then(|digits| digits.checked_add(u128::from(byte - b'0')))
-            .ok_or(DecimalError::TooLarge)?;
+        digits =
+            digits.checked_mul(10).and_then(|digits| digits.checked_add(u128::from(byte - b'0'))).ok_or(TOO_LARGE)?;
     }
     if digits == 0 {
         return Ok(0);
@@ -59,15 +42,15 @@ pub fn femto_usd(text: &str) -> Result<u64, DecimalError> {
 }
 
 /// `digits × 10^shift`, exactly.
-fn scale(digits: u128, shift: i64) -> Result<u64, DecimalError> {
+fn scale(digits: u128, shift: i64) -> Result<u64, &'static str> {
     let power = u32::try_from(shift.unsigned_abs()).ok().and_then(|shift| 10u128.checked_pow(shift));
     let scaled = match power {
-        Some(power) if shift >= 0 => digits.checked_mul(power).ok_or(DecimalError::TooLarge)?,
+        Some(power) if shift >= 0 => digits.checked_mul(power).ok_or(TOO_LARGE)?,
         Some(power) if digits.is_multiple_of(power) => digits / power,
-        None if shift >= 0 => return Err(DecimalError::TooLarge),
-        _ => return Err(DecimalError::TooFine),
+        None if shift >= 0 => return Err(TOO_LARGE),
+        _ => return Err(TOO_FINE),
     };
-    u64::try_from(scaled).map_err(|_| DecimalError::TooLarge)
+    u64::try_from(scaled).map_err(|_| TOO_LARGE)
 }
 
 #[cfg(test)]
@@ -98,14 +81,14 @@ mod tests {
     #[test]
     fn what_is_not_an_exact_price_is_refused() {
         for text in ["", "-1", "+1", ".5", "5.", "01", "1e", "1e+", "1e+-5", "1_000", "0x1", "\"1\"", "NaN", " 1"] {
-            assert_eq!(femto_usd(text), Err(DecimalError::Malformed), "{text}");
+            assert_eq!(femto_usd(text), Err(MALFORMED), "{text}");
         }
-        assert_eq!(femto_usd("1e-16"), Err(DecimalError::TooFine));
-        assert_eq!(femto_usd("1e-999999999"), Err(DecimalError::TooFine));
-        assert_eq!(femto_usd("18447"), Err(DecimalError::TooLarge));
-        assert_eq!(femto_usd("1e999999999"), Err(DecimalError::TooLarge));
-        assert_eq!(femto_usd("1e9999999999"), Err(DecimalError::Malformed));
-        assert_eq!(femto_usd(&"9".repeat(60)), Err(DecimalError::TooLarge));
+        assert_eq!(femto_usd("1e-16"), Err(TOO_FINE));
+        assert_eq!(femto_usd("1e-999999999"), Err(TOO_FINE));
+        assert_eq!(femto_usd("18447"), Err(TOO_LARGE));
+        assert_eq!(femto_usd("1e999999999"), Err(TOO_LARGE));
+        assert_eq!(femto_usd("1e9999999999"), Err(MALFORMED));
+        assert_eq!(femto_usd(&"9".repeat(60)), Err(TOO_LARGE));
     }
 
     proptest! {
@@ -123,7 +106,7 @@ mod tests {
             };
             let result = femto_usd(&shifted);
             // Twenty zeros behind twenty digits do not fit the parser's 128 bits: refused, never wrong.
-            prop_assert!(result == Ok(femto) || result == Err(DecimalError::TooLarge), "{} {:?}", shifted, result);
+            prop_assert!(result == Ok(femto) || result == Err(TOO_LARGE), "{} {:?}", shifted, result);
         }
 
         #[test]

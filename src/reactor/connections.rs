@@ -141,19 +141,15 @@ impl<I: Io> Connections<I> {
     pub fn serve_run_queue(&mut self, proxy: &mut Proxy, now: Now) {
         for _ in 0..self.run_queue.len() {
             let Some(conn) = self.run_queue.pop_front() else { break };
-            self.serve(proxy, now, conn);
-        }
-    }
-
-    fn serve(&mut self, proxy: &mut Proxy, now: Now, conn: Conn) {
-        let Some(found) = self.sockets.get(conn) else { return };
-        found.queued = false;
-        if found.readable && !found.connecting && proxy.wants_read(conn) {
-            self.read(proxy, now, conn);
-        }
-        let wants_more = proxy.wants_read(conn);
-        if self.sockets.get(conn).is_some_and(|sock| sock.readable && !sock.connecting && wants_more) {
-            self.enqueue(conn);
+            let Some(found) = self.sockets.get(conn) else { continue };
+            found.queued = false;
+            if found.readable && !found.connecting && proxy.wants_read(conn) {
+                self.read(proxy, now, conn);
+            }
+            let wants_more = proxy.wants_read(conn);
+            if self.sockets.get(conn).is_some_and(|sock| sock.readable && !sock.connecting && wants_more) {
+                self.enqueue(conn);
+            }
         }
     }
 
@@ -206,15 +202,10 @@ impl<I: Io> Connections<I> {
     /// Writes what the next connection that is to be written to has; false where none is.
     pub fn flush_next(&mut self, proxy: &mut Proxy, now: Now) -> bool {
         let Some(conn) = self.dirty.pop() else { return false };
-        self.flush(proxy, now, conn);
-        true
-    }
-
-    fn flush(&mut self, proxy: &mut Proxy, now: Now, conn: Conn) {
-        let Some(sock) = self.sockets.get(conn) else { return };
+        let Some(sock) = self.sockets.get(conn) else { return true };
         sock.dirty = false;
         if !sock.writable || sock.connecting {
-            return;
+            return true;
         }
         let io = &mut self.io;
         proxy.flush(now, conn, &mut |bytes| {
@@ -234,6 +225,7 @@ impl<I: Io> Connections<I> {
                 }
             }
         });
+        true
     }
 
     /// Has a socket closed at the end of the turn.

@@ -6,7 +6,8 @@
 //! object's zero replaces an earlier one's number.
 
 use super::record::Usage;
-use crate::json::{self, Path, Paths, Scanner};
+use crate::base::digits::whole_number;
+use crate::json::{Path, Paths, Scanner};
 
 /// Longest number that is read, bytes.
 pub const NUMBER_BYTES_MAX: usize = 32;
@@ -113,7 +114,7 @@ impl UsageObject {
 
 /// A count from raw JSON; `None` for anything else. Some servers write it as a float; a fraction counts as a whole one.
 pub fn number(raw: &[u8]) -> Option<u64> {
-    json::whole_number(raw).or_else(|| float(raw).map(|float| float.ceil() as u64))
+    whole_number(raw).or_else(|| float(raw).map(|float| float.ceil() as u64))
 }
 
 /// Seconds, whole or not, as microseconds.

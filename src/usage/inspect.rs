@@ -4,6 +4,7 @@
 //! In: the whole body. Out: facts, and splices by position; the body itself is never copied here.
 
 use super::record::Endpoint;
+use crate::base::digits::whole_number;
 use crate::json::{self, Found, Path, Paths, Scanner};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -100,7 +101,7 @@ pub fn inspect(body: &[u8], endpoint: Endpoint, default_model: Option<&str>) -> 
 /// A value that is a whole number.
 fn count(seen: &Option<Seen<'_>>) -> Option<u64> {
     let (_, raw) = seen.as_ref()?;
-    json::whole_number((*raw)?)
+    whole_number((*raw)?)
 }
 
 /// True for Ollama's own API, which streams unless asked not to.

@@ -73,64 +73,99 @@ impl Usage {
     }
 }
 
-/// The API operation, a closed set so that labels and rollups stay bounded whatever paths clients ask for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Endpoint {
-    /// `POST …/chat/completions`
-    ChatCompletions,
-    /// `POST …/completions` (legacy)
-    Completions,
-    /// `POST …/responses`
-    Responses,
-    /// `POST …/embeddings`
-    Embeddings,
-    /// `POST …/responses/compact`
-    ResponsesCompact,
-    /// `POST …/audio/transcriptions`
-    AudioTranscriptions,
-    /// `POST …/audio/translations`: never reports usage
-    AudioTranslations,
-    /// `POST …/audio/speech`: reports usage only where it is streamed as events
-    AudioSpeech,
-    /// `POST …/images/generations`
-    ImagesGenerations,
-    /// `POST …/images/edits`
-    ImagesEdits,
-    /// `POST …/images/variations`
-    ImagesVariations,
-    /// `POST …/moderations`: free
-    Moderations,
-    /// `POST …/messages` (Anthropic's own API)
-    Messages,
-    /// `POST …/threads/runs` and `POST …/threads/{id}/runs`
-    ThreadsRuns,
-    /// `POST …/api/chat` (Ollama's own API)
-    ApiChat,
-    /// `POST …/api/generate` (Ollama's own API)
-    ApiGenerate,
-    /// `POST …/decisions`
-    Decisions,
-    /// One response inside of a realtime session
-    Realtime,
-    /// The transcription of the user's speech in a realtime session, by another model than the session's
-    RealtimeTranscription,
-    /// A WebSocket at `…/realtime`, as a whole
-    RealtimeSession,
-    /// A WebSocket at `…/responses`, as a whole; each response in it is one of [`Endpoint::Responses`]
-    ResponsesSession,
-    /// A WebSocket at `…/live/sessions`, as a whole: its seconds
-    LiveSession,
-    /// A response looked at again: `GET …/responses/{id}`, `POST …/responses/{id}/cancel`
-    ResponsesRetrieve,
-    /// A run looked at again or led on: `GET` and `POST …/runs/{id}`, `…/cancel`, `…/submit_tool_outputs`
-    ThreadsRunsRetrieve,
-    /// `POST …/batches`, `GET …/batches/{id}`, `POST …/batches/{id}/cancel`: the batch's total so far
-    Batches,
-    /// Images that a tool made in the course of a response, which are billed beside it
-    ResponsesImages,
-    /// Anything else.
-    #[default]
-    Other,
+/// A closed set, whose values have stable names and stored codes. Codes are part of the ledger's schema: never
+/// renumbered.
+macro_rules! coded {
+    ($(#[$about:meta])* pub enum $type:ident {
+        $($(#[$about_variant:meta])* $variant:ident = $code:literal $name:literal,)+
+    }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+        pub enum $type {
+            $($(#[$about_variant])* $variant = $code,)+
+        }
+
+        impl $type {
+            /// Every value, in code order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The stable name, as users read and type it.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name),+ }
+            }
+
+            /// The number stored in the ledger.
+            pub const fn code(self) -> u8 {
+                self as u8
+            }
+
+            /// The value of a stored number, `None` for one that this version does not know.
+            pub const fn from_code(code: u8) -> Option<Self> {
+                match code { $($code => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+coded! {
+    /// The API operation, a closed set so that labels and rollups stay bounded whatever paths clients ask for.
+    pub enum Endpoint {
+        /// Anything else.
+        #[default]
+        Other = 0 "other",
+        /// `POST …/chat/completions`
+        ChatCompletions = 1 "chat/completions",
+        /// `POST …/completions` (legacy)
+        Completions = 2 "completions",
+        /// `POST …/responses`
+        Responses = 3 "responses",
+        /// `POST …/embeddings`
+        Embeddings = 4 "embeddings",
+        /// `POST …/responses/compact`
+        ResponsesCompact = 5 "responses/compact",
+        /// `POST …/audio/transcriptions`
+        AudioTranscriptions = 6 "audio/transcriptions",
+        /// `POST …/audio/translations`: never reports usage
+        AudioTranslations = 7 "audio/translations",
+        /// `POST …/audio/speech`: reports usage only where it is streamed as events
+        AudioSpeech = 8 "audio/speech",
+        /// `POST …/images/generations`
+        ImagesGenerations = 9 "images/generations",
+        /// `POST …/images/edits`
+        ImagesEdits = 10 "images/edits",
+        /// `POST …/images/variations`
+        ImagesVariations = 11 "images/variations",
+        /// `POST …/moderations`: free
+        Moderations = 12 "moderations",
+        /// `POST …/messages` (Anthropic's own API)
+        Messages = 13 "messages",
+        /// `POST …/threads/runs` and `POST …/threads/{id}/runs`
+        ThreadsRuns = 14 "threads/runs",
+        /// `POST …/api/chat` (Ollama's own API)
+        ApiChat = 15 "api/chat",
+        /// `POST …/api/generate` (Ollama's own API)
+        ApiGenerate = 16 "api/generate",
+        /// `POST …/decisions`
+        Decisions = 17 "decisions",
+        /// One response inside of a realtime session
+        Realtime = 18 "realtime",
+        /// The transcription of the user's speech in a realtime session, by another model than the session's
+        RealtimeTranscription = 19 "realtime/transcription",
+        /// A WebSocket at `…/realtime`, as a whole
+        RealtimeSession = 20 "realtime/session",
+        /// A WebSocket at `…/responses`, as a whole; each response in it is one of [`Endpoint::Responses`]
+        ResponsesSession = 21 "responses/session",
+        /// A WebSocket at `…/live/sessions`, as a whole: its seconds
+        LiveSession = 22 "live/session",
+        /// A response looked at again: `GET …/responses/{id}`, `POST …/responses/{id}/cancel`
+        ResponsesRetrieve = 23 "responses/retrieve",
+        /// A run looked at again or led on: `GET` and `POST …/runs/{id}`, `…/cancel`, `…/submit_tool_outputs`
+        ThreadsRunsRetrieve = 24 "threads/runs/retrieve",
+        /// `POST …/batches`, `GET …/batches/{id}`, `POST …/batches/{id}/cancel`: the batch's total so far
+        Batches = 25 "batches",
+        /// Images that a tool made in the course of a response, which are billed beside it
+        ResponsesImages = 26 "responses/images",
+    }
 }
 
 impl Endpoint {
@@ -165,34 +200,36 @@ impl Endpoint {
     }
 }
 
-/// How an exchange ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Outcome {
-    /// The client received the upstream's whole response (an error response of the upstream included).
-    #[default]
-    Completed,
-    /// The client went away first.
-    ClientAborted,
-    /// The upstream could not be reached, broke off, timed out or broke the protocol.
-    UpstreamError,
-    /// The proxy itself was stopped in mid-exchange.
-    Interrupted,
+coded! {
+    /// How an exchange ended.
+    pub enum Outcome {
+        /// The client received the upstream's whole response (an error response of the upstream included).
+        #[default]
+        Completed = 0 "completed",
+        /// The client went away first.
+        ClientAborted = 1 "client_aborted",
+        /// The upstream could not be reached, broke off, timed out or broke the protocol.
+        UpstreamError = 2 "upstream_error",
+        /// The proxy itself was stopped in mid-exchange.
+        Interrupted = 3 "interrupted",
+    }
 }
 
-/// How far a record's numbers can be trusted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum UsageSource {
-    /// The upstream reported them in the response that the client read.
-    Reported,
-    /// The upstream reported them after the client had gone, read on to the end.
-    Drained,
-    /// Counted by us, because the response was cut before it reported.
-    Estimated,
-    /// The response is whole and of a kind that reports none: nothing was consumed that is counted in tokens.
-    #[default]
-    None,
-    /// Something was or may have been consumed and no number is known.
-    Unknown,
+coded! {
+    /// How far a record's numbers can be trusted.
+    pub enum UsageSource {
+        /// The upstream reported them in the response that the client read.
+        Reported = 0 "reported",
+        /// The upstream reported them after the client had gone, read on to the end.
+        Drained = 1 "drained",
+        /// Counted by us, because the response was cut before it reported.
+        Estimated = 2 "estimated",
+        /// The response is whole and of a kind that reports none: nothing was consumed that is counted in tokens.
+        #[default]
+        None = 3 "none",
+        /// Something was or may have been consumed and no number is known.
+        Unknown = 4 "unknown",
+    }
 }
 
 impl UsageSource {
@@ -331,71 +368,3 @@ impl From<Draft> for Record {
         }
     }
 }
-
-/// Stable names and stored codes of a closed set. Codes are part of the ledger's schema: never renumbered.
-macro_rules! coded {
-    ($type:ident { $($variant:ident = $code:literal $name:literal),+ $(,)? }) => {
-        impl $type {
-            /// Every value, in code order.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// The stable name, as users read and type it.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $name),+ }
-            }
-
-            /// The number stored in the ledger.
-            pub const fn code(self) -> u8 {
-                match self { $(Self::$variant => $code),+ }
-            }
-
-            /// The value of a stored number, `None` for one that this version does not know.
-            pub const fn from_code(code: u8) -> Option<Self> {
-                match code { $($code => Some(Self::$variant),)+ _ => None }
-            }
-        }
-    };
-}
-
-coded!(Endpoint {
-    Other = 0 "other",
-    ChatCompletions = 1 "chat/completions",
-    Completions = 2 "completions",
-    Responses = 3 "responses",
-    Embeddings = 4 "embeddings",
-    ResponsesCompact = 5 "responses/compact",
-    AudioTranscriptions = 6 "audio/transcriptions",
-    AudioTranslations = 7 "audio/translations",
-    AudioSpeech = 8 "audio/speech",
-    ImagesGenerations = 9 "images/generations",
-    ImagesEdits = 10 "images/edits",
-    ImagesVariations = 11 "images/variations",
-    Moderations = 12 "moderations",
-    Messages = 13 "messages",
-    ThreadsRuns = 14 "threads/runs",
-    ApiChat = 15 "api/chat",
-    ApiGenerate = 16 "api/generate",
-    Decisions = 17 "decisions",
-    Realtime = 18 "realtime",
-    RealtimeTranscription = 19 "realtime/transcription",
-    RealtimeSession = 20 "realtime/session",
-    ResponsesSession = 21 "responses/session",
-    LiveSession = 22 "live/session",
-    ResponsesRetrieve = 23 "responses/retrieve",
-    ThreadsRunsRetrieve = 24 "threads/runs/retrieve",
-    Batches = 25 "batches",
-    ResponsesImages = 26 "responses/images",
-});
-coded!(Outcome {
-    Completed = 0 "completed",
-    ClientAborted = 1 "client_aborted",
-    UpstreamError = 2 "upstream_error",
-    Interrupted = 3 "interrupted",
-});
-coded!(UsageSource {
-    Reported = 0 "reported",
-    Drained = 1 "drained",
-    Estimated = 2 "estimated",
-    None = 3 "none",
-    Unknown = 4 "unknown",
-});
