@@ -504,10 +504,8 @@ impl Proxy {
         let outgoing = &mut exchange.request.outgoing;
         let (before, after) = (outgoing.counted, outgoing.held_bytes());
         outgoing.counted = after;
-        if after == 0 && exchange.stage != Stage::Receiving {
-            self.held_bodies.leave(key);
-        }
-        if self.held_bodies.change(before, after) {
+        let was_favoured = after == 0 && exchange.stage != Stage::Receiving && self.held_bodies.leave(key);
+        if self.held_bodies.change(before, after) || was_favoured {
             self.resume_held();
         }
     }
