@@ -276,12 +276,13 @@ impl Proxy {
     }
 
     /// The ledger began to fail, or works again; where it will not take records any more, new requests are refused.
-    pub fn ledger_state(&mut self, trouble: Option<String>, takes_records: bool) {
+    pub fn ledger_state(&mut self, now: Now, trouble: Option<String>, takes_records: bool) {
         self.permits.set_closed(!takes_records);
         if trouble.is_some() {
             self.metrics.ledger_failed();
         }
         self.ledger_trouble = trouble;
+        self.permits_freed(now);
     }
 
     /// What the loop knows at this instant, for a scrape.
