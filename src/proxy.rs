@@ -40,7 +40,7 @@ mod local_request;
 pub mod named;
 mod notes;
 mod permits;
-mod reply_ids;
+mod refusal;
 pub mod response;
 pub mod route;
 pub mod settings;
@@ -71,7 +71,6 @@ use held_bodies::HeldBodies;
 pub use interface::{Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, LOW_WATERMARK, Question, UpKey, Written};
 use local_answers::LocalAnswers;
 use permits::Permits;
-use reply_ids::ReplyIds;
 pub use settings::{Settings, Timeouts};
 use settlement::End;
 use std::collections::VecDeque;
@@ -101,7 +100,9 @@ pub struct Proxy {
     /// Exchanges whose request was completed in this turn, for their overhead.
     dispatched: Vec<ExchangeKey>,
     ledger_trouble: Option<String>,
-    reply_ids: ReplyIds,
+    /// Differs between processes, for the `x-request-id` of our own replies.
+    boot: u64,
+    replies: u64,
     /// For the log.
     notes: Notes,
     draining: bool,
@@ -124,7 +125,8 @@ impl Proxy {
             permits: Permits::new(settings.ledger_places),
             held_bodies: HeldBodies::new(settings.buffered_bytes_max),
             client_bound: ClientBound::new(settings.connections_max, settings.timeouts.overload),
-            reply_ids: ReplyIds::new(started.unix),
+            boot: started.unix,
+            replies: 0,
             settings,
             prices,
             metrics,

@@ -81,9 +81,10 @@ impl Exchange {
 }
 
 /// What the request's name of the model stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ModelName {
     /// A model.
+    #[default]
     Model,
     /// A deployment, which has no price: it is called what its owner likes.
     Deployment,
@@ -92,6 +93,7 @@ pub enum ModelName {
 }
 
 /// What must still be known of a request once it is parsed.
+#[derive(Default)]
 pub struct Request {
     pub to_head: bool,
     pub http11: bool,

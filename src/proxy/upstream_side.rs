@@ -204,7 +204,7 @@ impl Proxy {
         if found.abandoned {
             return self.end_abandoned(now, exchange);
         }
-        if lost && resend.verdict().is_ok() {
+        if lost && resend.is_allowed() {
             found.request.retried = true;
             found.request.outgoing.rewind();
             notes::failure(&mut self.notes, Level::Debug, failure, link, "the request is sent once more");
@@ -222,7 +222,7 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get(key) else { return debug_assert!(false, "no exchange") };
         if exchange.response.progress == Progress::Awaited {
             let fault = failure.fault(link);
-            self.write_exchange_error(now, key, fault, &failure.message(link));
+            self.write_exchange_error(now, key, fault, failure.message(link).into());
             self.settle(now, key, Outcome::UpstreamError);
             self.hold_or_release(now, key);
         } else {
