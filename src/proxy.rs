@@ -76,7 +76,7 @@ use settlement::End;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use timing::Class;
-use upstream::{TlsScratch, Upstream};
+use upstream::{Link, TlsScratch, Upstream};
 
 /// All connections and exchanges of a process.
 pub struct Proxy {
@@ -263,16 +263,13 @@ impl Proxy {
 
     /// Ends everything now: what was in flight is recorded as interrupted.
     pub fn abort(&mut self, now: Now) {
-        let exchanges: Vec<_> = self.exchanges.keys().collect();
-        for key in exchanges {
+        for key in self.exchanges.keys().collect::<Vec<_>>() {
             self.interrupt(now, key);
         }
-        let downs: Vec<_> = self.downs.keys().collect();
-        for key in downs {
+        for key in self.downs.keys().collect::<Vec<_>>() {
             self.drop_down(now, key);
         }
-        let ups: Vec<_> = self.ups.keys().collect();
-        for key in ups {
+        for key in self.ups.keys().collect::<Vec<_>>() {
             self.close_up(key);
         }
     }
@@ -366,8 +363,8 @@ impl Proxy {
         let permits = std::mem::take(&mut exchange.permits);
         let down = exchange.down;
         if let Some(up) = up_key {
-            if is_tunnel {
-                self.say_last(up, last_words.as_slice());
+            if let Some(found) = self.ups.get_mut(up).filter(|found| is_tunnel && found.link == Link::Ready) {
+                found.say_last(last_words.as_slice());
             }
             self.close_up(up);
         }
@@ -390,16 +387,14 @@ impl Proxy {
 
     /// Sends priced records on their way to the ledger, which take over permits; the last one's `seq`.
     fn submit(&mut self, now: Now, (record, images): (Record, Option<Record>)) -> u64 {
-        let seq = self.submit_one(now, record);
-        images.map_or(seq, |images| self.submit_one(now, images))
-    }
-
-    fn submit_one(&mut self, now: Now, mut record: Record) -> u64 {
-        record.seq = self.permits.next_seq();
-        if !record.may_repeat() {
-            self.count(now, &record);
+        for mut record in [Some(record), images].into_iter().flatten() {
+            record.seq = self.permits.next_seq();
+            if !record.may_repeat() {
+                self.count(now, &record);
+            }
+            self.permits.submit(record);
         }
-        self.permits.submit(record)
+        self.permits.last_seq()
     }
 
     /// A record counts: in the metrics, and in its user's limits.

@@ -273,6 +273,13 @@ pub struct Response {
     pub interim: u32,
 }
 
+impl Response {
+    /// True for one that only the connection's end ends.
+    pub fn ends_by_closing(&self) -> bool {
+        self.progress == Progress::Body && matches!(self.reader, BodyReader::Close)
+    }
+}
+
 impl Default for Response {
     fn default() -> Self {
         Self {

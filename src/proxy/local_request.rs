@@ -53,13 +53,14 @@ pub fn read(now: Now, head: &RequestHead<'_, '_>, local: Local, access: &Access)
         Local::Dashboard => {
             let query = DashboardQuery::parse(parameters, now.unix).map_err(bad)?;
             let user = readable(query.user.clone(), reader)?;
-            LocalRequest::Dashboard(Box::new(DashboardQuery { user, own, host: host(head), ..query }))
+            let host = fields(head, "host").next().map(|host| String::from_utf8_lossy(host).into_owned());
+            LocalRequest::Dashboard(Box::new(DashboardQuery { user, own, host, ..query }))
         }
         Local::Usage => {
-            let UsageQuery { query, format, .. } =
-                UsageQuery::parse(parameters, now.unix, accepted(head)).map_err(bad)?;
-            let query = Query { user: readable(query.user.clone(), reader)?, ..query };
-            LocalRequest::Usage(Box::new(UsageQuery { query, format, own }))
+            let accepted = Format::accepted(fields(head, "accept"));
+            let asked = UsageQuery::parse(parameters, now.unix, accepted).map_err(bad)?;
+            let user = readable(asked.query.user.clone(), reader)?;
+            LocalRequest::Usage(Box::new(UsageQuery { query: Query { user, ..asked.query }, own, ..asked }))
         }
         _ if reader != Reader::Everything => {
             return Err(Refusal::new(Fault::Forbidden, "a client key reads its own user's usage only"));
@@ -77,16 +78,6 @@ fn readable(user: Option<String>, reader: Reader<'_>) -> Result<Option<String>, 
         }
         _ => Ok(Some(own.to_string())),
     }
-}
-
-/// The format of an answer that the request's `Accept` asks for.
-fn accepted(head: &RequestHead<'_, '_>) -> Format {
-    Format::accepted(fields(head, "accept"))
-}
-
-/// Where the proxy was reached, to be shown.
-fn host(head: &RequestHead<'_, '_>) -> Option<String> {
-    fields(head, "host").next().map(|host| String::from_utf8_lossy(host).into_owned())
 }
 
 fn fields<'h>(head: &'h RequestHead<'_, '_>, name: &'static str) -> impl Iterator<Item = &'h [u8]> {
