@@ -40,7 +40,7 @@ mod local_request;
 pub mod named;
 mod notes;
 mod permits;
-mod reply_ids;
+mod refusal;
 pub mod response;
 pub mod route;
 pub mod settings;
@@ -71,13 +71,12 @@ use held_bodies::HeldBodies;
 pub use interface::{Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, LOW_WATERMARK, Question, UpKey, Written};
 use local_answers::LocalAnswers;
 use permits::Permits;
-use reply_ids::ReplyIds;
 pub use settings::{Settings, Timeouts};
 use settlement::End;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use timing::Class;
-use upstream::{TlsScratch, Upstream};
+use upstream::{Link, TlsScratch, Upstream};
 
 /// All connections and exchanges of a process.
 pub struct Proxy {
@@ -101,7 +100,9 @@ pub struct Proxy {
     /// Exchanges whose request was completed in this turn, for their overhead.
     dispatched: Vec<ExchangeKey>,
     ledger_trouble: Option<String>,
-    reply_ids: ReplyIds,
+    /// Differs between processes, for the `x-request-id` of our own replies.
+    boot: u64,
+    replies: u64,
     /// For the log.
     notes: Notes,
     draining: bool,
@@ -124,7 +125,8 @@ impl Proxy {
             permits: Permits::new(settings.ledger_places),
             held_bodies: HeldBodies::new(settings.buffered_bytes_max),
             client_bound: ClientBound::new(settings.connections_max, settings.timeouts.overload),
-            reply_ids: ReplyIds::new(started.unix),
+            boot: started.unix,
+            replies: 0,
             settings,
             prices,
             metrics,
@@ -261,27 +263,25 @@ impl Proxy {
 
     /// Ends everything now: what was in flight is recorded as interrupted.
     pub fn abort(&mut self, now: Now) {
-        let exchanges: Vec<_> = self.exchanges.keys().collect();
-        for key in exchanges {
+        for key in self.exchanges.keys().collect::<Vec<_>>() {
             self.interrupt(now, key);
         }
-        let downs: Vec<_> = self.downs.keys().collect();
-        for key in downs {
+        for key in self.downs.keys().collect::<Vec<_>>() {
             self.drop_down(now, key);
         }
-        let ups: Vec<_> = self.ups.keys().collect();
-        for key in ups {
+        for key in self.ups.keys().collect::<Vec<_>>() {
             self.close_up(key);
         }
     }
 
     /// The ledger began to fail, or works again; where it will not take records any more, new requests are refused.
-    pub fn ledger_state(&mut self, trouble: Option<String>, takes_records: bool) {
+    pub fn ledger_state(&mut self, now: Now, trouble: Option<String>, takes_records: bool) {
         self.permits.set_closed(!takes_records);
         if trouble.is_some() {
             self.metrics.ledger_failed();
         }
         self.ledger_trouble = trouble;
+        self.permits_freed(now);
     }
 
     /// What the loop knows at this instant, for a scrape.
@@ -363,8 +363,8 @@ impl Proxy {
         let permits = std::mem::take(&mut exchange.permits);
         let down = exchange.down;
         if let Some(up) = up_key {
-            if is_tunnel {
-                self.say_last(up, last_words.as_slice());
+            if let Some(found) = self.ups.get_mut(up).filter(|found| is_tunnel && found.link == Link::Ready) {
+                found.say_last(last_words.as_slice());
             }
             self.close_up(up);
         }
@@ -396,7 +396,7 @@ impl Proxy {
         if !record.may_repeat() {
             self.count(now, &record);
         }
-        self.permits.submit(record)
+        self.permits.last_seq()
     }
 
     /// A record counts: in the metrics, and in its user's limits.

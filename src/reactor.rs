@@ -171,7 +171,7 @@ impl<I: Io, W: Workers> Reactor<I, W> {
         for event in events.drain(..) {
             match event {
                 WorkerEvent::Committed { upto, retrieved } => self.proxy.committed(now, upto, &retrieved),
-                WorkerEvent::Ledger { trouble, takes_records } => self.proxy.ledger_state(trouble, takes_records),
+                WorkerEvent::Ledger { trouble, takes_records } => self.proxy.ledger_state(now, trouble, takes_records),
                 WorkerEvent::Policy(policy) => self.proxy.set_policy(policy),
                 WorkerEvent::SpendByUser(spend_by_user) => {
                     self.spend_asked = None;

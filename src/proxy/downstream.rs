@@ -218,12 +218,12 @@ impl Downstream {
         Some(progress)
     }
 
-    /// Puts out a reply of ours, after which the connection closes or does not.
-    pub fn put_reply(&mut self, reply: &Reply<'_>, request_id: &str, close: bool) {
-        let connection = match (close, self.http10) {
-            (true, _) => Some("close"),
-            (false, true) => Some("keep-alive"),
-            (false, false) => None,
+    /// Puts out a reply of ours, with what becomes of the connection after it.
+    pub fn put_reply(&mut self, reply: &Reply<'_>, request_id: &str) {
+        let connection = match (self.keeps_alive(), self.http10) {
+            (false, _) => Some("close"),
+            (true, true) => Some("keep-alive"),
+            (true, false) => None,
         };
         reply.write(self.out.tail(), request_id, connection);
     }

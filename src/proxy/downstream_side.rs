@@ -17,6 +17,7 @@ use super::expected_use::{self, Size};
 use super::forward::Accepted;
 use super::local_answers::{overloaded, text};
 use super::local_request::{self, LocalRequest};
+use super::refusal::Refusal;
 use super::route::{Local, Route};
 use super::timing::Class;
 use super::{
@@ -37,17 +38,8 @@ use crate::usage::estimate;
 use crate::usage::inspect::inspect;
 use crate::usage::multipart::MultipartReader;
 use crate::usage::record::{Draft, Endpoint, Outcome};
+use std::borrow::Cow;
 use std::sync::Arc;
-
-/// An error of ours.
-struct Refusal<'a> {
-    fault: Fault,
-    message: &'a str,
-    /// Further header lines, each ended by CRLF.
-    extra: &'a [u8],
-    to_head: bool,
-    close: bool,
-}
 
 /// Who asks, and for which operation.
 struct Asker {
@@ -136,7 +128,7 @@ impl Proxy {
                     }
                 }
                 Arrived::Bad(error) => {
-                    self.refuse_and_close(now, key, Fault::of(error), error.message());
+                    self.refuse_and_close(now, key, &Refusal::new(Fault::of(error), error.message()));
                     return bytes.len();
                 }
                 Arrived::BadUnwanted => {
@@ -150,14 +142,9 @@ impl Proxy {
     /// A piece of a body, and its end; false where it was refused.
     fn body_piece(&mut self, now: Now, key: DownKey, sink: Sink, piece: Piece<'_>, from_chunks: bool) -> bool {
         match (sink, piece) {
-            (Sink::Discard(_), _) => {}
-            (Sink::Hold, Piece::Data(data)) => {
-                if !self.hold(now, key, data) {
-                    return false;
-                }
-            }
-            (Sink::Hold, _) => {}
+            (Sink::Hold, Piece::Data(data)) => return self.hold(now, key, data),
             (Sink::Stream, piece) => self.stream_on(key, piece, from_chunks),
+            (Sink::Hold | Sink::Discard(_), _) => {}
         }
         if piece == Piece::End {
             self.body_complete(now, key);
@@ -261,7 +248,7 @@ impl Proxy {
         let mut storage = head::storage();
         let head = match RequestHead::parse(bytes, &mut storage) {
             Ok(head) => head,
-            Err(error) => return self.refuse_and_close(now, key, Fault::of(error), error.message()),
+            Err(error) => return self.refuse_and_close(now, key, &Refusal::new(Fault::of(error), error.message())),
         };
         if let Some(down) = self.downs.linked_mut(key) {
             let keep_alive = head.keep_alive() && !self.draining && !down.ended && !down.surplus;
@@ -275,34 +262,17 @@ impl Proxy {
                     let user = user.unwrap_or_else(|name| self.limiter.name(name));
                     self.relay(now, key, &head, Asker { user, key_id, endpoint });
                 }
-                Err((fault, message)) => self.refuse(now, key, &head, fault, message, &[]),
+                Err(refusal) => self.refuse(now, key, &head, &refusal),
             },
         }
     }
 
     fn relay(&mut self, now: Now, key: DownKey, head: &RequestHead<'_, '_>, asker: Asker) {
-        let endpoint = asker.endpoint;
-        let hold = endpoint != Endpoint::Other && head.framing != Framing::None && is_plain_json(head);
-        if let Err((fault, message, extra)) = self.may_relay(key, head, hold) {
-            return self.refuse(now, key, head, fault, message, extra);
-        }
-        let permits = endpoint.records_max() + u64::from(self.settings.journaled);
-        if permits > self.permits.available() {
-            let message = "the ledger cannot take more records at the moment";
-            return self.refuse(now, key, head, Fault::LedgerUnavailable, message, b"retry-after: 1\r\n");
-        }
-        let mut exchange = self.exchange(now, key, head, asker, hold);
-        // One that is held reserves when it is whole, and is refused here only where it would be anyway.
-        let reserved = match hold {
-            true => self.limiter.check(&exchange.draft.user, now),
-            false => expected_use::reserve(&mut self.limiter, &self.prices, &mut exchange, Size::default(), now),
+        let hold = asker.endpoint != Endpoint::Other && head.framing != Framing::None && is_plain_json(head);
+        let exchange = match self.admit(now, key, head, asker, hold) {
+            Ok(exchange) => self.exchanges.insert(exchange),
+            Err(refusal) => return self.refuse(now, key, head, &refusal),
         };
-        if let Err(refused) = reserved {
-            return self.refuse_limited(now, key, head, &exchange.draft.user, &refused);
-        }
-        let reserved = self.permits.reserve(permits);
-        debug_assert!(reserved, "they were available");
-        let exchange = self.exchanges.insert(Exchange { permits, ..exchange });
         let Some(down) = self.downs.linked_mut(key) else { return };
         down.exchange = Some(exchange);
         if head.expects_continue && head.framing != Framing::None {
@@ -322,25 +292,41 @@ impl Proxy {
         }
     }
 
-    /// Why a request is not relayed, whoever asks.
-    fn may_relay(
-        &self,
+    /// The request's exchange with all that it takes; or why it is not relayed, and takes nothing.
+    fn admit(
+        &mut self,
+        now: Now,
         key: DownKey,
         head: &RequestHead<'_, '_>,
+        asker: Asker,
         hold: bool,
-    ) -> Result<(), (Fault, &'static str, &'static [u8])> {
+    ) -> Result<Exchange, Refusal> {
         let surplus = self.downs.linked(key).is_some_and(|down| down.surplus);
         if surplus && self.client_bound.is_exceeded(self.downs.len()) {
             let message = "too many clients are connected; try again in a moment";
-            return Err((Fault::Overloaded, message, b"retry-after: 1\r\n"));
+            return Err(Refusal::new(Fault::Overloaded, message).with(b"retry-after: 1\r\n"));
         }
         if !self.settings.prefix.is_empty() && route::climbs(head.target) {
-            return Err((Fault::BadRequest, "a path with `..` could leave the target's own path", &[]));
+            return Err(Refusal::new(Fault::BadRequest, "a path with `..` could leave the target's own path"));
         }
         if matches!(head.framing, Framing::Length(length) if hold && length > self.settings.body_bytes_max) {
-            return Err((Fault::BodyTooLarge, "the request's body is too large", &[]));
+            return Err(Refusal::new(Fault::BodyTooLarge, "the request's body is too large"));
         }
-        Ok(())
+        let permits = asker.endpoint.records_max() + u64::from(self.settings.journaled);
+        if permits > self.permits.available() {
+            let message = "the ledger cannot take more records at the moment";
+            return Err(Refusal::new(Fault::LedgerUnavailable, message).with(b"retry-after: 1\r\n"));
+        }
+        let mut exchange = self.exchange(now, key, head, asker, hold);
+        // One that is held reserves when it is whole, and is refused here only where it would be anyway.
+        let reserved = match hold {
+            true => self.limiter.check(&exchange.draft.user, now),
+            false => expected_use::reserve(&mut self.limiter, &self.prices, &mut exchange, Size::default(), now),
+        };
+        reserved.map_err(|refused| self.over_limit(&exchange.draft.user, &refused))?;
+        let reserved = self.permits.reserve(permits);
+        debug_assert!(reserved, "they were available");
+        Ok(Exchange { permits, ..exchange })
     }
 
     fn exchange(&self, now: Now, down: DownKey, head: &RequestHead<'_, '_>, asker: Asker, hold: bool) -> Exchange {
@@ -370,12 +356,9 @@ impl Proxy {
                 },
                 accepted,
                 form: (captured && !hold).then(|| form(head)).flatten(),
-                usage_asked: false,
-                text_bytes: 0,
                 complete: head.framing == Framing::None,
-                retried: false,
-                reached: false,
                 outgoing,
+                ..Request::default()
             },
             response: Response::default(),
             draft: Draft {
@@ -485,17 +468,14 @@ impl Proxy {
     fn hold(&mut self, now: Now, key: DownKey, data: &[u8]) -> bool {
         let Some(down) = self.downs.linked(key) else { return false };
         let (Phase::Body { reader, .. }, Some(owner)) = (&down.phase, down.exchange) else { return false };
-        let Some(have) = self.exchanges.linked(owner).map(|exchange| exchange.request.outgoing.body.len()) else {
-            return false;
-        };
-        let max = body_bytes_max(self.settings.body_bytes_max, reader, have + data.len());
         let Some(exchange) = self.exchanges.linked_mut(owner) else { return false };
         exchange.draft.request_bytes += data.len() as u64;
         if exchange.draft.request_bytes > self.settings.body_bytes_max {
-            self.refuse_and_close(now, key, Fault::BodyTooLarge, "the request's body is too large");
+            self.refuse_and_close(now, key, &Refusal::new(Fault::BodyTooLarge, "the request's body is too large"));
             return false;
         }
-        exchange.request.outgoing.hold(data, max);
+        let outgoing = &mut exchange.request.outgoing;
+        outgoing.hold(data, body_bytes_max(self.settings.body_bytes_max, reader, outgoing.body.len() + data.len()));
         self.recount(owner);
         true
     }
@@ -506,10 +486,8 @@ impl Proxy {
         let outgoing = &mut exchange.request.outgoing;
         let (before, after) = (outgoing.counted, outgoing.held_bytes());
         outgoing.counted = after;
-        if after == 0 && exchange.stage != Stage::Receiving {
-            self.held_bodies.leave(key);
-        }
-        if self.held_bodies.change(before, after) {
+        let was_favoured = after == 0 && exchange.stage != Stage::Receiving && self.held_bodies.leave(key);
+        if self.held_bodies.change(before, after) || was_favoured {
             self.resume_held();
         }
     }
@@ -547,7 +525,7 @@ impl Proxy {
     fn local_request(&mut self, now: Now, key: DownKey, head: &RequestHead<'_, '_>, local: Local) {
         let request = match local_request::read(now, head, local, &self.access) {
             Ok(request) => request,
-            Err(no) => return self.refuse(now, key, head, no.fault, &no.message, no.extra),
+            Err(refusal) => return self.refuse(now, key, head, &refusal),
         };
         let Some(down) = self.downs.linked_mut(key) else { return };
         down.phase = Phase::Asking { to_head: head.method == "HEAD" };
@@ -595,7 +573,6 @@ impl Proxy {
                 &refusal
             }
         };
-        let close = !down.keeps_alive() || self.draining;
         let extra = format!("cache-control: no-store\r\n{}", answer.headers);
         let reply = Reply {
             status: answer.status,
@@ -606,8 +583,8 @@ impl Proxy {
             to_head,
             unix: now.unix,
         };
-        down.put_reply(&reply, &self.reply_ids.next(), close);
         down.phase = Phase::Busy;
+        self.put_reply(key, &reply, false);
         self.next_request(now, key);
         self.retime_down(now, key, false);
     }
@@ -628,15 +605,7 @@ impl Proxy {
     }
 
     /// Refuses a request whose end can be told. A small body is read and dropped, to keep the connection.
-    fn refuse(
-        &mut self,
-        now: Now,
-        key: DownKey,
-        head: &RequestHead<'_, '_>,
-        fault: Fault,
-        message: &str,
-        extra: &[u8],
-    ) {
+    fn refuse(&mut self, now: Now, key: DownKey, head: &RequestHead<'_, '_>, refusal: &Refusal) {
         let short = match head.framing {
             Framing::Length(length) => length <= u64::from(DISCARD_BYTES_MAX),
             Framing::None | Framing::Chunked => true,
@@ -644,8 +613,8 @@ impl Proxy {
         };
         // A client that waits for 100 Continue sends its body only if it likes: nobody can tell what comes next.
         let close = !short || head.expects_continue;
-        self.count_refusal(fault);
-        self.write_error(now, key, &Refusal { fault, message, extra, to_head: head.method == "HEAD", close });
+        self.count_refusal(refusal.fault);
+        self.write_error(now, key, refusal, head.method == "HEAD", close);
         let Some(down) = self.downs.linked_mut(key) else { return };
         if close {
             self.close_when_sent(now, key);
@@ -659,7 +628,7 @@ impl Proxy {
     }
 
     /// Refuses a request whose end cannot be told, or is not worth waiting for, and closes.
-    pub(super) fn refuse_and_close(&mut self, now: Now, key: DownKey, fault: Fault, message: &str) {
+    pub(super) fn refuse_and_close(&mut self, now: Now, key: DownKey, refusal: &Refusal) {
         let mut to_head = false;
         if let Some(exchange) = self.downs.linked(key).and_then(|down| down.exchange) {
             let Some(found) = self.exchanges.linked(exchange) else { return };
@@ -667,19 +636,19 @@ impl Proxy {
                 to_head = found.request.to_head;
                 self.withdraw(now, exchange);
             } else if found.may_still_refuse() {
-                return self.give_up(now, exchange, fault, message);
+                return self.give_up(now, exchange, refusal);
             } else {
                 return self.drop_down(now, key);
             }
         }
-        self.count_refusal(fault);
-        self.write_error(now, key, &Refusal { fault, message, extra: &[], to_head, close: true });
+        self.count_refusal(refusal.fault);
+        self.write_error(now, key, refusal, to_head, true);
         self.close_when_sent(now, key);
     }
 
     /// The target has part of a request whose rest makes no sense, or does not come.
-    fn give_up(&mut self, now: Now, key: ExchangeKey, fault: Fault, message: &str) {
-        self.write_exchange_error(now, key, fault, message);
+    fn give_up(&mut self, now: Now, key: ExchangeKey, refusal: &Refusal) {
+        self.write_exchange_error(now, key, refusal.fault, refusal.message.clone());
         let down = self.exchanges.linked(key).map(|exchange| exchange.down);
         if let Some(down) = down.and_then(|down| self.downs.linked_mut(down)) {
             down.phase = Phase::Closing;
@@ -688,25 +657,22 @@ impl Proxy {
         self.hold_or_release(now, key);
     }
 
-    /// Refuses a request whose head has come.
-    fn refuse_limited(&mut self, now: Now, key: DownKey, head: &RequestHead<'_, '_>, user: &str, refused: &Refused) {
-        self.metrics.rate_limited(user, refused.limit.label());
-        let (fault, extra) = expected_use::refusal(refused);
-        self.refuse(now, key, head, fault, &refused.message(), &extra);
-    }
-
     /// Refuses a request that is here as a whole; the connection may carry another.
     fn refuse_held(&mut self, now: Now, key: ExchangeKey, refused: &Refused) {
         let Some(exchange) = self.exchanges.linked(key) else { return };
-        let (down, to_head) = (exchange.down, exchange.request.to_head);
-        self.metrics.rate_limited(&exchange.draft.user, refused.limit.label());
-        let (fault, extra) = expected_use::refusal(refused);
-        self.count_refusal(fault);
+        let (down, to_head, user) = (exchange.down, exchange.request.to_head, exchange.draft.user.clone());
+        let refusal = self.over_limit(&user, refused);
+        self.count_refusal(refusal.fault);
         self.withdraw(now, key);
-        let message = refused.message();
-        self.write_error(now, down, &Refusal { fault, message: &message, extra: &extra, to_head, close: false });
+        self.write_error(now, down, &refusal, to_head, false);
         self.next_request(now, down);
         self.retime_down(now, down, false);
+    }
+
+    /// How somebody is refused whose limits do not allow a request.
+    fn over_limit(&mut self, user: &str, refused: &Refused) -> Refusal {
+        self.metrics.rate_limited(user, refused.limit.label());
+        expected_use::refusal(refused)
     }
 
     fn count_refusal(&mut self, fault: Fault) {
@@ -715,33 +681,43 @@ impl Proxy {
     }
 
     /// The error for an exchange that ends without a response: with the state of its user's limits, and for its record.
-    pub(super) fn write_exchange_error(&mut self, now: Now, key: ExchangeKey, fault: Fault, message: &str) {
+    pub(super) fn write_exchange_error(
+        &mut self,
+        now: Now,
+        key: ExchangeKey,
+        fault: Fault,
+        message: Cow<'static, str>,
+    ) {
         let Some(exchange) = self.exchanges.linked_mut(key) else { return };
         exchange.draft.status = fault.status();
         let (down, to_head, close) = (exchange.down, exchange.request.to_head, !exchange.request.complete);
         let mut extra = Vec::new();
         exchange.limit_status.write(&mut extra);
-        self.write_error(now, down, &Refusal { fault, message, extra: &extra, to_head, close });
+        self.write_error(now, down, &Refusal::new(fault, message).with(extra), to_head, close);
     }
 
-    fn write_error(&mut self, now: Now, key: DownKey, refusal: &Refusal<'_>) {
-        let Some(down) = self.downs.linked_mut(key) else { return };
-        let close = refusal.close || !down.keeps_alive() || self.draining;
-        if close {
-            down.close_after_reply();
-        }
+    fn write_error(&mut self, now: Now, key: DownKey, refusal: &Refusal, to_head: bool, close: bool) {
         let code = refusal.fault.code();
-        let body = error_body(code, refusal.message);
         let reply = Reply {
             status: refusal.fault.status(),
             content_type: "application/json",
-            body: &body,
+            body: &error_body(code, &refusal.message),
             error_code: Some(code),
-            extra: refusal.extra,
-            to_head: refusal.to_head,
+            extra: &refusal.extra,
+            to_head,
             unix: now.unix,
         };
-        down.put_reply(&reply, &self.reply_ids.next(), close);
+        self.put_reply(key, &reply, close);
+    }
+
+    /// Puts out a reply of ours, after which the connection closes where it must.
+    fn put_reply(&mut self, key: DownKey, reply: &Reply<'_>, close: bool) {
+        let Some(down) = self.downs.linked_mut(key) else { return };
+        if close || self.draining {
+            down.close_after_reply();
+        }
+        self.replies += 1;
+        down.put_reply(reply, &format!("proxy-{:x}-{:x}", self.boot, self.replies));
     }
 }
 
@@ -778,18 +754,19 @@ impl Proxy {
         down.timing = None;
         let (has_begun, owner) = (!down.input.is_empty(), down.exchange);
         let exchange = owner.and_then(|owner| self.exchanges.linked(owner));
+        let late = |message| Refusal::new(Fault::HeaderTimeout, message);
         match (class, owner.zip(exchange)) {
             (Class::Header, _) if has_begun => {
-                self.refuse_and_close(now, key, Fault::HeaderTimeout, "the request's head did not arrive in time");
+                self.refuse_and_close(now, key, &late("the request's head did not arrive in time"));
             }
             // Nobody waits for it any more.
             (Class::HurriedBody, _) if self.down_class(key) == Some(Class::Body) => self.retime_down(now, key, false),
             (Class::Body | Class::HurriedBody, Some((_, exchange))) if exchange.may_still_refuse() => {
-                self.refuse_and_close(now, key, Fault::HeaderTimeout, "the request's body did not arrive in time");
+                self.refuse_and_close(now, key, &late("the request's body did not arrive in time"));
             }
             (Class::LedgerWait, Some((_, exchange))) if matches!(exchange.stage, Stage::Journaling { .. }) => {
                 let message = "the ledger cannot take the request's entry at the moment";
-                self.refuse_and_close(now, key, Fault::LedgerUnavailable, message);
+                self.refuse_and_close(now, key, &Refusal::new(Fault::LedgerUnavailable, message));
             }
             (Class::LedgerWait, Some((owner, exchange))) => {
                 if let Some(seq) = exchange.awaited_seq() {

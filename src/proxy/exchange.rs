@@ -81,9 +81,10 @@ impl Exchange {
 }
 
 /// What the request's name of the model stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ModelName {
     /// A model.
+    #[default]
     Model,
     /// A deployment, which has no price: it is called what its owner likes.
     Deployment,
@@ -92,6 +93,7 @@ pub enum ModelName {
 }
 
 /// What must still be known of a request once it is parsed.
+#[derive(Default)]
 pub struct Request {
     pub to_head: bool,
     pub http11: bool,
@@ -269,6 +271,13 @@ pub struct Response {
     pub starts_at: u64,
     /// Interim responses (1xx) skipped before it.
     pub interim: u32,
+}
+
+impl Response {
+    /// True for one that only the connection's end ends.
+    pub fn ends_by_closing(&self) -> bool {
+        self.progress == Progress::Body && matches!(self.reader, BodyReader::Close)
+    }
 }
 
 impl Default for Response {

@@ -5,6 +5,7 @@
 //! body; and when it is whole, which is when its reservation is made. One that streams through makes it with its head.
 
 use super::exchange::{Exchange, ModelName};
+use super::refusal::Refusal;
 use crate::base::clock::Now;
 use crate::http::reply::Fault;
 use crate::limit::budget::Cost;
@@ -97,13 +98,14 @@ pub fn used(record: &Record) -> Used {
     }
 }
 
-/// How a request is refused that gets nothing: the fault, and further header lines.
-pub fn refusal(refused: &Refused) -> (Fault, Vec<u8>) {
+/// How a request is refused that gets nothing.
+pub fn refusal(refused: &Refused) -> Refusal {
     let mut extra = Vec::new();
     refused.write(&mut extra);
     // Where in-flight requests hold the rest of a budget, waiting helps; where it is spent, it does not.
     let is_spent = refused.limit.is_budget() && refused.retry_after.is_none();
-    (if is_spent { Fault::QuotaSpent } else { Fault::RateLimited }, extra)
+    let fault = if is_spent { Fault::QuotaSpent } else { Fault::RateLimited };
+    Refusal::new(fault, refused.message()).with(extra)
 }
 
 /// What an answer counts for in a limit of tokens.

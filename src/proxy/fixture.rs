@@ -1,6 +1,6 @@
 //! What unit tests of this layer share: settings in which nothing is in the way, and a proxy with them.
 
-use super::exchange::{Exchange, ModelName, Outgoing, Request, Response, Stage};
+use super::exchange::{Exchange, Request, Response, Stage};
 use super::{Action, Conn, DownKey, Proxy, Settings, Timeouts, UpKey, Written};
 use crate::base::clock::{Now, SECOND};
 use crate::limit::overrides::Limits;
@@ -58,21 +58,7 @@ pub fn exchange(endpoint: Endpoint) -> Exchange {
         abandoned: false,
         reservation: Reservation::default(),
         limit_status: RateLimitStatus::default(),
-        request: Request {
-            to_head: false,
-            http11: true,
-            websocket: false,
-            idempotent: false,
-            model_name: ModelName::Model,
-            accepted: None,
-            form: None,
-            usage_asked: false,
-            text_bytes: 0,
-            complete: true,
-            retried: false,
-            reached: false,
-            outgoing: Outgoing::default(),
-        },
+        request: Request { http11: true, complete: true, ..Request::default() },
         response: Response::default(),
         draft: Draft { endpoint, ..Draft::default() },
         started: 0,

@@ -1,5 +1,6 @@
 //! Who is asking: the holder of a key, or whoever the `X-User-ID` header names.
 
+use super::refusal::Refusal;
 use crate::access::{Access, is_user};
 use crate::http::headers::{Headers, Known};
 use crate::http::reply::Fault;
@@ -12,13 +13,16 @@ pub const ANONYMOUS: &str = "anonymous";
 pub type Who<'b> = (Result<Arc<str>, &'b str>, Option<i64>);
 
 /// Who is asking. Where keys are asked for, the key's user, whatever `X-User-ID` says; why else nobody gets in.
-pub fn who<'b>(headers: &Headers<'_, 'b>, access: &Access, now: u64) -> Result<Who<'b>, (Fault, &'static str)> {
+pub fn who<'b>(headers: &Headers<'_, 'b>, access: &Access, now: u64) -> Result<Who<'b>, Refusal> {
     if !access.is_keys_only() {
-        return user(headers).map(|name| (Err(name), None)).map_err(|message| (Fault::BadRequest, message));
+        return user(headers).map(|name| (Err(name), None)).map_err(|message| Refusal::new(Fault::BadRequest, message));
     }
     match access.key(headers, now) {
         Some(key) => Ok((Ok(Arc::clone(&key.user)), Some(key.id))),
-        None => Err((Fault::InvalidClientKey, "a valid client key is needed: ask whoever runs this proxy for one")),
+        None => {
+            let message = "a valid client key is needed: ask whoever runs this proxy for one";
+            Err(Refusal::new(Fault::InvalidClientKey, message))
+        }
     }
 }
 
@@ -48,7 +52,7 @@ mod tests {
         let authorization = Header { name: "authorization", value: b"Bearer oap_1" };
         let other = Header { name: "x-user-id", value: b"other" };
         assert_eq!(who(&Headers::new(&[other, authorization]), &access, 0), Ok((Ok("key's".into()), Some(7))));
-        assert_eq!(who(&Headers::new(&[other]), &access, 0).unwrap_err().0, Fault::InvalidClientKey);
+        assert_eq!(who(&Headers::new(&[other]), &access, 0).unwrap_err().fault, Fault::InvalidClientKey);
         assert_eq!(who(&Headers::new(&[other]), &Access::default(), 0), Ok((Err("other"), None)));
     }
 

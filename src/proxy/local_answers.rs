@@ -53,11 +53,6 @@ impl LocalAnswers {
     pub fn give_room_back(&mut self, counted: usize) {
         self.waiting_bytes -= counted;
     }
-
-    /// Bytes of large answers that wait for their clients.
-    pub fn waiting_bytes(&self) -> usize {
-        self.waiting_bytes
-    }
 }
 
 /// The answer to a question that cannot be taken now.

@@ -2,6 +2,7 @@
 //!
 //! In: a head. Out: a [`LocalRequest`], or a refusal. Never: a change of anything, or an answer.
 
+use super::refusal::Refusal;
 use super::route::{Local, split};
 use crate::access::{Access, Reader};
 use crate::base::clock::Now;
@@ -25,29 +26,14 @@ pub enum LocalRequest {
     Dashboard(Box<DashboardQuery>),
 }
 
-/// Why a local endpoint does not answer.
-#[derive(Debug)]
-pub struct Unanswered {
-    pub fault: Fault,
-    pub message: String,
-    /// Further header lines, each ended by CRLF.
-    pub extra: &'static [u8],
-}
-
-impl Unanswered {
-    fn new(fault: Fault, message: impl Into<String>) -> Self {
-        Self { fault, message: message.into(), extra: &[] }
-    }
-}
-
 /// Reads a request to a local endpoint.
-pub fn read(now: Now, head: &RequestHead<'_, '_>, local: Local, access: &Access) -> Result<LocalRequest, Unanswered> {
+pub fn read(now: Now, head: &RequestHead<'_, '_>, local: Local, access: &Access) -> Result<LocalRequest, Refusal> {
     if !matches!(head.method, "GET" | "HEAD") {
-        let refusal = Unanswered::new(Fault::MethodNotAllowed, "only GET and HEAD are answered here");
-        return Err(Unanswered { extra: b"allow: GET, HEAD\r\n", ..refusal });
+        let refusal = Refusal::new(Fault::MethodNotAllowed, "only GET and HEAD are answered here");
+        return Err(refusal.with(b"allow: GET, HEAD\r\n"));
     }
     if head.framing != Framing::None {
-        return Err(Unanswered::new(Fault::BadRequest, "a request with a body is not answered here"));
+        return Err(Refusal::new(Fault::BadRequest, "a request with a body is not answered here"));
     }
     match local {
         Local::Home => return Ok(LocalRequest::Home),
@@ -58,49 +44,40 @@ pub fn read(now: Now, head: &RequestHead<'_, '_>, local: Local, access: &Access)
     let reader = access.reader(&head.headers, now.unix);
     if reader == Reader::Nothing {
         let message = "the administrator's token is needed here, or, for its own user's usage, a client key";
-        return Err(Unanswered { extra: CHALLENGE, ..Unanswered::new(Fault::Unauthorized, message) });
+        return Err(Refusal::new(Fault::Unauthorized, message).with(CHALLENGE));
     }
     let (_, parameters) = split(head.target);
     let own = matches!(reader, Reader::Own(_));
-    let bad = |message: String| Unanswered::new(Fault::BadRequest, message);
+    let bad = |message: String| Refusal::new(Fault::BadRequest, message);
     Ok(match local {
         Local::Dashboard => {
             let query = DashboardQuery::parse(parameters, now.unix).map_err(bad)?;
             let user = readable(query.user.clone(), reader)?;
-            LocalRequest::Dashboard(Box::new(DashboardQuery { user, own, host: host(head), ..query }))
+            let host = fields(head, "host").next().map(|host| String::from_utf8_lossy(host).into_owned());
+            LocalRequest::Dashboard(Box::new(DashboardQuery { user, own, host, ..query }))
         }
         Local::Usage => {
-            let UsageQuery { query, format, .. } =
-                UsageQuery::parse(parameters, now.unix, accepted(head)).map_err(bad)?;
-            let query = Query { user: readable(query.user.clone(), reader)?, ..query };
-            LocalRequest::Usage(Box::new(UsageQuery { query, format, own }))
+            let accepted = Format::accepted(fields(head, "accept"));
+            let asked = UsageQuery::parse(parameters, now.unix, accepted).map_err(bad)?;
+            let user = readable(asked.query.user.clone(), reader)?;
+            LocalRequest::Usage(Box::new(UsageQuery { query: Query { user, ..asked.query }, own, ..asked }))
         }
         _ if reader != Reader::Everything => {
-            return Err(Unanswered::new(Fault::Forbidden, "a client key reads its own user's usage only"));
+            return Err(Refusal::new(Fault::Forbidden, "a client key reads its own user's usage only"));
         }
         _ => LocalRequest::Metrics,
     })
 }
 
 /// The user that is asked for as far as the reader may know it: their own, where the reader sees no other.
-fn readable(user: Option<String>, reader: Reader<'_>) -> Result<Option<String>, Unanswered> {
+fn readable(user: Option<String>, reader: Reader<'_>) -> Result<Option<String>, Refusal> {
     let Reader::Own(own) = reader else { return Ok(user) };
     match user {
         Some(user) if user != **own => {
-            Err(Unanswered::new(Fault::Forbidden, "a client key reads the usage of its own user only"))
+            Err(Refusal::new(Fault::Forbidden, "a client key reads the usage of its own user only"))
         }
         _ => Ok(Some(own.to_string())),
     }
-}
-
-/// The format of an answer that the request's `Accept` asks for.
-fn accepted(head: &RequestHead<'_, '_>) -> Format {
-    Format::accepted(fields(head, "accept"))
-}
-
-/// Where the proxy was reached, to be shown.
-fn host(head: &RequestHead<'_, '_>) -> Option<String> {
-    fields(head, "host").next().map(|host| String::from_utf8_lossy(host).into_owned())
 }
 
 fn fields<'h>(head: &'h RequestHead<'_, '_>, name: &'static str) -> impl Iterator<Item = &'h [u8]> {

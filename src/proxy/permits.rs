@@ -21,6 +21,7 @@ use std::collections::VecDeque;
 use std::num::NonZeroU64;
 
 /// Permits, records on their way to the ledger, and who waits for them.
+#[derive(Default)]
 pub struct Permits {
     /// Permits that there are.
     capacity: u64,
@@ -58,19 +59,7 @@ struct JournalLines {
 impl Permits {
     /// `capacity` records may be under way or still to come at one time.
     pub fn new(capacity: usize) -> Self {
-        Self {
-            capacity: capacity as u64,
-            closed: false,
-            reserved: 0,
-            submitted: 0,
-            committed: 0,
-            outgoing: Vec::new(),
-            group: GroupCommit::default(),
-            waiting: VecDeque::new(),
-            waiting_count: 0,
-            starved: VecDeque::new(),
-            journal: JournalLines::default(),
-        }
+        Self { capacity: capacity as u64, ..Self::default() }
     }
 
     /// Permits that nobody has.

@@ -9,7 +9,7 @@
 use super::dialer::resend::Resend;
 use super::dialer::{AfterFailure, Loser, RaceKey};
 use super::downstream::{AfterReply, Phase, Sink};
-use super::exchange::{Progress, Stage};
+use super::exchange::{Exchange, Progress, Stage};
 use super::response::{EDITED_BYTES_KEPT, Next, body_pieces, put_piece};
 use super::timing::Class;
 use super::tunnel::{Part, Tunnel};
@@ -204,7 +204,7 @@ impl Proxy {
         if found.abandoned {
             return self.end_abandoned(now, exchange);
         }
-        if lost && resend.verdict().is_ok() {
+        if lost && resend.is_allowed() {
             found.request.retried = true;
             found.request.outgoing.rewind();
             notes::failure(&mut self.notes, Level::Debug, failure, link, "the request is sent once more");
@@ -222,7 +222,7 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get(key) else { return debug_assert!(false, "no exchange") };
         if exchange.response.progress == Progress::Awaited {
             let fault = failure.fault(link);
-            self.write_exchange_error(now, key, fault, &failure.message(link));
+            self.write_exchange_error(now, key, fault, failure.message(link).into());
             self.settle(now, key, Outcome::UpstreamError);
             self.hold_or_release(now, key);
         } else {
@@ -265,8 +265,7 @@ impl Proxy {
     /// True where reading from the target makes sense now: always, but for a client that does not keep up.
     pub(super) fn wants_upstream_bytes(&self, key: UpKey) -> bool {
         let Some(up) = self.ups.get(key) else { return false };
-        let exchange = up.exchange.and_then(|exchange| self.exchanges.get(exchange));
-        let down = exchange.and_then(|exchange| self.downs.get(exchange.down));
+        let down = self.exchange_of(key).and_then(|exchange| self.downs.get(exchange.down));
         let waits = self.tunnel_of(key).is_some_and(Tunnel::is_paused);
         up.link != Link::Resolving && !waits && down.is_none_or(|down| down.out.len() < HIGH_WATERMARK)
     }
@@ -335,16 +334,8 @@ impl Proxy {
 
     /// The client's body may go on where it had to wait for this connection.
     fn resume_client(&mut self, key: UpKey) {
-        let exchange = self.ups.get(key).and_then(|up| self.exchanges.get(up.exchange?));
-        if let Some(exchange) = exchange.filter(|exchange| !exchange.request.complete) {
+        if let Some(exchange) = self.exchange_of(key).filter(|exchange| !exchange.request.complete) {
             self.actions.push_back(Action::Read(Conn::Down(exchange.down)));
-        }
-    }
-
-    /// Puts bytes out as the last ones before the connection is closed; as far as the socket takes them.
-    pub(super) fn say_last(&mut self, key: UpKey, words: &[u8]) {
-        if let Some(up) = self.ups.get_mut(key).filter(|up| up.link == Link::Ready) {
-            up.say_last(words);
         }
     }
 
@@ -360,8 +351,12 @@ impl Proxy {
             return;
         }
         let is_clean = self.ups.get(key).is_some_and(Upstream::ends_cleanly);
-        if !(is_clean && self.response_ends_here(now, key)) {
-            self.fail_up(now, key, Failure::Closed);
+        let exchange = self.ups.get(key).and_then(|up| up.exchange);
+        match (exchange, self.exchange_of(key)) {
+            (Some(exchange), Some(found)) if is_clean && found.response.ends_by_closing() => {
+                self.response_complete(now, exchange, false);
+            }
+            _ => self.fail_up(now, key, Failure::Closed),
         }
     }
 
@@ -520,18 +515,6 @@ impl Proxy {
             request.outgoing.forget_sent();
             self.recount(key);
         }
-    }
-
-    /// The target has closed the connection: true where that is how its response ends.
-    pub(super) fn response_ends_here(&mut self, now: Now, key: UpKey) -> bool {
-        let Some(exchange) = self.ups.linked(key).and_then(|up| up.exchange) else { return false };
-        let Some(found) = self.exchanges.linked(exchange) else { return false };
-        let by_closing =
-            found.response.progress == Progress::Body && matches!(found.response.reader, BodyReader::Close);
-        if by_closing {
-            self.response_complete(now, exchange, false);
-        }
-        by_closing
     }
 
     /// All of the response has come: puts out its end, and settles. The end waits for the record's commit.
@@ -701,7 +684,12 @@ impl Proxy {
 
     /// The tunnel that a connection carries.
     pub(super) fn tunnel_of(&self, key: UpKey) -> Option<&Tunnel> {
-        self.exchanges.linked(self.ups.get(key)?.exchange?)?.tunnel.as_deref()
+        self.exchange_of(key)?.tunnel.as_deref()
+    }
+
+    /// The exchange that a connection carries, or is to carry.
+    fn exchange_of(&self, key: UpKey) -> Option<&Exchange> {
+        self.exchanges.linked(self.ups.get(key)?.exchange?)
     }
 }
 

@@ -21,32 +21,11 @@ pub struct Resend {
     pub retried: bool,
 }
 
-/// Why a request is not sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Final {
-    AlreadyRetried,
-    FreshConnection,
-    Answered,
-    BodyGone,
-    MayHaveBeenActedOn,
-}
-
 impl Resend {
-    /// `Ok` where the request may be sent once more.
-    pub const fn verdict(self) -> Result<(), Final> {
-        if self.retried {
-            Err(Final::AlreadyRetried)
-        } else if !self.reused {
-            Err(Final::FreshConnection)
-        } else if self.answered {
-            Err(Final::Answered)
-        } else if !self.replayable {
-            Err(Final::BodyGone)
-        } else if self.written && !self.idempotent {
-            Err(Final::MayHaveBeenActedOn)
-        } else {
-            Ok(())
-        }
+    /// True where the request may be sent once more.
+    pub const fn is_allowed(self) -> bool {
+        let is_harmless = !self.written || self.idempotent;
+        self.reused && !self.retried && !self.answered && self.replayable && is_harmless
     }
 }
 
@@ -72,7 +51,7 @@ mod tests {
             let untouched = !resend.written && !resend.answered;
             let repeatable = resend.idempotent && !resend.answered;
             let expected = once_and_possible && resend.reused && (untouched || repeatable);
-            assert_eq!(resend.verdict().is_ok(), expected, "{resend:?}");
+            assert_eq!(resend.is_allowed(), expected, "{resend:?}");
             retries += u32::from(expected);
         }
         assert_eq!(retries, 3);

@@ -67,6 +67,20 @@ fn who_is_paused_is_not_timed_and_goes_on_in_order() {
     assert!(proxy.wants_read(Conn::Down(keys[3])), "the last one goes on when the one before it is sent on");
 }
 
+#[test]
+fn who_was_favoured_for_a_body_of_nothing_lets_the_others_go_on() {
+    let mut proxy = bounded(0);
+    let keys: Vec<DownKey> = (0..2).map(|_| proxy.accepted(at(0))).collect();
+    let empty = request(0, true);
+    let empty = &empty[..empty.len() - b"0\r\n\r\n0\r\n\r\n".len()];
+    assert_eq!(send(&mut proxy, at(0), keys[0], &[empty, b"0"].concat()).len(), 0);
+    send(&mut proxy, at(0), keys[1], &request(BODY_MAX, false));
+    assert!(!proxy.wants_read(Conn::Down(keys[1])), "it waits for the first");
+    send(&mut proxy, at(0), keys[0], b"\r\n\r\n");
+    act(&mut proxy, at(0));
+    assert!(proxy.wants_read(Conn::Down(keys[1])));
+}
+
 /// One client among several: what it has not sent, and whether its body is answered.
 struct Client {
     key: DownKey,

@@ -50,7 +50,7 @@ fn large_answers_are_bounded_all_together() {
     }
     assert_eq!([3, 4, 5].map(|n| take(&mut proxy, keys[n])), ["200", "200", "503"]);
     assert_eq!(take(&mut proxy, keys[2]), "200");
-    assert_eq!(proxy.local_answers.waiting_bytes(), 0);
+    assert_eq!(proxy.local_answers.waiting_bytes, 0);
 }
 
 /// Where the ledger's queue is full, requests are refused from that moment on, before the ledger itself says that it

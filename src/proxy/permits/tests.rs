@@ -115,3 +115,27 @@ proptest! {
         }
     }
 }
+
+/// The ledger is moved away while a session waits for its part's commit, and comes back: the commit tells of it first.
+#[test]
+fn who_waits_for_a_permit_goes_on_when_the_ledger_takes_records_again() {
+    use crate::proxy::Conn;
+    use crate::proxy::fixture::{act, at, proxy, sent, settings};
+    let upgrade = "connection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    let mut proxy = proxy(settings());
+    let (_, up) = sent(&mut proxy, &format!("GET /v1/realtime?model=m HTTP/1.1\r\nhost: a\r\n{upgrade}"));
+    let message = r#"{"type":"response.done","response":{"id":"r","usage":{"total_tokens":3,"input_tokens":3}}}"#;
+    let mut bytes = format!("HTTP/1.1 101 Switching Protocols\r\n{upgrade}").into_bytes();
+    bytes.extend_from_slice(&[0x81, u8::try_from(message.len()).expect("a short one")]);
+    bytes.extend_from_slice(message.as_bytes());
+    proxy.received(at(0), Conn::Up(up), &mut bytes);
+    assert_eq!(proxy.take_records(at(0)).len(), 1);
+    assert!(!proxy.wants_read(Conn::Up(up)), "its record is under way");
+    proxy.ledger_state(at(2), Some("it was moved away".to_owned()), false);
+    proxy.committed(at(2), 1, &[]);
+    assert!(!proxy.wants_read(Conn::Up(up)), "there is no permit for the next part");
+    proxy.ledger_state(at(2), None, true);
+    act(&mut proxy, at(2));
+    assert!(proxy.wants_read(Conn::Up(up)));
+    assert_eq!(proxy.audit().forgotten(), 0);
+}
