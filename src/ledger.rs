@@ -18,7 +18,6 @@
 
 pub mod answer;
 pub mod append;
-pub mod at_rest;
 pub mod database;
 pub mod deduplication;
 pub mod file_watch;
@@ -28,6 +27,7 @@ pub mod keys_and_limits;
 pub mod marks;
 pub mod migrations;
 pub mod numbers;
+pub mod offline;
 pub mod partition;
 pub mod prune;
 pub mod rollup;

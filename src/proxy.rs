@@ -13,7 +13,7 @@
 //!
 //! ```text
 //!   head ─▶ admitted ─▶ dispatched ─▶ connected ─▶ request sent ─▶ response relayed ─▶ settled ─▶ finished
-//!     route,  expected_use, dialer      upstream       response, tunnel    settlement   permits
+//!     route,  request_estimate, dialer      upstream       response, tunnel    settlement   permits
 //!     identity  held_bodies
 //! ```
 //!
@@ -21,26 +21,26 @@
 //! target). What is decided is decided by the parts beside them, each of which owns its state and is tested alone. From
 //! dispatch on, every way out leads through [`settlement`], once: one record, one release of its permits.
 
-pub mod audit;
-mod client_bound;
+mod actions;
+mod client_limit;
 pub mod dialer;
 pub mod downstream;
 mod downstream_side;
 pub mod exchange;
-pub mod expected_use;
 #[cfg(test)]
 mod fixture;
 pub mod forward;
 mod group_commit;
 mod held_bodies;
 pub mod identity;
-mod interface;
+pub mod invariants;
 pub mod local_answers;
 mod local_request;
-pub mod named;
-mod notes;
+mod log_notes;
+pub mod model_in_path;
 mod permits;
 mod refusal;
+pub mod request_estimate;
 pub mod response;
 pub mod route;
 pub mod settings;
@@ -62,13 +62,13 @@ use crate::metrics::{Gauges, Metrics};
 use crate::policy::{Change, Policy};
 use crate::price::PriceTable;
 use crate::usage::record::{Outcome, Record};
-use audit::Audit;
-use client_bound::ClientBound;
+pub use actions::{Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, LOW_WATERMARK, Question, UpKey, Written};
+use client_limit::ClientLimit;
 use dialer::Dialer;
 use downstream::{AfterReply, Downstream};
 use exchange::{Exchange, Progress, Stage};
 use held_bodies::HeldBodies;
-pub use interface::{Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, LOW_WATERMARK, Question, UpKey, Written};
+use invariants::Audit;
 use local_answers::LocalAnswers;
 use permits::Permits;
 pub use settings::{Settings, Timeouts};
@@ -91,7 +91,7 @@ pub struct Proxy {
     permits: Permits,
     held_bodies: HeldBodies,
     local_answers: LocalAnswers,
-    client_bound: ClientBound,
+    client_limit: ClientLimit,
     deadlines: Deadlines<Conn>,
     actions: VecDeque<Action>,
     dialer: Dialer,
@@ -120,11 +120,11 @@ impl Proxy {
             limiter: Limiter::new(settings.limits),
             access: Access::new(settings.keys_only, settings.admin),
             deadlines: Deadlines::new(&timing::durations(&settings.timeouts)),
-            deploys: named::is_of_deployments(&settings.authority, &settings.prefix),
+            deploys: model_in_path::is_of_deployments(&settings.authority, &settings.prefix),
             dialer: Dialer::new(settings.connections_max),
             permits: Permits::new(settings.ledger_places),
             held_bodies: HeldBodies::new(settings.buffered_bytes_max),
-            client_bound: ClientBound::new(settings.connections_max, settings.timeouts.overload),
+            client_limit: ClientLimit::new(settings.connections_max, settings.timeouts.overload),
             boot: started.unix,
             replies: 0,
             settings,
@@ -402,7 +402,7 @@ impl Proxy {
     /// A record counts: in the metrics, and in its user's limits.
     fn count(&mut self, now: Now, record: &Record) {
         self.metrics.record(record);
-        self.limiter.charge(&record.user, expected_use::used(record), now);
+        self.limiter.charge(&record.user, request_estimate::used(record), now);
     }
 
     /// A settled exchange's reply goes out when its record is committed, or at once where that is not promised.

@@ -3,6 +3,7 @@
 //!
 //! In: records, questions and names from the loop. Out: [`WorkerEvent`]s. Never: a decision about an exchange.
 
+mod backoff;
 pub mod checkpoint;
 pub mod event;
 pub mod export;
@@ -11,7 +12,6 @@ pub mod logger;
 pub mod process;
 pub mod query;
 pub mod resolver;
-mod retry;
 pub mod threads;
 mod time;
 

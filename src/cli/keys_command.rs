@@ -3,8 +3,8 @@
 use super::{Command, next, text, unexpected};
 use crate::access::{Hash, KEY_PREFIX, is_user};
 use crate::base::civil::{NS_PER_SECOND, parse_date, parse_rfc3339};
-use crate::ledger::at_rest;
 use crate::ledger::keys_and_limits::{Editor, KeyRow, keys};
+use crate::ledger::offline;
 use crate::local::humanize::instant;
 use crate::local::text_table::{Column, table};
 use lexopt::{Arg, Parser};
@@ -101,7 +101,7 @@ pub fn run(command: &KeysCommand, path: &Path, now: u64) -> Result<(String, Opti
             Ok((format!("{secret}\n"), Some(format!("key {id} is {user}'s; it cannot be shown again"))))
         }
         KeysCommand::List => {
-            let keys: Vec<KeyRow> = at_rest::read(path, keys)?.into_iter().map(|(key, _)| key).collect();
+            let keys: Vec<KeyRow> = offline::read(path, keys)?.into_iter().map(|(key, _)| key).collect();
             Ok((list(&keys, now), None))
         }
         KeysCommand::Revoke(id) => match Editor::open_existing(path)?.revoke(*id, now)? {

@@ -3,8 +3,8 @@
 use super::{Command, next, text, unexpected};
 use crate::access::is_user;
 use crate::config::nano_usd;
-use crate::ledger::at_rest;
 use crate::ledger::keys_and_limits::{Editor, limits};
+use crate::ledger::offline;
 use crate::limit::overrides::Overrides;
 use crate::limit::status::dollars;
 use crate::local::text_table::{Column, table};
@@ -99,7 +99,7 @@ pub fn run(command: &LimitsCommand, path: &Path) -> Result<String, String> {
             Ok(list([(user.as_str(), &own)]))
         }
         LimitsCommand::List => {
-            let limits = at_rest::read(path, limits)?;
+            let limits = offline::read(path, limits)?;
             Ok(list(limits.iter().map(|(user, own)| (&**user, own))))
         }
         LimitsCommand::Clear(user) => match Editor::open_existing(path)?.clear_limits(user)? {

@@ -2,7 +2,7 @@
 
 use super::{Command, next, text, unexpected};
 use crate::ledger::answer::report;
-use crate::ledger::at_rest;
+use crate::ledger::offline;
 use crate::local::usage_report::{Format, Given, UsageQuery, answer};
 use lexopt::{Arg, Parser};
 use std::path::Path;
@@ -74,7 +74,7 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
 /// One sentence.
 pub fn run(command: &UsageCommand, path: &Path, now: u64) -> Result<Vec<u8>, String> {
     let UsageQuery { query, format, .. } = query(command, now)?;
-    let report = at_rest::read(path, |conn| report(conn, query.clone()))?;
+    let report = offline::read(path, |conn| report(conn, query.clone()))?;
     Ok(answer(&report, format).body)
 }
 

@@ -13,15 +13,16 @@
 
 use super::downstream::{AfterReply, Arrived, DISCARD_BYTES_MAX, Downstream, Phase, Sink};
 use super::exchange::{Exchange, ModelName, Outgoing, Request, Response, Stage};
-use super::expected_use::{self, Size};
 use super::forward::Accepted;
 use super::local_answers::{overloaded, text};
 use super::local_request::{self, LocalRequest};
 use super::refusal::Refusal;
+use super::request_estimate::{self, Size};
 use super::route::{Local, Route};
 use super::timing::Class;
 use super::{
-    Action, Conn, DownKey, ExchangeKey, LOW_WATERMARK, Proxy, Question, Written, forward, identity, named, notes, route,
+    Action, Conn, DownKey, ExchangeKey, LOW_WATERMARK, Proxy, Question, Written, forward, identity, log_notes,
+    model_in_path, route,
 };
 use crate::base::clock::Now;
 use crate::base::slab::Slab;
@@ -53,15 +54,15 @@ struct Asker {
 impl Proxy {
     /// When one more client may be accepted, monotonic nanoseconds; `None` while that depends on others' leaving.
     pub fn accepts_at(&self) -> Option<u64> {
-        if self.draining { None } else { self.client_bound.accepts_at(self.downs.len()) }
+        if self.draining { None } else { self.client_limit.accepts_at(self.downs.len()) }
     }
 
     /// A client has connected.
     pub fn accepted(&mut self, now: Now) -> DownKey {
-        let surplus = self.client_bound.came(now, self.downs.len());
+        let surplus = self.client_limit.came(now, self.downs.len());
         let key = self.downs.insert(Downstream { surplus, ..Downstream::default() });
         self.retime_down(now, key, false);
-        notes::client(&mut self.notes, "client connected", self.downs.len());
+        log_notes::client(&mut self.notes, "client connected", self.downs.len());
         key
     }
 
@@ -302,7 +303,7 @@ impl Proxy {
         hold: bool,
     ) -> Result<Exchange, Refusal> {
         let surplus = self.downs.linked(key).is_some_and(|down| down.surplus);
-        if surplus && self.client_bound.is_exceeded(self.downs.len()) {
+        if surplus && self.client_limit.is_exceeded(self.downs.len()) {
             let message = "too many clients are connected; try again in a moment";
             return Err(Refusal::new(Fault::Overloaded, message).with(b"retry-after: 1\r\n"));
         }
@@ -321,7 +322,7 @@ impl Proxy {
         // One that is held reserves when it is whole, and is refused here only where it would be anyway.
         let reserved = match hold {
             true => self.limiter.check(&exchange.draft.user, now),
-            false => expected_use::reserve(&mut self.limiter, &self.prices, &mut exchange, Size::default(), now),
+            false => request_estimate::reserve(&mut self.limiter, &self.prices, &mut exchange, Size::default(), now),
         };
         reserved.map_err(|refused| self.over_limit(&exchange.draft.user, &refused))?;
         let reserved = self.permits.reserve(permits);
@@ -334,7 +335,7 @@ impl Proxy {
         let mut outgoing = Outgoing::default();
         let captured = endpoint != Endpoint::Other;
         let accepted = forward::write_request(&mut outgoing.head, head, &self.settings, captured);
-        let named = named::named(head.target);
+        let named = model_in_path::named(head.target);
         Exchange {
             down,
             up: None,
@@ -381,7 +382,7 @@ impl Proxy {
         let output_max = finish_held(exchange, self.settings.model_name.as_deref(), limited);
         exchange.ready = now.mono;
         let size = Size { input: Some(estimate::input_tokens(exchange.request.text_bytes)), output_max };
-        match expected_use::reserve(&mut self.limiter, &self.prices, exchange, size, now) {
+        match request_estimate::reserve(&mut self.limiter, &self.prices, exchange, size, now) {
             Ok(()) => self.dispatch(now, key),
             Err(refused) => self.refuse_held(now, key, &refused),
         }
@@ -429,8 +430,8 @@ impl Proxy {
             self.client_gone(now, exchange);
         }
         let Some(mut down) = self.downs.remove(key) else { return };
-        notes::client(&mut self.notes, "client gone", self.downs.len());
-        self.client_bound.went(self.downs.len());
+        log_notes::client(&mut self.notes, "client gone", self.downs.len());
+        self.client_limit.went(self.downs.len());
         self.deadlines.cancel(&mut down.timer);
         self.local_answers.give_room_back(down.answer_bytes);
         // A reply that would end like this is cut, not ended; what has come of it is worth having all the same.
@@ -672,12 +673,12 @@ impl Proxy {
     /// How somebody is refused whose limits do not allow a request.
     fn over_limit(&mut self, user: &str, refused: &Refused) -> Refusal {
         self.metrics.rate_limited(user, refused.limit.label());
-        expected_use::refusal(refused)
+        request_estimate::refusal(refused)
     }
 
     fn count_refusal(&mut self, fault: Fault) {
         self.metrics.refused(fault.code());
-        notes::refusal(&mut self.notes, fault);
+        log_notes::refusal(&mut self.notes, fault);
     }
 
     /// The error for an exchange that ends without a response: with the state of its user's limits, and for its record.

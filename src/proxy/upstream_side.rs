@@ -14,7 +14,9 @@ use super::response::{EDITED_BYTES_KEPT, Next, body_pieces, put_piece};
 use super::timing::Class;
 use super::tunnel::{Part, Tunnel};
 use super::upstream::{Failure, Link, Received, Upstream};
-use super::{Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, Proxy, UpKey, Written, forward, notes, settlement};
+use super::{
+    Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, Proxy, UpKey, Written, forward, log_notes, settlement,
+};
 use crate::base::clock::{MICROSECOND, Now};
 use crate::base::log::Level;
 use crate::http::HttpError;
@@ -109,7 +111,7 @@ impl Proxy {
         let Some(up) = self.ups.get_mut(key) else { return debug_assert!(false, "no connection") };
         up.link = Link::Connecting(race);
         self.actions.push_back(Action::Connect { up: key, address });
-        notes::connecting(&mut self.notes, address);
+        log_notes::connecting(&mut self.notes, address);
         self.retime_up(now, key, false);
     }
 
@@ -120,7 +122,7 @@ impl Proxy {
         for Loser { up: loser, silent } in self.dialer.connected(now.mono, race, key) {
             self.remove_up(loser);
             if let Some(address) = silent {
-                notes::silent(&mut self.notes, address);
+                log_notes::silent(&mut self.notes, address);
             }
         }
         self.set_up(exchange, key);
@@ -170,7 +172,7 @@ impl Proxy {
             return self.fail_request(now, key, exchange, &failure);
         }
         self.remove_up(key);
-        notes::failure(&mut self.notes, Level::Warn, &failure, link, "its next address is tried");
+        log_notes::failure(&mut self.notes, Level::Warn, &failure, link, "its next address is tried");
         match after {
             AfterFailure::TryNext(race) => self.attempt(now, exchange, race),
             AfterFailure::Others(other) => self.set_up(exchange, other),
@@ -207,13 +209,13 @@ impl Proxy {
         if lost && resend.is_allowed() {
             found.request.retried = true;
             found.request.outgoing.rewind();
-            notes::failure(&mut self.notes, Level::Debug, failure, link, "the request is sent once more");
+            log_notes::failure(&mut self.notes, Level::Debug, failure, link, "the request is sent once more");
             return self.open(now, exchange);
         }
         if link.race().is_some() {
             self.actions.push_back(Action::Resolve); // perhaps the target has moved
         }
-        notes::failure(&mut self.notes, Level::Warn, failure, link, "the request has failed");
+        log_notes::failure(&mut self.notes, Level::Warn, failure, link, "the request has failed");
         self.fail_exchange(now, exchange, failure, link);
     }
 

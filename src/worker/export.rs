@@ -16,26 +16,26 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
 pub mod delivery;
+pub mod influx_client;
 pub mod line_protocol;
 mod progress;
-pub mod server;
 
+pub use influx_client::Server;
 pub use progress::ExportProgress;
-pub use server::Server;
 
+use super::backoff::Retry;
 use super::ledger::Marker;
 use super::logger::{Value, event};
 use super::process::{lower_priority, spawn};
-use super::retry::Retry;
 use super::time::unix_now;
 use crate::base::log::Level;
 use crate::config::Influx;
 use crate::ledger::database;
 use crate::ledger::marks::{self, LAST_ID};
 use delivery::{Delivery, deliver};
+use influx_client::{Trouble, Verdict};
 use line_protocol::Batch;
 use rusqlite::Connection;
-use server::{Trouble, Verdict};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

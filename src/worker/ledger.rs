@@ -17,11 +17,11 @@ mod pruner;
 
 pub use handle::{LedgerHandle, Marker, Options};
 
+use super::backoff::Retry;
 use super::checkpoint::Checkpointer;
 use super::event::{EventSender, WorkerEvent};
 use super::logger;
 use super::process::spawn;
-use super::retry::Retry;
 use super::time::unix_now;
 use crate::base::log::Level;
 use crate::ledger::append::Writer;

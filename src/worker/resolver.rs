@@ -6,9 +6,9 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks
 
+use crate::worker::backoff::Backoff;
 use crate::worker::event::{EventSender, WorkerEvent};
 use crate::worker::process::spawn;
-use crate::worker::retry::Backoff;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};

@@ -3,7 +3,7 @@
 
 use crate::scenario::{BODY_BYTES_MAX, EDIT_BYTES_MAX};
 use crate::world::World;
-use openai_api_proxy::proxy::audit::Waiting;
+use openai_api_proxy::proxy::invariants::Waiting;
 use openai_api_proxy::proxy::{Conn, HIGH_WATERMARK, LOW_WATERMARK, Proxy};
 use std::collections::BTreeMap;
 

@@ -6,7 +6,7 @@
 //! A server says of a whole batch that it cannot read it. It is a line's own fault only if other lines are taken:
 //! where none is, the address, a setting or something between is wrong, and nothing is set aside.
 
-use super::server::{Trouble, Verdict};
+use super::influx_client::{Trouble, Verdict};
 use std::ops::Range;
 
 /// A line that the server will never take.

@@ -16,7 +16,7 @@ use crate::base::clock::Now;
 const SURPLUS_MAX: usize = 16;
 
 /// How many clients there may be, and since when there have been as many.
-pub struct ClientBound {
+pub struct ClientLimit {
     max: usize,
     /// How long a client waits before it is told that there is no place, nanoseconds; 0 is for ever.
     wait: u64,
@@ -24,7 +24,7 @@ pub struct ClientBound {
     full_since: Option<u64>,
 }
 
-impl ClientBound {
+impl ClientLimit {
     /// A bound of `max` clients; `wait` nanoseconds before a surplus client is told, 0 is for ever.
     pub fn new(max: usize, wait: u64) -> Self {
         Self { max, wait, full_since: None }
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn beyond_the_bound_clients_wait_and_then_a_few_are_told() {
-        let mut bound = ClientBound::new(2, 3 * SECOND);
+        let mut bound = ClientLimit::new(2, 3 * SECOND);
         assert_eq!(bound.accepts_at(0), Some(0));
         assert!(!bound.came(at(1), 0) && !bound.came(at(2), 1));
         assert_eq!(bound.accepts_at(2), Some(5 * SECOND), "full since 2 s");
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn without_a_wait_nobody_is_told() {
-        let mut bound = ClientBound::new(1, 0);
+        let mut bound = ClientLimit::new(1, 0);
         bound.came(at(0), 0);
         assert_eq!(bound.accepts_at(1), None);
     }
