@@ -313,6 +313,7 @@ impl Ledger {
             match spend_by_user(writer.conn(), period, self.committed_seq) {
                 Ok(spend_by_user) => {
                     self.spend_wanted = None;
+                    self.worked(); // what failed may have been this: nothing waits to be committed
                     self.events.send(WorkerEvent::SpendByUser(spend_by_user));
                 }
                 Err(error) => self.failed(&error),
