@@ -13,7 +13,7 @@
 //!
 //! ```text
 //!   head ─▶ admitted ─▶ dispatched ─▶ connected ─▶ request sent ─▶ response relayed ─▶ settled ─▶ finished
-//!     route,  request_estimate, dialer      upstream       response, tunnel    settlement   permits
+//!     route,  request_estimate,  dialer    upstream       response, tunnel    settlement   permits
 //!     identity  held_bodies
 //! ```
 //!
@@ -396,7 +396,7 @@ impl Proxy {
         if !record.may_repeat() {
             self.count(now, &record);
         }
-        self.permits.last_seq()
+        self.permits.submit(record)
     }
 
     /// A record counts: in the metrics, and in its user's limits.
