@@ -31,13 +31,8 @@ impl<K: Eq + Hash, V> fmt::Debug for Table<K, V> {
 
 impl<K: Eq + Hash, V> Table<K, V> {
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
-    }
-
-    /// True where there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 
     /// The value of `key`.

@@ -83,13 +83,8 @@ impl Paths {
     }
 
     /// How many there are.
-    pub const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.list.len()
-    }
-
-    /// True where there is none.
-    pub const fn is_empty(&self) -> bool {
-        self.list.is_empty()
     }
 
     /// Those of `candidates` that have this key at this level.

@@ -47,6 +47,7 @@ pub struct Used {
 }
 
 /// All users' limits.
+#[derive(Default)]
 pub struct Limiter {
     limits: Limits,
     overrides: BTreeMap<Box<str>, Overrides>,
@@ -60,15 +61,8 @@ pub struct Limiter {
 impl Limiter {
     /// Everybody's limits.
     pub fn new(limits: Limits) -> Self {
-        let mut limiter = Self {
-            limits,
-            overrides: BTreeMap::new(),
-            users: Table::default(),
-            eviction_queue: VecDeque::new(),
-            sweep_at: 0,
-            spending: Spending::default(),
-        };
-        limiter.follow_spending();
+        let mut limiter = Self::default();
+        limiter.set_limits(limits);
         limiter
     }
 

@@ -65,7 +65,8 @@ impl Deltas {
             Endpoint::ApiGenerate => &[&RESPONSE],
             _ => return None,
         };
-        Some(Self(keys.iter().copied().map(Search::new).collect()))
+        let search = |&key| Search { key, at: At::Key(0), strings: 0, bytes: 0, current: 0 };
+        Some(Self(keys.iter().map(search).collect()))
     }
 
     /// Takes the stream's next piece.
@@ -109,10 +110,6 @@ struct Search {
 }
 
 impl Search {
-    const fn new(key: &'static Needle) -> Self {
-        Self { key, at: At::Key(0), strings: 0, bytes: 0, current: 0 }
-    }
-
     fn feed(&mut self, mut bytes: &[u8]) {
         while let Some(&byte) = bytes.first() {
             let used = match self.at {
