@@ -85,7 +85,7 @@ fn both_languages_say_the_same() {
 
 #[test]
 fn variables_are_those_of_the_configuration() {
-    let source = read("src/config.rs") + &read("src/config/default_limits.rs");
+    let source = ["src/config.rs", "src/config/default_limits.rs", "src/config/influx.rs"].map(read).concat();
     let accepted = literals(&source, is_variable);
 
     let example = read(".env.example");
@@ -126,8 +126,8 @@ fn errors_are_those_that_the_proxy_answers() {
     let answered: BTreeSet<(&str, &str)> = source
         .lines()
         .filter_map(|line| {
-            let (status, code) = line.trim().split_once("=> (")?.1.strip_suffix("),")?.split_once(", ")?;
-            Some((status, code.trim_matches('"')))
+            let (status, code) = line.trim().split_once(" = ")?.1.strip_suffix("\",")?.split_once(" \"")?;
+            Some((status, code))
         })
         .collect();
     assert!(answered.len() > 10, "the errors are not where they were");
