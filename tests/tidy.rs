@@ -106,10 +106,10 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
         &["cli", "keys_command", "limits_command", "usage_command"],
         "a command reads its arguments with the helpers beside `Command`",
     ),
-    ("src/proxy", &["audit", "proxy"], "the audit looks at the whole object, for tests alone"),
+    ("src/proxy", &["invariants", "proxy"], "the invariants are of the whole object, for tests alone"),
     (
         "src/proxy",
-        &["dialer", "downstream", "exchange", "interface", "timing", "upstream"],
+        &["actions", "dialer", "downstream", "exchange", "timing", "upstream"],
         "a key has the type of what it finds, and what it finds holds keys; deadlines follow from the states they end",
     ),
 ];
@@ -134,7 +134,7 @@ const LONG_FILES: &[(&str, &str)] = &[
     ("src/proxy/downstream_side.rs", "one of the two files of the object's methods: a client's side of an exchange"),
     ("src/proxy/upstream_side.rs", "the other: the target's side"),
     ("src/tls.rs", "the library is known to this file only, so that it can be swapped here"),
-    ("src/worker/ledger.rs", "the ledger's thread: to be parted"),
+    ("src/worker/ledger.rs", "the ledger's thread: what it does between two commits, in the order in which it does it"),
 ];
 /// Lines of a function, from `fn` to its closing brace.
 const FUNCTION_LINES_MAX: usize = 69;

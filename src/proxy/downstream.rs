@@ -131,7 +131,7 @@ impl Downstream {
     }
 
     /// True where reading makes sense now. `streaming` bytes of the current body wait for the target; `paused` says
-    /// that the held body has no room. Both are looked up only where they matter: this is asked several times a request.
+    /// that the held body has no room. Both are looked up only where they matter: this is asked often.
     pub fn wants_bytes(&self, streaming: impl Fn() -> usize, paused: impl Fn() -> bool) -> bool {
         !self.ended
             && match self.phase {

@@ -113,8 +113,8 @@ pub fn durations(timeouts: &Timeouts) -> [u64; CLASSES.len()] {
 }
 
 impl Downstream {
-    /// The deadline that its state asks for. Beside that it matters whether its reply waits for a commit, no longer than
-    /// `LEDGER_WAIT`; whether it is read from; whether others wait for its body. Each is looked up only where it does.
+    /// The deadline that its state asks for. Beside that it matters whether its reply waits for a commit, no longer
+    /// than `LEDGER_WAIT`; whether it is read from; whether others wait for its body. Each is looked up where it does.
     pub fn deadline(
         &self,
         awaits_commit: impl Fn() -> bool,
