@@ -184,7 +184,22 @@ impl<'c> Writer<'c> {
         let model_requested = record.model_requested.as_ref().map(|name| self.models.id(name)).transpose()?;
         let model = record.model.as_ref().map(|name| self.models.id(name)).transpose()?;
         let started_at = stored_instant(record.started_at);
-        let before = [
+        let [
+            input,
+            cached,
+            output,
+            reasoning,
+            total,
+            cache_write,
+            audio_in,
+            image_in,
+            audio_out,
+            image_out,
+            audio,
+            images,
+        ] = stored_usage(&record.usage).map(Some);
+        // One array: to chain iterators of its parts costs each row several hundred instructions.
+        let integers = [
             Some(id),
             Some(started_at),
             Some(user),
@@ -196,8 +211,18 @@ impl<'c> Writer<'c> {
             Some(record.usage_source.code().into()),
             Some(record.stream.into()),
             record.cost_nano_usd.map(stored),
-        ];
-        let after = [
+            input,
+            cached,
+            output,
+            reasoning,
+            total,
+            cache_write,
+            audio_in,
+            image_in,
+            audio_out,
+            image_out,
+            audio,
+            images,
             Some(stored(record.duration_us)),
             record.first_byte_us.map(stored),
             Some(stored(record.proxy_us)),
@@ -205,8 +230,7 @@ impl<'c> Writer<'c> {
             Some(stored(record.response_bytes)),
             record.key_id,
         ];
-        let usage = stored_usage(&record.usage).map(Some);
-        self.bound.bind(&mut self.insert, before.into_iter().chain(usage).chain(after))?;
+        self.bound.bind(&mut self.insert, integers)?;
         self.insert.raw_bind_parameter(COLUMNS - 1, record.upstream_request_id.as_deref())?;
         self.insert.raw_bind_parameter(COLUMNS, record.response_id.as_deref())?;
         self.insert.raw_execute()?;

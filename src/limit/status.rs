@@ -32,6 +32,9 @@ type Names = [&'static str; 3];
 const REQUESTS: Names = ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
 const TOKENS: Names = ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
 
+/// How all of them begin: few headers of a response do.
+const PREFIX: &str = "x-ratelimit-";
+
 impl RateLimitStatus {
     /// Appends the header lines, three a bucket.
     pub fn write(&self, out: &mut Vec<u8>) {
@@ -47,7 +50,8 @@ impl RateLimitStatus {
 
     /// True where the header, in any case of letters, is one that [`RateLimitStatus::write`] writes.
     pub fn writes(&self, header: &str) -> bool {
-        self.buckets().flat_map(|(names, _)| names).any(|name| header.eq_ignore_ascii_case(name))
+        let is_one = || self.buckets().flat_map(|(names, _)| names).any(|name| header.eq_ignore_ascii_case(name));
+        header.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX)) && is_one()
     }
 
     fn buckets(&self) -> impl Iterator<Item = (Names, BucketStatus)> {
