@@ -21,6 +21,7 @@ use crate::base::log::{Level, LogFormat};
 use crate::limit::overrides::Limits;
 use crate::metrics;
 use crate::price::PriceTable;
+use crate::proxy::ReadOn;
 use crate::tls::{Connector, TlsError};
 use source::Source;
 use std::ffi::OsString;
@@ -51,12 +52,18 @@ pub struct Config {
     pub ledger_wait: Option<Duration>,
     /// `RETENTION_DAYS`: how long rows are kept; 0 is for ever.
     pub retention_days: u32,
-    /// `ON_CLIENT_ABORT` and `DRAIN_MAX_SECONDS`: how long a response whose client has gone is read on for its exact
-    /// usage; `None` cancels it at once and estimates.
-    pub read_on: Option<Duration>,
+    /// `ON_CLIENT_ABORT`: whose responses are read on for their exact usage when their clients have gone.
+    pub read_on: ReadOn,
+    /// `DRAIN_MAX_SECONDS`: for how long.
+    pub read_on_max: Duration,
     /// `RATE_LIMIT_RPM`, `RATE_LIMIT_BURST`, `RATE_LIMIT_TPM`, `MAX_CONCURRENT_PER_USER`, `BUDGET_USD_DAY` and
     /// `BUDGET_USD_MONTH`: what each user may do.
     pub limits: Limits,
+    /// `BUDGET_RESERVE`: of a budget a request without a maximum takes its user's average, not the model's largest
+    /// output.
+    pub reserves_average: bool,
+    /// `UNMETERED`: a user with a budget may send what cannot be metered.
+    pub allows_unmetered: bool,
     /// `CLIENT_AUTH`: only keys of our own get in.
     pub keys_only: bool,
     /// `ADMIN_TOKEN`: what opens the local endpoints.
@@ -81,6 +88,9 @@ pub struct Config {
     /// `LOG_FORMAT`
     pub log_format: LogFormat,
 }
+
+const READ_ON_WORDS: [(&str, ReadOn); 3] =
+    [("cancel", ReadOn::Nobodys), ("drain", ReadOn::Everybodys), ("auto", ReadOn::LimitedUsers)];
 
 /// What the ledger promises of a response that a client has received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,10 +163,13 @@ impl Config {
             database_path: source.os("DATABASE_PATH").unwrap_or_else(|| "usage.db".into()).into(),
             durability: source.word("LEDGER_DURABILITY", Durability::Settled, &Durability::WORDS),
             ledger_fsync: source.switch("LEDGER_FSYNC", false),
-            read_on: read_on(&mut source),
+            read_on: source.word("ON_CLIENT_ABORT", ReadOn::LimitedUsers, &READ_ON_WORDS),
+            read_on_max: Duration::from_secs(source.count("DRAIN_MAX_SECONDS", 60, 1..=86_400).into()),
             ledger_wait: Some(duration(&mut source, "LEDGER_WAIT", 2, 0)).filter(|wait| !wait.is_zero()),
             retention_days: source.count("RETENTION_DAYS", 0, 0..=36_500),
             limits: default_limits::read(&mut source),
+            reserves_average: source.word("BUDGET_RESERVE", false, &[("max", false), ("average", true)]),
+            allows_unmetered: source.word("UNMETERED", false, &[("refuse", false), ("allow", true)]),
             connections_max: source.count("MAX_CONNECTIONS", 10_000, 1..=1_000_000) as usize,
             body_bytes_max: source.value(
                 "MAX_BODY_BYTES",
@@ -220,12 +233,6 @@ fn listen(source: &mut Source<'_>, open_to_all: bool) -> SocketAddr {
 
 fn model_name(text: &str) -> Option<String> {
     (text.len() <= 128 && !text.chars().any(char::is_control)).then(|| text.to_owned())
-}
-
-fn read_on(source: &mut Source<'_>) -> Option<Duration> {
-    let reads_on = source.word("ON_CLIENT_ABORT", false, &[("cancel", false), ("drain", true)]);
-    let seconds = source.count("DRAIN_MAX_SECONDS", 60, 1..=86_400);
-    reads_on.then(|| Duration::from_secs(seconds.into()))
 }
 
 fn metrics_limits(source: &mut Source<'_>) -> metrics::LabelLimits {

@@ -15,7 +15,8 @@ use paths::{PATH_KEYS_MAX, WATCHED_BYTES_MAX};
 use scalars::{is_literal, is_space, is_structure, unescape};
 use std::ops::Range;
 
-/// Containers deeper than this stop the scan; serde_json stops at the same depth.
+/// Containers deeper than this are counted, and no longer told apart by their kind. Some readers stop there (serde_json),
+/// others go on for thousands of levels (Python, Node.js): what stands behind is read for them.
 const DEPTH_MAX: usize = 127;
 /// Bytes of a `\u` escape.
 const ESCAPE_BYTES: usize = 6;
@@ -79,6 +80,8 @@ pub struct Scanner {
     paths: &'static Paths,
     state: State,
     depth: usize,
+    /// Open containers beyond `DEPTH_MAX`.
+    deeper: usize,
     /// The lowest bit says that the innermost container is an object, the next that the one around it is.
     objects: u128,
     /// For each depth, the paths (bits) whose first keys led to the container there; of an array, those that go on to
@@ -101,6 +104,7 @@ impl Scanner {
             paths,
             state: State::Value { or_end: false },
             depth: 0,
+            deeper: 0,
             objects: 0,
             open: [0; PATH_KEYS_MAX],
             next: u64::MAX.checked_shr(64 - paths.len() as u32).unwrap_or(0),
@@ -123,7 +127,7 @@ impl Scanner {
         self.state == State::Done
     }
 
-    /// True where the bytes were not JSON, or too deep: nothing more will be found.
+    /// True where the bytes were not JSON: nothing more will be found.
     pub fn failed(&self) -> bool {
         self.state == State::Failed
     }
@@ -191,6 +195,8 @@ impl Scanner {
             match byte {
                 b'"' => in_string = true,
                 b'{' | b'[' if self.depth < DEPTH_MAX => self.enter(byte == b'{'),
+                b'{' | b'[' => self.deeper += 1,
+                b'}' | b']' if self.deeper > 0 => self.deeper -= 1,
                 b'}' | b']' if self.in_object() == (byte == b'}') => {
                     self.leave();
                     if self.depth == outside {
@@ -256,7 +262,6 @@ impl Scanner {
             self.clear_held();
         }
         self.state = match byte {
-            b'{' | b'[' if self.depth >= DEPTH_MAX => State::Failed,
             b'{' | b'[' => {
                 let object = byte == b'{';
                 // An object's keys choose among the paths, all elements of an array go on with the same.

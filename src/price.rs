@@ -73,6 +73,28 @@ impl PriceTable {
         u64::try_from(amount.checked_add(per_nano / 2)? / per_nano).ok()
     }
 
+    pub fn worst_case(
+        &self,
+        model: &str,
+        input_tokens: u64,
+        output_tokens: Option<u64>,
+        service_tier: Option<&str>,
+    ) -> Option<WorstCase> {
+        let output_tokens = output_tokens.unwrap_or(128_000);
+        let usage =
+            Usage { input_tokens, output_tokens, total_tokens: input_tokens + output_tokens, ..Usage::default() };
+        Some(WorstCase { nano_usd: self.cost_nano_usd(model, &usage, service_tier)?, output_tokens })
+    }
+    pub fn has_free(&self) -> bool {
+        false
+    }
+    pub fn is_free(&self, _model: &str) -> bool {
+        false
+    }
+    pub fn largest_input(&self, _model: &str) -> Option<u64> {
+        None
+    }
+
     /// The cost of an answer that made images and reports no tokens: by the table's name for the model at the quality
     /// and size that the answer says (`high/1024-x-1536/gpt-image-1`), or by a price of the model's for any image.
     pub fn images_cost_nano_usd(&self, model: &str, usage: &Usage, quality: &str, size: &str) -> Option<u64> {
@@ -342,3 +364,8 @@ fn cached_media(usage: &Usage, all: [u64; 3], has_images: bool) -> Option<[u64; 
 
 #[cfg(test)]
 mod tests;
+
+pub struct WorstCase {
+    pub nano_usd: u64,
+    pub output_tokens: u64,
+}

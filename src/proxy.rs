@@ -40,6 +40,7 @@ mod log_notes;
 pub mod model_in_path;
 mod permits;
 mod refusal;
+pub mod request_body;
 pub mod request_estimate;
 pub mod response;
 pub mod route;
@@ -56,7 +57,7 @@ use crate::base::clock::{MICROSECOND, Now};
 use crate::base::deadlines::Deadlines;
 use crate::base::log::{Level, Note, Notes};
 use crate::base::slab::Slab;
-use crate::limit::budget::{Period, SpendByUser};
+use crate::limit::budget::{Cost, Period, SpendByUser};
 use crate::limit::limiter::Limiter;
 use crate::metrics::{Gauges, Metrics};
 use crate::policy::{Change, Policy};
@@ -71,7 +72,7 @@ use held_bodies::HeldBodies;
 use invariants::Audit;
 use local_answers::LocalAnswers;
 use permits::Permits;
-pub use settings::{Settings, Timeouts};
+pub use settings::{ReadOn, Settings, Timeouts};
 use settlement::End;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -371,9 +372,10 @@ impl Proxy {
         if is_tunnel {
             self.actions.push_back(Action::Read(Conn::Down(down))); // its client waits for the target no longer
         }
+        let record = request_estimate::cost(&settlement.records.0);
         let seq = self.submit(now, settlement.records);
         if settlement.forfeits {
-            self.limiter.forfeit(&user, reservation, now);
+            self.limiter.forfeit(&user, reservation, Cost { seq, ..record }, now);
         } else {
             self.limiter.release(&user, reservation, now);
         }
@@ -489,7 +491,12 @@ impl Proxy {
             Some(tunnel) => tunnel.is_responding(),
             None => exchange.request.complete && exchange.draft.endpoint.is_metered(),
         };
-        self.settings.timeouts.read_on > 0 && begun && will_report
+        let reads_on = match self.settings.read_on {
+            ReadOn::Nobodys => false,
+            ReadOn::LimitedUsers => self.limiter.measures(&exchange.draft.user).tokens,
+            ReadOn::Everybodys => true,
+        };
+        reads_on && begun && will_report
     }
 
     /// Lets the response come to its end, or to the end of its time, without a client.

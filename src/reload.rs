@@ -57,7 +57,7 @@ impl Reloader {
 fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static str>) {
     let Config {
         target, api_key, model_name, listen, database_path, durability, ledger_fsync, ledger_wait, retention_days,
-        read_on, limits, keys_only, admin_token, connections_max, body_bytes_max, buffered_bytes_max, timeouts,
+        read_on, read_on_max, limits, reserves_average, allows_unmetered, keys_only, admin_token, connections_max, body_bytes_max, buffered_bytes_max, timeouts,
         tls_ca, prices, influx, metrics, log, log_format,
     } = new;
     let Timeouts { connect, response, idle, header, drain } = timeouts;
@@ -85,7 +85,10 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         (old.ledger_fsync != *ledger_fsync, "LEDGER_FSYNC"),
         (old.ledger_wait != *ledger_wait, "LEDGER_WAIT"),
         (old.retention_days != *retention_days, "RETENTION_DAYS"),
-        (old.read_on != *read_on, "ON_CLIENT_ABORT,DRAIN_MAX_SECONDS"),
+        (old.read_on != *read_on, "ON_CLIENT_ABORT"),
+        (old.read_on_max != *read_on_max, "DRAIN_MAX_SECONDS"),
+        (old.reserves_average != *reserves_average, "BUDGET_RESERVE"),
+        (old.allows_unmetered != *allows_unmetered, "UNMETERED"),
         (old.timeouts.connect != *connect, "CONNECT_TIMEOUT"),
         (old.timeouts.response != *response, "RESPONSE_TIMEOUT"),
         (old.timeouts.idle != *idle, "IDLE_TIMEOUT"),
@@ -155,7 +158,7 @@ mod tests {
     }
 
     /// Another value for each variable, and what must be set beside it so that it counts.
-    const OTHERS: [(&str, &str, &str); 42] = [
+    const OTHERS: [(&str, &str, &str); 44] = [
         ("PROXY_TARGET", "http://other", ""),
         ("OPENAI_API_KEY", "sk-hush", ""),
         ("MODEL_NAME", "other", ""),
@@ -179,7 +182,9 @@ mod tests {
         ("LEDGER_WAIT", "1s", ""),
         ("RETENTION_DAYS", "1", ""),
         ("ON_CLIENT_ABORT", "drain", ""),
-        ("DRAIN_MAX_SECONDS", "1", "ON_CLIENT_ABORT=drain\n"),
+        ("DRAIN_MAX_SECONDS", "1", ""),
+        ("BUDGET_RESERVE", "average", ""),
+        ("UNMETERED", "allow", ""),
         ("PRICES_FILE", PRICES, ""),
         ("CONNECT_TIMEOUT", "1s", ""),
         ("RESPONSE_TIMEOUT", "1s", ""),

@@ -1,12 +1,13 @@
 //! Usage accounting: which bytes of a request or response say what was consumed. Pure: bytes in, numbers out.
 //!
-//! [`inspect`] reads what a JSON request asks for, and asks for usage where the client did not; [`multipart`] finds the
-//! model in a form. [`reader`] reads a response beside its relaying, and splits it once for three: [`capture`] takes
+//! [`inspect`] reads what a JSON request asks for, and asks for usage where the client did not; [`content`] measures what
+//! it holds, and [`multipart`] finds the model in a form. [`reader`] reads a response beside its relaying, and splits it once for three: [`capture`] takes
 //! the usage at the paths where the endpoint's [`shapes`] have it, [`estimate`] counts the text for a response that is
 //! cut before it reports, and `editor` takes out what only our asking for usage brought. [`session`] reads the messages
 //! of a WebSocket. [`dialects`] turns every dialect's usage object into one [`record::Usage`].
 
 pub mod capture;
+pub mod content;
 pub mod dialects;
 mod editor;
 pub mod estimate;

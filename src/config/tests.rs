@@ -52,7 +52,8 @@ fn no_configuration_at_all_works() {
     assert_eq!([connect, response, idle, header, drain], [10, 600, 75, 10, 30].map(seconds));
     assert_eq!(config.prices, PriceTable::built_in());
     assert_eq!(config.metrics, metrics::LabelLimits::default());
-    assert!(config.read_on.is_none());
+    assert_eq!((config.read_on, config.read_on_max), (ReadOn::LimitedUsers, Duration::from_secs(60)));
+    assert!(!config.reserves_average && !config.allows_unmetered);
     assert_eq!((config.log, config.log_format), (Level::Info, LogFormat::Logfmt));
 }
 
@@ -75,6 +76,8 @@ fn everything_can_be_set() {
     let config = load(&[
         ("ON_CLIENT_ABORT", "drain"),
         ("DRAIN_MAX_SECONDS", "5"),
+        ("BUDGET_RESERVE", "average"),
+        ("UNMETERED", "allow"),
         ("PROXY_TARGET", "http://[::1]:9000/base/"),
         ("OPENAI_API_KEY", "sk-secret"),
         ("MODEL_NAME", "gpt-4o-mini"),
@@ -128,7 +131,8 @@ fn everything_can_be_set() {
     let Timeouts { connect, response, idle, header, drain } = config.timeouts;
     assert_eq!([connect, response, idle, header, drain].map(|it| it.as_millis()), [500, 120_000, 3_600_000, 3_000, 0]);
     assert_eq!(config.tls_ca.as_deref(), Some(pem.as_bytes()));
-    assert_eq!(config.read_on, Some(Duration::from_secs(5)));
+    assert_eq!((config.read_on, config.read_on_max), (ReadOn::Everybodys, Duration::from_secs(5)));
+    assert!(config.reserves_average && config.allows_unmetered);
     let usage = Usage { input_tokens: 2, ..Usage::default() };
     assert_eq!(config.prices.cost_nano_usd("mine", &usage, None), Some(2_000));
     assert!(config.prices.cost_nano_usd("gpt-4o", &usage, None).is_some());

@@ -87,6 +87,11 @@ impl Paths {
         self.list.len()
     }
 
+    /// The keys by which they start from the root.
+    pub fn first_keys(&self) -> impl Iterator<Item = &'static str> {
+        self.list.iter().map(|path| path.keys[0])
+    }
+
     /// Those of `candidates` that have this key at this level.
     pub(super) fn with_key(&self, candidates: u64, level: usize, key: &[u8]) -> u64 {
         let of_length = self.of_length.get(key.len()).copied().unwrap_or(0);

@@ -100,6 +100,20 @@ fn every_element_counts_and_no_key_that_is_spelt_like_them() {
     assert_eq!(scan(root, &[]).0.iter().map(|hit| hit.1.start).collect::<Vec<_>>(), [11, 13, 46]);
 }
 
+/// Python's reader and Node's go a thousand levels deep, so what stands behind counts.
+#[test]
+fn what_stands_behind_a_deep_value_is_found() {
+    for depth in [DEPTH_MAX - 2, DEPTH_MAX - 1, DEPTH_MAX, DEPTH_MAX + 1, 2 * DEPTH_MAX, 1000] {
+        let (open, close) = ("[{\"x\":".repeat(depth), "}]".repeat(depth));
+        let document = format!("{{\"deep\":{open}\"]}}\"{close},\"model\":\"m\"}}");
+        for cuts in [vec![], (0..document.len()).collect::<Vec<_>>()] {
+            let (hits, done) = scan(document.as_bytes(), &cuts);
+            assert_eq!((hits.len(), done), (1, true), "{depth}");
+        }
+        assert!(!scan(format!("{{\"deep\":{open}1{}}}", &close[1..]).as_bytes(), &[]).1, "one is not closed");
+    }
+}
+
 #[test]
 fn over_the_cap_is_told_without_bytes() {
     let document = format!("{{\"model\":\"{}\",\"usage\":{{}}}}", "m".repeat(1000));

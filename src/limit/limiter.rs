@@ -10,7 +10,7 @@
 
 use super::budget::{Cost, Period, SpendByUser, Spending, Spent};
 use super::overrides::{Limits, Overrides};
-use super::reservation::{Reservation, ReservationRequest};
+use super::reservation::{Money, Reservation, ReservationRequest};
 use super::status::{RateLimitStatus, Refused};
 use super::user::UserState;
 use crate::base::clock::{MILLISECOND, Now};
@@ -106,13 +106,15 @@ impl Limiter {
         self.users.get(user).and_then(UserState::average_output)
     }
 
-    /// Refuses a user who would be refused whatever the request; takes nothing.
-    pub fn check(&mut self, user: &str, now: Now) -> Result<(), Refused> {
+    /// Refuses a user who would be refused whatever the request; takes nothing. `may_cost` is false for one that may
+    /// prove to be free.
+    pub fn check(&mut self, user: &str, may_cost: bool, now: Now) -> Result<(), Refused> {
         let limits = self.limits_of(user);
         if limits.is_unlimited() {
             return Ok(());
         }
-        let smallest = ReservationRequest { tokens: 1, nano_usd: Some(0), guessed: true };
+        let anything = Money { nano_usd: 1, least_nano_usd: 0, may_share: true };
+        let smallest = ReservationRequest { tokens: 1, guessed: true, money: may_cost.then_some(anything) };
         let mut state = self.users.get(user).copied().unwrap_or_default();
         state.try_take(&limits, || self.spending.of(user, now.unix), smallest, now).map(|_| ())
     }
@@ -161,8 +163,10 @@ impl Limiter {
         self.settle(user, reservation, 0, now);
     }
 
-    /// The request is over, and nobody knows what it used: its estimate of tokens stands.
-    pub fn forfeit(&mut self, user: &str, reservation: Reservation, now: Now) {
+    /// The request is over, and nobody knows what it used: its estimates stand. `record` says which one it is, and when
+    /// it began; its own cost is not known.
+    pub fn forfeit(&mut self, user: &Arc<str>, reservation: Reservation, record: Cost, now: Now) {
+        self.spending.charge(user, Cost { nano_usd: reservation.nano_usd, ..record }, now.unix);
         self.settle(user, Reservation { tokens: 0, ..reservation }, 0, now);
     }
 

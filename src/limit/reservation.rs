@@ -6,7 +6,7 @@
 //! | settled by | when | the request | its tokens | its money |
 //! |---|---|---|---|---|
 //! | `release` | the response is over; what it used is charged beside | counts | given back | given back |
-//! | `forfeit` | the same, but nobody knows what it used | counts | stay taken | given back |
+//! | `forfeit` | the same, but nobody knows what it used | counts | stay taken | is spent |
 //! | `withdraw` | the request was never forwarded | given back | given back | given back |
 //!
 //! Each of them ends its part of the requests in flight. In: numbers. Out: numbers. Never: a decision.
@@ -16,10 +16,30 @@
 pub struct ReservationRequest {
     /// Input and output together.
     pub tokens: u64,
-    /// What they cost; `None` for a request that has no cost that the ledger would count.
-    pub nano_usd: Option<u64>,
-    /// The client set no maximum: where less is left than guessed, what is left will do.
+    /// The client set no maximum of tokens: where a full bucket holds less than guessed, that will do.
     pub guessed: bool,
+    /// What it may cost; `None` for a request that costs nothing that the ledger would count.
+    pub money: Option<Money>,
+}
+
+impl ReservationRequest {
+    /// What it takes of a budget, nano-dollars.
+    pub fn nano_usd(&self) -> u64 {
+        self.money.map_or(0, |money| money.nano_usd)
+    }
+}
+
+/// What a request may take of a budget, nano-dollars.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Money {
+    /// What it takes where there is so much.
+    pub nano_usd: u64,
+    /// Where less than this is left it can never begin: what it costs by the client's own word. 0 for one that set no
+    /// maximum.
+    pub least_nano_usd: u64,
+    /// What is left will do beside other requests, too: it is an average. Else only where no other request holds
+    /// anything of the budget, so that together they never spend more than there is.
+    pub may_share: bool,
 }
 
 /// What an admitted request has taken. It is settled once: see the table above.
@@ -36,5 +56,15 @@ impl Reservation {
     /// True where its user was limited in something.
     pub fn is_tracked(&self) -> bool {
         self.tracked
+    }
+
+    /// Tokens that it holds.
+    pub fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
+    /// Nano-dollars that it holds.
+    pub fn nano_usd(&self) -> u64 {
+        self.nano_usd
     }
 }

@@ -6,12 +6,15 @@
 use super::bucket::{Bucket, Rate};
 use super::budget::Spent;
 use super::overrides::Limits;
-use super::reservation::{Reservation, ReservationRequest};
+use super::reservation::{Money, Reservation, ReservationRequest};
 use super::status::{BucketStatus, Limit, RateLimitStatus, Refused};
 use crate::base::clock::{Now, SECOND};
 
 /// When to try again where that depends on other requests' ends, or on the ledger.
 const UNCERTAIN: u64 = SECOND;
+
+/// What one report may put a user into debt of tokens, minutes.
+const DEBT_MINUTES_MAX: u64 = 60;
 
 /// Weight of the newest output in the moving average: one part in so many.
 const AVERAGE_WEIGHT: i64 = 8;
@@ -43,7 +46,7 @@ impl UserState {
         let checked = self.has_room(limits, spent, &mut request, now.mono);
         checked.map_err(|refused| Refused { limit_status: self.limit_status(limits), ..refused })?;
         self.take(limits, &request, now.mono);
-        Ok(Reservation { tokens: request.tokens, nano_usd: request.nano_usd.unwrap_or(0), tracked: true })
+        Ok(Reservation { tokens: request.tokens, nano_usd: request.nano_usd(), tracked: true })
     }
 
     /// Checks every limit, and cuts a guess to what may be had. A refusal is yet without the state of the limits.
@@ -58,8 +61,8 @@ impl UserState {
             return Err(refused(Limit::Concurrent, maximum.into(), 1, Some(UNCERTAIN)));
         }
         // What costs nothing is not refused for money.
-        if limits.has_budget() && request.nano_usd.is_some() {
-            within_budgets(limits, spent(), self.reserved, request)?;
+        if let Some(money) = request.money.as_mut().filter(|_| limits.has_budget()) {
+            within_budgets(limits, spent(), self.reserved, money)?;
         }
         self.within_buckets(limits, request, now)
     }
@@ -105,7 +108,7 @@ impl UserState {
         }
         self.charge(limits, request.tokens, now);
         self.in_flight += 1;
-        self.reserved += request.nano_usd.unwrap_or(0);
+        self.reserved += request.nano_usd();
     }
 
     /// Ends a request in flight: gives back its reservation's money and tokens, and so many requests.
@@ -120,10 +123,11 @@ impl UserState {
         }
     }
 
-    /// Takes tokens that were used, down into debt.
+    /// Takes tokens that were used, down into debt: no more at once than flow in within an hour, so that one absurd
+    /// number shuts nobody out for days.
     pub(super) fn charge(&mut self, limits: &Limits, tokens: u64, now: u64) {
         if let (Some(bucket), Some(rate)) = (&mut self.tokens, limits.tokens) {
-            bucket.take(rate, now, tokens);
+            bucket.take(rate, now, tokens.min(rate.per_minute.saturating_mul(DEBT_MINUTES_MAX)));
         }
     }
 
@@ -161,29 +165,28 @@ impl UserState {
     }
 }
 
-/// Checks the budgets: what is spent, what requests in flight may cost and this one's estimate are within each. Of a
-/// guess only what is left is reserved. Where nobody knows what is spent, nothing is let through.
-fn within_budgets(
-    limits: &Limits,
-    spent: Option<Spent>,
-    reserved: u64,
-    request: &mut ReservationRequest,
-) -> Result<(), Refused> {
+/// Checks the budgets: what is spent, what requests in flight may cost and what this one may are within each. Where it is
+/// the only one, or shares by its average, what is left will do. Where nobody knows what is spent, nothing is let through.
+fn within_budgets(limits: &Limits, spent: Option<Spent>, reserved: u64, money: &mut Money) -> Result<(), Refused> {
     let Some(spent) = spent else { return Err(refused(Limit::BudgetUnknown, 0, 0, Some(UNCERTAIN))) };
     let budgets =
         [(Limit::BudgetDay, limits.day_nano_usd, spent.day), (Limit::BudgetMonth, limits.month_nano_usd, spent.month)];
     for (limit, budget, spent) in budgets {
-        let (Some(budget), Some(requested)) = (budget, request.nano_usd) else { continue };
+        let Some(budget) = budget else { continue };
         let unspent = budget.saturating_sub(spent);
         let free = unspent.saturating_sub(reserved);
         if unspent == 0 {
             return Err(refused(limit, budget, 0, None));
         }
-        if free == 0 || !request.guessed && requested > free {
-            let in_time = free < unspent && (request.guessed || requested <= unspent);
-            return Err(refused(limit, budget, requested, in_time.then_some(UNCERTAIN)));
+        if money.least_nano_usd > unspent {
+            return Err(refused(limit, budget, money.least_nano_usd, None));
         }
-        request.nano_usd = Some(requested.min(free));
+        let fits = money.nano_usd <= free;
+        let will_do = free >= money.least_nano_usd.max(1) && (reserved == 0 || money.may_share);
+        if !fits && !will_do {
+            return Err(refused(limit, budget, money.nano_usd, Some(UNCERTAIN)));
+        }
+        money.nano_usd = money.nano_usd.min(free);
     }
     Ok(())
 }

@@ -13,12 +13,12 @@
 
 use super::downstream::{AfterReply, Arrived, DISCARD_BYTES_MAX, Downstream, Phase, Sink};
 use super::exchange::{Exchange, ModelName, Outgoing, Request, Response, Stage};
-use super::forward::Accepted;
 use super::local_answers::{overloaded, text};
 use super::local_request::{self, LocalRequest};
 use super::refusal::Refusal;
-use super::request_estimate::{self, Size};
-use super::route::{Local, Route};
+use super::request_body::{self, Coding, Reading};
+use super::request_estimate::{self, Denied, Size};
+use super::route::{Cost, Local, Route};
 use super::timing::Class;
 use super::{
     Action, Conn, DownKey, ExchangeKey, LOW_WATERMARK, Proxy, Question, Written, forward, identity, log_notes,
@@ -33,11 +33,8 @@ use crate::http::head::{self, RequestHead};
 use crate::http::headers::Known;
 use crate::http::reply::{Fault, Reply, error_body};
 use crate::limit::reservation::Reservation;
-use crate::limit::status::{RateLimitStatus, Refused};
+use crate::limit::status::RateLimitStatus;
 use crate::local::Answer;
-use crate::usage::estimate;
-use crate::usage::inspect::inspect;
-use crate::usage::multipart::MultipartReader;
 use crate::usage::record::{Draft, Endpoint, Outcome};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -47,6 +44,7 @@ struct Asker {
     user: Arc<str>,
     key_id: Option<i64>,
     endpoint: Endpoint,
+    cost: Cost,
 }
 
 // -------------------------------------------------------------------------------------------------- bytes of clients
@@ -261,7 +259,8 @@ impl Proxy {
             Route::Relay(endpoint) => match identity::who(&head.headers, &self.access, now.unix) {
                 Ok((user, key_id)) => {
                     let user = user.unwrap_or_else(|name| self.limiter.name(name));
-                    self.relay(now, key, &head, Asker { user, key_id, endpoint });
+                    let cost = if endpoint == Endpoint::Other { Cost::Unknown } else { Cost::Metered };
+                    self.relay(now, key, &head, Asker { user, key_id, endpoint, cost });
                 }
                 Err(refusal) => self.refuse(now, key, &head, &refusal),
             },
@@ -269,7 +268,7 @@ impl Proxy {
     }
 
     fn relay(&mut self, now: Now, key: DownKey, head: &RequestHead<'_, '_>, asker: Asker) {
-        let hold = asker.endpoint != Endpoint::Other && head.framing != Framing::None && is_plain_json(head);
+        let hold = request_body::is_held(head, asker.endpoint, self.limiter.measures(&asker.user).cost);
         let exchange = match self.admit(now, key, head, asker, hold) {
             Ok(exchange) => self.exchanges.insert(exchange),
             Err(refusal) => return self.refuse(now, key, head, &refusal),
@@ -321,20 +320,28 @@ impl Proxy {
         let mut exchange = self.exchange(now, key, head, asker, hold);
         // One that is held reserves when it is whole, and is refused here only where it would be anyway.
         let reserved = match hold {
-            true => self.limiter.check(&exchange.draft.user, now),
-            false => request_estimate::reserve(&mut self.limiter, &self.prices, &mut exchange, Size::default(), now),
+            true => {
+                let may_cost = exchange.request.cost != Cost::Free && !self.prices.has_free();
+                self.limiter.check(&exchange.draft.user, may_cost, now).map_err(Denied::Limit)
+            }
+            false => {
+                let size = Size::default();
+                request_estimate::reserve(&mut self.limiter, &self.prices, &self.settings, &mut exchange, &size, now)
+            }
         };
-        reserved.map_err(|refused| self.over_limit(&exchange.draft.user, &refused))?;
+        reserved.map_err(|denied| self.denied(&exchange.draft.user, &denied))?;
         let reserved = self.permits.reserve(permits);
         debug_assert!(reserved, "they were available");
         Ok(Exchange { permits, ..exchange })
     }
 
     fn exchange(&self, now: Now, down: DownKey, head: &RequestHead<'_, '_>, asker: Asker, hold: bool) -> Exchange {
-        let Asker { user, key_id, endpoint } = asker;
+        let Asker { user, key_id, endpoint, cost } = asker;
         let mut outgoing = Outgoing::default();
         let captured = endpoint != Endpoint::Other;
-        let accepted = forward::write_request(&mut outgoing.head, head, &self.settings, captured);
+        let coding = if hold { Coding::of(head) } else { Coding::Identity };
+        let decoded = coding.is_decodable();
+        let accepted = forward::write_request(&mut outgoing.head, head, &self.settings, captured, decoded);
         let named = model_in_path::named(head.target);
         Exchange {
             down,
@@ -356,7 +363,10 @@ impl Proxy {
                     (false, false) => ModelName::Model,
                 },
                 accepted,
-                form: (captured && !hold).then(|| form(head)).flatten(),
+                cost,
+                has_body: !matches!(head.framing, Framing::None | Framing::Length(0)),
+                coding,
+                form: request_body::form(head, endpoint),
                 complete: head.framing == Framing::None,
                 outgoing,
                 ..Request::default()
@@ -375,16 +385,28 @@ impl Proxy {
         }
     }
 
-    /// A held body is complete: reads it, makes the two edits, and sends the request on its way.
+    /// A held body is complete: reads it, makes the edits, and sends the request on its way.
     fn request_held(&mut self, now: Now, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.linked_mut(key) else { return };
-        let limited = self.limiter.measures(&exchange.draft.user).tokens;
-        let output_max = finish_held(exchange, self.settings.model_name.as_deref(), limited);
+        let user = exchange.draft.user.clone();
+        let reading = Reading {
+            default_model: self.settings.model_name.as_deref(),
+            is_limited: self.limiter.measures(&user).tokens,
+            bytes_max: self.settings.body_bytes_max,
+        };
         exchange.ready = now.mono;
-        let size = Size { input: Some(estimate::input_tokens(exchange.request.text_bytes)), output_max };
-        match request_estimate::reserve(&mut self.limiter, &self.prices, exchange, size, now) {
+        let reserved = match request_body::finish(exchange, &reading) {
+            Err(refusal) => return self.refuse_held(now, key, &refusal),
+            Ok(size) => {
+                request_estimate::reserve(&mut self.limiter, &self.prices, &self.settings, exchange, &size, now)
+            }
+        };
+        match reserved {
             Ok(()) => self.dispatch(now, key),
-            Err(refused) => self.refuse_held(now, key, &refused),
+            Err(denied) => {
+                let refusal = self.denied(&user, &denied);
+                self.refuse_held(now, key, &refusal);
+            }
         }
     }
 
@@ -659,21 +681,25 @@ impl Proxy {
     }
 
     /// Refuses a request that is here as a whole; the connection may carry another.
-    fn refuse_held(&mut self, now: Now, key: ExchangeKey, refused: &Refused) {
+    fn refuse_held(&mut self, now: Now, key: ExchangeKey, refusal: &Refusal) {
         let Some(exchange) = self.exchanges.linked(key) else { return };
-        let (down, to_head, user) = (exchange.down, exchange.request.to_head, exchange.draft.user.clone());
-        let refusal = self.over_limit(&user, refused);
+        let (down, to_head) = (exchange.down, exchange.request.to_head);
         self.count_refusal(refusal.fault);
         self.withdraw(now, key);
-        self.write_error(now, down, &refusal, to_head, false);
+        self.write_error(now, down, refusal, to_head, false);
         self.next_request(now, down);
         self.retime_down(now, down, false);
     }
 
     /// How somebody is refused whose limits do not allow a request.
-    fn over_limit(&mut self, user: &str, refused: &Refused) -> Refusal {
-        self.metrics.rate_limited(user, refused.limit.label());
-        request_estimate::refusal(refused)
+    fn denied(&mut self, user: &str, denied: &Denied) -> Refusal {
+        match denied {
+            Denied::Limit(refused) => {
+                self.metrics.rate_limited(user, refused.limit.label());
+                request_estimate::refusal(refused)
+            }
+            Denied::Unmetered(why) => request_estimate::unmetered_refusal(why),
+        }
     }
 
     fn count_refusal(&mut self, fault: Fault) {
@@ -783,34 +809,6 @@ impl Proxy {
 
 // ------------------------------------------------------------------------------------------------------ pure functions
 
-/// A held body is whole: reads it and makes the two edits that SPEC allows; the most tokens that it lets the target put
-/// out. `limited` says that its user's tokens are counted, so that its text is measured.
-fn finish_held(exchange: &mut Exchange, default_model: Option<&str>, limited: bool) -> Option<u64> {
-    let request = &mut exchange.request;
-    let default_model = default_model.filter(|_| request.model_name != ModelName::DeploymentInPath);
-    let inspected = inspect(&request.outgoing.body, exchange.draft.endpoint, default_model);
-    if inspected.stream || limited {
-        request.text_bytes = estimate::text_bytes(&request.outgoing.body);
-    }
-    let edited_bytes = inspected
-        .splices
-        .iter()
-        .fold(request.outgoing.body.len(), |bytes, splice| bytes + splice.with.len() - splice.at.len());
-    // A compressed stream could not be edited.
-    let accepted = request.accepted.map(|accepted| if inspected.usage_asked { Accepted::Identity } else { accepted });
-    forward::write_accepted(&mut request.outgoing.head, accepted);
-    forward::write_length(&mut request.outgoing.head, edited_bytes as u64);
-    request.outgoing.head.extend_from_slice(b"\r\n");
-    request.outgoing.finish_body(&inspected.splices);
-    request.usage_asked = inspected.usage_asked;
-    request.complete = true;
-    if inspected.model.is_some() {
-        exchange.draft.model_requested = inspected.model;
-    }
-    exchange.draft.stream = inspected.stream;
-    inspected.output_max
-}
-
 /// Memory that the client's held body takes in addition once `count` more bytes of it have come. A body has at most
 /// `max` bytes.
 fn growth(downs: &Slab<Downstream>, exchanges: &Slab<Exchange>, max: u64, key: DownKey, count: usize) -> usize {
@@ -835,22 +833,4 @@ fn body_bytes_max(max: u64, reader: &BodyReader, have: usize) -> usize {
 fn is_idempotent(head: &RequestHead<'_, '_>) -> bool {
     let mut keys = head.headers.iter().filter(|(class, _)| *class == Known::IdempotencyKey);
     matches!(head.method, "GET" | "HEAD") || keys.any(|(class, header)| !head.connection.names(header.name, class))
-}
-
-/// True for a JSON body that is not compressed.
-fn is_plain_json(head: &RequestHead<'_, '_>) -> bool {
-    plain_type(head).is_some_and(forward::is_json)
-}
-
-/// The reader of a form that is not compressed.
-fn form(head: &RequestHead<'_, '_>) -> Option<Box<MultipartReader>> {
-    plain_type(head).and_then(MultipartReader::new).map(Box::new)
-}
-
-/// The type of a body that is not compressed.
-fn plain_type<'b>(head: &RequestHead<'b, '_>) -> Option<&'b [u8]> {
-    let mut types = head.headers.values(Known::ContentType);
-    let only = types.next().filter(|_| types.next().is_none())?;
-    let compressed = head.headers.values(Known::ContentEncoding).next().is_some();
-    (!compressed).then_some(only)
 }

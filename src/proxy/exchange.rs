@@ -1,6 +1,8 @@
 //! One request and its response: the state that belongs to neither connection.
 
 use super::forward::Accepted;
+use super::request_body::Coding;
+use super::route::Cost;
 use super::tunnel::Tunnel;
 use super::{DownKey, UpKey};
 use crate::base::buffer::Buffer;
@@ -105,7 +107,18 @@ pub struct Request {
     pub model_name: ModelName,
     /// `Accept-Encoding` for the target, where the client sent one that we must change.
     pub accepted: Option<Accepted>,
-    /// Reads the model out of a form that streams through.
+    /// What its path says of its cost.
+    pub cost: Cost,
+    pub has_body: bool,
+    /// How a held body is coded.
+    pub coding: Coding,
+    /// The target works on it beyond the answer.
+    pub background: bool,
+    /// Output tokens by which its reservation is reckoned.
+    pub output_reserved: u64,
+    /// It has no price, and the operator lets such requests through: what it holds of a budget is not spent with it.
+    pub spares_budget: bool,
+    /// Reads the fields of a form.
     pub form: Option<Box<MultipartReader>>,
     /// Usage was asked for in the client's place.
     pub usage_asked: bool,

@@ -1,7 +1,8 @@
 //! What unit tests of this layer share: settings in which nothing is in the way, and a proxy with them.
 
 use super::exchange::{Exchange, Request, Response, Stage};
-use super::{Action, Conn, DownKey, Proxy, Settings, Timeouts, UpKey, Written};
+use super::route::Cost;
+use super::{Action, Conn, DownKey, Proxy, ReadOn, Settings, Timeouts, UpKey, Written};
 use crate::base::clock::{Now, SECOND};
 use crate::limit::overrides::Limits;
 use crate::limit::reservation::Reservation;
@@ -21,6 +22,9 @@ pub fn settings() -> Settings {
         keys_only: false,
         admin: None,
         limits: Limits::default(),
+        reserves_average: false,
+        allows_unmetered: false,
+        read_on: ReadOn::Nobodys,
         connections_max: 100,
         body_bytes_max: 1 << 20,
         buffered_bytes_max: 256 << 20,
@@ -58,7 +62,12 @@ pub fn exchange(endpoint: Endpoint) -> Exchange {
         abandoned: false,
         reservation: Reservation::default(),
         limit_status: RateLimitStatus::default(),
-        request: Request { http11: true, complete: true, ..Request::default() },
+        request: Request {
+            http11: true,
+            complete: true,
+            cost: if endpoint == Endpoint::Other { Cost::Free } else { Cost::Metered },
+            ..Request::default()
+        },
         response: Response::default(),
         draft: Draft { endpoint, ..Draft::default() },
         started: 0,

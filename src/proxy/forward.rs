@@ -27,12 +27,13 @@ const UPGRADE: &[u8] = b"connection: Upgrade\r\nupgrade: websocket\r\n";
 
 /// Appends a request head for the target, but for its framing and its end. Where the response will be read for usage,
 /// `Accept-Encoding` stays out: what is returned in its place is to be written once it is known what is done with the
-/// response.
+/// response. So does `Content-Encoding` of a body that may be `decoded` before it is sent on.
 pub fn write_request(
     out: &mut Vec<u8>,
     head: &RequestHead<'_, '_>,
     settings: &Settings,
     captured: bool,
+    decoded: bool,
 ) -> Option<Accepted> {
     let mut offers: Option<Offers> = None;
     out.reserve(head.target.len() + head.headers.wire_bytes() + OWN_LINES_BYTES);
@@ -49,6 +50,7 @@ pub fn write_request(
             Known::Authorization if settings.authorization.is_some() || settings.keys_only => {}
             Known::ApiKey if settings.keys_only => {} // ours
             _ if class.is_hop_by_hop() || head.connection.names(header.name, class) => {}
+            Known::ContentEncoding if decoded => {}
             Known::AcceptEncoding if captured => offers.get_or_insert_default().add(header.value),
             _ => write(out, header.name, header.value),
         }
@@ -130,6 +132,8 @@ pub struct ResponsePlan {
     pub until_close: bool,
     /// The client's connection stays open after it.
     pub keep_alive: bool,
+    /// Its body is decoded on the way.
+    pub decoded: bool,
 }
 
 /// Chooses the framing towards the client. `edited` bodies change their length on the way.
@@ -145,7 +149,7 @@ pub fn plan(head: &ResponseHead<'_, '_>, http11_client: bool, edited: bool, keep
         _ => None,
     };
     let until_close = writer == BodyWriter::Bytes && length.is_none();
-    ResponsePlan { writer, length, until_close, keep_alive: keep_alive && !until_close }
+    ResponsePlan { writer, length, until_close, keep_alive: keep_alive && !until_close, decoded: edited }
 }
 
 /// Appends the head of a switch to the WebSocket protocol.
@@ -186,6 +190,9 @@ pub fn write_response(
         // Of a message without a body (HEAD, 304) the length is information about another one, and stays; a 204 has
         // none (RFC 9110 §8.6).
         let length_stays = class == Known::ContentLength && plan.writer == BodyWriter::Nothing && head.status != 204;
+        if plan.decoded && class == Known::ContentEncoding {
+            continue;
+        }
         if length_stays || !(class.is_hop_by_hop() || told_here || head.connection.names(header.name, class)) {
             write(out, header.name, header.value);
         }
@@ -248,7 +255,7 @@ fn essence(content_type: &[u8]) -> &[u8] {
 }
 
 /// True for `application/json` and `application/…+json`, with any parameters.
-pub fn is_json(content_type: &[u8]) -> bool {
+fn is_json(content_type: &[u8]) -> bool {
     if content_type == b"application/json" {
         return true; // as almost everybody writes it
     }

@@ -3,17 +3,29 @@
 //!
 //! A request whose body is held is looked at twice: by its head, so that who would be refused anyway need not send a
 //! body; and when it is whole, which is when its reservation is made. One that streams through makes it with its head.
+//!
+//! | | takes of the tokens of a minute | takes of a budget |
+//! |---|---|---|
+//! | input | its text, four bytes a token | its text, a byte a token; the model's largest input where it refers to more |
+//! | output, for each answer | the client's maximum, else the user's average | the client's maximum, else the model's largest |
+//! | price | | the dearest that the model has for that, in the tier asked for |
+//!
+//! A debt of tokens is repaid by waiting; money that is spent is gone. So of a budget the worst is taken, unless the
+//! operator prefers the average (`BUDGET_RESERVE`). What cannot be priced is refused (`UNMETERED`), or takes all that is
+//! left, alone.
 
+use super::Settings;
 use super::exchange::{Exchange, ModelName};
 use super::refusal::Refusal;
+use super::route::Cost as PathCost;
 use crate::base::clock::Now;
 use crate::http::reply::Fault;
 use crate::limit::budget::Cost;
 use crate::limit::limiter::{Limiter, Used};
-use crate::limit::reservation::ReservationRequest;
+use crate::limit::reservation::{Money, ReservationRequest};
 use crate::limit::status::Refused;
 use crate::price::PriceTable;
-use crate::usage::record::{Draft, Endpoint, Record, Usage, UsageSource};
+use crate::usage::record::{Endpoint, Record, Usage, UsageSource};
 
 /// Output tokens that are expected of a user's first request which sets no maximum.
 const OUTPUT_TOKENS_GUESSED: u64 = 256;
@@ -21,69 +33,190 @@ const OUTPUT_TOKENS_GUESSED: u64 = 256;
 const INPUT_TOKENS_GUESSED: u64 = 256;
 /// Output tokens of an image in high quality: what gpt-image-1 reports of a square one.
 const IMAGE_TOKENS_GUESSED: u64 = 4160;
+/// The most that an image has: four times that, as newer models make larger ones.
+const IMAGE_TOKENS_MAX: u64 = 4 * IMAGE_TOKENS_GUESSED;
+/// The most that speech has: some twenty minutes.
+const SPEECH_TOKENS_MAX: u64 = 32_000;
+/// Which model a response's tool makes images by where the request names none: the dearest is taken for it.
+const IMAGE_TOOL_MODEL: &str = "gpt-image-1";
 
 /// What is known of a request's size.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Size {
-    /// Tokens, from the body's bytes.
+    /// Tokens, from the body's text; `None` where that is not read.
     pub input: Option<u64>,
-    /// The most that the client lets the target put out, over all choices.
+    /// The most tokens that the input can have; `None` where it refers to more than it shows.
+    pub input_max: Option<u64>,
+    /// The most that the client lets the target put out in one answer.
     pub output_max: Option<u64>,
+    /// How many answers it wants beyond the first.
+    pub more_answers: u64,
+    /// The tier that it asks for.
+    pub service_tier: Option<Box<str>>,
+    /// It has the target run a tool that makes images.
+    pub makes_images: bool,
+    /// Why its answer will not say what it took.
+    pub unreported: Option<&'static str>,
+}
+
+/// Why a request gets nothing.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// A limit is reached.
+    Limit(Refused),
+    /// Its user has a budget, and nobody would know what it costs: why.
+    Unmetered(String),
 }
 
 /// Has an exchange take what it may need of its user's limits, all or nothing.
 ///
 /// # Errors
-/// The limit that refuses it.
+/// The limit that refuses it, or why it cannot be metered.
 pub fn reserve(
     limiter: &mut Limiter,
     prices: &PriceTable,
+    settings: &Settings,
     exchange: &mut Exchange,
-    size: Size,
+    size: &Size,
     now: Now,
-) -> Result<(), Refused> {
-    let request = reservation_request(limiter, prices, &exchange.draft, exchange.request.model_name, size);
-    (exchange.reservation, exchange.limit_status) = limiter.admit(&exchange.draft.user, request, now)?;
+) -> Result<(), Denied> {
+    let user = &exchange.draft.user;
+    let (request, output_tokens) = reservation_request(limiter, prices, settings, exchange, size)?;
+    exchange.request.spares_budget = request.nano_usd() == u64::MAX && settings.allows_unmetered;
+    (exchange.reservation, exchange.limit_status) = limiter.admit(user, request, now).map_err(Denied::Limit)?;
+    exchange.request.output_reserved = output_tokens;
     Ok(())
 }
 
-/// What a request may take, where its user is limited in that; else nothing.
+/// What a request may take, where its user is limited in that, else nothing; and the output tokens by which that is
+/// reckoned.
 fn reservation_request(
     limiter: &Limiter,
     prices: &PriceTable,
-    draft: &Draft,
-    name: ModelName,
-    size: Size,
-) -> ReservationRequest {
-    let endpoint = draft.endpoint;
-    let nothing = ReservationRequest::default();
-    if endpoint == Endpoint::Other || endpoint.is_retrieval() {
-        return nothing;
-    }
+    settings: &Settings,
+    exchange: &Exchange,
+    size: &Size,
+) -> Result<(ReservationRequest, u64), Denied> {
+    let (draft, cost) = (&exchange.draft, exchange.request.cost);
     let measures = limiter.measures(&draft.user);
-    if !measures.tokens {
-        return nothing;
+    if !measures.tokens || matches!(cost, PathCost::Free) {
+        return Ok(Default::default());
     }
+    if measures.cost && !settings.allows_unmetered {
+        unmetered(prices, exchange, size).map_or(Ok(()), |why| Err(Denied::Unmetered(why)))?;
+    }
+    let endpoint = draft.endpoint;
+    if endpoint.is_retrieval() {
+        return Ok(Default::default()); // allowed, or of a user who has no budget
+    }
+    let anything = Money { nano_usd: 1, least_nano_usd: 0, may_share: true };
     if endpoint.is_session() {
         // Charged as it goes: refused only where nothing is left at all.
-        return ReservationRequest { tokens: 1, nano_usd: Some(0), guessed: true };
+        let money = session_money(prices, exchange).unwrap_or(anything);
+        let request = ReservationRequest { tokens: 1, guessed: true, money: measures.cost.then_some(money) };
+        return Ok((request, 0));
     }
-    let has_output = !matches!(endpoint, Endpoint::Embeddings | Endpoint::Moderations);
+    let has_output = !matches!(endpoint, Endpoint::Embeddings);
+    let answers = size.more_answers.saturating_add(1);
     let expected = || match endpoint {
         Endpoint::ImagesGenerations | Endpoint::ImagesEdits | Endpoint::ImagesVariations => IMAGE_TOKENS_GUESSED,
         _ => limiter.average_output(&draft.user).unwrap_or(OUTPUT_TOKENS_GUESSED),
     };
     let usage = Usage {
         input_tokens: size.input.unwrap_or(INPUT_TOKENS_GUESSED),
-        output_tokens: if has_output { size.output_max.unwrap_or_else(expected) } else { 0 },
+        output_tokens: match size.output_max {
+            Some(max) => max.saturating_mul(answers),
+            None if has_output => expected(),
+            None => 0,
+        },
         ..Usage::default()
     };
     let tokens = usage.input_tokens.saturating_add(usage.output_tokens);
-    let model = draft.model_requested.as_deref().filter(|_| name == ModelName::Model).unwrap_or_default();
-    let cost = || prices.cost_nano_usd(model, &Usage { total_tokens: tokens, ..usage }, None);
-    let nano_usd = measures.cost.then(cost).flatten();
     let guessed = size.input.is_none() || has_output && size.output_max.is_none();
-    ReservationRequest { tokens, nano_usd: Some(nano_usd.unwrap_or(0)), guessed }
+    let request = ReservationRequest { tokens, guessed, money: None };
+    if !measures.cost {
+        return Ok((request, usage.output_tokens));
+    }
+    let usage = Usage { total_tokens: tokens, ..usage };
+    let (money, output_tokens) = money(prices, settings, exchange, size, &usage);
+    Ok((ReservationRequest { money, ..request }, output_tokens))
+}
+
+/// What a request may take of a budget, and the output tokens that it is reckoned with. `expected` is what it will
+/// probably use.
+fn money(
+    prices: &PriceTable,
+    settings: &Settings,
+    exchange: &Exchange,
+    size: &Size,
+    expected: &Usage,
+) -> (Option<Money>, u64) {
+    let model = model(exchange);
+    if prices.is_free(model) {
+        return (None, expected.output_tokens);
+    }
+    let tier = size.service_tier.as_deref();
+    let probable = prices.cost_nano_usd(model, expected, tier);
+    let least_nano_usd = size.output_max.and(probable).unwrap_or(0);
+    if settings.reserves_average {
+        let money =
+            Money { nano_usd: probable.unwrap_or(0).max(1), least_nano_usd, may_share: size.output_max.is_none() };
+        return (Some(money), expected.output_tokens);
+    }
+    let answers = size.more_answers.saturating_add(1);
+    let output_max = size.output_max.or(match exchange.draft.endpoint {
+        Endpoint::ImagesGenerations | Endpoint::ImagesEdits | Endpoint::ImagesVariations => Some(IMAGE_TOKENS_MAX),
+        Endpoint::AudioSpeech => Some(SPEECH_TOKENS_MAX),
+        _ => None,
+    });
+    let input_max = size.input_max.or(prices.largest_input(model)).unwrap_or(expected.input_tokens);
+    let worst = prices.worst_case(model, input_max, output_max, tier).and_then(|one| {
+        let all = one.output_tokens.saturating_mul(answers);
+        prices.worst_case(model, input_max, Some(all), tier)
+    });
+    let images = || prices.worst_case(IMAGE_TOOL_MODEL, 0, Some(IMAGE_TOKENS_MAX), None);
+    let images = if size.makes_images { images().map_or(0, |images| images.nano_usd) } else { 0 };
+    // What has no price takes all that is left.
+    let nano_usd = worst.as_ref().map_or(u64::MAX, |worst| worst.nano_usd.saturating_add(images).max(1));
+    let output_tokens = worst.map_or(expected.output_tokens, |worst| worst.output_tokens);
+    (Some(Money { nano_usd, least_nano_usd, may_share: false }), output_tokens)
+}
+
+/// A session's money: the worst of one response at a time. `None` where its model is not known before its messages.
+fn session_money(prices: &PriceTable, exchange: &Exchange) -> Option<Money> {
+    let model = model(exchange);
+    let worst = prices.worst_case(model, prices.largest_input(model).unwrap_or(0), None, None)?;
+    Some(Money { nano_usd: worst.nano_usd.max(1), least_nano_usd: 0, may_share: false })
+}
+
+/// Why nobody would know what a request costs.
+fn unmetered(prices: &PriceTable, exchange: &Exchange, size: &Size) -> Option<String> {
+    let endpoint = exchange.draft.endpoint;
+    let why = match exchange.request.cost {
+        PathCost::Unmetered(why) => Some(why),
+        PathCost::Unknown if exchange.request.has_body => Some("its path is not one that is known here"),
+        _ => size.unreported,
+    };
+    if let Some(why) = why {
+        return Some(why.to_owned());
+    }
+    // A deployment's model is known by its answers; those of the other two by their messages.
+    let is_named_later = exchange.request.model_name != ModelName::Model
+        || matches!(endpoint, Endpoint::Other | Endpoint::ResponsesSession | Endpoint::LiveSession);
+    let model = model(exchange);
+    let is_priced =
+        || prices.is_free(model) || prices.worst_case(model, 1, None, size.service_tier.as_deref()).is_some();
+    if is_named_later || is_priced() {
+        return None;
+    }
+    let tier = size.service_tier.as_deref().map(|tier| format!(" in the service tier {tier:?}")).unwrap_or_default();
+    Some(format!("the model {model:?} has no price here{tier}"))
+}
+
+/// The model that a price is looked up for; none for a deployment, which is called what its owner likes.
+fn model(exchange: &Exchange) -> &str {
+    let named = exchange.draft.model_requested.as_deref();
+    named.filter(|_| exchange.request.model_name == ModelName::Model).unwrap_or_default()
 }
 
 /// What a record counts for in its user's limits.
@@ -94,8 +227,22 @@ pub fn used(record: &Record) -> Used {
         // A retrieval's tokens were the creation's, or a batch's, which has no part in a minute.
         tokens: if record.is_retrieval { 0 } else { tokens(usage) },
         output_tokens: is_text.then_some(usage.output_tokens),
-        cost: Cost { seq: record.seq, started_at: record.started_at, nano_usd: record.cost_nano_usd.unwrap_or(0) },
+        cost: cost(record),
     }
+}
+
+/// What a record cost, where that is known.
+pub fn cost(record: &Record) -> Cost {
+    Cost { seq: record.seq, started_at: record.started_at, nano_usd: record.cost_nano_usd.unwrap_or(0) }
+}
+
+/// How a request is refused that cannot be metered.
+pub fn unmetered_refusal(why: &str) -> Refusal {
+    let message = format!(
+        "This user has a budget, and nobody would know what this request costs: {why}. The operator can set its price \
+         (PRICES_FILE), or let such requests through (UNMETERED=allow)."
+    );
+    Refusal::new(Fault::Unmetered, message)
 }
 
 /// How a request is refused that gets nothing.

@@ -11,6 +11,7 @@ use crate::base::clock::{MICROSECOND, Now};
 use crate::http::HttpError;
 use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::chunked::Piece;
+use crate::http::framing::Framing;
 use crate::http::head::ResponseHead;
 use crate::http::headers::Known;
 use crate::usage::inspect::clip;
@@ -61,7 +62,9 @@ impl Exchange {
         let endpoint = self.draft.endpoint;
         let streamed = matches!(form, Form::Events | Form::Lines);
         let response = &mut self.response;
-        response.usage_reader = UsageReader::new(endpoint, form, coding, self.request.usage_asked);
+        // What was asked for in the client's place is in no error.
+        let edit = self.request.usage_asked && head.status < 400 && head.framing != Framing::None;
+        response.usage_reader = UsageReader::new(endpoint, form, coding, edit);
         let edited = response.usage_reader.is_editing();
         let plan = forward::plan(head, self.request.http11, edited, keep_alive);
         response.progress = Progress::Body;
@@ -123,7 +126,7 @@ pub(super) fn body_pieces(
             Piece::End => return Ok(Next::Complete(at)),
             Piece::Data(data) => {
                 edited.clear();
-                response.usage_reader.feed(data, edited);
+                response.usage_reader.feed(data, edited)?;
                 let since_start = (now.mono - exchange.started) / MICROSECOND;
                 exchange.draft.first_byte_us.get_or_insert(since_start);
             }

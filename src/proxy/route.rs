@@ -11,6 +11,16 @@ pub enum Route {
     Relay(Endpoint),
 }
 
+/// What an operation costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cost {
+    Metered,
+    #[default]
+    Free,
+    Unmetered(&'static str),
+    Unknown,
+}
+
 /// What is answered here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Local {

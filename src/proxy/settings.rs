@@ -15,12 +15,21 @@ pub struct Timeouts {
     pub idle: u64,
     /// For a client to send a whole head.
     pub header: u64,
-    /// To read a response on, for its usage, whose client has gone; 0 is not at all.
+    /// To read a response on, for its usage, whose client has gone.
     pub read_on: u64,
     /// A reply's wait for its commit when the ledger is in trouble; 0 is for ever.
     pub ledger_wait: u64,
     /// For a client to wait for a place among all connections before it is told that there is none; 0 is for ever.
     pub overload: u64,
+}
+
+/// Whose responses are read on, for their usage, when their clients have gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadOn {
+    Nobodys,
+    /// Of users whose tokens or money are limited.
+    LimitedUsers,
+    Everybodys,
 }
 
 /// Everything that the operator decides about proxying.
@@ -41,6 +50,12 @@ pub struct Settings {
     pub admin: Option<Hash>,
     /// What each user may do who has no limits of their own.
     pub limits: Limits,
+    /// Of a budget a request without a maximum takes its user's average, not the model's largest output.
+    pub reserves_average: bool,
+    /// A user with a budget may send what cannot be metered.
+    pub allows_unmetered: bool,
+    /// Whose responses are read on without them.
+    pub read_on: ReadOn,
     /// Most connections from clients.
     pub connections_max: usize,
     /// Largest request body that is held for inspection, bytes.

@@ -4,16 +4,19 @@
 //! | the target reported | what is known | numbers | `usage_source` | the reservation |
 //! |---|---|---|---|---|
 //! | usage | | as reported | `reported`, or `drained` without a client | released |
-//! | nothing | a stream was cut after text went by | what went by | `estimated` | released |
+//! | nothing | a limited user left an answer, the rest of which was never seen | the reservation's | `estimated` | released |
+//! | nothing | a stream with text, cut or whole | what went by | `estimated` | released |
+//! | nothing | a background response was begun | the request's text, and the output reserved | `estimated` | released |
 //! | nothing | cut before an answer, the client's doing | the request's text | `estimated` | released |
-//! | nothing | complete, and the endpoint reports nothing, or an error | none | `none` | released |
+//! | nothing | complete, and free, or an error | none | `none` | released |
 //! | nothing | the target never got it; a retrieval; a session | none | `none` | released |
-//! | nothing | anything else | none | `unknown`, cost null | its tokens are kept |
+//! | nothing | anything else | none | `unknown`, cost null | is spent |
 //!
 //! A tunnel's record is the session's own; its parts have theirs already. A gzip stream that compresses and cannot be
 //! edited is still counted; what cannot be read is marked `unknown`, never guessed.
 
 use super::exchange::{Exchange, ModelName, Progress};
+use super::route::Cost;
 use crate::price::PriceTable;
 use crate::usage::capture::Reported;
 use crate::usage::estimate;
@@ -43,20 +46,28 @@ pub struct Settlement {
 pub fn settle(exchange: &mut Exchange, end: End, prices: &PriceTable) -> Settlement {
     let answered = exchange.response.progress != Progress::Awaited;
     let reached = answered || end.written || exchange.request.reached;
-    let estimate = estimate(exchange, end.outcome, reached);
+    let is_stream = exchange.response.usage_reader.is_stream();
+    let estimate = if reached { estimate(exchange, end.outcome) } else { None };
     let mut reported = std::mem::take(&mut exchange.response.usage_reader).finish();
     let mut record = Record::from(std::mem::take(&mut exchange.draft));
     record.outcome = end.outcome;
     record.duration_us = end.duration_us;
-    record.usage_source = source(&record, &reported, exchange.abandoned, reached, estimate.is_some());
+    record.stream |= is_stream;
+    record.usage_source = source(&record, &reported, exchange, reached, estimate.is_some());
     record.usage = reported.usage.or(estimate).unwrap_or_default();
     record.model = reported.model.clone().or(record.model);
     record.response_id = reported.id.take();
     if let Some(tunnel) = exchange.tunnel.take() {
         reported = tunnel.conclude(&mut record, end.unread);
     }
-    let forfeits = record.usage_source == UsageSource::Unknown;
-    let records = priced(record, &reported, exchange.request.model_name, prices);
+    let mut records = priced(record, &reported, exchange.request.model_name, prices);
+    let (record, reserved) = (&mut records.0, exchange.reservation.nano_usd());
+    let charges = !exchange.request.spares_budget;
+    if record.usage_source == UsageSource::Estimated && reserved > 0 && charges {
+        // No more than what was held, which was all that was left where that was less than the worst.
+        record.cost_nano_usd = Some(record.cost_nano_usd.map_or(reserved, |cost| cost.min(reserved)));
+    }
+    let forfeits = record.usage_source == UsageSource::Unknown && charges;
     Settlement { records, forfeits }
 }
 
@@ -75,21 +86,43 @@ pub fn priced(
     (record, images)
 }
 
-/// What a stream that was cut probably consumed; `None` for what was not cut, or never reached the target, or of which
-/// nothing was seen that could be counted.
-fn estimate(exchange: &Exchange, outcome: Outcome, reached: bool) -> Option<Usage> {
-    let input_tokens = estimate::input_tokens(exchange.request.text_bytes);
-    if outcome == Outcome::Completed || !reached || input_tokens == 0 {
+/// What an exchange that the target got, and did not report, probably consumed; `None` where nothing can be said.
+fn estimate(exchange: &Exchange, outcome: Outcome) -> Option<Usage> {
+    let (request, response) = (&exchange.request, &exchange.response);
+    if exchange.draft.status >= 400 || exchange.draft.endpoint.is_retrieval() {
         return None;
     }
-    match (exchange.response.usage_reader.estimate(input_tokens), exchange.response.progress) {
-        (Some(usage), _) => Some(usage),
-        // A target that failed before it answered has most likely not charged for it; one whose client left has.
-        (None, Progress::Awaited) if outcome == Outcome::UpstreamError => None,
-        (None, Progress::Awaited) => Some(Usage { input_tokens, total_tokens: input_tokens, ..Usage::default() }),
-        // An answer of another form, or in a coding that was not read.
-        (None, _) => None,
+    let input_tokens = estimate::input_tokens(request.text_bytes);
+    let of = |output_tokens: u64| Usage {
+        input_tokens,
+        output_tokens,
+        total_tokens: input_tokens + output_tokens,
+        ..Usage::default()
+    };
+    let seen = response.usage_reader.estimate(input_tokens);
+    let seen_tokens = seen.as_ref().map_or(0, |usage| usage.output_tokens);
+    if is_unseen(exchange, outcome) {
+        return Some(of(seen_tokens.max(request.output_reserved)));
     }
+    match outcome {
+        Outcome::Completed if seen_tokens > 0 => seen,
+        Outcome::Completed if request.background && request.output_reserved > 0 => Some(of(request.output_reserved)),
+        Outcome::Completed => None,
+        _ if input_tokens == 0 => None,
+        _ if seen.is_some() => seen,
+        // A target that failed before it answered has most likely not charged for it; one whose client left has.
+        Outcome::UpstreamError => None,
+        _ if response.progress == Progress::Awaited => Some(of(0)),
+        // An answer of another form, or in a coding that was not read.
+        _ => None,
+    }
+}
+
+/// True for what somebody left whose use is limited, before its end was seen: more may have been thought, or made, than
+/// went by.
+fn is_unseen(exchange: &Exchange, outcome: Outcome) -> bool {
+    let was_left = matches!(outcome, Outcome::ClientAborted | Outcome::Interrupted);
+    was_left && exchange.request.output_reserved > 0 && exchange.reservation.is_tracked() && exchange.tunnel.is_none()
 }
 
 /// The record of images that a tool made in the course of a response: another model's work, at another price.
@@ -130,13 +163,14 @@ fn cost(prices: &PriceTable, record: &Record, reported: &Reported, name: ModelNa
 }
 
 /// How far the numbers can be trusted. `reached` says that the target may have acted on the request.
-fn source(record: &Record, reported: &Reported, abandoned: bool, reached: bool, estimated: bool) -> UsageSource {
+fn source(record: &Record, reported: &Reported, exchange: &Exchange, reached: bool, estimated: bool) -> UsageSource {
+    let is_free = exchange.request.cost == Cost::Free || record.is_retrieval || record.endpoint.is_session();
     match record.outcome {
-        _ if reported.usage.is_some() && abandoned => UsageSource::Drained,
+        _ if reported.usage.is_some() && exchange.abandoned => UsageSource::Drained,
         _ if reported.usage.is_some() => UsageSource::Reported,
         _ if estimated => UsageSource::Estimated,
-        Outcome::Completed if !record.endpoint.is_metered() || record.status >= 400 => UsageSource::None,
-        _ if !reached || record.is_retrieval || record.endpoint.is_session() => UsageSource::None,
+        Outcome::Completed if record.status >= 400 => UsageSource::None,
+        _ if !reached || is_free => UsageSource::None,
         _ => UsageSource::Unknown,
     }
 }
@@ -144,6 +178,10 @@ fn source(record: &Record, reported: &Reported, abandoned: bool, reached: bool, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::Now;
+    use crate::limit::limiter::Limiter;
+    use crate::limit::overrides::Limits;
+    use crate::limit::reservation::ReservationRequest;
     use crate::proxy::fixture;
     use crate::usage::reader::{Coding, Form, UsageReader};
     use std::sync::Arc;
@@ -163,7 +201,7 @@ mod tests {
         let mut exchange = exchange(endpoint);
         let form = if body.starts_with("data:") { Form::Events } else { Form::Json };
         exchange.response.usage_reader = UsageReader::new(endpoint, form, Coding::Identity, false);
-        exchange.response.usage_reader.feed(body.as_bytes(), &mut Vec::new());
+        exchange.response.usage_reader.feed(body.as_bytes(), &mut Vec::new()).unwrap();
         exchange.response.progress = Progress::Body;
         exchange
     }
@@ -180,6 +218,24 @@ mod tests {
             exchange
         };
         let abandoned = || Exchange { abandoned: true, ..answered(CHAT, USAGE) };
+        let limited = |mut exchange: Exchange| {
+            let limits = Limits { concurrent: Some(1), ..Limits::default() };
+            let user = exchange.draft.user.clone();
+            (exchange.reservation, _) =
+                Limiter::new(limits).admit(&user, ReservationRequest::default(), Now::default()).unwrap();
+            exchange.request.output_reserved = 100;
+            exchange
+        };
+        let background = || {
+            let mut exchange = limited(answered(Endpoint::Responses, r#"{"status":"queued","usage":null}"#));
+            exchange.request.background = true;
+            exchange
+        };
+        let unknown = || {
+            let mut exchange = answered(Endpoint::Other, "{}");
+            exchange.request.cost = Cost::Unknown;
+            exchange
+        };
         let (aborted, broken) = (Outcome::ClientAborted, Outcome::UpstreamError);
         let unsent = End { outcome: broken, written: false, ..END };
         let because = |outcome| End { outcome, ..END };
@@ -193,6 +249,27 @@ mod tests {
             ("never sent", exchange(CHAT), unsent, UsageSource::None, 0, false),
             ("an error", error(400), END, UsageSource::None, 0, false),
             ("complete, unreported", error(200), END, UsageSource::Unknown, 0, true),
+            ("a whole stream, unreported", answered(CHAT, TEXT), END, UsageSource::Estimated, 15, false),
+            (
+                "left by a limited user",
+                limited(answered(CHAT, TEXT)),
+                because(aborted),
+                UsageSource::Estimated,
+                110,
+                false,
+            ),
+            (
+                "the same before an answer",
+                limited(exchange(CHAT)),
+                because(aborted),
+                UsageSource::Estimated,
+                110,
+                false,
+            ),
+            ("the same in JSON", limited(answered(CHAT, "{")), because(aborted), UsageSource::Estimated, 110, false),
+            ("cut by the target", limited(answered(CHAT, TEXT)), because(broken), UsageSource::Estimated, 15, false),
+            ("begun in the background", background(), END, UsageSource::Estimated, 110, false),
+            ("nobody knows the path", unknown(), END, UsageSource::Unknown, 0, true),
             ("a cut JSON answer", answered(CHAT, "{"), because(broken), UsageSource::Unknown, 0, true),
             ("nothing to report", answered(Endpoint::Other, "{}"), END, UsageSource::None, 0, false),
             ("a retrieval", answered(Endpoint::ResponsesRetrieve, "{}"), because(broken), UsageSource::None, 0, false),

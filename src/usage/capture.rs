@@ -78,9 +78,9 @@ impl Capture {
         Self { shape, scanner: Scanner::new(shape.paths), scanning: false, facts: Facts::default(), draft }
     }
 
-    /// Takes the next piece of a document.
+    /// Takes the next piece of a document; true where that has ended, and usage stood in it.
     #[inline(always)]
-    pub(super) fn feed(&mut self, piece: Piece<'_>) {
+    pub(super) fn feed(&mut self, piece: Piece<'_>) -> bool {
         match piece {
             Piece::Data(data) => self.scan(data),
             Piece::LineEnd if self.scanning => self.scan(b"\n"),
@@ -91,11 +91,12 @@ impl Capture {
                 let known = !self.scanning && self.facts.names.model.is_some();
                 if !known || may_report(data, self.shape.needle) {
                     self.scan(data);
-                    self.end_document();
+                    return self.end_document();
                 }
             }
-            Piece::Event(_) => self.end_document(),
+            Piece::Event(_) => return self.end_document(),
         }
+        false
     }
 
     fn scan(&mut self, data: &[u8]) {
@@ -104,14 +105,15 @@ impl Capture {
         self.scanner.feed(data, |found| facts.take(self.shape, found));
     }
 
-    fn end_document(&mut self) {
+    /// A document has ended; true where usage stood in it.
+    fn end_document(&mut self) -> bool {
         if !std::mem::take(&mut self.scanning) {
-            return; // nothing of it was looked at
+            return false; // nothing of it was looked at
         }
         self.scanner.reset();
         match self.draft.as_deref_mut().map(std::mem::take) {
             Some(draft) if draft.is_wanted => self.facts.adopt(draft),
-            Some(_) => {}
+            Some(_) => false,
             None => self.facts.end_document(),
         }
     }
@@ -221,20 +223,22 @@ impl Facts {
 
     /// A document has ended: its names count where usage stands beside them, or none were known. So it makes no
     /// difference whether a document that reports nothing new was looked at.
-    fn end_document(&mut self) {
+    fn end_document(&mut self) -> bool {
         let names = std::mem::take(&mut self.beside);
-        if std::mem::take(&mut self.has_usage) || self.names.model.is_none() {
+        let has_usage = std::mem::take(&mut self.has_usage);
+        if has_usage || self.names.model.is_none() {
             self.names.adopt(names);
         }
+        has_usage
     }
 
     /// Takes over what a later document reports.
-    fn adopt(&mut self, later: Self) {
+    fn adopt(&mut self, later: Self) -> bool {
         self.has_usage = later.reported.is_some() || later.images > 0;
         self.images += later.images;
         self.reported = later.reported.or(self.reported.take());
         self.beside = later.beside;
-        self.end_document();
+        self.end_document()
     }
 
     fn into_reported(self, shape: &Shape) -> Reported {

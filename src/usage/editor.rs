@@ -131,12 +131,13 @@ impl Editor {
 fn ours(event: &[u8], at: Range<usize>) -> Option<Range<usize>> {
     let data = &event[at.clone()];
     USAGE_KEY.find(data)?;
-    let (mut usage, mut choices_empty, mut has_more) = (None, false, false);
+    // A chunk without any choices has none (vLLM's successors leave the member out, others write null).
+    let (mut usage, mut choices_empty, mut has_more) = (None, true, false);
     let mut scanner = Scanner::new(&PATHS);
     scanner.feed(data, |found| match found.path {
         USAGE => usage = Some((found.at.start as usize..found.at.end as usize, found.raw == Some(b"null"))),
         CHOICES => {
-            let bare = |raw: &[u8]| raw.iter().filter(|byte| !byte.is_ascii_whitespace()).eq(b"[]");
+            let bare = |raw: &[u8]| raw == b"null" || raw.iter().filter(|byte| !byte.is_ascii_whitespace()).eq(b"[]");
             choices_empty = found.raw.is_some_and(bare);
         }
         MODERATION | FILTERS => has_more = true,
@@ -180,8 +181,8 @@ mod tests {
 
     fn edit(stream: &str, cut: usize) -> String {
         let (mut reader, mut out) = (reader(), Vec::new());
-        reader.feed(&stream.as_bytes()[..cut], &mut out);
-        reader.feed(&stream.as_bytes()[cut..], &mut out);
+        reader.feed(&stream.as_bytes()[..cut], &mut out).unwrap();
+        reader.feed(&stream.as_bytes()[cut..], &mut out).unwrap();
         reader.end(&mut out);
         String::from_utf8(out).unwrap()
     }
@@ -202,6 +203,8 @@ mod tests {
             ": a comment|event: x|data:{\"choices\":[2]}|id: 3||",
         ),
         (r#"data: {"choices":[],"usage":{"prompt_tokens":1}}||"#, ""),
+        (r#"data: {"id":"c","choices":null,"usage":{"prompt_tokens":1}}||"#, ""),
+        (r#"data: {"id":"c","usage":{"prompt_tokens":1}}||"#, ""),
         (
             r#"data: {"choices":[],"moderation":{},"usage":{"prompt_tokens":1}}||"#,
             r#"data: {"choices":[],"moderation":{}}||"#,
@@ -245,7 +248,7 @@ mod tests {
             let (mut reader, mut sent) = (reader(), String::new());
             for (with, without) in EVENTS.iter().filter(|event| event.0.ends_with('|')) {
                 let mut out = Vec::new();
-                reader.feed(with.replace('|', line_end).as_bytes(), &mut out);
+                reader.feed(with.replace('|', line_end).as_bytes(), &mut out).unwrap();
                 sent.push_str(&String::from_utf8(out).unwrap());
                 assert!(sent.ends_with(&without.replace('|', line_end)), "{with}");
             }

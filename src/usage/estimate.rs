@@ -5,7 +5,6 @@
 
 use super::record::{Endpoint, Usage};
 use super::shapes::Needle;
-use crate::json;
 use crate::sse::Piece;
 use memchr::memmem::Finder;
 use std::sync::LazyLock;
@@ -14,33 +13,31 @@ use std::sync::LazyLock;
 const BYTES_PER_TOKEN: u64 = 4;
 /// Below this, a plain search is faster.
 const SHORT_BYTES: usize = 32;
+/// Longest key that is counted by, bytes.
+const NAME_BYTES_MAX: usize = 24;
 
-static CONTENT: Needle = LazyLock::new(|| Finder::new(b"\"content\":"));
-static ARGUMENTS: Needle = LazyLock::new(|| Finder::new(b"\"arguments\":"));
 static TEXT: Needle = LazyLock::new(|| Finder::new(b"\"text\":"));
 static DELTA: Needle = LazyLock::new(|| Finder::new(b"\"delta\":"));
-static THINKING: Needle = LazyLock::new(|| Finder::new(b"\"thinking\":"));
-static PARTIAL_JSON: Needle = LazyLock::new(|| Finder::new(b"\"partial_json\":"));
+static MESSAGE: Needle = LazyLock::new(|| Finder::new(b"\"message\":"));
 static RESPONSE: Needle = LazyLock::new(|| Finder::new(b"\"response\":"));
+static THINKING: Needle = LazyLock::new(|| Finder::new(b"\"thinking\":"));
 
-/// Bytes of text in a JSON body: of all its strings that are values, but for data URLs, whose price is another.
-pub fn text_bytes(body: &[u8]) -> u64 {
-    let (mut text, mut at) = (0, 0);
-    while let Some(offset) = json::find_quote(&body[at..]) {
-        at += offset + 1;
-        if body[at - 1] != b'"' {
-            continue; // a backslash outside of a string: no JSON
-        }
-        let start = at;
-        let is_closed = json::string_end(body, &mut at, &mut false).is_some();
-        let string = &body[start..at - usize::from(is_closed)];
-        let is_key = body[at..].trim_ascii_start().starts_with(b":");
-        if !is_key && !string.starts_with(b"data:") {
-            text += string.len() as u64;
-        }
-    }
-    text
-}
+/// The keys in what a chunk adds whose strings are output: text, what was thought before it (under the names of DeepSeek,
+/// OpenRouter, Anthropic), a refusal, a tool's arguments, what is said in audio.
+const WORDS: [&str; 10] = [
+    "content",
+    "text",
+    "value",
+    "reasoning_content",
+    "reasoning",
+    "thinking",
+    "refusal",
+    "arguments",
+    "partial_json",
+    "transcript",
+];
+/// What repeats the words beside it.
+const REPETITION: &str = "reasoning_details";
 
 /// Tokens of an input with so many bytes of text.
 pub fn input_tokens(text_bytes: u64) -> u64 {
@@ -55,17 +52,20 @@ pub struct Deltas(Box<[Search]>);
 impl Deltas {
     /// A counter for streams of this operation; `None` where none is known to carry text.
     pub fn new(endpoint: Endpoint) -> Option<Self> {
-        // The keys whose strings are output.
+        // The keys whose strings are output, or the words in whose objects are.
         let keys: &[&Needle] = match endpoint {
-            Endpoint::ChatCompletions => &[&CONTENT, &ARGUMENTS],
+            Endpoint::ChatCompletions
+            | Endpoint::Responses
+            | Endpoint::ResponsesRetrieve
+            | Endpoint::Messages
+            | Endpoint::ThreadsRuns
+            | Endpoint::AudioTranscriptions => &[&DELTA],
             Endpoint::Completions => &[&TEXT],
-            Endpoint::Responses => &[&DELTA],
-            Endpoint::Messages => &[&TEXT, &THINKING, &PARTIAL_JSON],
-            Endpoint::ApiChat => &[&CONTENT],
-            Endpoint::ApiGenerate => &[&RESPONSE],
+            Endpoint::ApiChat => &[&MESSAGE],
+            Endpoint::ApiGenerate => &[&RESPONSE, &THINKING],
             _ => return None,
         };
-        let search = |&key| Search { key, at: At::Key(0), strings: 0, bytes: 0, current: 0 };
+        let search = |&key| Search { key, at: At::Key(0), strings: 0, bytes: 0, current: 0, name: Name::default() };
         Some(Self(keys.iter().map(search).collect()))
     }
 
@@ -77,10 +77,14 @@ impl Deltas {
         }
     }
 
+    /// Output tokens, by the text so far.
+    pub fn tokens(&self) -> u64 {
+        self.0.iter().map(Search::tokens).sum()
+    }
+
     /// The usage of the cut response, given its input's.
     pub fn usage(&self, input_tokens: u64) -> Usage {
-        let of_one = |search: &Search| u64::from(search.strings).max(search.bytes.div_ceil(BYTES_PER_TOKEN));
-        let output_tokens = self.0.iter().map(of_one).sum();
+        let output_tokens = self.tokens();
         Usage { input_tokens, output_tokens, total_tokens: input_tokens + output_tokens, ..Usage::default() }
     }
 }
@@ -94,6 +98,28 @@ enum At {
     String {
         escaped: bool,
     },
+    /// In an object or an array, so deep.
+    Inside(u32, Inside),
+}
+
+/// Where in an object.
+#[derive(Clone, Copy, Debug)]
+enum Inside {
+    Between,
+    String {
+        escaped: bool,
+    },
+    /// Behind a string, which was a key where a colon follows.
+    Behind,
+}
+
+/// The last key in an object, as far as it matters.
+#[derive(Clone, Copy, Debug, Default)]
+struct Name {
+    /// The first bytes of the string that is being read.
+    start: [u8; NAME_BYTES_MAX],
+    /// The values behind the last key count.
+    counts: bool,
 }
 
 /// The strings behind one key.
@@ -107,6 +133,7 @@ struct Search {
     bytes: u64,
     /// Raw bytes of the string that is being read.
     current: u64,
+    name: Name,
 }
 
 impl Search {
@@ -122,11 +149,23 @@ impl Search {
                     self.at = match byte {
                         b' ' | b'\t' => At::Value,
                         b'"' => At::String { escaped: false },
+                        b'{' | b'[' => At::Inside(1, Inside::Between),
                         _ => At::Key(0),
                     };
                     1
                 }
-                At::String { escaped } => self.string(bytes, escaped),
+                At::String { escaped } => {
+                    let (used, end) = self.string(bytes, escaped);
+                    self.at = match end {
+                        Ok(()) => {
+                            self.count();
+                            At::Key(0)
+                        }
+                        Err(escaped) => At::String { escaped },
+                    };
+                    used
+                }
+                At::Inside(depth, inside) => self.walk(bytes, depth, inside),
             };
             bytes = &bytes[used..];
         }
@@ -168,30 +207,83 @@ impl Search {
         bytes.len()
     }
 
-    fn string(&mut self, bytes: &[u8], escaped: bool) -> usize {
+    /// Reads on in a string: how many bytes, and whether it ends with them; else whether the next one is escaped.
+    fn string(&mut self, bytes: &[u8], escaped: bool) -> (usize, Result<(), bool>) {
         if escaped {
             self.current += 1;
-            self.at = At::String { escaped: false };
-            return 1;
+            return (1, Err(false));
         }
         match memchr::memchr2(b'"', b'\\', bytes) {
             Some(end) if bytes[end] == b'"' => {
-                let length = self.current + end as u64;
-                self.strings = self.strings.saturating_add(u32::from(length > 0));
-                self.bytes += length;
-                (self.current, self.at) = (0, At::Key(0));
-                end + 1
+                self.current += end as u64;
+                (end + 1, Ok(()))
             }
             Some(backslash) => {
                 self.current += backslash as u64 + 1;
-                self.at = At::String { escaped: true };
-                backslash + 1
+                (backslash + 1, Err(true))
             }
             None => {
                 self.current += bytes.len() as u64;
-                bytes.len()
+                (bytes.len(), Err(false))
             }
         }
+    }
+
+    /// The tokens of all strings so far. One that has ended may be a key, which the next byte tells: the last of all was
+    /// none.
+    fn tokens(&self) -> u64 {
+        let is_cut = matches!(self.at, At::Inside(_, Inside::Behind)) && self.name.counts;
+        let (last, last_bytes) = if is_cut { (u64::from(self.current > 0), self.current) } else { (0, 0) };
+        (u64::from(self.strings) + last).max((self.bytes + last_bytes).div_ceil(BYTES_PER_TOKEN))
+    }
+
+    /// A string that is output has ended.
+    fn count(&mut self) {
+        self.strings = self.strings.saturating_add(u32::from(self.current > 0));
+        self.bytes += self.current;
+        self.current = 0;
+    }
+
+    /// Reads on in an object: how many bytes are done with.
+    fn walk(&mut self, bytes: &[u8], depth: u32, inside: Inside) -> usize {
+        let (used, depth, inside) = match (inside, bytes[0]) {
+            (Inside::String { escaped }, _) => {
+                let before = self.current as usize;
+                let (used, end) = self.string(bytes, escaped);
+                // A key is short, and has no escapes where a server writes it.
+                let read = (self.current as usize - before).min(bytes.len());
+                if let Some(room) = self.name.start.get_mut(before..).filter(|room| !room.is_empty()) {
+                    let kept = read.min(room.len());
+                    room[..kept].copy_from_slice(&bytes[..kept]);
+                }
+                (used, depth, end.map_or_else(|escaped| Inside::String { escaped }, |()| Inside::Behind))
+            }
+            (Inside::Behind, b' ' | b'\t' | b'\n' | b'\r') => (1, depth, inside),
+            (Inside::Behind, b':') => {
+                let name = self.name.start.get(..self.current as usize).unwrap_or_default();
+                if name == REPETITION.as_bytes() {
+                    self.at = At::Key(0);
+                    self.current = 0;
+                    return 1;
+                }
+                self.name.counts = WORDS.iter().any(|word| word.as_bytes() == name);
+                self.current = 0;
+                (1, depth, Inside::Between)
+            }
+            (Inside::Behind, _) => {
+                if self.name.counts {
+                    self.count();
+                }
+                self.current = 0;
+                (0, depth, Inside::Between)
+            }
+            (Inside::Between, b'"') => (1, depth, Inside::String { escaped: false }),
+            (Inside::Between, b'{' | b'[') => (1, depth.saturating_add(1), inside),
+            (Inside::Between, b'}' | b']') => (1, depth - 1, inside),
+            (Inside::Between, _) => (1, depth, inside),
+        };
+        self.at = if depth == 0 { At::Key(0) } else { At::Inside(depth, inside) };
+        used
     }
 }
 
@@ -219,24 +311,43 @@ mod tests {
             "data: {\"choices\":[{\"delta\":{\"content\":null,\"tool_calls\":[{\"function\":{\"arguments\":\"{\\\"a\\\":1}\"}}]}}]}\n\n",
         );
         for cut in 0..chat.len() {
-            // 2 and 12 bytes of content: 14 in all, 4 tokens. 9 bytes of arguments: 3 tokens.
-            assert_eq!(output_tokens(Endpoint::ChatCompletions, chat, &[cut]), 4 + 3, "cut at {cut}");
+            // 2 and 12 bytes of content, 9 of arguments.
+            assert_eq!(output_tokens(Endpoint::ChatCompletions, chat, &[cut]), 6, "cut at {cut}");
         }
         let short = "data: {\"type\":\"response.output_text.delta\",\"delta\":\"a\"}\n\n".repeat(5);
         assert_eq!(output_tokens(Endpoint::Responses, &short, &[]), 5);
         assert_eq!(Deltas::new(Endpoint::Responses).unwrap().usage(10).total_tokens, 10);
         assert!(Deltas::new(Endpoint::Embeddings).is_none());
-        let body = br#"{"model" : "ab", "x": ["c\"d", 5, {"e":"data:image/png;base64,AAAA"}], "f":""}"#;
-        assert_eq!(text_bytes(body), 2 + 4);
-        assert_eq!((text_bytes(b""), text_bytes(b"\"a\\"), text_bytes(b"\"")), (0, 2, 0));
         assert_eq!((input_tokens(0), input_tokens(1), input_tokens(8)), (0, 1, 2));
+    }
+
+    /// Whatever it is called that a model puts out; not the name of a tool, an id, or audio.
+    #[test]
+    fn all_words_of_a_chunk_count_and_nothing_else() {
+        for (delta, tokens) in [
+            (r#"{"reasoning_content":"twelve bytes","content":null}"#, 3),
+            (r#"{"reasoning":"twelve bytes","reasoning_details":[{"type":"x","text":"twelve bytes"}]}"#, 3),
+            (r#"{"refusal" : "twelve bytes"}"#, 3),
+            (r#"{"tool_calls":[{"id":"call_123456","function":{"name":"long_name","arguments":"{\"a\":1}"}}]}"#, 3),
+            (r#"{"audio":{"id":"audio_1","data":"AAAAAAAAAAAAAAAA","transcript":"twelve bytes"}}"#, 3),
+            (r#"{"content":[{"type":"text","text":{"value":"twelve bytes"}},{"text":"four"}]}"#, 4),
+            (r#"{"role":"assistant","type":"text_delta","text":"twelve bytes"}"#, 3),
+            (r#""twelve bytes""#, 3),
+            (r#"{"role":"assistant"}"#, 0),
+            (r#"{"x":{"content":""},"a_name_that_is_longer_than_any_word":"content"}"#, 0),
+        ] {
+            let stream = format!(r#"{{"id":"x","choices":[{{"delta":{delta},"content":"no delta"}}]}}"#);
+            for cut in 0..stream.len() {
+                assert_eq!(output_tokens(Endpoint::ChatCompletions, &stream, &[cut]), tokens, "{delta} cut at {cut}");
+            }
+        }
     }
 
     proptest! {
         /// Any split counts the same.
         #[test]
         fn any_split_counts_the_same(
-            stream in "(\"content\":|\"content|\"|: |\\\\|[a-c]){0,60}",
+            stream in "(\"delta\":|\"delta|[{}]|\"content\":|\"|: |\\\\|[a-c]){0,60}",
             mut cuts in proptest::collection::vec(0usize..300, 0..12),
         ) {
             cuts.sort_unstable();

@@ -40,6 +40,25 @@ impl<W: Write + Default> Gunzip<W> {
         }
     }
 
+    /// Writes out all that can be decoded of what has come: else the last of it waits for more.
+    pub fn flush(&mut self) {
+        if let Some(decoder) = self.decoder.as_mut().filter(|_| !self.is_padding)
+            && decoder.flush().is_err()
+        {
+            self.decoder = None;
+        }
+    }
+
+    /// The sink; `None` where the body has proved corrupt.
+    pub fn sink(&mut self) -> Option<&mut W> {
+        self.decoder.as_mut().map(GzDecoder::get_mut)
+    }
+
+    /// The same, to look at.
+    pub fn sink_ref(&self) -> Option<&W> {
+        self.decoder.as_ref().map(GzDecoder::get_ref)
+    }
+
     /// The body has ended: the sink with all that was decoded, and whether that was the whole; `None` where the body is
     /// corrupt.
     pub fn finish(self) -> Option<(W, bool)> {

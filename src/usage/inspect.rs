@@ -5,32 +5,42 @@
 
 use super::record::Endpoint;
 use crate::base::digits::whole_number;
-use crate::json::{self, Found, Path, Paths, Scanner};
+use crate::json::{self, EACH, Found, Path, Paths, Scanner};
+use crate::sse::BYTE_ORDER_MARK;
+use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 /// Longest model name that is recorded, bytes.
 pub const MODEL_BYTES_MAX: usize = 128;
 
-/// Longest number that is read as a count, bytes.
-const COUNT_BYTES_MAX: usize = 18;
-
 /// Room for an edit: for all of them, but a model with a long name.
 const EDIT_BYTES: usize = 64;
 
-/// Model, stream, stream options, choices, maxima of output: the order in which [`inspect`] takes them apart.
+/// The members of a request that matter, in the order of [`Members`].
 const PATHS: Paths = Paths::new(&[
-    Path { keys: &["model"], value_bytes_max: 6 * MODEL_BYTES_MAX },
-    Path { keys: &["stream"], value_bytes_max: 8 },
-    Path { keys: &["stream_options"], value_bytes_max: 4096 },
-    Path { keys: &["n"], value_bytes_max: COUNT_BYTES_MAX },
-    Path { keys: &["max_tokens"], value_bytes_max: COUNT_BYTES_MAX },
-    Path { keys: &["max_completion_tokens"], value_bytes_max: COUNT_BYTES_MAX },
-    Path { keys: &["max_output_tokens"], value_bytes_max: COUNT_BYTES_MAX },
-    Path { keys: &["options", "num_predict"], value_bytes_max: COUNT_BYTES_MAX },
+    Path { keys: &["model"], value_bytes_max: 0 },
+    Path { keys: &["stream"], value_bytes_max: 0 },
+    Path { keys: &["stream_options"], value_bytes_max: 0 },
+    Path { keys: &["n"], value_bytes_max: 0 },
+    Path { keys: &["best_of"], value_bytes_max: 0 },
+    Path { keys: &["max_tokens"], value_bytes_max: 0 },
+    Path { keys: &["max_completion_tokens"], value_bytes_max: 0 },
+    Path { keys: &["max_output_tokens"], value_bytes_max: 0 },
+    Path { keys: &["options", "num_predict"], value_bytes_max: 0 },
+    Path { keys: &["service_tier"], value_bytes_max: 0 },
+    Path { keys: &["background"], value_bytes_max: 0 },
+    Path { keys: &["stream_format"], value_bytes_max: 0 },
+    Path { keys: &["prompt"], value_bytes_max: 0 },
+    Path { keys: &["tools", EACH, "type"], value_bytes_max: 0 },
 ]);
-const OPTION_PATHS: Paths = Paths::new(&[Path { keys: &["include_usage"], value_bytes_max: 8 }]);
+const TOOL: usize = 13;
+const OPTION_PATHS: Paths = Paths::new(&[
+    Path { keys: &["include_usage"], value_bytes_max: 8 },
+    Path { keys: &["continuous_usage_stats"], value_bytes_max: 8 },
+]);
 
 /// Replacement of a range of the body.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,66 +52,209 @@ pub struct Splice {
 /// What the proxy needs to know of a JSON request.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Inspected {
-    /// The model it names, or that was put in; `None` where neither.
+    /// The model it names, or that was put in, at most 128 bytes; `None` where neither.
     pub model: Option<Arc<str>>,
     /// It asks for a stream of events.
     pub stream: bool,
-    /// The maximum of output tokens that it sets, over all choices; `None` where it sets none.
+    /// The maximum of output tokens that it sets for one choice; `None` where it sets none.
     pub output_max: Option<u64>,
+    /// How many answers it wants, at least 1.
+    pub choices: u64,
+    /// The service tier that it asks for.
+    pub service_tier: Option<Box<str>>,
+    /// The target works on it beyond the answer.
+    pub background: bool,
+    /// Speech as events, which report; not as a sound file.
+    pub speech_events: bool,
+    /// It has the target run tools, which put more into the model than the request shows, or has a stored prompt.
+    pub refers: bool,
+    /// It has the target run a tool that makes images by another model.
+    pub makes_images: bool,
+    /// Readers differ in what it says: why.
+    pub unclear: Option<&'static str>,
     /// We ask for usage in its place, and must take the traces out of the response again.
     pub usage_asked: bool,
     /// The edits, in order of position, none overlapping.
     pub splices: Vec<Splice>,
 }
 
-/// Where a value stands, and its bytes where it is not over its cap.
-type Seen<'b> = (Range<usize>, Option<&'b [u8]>);
+/// Where a value stands, and its bytes.
+type Seen<'b> = (Range<usize>, &'b [u8]);
+
+/// The last value of each member that was seen: of a repeated key the last counts, as every common parser has it.
+struct Members<'b> {
+    last: [Option<Seen<'b>>; PATHS.len()],
+    runs_tools: bool,
+    makes_images: bool,
+}
+
+impl<'b> Members<'b> {
+    /// Reads a body; `None` where it is no JSON object.
+    fn read(body: &'b [u8]) -> Option<Self> {
+        let mut members = Self { last: [const { None }; PATHS.len()], runs_tools: false, makes_images: false };
+        let mut scanner = Scanner::new(&PATHS);
+        // The whole body is one piece, so each value is a part of it.
+        scanner.feed(body, |Found { path, at, .. }| {
+            let at = at.start as usize..at.end as usize;
+            let raw = &body[at.clone()];
+            match path {
+                TOOL => members.add_tool(raw),
+                _ => members.last[path] = Some((at, raw)),
+            }
+        });
+        let is_object = body.get(brace(body)) == Some(&b'{');
+        (scanner.is_done() && is_object).then_some(members)
+    }
+
+    /// A tool of the request: one that the client runs itself costs no more than its words.
+    fn add_tool(&mut self, raw: &[u8]) {
+        let kind = json::string(raw);
+        self.runs_tools |= !matches!(kind.as_deref(), Some("function" | "custom"));
+        self.makes_images |= kind.as_deref() == Some("image_generation");
+    }
+}
 
 /// Reads a body. Not an object, or not JSON at all: nothing is known and nothing is changed; the upstream will say what
 /// is wrong with it.
 pub fn inspect(body: &[u8], endpoint: Endpoint, default_model: Option<&str>) -> Inspected {
-    let mut seen: [Option<Seen<'_>>; PATHS.len()] = [const { None }; PATHS.len()];
-    let mut scanner = Scanner::new(&PATHS);
-    // Of a repeated key the last counts, as every common parser has it. The whole body is one piece, so each value is a
-    // part of it.
-    scanner.feed(body, |Found { path, at, raw }| {
-        let at = at.start as usize..at.end as usize;
-        let raw = raw.map(|_| &body[at.clone()]);
-        seen[path] = Some((at, raw));
-    });
-    let Some(brace) = body.iter().position(|byte| !byte.is_ascii_whitespace()).filter(|&at| body[at] == b'{') else {
-        return Inspected::default();
+    let Some(members) = Members::read(body) else {
+        let unclear = Some("its body is not a JSON object that can be read");
+        return Inspected { choices: 1, unclear, ..Inspected::default() };
     };
-    if !scanner.is_done() {
-        return Inspected::default();
-    }
-    let [model, stream, options, choices, maxima @ ..] = seen;
-    let stream = match stream.and_then(|(_, raw)| raw) {
-        None | Some(b"null") => streams_unasked(endpoint),
-        raw => raw == Some(b"true"),
+    let raw = |member: &Option<Seen<'_>>| member.as_ref().map_or(Truth::No, |(_, raw)| Truth::of(raw));
+    let Members { last, runs_tools, makes_images } = &members;
+    let [model, stream, options, n, best_of, maxima @ .., tier, background, speech, prompt, _] = last;
+    let streams = match stream {
+        None | Some((_, b"null")) if streams_unasked(endpoint) => Truth::Yes,
+        stream => raw(stream),
     };
-    let mut edit = Edit { brace, empty: is_empty_object(body, brace), splices: Vec::new() };
-    let named = model.as_ref().and_then(|(_, raw)| *raw).and_then(json::string);
-    let is_null = model.as_ref().is_some_and(|(_, raw)| *raw == Some(b"null"));
-    let model = match (named, default_model) {
-        (None, Some(default)) if needs_model(endpoint) && (model.is_none() || is_null) => {
-            edit.set("model", model.map(|(at, _)| at), |out| json::write_string(out, default));
-            Some(Cow::Borrowed(default))
-        }
-        (named, _) => named,
+    let choices = choices(n).zip(choices(best_of)).map(|(n, best_of)| n.max(best_of));
+    let unclear = match (streams, choices) {
+        (Truth::Unclear, _) => Some("`stream` is neither true nor false"),
+        (_, None) => Some("`n` and `best_of` must be whole numbers"),
+        _ if raw(background) == Truth::Unclear => Some("`background` is neither true nor false"),
+        _ => None,
     };
+    let stream = streams == Truth::Yes;
+    let start = brace(body);
+    let mut edit = Edit { brace: start, empty: is_empty_object(body, start), splices: Vec::new() };
+    let model = set_model(&mut edit, model.as_ref(), endpoint, default_model);
     let wants_usage = stream && matches!(endpoint, Endpoint::ChatCompletions | Endpoint::Completions);
-    let usage_asked = wants_usage && ask_for_usage(&mut edit, options);
-    let output_max = maxima.iter().filter_map(count).max();
-    let output_max = output_max.map(|max| max.saturating_mul(count(&choices).unwrap_or(1).max(1)));
-    let model = model.map(|model| clip(&model).into());
-    Inspected { model, stream, output_max, usage_asked, splices: edit.into_splices() }
+    let usage_asked = wants_usage && ask_for_usage(&mut edit, options.clone());
+    Inspected {
+        model,
+        stream,
+        output_max: output_max(endpoint, maxima),
+        choices: choices.unwrap_or(1).max(1),
+        service_tier: text(tier).map(|tier| clip(&tier).into()),
+        background: raw(background) == Truth::Yes,
+        speech_events: text(speech).is_some_and(|format| format == "sse"),
+        refers: *runs_tools || prompt.as_ref().is_some_and(|(_, raw)| raw.starts_with(b"{")),
+        makes_images: *makes_images,
+        unclear,
+        usage_asked,
+        splices: edit.into_splices(),
+    }
 }
 
-/// A value that is a whole number.
-fn count(seen: &Option<Seen<'_>>) -> Option<u64> {
-    let (_, raw) = seen.as_ref()?;
-    whole_number((*raw)?)
+/// Why a request whose meaning decides over money is not clear enough: readers differ in what it says. Beyond what
+/// [`inspect`] finds: it must be what the strictest reader takes for JSON; and some (Go's) take a key for another that
+/// differs from it only in case.
+pub fn unclear_key(body: &[u8]) -> Option<&'static str> {
+    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+    let Ok(members) = serde_json::from_slice::<BTreeMap<Cow<'_, str>, &RawValue>>(body) else {
+        return Some("its body is not a JSON object that can be read");
+    };
+    let watched = |key: &str| PATHS.first_keys().any(|watched| watched != key && watched.eq_ignore_ascii_case(key));
+    // U+017F and U+212A are s and k without regard to case (Unicode's simple folding).
+    let is_unclear = |key: &str| watched(key) || key.contains(['\u{17f}', '\u{212a}']);
+    members.keys().any(|key| is_unclear(key)).then_some("the case of one of its keys is not the API's")
+}
+
+/// What readers make of a value where they want true or false.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Truth {
+    No,
+    Yes,
+    /// Some take it for the one, others for the other.
+    Unclear,
+}
+
+impl Truth {
+    /// Numbers and words are taken by readers that convert (Pydantic), or that ask whether something is there (Python).
+    fn of(raw: &[u8]) -> Self {
+        let is_zero = || raw.iter().all(|byte| b"-+0.eE".contains(byte));
+        match raw {
+            b"true" => Self::Yes,
+            b"false" | b"null" | b"\"\"" => Self::No,
+            [b'-' | b'0'..=b'9', ..] => {
+                if is_zero() {
+                    Self::No
+                } else {
+                    Self::Yes
+                }
+            }
+            [b'{' | b'[', ..] | b"NaN" => Self::Unclear,
+            [b'"', ..] => {
+                let denies = |word: &str| {
+                    ["false", "0", "no", "off", "f", "n", "null", "none"]
+                        .iter()
+                        .any(|no| word.trim().eq_ignore_ascii_case(no))
+                };
+                if json::string(raw).is_none_or(|word| denies(&word)) { Self::Unclear } else { Self::Yes }
+            }
+            _ => Self::Unclear,
+        }
+    }
+}
+
+/// Where the object starts: behind white space and a byte order mark.
+fn brace(body: &[u8]) -> usize {
+    let mark = if body.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+    mark + body[mark..].iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(0)
+}
+
+fn text<'b>(member: &Option<Seen<'b>>) -> Option<Cow<'b, str>> {
+    member.as_ref().and_then(|(_, raw)| json::string(raw))
+}
+
+/// How many answers a member asks for; `None` where that cannot be said.
+fn choices(member: &Option<Seen<'_>>) -> Option<u64> {
+    match member {
+        None | Some((_, b"null")) => Some(1),
+        Some((_, raw)) => whole_number(raw),
+    }
+}
+
+/// The maximum that holds at this endpoint: another's would be passed over there. Zero or less is none.
+fn output_max(endpoint: Endpoint, maxima: &[Option<Seen<'_>>]) -> Option<u64> {
+    let [tokens, completion, output, predict] = maxima else { return None };
+    let of = |member: &Option<Seen<'_>>| whole_number(member.as_ref()?.1).filter(|&max| max > 0);
+    match endpoint {
+        Endpoint::ChatCompletions => of(tokens).max(of(completion)),
+        Endpoint::Completions | Endpoint::Messages => of(tokens),
+        Endpoint::Responses | Endpoint::ResponsesCompact | Endpoint::Decisions => of(output),
+        Endpoint::ApiChat | Endpoint::ApiGenerate => of(predict),
+        _ => None,
+    }
+}
+
+/// The model that a request names, or the default where it names none and needs one.
+fn set_model(
+    edit: &mut Edit,
+    model: Option<&Seen<'_>>,
+    endpoint: Endpoint,
+    default_model: Option<&str>,
+) -> Option<Arc<str>> {
+    let named = model.and_then(|(_, raw)| json::string(raw));
+    let is_null = model.is_none_or(|(_, raw)| *raw == b"null");
+    match (named, default_model) {
+        (None, Some(default)) if needs_model(endpoint) && is_null => {
+            edit.set("model", model.map(|(at, _)| at.clone()), |out| json::write_string(out, default));
+            Some(clip(default).into())
+        }
+        (named, _) => named.map(|named| clip(&named).into()),
+    }
 }
 
 /// True for Ollama's own API, which streams unless asked not to.
@@ -126,27 +279,34 @@ fn needs_model(endpoint: Endpoint) -> bool {
 }
 
 /// Sets `stream_options.include_usage` to true; false where it is already, or where `stream_options` is something that
-/// the upstream must refuse.
+/// the upstream must refuse. Usage in every chunk, which some servers give along with that, stays away.
 fn ask_for_usage(edit: &mut Edit, options: Option<Seen<'_>>) -> bool {
     let Some((at, raw)) = options else {
         edit.set("stream_options", None, |out| out.extend_from_slice(br#"{"include_usage":true}"#));
         return true;
     };
-    match raw {
-        Some(b"null") => edit.replace(at, br#"{"include_usage":true}"#),
-        Some(raw) if raw.starts_with(b"{") => {
-            let mut asked = None;
-            Scanner::new(&OPTION_PATHS).feed(raw, |found| {
-                asked = Some((found.at.start as usize..found.at.end as usize, found.raw == Some(b"true")));
-            });
-            match asked {
-                Some((_, true)) => return false,
-                Some((value, false)) => edit.replace(at.start + value.start..at.start + value.end, b"true"),
-                None if is_empty_object(raw, 0) => edit.replace(at.start + 1..at.start + 1, br#""include_usage":true"#),
-                None => edit.replace(at.start + 1..at.start + 1, br#""include_usage":true,"#),
-            }
-        }
-        _ => return false,
+    if raw == b"null" {
+        edit.replace(at, br#"{"include_usage":true}"#);
+        return true;
+    }
+    if !raw.starts_with(b"{") {
+        return false;
+    }
+    let (mut asked, mut continuous) = (None, None);
+    Scanner::new(&OPTION_PATHS).feed(raw, |found| {
+        let place = at.start + found.at.start as usize..at.start + found.at.end as usize;
+        let slot = if found.path == 0 { &mut asked } else { &mut continuous };
+        *slot = Some((place, found.raw == Some(b"true")));
+    });
+    let first = at.start + 1..at.start + 1;
+    match asked {
+        Some((_, true)) => return false,
+        Some((value, false)) => edit.replace(value, b"true"),
+        None if is_empty_object(raw, 0) => edit.replace(first, br#""include_usage":true"#),
+        None => edit.replace(first, br#""include_usage":true,"#),
+    }
+    if let Some((value, true)) = continuous {
+        edit.replace(value, b"false");
     }
     true
 }
@@ -294,16 +454,100 @@ mod tests {
     }
 
     #[test]
-    fn the_maximum_of_output_is_over_all_choices() {
-        let output_max = |body: &str| inspect(body.as_bytes(), Endpoint::ChatCompletions, None).output_max;
-        assert_eq!(output_max(r#"{"model":"m"}"#), None);
-        assert_eq!(output_max(r#"{"max_tokens":663}"#), Some(663));
-        assert_eq!(output_max(r#"{"max_completion_tokens":5,"n":3,"max_tokens":null}"#), Some(15));
-        assert_eq!(output_max(r#"{"max_output_tokens":7,"n":0}"#), Some(7));
-        assert_eq!(output_max(r#"{"options":{"num_predict":9},"num_predict":1}"#), Some(9));
-        assert_eq!(output_max(r#"{"options":{"num_predict":-1}}"#), None, "as much as it likes");
-        assert_eq!(output_max(r#"{"max_tokens":999999999999999999,"n":99}"#), Some(u64::MAX));
-        assert_eq!(output_max(r#"{"max_tokens":"5","n":2.5}"#), None);
+    fn a_maximum_is_the_endpoints_own_and_choices_multiply_it() {
+        let size = |endpoint, body: &str| {
+            let inspected = inspect(body.as_bytes(), endpoint, None);
+            (inspected.output_max, inspected.choices, inspected.unclear.is_some())
+        };
+        let chat = |body| size(Endpoint::ChatCompletions, body);
+        assert_eq!(chat(r#"{"model":"m"}"#), (None, 1, false));
+        assert_eq!(chat(r#"{"max_tokens":663}"#), (Some(663), 1, false));
+        assert_eq!(chat(r#"{"max_completion_tokens":5,"n":3,"max_tokens":null}"#), (Some(5), 3, false));
+        assert_eq!(chat(r#"{"max_tokens":5,"max_completion_tokens":9}"#), (Some(9), 1, false));
+        assert_eq!(chat(r#"{"max_output_tokens":7,"n":0}"#), (None, 1, false), "not read at this endpoint");
+        assert_eq!(chat(r#"{"max_tokens":0}"#), (None, 1, false), "some take it for no maximum");
+        assert_eq!(chat(r#"{"max_tokens":"5","n":2.5}"#), (None, 1, true));
+        assert_eq!(chat(r#"{"n":"64"}"#), (None, 1, true), "a lenient reader takes it for a number");
+        assert_eq!(size(Endpoint::Completions, r#"{"n":2,"best_of":20}"#), (None, 20, false));
+        assert_eq!(size(Endpoint::Responses, r#"{"max_output_tokens":7}"#), (Some(7), 1, false));
+        assert_eq!(size(Endpoint::ApiChat, r#"{"options":{"num_predict":9},"num_predict":1}"#), (Some(9), 1, false));
+        assert_eq!(size(Endpoint::ApiChat, r#"{"options":{"num_predict":-1}}"#), (None, 1, false));
+    }
+
+    #[test]
+    fn a_stream_is_what_lenient_readers_take_for_one() {
+        let stream = |body: &str| {
+            let inspected = inspect(body.as_bytes(), Endpoint::ChatCompletions, None);
+            (inspected.stream, inspected.usage_asked, inspected.unclear.is_some())
+        };
+        let (no, yes, unclear) = ((false, false, false), (true, true, false), (false, false, true));
+        for (value, expected) in [
+            ("true", yes),
+            ("1", yes),
+            ("-1.5e3", yes),
+            ("\"true\"", yes),
+            ("\"yes\"", yes),
+            ("false", no),
+            ("null", no),
+            ("0", no),
+            ("-0.0", no),
+            ("\"\"", no),
+            ("\"false\"", unclear),
+            ("\" Off \"", unclear),
+            ("[]", unclear),
+            ("{\"a\":1}", unclear),
+            ("NaN", unclear),
+        ] {
+            assert_eq!(stream(&format!(r#"{{"stream":{value}}}"#)), expected, "{value}");
+        }
+        for body in [
+            "\u{feff} {\"stream\":true}",
+            r#"{"str\u0065am":true}"#,
+            r#"{"stream":true,"stream":false,"stream":true}"#,
+            &format!(r#"{{"stream":true,"stream_options":{{"include_usage":false{}}}}}"#, " ".repeat(10_000)),
+            &format!(r#"{{"x":{}{},"stream":true}}"#, "[".repeat(1000), "]".repeat(1000)),
+        ] {
+            assert_eq!(stream(body), yes, "{body:.80}");
+        }
+        for body in ["", "[]", "\"text\"", "{\"stream\":true", "\u{fffe}{\0\"\0s\0"] {
+            assert_eq!(stream(body), unclear, "{body}");
+        }
+    }
+
+    #[test]
+    fn keys_that_some_readers_take_for_others_are_unclear() {
+        for body in
+            [r#"{"Stream":true}"#, r#"{"MAX_TOKENS":5,"max_tokens":1}"#, "{\"\u{17f}tream\":true}", "[1]", "{", "\"x\""]
+        {
+            assert!(unclear_key(body.as_bytes()).is_some(), "{body}");
+        }
+        let deep = format!(r#"{{"x":{}{},"stream":true}}"#, "[".repeat(1000), "]".repeat(1000));
+        for body in [r#"{"stream":true,"messages":[{"Model":"N"}],"Other":1}"#, "\u{feff}{}", &deep] {
+            assert_eq!(unclear_key(body.as_bytes()), None, "{body:.80}");
+        }
+    }
+
+    #[test]
+    fn what_the_target_does_beside_the_answer() {
+        let inspected = |body: &str| inspect(body.as_bytes(), Endpoint::Responses, None);
+        let tools = inspected(r#"{"tools":[{"type":"function"},{"type":"web_search"},{"type":"image_generation"}]}"#);
+        assert!(tools.refers && tools.makes_images);
+        let own = inspected(r#"{"tools":[{"type":"function"},{"type":"custom"}],"prompt":"text","background":null}"#);
+        assert!(!own.refers && !own.makes_images && !own.background);
+        let stored = inspected(r#"{"prompt":{"id":"pmpt_1"},"background":true,"service_tier":"flex"}"#);
+        assert!(stored.refers && stored.background);
+        assert_eq!(stored.service_tier.as_deref(), Some("flex"));
+        assert!(inspect(br#"{"stream_format":"sse"}"#, Endpoint::AudioSpeech, None).speech_events);
+    }
+
+    #[test]
+    fn usage_in_every_chunk_is_not_asked_for_along_with_the_usage() {
+        let (_, out) =
+            edited(r#"{"stream":true,"stream_options":{"continuous_usage_stats":true,"include_usage":false}}"#, None);
+        let options = r#""stream_options":{"continuous_usage_stats":false,"include_usage":true}"#;
+        assert_eq!(out, format!(r#"{{"stream":true,{options}}}"#));
+        let own = r#"{"stream":true,"stream_options":{"continuous_usage_stats":true,"include_usage":true}}"#;
+        assert_eq!(edited(own, None).1, own);
     }
 
     #[test]

@@ -1,27 +1,31 @@
-//! The model that a multipart request names, read on the side while the body streams through.
+//! The fields of a multipart request that matter here, read on the side while the body streams through.
 //!
-//! In: the `Content-Type` and the body's bytes, cut anywhere. Out: the value of the field `model`. It holds at most one
-//! part's header or that value, searches a file at the speed of `memmem`, and changes nothing. The grammar is that of
+//! In: the `Content-Type` and the body's bytes, cut anywhere. Out: the values of the fields `model`, `response_format`
+//! and `n`. It holds at most one part's header or one of these values, searches a file at the speed of `memmem`, and changes nothing. The grammar is that of
 //! RFC 7578 (`multipart/form-data`) over RFC 2046 §5.1.1, strictly: what another reader might take in another way gives
-//! no model, never a wrong one.
+//! no value, never a wrong one.
 //!
 //! ```text
-//!   Content ──delimiter's text──▶ Behind ──line end──▶ Head ──empty line──▶ Content (kept, where it is the model)
+//!   Content ──delimiter's text──▶ Behind ──line end──▶ Head ──empty line──▶ Content (kept, of a wanted field)
 //!      ▲                            │ │
 //!      └──── something else ────────┘ └── "--" ──▶ Over
 //! ```
 
 use super::inspect::clip;
+use crate::base::digits::whole_number;
 use memchr::memmem::{self, Finder};
 
 /// Longest header of a part that is read; clients send a tenth of it.
 const HEAD_BYTES_MAX: usize = 4096;
-/// Longest value of the field.
+/// Longest value of a field.
 const VALUE_BYTES_MAX: usize = 512;
 /// RFC 2046 §5.1.1.
 const BOUNDARY_BYTES_MAX: usize = 70;
-/// The name of the field.
-const MODEL: &[u8] = b"model";
+/// The names of the fields that are read.
+const NAMES: [&[u8]; 3] = [b"model", b"response_format", b"n"];
+const MODEL: usize = 0;
+const RESPONSE_FORMAT: usize = 1;
+const ANSWERS: usize = 2;
 
 /// The reader of one body.
 #[derive(Debug)]
@@ -29,11 +33,12 @@ pub struct MultipartReader {
     /// `CRLF "--" boundary`: its text has one CR, so where it does not go on it cannot have begun again in itself.
     delimiter: Finder<'static>,
     state: State,
-    /// The part whose content, or whose end, is being read is the model.
-    wanted: bool,
-    /// A part's header, or the model's value.
+    /// The field whose content, or whose end, is being read.
+    wanted: Option<usize>,
+    /// A part's header, or a field's value.
     held: Vec<u8>,
-    model: Model,
+    fields: [Value; NAMES.len()],
+    /// The model has changed.
     changed: bool,
 }
 
@@ -57,11 +62,11 @@ enum Behind {
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-enum Model {
+enum Value {
     #[default]
-    Unnamed,
-    Named(String),
-    /// Named twice and differently, or not readable: readers differ in what they take.
+    Absent,
+    Given(String),
+    /// Given twice and differently, or not readable: readers differ in what they take.
     Ambiguous,
 }
 
@@ -76,18 +81,36 @@ impl MultipartReader {
         Some(Self {
             delimiter: Finder::new(&[b"\r\n--", boundary].concat()).into_owned(),
             state: State::Content(2), // the first delimiter needs no line end before it
-            wanted: false,
+            wanted: None,
             held: Vec::new(),
-            model: Model::Unnamed,
+            fields: Default::default(),
             changed: false,
         })
     }
 
     /// The model as far as the body was read, at most 128 bytes.
     pub fn model(&self) -> Option<&str> {
-        match &self.model {
-            Model::Named(model) => Some(model),
-            Model::Unnamed | Model::Ambiguous => None,
+        self.value(MODEL)
+    }
+
+    /// The form of the answer that is asked for, as far as the body was read.
+    pub fn response_format(&self) -> Option<&str> {
+        self.value(RESPONSE_FORMAT)
+    }
+
+    /// How many answers are asked for, as far as the body was read; `None` where that cannot be said.
+    pub fn answers(&self) -> Option<u64> {
+        match &self.fields[ANSWERS] {
+            Value::Absent => Some(1),
+            Value::Given(number) => whole_number(number.as_bytes()),
+            Value::Ambiguous => None,
+        }
+    }
+
+    fn value(&self, field: usize) -> Option<&str> {
+        match &self.fields[field] {
+            Value::Given(value) => Some(value),
+            Value::Absent | Value::Ambiguous => None,
         }
     }
 
@@ -156,8 +179,8 @@ impl MultipartReader {
             }
             _ => {
                 // Content after all. It must not stand in any (RFC 2046 §5.1.1), and not every reader looks behind it.
-                if std::mem::take(&mut self.wanted) {
-                    self.name(Model::Ambiguous);
+                if let Some(field) = self.wanted.take() {
+                    self.give(field, Value::Ambiguous);
                 }
                 self.held.clear();
                 self.state = State::Content(0);
@@ -182,62 +205,61 @@ impl MultipartReader {
             None if self.held.len() == HEAD_BYTES_MAX => 0,
             None => return taken,
         };
-        self.wanted = end.is_some_and(|end| is_model(&self.held[..end]));
+        self.wanted = end.and_then(|end| wanted(&self.held[..end]));
         self.held.clear();
         self.state = State::Content(0);
         taken - unused
     }
 
-    /// Keeps what belongs to the model's value.
+    /// Keeps what belongs to a field's value.
     fn keep(&mut self, content: &[u8]) {
-        if !self.wanted {
-        } else if self.held.len() + content.len() <= VALUE_BYTES_MAX {
+        let Some(field) = self.wanted else { return };
+        if self.held.len() + content.len() <= VALUE_BYTES_MAX {
             self.held.extend_from_slice(content);
         } else {
             self.held.clear();
-            self.wanted = false;
-            self.name(Model::Ambiguous);
+            self.wanted = None;
+            self.give(field, Value::Ambiguous);
         }
     }
 
     /// A part has ended.
     fn end_part(&mut self) {
-        if std::mem::take(&mut self.wanted) {
+        if let Some(field) = self.wanted.take() {
             let value = std::str::from_utf8(&self.held).ok().filter(|value| !value.is_empty());
-            let model = value.map_or(Model::Ambiguous, |value| Model::Named(clip(value).to_owned()));
-            self.name(model);
+            self.give(field, value.map_or(Value::Ambiguous, |value| Value::Given(clip(value).to_owned())));
         }
         self.held.clear();
     }
 
-    fn name(&mut self, model: Model) {
-        if self.model != model {
-            self.model = if self.model == Model::Unnamed { model } else { Model::Ambiguous };
-            self.changed = true;
+    fn give(&mut self, field: usize, value: Value) {
+        let known = &mut self.fields[field];
+        if *known != value {
+            *known = if *known == Value::Absent { value } else { Value::Ambiguous };
+            self.changed |= field == MODEL;
         }
     }
 }
 
-/// True for the header of a field, not a file, of that name (RFC 7578 §4.2). A folded line, a second
+/// Which of the fields a part's header is of; not of a file (RFC 7578 §4.2). A folded line, a second
 /// `Content-Disposition` or an encoded value (§4.7) is no client's way, and not understood by all readers.
-fn is_model(head: &[u8]) -> bool {
+fn wanted(head: &[u8]) -> Option<usize> {
     let mut disposition = None;
     for line in head.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)) {
-        let Some(colon) = memchr::memchr(b':', line) else { if line.is_empty() { continue } else { return false } };
+        let Some(colon) = memchr::memchr(b':', line) else { if line.is_empty() { continue } else { return None } };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         let plain = || [&b"7bit"[..], b"8bit", b"binary"].iter().any(|coding| value.eq_ignore_ascii_case(coding));
         if !name.iter().all(|&byte| is_token(byte))
             || name.eq_ignore_ascii_case(b"content-transfer-encoding") && !plain()
             || name.eq_ignore_ascii_case(b"content-disposition") && disposition.replace(value).is_some()
         {
-            return false;
+            return None;
         }
     }
-    let form_data = disposition.filter(|value| kind(value).eq_ignore_ascii_case(b"form-data"));
-    form_data.and_then(parameters).is_some_and(|parameters| {
-        let is_file = |name: &[u8]| name.eq_ignore_ascii_case(b"filename") || name.eq_ignore_ascii_case(b"filename*");
-        one(&parameters, b"name") == Some(MODEL) && !parameters.iter().any(|(name, _)| is_file(name))
-    })
+    let parameters = disposition.filter(|value| kind(value).eq_ignore_ascii_case(b"form-data")).and_then(parameters)?;
+    let is_file = |name: &[u8]| name.eq_ignore_ascii_case(b"filename") || name.eq_ignore_ascii_case(b"filename*");
+    let name = one(&parameters, b"name").filter(|_| !parameters.iter().any(|(name, _)| is_file(name)))?;
+    NAMES.iter().position(|wanted| *wanted == name)
 }
 
 /// What stands before the parameters.

@@ -10,8 +10,12 @@ use super::estimate::Deltas;
 use super::gunzip::Gunzip;
 use super::record::{Endpoint, Usage};
 use super::shapes::Shape;
-use crate::sse::{Piece, Splitter};
+use crate::http::HttpError;
+use crate::sse::{BYTE_ORDER_MARK, Piece, Splitter};
 use std::io::Write;
+
+/// A stream that has reported no more output than this, and goes on, has not reported.
+const PLACEHOLDER_TOKENS_MAX: u64 = 1;
 
 /// How a body must be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,60 +39,83 @@ pub enum Coding {
     Unknown,
 }
 
+/// How the first bytes of a stream of events read (WHATWG HTML, *Server-sent events*): a field, or a comment.
+const EVENT_STARTS: [&[u8]; 5] = [b"data:", b"event:", b"id:", b"retry:", b":"];
+
 /// The reader of one response body; by default one that reads nothing.
 #[derive(Default)]
 pub struct UsageReader {
     /// Of a compressed body, with the reader of the decoded one.
     gunzip: Option<Box<Gunzip<Decoded>>>,
     decoded: Decoded,
+    editing: bool,
 }
 
 impl UsageReader {
-    /// A reader for a body of this form and coding, of a response from `endpoint`. With `edit`, the traces of asking
-    /// for usage are taken out of a stream of events that is not compressed.
+    /// A reader for a body that calls itself of this form and coding, of a response from `endpoint`. What it is, its
+    /// first bytes tell. With `edit`, the traces of asking for usage are taken out of a stream of events, which is
+    /// decoded for that.
     pub fn new(endpoint: Endpoint, form: Form, coding: Coding, edit: bool) -> Self {
-        if endpoint == Endpoint::Other || form == Form::Opaque {
-            return Self::default();
+        if endpoint == Endpoint::Other || coding == Coding::Unknown {
+            let unread = Body { told: true, ..Body::new(endpoint, Form::Opaque, false) };
+            return Self { decoded: Decoded::new((endpoint != Endpoint::Other).then_some(unread)), ..Self::default() };
         }
-        let is_plain_stream = form != Form::Json && coding == Coding::Identity;
-        let body = Body {
-            form: if coding == Coding::Unknown { Form::Opaque } else { form },
-            splitter: Splitter::default(),
-            capture: Capture::new(Shape::of(endpoint, form == Form::Events)),
-            deltas: if is_plain_stream { Deltas::new(endpoint) } else { None },
-            editor: (edit && is_plain_stream && form == Form::Events).then(Box::default),
-        };
-        let decoded = Decoded(Some(Box::new(body)));
+        let decoded = Decoded::new(Some(Body::new(endpoint, form, edit)));
         if coding == Coding::Gzip {
-            return Self { gunzip: Some(Box::new(Gunzip::new(decoded))), ..Self::default() };
+            return Self { gunzip: Some(Box::new(Gunzip::new(decoded))), editing: edit, ..Self::default() };
         }
-        Self { gunzip: None, decoded }
+        Self { gunzip: None, decoded, editing: edit }
     }
 
-    /// True where [`UsageReader::feed`] gives what goes to the client; else that is the body as it came.
+    /// True where [`UsageReader::feed`] gives what goes to the client, decoded; else that is the body as it came.
     pub fn is_editing(&self) -> bool {
-        self.decoded.0.as_ref().is_some_and(|body| body.editor.is_some())
+        self.editing
     }
 
     /// Takes the body's next bytes. Of an edited stream, appends to `out` what goes to the client.
-    pub fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        match (&mut self.gunzip, &mut self.decoded.0) {
-            (Some(gunzip), _) => gunzip.feed(bytes),
+    ///
+    /// # Errors
+    /// It is edited, and cannot be decoded: what would come of it is not the whole.
+    pub fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), HttpError> {
+        match (&mut self.gunzip, &mut self.decoded.body) {
+            (Some(gunzip), _) => {
+                gunzip.feed(bytes);
+                if self.editing {
+                    gunzip.flush();
+                }
+                let Some(decoded) = gunzip.sink() else {
+                    let corrupt = HttpError::Malformed("a body that is not the gzip it claims to be");
+                    return if self.editing { Err(corrupt) } else { Ok(()) };
+                };
+                out.append(&mut decoded.edited);
+            }
             (None, Some(body)) => body.feed(bytes, out),
             (None, None) => {}
         }
+        Ok(())
     }
 
     /// The body is complete. Of an edited stream, appends to `out` what was held of its last event.
     pub fn end(&mut self, out: &mut Vec<u8>) {
-        if let Some(editor) = self.decoded.0.as_mut().and_then(|body| body.editor.as_mut()) {
-            editor.end_event(&[], out);
+        let sink = self.gunzip.as_mut().and_then(|gunzip| gunzip.sink());
+        if let Some(body) = sink.unwrap_or(&mut self.decoded).body.as_mut() {
+            body.end(out);
         }
     }
 
-    /// What a stream that was cut here probably consumed, given its input; `None` where no text was counted.
+    /// True for a body that has proved to be a stream.
+    pub fn is_stream(&self) -> bool {
+        self.body().is_some_and(|body| body.told && matches!(body.form, Form::Events | Form::Lines))
+    }
+
+    /// What a stream that was cut here, or never reported, probably consumed, given its input; `None` where no text
+    /// was counted.
     pub fn estimate(&self, input_tokens: u64) -> Option<Usage> {
-        Some(self.decoded.0.as_ref()?.deltas.as_ref()?.usage(input_tokens))
+        Some(self.body()?.deltas.as_ref()?.usage(input_tokens))
+    }
+
+    fn body(&self) -> Option<&Body> {
+        self.gunzip.as_ref().map_or(Some(&self.decoded), |gunzip| gunzip.sink_ref())?.body.as_deref()
     }
 
     /// The body has ended, or was cut: what it reported until then.
@@ -97,21 +124,29 @@ impl UsageReader {
             Some(gunzip) => gunzip.finish().unwrap_or_default(),
             None => (self.decoded, true),
         };
-        // Of an opaque body nothing was read, so that it is a document that has not ended.
-        let finish = |body: Box<Body>| body.capture.finish(matches!(body.form, Form::Json | Form::Opaque));
-        let reported = decoded.0.map(finish).unwrap_or_default();
+        let reported = decoded.body.map(|body| body.finish()).unwrap_or_default();
         Reported { unreadable: reported.unreadable || !whole, ..reported }
     }
 }
 
 /// Takes what is decoded; the default one reads nothing.
 #[derive(Default)]
-struct Decoded(Option<Box<Body>>);
+struct Decoded {
+    body: Option<Box<Body>>,
+    /// What goes to the client in its place.
+    edited: Vec<u8>,
+}
+
+impl Decoded {
+    fn new(body: Option<Body>) -> Self {
+        Self { body: body.map(Box::new), edited: Vec::new() }
+    }
+}
 
 impl Write for Decoded {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if let Some(body) = &mut self.0 {
-            body.feed(bytes, &mut Vec::new()); // not edited
+        if let Some(body) = &mut self.body {
+            body.feed(bytes, &mut self.edited);
         }
         Ok(bytes.len())
     }
@@ -121,34 +156,109 @@ impl Write for Decoded {
     }
 }
 
+/// What goes to the client.
+enum Output {
+    /// The body as it came, which is not given here.
+    Same,
+    /// The same, as it is given here.
+    Copied,
+    Edited(Box<Editor>),
+}
+
 /// The reader of a decoded body.
 struct Body {
-    /// How it is divided into documents; opaque where its coding is not known.
+    endpoint: Endpoint,
+    /// How it is divided into documents; as it calls itself, until it is `told` by its bytes.
     form: Form,
+    told: bool,
+    /// The first bytes, where they do not tell yet.
+    start: Vec<u8>,
     splitter: Splitter,
     capture: Capture,
-    /// The text that goes by, in case the stream is cut.
+    /// The text that goes by, in case the stream is cut, or never reports.
     deltas: Option<Deltas>,
-    editor: Option<Box<Editor>>,
+    /// Of that text, tokens that had gone by when usage was reported last.
+    tokens_at_report: u64,
+    output: Output,
 }
 
 impl Body {
+    fn new(endpoint: Endpoint, form: Form, edit: bool) -> Self {
+        let output = match (edit, form) {
+            (false, _) => Output::Same,
+            (true, Form::Events) => Output::Edited(Box::default()),
+            (true, _) => Output::Copied,
+        };
+        Self {
+            endpoint,
+            form,
+            told: false,
+            start: Vec::new(),
+            splitter: Splitter::default(),
+            capture: Capture::new(Shape::of(endpoint, form == Form::Events)),
+            deltas: if matches!(form, Form::Events | Form::Lines) { Deltas::new(endpoint) } else { None },
+            tokens_at_report: 0,
+            output,
+        }
+    }
+
     fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) {
+        if self.told {
+            return self.read(input, out);
+        }
+        if self.start.is_empty()
+            && let Some(form) = told_by(self.form, input)
+        {
+            self.is_of(form);
+            return self.read(input, out);
+        }
+        let mut start = std::mem::take(&mut self.start);
+        start.extend_from_slice(input);
+        match told_by(self.form, &start) {
+            Some(form) => {
+                self.is_of(form);
+                self.read(&start, out);
+            }
+            None => self.start = start,
+        }
+    }
+
+    /// Its bytes have told what it is.
+    fn is_of(&mut self, form: Form) {
+        if form != self.form {
+            *self = Self::new(self.endpoint, form, !matches!(self.output, Output::Same));
+        }
+        self.told = true;
+    }
+
+    fn read(&mut self, input: &[u8], out: &mut Vec<u8>) {
         // Where the event starts in the input, and what is not read yet.
-        let (mut start, mut at) = (self.editor.as_mut().map_or(0, |editor| editor.end_line(input, out)), 0);
+        let (mut start, mut at) = (0, 0);
+        match &mut self.output {
+            Output::Same => {}
+            Output::Copied => out.extend_from_slice(input),
+            Output::Edited(editor) => at = editor.end_line(input, out),
+        }
+        start += at;
         loop {
             let (used, piece) = match self.form {
-                Form::Json => return self.capture.feed(Piece::Data(input)),
+                Form::Json => {
+                    self.capture.feed(Piece::Data(input));
+                    return;
+                }
                 Form::Events => self.splitter.next(&input[at..]),
                 Form::Lines => next_line(&input[at..]),
                 Form::Opaque => return,
             };
             at += used;
-            self.capture.feed(piece);
+            let reported = self.capture.feed(piece);
             if let Some(deltas) = &mut self.deltas {
                 deltas.feed(piece);
+                if reported {
+                    self.tokens_at_report = deltas.tokens();
+                }
             }
-            if let Some(editor) = &mut self.editor {
+            if let Output::Edited(editor) = &mut self.output {
                 editor.feed(piece, &input[start..at], out);
             }
             match piece {
@@ -157,6 +267,40 @@ impl Body {
                 Piece::Data(_) | Piece::LineEnd => {}
             }
         }
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>) {
+        match &mut self.output {
+            Output::Same => {}
+            _ if !self.told => out.append(&mut self.start),
+            Output::Copied => {}
+            Output::Edited(editor) => editor.end_event(&[], out),
+        }
+    }
+
+    /// What was reported. A report of nothing, or of a single token, with text after it stands for one that is to come.
+    fn finish(self) -> Reported {
+        let tokens = self.deltas.as_ref().map_or(0, Deltas::tokens);
+        // Of an opaque body nothing was read, so that it is a document that has not ended.
+        let mut reported = self.capture.finish(matches!(self.form, Form::Json | Form::Opaque));
+        let goes_on = tokens > self.tokens_at_report;
+        reported.usage.take_if(|usage| goes_on && usage.output_tokens <= PLACEHOLDER_TOKENS_MAX);
+        reported
+    }
+}
+
+/// What a body is whose first bytes these are; `None` where they do not tell yet.
+fn told_by(declared: Form, start: &[u8]) -> Option<Form> {
+    let text = start.trim_ascii_start();
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    let is_begun = |field: &&[u8]| field.starts_with(text) && text.len() < field.len();
+    match (declared, *text.first()?) {
+        (Form::Lines, b'{') => Some(Form::Lines),
+        (_, b'{' | b'[') => Some(Form::Json),
+        (Form::Events, _) => Some(Form::Events),
+        _ if EVENT_STARTS.iter().any(|field| text.starts_with(field)) => Some(Form::Events),
+        _ if EVENT_STARTS.iter().any(is_begun) || BYTE_ORDER_MARK.starts_with(text) => None,
+        _ => Some(declared),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::limit::status::{BucketStatus, Limit};
 use proptest::prelude::*;
 
 const RATE: Rate = Rate { per_minute: 600, burst: 3 };
-const PLAIN: ReservationRequest = ReservationRequest { tokens: 0, nano_usd: None, guessed: false };
+const PLAIN: ReservationRequest = ReservationRequest { tokens: 0, guessed: false, money: None };
 
 fn at(mono: u64) -> Now {
     Now { mono, unix: 1_800_000_000 * SECOND + mono }
@@ -36,6 +36,17 @@ fn load(limiter: &mut Limiter, upto_seq: u64, users: &[(&str, Spent)]) {
     assert_eq!(limiter.wants_spending(at(0)), None);
 }
 
+/// What the client says that a request costs at most.
+fn money(nano_usd: u64) -> ReservationRequest {
+    let money = Money { nano_usd, least_nano_usd: nano_usd, may_share: false };
+    ReservationRequest { money: Some(money), ..PLAIN }
+}
+
+/// What it may cost at worst, where the client says nothing; or usually, where `may_share`.
+fn guess(nano_usd: u64, may_share: bool) -> ReservationRequest {
+    ReservationRequest { money: Some(Money { nano_usd, least_nano_usd: 0, may_share }), ..PLAIN }
+}
+
 fn request(tokens: u64) -> ReservationRequest {
     ReservationRequest { tokens, ..PLAIN }
 }
@@ -53,11 +64,11 @@ fn each_user_has_a_bucket_of_their_own() {
     let refused = limiter.admit(&"a".into(), PLAIN, at(5)).unwrap_err();
     assert_eq!((refused.limit, refused.retry_after), (Limit::Requests, Some(SECOND / 10)));
     assert_eq!(refused.limit_status.requests, Some(BucketStatus { limit: 3, remaining: 0, reset: 3 * SECOND / 10 }));
-    assert_eq!(limiter.check("a", at(5)), Err(refused));
+    assert_eq!(limiter.check("a", true, at(5)), Err(refused));
     assert!(limiter.admit(&"b".into(), PLAIN, at(5)).is_ok(), "another user is not concerned");
     assert_eq!(limiter.outstanding(), (4, 0));
     limiter.withdraw("a", grants.pop().unwrap(), at(5));
-    assert_eq!(limiter.check("a", at(5)), Ok(()), "what was withdrawn is there again");
+    assert_eq!(limiter.check("a", true, at(5)), Ok(()), "what was withdrawn is there again");
     limiter.release("a", grants.pop().unwrap(), at(5));
     assert_eq!(limiter.outstanding(), (2, 0));
 }
@@ -128,7 +139,7 @@ fn tokens_are_reserved_and_settled_to_the_truth() {
     assert_eq!(limit_status.tokens.unwrap().remaining, 0);
     limiter.charge(&name, Used { tokens: 150, ..Used::default() }, at(0));
     limiter.release("a", reservation, at(0));
-    let refused = limiter.check("a", at(0)).unwrap_err();
+    let refused = limiter.check("a", true, at(0)).unwrap_err();
     assert_eq!(refused.retry_after, Some(36_600 * MILLISECOND), "60 of debt are repaid first, and the one");
     assert!(limiter.admit(&"a".into(), PLAIN, at(0)).is_ok(), "what needs no tokens does not wait for them");
 }
@@ -170,15 +181,14 @@ fn requests_in_flight_are_bounded() {
 #[test]
 fn a_budget_counts_what_is_in_flight() {
     let mut limiter = unspent(Limits { day_nano_usd: Some(100), month_nano_usd: Some(150), ..Limits::default() });
-    let money = |nano_usd, guessed| ReservationRequest { nano_usd: Some(nano_usd), guessed, ..PLAIN };
     let name: Arc<str> = limiter.name("a");
-    let (first, _) = limiter.admit(&name, money(70, false), at(0)).unwrap();
-    let refused = limiter.admit(&"a".into(), money(31, false), at(0)).unwrap_err();
+    let (first, _) = limiter.admit(&name, money(70), at(0)).unwrap();
+    let refused = limiter.admit(&"a".into(), money(31), at(0)).unwrap_err();
     assert_eq!((refused.limit, refused.retry_after), (Limit::BudgetDay, Some(SECOND)), "it may fit once that is over");
-    assert_eq!(limiter.admit(&"a".into(), money(101, false), at(0)).unwrap_err().retry_after, None, "this never will");
-    let (second, _) = limiter.admit(&"a".into(), money(1000, true), at(0)).unwrap();
-    assert_eq!(limiter.outstanding(), (2, 100), "a guess takes what is left");
-    assert_eq!(limiter.check("a", at(0)).unwrap_err().retry_after, Some(SECOND));
+    assert_eq!(limiter.admit(&"a".into(), money(101), at(0)).unwrap_err().retry_after, None, "this never will");
+    let (second, _) = limiter.admit(&"a".into(), guess(1000, true), at(0)).unwrap();
+    assert_eq!(limiter.outstanding(), (2, 100), "an average takes what is left");
+    assert_eq!(limiter.check("a", true, at(0)).unwrap_err().retry_after, Some(SECOND));
     assert!(limiter.admit(&"a".into(), PLAIN, at(0)).is_ok(), "what costs nothing is not refused for money");
     let cost = |nano_usd| Cost { seq: 1, started_at: at(0).unix, nano_usd };
     let used = |nano_usd| Used { cost: cost(nano_usd), ..Used::default() };
@@ -186,12 +196,48 @@ fn a_budget_counts_what_is_in_flight() {
     limiter.release("a", first, at(0));
     limiter.charge(&name, used(40), at(0));
     limiter.release("a", second, at(0));
-    let refused = limiter.check("a", at(0)).unwrap_err();
+    let refused = limiter.check("a", true, at(0)).unwrap_err();
     assert_eq!((refused.limit, refused.requested, refused.retry_after), (Limit::BudgetDay, 0, None));
     let tomorrow = at(86_400 * SECOND);
-    let refused = limiter.admit(&"a".into(), money(51, false), tomorrow).unwrap_err();
+    let refused = limiter.admit(&"a".into(), money(51), tomorrow).unwrap_err();
     assert_eq!(refused.limit, Limit::BudgetMonth);
-    assert!(limiter.admit(&"a".into(), money(50, false), tomorrow).is_ok());
+    assert!(limiter.admit(&"a".into(), money(50), tomorrow).is_ok());
+}
+
+/// Without a maximum the worst is taken. One request may begin as long as anything is left, and only one.
+#[test]
+fn together_no_more_is_held_than_is_left() {
+    let mut limiter = unspent(Limits { day_nano_usd: Some(100), ..Limits::default() });
+    let name: Arc<str> = limiter.name("a");
+    let (first, _) = limiter.admit(&name, guess(60, false), at(0)).unwrap();
+    let refused = limiter.admit(&name, guess(41, false), at(0)).unwrap_err();
+    assert_eq!((refused.limit, refused.retry_after), (Limit::BudgetDay, Some(SECOND)), "it could spend more");
+    let (second, _) = limiter.admit(&name, guess(40, false), at(0)).unwrap();
+    limiter.release("a", first, at(0));
+    limiter.release("a", second, at(0));
+    let used = Used { cost: Cost { seq: 1, started_at: at(0).unix, nano_usd: 99 }, ..Used::default() };
+    limiter.charge(&name, used, at(0));
+    let (last, _) = limiter.admit(&name, guess(u64::MAX, false), at(0)).expect("something is left");
+    assert_eq!(limiter.outstanding(), (1, 1));
+    assert!(limiter.admit(&name, guess(1, true), at(0)).is_err());
+    // Nobody knows what it took: what it held is spent.
+    limiter.forfeit(&name, last, Cost { seq: 2, started_at: at(0).unix, nano_usd: 0 }, at(0));
+    let refused = limiter.admit(&name, guess(1, false), at(0)).unwrap_err();
+    assert_eq!((refused.limit, refused.retry_after), (Limit::BudgetDay, None), "all is spent");
+    assert!(limiter.admit(&name, PLAIN, at(0)).is_ok(), "what costs nothing is not refused for money");
+}
+
+/// One absurd number must not shut its user out for days.
+#[test]
+fn one_report_makes_no_more_debt_than_an_hour_repays() {
+    let mut limiter = tokens(100);
+    let name: Arc<str> = limiter.name("a");
+    let (reservation, _) = limiter.admit(&name, request(1), at(0)).unwrap();
+    limiter.charge(&name, Used { tokens: u64::MAX, ..Used::default() }, at(0));
+    limiter.release("a", reservation, at(0));
+    let refused = limiter.check("a", true, at(0)).unwrap_err();
+    assert!(refused.retry_after.unwrap() <= 3600 * SECOND, "{refused:?}");
+    assert!(limiter.check("a", true, at(3600 * SECOND)).is_ok());
 }
 
 #[test]
@@ -211,10 +257,7 @@ fn limits_change_for_the_next_request_only() {
     assert_eq!((limit_status.requests.unwrap().remaining, limit_status.tokens), (2, None), "a new bucket of requests");
     limiter.set_limits(Limits { day_nano_usd: Some(1), ..Limits::default() });
     load(&mut limiter, 0, &[("a", Spent { day: 1, month: 1 })]);
-    assert_eq!(
-        limiter.admit(&"a".into(), ReservationRequest { nano_usd: Some(0), ..PLAIN }, at(0)).unwrap_err().limit,
-        Limit::BudgetDay
-    );
+    assert_eq!(limiter.admit(&"a".into(), money(1), at(0)).unwrap_err().limit, Limit::BudgetDay);
     limiter.set_limits(Limits::default());
     assert_eq!(limiter.users().1, 0, "spending is not followed for nobody");
 }
@@ -224,14 +267,14 @@ fn limits_change_for_the_next_request_only() {
 #[test]
 fn a_budget_of_which_nobody_knows_what_is_spent_is_closed() {
     let mut limiter = requests(RATE);
-    let money = ReservationRequest { nano_usd: Some(1), ..PLAIN };
-    assert_eq!((limiter.wants_spending(at(0)), limiter.check("a", at(0))), (None, Ok(())));
+    let money = money(1);
+    assert_eq!((limiter.wants_spending(at(0)), limiter.check("a", true, at(0))), (None, Ok(())));
     let own = Overrides { day_nano_usd: Some(100), ..Overrides::default() };
     limiter.set_overrides([("a".into(), own)].into());
     for (spent, seq) in [(99, 2), (100, 4)] {
         let refused = limiter.admit(&"a".into(), money, at(0)).unwrap_err();
         assert_eq!((refused.limit, refused.retry_after), (Limit::BudgetUnknown, Some(SECOND)));
-        assert_eq!(limiter.check("a", at(0)), Err(refused));
+        assert_eq!(limiter.check("a", true, at(0)), Err(refused));
         let (reservation, _) = limiter.admit(&"a".into(), PLAIN, at(0)).expect("what costs nothing is let through");
         limiter.withdraw("a", reservation, at(0));
         let (reservation, _) = limiter.admit(&"b".into(), money, at(0)).expect("b has no budget");
@@ -271,8 +314,13 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let request = (0u64..400, proptest::option::of(0u64..60), any::<bool>())
-        .prop_map(|(tokens, nano_usd, guessed)| ReservationRequest { tokens, nano_usd, guessed });
+    let money = (0u64..60, 0u64..30, any::<bool>()).prop_map(|(more, least_nano_usd, may_share)| Money {
+        nano_usd: least_nano_usd + more,
+        least_nano_usd,
+        may_share,
+    });
+    let request = (0u64..400, proptest::option::of(money), any::<bool>())
+        .prop_map(|(tokens, money, guessed)| ReservationRequest { tokens, money, guessed });
     prop_oneof![
         4 => (0usize..3, request).prop_map(|(user, request)| Step::Admit { user, request }),
         3 => (0u64..250).prop_map(|percent| Step::Release { percent }),
@@ -318,7 +366,7 @@ proptest! {
                 }
                 Step::Release { percent } => if let Some((user, request, reservation)) = in_flight.pop_front() {
                     let tokens = request.tokens * percent / 100;
-                    let nano_usd = request.nano_usd.unwrap_or(0) * percent / 100;
+                    let nano_usd = request.nano_usd() * percent / 100;
                     excess[user].0 += tokens.saturating_sub(reservation.tokens);
                     excess[user].1 += nano_usd.saturating_sub(reservation.nano_usd);
                     used[user] += tokens;

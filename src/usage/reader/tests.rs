@@ -8,7 +8,7 @@ fn capture(endpoint: Endpoint, form: Form, coding: Coding, body: &[u8], cuts: &[
     let (mut reader, mut at) = (UsageReader::new(endpoint, form, coding, false), 0);
     for cut in cuts.iter().copied().chain([body.len()]) {
         let end = cut.clamp(at, body.len());
-        reader.feed(&body[at..end], &mut Vec::new());
+        reader.feed(&body[at..end], &mut Vec::new()).unwrap();
         at = end;
     }
     reader.finish()
@@ -76,32 +76,83 @@ fn the_text_of_a_stream_is_counted_from_its_data() {
     for (endpoint, form, body, tokens) in [
         (Endpoint::ChatCompletions, Form::Events, events, Some(7)),
         (Endpoint::ApiChat, Form::Lines, lines, Some(4)),
-        (Endpoint::ApiChat, Form::Json, lines, None),
+        (Endpoint::ApiChat, Form::Json, "{}", None),
         (Endpoint::Embeddings, Form::Events, events, None),
     ] {
         for cut in 0..=body.len() {
             let mut reader = UsageReader::new(endpoint, form, Coding::Identity, false);
-            reader.feed(&body.as_bytes()[..cut], &mut Vec::new());
-            reader.feed(&body.as_bytes()[cut..], &mut Vec::new());
+            reader.feed(&body.as_bytes()[..cut], &mut Vec::new()).unwrap();
+            reader.feed(&body.as_bytes()[cut..], &mut Vec::new()).unwrap();
             let estimate = reader.estimate(10).map(|usage| (usage.input_tokens, usage.output_tokens));
             assert_eq!(estimate, tokens.map(|tokens| (10, tokens)), "{endpoint:?} cut at {cut}");
         }
     }
 }
 
+/// Whatever it calls itself: what it is, its first bytes tell.
 #[test]
-fn only_plain_events_are_edited() {
-    let edits = |form, coding| UsageReader::new(Endpoint::ChatCompletions, form, coding, true).is_editing();
-    assert!(edits(Form::Events, Coding::Identity));
-    for (form, coding) in [
-        (Form::Events, Coding::Gzip),
-        (Form::Events, Coding::Unknown),
-        (Form::Json, Coding::Identity),
-        (Form::Lines, Coding::Identity),
-        (Form::Opaque, Coding::Identity),
-    ] {
-        assert!(!edits(form, coding), "{form:?} {coding:?}");
+fn a_body_is_told_by_its_bytes() {
+    let json = r#"{"model":"m","choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2,"total_tokens":9}}"#;
+    for form in [Form::Json, Form::Events, Form::Opaque] {
+        for body in [CHAT, &format!("\u{feff}{CHAT}"), &format!("id: 1\n{CHAT}"), &format!(": c\n\n{CHAT}"), json] {
+            for cut in 0..body.len() {
+                let body = [b" \n", body.as_bytes()].concat();
+                let body = if form == Form::Events { &body[2..] } else { &body[..] };
+                let reported = capture(Endpoint::ChatCompletions, form, Coding::Identity, body, &[cut]);
+                assert_eq!(reported.usage, usage(7, 2), "{form:?} cut at {cut}");
+            }
+        }
     }
+    let sound = capture(Endpoint::AudioSpeech, Form::Opaque, Coding::Identity, b"ID3 data: {}", &[]);
+    assert_eq!((sound.usage, sound.unreadable), (None, true));
+}
+
+fn edited(form: Form, coding: Coding, body: &[u8], cut: usize) -> String {
+    let mut reader = UsageReader::new(Endpoint::ChatCompletions, form, coding, true);
+    let mut out = Vec::new();
+    reader.feed(&body[..cut], &mut out).unwrap();
+    reader.feed(&body[cut..], &mut out).unwrap();
+    reader.end(&mut out);
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn a_stream_is_edited_whatever_it_calls_itself_and_however_it_is_coded() {
+    let chunk = "data: {\"choices\":[1]}\n\n";
+    let stream = format!("{chunk}data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":1}}}}\n\n");
+    for form in [Form::Events, Form::Json, Form::Opaque] {
+        for (coding, body) in
+            [(Coding::Identity, stream.clone().into_bytes()), (Coding::Gzip, packed(stream.as_bytes()))]
+        {
+            for cut in 0..body.len() {
+                assert_eq!(edited(form, coding, &body, cut), chunk, "{form:?} {coding:?} cut at {cut}");
+            }
+        }
+        for other in ["{\"usage\":null}", "  ", "dat", "\u{feff}", "text"] {
+            for cut in 0..other.len() {
+                let same = edited(form, Coding::Identity, other.as_bytes(), cut);
+                assert_eq!(same, other, "{form:?} cut at {cut}");
+            }
+        }
+    }
+    let mut broken = UsageReader::new(Endpoint::ChatCompletions, Form::Events, Coding::Gzip, true);
+    assert!(broken.feed(b"no gzip at all", &mut Vec::new()).is_err(), "the client would take it for whole");
+}
+
+#[test]
+fn an_early_report_of_nothing_is_none_where_text_comes_after_it() {
+    let text = "data: {\"choices\":[{\"delta\":{\"content\":\"some words\"}}]}\n\n";
+    let report = |output: u64| {
+        format!("data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":7,\"completion_tokens\":{output}}}}}\n\n")
+    };
+    let found = |stream: String| {
+        capture(Endpoint::ChatCompletions, Form::Events, Coding::Identity, stream.as_bytes(), &[]).usage
+    };
+    assert_eq!(found(format!("{}{text}", report(0))), None);
+    assert_eq!(found(format!("{}{text}", report(1))), None);
+    assert_eq!(found(format!("{}{text}", report(2))), usage(7, 2));
+    assert_eq!(found(format!("{text}{}", report(0))), usage(7, 0));
+    assert_eq!(found(format!("{text}{}data: {{\"choices\":[]}}\n\n", report(1))), usage(7, 1));
 }
 
 #[test]

@@ -1,0 +1,238 @@
+//! What a request's body says, whatever it calls itself: which bodies are held to be read, and what is read and edited
+//! in them. Functions of the head and of the exchange.
+//!
+//! A target may read a body in another way than its `Content-Type` says, so that says nothing here: a body for an
+//! endpoint that reports usage is held and read as JSON. Only a form streams through, to the endpoints that take one;
+//! and is held as well where it decides over money. What cannot be read, or be read in two ways, is passed on as it is,
+//! and counted by its answer; for a user whose tokens or money are limited it is refused.
+
+use super::exchange::{Exchange, ModelName};
+use super::forward::{self, Accepted};
+use super::refusal::Refusal;
+use super::request_estimate::Size;
+use crate::http::framing::Framing;
+use crate::http::head::RequestHead;
+use crate::http::headers::Known;
+use crate::http::reply::Fault;
+use crate::usage::inspect::{Inspected, inspect, unclear_key};
+use crate::usage::multipart::MultipartReader;
+use crate::usage::record::Endpoint;
+use crate::usage::{content, estimate};
+use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use std::borrow::Cow;
+use std::io::Read;
+
+/// The `Content-Encoding` of a request's body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Coding {
+    #[default]
+    Identity,
+    Gzip,
+    Deflate,
+    /// Another, or more than one.
+    Unknown,
+}
+
+impl Coding {
+    /// Of a head.
+    pub fn of(head: &RequestHead<'_, '_>) -> Self {
+        let lines = head.headers.values(Known::ContentEncoding);
+        let codings = lines.flat_map(|line| line.split(|&byte| byte == b',')).map(<[u8]>::trim_ascii);
+        codings.fold(Self::Identity, |coding, name| {
+            let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+            match coding {
+                _ if name.is_empty() || is(b"identity") => coding,
+                Self::Identity if is(b"gzip") || is(b"x-gzip") => Self::Gzip,
+                Self::Identity if is(b"deflate") => Self::Deflate,
+                _ => Self::Unknown,
+            }
+        })
+    }
+
+    /// True where the body can be sent on decoded.
+    pub fn is_decodable(self) -> bool {
+        matches!(self, Self::Gzip | Self::Deflate)
+    }
+
+    /// Appends the header that was left out of the head, where the body goes on as it came.
+    fn write(self, out: &mut Vec<u8>) {
+        let name: &[u8] = match self {
+            Self::Gzip => b"content-encoding: gzip\r\n",
+            Self::Deflate => b"content-encoding: deflate\r\n",
+            Self::Identity | Self::Unknown => return, // it stands in the head
+        };
+        out.extend_from_slice(name);
+    }
+
+    /// The body decoded, at most `bytes_max` of it.
+    fn decode(self, body: &[u8], bytes_max: u64) -> Result<Cow<'_, [u8]>, Refusal> {
+        let read = |reader: &mut dyn Read| {
+            let mut decoded = Vec::new();
+            let count = reader.take(bytes_max.saturating_add(1)).read_to_end(&mut decoded);
+            match count {
+                Ok(count) if count as u64 > bytes_max => {
+                    Err(Refusal::new(Fault::BodyTooLarge, "the request's body is too large once it is decoded"))
+                }
+                Ok(_) => Ok(Cow::Owned(decoded)),
+                Err(_) => Err(Refusal::new(Fault::BadRequest, "the request's body is not coded as it says")),
+            }
+        };
+        match self {
+            Self::Identity => Ok(Cow::Borrowed(body)),
+            Self::Gzip => read(&mut MultiGzDecoder::new(body)),
+            // With zlib's header (RFC 9110 §8.4.1.2), which some leave away.
+            Self::Deflate if has_zlib_header(body) => read(&mut ZlibDecoder::new(body)),
+            Self::Deflate => read(&mut DeflateDecoder::new(body)),
+            Self::Unknown => {
+                let message = "a body in this content-encoding cannot be metered; gzip, deflate or none can";
+                Err(Refusal::new(Fault::UnsupportedMediaType, message))
+            }
+        }
+    }
+}
+
+/// RFC 1950 §2.2.
+fn has_zlib_header(body: &[u8]) -> bool {
+    matches!(body, [method, flags, ..] if method & 15 == 8 && u16::from_be_bytes([*method, *flags]).is_multiple_of(31))
+}
+
+/// True for a body that is held to be read. `has_budget` says that its user's money is limited.
+pub fn is_held(head: &RequestHead<'_, '_>, endpoint: Endpoint, has_budget: bool) -> bool {
+    let has_body = head.framing != Framing::None;
+    has_body && endpoint != Endpoint::Other && (has_budget || form(head, endpoint).is_none())
+}
+
+/// The reader of a form, for an endpoint that takes one.
+pub fn form(head: &RequestHead<'_, '_>, endpoint: Endpoint) -> Option<Box<MultipartReader>> {
+    let takes_forms = matches!(
+        endpoint,
+        Endpoint::AudioTranscriptions
+            | Endpoint::AudioTranslations
+            | Endpoint::ImagesEdits
+            | Endpoint::ImagesVariations
+    );
+    if !takes_forms || Coding::of(head) != Coding::Identity {
+        return None;
+    }
+    let mut types = head.headers.values(Known::ContentType);
+    let only = types.next().filter(|_| types.next().is_none())?;
+    MultipartReader::new(only).map(Box::new)
+}
+
+/// What a held body is read for.
+pub struct Reading<'s> {
+    /// The model for a request that names none.
+    pub default_model: Option<&'s str>,
+    /// Its user's tokens or money are limited: it must be clear, and is measured.
+    pub is_limited: bool,
+    /// Maximum of a decoded body, bytes.
+    pub bytes_max: u64,
+}
+
+/// A held body is whole: reads it and makes the edits that SPEC allows; its size.
+///
+/// # Errors
+/// Its user is limited, and what it asks for cannot be said.
+pub fn finish(exchange: &mut Exchange, reading: &Reading<'_>) -> Result<Size, Refusal> {
+    let is_limited = reading.is_limited && !exchange.draft.endpoint.is_retrieval();
+    let body = std::mem::take(&mut exchange.request.outgoing.body);
+    let (inspected, size, edited) = match exchange.request.form.take() {
+        Some(mut form) => {
+            form.feed(&body);
+            let size = of_form(exchange, &form);
+            (Inspected::default(), size, None)
+        }
+        None => match exchange.request.coding.decode(&body, reading.bytes_max) {
+            Ok(plain) => {
+                let (inspected, size) = of_json(exchange, &plain, reading, is_limited)?;
+                // Only one that is edited goes on decoded.
+                let edited = match plain {
+                    Cow::Owned(plain) if !inspected.splices.is_empty() => Some(plain),
+                    _ => None,
+                };
+                (inspected, size, edited)
+            }
+            Err(refusal) if is_limited => return Err(refusal),
+            Err(_) => Default::default(),
+        },
+    };
+    let request = &mut exchange.request;
+    if edited.is_none() {
+        request.coding.write(&mut request.outgoing.head);
+    }
+    request.outgoing.body = edited.unwrap_or(body);
+    write_head_end(exchange, &inspected);
+    exchange.draft.stream = inspected.stream;
+    Ok(size)
+}
+
+/// What a form says of its size.
+fn of_form(exchange: &mut Exchange, form: &MultipartReader) -> Size {
+    if let Some(model) = form.model() {
+        exchange.draft.model_requested = Some(model.into());
+    }
+    let is_plain = matches!(form.response_format(), Some("text" | "srt" | "vtt"));
+    let unreported = "a transcription as text, srt or vtt does not say what it took; one as json does";
+    Size {
+        more_answers: form.answers().map_or(ANSWERS_MAX, |answers| answers.saturating_sub(1)),
+        unreported: (is_plain && exchange.draft.endpoint == Endpoint::AudioTranscriptions).then_some(unreported),
+        ..Size::default()
+    }
+}
+
+/// The most answers that the API gives to one request: for a form that does not say clearly how many it wants.
+const ANSWERS_MAX: u64 = 127;
+
+/// What a JSON body says, and its size.
+fn of_json(
+    exchange: &mut Exchange,
+    body: &[u8],
+    reading: &Reading<'_>,
+    is_limited: bool,
+) -> Result<(Inspected, Size), Refusal> {
+    let (request, endpoint) = (&mut exchange.request, exchange.draft.endpoint);
+    let default_model = reading.default_model.filter(|_| request.model_name != ModelName::DeploymentInPath);
+    let mut inspected = inspect(body, endpoint, default_model);
+    if is_limited && let Some(why) = inspected.unclear.or_else(|| unclear_key(body)) {
+        let message = format!("This user is limited, and the request is not clear: {why}.");
+        return Err(Refusal::new(Fault::BadRequest, message));
+    }
+    let mut size = Size::default();
+    if inspected.stream || inspected.background || reading.is_limited {
+        let content = content::measure(body);
+        request.text_bytes = content.text_bytes;
+        let shows_all = !content.refers && !inspected.refers && endpoint != Endpoint::ThreadsRuns;
+        let as_sound = endpoint == Endpoint::AudioSpeech && !inspected.speech_events;
+        size = Size {
+            input: Some(estimate::input_tokens(content.text_bytes)),
+            input_max: shows_all.then_some(content.text_bytes),
+            output_max: inspected.output_max,
+            more_answers: inspected.choices.saturating_sub(1),
+            service_tier: inspected.service_tier.take(),
+            makes_images: inspected.makes_images,
+            unreported: as_sound.then_some("speech as a sound file does not say what it took; as events (sse) it does"),
+        };
+    }
+    if inspected.model.is_some() {
+        exchange.draft.model_requested = inspected.model.take();
+    }
+    exchange.request.background = inspected.background;
+    Ok((inspected, size))
+}
+
+/// Ends the request's head, and joins the body to it.
+fn write_head_end(exchange: &mut Exchange, inspected: &Inspected) {
+    let request = &mut exchange.request;
+    let edited_bytes = inspected
+        .splices
+        .iter()
+        .fold(request.outgoing.body.len(), |bytes, splice| bytes + splice.with.len() - splice.at.len());
+    // A compressed stream would have to be decoded to be edited.
+    let accepted = request.accepted.map(|accepted| if inspected.usage_asked { Accepted::Identity } else { accepted });
+    forward::write_accepted(&mut request.outgoing.head, accepted);
+    forward::write_length(&mut request.outgoing.head, edited_bytes as u64);
+    request.outgoing.head.extend_from_slice(b"\r\n");
+    request.outgoing.finish_body(&inspected.splices);
+    request.usage_asked = inspected.usage_asked;
+    request.complete = true;
+}
