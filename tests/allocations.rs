@@ -17,7 +17,7 @@ use openai_api_proxy::limit::budget::Period;
 use openai_api_proxy::limit::overrides::Limits;
 use openai_api_proxy::metrics::{LabelLimits, Metrics};
 use openai_api_proxy::price::PriceTable;
-use openai_api_proxy::proxy::{Proxy, Settings, Timeouts};
+use openai_api_proxy::proxy::{Proxy, ReadOn, Settings, Timeouts};
 use openai_api_proxy::reactor::{Reactor, Turn};
 use openai_api_proxy::usage::record::{Record, UsageSource};
 use openai_api_proxy::worker::query::Job;
@@ -101,6 +101,9 @@ fn settings(target: SocketAddr) -> Settings {
         keys_only: false,
         admin: None,
         limits: Limits::default(),
+        reserves_average: false,
+        allows_unmetered: false,
+        read_on: ReadOn::Nobodys,
         connections_max: 10,
         body_bytes_max: 1024 * 1024,
         buffered_bytes_max: 1024 * 1024,

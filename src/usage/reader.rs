@@ -177,8 +177,8 @@ struct Body {
     capture: Capture,
     /// The text that goes by, in case the stream is cut, or never reports.
     deltas: Option<Deltas>,
-    /// Of that text, tokens that had gone by when usage was reported last.
-    tokens_at_report: u64,
+    /// Of that text, tokens that had gone by when usage was reported last: before the event that did, and with it.
+    tokens_at_report: (u64, u64),
     output: Output,
 }
 
@@ -197,7 +197,7 @@ impl Body {
             splitter: Splitter::default(),
             capture: Capture::new(Shape::of(endpoint, form == Form::Events)),
             deltas: if matches!(form, Form::Events | Form::Lines) { Deltas::new(endpoint) } else { None },
-            tokens_at_report: 0,
+            tokens_at_report: (0, 0),
             output,
         }
     }
@@ -253,9 +253,10 @@ impl Body {
             at += used;
             let reported = self.capture.feed(piece);
             if let Some(deltas) = &mut self.deltas {
+                let before = if reported { deltas.tokens() } else { 0 };
                 deltas.feed(piece);
                 if reported {
-                    self.tokens_at_report = deltas.tokens();
+                    self.tokens_at_report = (before, deltas.tokens());
                 }
             }
             if let Output::Edited(editor) = &mut self.output {
@@ -278,13 +279,16 @@ impl Body {
         }
     }
 
-    /// What was reported. A report of nothing, or of a single token, with text after it stands for one that is to come.
+    /// What was reported. A report of nothing with text beside it, or of a single token with text after it, stands for
+    /// one that is to come.
     fn finish(self) -> Reported {
-        let tokens = self.deltas.as_ref().map_or(0, Deltas::tokens);
+        let (tokens, (before, with)) = (self.deltas.as_ref().map_or(0, Deltas::tokens), self.tokens_at_report);
         // Of an opaque body nothing was read, so that it is a document that has not ended.
         let mut reported = self.capture.finish(matches!(self.form, Form::Json | Form::Opaque));
-        let goes_on = tokens > self.tokens_at_report;
-        reported.usage.take_if(|usage| goes_on && usage.output_tokens <= PLACEHOLDER_TOKENS_MAX);
+        reported.usage.take_if(|usage| match usage.total_tokens {
+            0 => tokens > before,
+            _ => tokens > with && usage.output_tokens <= PLACEHOLDER_TOKENS_MAX,
+        });
         reported
     }
 }

@@ -15,7 +15,7 @@ use openai_api_proxy::limit::overrides::Limits;
 use openai_api_proxy::local::Answer;
 use openai_api_proxy::metrics::{LabelLimits, Metrics};
 use openai_api_proxy::price::PriceTable;
-use openai_api_proxy::proxy::{Action, Conn, DownKey, Proxy, Settings, Timeouts, UpKey, Written};
+use openai_api_proxy::proxy::{Action, Conn, DownKey, Proxy, ReadOn, Settings, Timeouts, UpKey, Written};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -152,6 +152,9 @@ fn settings(mode: u8) -> Settings {
         keys_only: false,
         admin: None,
         limits: Limits { requests: (mode & 3 == 2).then_some(Rate { per_minute: 1, burst: 3 }), ..Limits::default() },
+        reserves_average: false,
+        allows_unmetered: false,
+        read_on: ReadOn::Nobodys,
         connections_max: 10,
         body_bytes_max: 256,
         buffered_bytes_max: 1 << 20,
@@ -163,7 +166,7 @@ fn settings(mode: u8) -> Settings {
             response: 600 * SECOND,
             idle: 75 * SECOND,
             header: 10 * SECOND,
-            read_on: 0,
+            read_on: 60 * SECOND,
             ledger_wait: 2 * SECOND,
             overload: 0,
         },

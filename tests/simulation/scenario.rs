@@ -17,7 +17,7 @@ use openai_api_proxy::base::clock::{MILLISECOND, Now, SECOND};
 use openai_api_proxy::limit::bucket::Rate;
 use openai_api_proxy::limit::overrides::Limits;
 use openai_api_proxy::metrics::{self, Metrics};
-use openai_api_proxy::proxy::{Proxy, Settings, Timeouts};
+use openai_api_proxy::proxy::{Proxy, ReadOn, Settings, Timeouts};
 use openai_api_proxy::reactor::{Reactor, Turn};
 use openai_api_proxy::usage::record::Record;
 use std::cell::RefCell;
@@ -179,6 +179,9 @@ fn settings(read_on: bool, plan: &Plan, ledger_places: usize, jumps: bool, buffe
         keys_only: false,
         admin: None,
         limits: Limits { requests: plan.rate, ..Limits::default() },
+        reserves_average: false,
+        allows_unmetered: false,
+        read_on: if read_on { ReadOn::Everybodys } else { ReadOn::Nobodys },
         connections_max: 3,
         body_bytes_max: BODY_BYTES_MAX as u64,
         buffered_bytes_max,
@@ -191,7 +194,7 @@ fn settings(read_on: bool, plan: &Plan, ledger_places: usize, jumps: bool, buffe
             header: if jumps { LONG } else { 10 * SECOND },
             response: if jumps { LONG } else { 600 * SECOND },
             idle: if jumps { LONG } else { 75 * SECOND },
-            read_on: if read_on { 60 * SECOND } else { 0 },
+            read_on: 60 * SECOND,
             ledger_wait: plan.ledger_wait,
             overload: 0,
         },

@@ -5,7 +5,7 @@ use openai_api_proxy::base::clock::{Now, SECOND};
 use openai_api_proxy::limit::overrides::Limits;
 use openai_api_proxy::metrics::{LabelLimits, Metrics};
 use openai_api_proxy::price::PriceTable;
-use openai_api_proxy::proxy::{Proxy, Settings, Timeouts};
+use openai_api_proxy::proxy::{Proxy, ReadOn, Settings, Timeouts};
 
 /// Settings in which nothing is in the way. Whoever waits for the target waits for longer than a test may take.
 pub fn settings() -> Settings {
@@ -18,6 +18,9 @@ pub fn settings() -> Settings {
         keys_only: false,
         admin: None,
         limits: Limits::default(),
+        reserves_average: false,
+        allows_unmetered: false,
+        read_on: ReadOn::Nobodys,
         connections_max: 100,
         body_bytes_max: 1 << 20,
         buffered_bytes_max: 1 << 20,
@@ -29,7 +32,7 @@ pub fn settings() -> Settings {
             response: 3600 * SECOND,
             idle: 75 * SECOND,
             header: 10 * SECOND,
-            read_on: 0,
+            read_on: 60 * SECOND,
             ledger_wait: 0,
             overload: 0,
         },

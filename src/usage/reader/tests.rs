@@ -152,6 +152,8 @@ fn an_early_report_of_nothing_is_none_where_text_comes_after_it() {
     assert_eq!(found(format!("{}{text}", report(1))), None);
     assert_eq!(found(format!("{}{text}", report(2))), usage(7, 2));
     assert_eq!(found(format!("{text}{}", report(0))), usage(7, 0));
+    let nothing = text.replace("}]}", "}],\"usage\":{\"prompt_tokens\":0,\"completion_tokens\":0,\"total_tokens\":0}}");
+    assert_eq!(found(nothing), None, "in each chunk");
     assert_eq!(found(format!("{text}{}data: {{\"choices\":[]}}\n\n", report(1))), usage(7, 1));
 }
 
