@@ -38,6 +38,7 @@ pub mod local_answers;
 mod local_request;
 mod log_notes;
 pub mod model_in_path;
+pub mod path;
 mod permits;
 mod refusal;
 pub mod request_estimate;

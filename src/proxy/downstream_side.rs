@@ -257,8 +257,9 @@ impl Proxy {
             down.http10 = !head.http11;
         }
         match route::route(head.method, head.target, head.is_websocket()) {
-            Route::Local(local) => self.local_request(now, key, &head, local),
-            Route::Relay(endpoint) => match identity::who(&head.headers, &self.access, now.unix) {
+            Err(message) => self.refuse(now, key, &head, &Refusal::new(Fault::BadRequest, message)),
+            Ok(Route::Local(local)) => self.local_request(now, key, &head, local),
+            Ok(Route::Relay(endpoint)) => match identity::who(&head.headers, &self.access, now.unix) {
                 Ok((user, key_id)) => {
                     let user = user.unwrap_or_else(|name| self.limiter.name(name));
                     self.relay(now, key, &head, Asker { user, key_id, endpoint });
@@ -306,9 +307,6 @@ impl Proxy {
         if surplus && self.client_limit.is_exceeded(self.downs.len()) {
             let message = "too many clients are connected; try again in a moment";
             return Err(Refusal::new(Fault::Overloaded, message).with(b"retry-after: 1\r\n"));
-        }
-        if !self.settings.prefix.is_empty() && route::climbs(head.target) {
-            return Err(Refusal::new(Fault::BadRequest, "a path with `..` could leave the target's own path"));
         }
         if matches!(head.framing, Framing::Length(length) if hold && length > self.settings.body_bytes_max) {
             return Err(Refusal::new(Fault::BodyTooLarge, "the request's body is too large"));
