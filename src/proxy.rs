@@ -22,6 +22,7 @@
 //! dispatch on, every way out leads through [`settlement`], once: one record, one release of its permits.
 
 mod actions;
+pub mod api_paths;
 mod client_limit;
 pub mod dialer;
 pub mod downstream;

@@ -11,6 +11,7 @@
 //! reserved, for a request that another check refuses. A refused request leaves the connection usable where its end can
 //! be told; where it cannot, the connection closes once the answer is read.
 
+use super::api_paths::Cost;
 use super::downstream::{AfterReply, Arrived, DISCARD_BYTES_MAX, Downstream, Phase, Sink};
 use super::exchange::{Exchange, ModelName, Outgoing, Request, Response, Stage};
 use super::forward::Accepted;
@@ -47,6 +48,7 @@ struct Asker {
     user: Arc<str>,
     key_id: Option<i64>,
     endpoint: Endpoint,
+    cost: Cost,
 }
 
 // -------------------------------------------------------------------------------------------------- bytes of clients
@@ -259,10 +261,10 @@ impl Proxy {
         match route::route(head.method, head.target, head.is_websocket()) {
             Err(message) => self.refuse(now, key, &head, &Refusal::new(Fault::BadRequest, message)),
             Ok(Route::Local(local)) => self.local_request(now, key, &head, local),
-            Ok(Route::Relay(endpoint)) => match identity::who(&head.headers, &self.access, now.unix) {
+            Ok(Route::Relay { endpoint, cost }) => match identity::who(&head.headers, &self.access, now.unix) {
                 Ok((user, key_id)) => {
                     let user = user.unwrap_or_else(|name| self.limiter.name(name));
-                    self.relay(now, key, &head, Asker { user, key_id, endpoint });
+                    self.relay(now, key, &head, Asker { user, key_id, endpoint, cost });
                 }
                 Err(refusal) => self.refuse(now, key, &head, &refusal),
             },
@@ -329,7 +331,7 @@ impl Proxy {
     }
 
     fn exchange(&self, now: Now, down: DownKey, head: &RequestHead<'_, '_>, asker: Asker, hold: bool) -> Exchange {
-        let Asker { user, key_id, endpoint } = asker;
+        let Asker { user, key_id, endpoint, cost } = asker;
         let mut outgoing = Outgoing::default();
         let captured = endpoint != Endpoint::Other;
         let accepted = forward::write_request(&mut outgoing.head, head, &self.settings, captured);
@@ -348,6 +350,7 @@ impl Proxy {
                 http11: head.http11,
                 websocket: head.is_websocket(),
                 idempotent: is_idempotent(head),
+                cost,
                 model_name: match (named.deployed, self.deploys) {
                     (true, _) => ModelName::DeploymentInPath,
                     (false, true) => ModelName::Deployment,

@@ -1,5 +1,6 @@
 //! One request and its response: the state that belongs to neither connection.
 
+use super::api_paths::Cost;
 use super::forward::Accepted;
 use super::tunnel::Tunnel;
 use super::{DownKey, UpKey};
@@ -101,6 +102,8 @@ pub struct Request {
     pub websocket: bool,
     /// May be sent again after bytes of it were written.
     pub idempotent: bool,
+    /// What it costs, as far as its path tells.
+    pub cost: Cost,
     /// What it calls the model.
     pub model_name: ModelName,
     /// `Accept-Encoding` for the target, where the client sent one that we must change.

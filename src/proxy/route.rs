@@ -1,5 +1,6 @@
 //! Which requests are answered here, and which operation of the API a relayed one is.
 
+use super::api_paths::{self, Cost};
 use super::path::{self, Tail};
 use crate::usage::record::Endpoint;
 
@@ -9,7 +10,7 @@ pub enum Route {
     /// Answered by us.
     Local(Local),
     /// To the target.
-    Relay(Endpoint),
+    Relay { endpoint: Endpoint, cost: Cost },
 }
 
 /// What is answered here.
@@ -51,10 +52,10 @@ pub fn route(method: &str, target: &str, websocket: bool) -> Result<Route, &'sta
         _ => {}
     }
     if let Some(tail) = path::plain_tail(path) {
-        return Ok(relayed(method, tail, websocket));
+        return Ok(relayed(method, path, tail, websocket));
     }
     let folded = path::folded(&path::normalized(path)?);
-    Ok(relayed(method, path::tail(&folded), websocket))
+    Ok(relayed(method, &folded, path::tail(&folded), websocket))
 }
 
 /// A method is case-sensitive (RFC 9110 §9.1), but not to every server.
@@ -68,13 +69,20 @@ fn check_method(method: &str) -> Result<(), &'static str> {
     }
 }
 
-fn relayed(method: &str, tail: Tail<'_>, websocket: bool) -> Route {
-    Route::Relay(match method {
+fn relayed(method: &str, path: &str, tail: Tail<'_>, websocket: bool) -> Route {
+    let endpoint = match method {
         _ if websocket => session(tail),
         "POST" => operation(tail),
         "GET" => retrieval(tail),
         _ => Endpoint::Other,
-    })
+    };
+    let cost = match endpoint {
+        Endpoint::AudioTranslations | Endpoint::ImagesVariations => api_paths::cost(method, path),
+        _ if endpoint.is_metered() || endpoint.is_session() => Cost::Metered,
+        _ if websocket => api_paths::socket_cost(path),
+        _ => api_paths::cost(method, path),
+    };
+    Route::Relay { endpoint, cost }
 }
 
 /// The operation that a POST to a path with this tail asks for. Under an id it is one only where its answer is the thing itself, with
@@ -133,6 +141,13 @@ fn retrieval(tail: Tail<'_>) -> Endpoint {
 mod tests {
     use super::*;
 
+    fn endpoint_of(method: &str, target: &str, websocket: bool) -> Endpoint {
+        match route(method, target, websocket) {
+            Ok(Route::Relay { endpoint, .. }) => endpoint,
+            other => panic!("{method} {target}: {other:?}"),
+        }
+    }
+
     #[test]
     fn operations_are_known_by_the_end_of_their_path() {
         for (method, target, endpoint) in [
@@ -190,7 +205,7 @@ mod tests {
             ("POST", "/v1/decisions", Endpoint::Decisions),
             ("POST", "/v1/rerank", Endpoint::Other),
         ] {
-            assert_eq!(route(method, target, false), Ok(Route::Relay(endpoint)), "{method} {target}");
+            assert_eq!(endpoint_of(method, target, false), endpoint, "{method} {target}");
         }
         for (target, endpoint) in [
             ("/v1/realtime?model=gpt-realtime", Endpoint::RealtimeSession),
@@ -200,12 +215,12 @@ mod tests {
             ("/v1/responses/resp_1", Endpoint::Other),
             ("/v1/chat/completions", Endpoint::Other),
         ] {
-            assert_eq!(route("GET", target, true), Ok(Route::Relay(endpoint)), "{target}");
+            assert_eq!(endpoint_of("GET", target, true), endpoint, "{target}");
         }
         assert_eq!(route("GET", "/usage?user_id=a", false), Ok(Route::Local(Local::Usage)));
         assert_eq!(route("HEAD", "/?x", false), Ok(Route::Local(Local::Home)));
         for (method, websocket) in [("POST", false), ("GET", true)] {
-            assert_eq!(route(method, "/", websocket), Ok(Route::Relay(Endpoint::Other)));
+            assert_eq!(endpoint_of(method, "/", websocket), Endpoint::Other);
         }
     }
 
@@ -239,7 +254,7 @@ mod tests {
             "/openai/deployments/GPT+4%2b1/chat/completions?api-version=/../x",
             "/gateway/%e5%A4%AA/chat/completions",
         ] {
-            assert_eq!(route("POST", path, false), Ok(Route::Relay(Endpoint::ChatCompletions)), "{path}");
+            assert_eq!(endpoint_of("POST", path, false), Endpoint::ChatCompletions, "{path}");
         }
         for (method, target, endpoint) in [
             ("POST", "/v1/%72esponses", Endpoint::Responses),
@@ -250,11 +265,11 @@ mod tests {
             ("POST", "/v1/chat%2dcompletions", Endpoint::Other),
             ("PUT", "/v1/chat/completions", Endpoint::Other),
         ] {
-            assert_eq!(route(method, target, false), Ok(Route::Relay(endpoint)), "{method} {target}");
+            assert_eq!(endpoint_of(method, target, false), endpoint, "{method} {target}");
         }
-        assert_eq!(route("GET", "/v1/%52ealtime", true), Ok(Route::Relay(Endpoint::RealtimeSession)));
+        assert_eq!(endpoint_of("GET", "/v1/%52ealtime", true), Endpoint::RealtimeSession);
         for path in ["/%75sage", "/usage/", "/Metrics", "/metrics;x", "/healthz.", "//usage"] {
-            assert_eq!(route("GET", path, false), Ok(Route::Relay(Endpoint::Other)), "local paths are exact: {path}");
+            assert_eq!(endpoint_of("GET", path, false), Endpoint::Other, "local paths are exact: {path}");
         }
     }
 

@@ -6,13 +6,14 @@
 //! | usage | | as reported | `reported`, or `drained` without a client | released |
 //! | nothing | a stream was cut after text went by | what went by | `estimated` | released |
 //! | nothing | cut before an answer, the client's doing | the request's text | `estimated` | released |
-//! | nothing | complete, and the endpoint reports nothing, or an error | none | `none` | released |
+//! | nothing | complete, and the path is known to be free, or an error | none | `none` | released |
 //! | nothing | the target never got it; a retrieval; a session | none | `none` | released |
 //! | nothing | anything else | none | `unknown`, cost null | its tokens are kept |
 //!
 //! A tunnel's record is the session's own; its parts have theirs already. A gzip stream that compresses and cannot be
 //! edited is still counted; what cannot be read is marked `unknown`, never guessed.
 
+use super::api_paths::Cost;
 use super::exchange::{Exchange, ModelName, Progress};
 use crate::price::PriceTable;
 use crate::usage::capture::Reported;
@@ -48,7 +49,7 @@ pub fn settle(exchange: &mut Exchange, end: End, prices: &PriceTable) -> Settlem
     let mut record = Record::from(std::mem::take(&mut exchange.draft));
     record.outcome = end.outcome;
     record.duration_us = end.duration_us;
-    record.usage_source = source(&record, &reported, exchange.abandoned, reached, estimate.is_some());
+    record.usage_source = source(&record, &reported, exchange, reached, estimate.is_some());
     record.usage = reported.usage.or(estimate).unwrap_or_default();
     record.model = reported.model.clone().or(record.model);
     record.response_id = reported.id.take();
@@ -130,12 +131,15 @@ fn cost(prices: &PriceTable, record: &Record, reported: &Reported, name: ModelNa
 }
 
 /// How far the numbers can be trusted. `reached` says that the target may have acted on the request.
-fn source(record: &Record, reported: &Reported, abandoned: bool, reached: bool, estimated: bool) -> UsageSource {
+fn source(record: &Record, reported: &Reported, of: &Exchange, reached: bool, estimated: bool) -> UsageSource {
+    // Of what no endpoint reports, only a path that is known to be free consumed nothing for certain.
+    let costly = matches!(record.endpoint, Endpoint::Other | Endpoint::Moderations) && of.request.cost != Cost::Free;
     match record.outcome {
-        _ if reported.usage.is_some() && abandoned => UsageSource::Drained,
+        _ if reported.usage.is_some() && of.abandoned => UsageSource::Drained,
         _ if reported.usage.is_some() => UsageSource::Reported,
         _ if estimated => UsageSource::Estimated,
-        Outcome::Completed if !record.endpoint.is_metered() || record.status >= 400 => UsageSource::None,
+        Outcome::Completed if record.status >= 400 => UsageSource::None,
+        Outcome::Completed if !record.endpoint.is_metered() && !costly => UsageSource::None,
         _ if !reached || record.is_retrieval || record.endpoint.is_session() => UsageSource::None,
         _ => UsageSource::Unknown,
     }
@@ -179,6 +183,13 @@ mod tests {
             exchange.draft.status = status;
             exchange
         };
+        let on_path = |endpoint, cost, status| {
+            let mut exchange = answered(endpoint, "{}");
+            exchange.request.cost = cost;
+            exchange.draft.status = status;
+            exchange
+        };
+        let (other, silent) = (Endpoint::Other, Cost::Unmetered("a video"));
         let abandoned = || Exchange { abandoned: true, ..answered(CHAT, USAGE) };
         let (aborted, broken) = (Outcome::ClientAborted, Outcome::UpstreamError);
         let unsent = End { outcome: broken, written: false, ..END };
@@ -194,7 +205,12 @@ mod tests {
             ("an error", error(400), END, UsageSource::None, 0, false),
             ("complete, unreported", error(200), END, UsageSource::Unknown, 0, true),
             ("a cut JSON answer", answered(CHAT, "{"), because(broken), UsageSource::Unknown, 0, true),
-            ("nothing to report", answered(Endpoint::Other, "{}"), END, UsageSource::None, 0, false),
+            ("a free path", on_path(other, Cost::Free, 200), END, UsageSource::None, 0, false),
+            ("an unknown path", on_path(other, Cost::Unknown, 200), END, UsageSource::Unknown, 0, true),
+            ("a path that never reports", on_path(other, silent, 200), END, UsageSource::Unknown, 0, true),
+            ("an error of it", on_path(other, silent, 402), END, UsageSource::None, 0, false),
+            ("a moderation", on_path(Endpoint::Moderations, Cost::Free, 200), END, UsageSource::None, 0, false),
+            ("a batch to come", on_path(Endpoint::Batches, silent, 200), END, UsageSource::None, 0, false),
             ("a retrieval", answered(Endpoint::ResponsesRetrieve, "{}"), because(broken), UsageSource::None, 0, false),
         ] {
             let settlement = settle(&mut exchange, end, &PriceTable::built_in());
