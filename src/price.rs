@@ -5,11 +5,13 @@
 //! Never: a float, a clock, or a guess. Where a needed price is missing the answer is `None`.
 
 mod decimal;
+mod worst_case;
 
 use crate::usage::record::Usage;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+pub use worst_case::WorstCase;
 
 /// The table made into the binary.
 const BUILT_IN: &str = include_str!("prices.json");
@@ -34,8 +36,8 @@ impl PriceTable {
     /// Reads a table in the format that `prices.json` describes.
     ///
     /// # Errors
-    /// Not a JSON object of objects, an unknown price field, or a price that is no exact number of dollars; names the
-    /// model and the field.
+    /// Not a JSON object of objects, an unknown field, a price that is no exact number of dollars, or a number of tokens
+    /// that is not whole; names the model and the field.
     pub fn parse(json: &str) -> Result<Self, String> {
         let entries: BTreeMap<String, &RawValue> =
             serde_json::from_str(json).map_err(|error| format!("not a JSON object: {error}"))?;
@@ -211,6 +213,9 @@ struct Model {
     prices: Box<[(Key, u64)]>,
     /// The input sizes above which other prices hold, largest first.
     thresholds: Box<[u64]>,
+    /// The most tokens that a request can have in and out.
+    input_tokens_max: Option<u64>,
+    output_tokens_max: Option<u64>,
 }
 
 impl Model {
@@ -218,7 +223,18 @@ impl Model {
         let fields: BTreeMap<String, &RawValue> =
             serde_json::from_str(json).map_err(|_| "expected an object of price fields".to_string())?;
         let mut prices = BTreeMap::new();
+        let (mut input_tokens_max, mut output_tokens_max) = (None, None);
         for (field, value) in &fields {
+            let largest = match field.as_str() {
+                "max_input_tokens" => Some(&mut input_tokens_max),
+                "max_output_tokens" => Some(&mut output_tokens_max),
+                _ => None,
+            };
+            if let Some(largest) = largest {
+                let tokens = value.get().parse::<u64>();
+                *largest = Some(tokens.map_err(|_| format!("{field}: expected a whole number of tokens"))?);
+                continue;
+            }
             let key = Key::parse(field).ok_or_else(|| format!("unknown price field {field:?}"))?;
             let price = decimal::femto_usd(value.get()).map_err(|why| format!("{field}: {why}"))?;
             if prices.insert(key, price).is_some() {
@@ -228,7 +244,8 @@ impl Model {
         let mut thresholds: Vec<u64> = prices.keys().map(|key| key.above).filter(|&above| above > 0).collect();
         thresholds.sort_unstable_by(|a, b| b.cmp(a));
         thresholds.dedup();
-        Ok(Self { prices: prices.into_iter().collect(), thresholds: thresholds.into() })
+        let prices = prices.into_iter().collect();
+        Ok(Self { prices, thresholds: thresholds.into(), input_tokens_max, output_tokens_max })
     }
 
     fn price(&self, key: Key) -> Option<u64> {
