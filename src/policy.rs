@@ -1,4 +1,4 @@
-//! What an operator may change while the proxy runs, as the loop is given it.
+//! What an operator decides, as the loop is given it: what may change while it runs, and words of the settings.
 
 use crate::access::{Hash, Key};
 use crate::base::log::Level;
@@ -28,4 +28,13 @@ pub struct Change {
     pub prices: PriceTable,
     /// How much the log says.
     pub log: Level,
+}
+
+/// Whose responses are read on, for their usage, when their clients have gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadOn {
+    Nobodys,
+    /// Of users whose tokens or money are limited.
+    LimitedUsers,
+    Everybodys,
 }

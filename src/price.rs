@@ -5,11 +5,13 @@
 //! Never: a float, a clock, or a guess. Where a needed price is missing the answer is `None`.
 
 mod decimal;
+mod worst_case;
 
 use crate::usage::record::Usage;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+pub use worst_case::WorstCase;
 
 /// The table made into the binary.
 const BUILT_IN: &str = include_str!("prices.json");
@@ -23,19 +25,22 @@ const MICROS_PER_SECOND: u128 = 1_000_000;
 pub struct PriceTable {
     /// Shared by the loop and whoever reads the configuration anew.
     models: Arc<BTreeMap<Box<str>, Model>>,
+    /// The operator says of some model that it costs nothing.
+    has_free: bool,
 }
 
 impl PriceTable {
     /// The prices known when this version was made.
     pub fn built_in() -> Self {
-        Self::parse(BUILT_IN).expect("the built-in table is valid: a test parses it")
+        // Moderations are free there, which have no part in a budget.
+        Self { has_free: false, ..Self::parse(BUILT_IN).expect("the built-in table is valid: a test parses it") }
     }
 
     /// Reads a table in the format that `prices.json` describes.
     ///
     /// # Errors
-    /// Not a JSON object of objects, an unknown price field, or a price that is no exact number of dollars; names the
-    /// model and the field.
+    /// Not a JSON object of objects, an unknown field, a price that is no exact number of dollars, or a number of tokens
+    /// that is not whole; names the model and the field.
     pub fn parse(json: &str) -> Result<Self, String> {
         let entries: BTreeMap<String, &RawValue> =
             serde_json::from_str(json).map_err(|error| format!("not a JSON object: {error}"))?;
@@ -44,12 +49,19 @@ impl PriceTable {
             let model = Model::parse(entry.get()).map_err(|why| format!("{name:?}: {why}"))?;
             models.insert(name.as_str().into(), model);
         }
-        Ok(Self { models: Arc::new(models) })
+        let has_free = models.values().any(Model::is_free);
+        Ok(Self { models: Arc::new(models), has_free })
     }
 
     /// Adds another table's models; one of the same name is replaced whole.
     pub fn merge(&mut self, other: Self) {
+        self.has_free |= other.has_free;
         Arc::make_mut(&mut self.models).extend(Arc::unwrap_or_clone(other.models));
+    }
+
+    /// True where the operator says of some model that it costs nothing: such a request is not refused for money.
+    pub fn has_free(&self) -> bool {
+        self.has_free
     }
 
     /// The cost in nano-dollars (10⁻⁹ USD), rounded half up once at the end.
@@ -71,28 +83,6 @@ impl PriceTable {
             (rates.input(usage)?.checked_add(rates.output(usage)?)?, FEMTO_PER_NANO)
         };
         u64::try_from(amount.checked_add(per_nano / 2)? / per_nano).ok()
-    }
-
-    pub fn worst_case(
-        &self,
-        model: &str,
-        input_tokens: u64,
-        output_tokens: Option<u64>,
-        service_tier: Option<&str>,
-    ) -> Option<WorstCase> {
-        let output_tokens = output_tokens.unwrap_or(128_000);
-        let usage =
-            Usage { input_tokens, output_tokens, total_tokens: input_tokens + output_tokens, ..Usage::default() };
-        Some(WorstCase { nano_usd: self.cost_nano_usd(model, &usage, service_tier)?, output_tokens })
-    }
-    pub fn has_free(&self) -> bool {
-        false
-    }
-    pub fn is_free(&self, _model: &str) -> bool {
-        false
-    }
-    pub fn largest_input(&self, _model: &str) -> Option<u64> {
-        None
     }
 
     /// The cost of an answer that made images and reports no tokens: by the table's name for the model at the quality
@@ -233,6 +223,9 @@ struct Model {
     prices: Box<[(Key, u64)]>,
     /// The input sizes above which other prices hold, largest first.
     thresholds: Box<[u64]>,
+    /// The most tokens that a request can have in and out.
+    input_tokens_max: Option<u64>,
+    output_tokens_max: Option<u64>,
 }
 
 impl Model {
@@ -240,7 +233,18 @@ impl Model {
         let fields: BTreeMap<String, &RawValue> =
             serde_json::from_str(json).map_err(|_| "expected an object of price fields".to_string())?;
         let mut prices = BTreeMap::new();
+        let (mut input_tokens_max, mut output_tokens_max) = (None, None);
         for (field, value) in &fields {
+            let largest = match field.as_str() {
+                "max_input_tokens" => Some(&mut input_tokens_max),
+                "max_output_tokens" => Some(&mut output_tokens_max),
+                _ => None,
+            };
+            if let Some(largest) = largest {
+                let tokens = value.get().parse::<u64>();
+                *largest = Some(tokens.map_err(|_| format!("{field}: expected a whole number of tokens"))?);
+                continue;
+            }
             let key = Key::parse(field).ok_or_else(|| format!("unknown price field {field:?}"))?;
             let price = decimal::femto_usd(value.get()).map_err(|why| format!("{field}: {why}"))?;
             if prices.insert(key, price).is_some() {
@@ -250,7 +254,8 @@ impl Model {
         let mut thresholds: Vec<u64> = prices.keys().map(|key| key.above).filter(|&above| above > 0).collect();
         thresholds.sort_unstable_by(|a, b| b.cmp(a));
         thresholds.dedup();
-        Ok(Self { prices: prices.into_iter().collect(), thresholds: thresholds.into() })
+        let prices = prices.into_iter().collect();
+        Ok(Self { prices, thresholds: thresholds.into(), input_tokens_max, output_tokens_max })
     }
 
     fn price(&self, key: Key) -> Option<u64> {
@@ -364,8 +369,3 @@ fn cached_media(usage: &Usage, all: [u64; 3], has_images: bool) -> Option<[u64; 
 
 #[cfg(test)]
 mod tests;
-
-pub struct WorstCase {
-    pub nano_usd: u64,
-    pub output_tokens: u64,
-}

@@ -22,6 +22,7 @@
 //! dispatch on, every way out leads through [`settlement`], once: one record, one release of its permits.
 
 mod actions;
+pub mod api_paths;
 mod client_limit;
 pub mod dialer;
 pub mod downstream;
@@ -38,6 +39,7 @@ pub mod local_answers;
 mod local_request;
 mod log_notes;
 pub mod model_in_path;
+pub mod path;
 mod permits;
 mod refusal;
 pub mod request_body;
@@ -60,7 +62,7 @@ use crate::base::slab::Slab;
 use crate::limit::budget::{Cost, Period, SpendByUser};
 use crate::limit::limiter::Limiter;
 use crate::metrics::{Gauges, Metrics};
-use crate::policy::{Change, Policy};
+use crate::policy::{Change, Policy, ReadOn};
 use crate::price::PriceTable;
 use crate::usage::record::{Outcome, Record};
 pub use actions::{Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, LOW_WATERMARK, Question, UpKey, Written};
@@ -72,7 +74,7 @@ use held_bodies::HeldBodies;
 use invariants::Audit;
 use local_answers::LocalAnswers;
 use permits::Permits;
-pub use settings::{ReadOn, Settings, Timeouts};
+pub use settings::{Settings, Timeouts};
 use settlement::End;
 use std::collections::VecDeque;
 use std::io::ErrorKind;

@@ -53,6 +53,22 @@ fn transcription(path: &str, body: &[u8], answer: Reply) -> Value {
     record_of("", path, FORM, body, answer)
 }
 
+/// A video costs dollars, and its answer names no use: that is no zero.
+#[test]
+fn what_costs_and_does_not_say_so_is_unknown_and_what_is_free_is_none() {
+    let video = r#"{"id":"video_1","object":"video","status":"queued","model":"sora-2-pro","seconds":"12"}"#;
+    for (path, source, cost) in [
+        ("/v1/videos", "unknown", Value::Null),
+        ("/v1/evals/eval_1/runs", "unknown", Value::Null),
+        ("/no/such/path", "unknown", Value::Null),
+        ("/v1/vector_stores", "none", json!(0)),
+        ("/v1/uploads/upload_1/complete", "none", json!(0)),
+    ] {
+        let row = record_of("", path, "application/json", br#"{"model":"sora-2-pro"}"#, Reply::json(video));
+        assert_eq!((&row["usage_source"], &row["cost_nano_usd"]), (&json!(source), &cost), "{path}");
+    }
+}
+
 #[test]
 fn the_model_of_a_form_has_a_price_wherever_it_stands() {
     for body in [form(&[("model", "whisper-1")], &[]), form(&[("response_format", "json")], &[("model", "whisper-1")])]

@@ -420,10 +420,30 @@ fn a_target_may_have_a_path() {
     for prefix in ["/gateway/openai", "/gateway/openai/"] {
         let proxy = Proxy::start(&[("PROXY_TARGET", &format!("{}{prefix}", upstream.url()))]);
         get(proxy.addr(), "/v1/models?a=b").expect(200);
-        let climbs = get(proxy.addr(), "/v1/%2e%2e/../admin").expect(400);
-        assert!(climbs.head.get("date").is_some_and(|date| date.ends_with(" GMT")), "our own answers are dated");
+        get(proxy.addr(), "/v1/%2e%2e/../admin").expect(400);
     }
     assert!(upstream.requests().iter().all(|seen| seen.target == "/gateway/openai/v1/models?a=b"));
+}
+
+#[test]
+fn a_path_that_could_be_another_is_refused_and_any_other_arrives_as_it_came() {
+    let upstream = Upstream::plain(|_| Reply::new(200, "").steps());
+    let proxy = Proxy::start(&[("PROXY_TARGET", &upstream.url())]);
+    let sent = ["/V1//%63hat;x/completions/", "/v1/models/a%20b?c=/../%2f", "/files./x..y"];
+    for target in sent {
+        get(proxy.addr(), target).expect(200);
+    }
+    for target in ["/v1/x/../files", "/v1/..;x/files", "/v1/%2e/files", "/v1\\files", "/v1%2ffiles", "/v1/%252e%252e"] {
+        let refused = get(proxy.addr(), target).expect(400);
+        assert_eq!(refused.head.get("x-proxy-error"), Some("bad_request"), "{target}");
+        assert!(refused.head.get("date").is_some_and(|date| date.ends_with(" GMT")), "our own answers are dated");
+    }
+    let mut client = Client::connect(proxy.addr());
+    for (method, target) in [("post", "/v1/embeddings"), ("Get", "/metrics")] {
+        let refused = client.request(method, target, &[], b"{}").expect(400);
+        assert_eq!(refused.head.get("x-proxy-error"), Some("bad_request"), "{method}");
+    }
+    assert!(upstream.requests().iter().map(|seen| seen.target.as_str()).eq(sent));
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn old_records_go_and_their_sums_stay() {
         assert_eq!(ids, (OLD_ROWS + 1..=OLD_ROWS + YOUNG_ROWS).rev().collect::<Vec<_>>());
         assert_eq!(usage["next_cursor"], Value::Null);
     }
-    post_json(proxy.addr(), "/v1/other", &[("x-user-id", "u")], "{}").expect(200);
+    post_json(proxy.addr(), "/v1/files", &[("x-user-id", "u")], "{}").expect(200);
     let usage = proxy.usage("user_id=u");
     assert_sums(&usage, YOUNG_ROWS + 1);
     assert_eq!(usage["data"][0]["id"], OLD_ROWS + YOUNG_ROWS + 1);

@@ -224,6 +224,8 @@ fn faults_in_a_table_are_named() {
             r#"{"m": {"input_cost_per_token": -1}}"#,
             r#""m": input_cost_per_token: expected a number of USD, zero or more"#,
         ),
+        (r#"{"m": {"max_output_tokens": 1.5}}"#, r#""m": max_output_tokens: expected a whole number of tokens"#),
+        (r#"{"m": {"max_input_tokens": "9"}}"#, r#""m": max_input_tokens: expected a whole number of tokens"#),
         (r#"{"m": {"input_cost_per_token": 1e-16}}"#, r#""m": input_cost_per_token: has more than 15 decimal places"#),
         (
             r#"{"m": {"input_cost_per_token_above_1k_tokens": 1, "input_cost_per_token_above_01k_tokens": 1}}"#,

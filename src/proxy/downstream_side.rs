@@ -11,6 +11,7 @@
 //! reserved, for a request that another check refuses. A refused request leaves the connection usable where its end can
 //! be told; where it cannot, the connection closes once the answer is read.
 
+use super::api_paths::Cost;
 use super::downstream::{AfterReply, Arrived, DISCARD_BYTES_MAX, Downstream, Phase, Sink};
 use super::exchange::{Exchange, ModelName, Outgoing, Request, Response, Stage};
 use super::local_answers::{overloaded, text};
@@ -18,7 +19,7 @@ use super::local_request::{self, LocalRequest};
 use super::refusal::Refusal;
 use super::request_body::{self, Coding, Reading};
 use super::request_estimate::{self, Denied, Size};
-use super::route::{Cost, Local, Route};
+use super::route::{Local, Route};
 use super::timing::Class;
 use super::{
     Action, Conn, DownKey, ExchangeKey, LOW_WATERMARK, Proxy, Question, Written, forward, identity, log_notes,
@@ -255,11 +256,11 @@ impl Proxy {
             down.http10 = !head.http11;
         }
         match route::route(head.method, head.target, head.is_websocket()) {
-            Route::Local(local) => self.local_request(now, key, &head, local),
-            Route::Relay(endpoint) => match identity::who(&head.headers, &self.access, now.unix) {
+            Err(message) => self.refuse(now, key, &head, &Refusal::new(Fault::BadRequest, message)),
+            Ok(Route::Local(local)) => self.local_request(now, key, &head, local),
+            Ok(Route::Relay { endpoint, cost }) => match identity::who(&head.headers, &self.access, now.unix) {
                 Ok((user, key_id)) => {
                     let user = user.unwrap_or_else(|name| self.limiter.name(name));
-                    let cost = if endpoint == Endpoint::Other { Cost::Unknown } else { Cost::Metered };
                     self.relay(now, key, &head, Asker { user, key_id, endpoint, cost });
                 }
                 Err(refusal) => self.refuse(now, key, &head, &refusal),
@@ -305,9 +306,6 @@ impl Proxy {
         if surplus && self.client_limit.is_exceeded(self.downs.len()) {
             let message = "too many clients are connected; try again in a moment";
             return Err(Refusal::new(Fault::Overloaded, message).with(b"retry-after: 1\r\n"));
-        }
-        if !self.settings.prefix.is_empty() && route::climbs(head.target) {
-            return Err(Refusal::new(Fault::BadRequest, "a path with `..` could leave the target's own path"));
         }
         if matches!(head.framing, Framing::Length(length) if hold && length > self.settings.body_bytes_max) {
             return Err(Refusal::new(Fault::BodyTooLarge, "the request's body is too large"));
@@ -357,13 +355,13 @@ impl Proxy {
                 http11: head.http11,
                 websocket: head.is_websocket(),
                 idempotent: is_idempotent(head),
+                cost,
                 model_name: match (named.deployed, self.deploys) {
                     (true, _) => ModelName::DeploymentInPath,
                     (false, true) => ModelName::Deployment,
                     (false, false) => ModelName::Model,
                 },
                 accepted,
-                cost,
                 has_body: !matches!(head.framing, Framing::None | Framing::Length(0)),
                 coding,
                 form: request_body::form(head, endpoint),

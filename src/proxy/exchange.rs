@@ -1,8 +1,8 @@
 //! One request and its response: the state that belongs to neither connection.
 
+use super::api_paths::Cost;
 use super::forward::Accepted;
 use super::request_body::Coding;
-use super::route::Cost;
 use super::tunnel::Tunnel;
 use super::{DownKey, UpKey};
 use crate::base::buffer::Buffer;
@@ -103,12 +103,12 @@ pub struct Request {
     pub websocket: bool,
     /// May be sent again after bytes of it were written.
     pub idempotent: bool,
+    /// What it costs, as far as its path tells.
+    pub cost: Cost,
     /// What it calls the model.
     pub model_name: ModelName,
     /// `Accept-Encoding` for the target, where the client sent one that we must change.
     pub accepted: Option<Accepted>,
-    /// What its path says of its cost.
-    pub cost: Cost,
     pub has_body: bool,
     /// How a held body is coded.
     pub coding: Coding,

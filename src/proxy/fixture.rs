@@ -1,13 +1,14 @@
 //! What unit tests of this layer share: settings in which nothing is in the way, and a proxy with them.
 
+use super::api_paths::Cost;
 use super::exchange::{Exchange, Request, Response, Stage};
-use super::route::Cost;
-use super::{Action, Conn, DownKey, Proxy, ReadOn, Settings, Timeouts, UpKey, Written};
+use super::{Action, Conn, DownKey, Proxy, Settings, Timeouts, UpKey, Written};
 use crate::base::clock::{Now, SECOND};
 use crate::limit::overrides::Limits;
 use crate::limit::reservation::Reservation;
 use crate::limit::status::RateLimitStatus;
 use crate::metrics::{LabelLimits, Metrics};
+use crate::policy::ReadOn;
 use crate::price::PriceTable;
 use crate::usage::record::{Draft, Endpoint};
 

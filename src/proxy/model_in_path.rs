@@ -3,9 +3,11 @@
 //! In: targets as they were sent. Out: a name to show, and whether it may be priced. A deployment is called what its
 //! owner likes, perhaps like another model than the one that runs there: that only the answer tells.
 
+use super::path::normalized;
 use super::route::split;
 use crate::base::percent::decode;
 use crate::usage::inspect::clip;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// The model as a target names it.
@@ -17,16 +19,26 @@ pub struct Named {
     pub deployed: bool,
 }
 
-/// Reads `…/deployments/NAME/…`, and of `…/realtime` the parameters `deployment` and `model`.
+/// Reads `…/deployments/NAME/…`, and of `…/realtime` the parameters `deployment` and `model`. What no two servers need
+/// agree on names nothing: it is refused.
 pub fn named(target: &str) -> Named {
     let (path, query) = split(target);
+    // Nearly none has anything to undo, and looking for that is cheap.
+    let path = match memchr::memchr2(b'%', b';', path.as_bytes()) {
+        None => Cow::Borrowed(path),
+        Some(_) => normalized(path).unwrap_or_default(),
+    };
     // By bytes: a search for a character costs more than such a short text has to be read for.
     let mut segments = path.as_bytes().split(|&byte| byte == b'/').filter(|segment| !segment.is_empty());
-    if segments.any(|segment| segment == b"deployments") {
-        let name = segments.next().and_then(|name| std::str::from_utf8(name).ok());
-        return Named { name: name.and_then(readable), deployed: true };
+    let mut last: &[u8] = b"";
+    while let Some(segment) = segments.next() {
+        if segment.eq_ignore_ascii_case(b"deployments") {
+            let name = segments.next().and_then(|name| std::str::from_utf8(name).ok());
+            return Named { name: name.map(|name| clip(name).into()), deployed: true };
+        }
+        last = segment;
     }
-    if !path.trim_end_matches('/').ends_with("/realtime") {
+    if !last.eq_ignore_ascii_case(b"realtime") {
         return Named::default();
     }
     match parameter(query, "deployment") {
@@ -43,9 +55,11 @@ pub fn is_of_deployments(authority: &str, prefix: &str) -> bool {
     suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(".azure.com")) || named(prefix).deployed
 }
 
-/// The value of a parameter; `None` also where it stands there twice, since nobody can say which one holds.
+/// The value of a parameter, in whatever case and escapes its name stands there; `None` also where it stands there
+/// twice, since nobody can say which one holds.
 fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
-    let mut values = query.split('&').filter_map(|pair| pair.split_once('=')).filter(|pair| pair.0 == name);
+    let is_named = |spelled: &str| decode(spelled).is_some_and(|plain| plain.eq_ignore_ascii_case(name));
+    let mut values = query.split('&').filter_map(|pair| pair.split_once('=')).filter(|pair| is_named(pair.0));
     let value = values.next()?.1;
     values.next().is_none().then_some(value)
 }
@@ -63,7 +77,12 @@ mod tests {
         for (target, name, deployed) in [
             ("/openai/deployments/gpt%2D4o%20eu/chat/completions?api-version=1", Some("gpt-4o eu"), true),
             ("//openai//deployments//w//audio//transcriptions", Some("w"), true),
-            ("/openai/deployments/%ff/embeddings", None, true),
+            ("/openai/deployments/%ff/embeddings", None, false),
+            ("/openai/Deploy%6Dents/;x/Mine;y/chat/completions", Some("Mine"), true),
+            ("/openai/deployments/100%25/embeddings", Some("100%"), true),
+            ("/v1/RealTime;x?%6dodel=a&Deploymen=b", Some("a"), false),
+            ("/v1/realtime?%6Dodel=a&MODEL=b", None, false),
+            ("/openai/realtime?%64eployment=mine&model=a", Some("mine"), true),
             ("/openai/deployments", None, true),
             ("/v1/embeddings?x=/deployments/y&model=z", None, false),
             ("/v1/realtime?model=gpt-realtime-2025-08-28", Some("gpt-realtime-2025-08-28"), false),

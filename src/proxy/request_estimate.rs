@@ -15,9 +15,9 @@
 //! left, alone.
 
 use super::Settings;
+use super::api_paths::Cost as PathCost;
 use super::exchange::{Exchange, ModelName};
 use super::refusal::Refusal;
-use super::route::Cost as PathCost;
 use crate::base::clock::Now;
 use crate::http::reply::Fault;
 use crate::limit::budget::Cost;

@@ -1,5 +1,7 @@
 //! Which requests are answered here, and which operation of the API a relayed one is.
 
+use super::api_paths::{self, Cost};
+use super::path::{self, Tail};
 use crate::usage::record::Endpoint;
 
 /// Where a request goes.
@@ -8,17 +10,7 @@ pub enum Route {
     /// Answered by us.
     Local(Local),
     /// To the target.
-    Relay(Endpoint),
-}
-
-/// What an operation costs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Cost {
-    Metered,
-    #[default]
-    Free,
-    Unmetered(&'static str),
-    Unknown,
+    Relay { endpoint: Endpoint, cost: Cost },
 }
 
 /// What is answered here.
@@ -42,43 +34,61 @@ pub fn split(target: &str) -> (&str, &str) {
 }
 
 /// The route of a request, which may ask for a WebSocket. Local paths are exact; an operation is known by the end of
-/// its path, so that prefixes (`/v1`, Azure's deployments, a gateway's own) do not matter, nor do doubled slashes.
-pub fn route(method: &str, target: &str, websocket: bool) -> Route {
+/// its path, so that prefixes (`/v1`, Azure's deployments, a gateway's own) do not matter, nor does how it is spelled.
+///
+/// # Errors
+/// The message for a request whose method or path the target might read as another one.
+pub fn route(method: &str, target: &str, websocket: bool) -> Result<Route, &'static str> {
+    check_method(method)?;
     let (path, _) = split(target);
     match path {
         // Where a person's browser arrives. Other requests for it are for the target.
-        "/" if !websocket && matches!(method, "GET" | "HEAD") => return Route::Local(Local::Home),
-        "/dashboard" => return Route::Local(Local::Dashboard),
-        "/usage" => return Route::Local(Local::Usage),
-        "/metrics" => return Route::Local(Local::Metrics),
-        "/healthz" => return Route::Local(Local::Health),
-        "/readyz" => return Route::Local(Local::Ready),
+        "/" if !websocket && matches!(method, "GET" | "HEAD") => return Ok(Route::Local(Local::Home)),
+        "/dashboard" => return Ok(Route::Local(Local::Dashboard)),
+        "/usage" => return Ok(Route::Local(Local::Usage)),
+        "/metrics" => return Ok(Route::Local(Local::Metrics)),
+        "/healthz" => return Ok(Route::Local(Local::Health)),
+        "/readyz" => return Ok(Route::Local(Local::Ready)),
         _ => {}
     }
-    Route::Relay(match method {
-        _ if websocket => session(path),
-        "POST" => operation(path),
-        "GET" => retrieval(path),
+    if let Some(tail) = path::plain_tail(path) {
+        return Ok(relayed(method, path, tail, websocket));
+    }
+    let folded = path::folded(&path::normalized(path)?);
+    Ok(relayed(method, &folded, path::tail(&folded), websocket))
+}
+
+/// A method is case-sensitive (RFC 9110 §9.1), but not to every server.
+fn check_method(method: &str) -> Result<(), &'static str> {
+    const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+    let is_disguised = |known: &&str| *known != method && known.eq_ignore_ascii_case(method);
+    match method {
+        "POST" | "GET" => Ok(()),
+        _ if KNOWN.iter().any(is_disguised) => Err("the method's letters have another case than that of the method"),
+        _ => Ok(()),
+    }
+}
+
+fn relayed(method: &str, path: &str, tail: Tail<'_>, websocket: bool) -> Route {
+    let endpoint = match method {
+        _ if websocket => session(tail),
+        "POST" => operation(tail),
+        "GET" => retrieval(tail),
         _ => Endpoint::Other,
-    })
+    };
+    let cost = match endpoint {
+        Endpoint::AudioTranslations | Endpoint::ImagesVariations => api_paths::cost(method, path),
+        _ if endpoint.is_metered() || endpoint.is_session() => Cost::Metered,
+        _ if websocket => api_paths::socket_cost(path),
+        _ => api_paths::cost(method, path),
+    };
+    Route::Relay { endpoint, cost }
 }
 
-/// The last segments of a path, the very last first; those that are not there are empty.
-fn tail(path: &str) -> [&str; 5] {
-    // By bytes: a search for a character costs more than such a short text has to be read for.
-    let mut rest = path.as_bytes();
-    [(); 5].map(|()| {
-        let end = rest.iter().rposition(|&byte| byte != b'/').map_or(0, |last| last + 1);
-        let start = rest[..end].iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
-        rest = &rest[..start];
-        &path[start..end]
-    })
-}
-
-/// The operation that a POST to `path` asks for. Under an id it is one only where its answer is the thing itself, with
+/// The operation that a POST to a path with this tail asks for. Under an id it is one only where its answer is the thing itself, with
 /// the usage of it: not a thread's `…/messages`.
-fn operation(path: &str) -> Endpoint {
-    match tail(path) {
+fn operation(tail: Tail<'_>) -> Endpoint {
+    match tail {
         ["completions", "chat", ..] => Endpoint::ChatCompletions,
         ["completions", ..] => Endpoint::Completions,
         ["responses", ..] => Endpoint::Responses,
@@ -106,9 +116,9 @@ fn operation(path: &str) -> Endpoint {
     }
 }
 
-/// The session that a WebSocket at `path` opens.
-fn session(path: &str) -> Endpoint {
-    match tail(path) {
+/// The session that a WebSocket at it opens.
+fn session(tail: Tail<'_>) -> Endpoint {
+    match tail {
         ["realtime", ..] => Endpoint::RealtimeSession,
         ["responses", ..] => Endpoint::ResponsesSession,
         ["sessions", "live", ..] => Endpoint::LiveSession,
@@ -116,9 +126,9 @@ fn session(path: &str) -> Endpoint {
     }
 }
 
-/// What a GET of `path` looks at again: one thing whose usage may have been counted already. Lists are none.
-fn retrieval(path: &str) -> Endpoint {
-    match tail(path) {
+/// What a GET of it looks at again: one thing whose usage may have been counted already. Lists are none.
+fn retrieval(tail: Tail<'_>) -> Endpoint {
+    match tail {
         [_, "batches", "messages", ..] => Endpoint::Other, // Anthropic's
         [_, "batches", ..] => Endpoint::Batches,
         [_, "responses", ..] => Endpoint::ResponsesRetrieve,
@@ -127,17 +137,16 @@ fn retrieval(path: &str) -> Endpoint {
     }
 }
 
-/// True where a segment of the path is `..`, plain or encoded: a target that resolves it (RFC 3986 §5.2.4) would see
-/// another path than the one that was put together here.
-pub fn climbs(target: &str) -> bool {
-    let is_dot_dot =
-        |segment: &str| ["..", ".%2e", "%2e.", "%2e%2e"].iter().any(|dots| segment.eq_ignore_ascii_case(dots));
-    split(target).0.split(['/', '\\']).any(is_dot_dot)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn endpoint_of(method: &str, target: &str, websocket: bool) -> Endpoint {
+        match route(method, target, websocket) {
+            Ok(Route::Relay { endpoint, .. }) => endpoint,
+            other => panic!("{method} {target}: {other:?}"),
+        }
+    }
 
     #[test]
     fn operations_are_known_by_the_end_of_their_path() {
@@ -196,7 +205,7 @@ mod tests {
             ("POST", "/v1/decisions", Endpoint::Decisions),
             ("POST", "/v1/rerank", Endpoint::Other),
         ] {
-            assert_eq!(route(method, target, false), Route::Relay(endpoint), "{method} {target}");
+            assert_eq!(endpoint_of(method, target, false), endpoint, "{method} {target}");
         }
         for (target, endpoint) in [
             ("/v1/realtime?model=gpt-realtime", Endpoint::RealtimeSession),
@@ -206,22 +215,77 @@ mod tests {
             ("/v1/responses/resp_1", Endpoint::Other),
             ("/v1/chat/completions", Endpoint::Other),
         ] {
-            assert_eq!(route("GET", target, true), Route::Relay(endpoint), "{target}");
+            assert_eq!(endpoint_of("GET", target, true), endpoint, "{target}");
         }
-        assert_eq!(route("GET", "/usage?user_id=a", false), Route::Local(Local::Usage));
-        assert_eq!(route("HEAD", "/?x", false), Route::Local(Local::Home));
+        assert_eq!(route("GET", "/usage?user_id=a", false), Ok(Route::Local(Local::Usage)));
+        assert_eq!(route("HEAD", "/?x", false), Ok(Route::Local(Local::Home)));
         for (method, websocket) in [("POST", false), ("GET", true)] {
-            assert_eq!(route(method, "/", websocket), Route::Relay(Endpoint::Other));
+            assert_eq!(endpoint_of(method, "/", websocket), Endpoint::Other);
+        }
+    }
+
+    /// Each as some server reads it: to Azure, IIS and Express case is nothing, nginx and Go merge slashes, servlets
+    /// drop parameters, Windows drops spaces and dots at an end, Rails and Django know a suffix.
+    #[test]
+    fn an_operation_is_known_however_its_path_is_spelled() {
+        for path in [
+            "/v1/chat/completions",
+            "/v1/%63hat/completions",
+            "/v1/chat/completion%73?a=b",
+            "/v1/%63%68%61%74/%63ompletions/",
+            "/%76%31/chat/completions",
+            "/V1/Chat/Completions",
+            "/v1/CHAT/%43ompletions",
+            "/v1//chat///completions//",
+            "//host/v1/chat/completions",
+            "/v1/chat;x=1/completions",
+            "/v1/chat/completions;jsessionid=1",
+            "/v1/chat/;x/completions;/",
+            "/v1/;/chat/completions",
+            "/v1/chat/completions%3bx",
+            "/v1/chat/completions%20",
+            "/v1/chat%20/%20completions%20/",
+            "/v1/chat/completions.",
+            "/v1/chat./completions..",
+            "/v1/chat/completions.json",
+            "/v1/chat/completions.json;x/",
+            "/v1/chat/completions%2ejson",
+            "/openai/deployments/gpt-4.1/chat/completions",
+            "/openai/deployments/GPT+4%2b1/chat/completions?api-version=/../x",
+            "/gateway/%e5%A4%AA/chat/completions",
+        ] {
+            assert_eq!(endpoint_of("POST", path, false), Endpoint::ChatCompletions, "{path}");
+        }
+        for (method, target, endpoint) in [
+            ("POST", "/v1/%72esponses", Endpoint::Responses),
+            ("POST", "/V1/Messages", Endpoint::Messages),
+            ("POST", "/API/Chat", Endpoint::ApiChat),
+            ("POST", "/v1/threads/thread_A;b/runs", Endpoint::ThreadsRuns),
+            ("GET", "/v1/Responses/resp_A%2db", Endpoint::ResponsesRetrieve),
+            ("POST", "/v1/chat%2dcompletions", Endpoint::Other),
+            ("PUT", "/v1/chat/completions", Endpoint::Other),
+        ] {
+            assert_eq!(endpoint_of(method, target, false), endpoint, "{method} {target}");
+        }
+        assert_eq!(endpoint_of("GET", "/v1/%52ealtime", true), Endpoint::RealtimeSession);
+        for path in ["/%75sage", "/usage/", "/Metrics", "/metrics;x", "/healthz.", "//usage"] {
+            assert_eq!(endpoint_of("GET", path, false), Endpoint::Other, "local paths are exact: {path}");
         }
     }
 
     #[test]
-    fn paths_that_climb_are_known_in_every_spelling() {
-        for target in ["/..", "/a/../b", "/a/.%2E/b", "/%2e%2E?x", "/a\\..\\b"] {
-            assert!(climbs(target), "{target}");
+    fn what_could_be_read_in_two_ways_is_refused() {
+        for method in ["post", "Get", "pOST", "Delete", "options", "hEAD"] {
+            for path in ["/v1/chat/completions", "/metrics", "/"] {
+                assert!(route(method, path, false).is_err(), "{method} {path}");
+            }
         }
-        for target in ["/", "/a.../b", "/..a", "/a?b=/../c", "/%2e", "/...."] {
-            assert!(!climbs(target), "{target}");
+        for method in ["GET", "POST", "DELETE", "OPTIONS", "PROPFIND", "purge"] {
+            assert!(route(method, "/v1/models", false).is_ok(), "{method}");
+            for path in ["/v1/x/../chat/completions", "/v1/..;/a", "/v1/chat%2fcompletions?x", "/v1/%2563hat", "/./a"] {
+                assert!(route(method, path, false).is_err(), "{method} {path}");
+            }
         }
+        assert!(route("GET", "/v1/files?after=/../%2f%5c%00", false).is_ok(), "a query is none of the path");
     }
 }

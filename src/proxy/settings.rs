@@ -2,6 +2,7 @@
 
 use crate::access::Hash;
 use crate::limit::overrides::Limits;
+use crate::policy::ReadOn;
 use crate::tls::Connector;
 
 /// Durations, nanoseconds.
@@ -21,15 +22,6 @@ pub struct Timeouts {
     pub ledger_wait: u64,
     /// For a client to wait for a place among all connections before it is told that there is none; 0 is for ever.
     pub overload: u64,
-}
-
-/// Whose responses are read on, for their usage, when their clients have gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadOn {
-    Nobodys,
-    /// Of users whose tokens or money are limited.
-    LimitedUsers,
-    Everybodys,
 }
 
 /// Everything that the operator decides about proxying.

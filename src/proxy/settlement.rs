@@ -8,15 +8,15 @@
 //! | nothing | a stream with text, cut or whole | what went by | `estimated` | released |
 //! | nothing | a background response was begun | the request's text, and the output reserved | `estimated` | released |
 //! | nothing | cut before an answer, the client's doing | the request's text | `estimated` | released |
-//! | nothing | complete, and free, or an error | none | `none` | released |
+//! | nothing | complete, and the path is known to be free, or an error | none | `none` | released |
 //! | nothing | the target never got it; a retrieval; a session | none | `none` | released |
 //! | nothing | anything else | none | `unknown`, cost null | is spent |
 //!
 //! A tunnel's record is the session's own; its parts have theirs already. A gzip stream that compresses and cannot be
 //! edited is still counted; what cannot be read is marked `unknown`, never guessed.
 
+use super::api_paths::Cost;
 use super::exchange::{Exchange, ModelName, Progress};
-use super::route::Cost;
 use crate::price::PriceTable;
 use crate::usage::capture::Reported;
 use crate::usage::estimate;
@@ -163,10 +163,10 @@ fn cost(prices: &PriceTable, record: &Record, reported: &Reported, name: ModelNa
 }
 
 /// How far the numbers can be trusted. `reached` says that the target may have acted on the request.
-fn source(record: &Record, reported: &Reported, exchange: &Exchange, reached: bool, estimated: bool) -> UsageSource {
-    let is_free = exchange.request.cost == Cost::Free || record.is_retrieval || record.endpoint.is_session();
+fn source(record: &Record, reported: &Reported, of: &Exchange, reached: bool, estimated: bool) -> UsageSource {
+    let is_free = of.request.cost == Cost::Free || record.is_retrieval || record.endpoint.is_session();
     match record.outcome {
-        _ if reported.usage.is_some() && exchange.abandoned => UsageSource::Drained,
+        _ if reported.usage.is_some() && of.abandoned => UsageSource::Drained,
         _ if reported.usage.is_some() => UsageSource::Reported,
         _ if estimated => UsageSource::Estimated,
         Outcome::Completed if record.status >= 400 => UsageSource::None,
@@ -217,6 +217,13 @@ mod tests {
             exchange.draft.status = status;
             exchange
         };
+        let on_path = |endpoint, cost, status| {
+            let mut exchange = answered(endpoint, "{}");
+            exchange.request.cost = cost;
+            exchange.draft.status = status;
+            exchange
+        };
+        let (other, silent) = (Endpoint::Other, Cost::Unmetered("a video"));
         let abandoned = || Exchange { abandoned: true, ..answered(CHAT, USAGE) };
         let limited = |mut exchange: Exchange| {
             let limits = Limits { concurrent: Some(1), ..Limits::default() };
@@ -229,11 +236,6 @@ mod tests {
         let background = || {
             let mut exchange = limited(answered(Endpoint::Responses, r#"{"status":"queued","usage":null}"#));
             exchange.request.background = true;
-            exchange
-        };
-        let unknown = || {
-            let mut exchange = answered(Endpoint::Other, "{}");
-            exchange.request.cost = Cost::Unknown;
             exchange
         };
         let (aborted, broken) = (Outcome::ClientAborted, Outcome::UpstreamError);
@@ -269,9 +271,13 @@ mod tests {
             ("the same in JSON", limited(answered(CHAT, "{")), because(aborted), UsageSource::Estimated, 110, false),
             ("cut by the target", limited(answered(CHAT, TEXT)), because(broken), UsageSource::Estimated, 15, false),
             ("begun in the background", background(), END, UsageSource::Estimated, 110, false),
-            ("nobody knows the path", unknown(), END, UsageSource::Unknown, 0, true),
             ("a cut JSON answer", answered(CHAT, "{"), because(broken), UsageSource::Unknown, 0, true),
-            ("nothing to report", answered(Endpoint::Other, "{}"), END, UsageSource::None, 0, false),
+            ("a free path", on_path(other, Cost::Free, 200), END, UsageSource::None, 0, false),
+            ("an unknown path", on_path(other, Cost::Unknown, 200), END, UsageSource::Unknown, 0, true),
+            ("a path that never reports", on_path(other, silent, 200), END, UsageSource::Unknown, 0, true),
+            ("an error of it", on_path(other, silent, 402), END, UsageSource::None, 0, false),
+            ("a moderation", on_path(Endpoint::Moderations, Cost::Free, 200), END, UsageSource::None, 0, false),
+            ("a batch to come", on_path(Endpoint::Batches, silent, 200), END, UsageSource::None, 0, false),
             ("a retrieval", answered(Endpoint::ResponsesRetrieve, "{}"), because(broken), UsageSource::None, 0, false),
         ] {
             let settlement = settle(&mut exchange, end, &PriceTable::built_in());

@@ -169,7 +169,7 @@ coded! {
 }
 
 impl Endpoint {
-    /// False where a whole response without usage means that nothing was consumed.
+    /// False where a whole response without usage means that nothing was consumed, or that its path must say so.
     pub const fn is_metered(self) -> bool {
         !matches!(self, Self::Other | Self::Moderations) && !self.is_session() && !self.is_retrieval()
     }

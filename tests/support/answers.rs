@@ -274,7 +274,7 @@ fn others() -> Vec<Answer> {
             r#"{"model":"m","done":true,"prompt_eval_count":5,"eval_count":7}"#,
             counted,
         ),
-        post("other", "/v1/rerank", r#"{"results":[],"usage":{"prompt_tokens":5,"total_tokens":5}}"#, Counted::Nothing),
+        post("other", "/v1/rerank", r#"{"results":[],"usage":{"prompt_tokens":5,"total_tokens":5}}"#, Counted::Unknown),
     ]
 }
 
@@ -313,8 +313,8 @@ fn errors() -> Vec<Answer> {
             content_type: "text/html",
             ..post("chat/completions: 503", chat, html, Counted::Nothing)
         },
-        post("other: broken", "/v1/models", broken, Counted::Nothing),
-        post("other: empty", "/v1/empty", "", Counted::Nothing),
+        post("other: broken", "/v1/models", broken, Counted::Unknown),
+        post("other: empty", "/v1/empty", "", Counted::Unknown),
         post("completions: broken", "/v1/completions", broken, Counted::Unknown),
         Answer { status: 502, ..post("completions: 502", "/v1/completions", "", Counted::Nothing) },
         Answer {

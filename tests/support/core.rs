@@ -4,8 +4,9 @@
 use openai_api_proxy::base::clock::{Now, SECOND};
 use openai_api_proxy::limit::overrides::Limits;
 use openai_api_proxy::metrics::{LabelLimits, Metrics};
+use openai_api_proxy::policy::ReadOn;
 use openai_api_proxy::price::PriceTable;
-use openai_api_proxy::proxy::{Proxy, ReadOn, Settings, Timeouts};
+use openai_api_proxy::proxy::{Proxy, Settings, Timeouts};
 
 /// Settings in which nothing is in the way. Whoever waits for the target waits for longer than a test may take.
 pub fn settings() -> Settings {
