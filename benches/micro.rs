@@ -17,7 +17,7 @@ use openai_api_proxy::limit::bucket::Rate;
 use openai_api_proxy::limit::budget::{Cost, SpendByUser};
 use openai_api_proxy::limit::limiter::{Limiter, Used};
 use openai_api_proxy::limit::overrides::Limits;
-use openai_api_proxy::limit::reservation::ReservationRequest;
+use openai_api_proxy::limit::reservation::{Money, ReservationRequest};
 use openai_api_proxy::metrics::{self, Gauges, Metrics};
 use openai_api_proxy::sse::{self, Splitter};
 use openai_api_proxy::usage::inspect::inspect;
@@ -339,7 +339,8 @@ fn limits(c: &mut Criterion) {
         day_nano_usd: Some(u64::MAX),
         month_nano_usd: Some(u64::MAX),
     };
-    let ask = ReservationRequest { tokens: 900, nano_usd: Some(70_000), guessed: false };
+    let money = Money { nano_usd: 70_000, least_nano_usd: 70_000, may_share: false };
+    let ask = ReservationRequest { tokens: 900, guessed: false, money: Some(money) };
     for count in [10, 100_000] {
         group.bench_function(format!("one request under all limits, of {count} users"), |b| {
             let users: Vec<Arc<str>> = (0..count).map(|n| format!("user-{n:05}").into()).collect();

@@ -107,7 +107,7 @@ fn all() -> Vec<Trap> {
 fn report<'a>(endpoint: Endpoint, form: Form, coding: Coding, parts: impl IntoIterator<Item = &'a [u8]>) -> Reported {
     let mut reader = UsageReader::new(endpoint, form, coding, false);
     for part in parts {
-        reader.feed(part, &mut Vec::new());
+        reader.feed(part, &mut Vec::new()).expect("it is not edited");
     }
     reader.finish()
 }

@@ -146,7 +146,11 @@ impl Refused {
         let period = if self.limit == Limit::BudgetDay { "day" } else { "month" };
         let mut message = format!("Of the budget of {} USD for this UTC {period}, ", dollars(self.maximum));
         let _ = match (self.retry_after, self.requested) {
-            (Some(_), _) => write!(message, "requests in flight may need all that is left."),
+            (Some(_), _) => write!(
+                message,
+                "this user's requests in flight may need all that is left. A request that states a maximum of output \
+                 tokens holds less, so that more of them run at once."
+            ),
             (None, 0) => write!(message, "nothing is left."),
             (None, cost) => write!(message, "less is left than the {} that this request may cost.", dollars(cost)),
         };

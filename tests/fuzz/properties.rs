@@ -233,7 +233,7 @@ fn edit(parts: &[&[u8]]) -> Vec<u8> {
     let mut reader = UsageReader::new(Endpoint::ChatCompletions, Form::Events, Coding::Identity, true);
     let mut out = Vec::new();
     for part in parts {
-        reader.feed(part, &mut out);
+        reader.feed(part, &mut out).expect("it is not compressed, or not edited");
     }
     reader.end(&mut out);
     out
@@ -444,7 +444,7 @@ pub fn capture(input: &[u8]) -> bool {
     let report = |coding, parts: &[&[u8]]| {
         let (mut reader, mut out) = (UsageReader::new(endpoint, form, coding, false), Vec::new());
         for part in parts {
-            reader.feed(part, &mut out);
+            reader.feed(part, &mut out).expect("it is not compressed, or not edited");
         }
         assert!(out.is_empty(), "what is not edited goes out as it came");
         (reader.estimate(1), reader.finish())
