@@ -39,8 +39,8 @@ impl PriceTable {
     /// Reads a table in the format that `prices.json` describes.
     ///
     /// # Errors
-    /// Not a JSON object of objects, an unknown field, a price that is no exact number of dollars, or a number of tokens
-    /// that is not whole; names the model and the field.
+    /// Not a JSON object of objects, an unknown field, a price that is no exact number of dollars, or a number of
+    /// tokens that is not whole; names the model and the field.
     pub fn parse(json: &str) -> Result<Self, String> {
         let entries: BTreeMap<String, &RawValue> =
             serde_json::from_str(json).map_err(|error| format!("not a JSON object: {error}"))?;

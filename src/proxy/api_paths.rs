@@ -158,12 +158,15 @@ fn fits(cost: Cost, pattern: &str, segments: &[&str]) -> bool {
     (0..segments.len()).filter(begins).any(|at| matches(pattern, &segments[at..]))
 }
 
-/// True for a prefix behind which the API's paths begin: none, or one that ends in its version (`/v1`, `/v1beta`) or in
-/// its name (Azure's `/openai`).
+/// True for a prefix behind which the API's paths begin: none, or one that ends in its version (`/v1`, `/v1beta`), in
+/// its name (Azure's `/openai`), or in a deployment.
 fn is_root(prefix: &[&str]) -> bool {
     let is_version =
-        |last: &str| last.strip_prefix('v').is_some_and(|rest| rest.starts_with(|digit: char| digit.is_ascii_digit()));
-    prefix.last().is_none_or(|last| *last == "openai" || is_version(last))
+        |last: &str| last.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    match prefix {
+        [] | [.., "openai"] | [.., "deployments", _] => true,
+        [.., last] => is_version(last),
+    }
 }
 
 fn matches(pattern: &str, segments: &[&str]) -> bool {

@@ -255,7 +255,12 @@ impl Proxy {
             down.after_reply = if keep_alive { AfterReply::KeepAlive } else { AfterReply::Close };
             down.http10 = !head.http11;
         }
+        let overridden = head.headers.values(Known::Override).next().is_some();
         match route::route(head.method, head.target, head.is_websocket()) {
+            Ok(Route::Relay { .. }) if overridden => {
+                let message = "a header would have some servers take the request for another one";
+                self.refuse(now, key, &head, &Refusal::new(Fault::BadRequest, message));
+            }
             Err(message) => self.refuse(now, key, &head, &Refusal::new(Fault::BadRequest, message)),
             Ok(Route::Local(local)) => self.local_request(now, key, &head, local),
             Ok(Route::Relay { endpoint, cost }) => match identity::who(&head.headers, &self.access, now.unix) {

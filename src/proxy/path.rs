@@ -6,6 +6,9 @@
 use crate::base::percent;
 use std::borrow::Cow;
 
+/// The escapes of `/`, `\`, `?` and `#`.
+const PARTING: &[&str] = &["2f", "5c", "3f", "23"];
+
 const DOT_SEGMENT: &str = "a path with `.` or `..` as a segment could be taken for another one";
 const DELIMITER: &str = "a path with `\\`, or with an escaped `/`, `\\`, `?` or `#`, could be taken for another one";
 const TWICE: &str = "a path with an escape of an escape could be taken for another one";
@@ -43,7 +46,7 @@ pub fn normalized(path: &str) -> Result<Cow<'_, str>, &'static str> {
 /// No escape of what parts a path, whichever way its digits are written.
 fn check_escapes(path: &str) -> Result<(), &'static str> {
     let mut escapes = path.as_bytes().windows(3).filter(|window| window[0] == b'%').map(|escape| &escape[1..]);
-    let parts = |digits: &[u8]| ["2f", "5c", "3f", "23"].iter().any(|of| digits.eq_ignore_ascii_case(of.as_bytes()));
+    let parts = |digits: &[u8]| PARTING.iter().any(|of| digits.eq_ignore_ascii_case(of.as_bytes()));
     if escapes.any(parts) { Err(DELIMITER) } else { Ok(()) }
 }
 
@@ -55,7 +58,7 @@ fn check_decoded(decoded: &str) -> Result<(), &'static str> {
     if decoded.contains(|letter: char| letter.is_control()) {
         return Err(CONTROL);
     }
-    // `%uHHHH` is an escape to some servers (IIS).
+    // To IIS `%u002f` is an escape too.
     let is_escape = |window: &[u8]| window[0] == b'%' && window[1..].iter().all(u8::is_ascii_hexdigit);
     let twice = decoded.as_bytes().windows(3).any(is_escape);
     if twice || decoded.contains("%u") || decoded.contains("%U") { Err(TWICE) } else { Ok(()) }
@@ -69,28 +72,28 @@ pub type Tail<'p> = [&'p str; 5];
 pub fn plain_tail(path: &str) -> Option<Tail<'_>> {
     let bytes = path.as_bytes();
     let mut tail = [""; 5];
-    // Where the last dot ends; before `start` for one of an earlier segment.
-    let (mut start, mut dot_end) = (0, 0);
-    for (at, &byte) in bytes.iter().enumerate() {
-        match CLASSES[usize::from(byte)] {
-            Class::Plain => {}
-            // Some servers drop a dot at the end of a segment.
-            Class::Slash if dot_end == at && start < at => return None,
-            Class::Slash => {
-                shift(&mut tail, &path[start..at]);
-                start = at + 1;
+    // Where the segment ends that is being looked at, and what is still to be looked at.
+    let (mut found, mut end, mut rest) = (0, bytes.len(), bytes.len());
+    while let Some(at) = bytes[..rest].iter().rposition(|&byte| !PLAIN[usize::from(byte)]) {
+        rest = at;
+        match bytes[at] {
+            b'/' => {
+                if at + 1 < end {
+                    if let Some(segment) = tail.get_mut(found) {
+                        *segment = &path[at + 1..end];
+                    }
+                    found += 1;
+                }
+                end = at;
             }
-            Class::Dot if at == start => return None,
-            Class::Dot => dot_end = at + 1,
-            Class::Other => return None,
+            // At an end some servers drop it, at the beginning it may be a dot segment, and in the last segment it may
+            // begin a suffix: `.json`.
+            b'.' if found > 0 && at + 1 < end && at > 0 && bytes[at - 1] != b'/' => {}
+            _ => return None,
         }
     }
-    // A dot in the last one may begin a suffix, `.json`.
-    if dot_end > start {
-        return None;
-    }
-    shift(&mut tail, &path[start..]);
-    Some(tail)
+    // A target begins with a slash: nothing is left before it.
+    (end == 0).then_some(tail)
 }
 
 /// The last segments of a path in the form that [`folded`] gives.
@@ -126,29 +129,15 @@ pub fn folded(path: &str) -> String {
     folded
 }
 
-#[derive(Clone, Copy)]
-enum Class {
-    /// Stands for itself, everywhere.
-    Plain,
-    Slash,
-    Dot,
-    /// May be read in more ways than one.
-    Other,
-}
-
-const CLASSES: [Class; 256] = {
-    let mut classes = [Class::Other; 256];
+/// What stands for itself, everywhere.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
     let mut byte = 0;
     while byte < 128u8 {
-        classes[byte as usize] = match byte {
-            b'/' => Class::Slash,
-            b'.' => Class::Dot,
-            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'~' | b':' => Class::Plain,
-            _ => Class::Other,
-        };
+        plain[byte as usize] = matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'~' | b':');
         byte += 1;
     }
-    classes
+    plain
 };
 
 #[cfg(test)]
@@ -245,7 +234,7 @@ mod tests {
             let long = folded(&normalized(path).expect("plain"));
             assert_eq!(plain_tail(path), Some(tail(&long)), "{path}");
         }
-        for path in ["/A", "/a%20", "/a.", "/a./b", "/.a/b", "/a.json", "/a;b", "/é", "/a b", "/a+b"] {
+        for path in ["/A", "/a%20", "/a.", "/a./b", "/.a/b", "/a.json", "/a.json/", "/a;b", "/é", "/a b", "/a+b"] {
             assert_eq!(plain_tail(path), None, "{path}");
         }
     }

@@ -85,8 +85,8 @@ fn relayed(method: &str, path: &str, tail: Tail<'_>, websocket: bool) -> Route {
     Route::Relay { endpoint, cost }
 }
 
-/// The operation that a POST to a path with this tail asks for. Under an id it is one only where its answer is the thing itself, with
-/// the usage of it: not a thread's `…/messages`.
+/// The operation that a POST to a path with this tail asks for. Under an id it is one only where its answer is the
+/// thing itself, with the usage of it: not a thread's `…/messages`.
 fn operation(tail: Tail<'_>) -> Endpoint {
     match tail {
         ["completions", "chat", ..] => Endpoint::ChatCompletions,
