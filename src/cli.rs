@@ -3,6 +3,8 @@
 //! In: arguments. Out: a [`Command`] to run, or one sentence that says what is wrong. Nothing is read or written here
 //! but by the commands in the modules below, each of which works on the ledger's file also while servers run on it.
 
+#![allow(clippy::disallowed_methods)] // the outside world: clocks
+
 pub mod check;
 pub mod health;
 pub mod keys_command;
@@ -20,13 +22,8 @@ use usage_command::UsageCommand;
 pub enum Command {
     /// `serve`, or nothing: serve until a signal says otherwise.
     Serve,
-    /// `grafana-dashboard`: print [`GRAFANA_DASHBOARD`].
-    GrafanaDashboard,
-    /// `alert-rules`: print [`ALERT_RULES`].
-    AlertRules,
-    /// Print this.
-    Help(&'static str),
-    Version,
+    /// Print this: a help, the version, [`GRAFANA_DASHBOARD`] or [`ALERT_RULES`].
+    Print(&'static str),
     /// `check`: look at everything that the server needs.
     Check,
     /// `healthcheck`: ask the running server how it is.
@@ -41,6 +38,12 @@ pub const GRAFANA_DASHBOARD: &str = include_str!("cli/grafana_dashboard.json");
 
 /// Alert rules for Prometheus, a whole rule file.
 pub const ALERT_RULES: &str = include_str!("cli/alert_rules.yaml");
+
+/// The text of `--version`.
+const VERSION: &str = concat!("proxy-server ", env!("CARGO_PKG_VERSION"), "\n");
+
+/// The exit status where the configuration or the command line is wrong.
+pub const EXIT_USAGE: u8 = 2;
 
 /// The text of `--help`.
 pub const HELP: &str = "\
@@ -88,15 +91,15 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
     let mut parser = Parser::from_args(arguments);
     let Some(argument) = next(&mut parser)? else { return Ok(Command::Serve) };
     let command = match argument {
-        Arg::Short('h') | Arg::Long("help") => Command::Help(HELP),
-        Arg::Short('V') | Arg::Long("version") => Command::Version,
+        Arg::Short('h') | Arg::Long("help") => Command::Print(HELP),
+        Arg::Short('V') | Arg::Long("version") => Command::Print(VERSION),
         Arg::Value(name) => match name.to_string_lossy().as_ref() {
             "serve" => Command::Serve,
-            "grafana-dashboard" => Command::GrafanaDashboard,
-            "alert-rules" => Command::AlertRules,
+            "grafana-dashboard" => Command::Print(GRAFANA_DASHBOARD),
+            "alert-rules" => Command::Print(ALERT_RULES),
             "check" => Command::Check,
             "healthcheck" => Command::Healthcheck,
-            "help" => Command::Help(HELP),
+            "help" => Command::Print(HELP),
             "keys" => keys_command::parse(&mut parser)?,
             "usage" => usage_command::parse(&mut parser)?,
             "limits" => limits_command::parse(&mut parser)?,
@@ -106,7 +109,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
     };
     match next(&mut parser)? {
         None => Ok(command),
-        Some(Arg::Short('h') | Arg::Long("help")) => Ok(Command::Help(HELP)),
+        Some(Arg::Short('h') | Arg::Long("help")) => Ok(Command::Print(HELP)),
         Some(extra) => Err(unexpected(&extra)),
     }
 }
@@ -142,13 +145,13 @@ mod tests {
         assert_eq!(parse(""), Ok(Command::Serve));
         assert_eq!(parse("serve"), Ok(Command::Serve));
         for help in ["--help", "-h", "help", "serve --help"] {
-            assert_eq!(parse(help), Ok(Command::Help(HELP)), "{help}");
+            assert_eq!(parse(help), Ok(Command::Print(HELP)), "{help}");
         }
-        assert_eq!(parse("grafana-dashboard"), Ok(Command::GrafanaDashboard));
-        assert_eq!(parse("alert-rules"), Ok(Command::AlertRules));
+        assert_eq!(parse("grafana-dashboard"), Ok(Command::Print(GRAFANA_DASHBOARD)));
+        assert_eq!(parse("alert-rules"), Ok(Command::Print(ALERT_RULES)));
         assert_eq!(parse("check"), Ok(Command::Check));
         assert_eq!(parse("healthcheck"), Ok(Command::Healthcheck));
-        assert_eq!(parse("-V"), Ok(Command::Version));
+        assert_eq!(parse("-V"), Ok(Command::Print(VERSION)));
         for (line, part) in
             [("serve serve", "serve"), ("--port", "--port"), ("-p", "-p"), ("sevre", "sevre"), ("--help=x", "help")]
         {

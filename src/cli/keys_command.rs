@@ -2,7 +2,9 @@
 
 use super::{Command, next, text, unexpected};
 use crate::access::{Hash, KEY_PREFIX, is_user};
-use crate::base::civil::{NS_PER_SECOND, parse_date, parse_rfc3339};
+use crate::base::civil::{parse_date, parse_rfc3339};
+use crate::base::clock::{DAY, HOUR, SECOND};
+use crate::base::digits::whole_number;
 use crate::ledger::keys_and_limits::{Editor, KeyRow, keys};
 use crate::ledger::offline;
 use crate::local::humanize::instant;
@@ -14,10 +16,6 @@ use std::path::Path;
 
 /// Random bytes in a key.
 const SECRET_BYTES: usize = 32;
-/// Longest name of a key, bytes.
-const NAME_BYTES_MAX: usize = 128;
-/// Nanoseconds in an hour.
-const HOUR: u64 = 3_600_000_000_000;
 
 /// The text of `keys --help`.
 pub const HELP: &str = "\
@@ -56,7 +54,7 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
     let (mut words, mut name, mut expires) = (Vec::new(), None, None);
     while let Some(argument) = next(parser)? {
         match argument {
-            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(HELP)),
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Print(HELP)),
             Arg::Long("name") => name = Some(text(parser)?),
             Arg::Long("expires") => expires = Some(text(parser)?),
             Arg::Value(word) => words.push(word.to_string_lossy().into_owned()),
@@ -71,7 +69,7 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
                 return Err("a user's name has 1 to 128 bytes, and no control character".to_owned());
             }
             let name = name.unwrap_or_default();
-            if name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
+            if !name.is_empty() && !is_user(&name) {
                 return Err("a key's name has at most 128 bytes, and no control character".to_owned());
             }
             KeysCommand::Create { user: user.to_owned(), name, expires }
@@ -113,7 +111,7 @@ pub fn run(command: &KeysCommand, path: &Path, now: u64) -> Result<(String, Opti
 }
 
 fn list(keys: &[KeyRow], now: u64) -> String {
-    let second = |unix_ns: u64| instant(unix_ns - unix_ns % NS_PER_SECOND);
+    let second = |unix_ns: u64| instant(unix_ns - unix_ns % SECOND);
     let rows = keys.iter().map(|key| {
         let state = match key {
             KeyRow { revoked_at: Some(_), .. } => "revoked",
@@ -133,13 +131,10 @@ fn list(keys: &[KeyRow], now: u64) -> String {
 }
 
 fn expiry(text: &str, now: u64) -> Result<u64, String> {
-    let ahead = |digits: &str, unit: u64| {
-        let count = digits.parse::<u64>().ok().filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
-        now.checked_add(count.checked_mul(unit)?)
-    };
+    let ahead = |digits: &str, unit: u64| now.checked_add(whole_number(digits.as_bytes())?.checked_mul(unit)?);
     let at = match text.split_at_checked(text.len().wrapping_sub(1)) {
         Some((digits, "h")) => ahead(digits, HOUR),
-        Some((digits, "d")) => ahead(digits, 24 * HOUR),
+        Some((digits, "d")) => ahead(digits, DAY),
         _ => parse_date(text).or_else(|| parse_rfc3339(text)),
     };
     match at {

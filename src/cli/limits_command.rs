@@ -2,6 +2,7 @@
 
 use super::{Command, next, text, unexpected};
 use crate::access::is_user;
+use crate::base::digits::whole_number;
 use crate::config::nano_usd;
 use crate::ledger::keys_and_limits::{Editor, limits};
 use crate::ledger::offline;
@@ -48,7 +49,7 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
     let (mut words, mut own) = (Vec::new(), Overrides::default());
     while let Some(argument) = next(parser)? {
         match argument {
-            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(HELP)),
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Print(HELP)),
             Arg::Long("rpm") => own.rpm = Some(count(parser, "--rpm")?),
             Arg::Long("tpm") => own.tpm = Some(count(parser, "--tpm")?),
             Arg::Long("concurrent") => {
@@ -77,8 +78,7 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
 
 fn count(parser: &mut Parser, option: &str) -> Result<u64, String> {
     let text = text(parser)?;
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = text.parse().ok().filter(|&number: &u64| digits && number <= MOST);
+    let number = whole_number(text.as_bytes()).filter(|&number| number <= MOST);
     number.ok_or_else(|| format!("{option} {text:?}: expected a whole number, 0 to {MOST}"))
 }
 

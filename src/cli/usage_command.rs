@@ -56,7 +56,7 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
     let (mut command, mut given) = (UsageCommand::default(), Given::default());
     while let Some(argument) = next(parser)? {
         let found = match &argument {
-            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(HELP)),
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Print(HELP)),
             Arg::Long(name) => OPTIONS.iter().find(|(option, _)| option[2..] == **name),
             _ => None,
         };
@@ -116,7 +116,7 @@ mod tests {
         let expected = UsageQuery { query: expected, format: Format::Csv, own: false };
         assert_eq!(query(&command, 10 * day), Ok(expected));
         assert_eq!(query(&UsageCommand::default(), 0).map(|query| query.format), Ok(Format::Text));
-        assert_eq!(parse("usage --by day -h"), Ok(Command::Help(HELP)));
+        assert_eq!(parse("usage --by day -h"), Ok(Command::Print(HELP)));
     }
 
     #[test]

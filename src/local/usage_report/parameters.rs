@@ -2,14 +2,16 @@
 //! a misspelt filter never answers with everybody's numbers.
 
 use super::media_type::Format;
-use crate::base::civil::{NS_PER_SECOND, parse_date, parse_rfc3339};
+use crate::access::{USER_BYTES_MAX, is_user};
+use crate::base::civil::{parse_date, parse_rfc3339};
+use crate::base::clock::{DAY, HOUR, SECOND};
+use crate::base::digits::whole_number;
 use crate::base::percent;
 use crate::reporting::{GroupBy, LIMIT_DEFAULT, LIMIT_MAX, Query};
 
 /// Records in an answer that a person reads, where `limit` is not given.
 pub const LIMIT_DEFAULT_TEXT: u32 = 10;
 
-const NAME_BYTES_MAX: usize = 128;
 /// Faults named in one answer.
 const FAULTS_MAX: usize = 8;
 const KNOWN: &str = "user_id, from, to, model, limit, cursor, group_by, format";
@@ -116,21 +118,21 @@ fn once<T>(slot: &mut Option<T>, name: &str, value: T) -> Result<(), String> {
 /// # Errors
 /// Words that name the parameter.
 pub fn parse_name(name: &str, value: String) -> Result<String, String> {
-    if value.is_empty() || value.len() > NAME_BYTES_MAX || value.chars().any(char::is_control) {
-        return Err(format!("`{name}` must be 1 to {NAME_BYTES_MAX} bytes without control characters"));
+    if !is_user(&value) {
+        return Err(format!("`{name}` must be 1 to {USER_BYTES_MAX} bytes without control characters"));
     }
     Ok(value)
 }
 
 fn parse_limit(value: &str) -> Result<u32, String> {
-    decimal(value)
+    whole_number(value.as_bytes())
         .and_then(|limit| u32::try_from(limit).ok())
         .filter(|limit| (1..=LIMIT_MAX).contains(limit))
         .ok_or_else(|| format!("`limit` must be a whole number from 1 to {LIMIT_MAX}"))
 }
 
 fn parse_cursor(value: &str) -> Result<u64, String> {
-    decimal(value)
+    whole_number(value.as_bytes())
         .filter(|cursor| i64::try_from(*cursor).is_ok())
         .ok_or_else(|| "`cursor` must be the `next_cursor` of an earlier answer".to_owned())
 }
@@ -147,7 +149,7 @@ fn parse_format(value: &str) -> Result<Format, String> {
 
 /// RFC 3339, a date, Unix seconds, or a length of time before now.
 fn parse_time(name: &str, value: &str, now_unix_ns: u64) -> Result<u64, String> {
-    let unix_seconds = || decimal(value)?.checked_mul(NS_PER_SECOND).filter(|ns| i64::try_from(*ns).is_ok());
+    let unix_seconds = || whole_number(value.as_bytes())?.checked_mul(SECOND).filter(|ns| i64::try_from(*ns).is_ok());
     parse_rfc3339(value)
         .or_else(|| parse_date(value))
         .or_else(unix_seconds)
@@ -163,19 +165,14 @@ fn parse_time(name: &str, value: &str, now_unix_ns: u64) -> Result<u64, String> 
 /// `24h` before now, not before 1970.
 fn before(value: &str, now_unix_ns: u64) -> Option<u64> {
     let (count, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
-    let seconds = match unit {
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
+    let unit = match unit {
+        "m" => 60 * SECOND,
+        "h" => HOUR,
+        "d" => DAY,
         _ => return None,
     };
-    let ns = decimal(count)?.checked_mul(seconds)?.checked_mul(NS_PER_SECOND)?;
+    let ns = whole_number(count.as_bytes())?.checked_mul(unit)?;
     Some(now_unix_ns.saturating_sub(ns))
-}
-
-/// Decimal digits and nothing else: `str::parse` would take a `+` sign.
-fn decimal(text: &str) -> Option<u64> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 /// `application/x-www-form-urlencoded`: `+` is a space, `%XX` a byte; the result must be UTF-8.
@@ -193,7 +190,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const NOW: u64 = 1_795_426_200 * NS_PER_SECOND; // 2026-11-23T09:30:00Z
+    const NOW: u64 = 1_795_426_200 * SECOND; // 2026-11-23T09:30:00Z
 
     fn parse(raw: &str) -> Result<Query, String> {
         UsageQuery::parse(raw, NOW, Format::Json).map(|asked| asked.query)
@@ -214,13 +211,13 @@ mod tests {
             NOW,
             Format::Json,
         );
-        let midnight = 1_795_392_000 * NS_PER_SECOND;
+        let midnight = 1_795_392_000 * SECOND;
         assert_eq!(
             query,
             Ok(UsageQuery {
                 query: Query {
                     user: Some("太郎 a+b".to_owned()),
-                    from: Some(NOW - 86_400 * NS_PER_SECOND),
+                    from: Some(NOW - DAY),
                     to: Some(midnight),
                     model: Some("gpt-4o".to_owned()),
                     limit: 1000,
@@ -253,12 +250,12 @@ mod tests {
     #[test]
     fn times() {
         let ns = |text: &str| parse(&format!("from={text}")).map(|query| query.from.unwrap());
-        assert_eq!(ns("30m"), Ok(NOW - 1_800 * NS_PER_SECOND));
-        assert_eq!(ns("7d"), Ok(NOW - 7 * 86_400 * NS_PER_SECOND));
+        assert_eq!(ns("30m"), Ok(NOW - 1_800 * SECOND));
+        assert_eq!(ns("7d"), Ok(NOW - 7 * DAY));
         assert_eq!(ns("100000d"), Ok(0));
         assert_eq!(ns("0"), Ok(0));
-        assert_eq!(ns("1795392000"), Ok(1_795_392_000 * NS_PER_SECOND));
-        assert_eq!(ns("2026-11-23T18:30:00.5%2B09:00"), Ok(NOW + NS_PER_SECOND / 2));
+        assert_eq!(ns("1795392000"), Ok(1_795_392_000 * SECOND));
+        assert_eq!(ns("2026-11-23T18:30:00.5%2B09:00"), Ok(NOW + SECOND / 2));
         assert_eq!(ns("2026-11-23T18:30:00+09:00"), Ok(NOW), "an unescaped plus, as people type it");
         for bad in ["", "h", "-1h", "+5", "1.5h", "24H", "24s", "yesterday", "1795392000000", "２４h", "2026-11-31"] {
             assert!(ns(bad).unwrap_err().starts_with("`from` must be a time"), "{bad}");
