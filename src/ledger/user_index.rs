@@ -23,9 +23,6 @@ const ENTRY_RECORDS_MAX: usize = 480;
 const STRANGERS_MAX: i64 = 8;
 
 /// Writes records, each a user and an id, in the order of the index.
-///
-/// # Errors
-/// SQLite's.
 pub fn write(conn: &Connection, mut records: Vec<(i64, i64)>) -> rusqlite::Result<()> {
     let block_and_user = |&(user, id): &(i64, i64)| (id >> BLOCK_SHIFT, user);
     records.sort_unstable_by_key(|record| (block_and_user(record), record.1));
@@ -58,9 +55,6 @@ pub fn blocks((least, greatest): (i64, i64)) -> impl Iterator<Item = (i64, i64)>
 
 /// Ranges (inclusive), the newest first, that hold all records of a user between two ids of one block, and few of
 /// others.
-///
-/// # Errors
-/// SQLite's.
 pub fn ranges(conn: &Connection, user: i64, (least, greatest): (i64, i64)) -> rusqlite::Result<Vec<(i64, i64)>> {
     let block = least >> BLOCK_SHIFT;
     let mut select = conn.prepare_cached(
