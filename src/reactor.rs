@@ -282,7 +282,7 @@ impl<I: Io, W: Workers> Reactor<I, W> {
                 Job::Render { ticket, render }
             }
         };
-        if self.workers.ask(job).is_err() {
+        if !self.workers.ask(job) {
             let answer = overloaded("too many questions are waiting; ask again in a moment");
             self.proxy.answered(now, ticket, &answer);
         }
