@@ -32,16 +32,12 @@ pub fn write(conn: &Connection, mut records: Vec<(i64, i64)>) -> rusqlite::Resul
         for records in of_user.chunks(ENTRY_RECORDS_MAX) {
             let (user, first) = records[0];
             places.clear();
+            let place = |id: i64| (id & ((1 << BLOCK_SHIFT) - 1)) as u16;
             places.extend(records.iter().flat_map(|(_, id)| place(*id).to_be_bytes()));
             insert.execute(params![first >> BLOCK_SHIFT, user, first, places])?;
         }
     }
     Ok(())
-}
-
-/// A record's place in its block.
-fn place(id: i64) -> u16 {
-    (id & ((1 << BLOCK_SHIFT) - 1)) as u16
 }
 
 /// A range of ids (inclusive), cut into one for each block of the index, the newest first.

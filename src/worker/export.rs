@@ -131,7 +131,10 @@ impl Exporter {
                 Ok(false) => LOOK_EVERY,
                 Err(_) if self.is_stopping() => Duration::ZERO,
                 Err(trouble) => {
-                    self.note_failure();
+                    let mut progress = self.progress.lock();
+                    progress.is_failing = true;
+                    progress.failures += 1;
+                    drop(progress);
                     self.retry.failed(&trouble.why);
                     self.retry.pause.mul_f64(jitter()).max(trouble.retry_after.unwrap_or_default())
                 }
@@ -150,12 +153,6 @@ impl Exporter {
                 Err(RecvTimeoutError::Timeout) => self.look(),
             }
         }
-    }
-
-    fn note_failure(&self) {
-        let mut progress = self.progress.lock();
-        progress.is_failing = true;
-        progress.failures += 1;
     }
 
     fn is_stopping(&self) -> bool {

@@ -48,13 +48,9 @@ impl UsageQuery {
 /// What was given so far, parameter by parameter.
 #[derive(Debug, Default)]
 pub struct Given {
-    user: Option<String>,
-    from: Option<u64>,
-    to: Option<u64>,
-    model: Option<String>,
+    /// But for its limit.
+    query: Query,
     limit: Option<u32>,
-    cursor: Option<u64>,
-    group_by: Option<GroupBy>,
     format: Option<Format>,
 }
 
@@ -65,13 +61,13 @@ impl Given {
     /// Words that name the parameter in backticks, and what it expects.
     pub fn set(&mut self, name: &str, value: String, now_unix_ns: u64) -> Result<(), String> {
         match name {
-            "user_id" => once(&mut self.user, name, parse_name(name, value)?),
-            "from" => once(&mut self.from, name, parse_time(name, &value, now_unix_ns)?),
-            "to" => once(&mut self.to, name, parse_time(name, &value, now_unix_ns)?),
-            "model" => once(&mut self.model, name, parse_name(name, value)?),
+            "user_id" => once(&mut self.query.user, name, parse_name(name, value)?),
+            "from" => once(&mut self.query.from, name, parse_time(name, &value, now_unix_ns)?),
+            "to" => once(&mut self.query.to, name, parse_time(name, &value, now_unix_ns)?),
+            "model" => once(&mut self.query.model, name, parse_name(name, value)?),
             "limit" => once(&mut self.limit, name, parse_limit(&value)?),
-            "cursor" => once(&mut self.cursor, name, parse_cursor(&value)?),
-            "group_by" => once(&mut self.group_by, name, parse_group_by(&value)?),
+            "cursor" => once(&mut self.query.cursor, name, parse_cursor(&value)?),
+            "group_by" => once(&mut self.query.group_by, name, parse_group_by(&value)?),
             "format" => once(&mut self.format, name, parse_format(&value)?),
             _ => Err(format!("unknown parameter `{}`; known are {KNOWN}", shown(name))),
         }
@@ -82,15 +78,15 @@ impl Given {
     /// # Errors
     /// Words, where one contradicts another.
     pub fn query(self, format: Format) -> Result<UsageQuery, String> {
-        let Self { user, from, to, model, limit, cursor, group_by, format: given } = self;
-        if let (Some(from), Some(to)) = (from, to)
+        let Self { query, limit, format: given } = self;
+        if let (Some(from), Some(to)) = (query.from, query.to)
             && from >= to
         {
             return Err("`from` must be before `to`".to_owned());
         }
         let format = given.unwrap_or(format);
         let limit_default = if format == Format::Text { LIMIT_DEFAULT_TEXT } else { LIMIT_DEFAULT };
-        let query = Query { user, from, to, model, limit: limit.unwrap_or(limit_default), cursor, group_by };
+        let query = Query { limit: limit.unwrap_or(limit_default), ..query };
         Ok(UsageQuery { query, format, own: false })
     }
 }
