@@ -46,42 +46,7 @@ const VERSION: &str = concat!("proxy-server ", env!("CARGO_PKG_VERSION"), "\n");
 pub const EXIT_USAGE: u8 = 2;
 
 /// The text of `--help`.
-pub const HELP: &str = "\
-A proxy in front of the OpenAI API that counts each user's tokens and money.
-
-Usage: proxy-server [COMMAND]
-
-  serve              relay until SIGTERM or SIGINT, then drain; the default
-  usage              print who used what, also while no server runs
-  check              say what works and what does not, and what to do about it
-  healthcheck        succeed if the local server answers: for container probes
-  keys               make, list and revoke client keys
-  limits             set, list and clear a user's own limits
-  grafana-dashboard  print a Grafana dashboard for the metrics
-  alert-rules        print Prometheus alert rules
-
-Point a client at it:
-
-    export OPENAI_BASE_URL=http://127.0.0.1:8080/v1
-
-and ask it, on the same port:
-
-    http://localhost:8080/dashboard                who used what, in a browser
-    curl 'localhost:8080/usage?user_id=user123'    the same as JSON
-    curl localhost:8080/metrics                    the same for Prometheus
-    curl localhost:8080/readyz                     is it ready to relay?
-
-A request's user is its X-User-ID header. Everything is set by environment
-variables, or the same names in a file .env; .env.example lists them all.
-SIGHUP reads them again: limits, prices, OPENAI_API_KEY, ADMIN_TOKEN,
-MODEL_NAME and LOG change at once, the others with the next start.
-
-  -h, --help       print this, or with a command what it does
-  -V, --version    print the version
-
-Exit status: 0 after a clean stop or where all is well, 1 on a failure (of check:
-something does not work), 2 for a wrong configuration or command line.
-";
+pub const HELP: &str = include_str!("cli/help.txt");
 
 /// Reads the arguments, without the program's name.
 ///

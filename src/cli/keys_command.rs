@@ -18,24 +18,7 @@ use std::path::Path;
 const SECRET_BYTES: usize = 32;
 
 /// The text of `keys --help`.
-pub const HELP: &str = "\
-Client keys: with CLIENT_AUTH=keys only their holders may relay, each under the
-user's name that the key was made for.
-
-Usage: proxy-server keys create USER [--name NAME] [--expires WHEN]
-       proxy-server keys list
-       proxy-server keys revoke ID
-
-  --name NAME       what the key is for, to tell a user's keys apart
-  --expires WHEN    2027-01-31, 2027-01-31T12:00:00Z, or from now on: 12h, 90d
-
-`create` prints the key, which is not stored and cannot be shown again, and
-nothing else, on standard output. All of them change the ledger (DATABASE_PATH),
-and servers that run on it follow within a second.
-
-    KEY=$(proxy-server keys create taro --name laptop --expires 90d)
-    OPENAI_API_KEY=$KEY OPENAI_BASE_URL=http://127.0.0.1:8080/v1 python app.py
-";
+pub const HELP: &str = include_str!("keys_help.txt");
 
 /// What to do with keys.
 #[derive(Clone, Debug, PartialEq, Eq)]

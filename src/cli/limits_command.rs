@@ -13,26 +13,7 @@ use lexopt::{Arg, Parser};
 use std::path::Path;
 
 /// The text of `limits --help`.
-pub const HELP: &str = "\
-A user's own limits, which stand before everybody's (RATE_LIMIT_RPM and so on).
-
-Usage: proxy-server limits set USER [--rpm N] [--tpm N] [--concurrent N]
-                                    [--usd-day X] [--usd-month X]
-       proxy-server limits list
-       proxy-server limits clear USER
-
-  --rpm N          requests a minute
-  --tpm N          tokens a minute, input and output together
-  --concurrent N   requests in flight at once
-  --usd-day X      US dollars in a UTC day, as in 5 or 0.50
-  --usd-month X    US dollars in a UTC month
-
-0 lifts a limit; what is not named stays as it was. `clear` takes all of a
-user's own limits away. They are in the ledger (DATABASE_PATH), and servers that
-run on it follow within a second; requests in flight keep their old limits.
-
-    proxy-server limits set taro --rpm 60 --usd-month 20
-";
+pub const HELP: &str = include_str!("limits_help.txt");
 
 /// The largest number that is taken.
 const MOST: u64 = 1_000_000_000_000_000;
