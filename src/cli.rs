@@ -3,6 +3,8 @@
 //! In: arguments. Out: a [`Command`] to run, or one sentence that says what is wrong. Nothing is read or written here
 //! but by the commands in the modules below, each of which works on the ledger's file also while servers run on it.
 
+#![allow(clippy::disallowed_methods)] // the outside world: clocks
+
 pub mod check;
 pub mod health;
 pub mod keys_command;
@@ -20,13 +22,8 @@ use usage_command::UsageCommand;
 pub enum Command {
     /// `serve`, or nothing: serve until a signal says otherwise.
     Serve,
-    /// `grafana-dashboard`: print [`GRAFANA_DASHBOARD`].
-    GrafanaDashboard,
-    /// `alert-rules`: print [`ALERT_RULES`].
-    AlertRules,
-    /// Print this.
-    Help(&'static str),
-    Version,
+    /// Print this: a help, the version, [`GRAFANA_DASHBOARD`] or [`ALERT_RULES`].
+    Print(&'static str),
     /// `check`: look at everything that the server needs.
     Check,
     /// `healthcheck`: ask the running server how it is.
@@ -42,43 +39,14 @@ pub const GRAFANA_DASHBOARD: &str = include_str!("cli/grafana_dashboard.json");
 /// Alert rules for Prometheus, a whole rule file.
 pub const ALERT_RULES: &str = include_str!("cli/alert_rules.yaml");
 
+/// The text of `--version`.
+const VERSION: &str = concat!("proxy-server ", env!("CARGO_PKG_VERSION"), "\n");
+
+/// The exit status where the configuration or the command line is wrong.
+pub const EXIT_USAGE: u8 = 2;
+
 /// The text of `--help`.
-pub const HELP: &str = "\
-A proxy in front of the OpenAI API that counts each user's tokens and money.
-
-Usage: proxy-server [COMMAND]
-
-  serve              relay until SIGTERM or SIGINT, then drain; the default
-  usage              print who used what, also while no server runs
-  check              say what works and what does not, and what to do about it
-  healthcheck        succeed if the local server answers: for container probes
-  keys               make, list and revoke client keys
-  limits             set, list and clear a user's own limits
-  grafana-dashboard  print a Grafana dashboard for the metrics
-  alert-rules        print Prometheus alert rules
-
-Point a client at it:
-
-    export OPENAI_BASE_URL=http://127.0.0.1:8080/v1
-
-and ask it, on the same port:
-
-    http://localhost:8080/dashboard                who used what, in a browser
-    curl 'localhost:8080/usage?user_id=user123'    the same as JSON
-    curl localhost:8080/metrics                    the same for Prometheus
-    curl localhost:8080/readyz                     is it ready to relay?
-
-A request's user is its X-User-ID header. Everything is set by environment
-variables, or the same names in a file .env; .env.example lists them all.
-SIGHUP reads them again: limits, prices, OPENAI_API_KEY, ADMIN_TOKEN,
-MODEL_NAME and LOG change at once, the others with the next start.
-
-  -h, --help       print this, or with a command what it does
-  -V, --version    print the version
-
-Exit status: 0 after a clean stop or where all is well, 1 on a failure (of check:
-something does not work), 2 for a wrong configuration or command line.
-";
+pub const HELP: &str = include_str!("cli/help.txt");
 
 /// Reads the arguments, without the program's name.
 ///
@@ -88,15 +56,15 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
     let mut parser = Parser::from_args(arguments);
     let Some(argument) = next(&mut parser)? else { return Ok(Command::Serve) };
     let command = match argument {
-        Arg::Short('h') | Arg::Long("help") => Command::Help(HELP),
-        Arg::Short('V') | Arg::Long("version") => Command::Version,
+        Arg::Short('h') | Arg::Long("help") => Command::Print(HELP),
+        Arg::Short('V') | Arg::Long("version") => Command::Print(VERSION),
         Arg::Value(name) => match name.to_string_lossy().as_ref() {
             "serve" => Command::Serve,
-            "grafana-dashboard" => Command::GrafanaDashboard,
-            "alert-rules" => Command::AlertRules,
+            "grafana-dashboard" => Command::Print(GRAFANA_DASHBOARD),
+            "alert-rules" => Command::Print(ALERT_RULES),
             "check" => Command::Check,
             "healthcheck" => Command::Healthcheck,
-            "help" => Command::Help(HELP),
+            "help" => Command::Print(HELP),
             "keys" => keys_command::parse(&mut parser)?,
             "usage" => usage_command::parse(&mut parser)?,
             "limits" => limits_command::parse(&mut parser)?,
@@ -106,7 +74,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
     };
     match next(&mut parser)? {
         None => Ok(command),
-        Some(Arg::Short('h') | Arg::Long("help")) => Ok(Command::Help(HELP)),
+        Some(Arg::Short('h') | Arg::Long("help")) => Ok(Command::Print(HELP)),
         Some(extra) => Err(unexpected(&extra)),
     }
 }
@@ -142,13 +110,13 @@ mod tests {
         assert_eq!(parse(""), Ok(Command::Serve));
         assert_eq!(parse("serve"), Ok(Command::Serve));
         for help in ["--help", "-h", "help", "serve --help"] {
-            assert_eq!(parse(help), Ok(Command::Help(HELP)), "{help}");
+            assert_eq!(parse(help), Ok(Command::Print(HELP)), "{help}");
         }
-        assert_eq!(parse("grafana-dashboard"), Ok(Command::GrafanaDashboard));
-        assert_eq!(parse("alert-rules"), Ok(Command::AlertRules));
+        assert_eq!(parse("grafana-dashboard"), Ok(Command::Print(GRAFANA_DASHBOARD)));
+        assert_eq!(parse("alert-rules"), Ok(Command::Print(ALERT_RULES)));
         assert_eq!(parse("check"), Ok(Command::Check));
         assert_eq!(parse("healthcheck"), Ok(Command::Healthcheck));
-        assert_eq!(parse("-V"), Ok(Command::Version));
+        assert_eq!(parse("-V"), Ok(Command::Print(VERSION)));
         for (line, part) in
             [("serve serve", "serve"), ("--port", "--port"), ("-p", "-p"), ("sevre", "sevre"), ("--help=x", "help")]
         {

@@ -13,13 +13,16 @@ pub enum Event {
     /// Clients may be waiting to be accepted.
     Acceptable,
     /// A socket, by the token that it was registered with.
-    Socket {
-        token: u64,
-        readable: bool,
-        writable: bool,
-        /// The peer has shut its side down, or the socket is broken: a short read does not mean that nothing is left.
-        ended: bool,
-    },
+    Socket { token: u64, readiness: Readiness },
+}
+
+/// What a socket can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    pub readable: bool,
+    pub writable: bool,
+    /// The peer has shut its side down, or the socket is broken: a short read does not mean that nothing is left.
+    pub ended: bool,
 }
 
 /// Sockets and the clock. Nothing here blocks but [`Io::poll`].

@@ -6,8 +6,7 @@
 
 use openai_api_proxy::base::clock::{Now, nanoseconds};
 use openai_api_proxy::base::log::Level;
-use openai_api_proxy::cli::check::CheckResult;
-use openai_api_proxy::cli::{self, Command};
+use openai_api_proxy::cli::{self, Command, EXIT_USAGE};
 use openai_api_proxy::config::{Config, Durability};
 use openai_api_proxy::io::Io;
 use openai_api_proxy::io::sockets::Sockets;
@@ -38,25 +37,18 @@ const SPARE_DESCRIPTORS: u64 = 64;
 /// How long clients beyond `MAX_CONNECTIONS` wait for a place before they are refused.
 const OVERLOAD_WAIT: Duration = Duration::from_secs(2);
 
-/// The configuration or the command line is wrong.
-const EXIT_USAGE: u8 = 2;
-
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1)) {
-        Ok(Command::Help(text)) => shown(text),
-        Ok(Command::GrafanaDashboard) => shown(cli::GRAFANA_DASHBOARD),
-        Ok(Command::AlertRules) => shown(cli::ALERT_RULES),
-        Ok(Command::Version) => shown(concat!("proxy-server ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::Print(text)) => {
+            print(text);
+            ExitCode::SUCCESS
+        }
         Ok(Command::Serve) => {
             let code = configured(serve);
             logger::finish();
             code
         }
-        Ok(Command::Check) => match cli::check::run(Config::from_process(), &mut print) {
-            CheckResult::Passed => ExitCode::SUCCESS,
-            CheckResult::Failed => ExitCode::FAILURE,
-            CheckResult::Misconfigured => ExitCode::from(EXIT_USAGE),
-        },
+        Ok(Command::Check) => cli::check::run(Config::from_process(), &mut print),
         Ok(Command::Healthcheck) => configured(|config| cli::health::run(config.listen)),
         Ok(Command::Keys(command)) => configured(|config| {
             let (out, aside) = cli::keys_command::run(&command, &config.database_path, unix_now())?;
@@ -87,11 +79,6 @@ fn main() -> ExitCode {
 /// Writes to standard output. Whoever reads it may have had enough (`| head`), which is no failure.
 fn print(text: &str) {
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
-}
-
-fn shown(text: &str) -> ExitCode {
-    print(text);
-    ExitCode::SUCCESS
 }
 
 fn configured(run: impl FnOnce(Config) -> Result<(), String>) -> ExitCode {

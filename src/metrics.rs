@@ -105,11 +105,8 @@ struct RequestKey {
     status: u16,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct ModelKey {
-    user: u32,
-    model: u32,
-}
+/// A user and a model.
+type ModelKey = (u32, u32);
 
 /// What one user consumed of one model.
 #[derive(Clone, Copy, Debug, Default)]
@@ -164,12 +161,14 @@ impl Metrics {
     /// Counts a settled exchange. Allocates only for a user, model or series that is new.
     pub fn record(&mut self, record: &Record) {
         let (user, model) = (self.users.number(&record.user), self.models.number(record.model_name()));
-        let key = RequestKey { user, model, endpoint: record.endpoint, status: status_label(record.status) };
+        // Three digits are a status (RFC 9110 section 15); anything longer is counted as none.
+        let status = if record.status <= 999 { record.status } else { 0 };
+        let key = RequestKey { user, model, endpoint: record.endpoint, status };
         *self.requests.cell(key, RequestKey { user: OTHER, model: OTHER, ..key }) += 1;
 
         let tokens = token_counts(&record.usage);
         if record.cost_nano_usd.is_some() || tokens.iter().any(|&(_, count)| count > 0) {
-            let cell = self.consumption.cell(ModelKey { user, model }, ModelKey { user: OTHER, model: OTHER });
+            let cell = self.consumption.cell((user, model), (OTHER, OTHER));
             for (sum, (_, count)) in cell.tokens.iter_mut().zip(tokens) {
                 *sum = sum.saturating_add(count);
             }
@@ -259,11 +258,6 @@ pub struct Snapshot {
     refused: Cells<&'static str, u64>,
     totals: Totals,
     gauges: Gauges,
-}
-
-/// Three digits are a status (RFC 9110 section 15); anything longer is counted as none.
-fn status_label(status: u16) -> u16 {
-    if status <= 999 { status } else { 0 }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use crate::proxy::local_answers::overloaded;
 use crate::proxy::{Action, Conn, Proxy, Question};
 use crate::worker::query::Job;
 use crate::worker::{WorkerEvent, Workers, logger, process};
-use connections::{Connections, Readiness};
+use connections::Connections;
 use std::io::ErrorKind;
 
 /// Clients accepted in one turn.
@@ -155,8 +155,7 @@ impl<I: Io, W: Workers> Reactor<I, W> {
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
             match event {
-                Event::Socket { token, readable, writable, ended } => {
-                    let readiness = Readiness { readable, writable, ended };
+                Event::Socket { token, readiness } => {
                     self.connections.on_event(&mut self.proxy, now, Conn::from_token(token), readiness);
                 }
                 Event::Acceptable => self.accept_ready = true,
@@ -282,7 +281,7 @@ impl<I: Io, W: Workers> Reactor<I, W> {
                 Job::Render { ticket, render }
             }
         };
-        if self.workers.ask(job).is_err() {
+        if !self.workers.ask(job) {
             let answer = overloaded("too many questions are waiting; ask again in a moment");
             self.proxy.answered(now, ticket, &answer);
         }

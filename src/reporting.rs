@@ -3,7 +3,7 @@
 //!
 //! Never: a syntax, a database, a clock.
 
-use crate::base::civil::NS_PER_SECOND;
+use crate::base::clock::{DAY, HOUR};
 use crate::usage::record::Record;
 use std::collections::BTreeMap;
 
@@ -46,8 +46,8 @@ impl GroupBy {
     /// The length in nanoseconds where it is a time.
     pub const fn ns(self) -> Option<u64> {
         match self {
-            Self::Hour => Some(3600 * NS_PER_SECOND),
-            Self::Day => Some(86_400 * NS_PER_SECOND),
+            Self::Hour => Some(HOUR),
+            Self::Day => Some(DAY),
             Self::Model | Self::User | Self::Endpoint => None,
         }
     }

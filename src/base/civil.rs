@@ -3,8 +3,7 @@
 //! In: text or numbers. Out: numbers or text. Never: a clock, a time zone other than a numeric offset, a leap second
 //! table. The range is 1970 to 2262 (an `i64` of nanoseconds), which is what the ledger stores.
 
-pub use super::clock::SECOND as NS_PER_SECOND;
-
+use super::clock::SECOND;
 use super::digits::whole_number;
 use std::io::Write as _;
 
@@ -41,13 +40,13 @@ pub fn parse_date(text: &str) -> Option<u64> {
 
 /// Appends an instant as RFC 3339 in UTC, with `fraction_digits` (at most 9) of its fraction, cut, never rounded.
 pub fn write_rfc3339(out: &mut Vec<u8>, unix_ns: u64, fraction_digits: u32) {
-    let seconds = unix_ns / NS_PER_SECOND;
+    let seconds = unix_ns / SECOND;
     let (year, month, day) = civil_from_days((seconds / 86_400) as i64);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     let _ = write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
     let digits = fraction_digits.min(9) as usize;
     if digits > 0 {
-        let _ = write!(out, ".{:0digits$}", unix_ns % NS_PER_SECOND / 10u64.pow(9 - digits as u32));
+        let _ = write!(out, ".{:0digits$}", unix_ns % SECOND / 10u64.pow(9 - digits as u32));
     }
     out.push(b'Z');
 }
@@ -56,7 +55,7 @@ pub fn write_rfc3339(out: &mut Vec<u8>, unix_ns: u64, fraction_digits: u32) {
 pub fn write_imf_fixdate(out: &mut Vec<u8>, unix_ns: u64) {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"]; // 1970-01-01 was a Thursday
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let seconds = unix_ns / NS_PER_SECOND;
+    let seconds = unix_ns / SECOND;
     let days = seconds / 86_400;
     let (year, month, day) = civil_from_days(days as i64);
     let (weekday, month) = (DAYS[(days % 7) as usize], MONTHS[month as usize - 1]);
@@ -136,7 +135,7 @@ fn offset(text: &[u8]) -> Option<i64> {
 }
 
 fn instant(seconds: i64, fraction_ns: u64) -> Option<u64> {
-    let ns = u64::try_from(seconds).ok()?.checked_mul(NS_PER_SECOND)?.checked_add(fraction_ns)?;
+    let ns = u64::try_from(seconds).ok()?.checked_mul(SECOND)?.checked_add(fraction_ns)?;
     (ns <= i64::MAX as u64).then_some(ns)
 }
 
@@ -178,7 +177,7 @@ mod tests {
             (1_709_251_199, "Thu, 29 Feb 2024 23:59:59 GMT"),
         ] {
             let mut out = Vec::new();
-            write_imf_fixdate(&mut out, seconds * NS_PER_SECOND + 999_999_999);
+            write_imf_fixdate(&mut out, seconds * SECOND + 999_999_999);
             assert_eq!(String::from_utf8(out).unwrap(), text);
         }
     }
@@ -192,8 +191,8 @@ mod tests {
         assert_eq!(parse_rfc3339("1990-12-31T15:59:60-08:00"), parse_rfc3339("1990-12-31T23:59:60Z"));
         assert_eq!(parse_rfc3339("1970-01-01T00:00:00Z"), Some(0));
         assert_eq!(parse_rfc3339("1970-01-01t09:00:00.000000001 09:00"), Some(1));
-        assert_eq!(parse_rfc3339("2000-02-29 12:00:00z"), Some(951_825_600 * NS_PER_SECOND));
-        assert_eq!(parse_date("2026-11-23"), Some(1_795_392_000 * NS_PER_SECOND));
+        assert_eq!(parse_rfc3339("2000-02-29 12:00:00z"), Some(951_825_600 * SECOND));
+        assert_eq!(parse_date("2026-11-23"), Some(1_795_392_000 * SECOND));
         assert_eq!(text(1_795_392_000_123_456_789, 6), "2026-11-23T00:00:00.123456Z");
         assert_eq!(text(0, 0), "1970-01-01T00:00:00Z");
         assert_eq!(text(i64::MAX as u64, 9), "2262-04-11T23:47:16.854775807Z");
@@ -263,11 +262,11 @@ mod tests {
 
         #[test]
         fn an_offset_moves_the_instant(minutes in -1439i64..=1439, unix_s in 86_400u64..4_000_000_000) {
-            let local = text(unix_s.checked_add_signed(minutes * 60).unwrap() * NS_PER_SECOND, 0);
+            let local = text(unix_s.checked_add_signed(minutes * 60).unwrap() * SECOND, 0);
             let sign = if minutes < 0 { '-' } else { '+' };
             let (hour, minute) = (minutes.abs() / 60, minutes.abs() % 60);
             let with_offset = format!("{}{sign}{hour:02}:{minute:02}", local.trim_end_matches('Z'));
-            prop_assert_eq!(parse_rfc3339(&with_offset), Some(unix_s * NS_PER_SECOND));
+            prop_assert_eq!(parse_rfc3339(&with_offset), Some(unix_s * SECOND));
         }
 
         #[test]

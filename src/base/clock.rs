@@ -8,6 +8,10 @@ pub const MICROSECOND: u64 = 1_000;
 pub const MILLISECOND: u64 = 1_000_000;
 /// Nanoseconds in a second.
 pub const SECOND: u64 = 1_000_000_000;
+/// Nanoseconds in an hour.
+pub const HOUR: u64 = 3_600 * SECOND;
+/// Nanoseconds in a day.
+pub const DAY: u64 = 24 * HOUR;
 
 /// One instant on both clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -14,9 +14,9 @@ pub fn decode(text: &str) -> Option<String> {
 }
 
 /// A text with all escaped but what stands for itself everywhere (RFC 3986 §2.3).
-pub fn encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
+pub fn encode<T: AsRef<[u8]> + ?Sized>(text: &T) -> String {
+    let mut out = String::new();
+    for &byte in text.as_ref() {
         match byte {
             b'-' | b'.' | b'_' | b'~' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => out.push(char::from(byte)),
             _ => write!(out, "%{byte:02X}").expect("writing to a string cannot fail"),

@@ -3,52 +3,36 @@
 //! In: the configuration. Out: a line for each thing that the server needs: `ok` and what was found, or `FAILED`, why,
 //! and what to do. It may take as long as the target's timeouts. Never: a change of the ledger, a secret in a line.
 
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks
-
-use super::health;
+use super::{EXIT_USAGE, health};
 use crate::config::{Config, Problem};
 use crate::ledger::database::{self, Found};
 use crate::tls::Connector;
 use crate::worker::export::Server;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
+use std::process::ExitCode;
 use std::time::Duration;
 
-/// What is asked for in vain, or found.
-type Finding = Result<String, Failure>;
-
 /// Why something is not as it must be, and what can be done.
-struct Failure {
-    why: String,
-    remedy: &'static str,
-}
+type Failure = (String, &'static str);
 
-/// How it went: the exit status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckResult {
-    Passed,
-    /// Something does not work.
-    Failed,
-    /// The configuration is wrong, and nothing else was looked at.
-    Misconfigured,
-}
-
-/// Checks everything, and gives each line to `print` as soon as it is known.
-pub fn run(config: Result<Config, Vec<Problem>>, print: &mut dyn FnMut(&str)) -> CheckResult {
+/// Checks everything, and gives each line to `print` as soon as it is known; the exit status. Where the configuration
+/// is wrong, nothing else is looked at.
+pub fn run(config: Result<Config, Vec<Problem>>, print: &mut dyn FnMut(&str)) -> ExitCode {
     let config = match config {
         Ok(config) => config,
         Err(problems) => {
             for problem in problems {
                 print(&format!("FAILED  configuration  {problem}\n"));
             }
-            return CheckResult::Misconfigured;
+            return ExitCode::from(EXIT_USAGE);
         }
     };
-    let mut result = CheckResult::Passed;
-    let mut line = |what: &str, finding: Finding| match finding {
+    let mut status = ExitCode::SUCCESS;
+    let mut line = |what: &str, finding: Result<String, Failure>| match finding {
         Ok(found) => print(&format!("ok      {what:13}  {found}\n")),
-        Err(Failure { why, remedy }) => {
-            result = CheckResult::Failed;
+        Err((why, remedy)) => {
+            status = ExitCode::FAILURE;
             print(&format!("FAILED  {what:13}  {why}\n                       {remedy}\n"));
         }
     };
@@ -65,16 +49,14 @@ pub fn run(config: Result<Config, Vec<Problem>>, print: &mut dyn FnMut(&str)) ->
     line("ledger", ledger(&config));
     if let Some(influx) = &config.influx {
         let checked = Server::new(influx.clone()).check();
-        let failure = |why| Failure {
-            why: format!("{}: {why}", influx.shown),
-            remedy: "look at INFLUXDB_URL and the variables around it, and whether the server runs",
-        };
+        let remedy = "look at INFLUXDB_URL and the variables around it, and whether the server runs";
+        let failure = |why| (format!("{}: {why}", influx.shown), remedy);
         line("influx", checked.map(|()| format!("{} lets writes in", influx.shown)).map_err(failure));
     }
-    result
+    status
 }
 
-fn listen(address: SocketAddr) -> Finding {
+fn listen(address: SocketAddr) -> Result<String, Failure> {
     match TcpListener::bind(address) {
         Ok(_) => Ok(format!("{address} is free")),
         Err(error) if error.kind() == ErrorKind::AddrInUse && health::run(address).is_ok() => {
@@ -86,7 +68,7 @@ fn listen(address: SocketAddr) -> Finding {
                 ErrorKind::PermissionDenied => "choose a PORT from 1024 on, or allow this one (CAP_NET_BIND_SERVICE)",
                 _ => "HOST must be an address of this machine",
             };
-            Err(Failure { why: format!("{address}: {error}"), remedy })
+            Err((format!("{address}: {error}"), remedy))
         }
     }
 }
@@ -99,11 +81,11 @@ fn resolve(config: &Config) -> Result<Vec<SocketAddr>, Failure> {
         Err(error) => error.to_string(),
     };
     let remedy = "look at PROXY_TARGET, at the network, and at /etc/resolv.conf";
-    Err(Failure { why: format!("{}: {why}", target.host), remedy })
+    Err((format!("{}: {why}", target.host), remedy))
 }
 
 /// Any of the addresses will do, as for the server.
-fn reach(config: &Config, addresses: &[SocketAddr]) -> Finding {
+fn reach(config: &Config, addresses: &[SocketAddr]) -> Result<String, Failure> {
     let mut failures = Vec::new();
     for &address in addresses {
         match handshake(config, address) {
@@ -116,7 +98,7 @@ fn reach(config: &Config, addresses: &[SocketAddr]) -> Finding {
         true => "is PROXY_TARGET right, and reachable from here? A private authority belongs into TLS_CA_FILE",
         false => "is PROXY_TARGET right, and reachable from here?",
     };
-    Err(Failure { why: failures.join("; "), remedy })
+    Err((failures.join("; "), remedy))
 }
 
 fn handshake(config: &Config, address: SocketAddr) -> Result<(), String> {
@@ -153,15 +135,12 @@ fn handshake(config: &Config, address: SocketAddr) -> Result<(), String> {
     }
 }
 
-fn ledger(config: &Config) -> Finding {
+fn ledger(config: &Config) -> Result<String, Failure> {
     let path = config.database_path.display();
     match database::check(&config.database_path) {
         Ok(Found::Nothing) => Ok(format!("{path} can be created")),
         Ok(Found::Ledger) => Ok(format!("{path} is sound and can be written")),
         Ok(Found::Older) => Ok(format!("{path} is an older version's; the server will bring it up to date")),
-        Err(why) => {
-            let remedy = "look at DATABASE_PATH, and at the permissions of the file and its folder";
-            Err(Failure { why, remedy })
-        }
+        Err(why) => Err((why, "look at DATABASE_PATH, and at the permissions of the file and its folder")),
     }
 }

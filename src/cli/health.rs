@@ -3,8 +3,6 @@
 //!
 //! In: the address that the configuration names. Out: nothing, or why not, within two seconds.
 
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks
-
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};

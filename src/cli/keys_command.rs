@@ -2,7 +2,9 @@
 
 use super::{Command, next, text, unexpected};
 use crate::access::{Hash, KEY_PREFIX, is_user};
-use crate::base::civil::{NS_PER_SECOND, parse_date, parse_rfc3339};
+use crate::base::civil::{parse_date, parse_rfc3339};
+use crate::base::clock::{DAY, HOUR, SECOND};
+use crate::base::digits::whole_number;
 use crate::ledger::keys_and_limits::{Editor, KeyRow, keys};
 use crate::ledger::offline;
 use crate::local::humanize::instant;
@@ -14,30 +16,9 @@ use std::path::Path;
 
 /// Random bytes in a key.
 const SECRET_BYTES: usize = 32;
-/// Longest name of a key, bytes.
-const NAME_BYTES_MAX: usize = 128;
-/// Nanoseconds in an hour.
-const HOUR: u64 = 3_600_000_000_000;
 
 /// The text of `keys --help`.
-pub const HELP: &str = "\
-Client keys: with CLIENT_AUTH=keys only their holders may relay, each under the
-user's name that the key was made for.
-
-Usage: proxy-server keys create USER [--name NAME] [--expires WHEN]
-       proxy-server keys list
-       proxy-server keys revoke ID
-
-  --name NAME       what the key is for, to tell a user's keys apart
-  --expires WHEN    2027-01-31, 2027-01-31T12:00:00Z, or from now on: 12h, 90d
-
-`create` prints the key, which is not stored and cannot be shown again, and
-nothing else, on standard output. All of them change the ledger (DATABASE_PATH),
-and servers that run on it follow within a second.
-
-    KEY=$(proxy-server keys create taro --name laptop --expires 90d)
-    OPENAI_API_KEY=$KEY OPENAI_BASE_URL=http://127.0.0.1:8080/v1 python app.py
-";
+pub const HELP: &str = include_str!("keys_help.txt");
 
 /// What to do with keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +37,7 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
     let (mut words, mut name, mut expires) = (Vec::new(), None, None);
     while let Some(argument) = next(parser)? {
         match argument {
-            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(HELP)),
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Print(HELP)),
             Arg::Long("name") => name = Some(text(parser)?),
             Arg::Long("expires") => expires = Some(text(parser)?),
             Arg::Value(word) => words.push(word.to_string_lossy().into_owned()),
@@ -71,7 +52,7 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
                 return Err("a user's name has 1 to 128 bytes, and no control character".to_owned());
             }
             let name = name.unwrap_or_default();
-            if name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
+            if !name.is_empty() && !is_user(&name) {
                 return Err("a key's name has at most 128 bytes, and no control character".to_owned());
             }
             KeysCommand::Create { user: user.to_owned(), name, expires }
@@ -113,7 +94,7 @@ pub fn run(command: &KeysCommand, path: &Path, now: u64) -> Result<(String, Opti
 }
 
 fn list(keys: &[KeyRow], now: u64) -> String {
-    let second = |unix_ns: u64| instant(unix_ns - unix_ns % NS_PER_SECOND);
+    let second = |unix_ns: u64| instant(unix_ns - unix_ns % SECOND);
     let rows = keys.iter().map(|key| {
         let state = match key {
             KeyRow { revoked_at: Some(_), .. } => "revoked",
@@ -133,13 +114,10 @@ fn list(keys: &[KeyRow], now: u64) -> String {
 }
 
 fn expiry(text: &str, now: u64) -> Result<u64, String> {
-    let ahead = |digits: &str, unit: u64| {
-        let count = digits.parse::<u64>().ok().filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
-        now.checked_add(count.checked_mul(unit)?)
-    };
+    let ahead = |digits: &str, unit: u64| now.checked_add(whole_number(digits.as_bytes())?.checked_mul(unit)?);
     let at = match text.split_at_checked(text.len().wrapping_sub(1)) {
         Some((digits, "h")) => ahead(digits, HOUR),
-        Some((digits, "d")) => ahead(digits, 24 * HOUR),
+        Some((digits, "d")) => ahead(digits, DAY),
         _ => parse_date(text).or_else(|| parse_rfc3339(text)),
     };
     match at {

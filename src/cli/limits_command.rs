@@ -2,6 +2,7 @@
 
 use super::{Command, next, text, unexpected};
 use crate::access::is_user;
+use crate::base::digits::whole_number;
 use crate::config::nano_usd;
 use crate::ledger::keys_and_limits::{Editor, limits};
 use crate::ledger::offline;
@@ -12,26 +13,7 @@ use lexopt::{Arg, Parser};
 use std::path::Path;
 
 /// The text of `limits --help`.
-pub const HELP: &str = "\
-A user's own limits, which stand before everybody's (RATE_LIMIT_RPM and so on).
-
-Usage: proxy-server limits set USER [--rpm N] [--tpm N] [--concurrent N]
-                                    [--usd-day X] [--usd-month X]
-       proxy-server limits list
-       proxy-server limits clear USER
-
-  --rpm N          requests a minute
-  --tpm N          tokens a minute, input and output together
-  --concurrent N   requests in flight at once
-  --usd-day X      US dollars in a UTC day, as in 5 or 0.50
-  --usd-month X    US dollars in a UTC month
-
-0 lifts a limit; what is not named stays as it was. `clear` takes all of a
-user's own limits away. They are in the ledger (DATABASE_PATH), and servers that
-run on it follow within a second; requests in flight keep their old limits.
-
-    proxy-server limits set taro --rpm 60 --usd-month 20
-";
+pub const HELP: &str = include_str!("limits_help.txt");
 
 /// The largest number that is taken.
 const MOST: u64 = 1_000_000_000_000_000;
@@ -48,7 +30,7 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
     let (mut words, mut own) = (Vec::new(), Overrides::default());
     while let Some(argument) = next(parser)? {
         match argument {
-            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(HELP)),
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Print(HELP)),
             Arg::Long("rpm") => own.rpm = Some(count(parser, "--rpm")?),
             Arg::Long("tpm") => own.tpm = Some(count(parser, "--tpm")?),
             Arg::Long("concurrent") => {
@@ -77,8 +59,7 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
 
 fn count(parser: &mut Parser, option: &str) -> Result<u64, String> {
     let text = text(parser)?;
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = text.parse().ok().filter(|&number: &u64| digits && number <= MOST);
+    let number = whole_number(text.as_bytes()).filter(|&number| number <= MOST);
     number.ok_or_else(|| format!("{option} {text:?}: expected a whole number, 0 to {MOST}"))
 }
 

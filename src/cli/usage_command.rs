@@ -8,31 +8,7 @@ use lexopt::{Arg, Parser};
 use std::path::Path;
 
 /// The text of `usage --help`.
-pub const HELP: &str = "\
-Who used what: the answers of /usage, read from the ledger (DATABASE_PATH), whether
-a server runs on it or not. It changes nothing.
-
-Usage: proxy-server usage [--user USER] [--from WHEN] [--to WHEN] [--model MODEL]
-                          [--by hour|day|model|user|endpoint]
-                          [--limit N] [--cursor N] [--format text|json|csv]
-
-  --user USER      only this user's
-  --from WHEN      from then on: 2026-11-23, 2026-11-23T09:30:00Z, Unix seconds, or
-                   before now: 30m, 24h, 7d
-  --to WHEN        until then
-  --model MODEL    only this model's
-  --by WHAT        the sums of each hour, day (UTC), model, user or endpoint
-  --limit N        so many single requests, 1 to 1000: 10 as text, else 100
-  --cursor N       older requests than this: where an answer before ended
-  --format FORMAT  text (the default), json, or csv for a spreadsheet
-
-    proxy-server usage --by user --from 30d
-    proxy-server usage --user taro --by day --format csv > taro.csv
-    proxy-server usage --format json | jq .totals
-
-csv has the single requests or, with --by, the sums. Exit status: 0, 1 where the
-ledger is not there or cannot be read, 2 for a wrong command line.
-";
+pub const HELP: &str = include_str!("usage_help.txt");
 
 /// The options, and the parameters of `/usage` that they are.
 const OPTIONS: [(&str, &str); 8] = [
@@ -56,7 +32,7 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
     let (mut command, mut given) = (UsageCommand::default(), Given::default());
     while let Some(argument) = next(parser)? {
         let found = match &argument {
-            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(HELP)),
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Print(HELP)),
             Arg::Long(name) => OPTIONS.iter().find(|(option, _)| option[2..] == **name),
             _ => None,
         };
@@ -116,7 +92,7 @@ mod tests {
         let expected = UsageQuery { query: expected, format: Format::Csv, own: false };
         assert_eq!(query(&command, 10 * day), Ok(expected));
         assert_eq!(query(&UsageCommand::default(), 0).map(|query| query.format), Ok(Format::Text));
-        assert_eq!(parse("usage --by day -h"), Ok(Command::Help(HELP)));
+        assert_eq!(parse("usage --by day -h"), Ok(Command::Print(HELP)));
     }
 
     #[test]

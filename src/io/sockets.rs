@@ -2,7 +2,7 @@
 
 #![allow(clippy::disallowed_methods)] // the outside world reads the clocks
 
-use super::{Event, Io};
+use super::{Event, Io, Readiness};
 use crate::base::clock::{Now, nanoseconds};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -78,7 +78,7 @@ impl Io for Sockets {
                 let ended = event.is_read_closed() || event.is_error();
                 let readable = event.is_readable() || ended;
                 let writable = event.is_writable() || event.is_write_closed() || event.is_error();
-                Some(Event::Socket { token: token.0 as u64, readable, writable, ended })
+                Some(Event::Socket { token: token.0 as u64, readiness: Readiness { readable, writable, ended } })
             }
         }));
         Ok(())

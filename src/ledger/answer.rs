@@ -24,7 +24,7 @@ pub use overview::overview;
 
 use super::partition::NS_PER_HOUR;
 use super::prune::first_id;
-use crate::reporting::{BUCKETS_MAX, BucketKey, Buckets, GroupBy, Query, Report, Totals};
+use crate::reporting::{BUCKETS_MAX, BucketKey, Buckets, GroupBy, Query, Report};
 use names::{by_cost, named};
 use rusqlite::{Connection, OptionalExtension as _};
 use selection::Selection;
@@ -45,7 +45,7 @@ pub fn report(conn: &Connection, query: Query) -> rusqlite::Result<Report> {
         }
         let by_model = std::mem::take(&mut summed[0].sums);
         by_model.values().for_each(|totals| found.totals.add(totals));
-        found.by_model = named(&transaction, GroupBy::Model, costliest(by_model))?;
+        found.by_model = named(&transaction, GroupBy::Model, by_cost(by_model, BUCKETS_MAX))?;
         found.data = history::page(&transaction, &selection, &found.query)?;
         let limit = found.query.limit as usize;
         if found.data.len() > limit {
@@ -83,15 +83,8 @@ fn buckets_of(conn: &Connection, group_by: GroupBy, sums: Sums) -> rusqlite::Res
         let start = |count: i64| BucketKey::Start(count.unsigned_abs().saturating_mul(ns));
         sums.into_iter().take(BUCKETS_MAX).map(|(count, totals)| (start(count), totals)).collect()
     } else {
-        let named = named(conn, group_by, costliest(sums))?;
+        let named = named(conn, group_by, by_cost(sums, BUCKETS_MAX))?;
         named.into_iter().map(|(name, totals)| (BucketKey::Name(name), totals)).collect()
     };
     Ok(Buckets { list, truncated })
-}
-
-/// As many as an answer may have, those of the highest cost.
-fn costliest(sums: Sums) -> Vec<(i64, Totals)> {
-    let mut sorted = by_cost(sums);
-    sorted.truncate(BUCKETS_MAX);
-    sorted
 }

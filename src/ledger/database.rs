@@ -9,9 +9,10 @@
 //! `LEDGER_FSYNC` it is `FULL`: each commit waits for the disk.
 
 use super::migrations::{APPLICATION_ID, VERSION, migrate};
+use crate::base::percent::encode;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-use std::fmt::{Display, Write as _};
+use std::fmt::Display;
 use std::fs;
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
@@ -111,9 +112,6 @@ pub fn check(path: &Path) -> Result<Found, String> {
 }
 
 /// Has each commit wait for the disk, so that it survives a loss of power and not only of the process.
-///
-/// # Errors
-/// SQLite's.
 pub fn sync_each_commit(conn: &Connection) -> rusqlite::Result<()> {
     conn.pragma_update(None, "synchronous", "FULL")
 }
@@ -130,12 +128,10 @@ pub fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 /// Opens a ledger to read that nobody has open: without a lock, and without a file beside it.
-///
-/// # Errors
-/// SQLite's.
 pub fn open_at_rest(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-    let conn = Connection::open_with_flags(immutable_uri(path), flags)?;
+    let uri = format!("file:{}?immutable=1", encode(path.as_os_str().as_encoded_bytes()));
+    let conn = Connection::open_with_flags(uri, flags)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     Ok(conn)
 }
@@ -269,17 +265,4 @@ fn open_untouched(path: &Path) -> rusqlite::Result<Connection> {
     let deadline = Instant::now() + CHECK_BUDGET;
     conn.progress_handler(1000, Some(move || Instant::now() > deadline))?;
     Ok(conn)
-}
-
-/// `file:` with every byte that is not plainly part of a path escaped.
-fn immutable_uri(path: &Path) -> String {
-    let mut uri = "file:".to_owned();
-    for byte in path.as_os_str().as_encoded_bytes() {
-        match byte {
-            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => uri.push(char::from(*byte)),
-            _ => write!(uri, "%{byte:02x}").expect("writing to a string cannot fail"),
-        }
-    }
-    uri.push_str("?immutable=1");
-    uri
 }

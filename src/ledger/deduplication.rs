@@ -43,9 +43,6 @@ impl<'c> Deduplication<'c> {
     }
 
     /// The record with what is new of its numbers. To be called in the transaction that appends it.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn new_part(&mut self, record: &Record) -> rusqlite::Result<Record> {
         let mut new = record.clone();
         let before = match &record.response_id {
@@ -82,9 +79,6 @@ impl<'c> Deduplication<'c> {
 }
 
 /// Takes up to `rows_max` rows past the index's mark into it, within the caller's transaction; how far the mark now is.
-///
-/// # Errors
-/// SQLite's.
 pub fn index(conn: &Connection, last: i64, rows_max: i64) -> rusqlite::Result<i64> {
     let mark = marks::read(conn, marks::DEDUPLICATION)?;
     let to = last.min(mark.saturating_add(rows_max));
@@ -114,9 +108,6 @@ fn entry_of(id: i64, response_id: &str) -> [i64; 3] {
 
 /// Puts into the index what it holds of the records from its mark to `to`, within the caller's transaction, and moves
 /// the mark there; returns it.
-///
-/// # Errors
-/// SQLite's.
 pub fn add(conn: &Connection, mut entries: Vec<[i64; 3]>, to: i64) -> rusqlite::Result<i64> {
     entries.sort_unstable();
     let mut insert = conn.prepare_cached("INSERT INTO counted VALUES (?, ?, ?)")?;

@@ -12,17 +12,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Another number after each change.
-///
-/// # Errors
-/// SQLite's.
 pub fn version(conn: &Connection) -> rusqlite::Result<i64> {
     conn.prepare_cached("SELECT version FROM policy")?.query_row([], |row| row.get(0))
 }
 
 /// Reads the tables.
-///
-/// # Errors
-/// SQLite's.
 pub fn read(conn: &Connection) -> rusqlite::Result<Policy> {
     let keys = keys(conn)?.into_iter().filter(|(row, _)| row.revoked_at.is_none());
     let keys = keys.map(|(row, hash)| Key { id: row.id, user: row.user.into(), hash, expires_at: row.expires_at });
@@ -63,9 +57,6 @@ impl Editor {
     }
 
     /// Adds a key; its id.
-    ///
-    /// # Errors
-    /// One sentence: SQLite's.
     pub fn add_key(
         &mut self,
         user: &str,
@@ -84,9 +75,6 @@ impl Editor {
     }
 
     /// Revokes a key. `None` where there is no such key; else whether it was still in force.
-    ///
-    /// # Errors
-    /// One sentence: SQLite's.
     pub fn revoke(&mut self, id: i64, now: u64) -> Result<Option<bool>, String> {
         self.change(|conn| {
             let sql = "SELECT revoked_at IS NULL FROM client_keys WHERE id = ?";
@@ -99,9 +87,6 @@ impl Editor {
     }
 
     /// Sets those of a user's limits that are given, and leaves the others; the user's own limits after that.
-    ///
-    /// # Errors
-    /// One sentence: SQLite's.
     pub fn set_limits(&mut self, user: &str, given: &Overrides) -> Result<Overrides, String> {
         self.change(|conn| {
             let before = limits(conn)?.get(user).copied().unwrap_or_default();
@@ -129,9 +114,6 @@ impl Editor {
     }
 
     /// Takes a user's own limits away; false where there were none.
-    ///
-    /// # Errors
-    /// One sentence: SQLite's.
     pub fn clear_limits(&mut self, user: &str) -> Result<bool, String> {
         self.change(|conn| Ok(conn.execute("DELETE FROM user_limits WHERE user = ?", [user])? > 0))
     }
@@ -149,9 +131,6 @@ impl Editor {
 }
 
 /// All keys, in the order in which they were made.
-///
-/// # Errors
-/// SQLite's.
 pub fn keys(conn: &Connection) -> rusqlite::Result<Vec<(KeyRow, Hash)>> {
     let mut select = conn.prepare_cached(
         "SELECT id, user, name, created_at, expires_at, revoked_at, hash FROM client_keys ORDER BY id",
@@ -173,9 +152,6 @@ pub fn keys(conn: &Connection) -> rusqlite::Result<Vec<(KeyRow, Hash)>> {
 }
 
 /// Users' own limits, in the order of their names.
-///
-/// # Errors
-/// SQLite's.
 pub fn limits(conn: &Connection) -> rusqlite::Result<BTreeMap<Box<str>, Overrides>> {
     let mut select =
         conn.prepare_cached("SELECT user, rpm, tpm, concurrent, day_nano_usd, month_nano_usd FROM user_limits")?;

@@ -46,27 +46,18 @@ impl Progress {
 }
 
 /// A mark; 0 where there is none of this name yet.
-///
-/// # Errors
-/// SQLite's.
 pub fn read(conn: &Connection, name: &str) -> rusqlite::Result<i64> {
     let mut select = conn.prepare_cached("SELECT record_id FROM marks WHERE name = ?")?;
     Ok(select.query_row([name], |row| row.get(0)).optional()?.unwrap_or(0))
 }
 
 /// Moves a mark that is there; never back.
-///
-/// # Errors
-/// SQLite's.
 pub fn advance(conn: &Connection, name: &str, to: i64) -> rusqlite::Result<()> {
     let mut update = conn.prepare_cached("UPDATE marks SET record_id = max(record_id, ?) WHERE name = ?")?;
     update.execute(params![to, name]).map(drop)
 }
 
 /// Gives a ledger that was never exported its mark: at its first row (`backfill`), or behind its last.
-///
-/// # Errors
-/// SQLite's.
 pub fn begin_export(conn: &Connection, backfill: bool) -> rusqlite::Result<()> {
     let sql = format!("INSERT OR IGNORE INTO marks SELECT ?1, CASE WHEN ?2 THEN 0 ELSE ({LAST_ID}) END");
     conn.execute(&sql, params![EXPORT, backfill]).map(drop)

@@ -50,9 +50,6 @@ pub fn stored_usage(usage: &Usage) -> [i64; 12] {
 }
 
 /// Reads the columns of [`USAGE`], the first of which is at `first`.
-///
-/// # Errors
-/// SQLite's.
 pub fn usage(row: &Row<'_>, first: usize) -> rusqlite::Result<Usage> {
     let count = |place: usize| count(row, first + place);
     Ok(Usage {

@@ -45,9 +45,6 @@ impl Cutoff {
 }
 
 /// The least id whose row has not been pruned, be it there or yet to come.
-///
-/// # Errors
-/// SQLite's.
 pub fn first_id(conn: &Connection) -> rusqlite::Result<i64> {
     let least = conn.prepare_cached("SELECT min(id) FROM records")?.query_row([], |row| row.get(0))?;
     match least {

@@ -70,9 +70,6 @@ pub fn values_of_row<const N: usize>() -> String {
 }
 
 /// What a row of `records` adds, from this column on.
-///
-/// # Errors
-/// SQLite's.
 pub fn sums_of_row(row: &Row<'_>, first: usize) -> rusqlite::Result<Sums<HOURLY>> {
     let has_rare = integer(row, first)? != 0;
     let mut sums = [0; HOURLY];
@@ -90,9 +87,6 @@ pub fn columns<const N: usize>() -> String {
 }
 
 /// The first sums of a rollup, from this column on.
-///
-/// # Errors
-/// SQLite's.
 pub fn sums<const N: usize>(row: &Row<'_>, first: usize) -> rusqlite::Result<Sums<N>> {
     let mut sums = [0; N];
     for (column, sum) in (first..).zip(&mut sums) {
@@ -148,9 +142,6 @@ impl<const N: usize> Grouped<N> {
     }
 
     /// Adds them to a table.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn write(&self, conn: &Connection, table: &str) -> rusqlite::Result<()> {
         if self.0.is_empty() {
             return Ok(());
@@ -164,7 +155,8 @@ impl<const N: usize> Grouped<N> {
         ))?;
         let mut bound = Bound::default();
         for (key, sums) in &self.0 {
-            bound.bind(&mut upsert, key.iter().chain(sums).map(|value| Some(*value)))?;
+            let rest = bound.bind(&mut upsert, 0, key.map(Some))?;
+            bound.bind(&mut upsert, rest, sums.map(Some))?;
             upsert.raw_execute()?;
         }
         Ok(())
@@ -183,24 +175,24 @@ fn add<const N: usize>(sum: &mut Sums<N>, more: &Sums<N>) {
 pub struct Bound(Vec<Option<i64>>);
 
 impl Bound {
-    /// Binds the first parameters, on a statement that nobody else binds and that was new with this.
-    ///
-    /// # Errors
-    /// SQLite's.
-    pub fn bind(
+    /// Binds parameters from the place `first` on (counted from 0), on a statement that nobody else binds and that was
+    /// new with this; the place after them.
+    pub fn bind<const N: usize>(
         &mut self,
         statement: &mut Statement<'_>,
-        values: impl IntoIterator<Item = Option<i64>>,
-    ) -> rusqlite::Result<()> {
-        for (place, value) in values.into_iter().enumerate() {
-            if place == self.0.len() {
-                self.0.push(None); // as SQLite has parameters that were never bound
-            }
+        first: usize,
+        values: [Option<i64>; N],
+    ) -> rusqlite::Result<usize> {
+        let after = first + N;
+        if self.0.len() < after {
+            self.0.resize(after, None); // as SQLite has parameters that were never bound
+        }
+        for (place, value) in (first..).zip(values) {
             if self.0[place] != value {
                 statement.raw_bind_parameter(place + 1, value)?;
                 self.0[place] = value;
             }
         }
-        Ok(())
+        Ok(after)
     }
 }

@@ -35,9 +35,6 @@ impl<'c> Snapshot<'c> {
 
     /// Keeps the transaction that is open, beyond its commit. To be called before that, so that nothing can come
     /// between.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn hold(&mut self) -> rusqlite::Result<()> {
         if !self.is_held {
             let mut rows = self.statement.raw_query();

@@ -13,9 +13,6 @@ use std::collections::BTreeMap;
 /// What each user has spent in the day and the month of `period`, and not after them: a clock that was ahead for a
 /// while has left records that belong to neither. `upto_seq` says which record of this process was the last to be
 /// committed.
-///
-/// # Errors
-/// SQLite's.
 pub fn spend_by_user(conn: &Connection, period: Period, upto_seq: u64) -> rusqlite::Result<SpendByUser> {
     let snapshot = conn.unchecked_transaction()?;
     let month = [period.month, period.month + 1].map(|month| first_day_of_month(month) * HOURS_PER_DAY);

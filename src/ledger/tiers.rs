@@ -70,9 +70,6 @@ pub struct Watermark {
 
 impl Watermark {
     /// Reads how far a tier has come.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn read(conn: &Connection, tier: Tier) -> rusqlite::Result<Self> {
         conn.prepare_cached("SELECT done, until, user_id FROM levels WHERE name = ?")?
             .query_row([tier.table()], |row| Ok(Self { done: row.get(0)?, until: row.get(1)?, user: row.get(2)? }))
@@ -108,9 +105,6 @@ impl Watermark {
 }
 
 /// Adds hourly rollups to the tiers that hold their day already, within the caller's transaction.
-///
-/// # Errors
-/// SQLite's.
 pub fn add_late(conn: &Connection, hourly: &Grouped<HOURLY>) -> rusqlite::Result<()> {
     for tier in [Tier::Days, Tier::Months] {
         let mark = Watermark::read(conn, tier)?;

@@ -23,9 +23,6 @@ const ENTRY_RECORDS_MAX: usize = 480;
 const STRANGERS_MAX: i64 = 8;
 
 /// Writes records, each a user and an id, in the order of the index.
-///
-/// # Errors
-/// SQLite's.
 pub fn write(conn: &Connection, mut records: Vec<(i64, i64)>) -> rusqlite::Result<()> {
     let block_and_user = |&(user, id): &(i64, i64)| (id >> BLOCK_SHIFT, user);
     records.sort_unstable_by_key(|record| (block_and_user(record), record.1));
@@ -35,16 +32,12 @@ pub fn write(conn: &Connection, mut records: Vec<(i64, i64)>) -> rusqlite::Resul
         for records in of_user.chunks(ENTRY_RECORDS_MAX) {
             let (user, first) = records[0];
             places.clear();
+            let place = |id: i64| (id & ((1 << BLOCK_SHIFT) - 1)) as u16;
             places.extend(records.iter().flat_map(|(_, id)| place(*id).to_be_bytes()));
             insert.execute(params![first >> BLOCK_SHIFT, user, first, places])?;
         }
     }
     Ok(())
-}
-
-/// A record's place in its block.
-fn place(id: i64) -> u16 {
-    (id & ((1 << BLOCK_SHIFT) - 1)) as u16
 }
 
 /// A range of ids (inclusive), cut into one for each block of the index, the newest first.
@@ -58,9 +51,6 @@ pub fn blocks((least, greatest): (i64, i64)) -> impl Iterator<Item = (i64, i64)>
 
 /// Ranges (inclusive), the newest first, that hold all records of a user between two ids of one block, and few of
 /// others.
-///
-/// # Errors
-/// SQLite's.
 pub fn ranges(conn: &Connection, user: i64, (least, greatest): (i64, i64)) -> rusqlite::Result<Vec<(i64, i64)>> {
     let block = least >> BLOCK_SHIFT;
     let mut select = conn.prepare_cached(

@@ -1,6 +1,7 @@
 //! Numbers, money, times and instants as people read them.
 
-use crate::base::civil::{NS_PER_SECOND, write_rfc3339};
+use crate::base::civil::write_rfc3339;
+use crate::base::clock::SECOND;
 
 /// A number with commas between its thousands.
 pub fn grouped(number: u64) -> String {
@@ -77,13 +78,13 @@ pub fn share(part: u64, whole: u64) -> Option<String> {
 /// An instant in RFC 3339, with as much of its fraction as it has.
 pub fn instant(unix_ns: u64) -> String {
     let mut out = Vec::new();
-    write_rfc3339(&mut out, unix_ns, if unix_ns.is_multiple_of(NS_PER_SECOND) { 0 } else { 9 });
+    write_rfc3339(&mut out, unix_ns, if unix_ns.is_multiple_of(SECOND) { 0 } else { 9 });
     String::from_utf8_lossy(&out).into_owned()
 }
 
 /// `2026-11-23 09:30:00`.
 pub fn second(unix_ns: u64) -> String {
-    let rfc3339 = instant(unix_ns - unix_ns % NS_PER_SECOND);
+    let rfc3339 = instant(unix_ns - unix_ns % SECOND);
     rfc3339.replace('T', " ").trim_end_matches('Z').to_owned()
 }
 

@@ -169,6 +169,26 @@ fn nothing_counted_yet_is_a_valid_scrape() {
     assert_eq!(sum(&samples, "openai_proxy_records_total", |_| true), 0.0);
 }
 
+/// In their order; where all have a sample, none is missing and none is left over.
+#[test]
+fn every_family_is_described() {
+    let mut metrics = Metrics::new(LabelLimits::default(), 0);
+    let priced = Record { cost_nano_usd: Some(1), ..record("u", "m", 200) };
+    metrics.record(&Record { usage: Usage { input_tokens: 1, ..Usage::default() }, ..priced });
+    metrics.rate_limited("u", "requests");
+    metrics.upstream_error("reset");
+    metrics.refused("overloaded");
+    let around = Surroundings {
+        process: Some(Process { max_fds: Some(1), ..Process::default() }),
+        influx: Some(ExportGauges::default()),
+        log_lines_dropped: 0,
+    };
+    let body = String::from_utf8(metrics.snapshot(Gauges::default()).render(&around)).unwrap();
+    let described: String =
+        body.lines().filter_map(|line| Some(line.strip_prefix("# HELP ")?.to_owned() + "\n")).collect();
+    assert_eq!(described, include_str!("families.txt"));
+}
+
 #[test]
 fn hostile_names_come_back_as_they_were() {
     let mut metrics = Metrics::new(LabelLimits::default(), 0);

@@ -9,7 +9,7 @@
 
 use super::socket_table::SocketTable;
 use crate::base::clock::Now;
-use crate::io::Io;
+use crate::io::{Io, Readiness};
 use crate::proxy::{Conn, DownKey, Proxy, UpKey, Written};
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -37,14 +37,6 @@ pub struct Connections<I: Io> {
     closing: Vec<Closing<I::Socket>>,
     /// What one read takes, before the proxy has it.
     read_buffer: Vec<u8>,
-}
-
-/// What a poller says of a socket.
-#[derive(Clone, Copy, Debug)]
-pub struct Readiness {
-    pub readable: bool,
-    pub writable: bool,
-    pub ended: bool,
 }
 
 impl<I: Io> Connections<I> {

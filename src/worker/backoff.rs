@@ -2,8 +2,6 @@
 //!
 //! In: failures and successes, as they come. Out: when to try next; whether that is news. Never: the work itself.
 
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
-
 use super::logger::event;
 use crate::base::log::Level;
 use std::fmt::Display;

@@ -11,8 +11,6 @@
 //! Both are put off until the log is long: most of its pages are later states of the same few, of which only the last
 //! is copied, and where there is one core the loop waits for a part of each checkpoint.
 
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
-
 use super::logger::event;
 use super::process::{lower_priority, spawn};
 use crate::base::log::Level;

@@ -13,8 +13,6 @@
 //! killed, and not yet marked, is sent again, as the same points. Of several processes with one ledger, one exports: it
 //! holds a lock on a file beside the ledger, which ends with it.
 
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
-
 pub mod delivery;
 pub mod influx_client;
 pub mod line_protocol;
@@ -24,10 +22,8 @@ pub use influx_client::Server;
 pub use progress::ExportProgress;
 
 use super::backoff::Retry;
-use super::ledger::Marker;
 use super::logger::{Value, event};
-use super::process::{lower_priority, spawn};
-use super::time::unix_now;
+use super::process::{lower_priority, spawn, unix_now};
 use crate::base::log::Level;
 use crate::config::Influx;
 use crate::ledger::database;
@@ -69,7 +65,7 @@ impl ExportHandle {
     ///
     /// # Errors
     /// One sentence: the path is none, or the system gives no thread.
-    pub fn start(path: &Path, target: Influx, marker: Marker) -> Result<Self, String> {
+    pub fn start(path: &Path, target: Influx, mark: impl Fn(i64) + Send + 'static) -> Result<Self, String> {
         let path = database::absolute(path)?;
         let (stop, stopped) = channel();
         let (end, ended) = channel();
@@ -80,7 +76,7 @@ impl ExportHandle {
             locked: None,
             conn: None,
             server: Server::new(target),
-            marker,
+            mark: Box::new(mark),
             cursor: None,
             batch_lines_max: BATCH_LINES_MAX,
             retry: Retry::new("influx export fails", "influx export works again").pausing(PAUSE_MIN, PAUSE_MAX),
@@ -116,7 +112,8 @@ struct Exporter {
     /// To read rows with; none before the first, and after a failure.
     conn: Option<Connection>,
     server: Server,
-    marker: Marker,
+    /// Keeps the cursor.
+    mark: Box<dyn Fn(i64) + Send>,
     /// The last row that is done with; none until this process is the one that exports.
     cursor: Option<i64>,
     batch_lines_max: usize,
@@ -134,7 +131,10 @@ impl Exporter {
                 Ok(false) => LOOK_EVERY,
                 Err(_) if self.is_stopping() => Duration::ZERO,
                 Err(trouble) => {
-                    self.note_failure();
+                    let mut progress = self.progress.lock();
+                    progress.is_failing = true;
+                    progress.failures += 1;
+                    drop(progress);
                     self.retry.failed(&trouble.why);
                     self.retry.pause.mul_f64(jitter()).max(trouble.retry_after.unwrap_or_default())
                 }
@@ -153,12 +153,6 @@ impl Exporter {
                 Err(RecvTimeoutError::Timeout) => self.look(),
             }
         }
-    }
-
-    fn note_failure(&self) {
-        let mut progress = self.progress.lock();
-        progress.is_failing = true;
-        progress.failures += 1;
     }
 
     fn is_stopping(&self) -> bool {
@@ -248,7 +242,7 @@ impl Exporter {
         if done > 0 {
             let cursor = batch.id(done - 1);
             self.cursor = Some(cursor);
-            self.marker.mark(cursor);
+            (self.mark)(cursor);
             let mut progress = self.progress.lock();
             progress.cursor = cursor;
             progress.lines_sent += (done - refused.len()) as u64;

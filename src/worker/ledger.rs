@@ -8,21 +8,18 @@
 //! the next transaction takes all of it. A lone record is committed at once, and under load batches grow by themselves.
 //! Where nobody waits (`relaxed`), records gather for a moment first.
 
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
-
 mod handle;
 mod mailbox;
 mod policy_watch;
 mod pruner;
 
-pub use handle::{LedgerHandle, Marker, Options};
+pub use handle::{LedgerHandle, Options};
 
 use super::backoff::Retry;
 use super::checkpoint::Checkpointer;
 use super::event::{EventSender, WorkerEvent};
 use super::logger;
-use super::process::spawn;
-use super::time::unix_now;
+use super::process::{spawn, unix_now};
 use crate::base::log::Level;
 use crate::ledger::append::Writer;
 use crate::ledger::file_watch::FileWatch;

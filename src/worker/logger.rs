@@ -7,14 +7,12 @@
 //! A request's line is made from its record when it is committed: the ledger thread hands the records over as they are,
 //! for the price of a few words, and all writing of text is done here.
 
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks
-
 mod line;
 mod request_line;
 
 pub use line::Value;
 
-use super::unix_now;
+use super::process::unix_now;
 use crate::base::log::{Level, LogFormat, Note};
 use crate::usage::record::Record;
 use line::Line;

@@ -1,9 +1,11 @@
-//! What the operating system says of this process, for `/metrics`, and gives it: threads and their priorities. Reads
-//! files, so never on the loop: the render thread asks for a scrape.
+//! What the operating system says of this process, for `/metrics`, and gives it: the time, threads and their
+//! priorities. Reads files, so never on the loop: the render thread asks for a scrape.
 
+use crate::base::clock::nanoseconds;
 use crate::metrics::Process;
 use std::fs;
 use std::thread::{self, JoinHandle};
+use std::time::SystemTime;
 
 /// The `nice` value of threads that nobody waits for: beside a busy loop on one core such a one gets about a tenth of
 /// the time.
@@ -12,13 +14,13 @@ const NICENESS: i32 = 10;
 
 /// The process now; `None` where there is no Linux `/proc`.
 pub fn read() -> Option<Process> {
-    let stat = Stat::parse(&fs::read_to_string("/proc/self/stat").ok()?)?;
+    let [cpu_ticks, virtual_bytes, resident_pages] = stat(&fs::read_to_string("/proc/self/stat").ok()?)?;
     // The listing itself holds one descriptor open.
     let open_fds = fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1) as u64;
     Some(Process {
-        cpu_seconds: stat.cpu_ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
-        resident_bytes: stat.resident_pages.saturating_mul(rustix::param::page_size() as u64),
-        virtual_bytes: stat.virtual_bytes,
+        cpu_seconds: cpu_ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
+        resident_bytes: resident_pages.saturating_mul(rustix::param::page_size() as u64),
+        virtual_bytes,
         open_fds,
         max_fds: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
     })
@@ -31,6 +33,11 @@ pub fn lower_priority() {
     let _ = rustix::process::setpriority_process(None, NICENESS);
 }
 
+/// The present, in nanoseconds since the Unix epoch.
+pub fn unix_now() -> u64 {
+    nanoseconds(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
 /// Starts a thread.
 ///
 /// # Errors
@@ -40,26 +47,13 @@ pub fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'st
     thread.map_err(|error| format!("the {name} thread cannot start: {error}"))
 }
 
-/// The fields of `/proc/PID/stat` that we use (`man 5 proc_pid_stat`).
-#[derive(Debug, PartialEq, Eq)]
-struct Stat {
-    cpu_ticks: u64,
-    virtual_bytes: u64,
-    resident_pages: u64,
-}
-
-impl Stat {
-    /// The second field is the program's name in parentheses, which may itself hold spaces and parentheses; numbers
-    /// are counted from the third.
-    fn parse(text: &str) -> Option<Self> {
-        let fields: Vec<&str> = text[text.rfind(')')? + 1..].split_ascii_whitespace().collect();
-        let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
-        Some(Self {
-            cpu_ticks: field(14)?.checked_add(field(15)?)?,
-            virtual_bytes: field(23)?,
-            resident_pages: field(24)?,
-        })
-    }
+/// CPU ticks, bytes of address space and resident pages in `/proc/PID/stat` (`man 5 proc_pid_stat`). The second field
+/// is the program's name in parentheses, which may itself hold spaces and parentheses; numbers are counted from the
+/// third.
+fn stat(text: &str) -> Option<[u64; 3]> {
+    let fields: Vec<&str> = text[text.rfind(')')? + 1..].split_ascii_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+    Some([field(14)?.checked_add(field(15)?)?, field(23)?, field(24)?])
 }
 
 #[cfg(test)]
@@ -69,12 +63,11 @@ mod tests {
     #[test]
     fn the_fields_of_stat() {
         let tail = "S 1 2 3 0 -1 4194304 100 0 0 0 250 75 0 0 20 0 4 0 12345 104857600 1500 18446744073709551615 1 1 0";
-        let stat = Stat { cpu_ticks: 325, virtual_bytes: 104_857_600, resident_pages: 1500 };
         for name in ["proxy-server", "a b", ") S 9 (", "()"] {
-            assert_eq!(Stat::parse(&format!("42 ({name}) {tail}\n")).as_ref(), Some(&stat), "{name}");
+            assert_eq!(stat(&format!("42 ({name}) {tail}\n")), Some([325, 104_857_600, 1500]), "{name}");
         }
         for text in ["", "42 (x", "42 (x) S 1 2", "42 (x) S 1 2 3 0 -1 4194304 100 0 0 0 x 75 0 0 20 0 4 0 12345 1 2"] {
-            assert_eq!(Stat::parse(text), None, "{text}");
+            assert_eq!(stat(text), None, "{text}");
         }
     }
 

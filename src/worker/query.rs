@@ -5,8 +5,6 @@
 //! In: [`Job`]s, a bounded number waiting. Out: one [`WorkerEvent::Answered`] for each job taken. Never: a write; a
 //! read transaction that outlives its question.
 
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
-
 mod fair_queue;
 
 use super::event::{EventSender, WorkerEvent};
@@ -21,7 +19,7 @@ use fair_queue::{Asker, FairQueue};
 use rusqlite::{Connection, ErrorCode};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -87,16 +85,10 @@ impl QueryHandle {
         Ok(Self { inbox, renders, stopping, threads: [query, render] })
     }
 
-    /// Puts a question. Never blocks.
-    ///
-    /// # Errors
-    /// The job itself, if too many wait already.
-    pub fn ask(&self, job: Job) -> Result<(), Job> {
+    /// Puts a question; false if too many wait already. Never blocks.
+    pub fn ask(&self, job: Job) -> bool {
         match job {
-            Job::Render { ticket, render } => self.renders.try_send((ticket, render)).map_err(|error| {
-                let (TrySendError::Full((ticket, render)) | TrySendError::Disconnected((ticket, render))) = error;
-                Job::Render { ticket, render }
-            }),
+            Job::Render { ticket, render } => self.renders.try_send((ticket, render)).is_ok(),
             question => self.inbox.push(question),
         }
     }
@@ -133,11 +125,8 @@ impl Inbox {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, job: Job) -> Result<(), Job> {
-        let pushed = match self.lock().as_mut() {
-            Some(waiting) => waiting.push(job.asker(), job),
-            None => Err(job),
-        };
+    fn push(&self, job: Job) -> bool {
+        let pushed = self.lock().as_mut().is_some_and(|waiting| waiting.push(job.asker(), job));
         self.changed.notify_one();
         pushed
     }

@@ -4,8 +4,6 @@
 //! addresses change, and after every refresh that was asked for. Never: an address dropped because a later lookup
 //! failed. A failure in the background is not sent once addresses are known, and what the loop has stays good.
 
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks
-
 use crate::worker::backoff::Backoff;
 use crate::worker::event::{EventSender, WorkerEvent};
 use crate::worker::process::spawn;
@@ -15,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// Addresses kept of one name.
 const ADDRESSES_MAX: usize = 32;
+/// How often a name that was found is looked up again.
+const REFRESH_EVERY: Duration = Duration::from_secs(60);
 
 /// Asks for the target's addresses. Dropping it stops the thread, without waiting for a lookup that may hang.
 pub struct Resolver {
@@ -31,14 +31,14 @@ impl Resolver {
     pub fn start(host: &str, port: u16, events: EventSender) -> Result<Self, String> {
         if let Ok(address) = host.parse::<IpAddr>() {
             let addresses = vec![SocketAddr::new(address, port)];
-            return Self::start_with(move || Ok(addresses.clone()), Schedule::for_address(), events);
+            return Self::start_with(move || Ok(addresses.clone()), Schedule::new(None), events);
         }
         let host = host.to_owned();
         let lookup = move || match (host.as_str(), port).to_socket_addrs() {
             Ok(found) => Ok(interleave(found.take(ADDRESSES_MAX).collect())),
             Err(error) => Err(format!("cannot resolve {host:?}: {error}")),
         };
-        Self::start_with(lookup, Schedule::for_name(), events)
+        Self::start_with(lookup, Schedule::new(Some(REFRESH_EVERY)), events)
     }
 
     /// Asks again, because the known addresses do not answer. Never blocks; several requests are answered as one.
@@ -72,16 +72,9 @@ struct Schedule {
 }
 
 impl Schedule {
-    fn for_name() -> Self {
-        Self {
-            interval_min: Duration::from_secs(1),
-            success: Some(Duration::from_secs(60)),
-            failure: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
-        }
-    }
-
-    fn for_address() -> Self {
-        Self { success: None, ..Self::for_name() }
+    fn new(success: Option<Duration>) -> Self {
+        let failure = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+        Self { interval_min: Duration::from_secs(1), success, failure }
     }
 
     /// After a lookup.
@@ -102,21 +95,13 @@ fn run(asks: &Receiver<()>, mut lookup: impl FnMut() -> Lookup, mut schedule: Sc
         let result = lookup();
         let ended = Instant::now();
         let pause = schedule.pause(result.is_ok());
-        if is_asked || is_news(sent.as_ref(), &result) {
+        // A failure that nobody has asked for is no news, but for the first answer.
+        let is_news = sent.as_ref().is_none_or(|sent| result.is_ok() && *sent != result);
+        if is_asked || is_news {
             events.send(WorkerEvent::Resolved { addresses: result.clone() });
             sent = Some(result);
         }
         next = wait(asks, ended + schedule.interval_min, pause.map(|pause| ended + pause));
-    }
-}
-
-/// Whether the loop needs to hear of a result that it did not ask for.
-fn is_news(sent: Option<&Lookup>, result: &Lookup) -> bool {
-    match (sent, result) {
-        (None, _) => true,
-        (Some(Ok(before)), Ok(now)) => before != now,
-        (Some(Err(_)), Ok(_)) => true,
-        (Some(_), Err(_)) => false,
     }
 }
 
@@ -146,15 +131,12 @@ fn wait(asks: &Receiver<()>, earliest: Instant, due: Option<Instant>) -> Option<
 /// family does not work, the next attempt is already the other. Repetitions are left out.
 fn interleave(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let Some(first) = found.first() else { return found };
-    let (mut preferred, mut others): (Vec<_>, Vec<_>) =
-        found.iter().copied().partition(|address| address.is_ipv4() == first.is_ipv4());
-    preferred.reverse();
-    others.reverse();
+    let (preferred, others): (Vec<_>, Vec<_>) = found.iter().partition(|address| address.is_ipv4() == first.is_ipv4());
     let mut addresses = Vec::with_capacity(found.len());
-    while !(preferred.is_empty() && others.is_empty()) {
-        for address in [preferred.pop(), others.pop()].into_iter().flatten() {
-            if !addresses.contains(&address) {
-                addresses.push(address);
+    for place in 0..found.len() {
+        for &address in [preferred.get(place), others.get(place)].into_iter().flatten() {
+            if !addresses.contains(address) {
+                addresses.push(*address);
             }
         }
     }

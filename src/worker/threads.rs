@@ -18,8 +18,8 @@ pub trait Workers {
     /// A turn's records, in order; each is acknowledged by [`WorkerEvent::Committed`].
     fn submit(&mut self, records: Vec<Record>);
 
-    /// A question, answered by [`WorkerEvent::Answered`]; it comes back where too many wait.
-    fn ask(&mut self, job: Job) -> Result<(), Job>;
+    /// A question, answered by [`WorkerEvent::Answered`]; false where too many wait.
+    fn ask(&mut self, job: Job) -> bool;
 
     /// What the log is told of this turn.
     fn tell(&mut self, notes: Vec<Note>) {
@@ -90,7 +90,7 @@ impl Workers for WorkerThreads {
         self.ledger.submit(records);
     }
 
-    fn ask(&mut self, job: Job) -> Result<(), Job> {
+    fn ask(&mut self, job: Job) -> bool {
         self.query.ask(job)
     }
 

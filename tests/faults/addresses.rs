@@ -47,8 +47,8 @@ impl Workers for Instant {
         self.events.send(WorkerEvent::Committed { upto, retrieved: Vec::new() });
     }
 
-    fn ask(&mut self, job: Job) -> Result<(), Job> {
-        Err(job)
+    fn ask(&mut self, _: Job) -> bool {
+        false
     }
 
     fn tell(&mut self, notes: Vec<Note>) {

@@ -114,14 +114,14 @@ impl Workers for SharedWorkers {
         self.0.borrow_mut().pending.extend(records);
     }
 
-    fn ask(&mut self, job: Job) -> Result<(), Job> {
-        let (Job::Usage { ticket, .. } | Job::Dashboard { ticket, .. } | Job::Render { ticket, .. }) = &job;
+    fn ask(&mut self, job: Job) -> bool {
+        let (Job::Usage { ticket, .. } | Job::Dashboard { ticket, .. } | Job::Render { ticket, .. }) = job;
         let tickets = &mut self.0.borrow_mut().tickets;
-        if tickets.len() >= 2 {
-            return Err(job);
+        let has_room = tickets.len() < 2;
+        if has_room {
+            tickets.push_back(ticket);
         }
-        tickets.push_back(*ticket);
-        Ok(())
+        has_room
     }
 
     fn sum_spend_by_user(&mut self, period: Period) {

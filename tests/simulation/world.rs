@@ -11,7 +11,7 @@ pub use net::Net;
 
 use crate::rng::Rng;
 use openai_api_proxy::base::clock::{MILLISECOND, SECOND};
-use openai_api_proxy::io::Event;
+use openai_api_proxy::io::{Event, Readiness};
 use std::collections::VecDeque;
 
 /// The wall clock at the start.
@@ -290,12 +290,15 @@ impl World {
             if readable || writable || spurious {
                 let readable = readable || spurious;
                 pipe.may_be_read |= readable;
-                events.push(Event::Socket { token, readable, writable: writable || spurious, ended });
+                events.push(Event::Socket {
+                    token,
+                    readiness: Readiness { readable, writable: writable || spurious, ended },
+                });
             }
         }
         if self.rng.below(100) < self.spurious && !self.old_tokens.is_empty() {
             let token = self.old_tokens[self.rng.below(self.old_tokens.len())];
-            events.push(Event::Socket { token, readable: true, writable: true, ended: true });
+            events.push(Event::Socket { token, readiness: Readiness { readable: true, writable: true, ended: true } });
         }
         let first = self.rng.below(events.len());
         events.rotate_left(first);

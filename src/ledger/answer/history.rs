@@ -2,7 +2,7 @@
 //!
 //! In: a selection and a query. Out: records, one more than the limit if there are more. Never: sums.
 
-use super::selection::{SPAN, Selection, query, row_params, rows_sql};
+use super::selection::{SPAN, Selection, query, rows_sql};
 use crate::ledger::numbers::{USAGE, count, usage};
 use crate::ledger::partition::{HOURS_PER_DAY, NS_PER_HOUR};
 use crate::ledger::rollup::{ALL, EVERYBODY};
@@ -65,20 +65,11 @@ impl Page<'_> {
             return Ok(());
         }
         let sql = format!("{} ORDER BY r.id DESC", rows_sql(&format!("{ENTRY}, {USAGE}")));
-        let mut statement = self.conn.prepare_cached(&sql)?;
         let times = (self.selection.from, self.selection.to);
-        for ranges in self.selection.id_ranges(self.conn, ids) {
-            for range in ranges? {
-                let mut rows = query(&mut statement, &row_params(self.selection, &range, &times))?;
-                while let Some(row) = rows.next()? {
-                    self.entries.push(entry(row)?);
-                    if self.is_full() {
-                        return Ok(());
-                    }
-                }
-            }
-        }
-        Ok(())
+        self.selection.each_row(self.conn, &sql, ids, times, |row| {
+            self.entries.push(entry(row)?);
+            Ok(self.entries.len() < self.wanted)
+        })
     }
 }
 

@@ -8,17 +8,15 @@ use crate::usage::record::Endpoint;
 use rusqlite::Connection;
 use std::cmp::Reverse;
 
-/// The sums by cost, the highest first.
-pub fn by_cost(sums: Sums) -> Vec<(i64, Totals)> {
+/// The sums of the highest cost, at most so many, the highest first.
+pub fn by_cost(sums: Sums, max: usize) -> Vec<(i64, Totals)> {
     let mut sorted: Vec<(i64, Totals)> = sums.into_iter().collect();
     sorted.sort_by_key(|(_, totals)| Reverse((totals.cost_nano_usd, totals.total_tokens, totals.requests)));
+    sorted.truncate(max);
     sorted
 }
 
 /// Sums by name, by cost, the highest first.
-///
-/// # Errors
-/// SQLite's.
 pub fn named(
     conn: &Connection,
     group_by: GroupBy,

@@ -40,7 +40,7 @@ pub fn overview(conn: &Connection, asked: &OverviewQuery) -> rusqlite::Result<Ov
 }
 
 fn ranking(conn: &Connection, by: GroupBy, sums: Sums) -> rusqlite::Result<Ranking> {
-    let mut top = by_cost(sums);
+    let mut top = by_cost(sums, usize::MAX);
     let others = top.split_off(top.len().min(RANKED_MAX));
     let mut of_others = Totals::default();
     others.iter().for_each(|(_, totals)| of_others.add(totals));
@@ -60,10 +60,8 @@ fn series(conn: &Connection, selection: &mut Selection, hourly: bool, models: &S
         )
     };
     let mut rest = over_time(None)?;
-    let mut charted = by_cost(models.clone());
-    charted.truncate(SERIES_MODELS_MAX);
     let mut series = Vec::new();
-    for (model, totals) in charted {
+    for (model, totals) in by_cost(models.clone(), SERIES_MODELS_MAX) {
         let sums = over_time(Some(model))?;
         for (start, totals) in &sums {
             if let Some(left) = rest.get_mut(start) {

@@ -9,7 +9,7 @@ use crate::ledger::rollup::EVERYBODY;
 use crate::ledger::tiers::{Tier, Watermark};
 use crate::ledger::user_index;
 use crate::reporting::Query;
-use rusqlite::{Connection, OptionalExtension as _, Rows, Statement, ToSql};
+use rusqlite::{Connection, OptionalExtension as _, Row, Rows, Statement, ToSql};
 
 /// A question with its names as numbers, the range half-open, and how far what answers it has come.
 pub struct Selection {
@@ -59,7 +59,7 @@ impl Selection {
     /// Ranges of ids (inclusive) that hold all rows of the user between two ids: in parts, the newest first, each with
     /// its ranges, the newest first. Those of the index by user, which knows folded rows only, hold some of others,
     /// too.
-    pub fn id_ranges<'c>(
+    fn id_ranges<'c>(
         &self,
         conn: &'c Connection,
         ids: (i64, i64),
@@ -68,6 +68,38 @@ impl Selection {
         let of_user = user.map(|user| user_index::blocks(ids).map(move |part| user_index::ranges(conn, user, part)));
         let whole = user.is_none().then(|| Ok(vec![ids]));
         of_user.into_iter().flatten().chain(whole)
+    }
+
+    /// Runs a statement of [`rows_sql`] over the rows between two ids (inclusive), all folded or all of the tail, that
+    /// started between two instants (half-open), for as long as `take` wants more.
+    pub fn each_row(
+        &self,
+        conn: &Connection,
+        sql: &str,
+        ids: (i64, i64),
+        times: (i64, i64),
+        mut take: impl FnMut(&Row<'_>) -> rusqlite::Result<bool>,
+    ) -> rusqlite::Result<()> {
+        let mut statement = conn.prepare_cached(sql)?;
+        for ranges in self.id_ranges(conn, ids) {
+            for (least, greatest) in ranges? {
+                let params: [(&str, &dyn ToSql); 6] = [
+                    (":user", &self.user),
+                    (":model", &self.model),
+                    (":least", &least),
+                    (":greatest", &greatest),
+                    (":from", &times.0),
+                    (":to", &times.1),
+                ];
+                let mut rows = query(&mut statement, &params)?;
+                while let Some(row) = rows.next()? {
+                    if !take(row)? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -92,20 +124,4 @@ pub fn rows_sql(columns: &str) -> String {
             AND r.id BETWEEN :least AND :greatest AND r.started_at >= :from AND r.started_at < :to
             AND (:model IS NULL OR coalesce(r.model_id, r.model_requested_id, 0) = :model)"
     )
-}
-
-/// The parameters of [`rows_sql`].
-pub fn row_params<'a>(
-    selection: &'a Selection,
-    ids: &'a (i64, i64),
-    times: &'a (i64, i64),
-) -> [(&'static str, &'a dyn ToSql); 6] {
-    [
-        (":user", &selection.user),
-        (":model", &selection.model),
-        (":least", &ids.0),
-        (":greatest", &ids.1),
-        (":from", &times.0),
-        (":to", &times.1),
-    ]
 }

@@ -2,7 +2,7 @@
 //!
 //! In: a selection. Out: sums under numbers. Never: names, an order of cost.
 
-use super::selection::{SPAN, Selection, query, row_params, rows_sql};
+use super::selection::{SPAN, Selection, query, rows_sql};
 use crate::ledger::numbers::count;
 use crate::ledger::partition::{Granularity, HOURS_PER_DAY, NS_PER_HOUR, Partition, partitions};
 use crate::ledger::rollup::{ALL, COARSE, EVERYBODY, columns, values_of_row};
@@ -59,19 +59,13 @@ fn add_rows(
 ) -> rusqlite::Result<()> {
     let numbers: Vec<String> = summed.iter().map(Summed::number_of_record).collect();
     let sql = rows_sql(&format!("{}, {}", values_of_row::<COARSE>(), numbers.join(", ")));
-    let mut statement = conn.prepare_cached(&sql)?;
-    for ranges in selection.id_ranges(conn, ids) {
-        for range in ranges? {
-            let mut rows = query(&mut statement, &row_params(selection, &range, &times))?;
-            while let Some(row) = rows.next()? {
-                let totals = totals(row)?;
-                for (column, summed) in (COARSE..).zip(&mut *summed) {
-                    summed.add(row.get(column)?, &totals);
-                }
-            }
+    selection.each_row(conn, &sql, ids, times, |row| {
+        let totals = totals(row)?;
+        for (column, summed) in (COARSE..).zip(&mut *summed) {
+            summed.add(row.get(column)?, &totals);
         }
-    }
-    Ok(())
+        Ok(true)
+    })
 }
 
 /// Sums by one thing.

@@ -1,9 +1,8 @@
 //! The ranges of time that the page offers, and the steps in which a chart of each goes.
 
 use crate::base::civil::{civil_from_days, first_day_of_month, month_of_day};
+use crate::base::clock::{DAY, HOUR};
 
-const NS_PER_HOUR: u64 = 3_600_000_000_000;
-const NS_PER_DAY: u64 = 24 * NS_PER_HOUR;
 /// Bars of a chart by days; of a longer time, they are months, then years.
 const DAYS_MAX: u64 = 92;
 const MONTHS_MAX: i64 = 60;
@@ -60,12 +59,12 @@ impl Range {
 
     /// The first instant, nanoseconds since the Unix epoch.
     pub fn from(self, now: u64) -> Option<u64> {
-        let today = now / NS_PER_DAY;
+        let today = now / DAY;
         match self {
-            Self::Hours24 => Some((now / NS_PER_HOUR).saturating_sub(23) * NS_PER_HOUR),
-            Self::Days7 => Some(today.saturating_sub(6) * NS_PER_DAY),
-            Self::Days30 => Some(today.saturating_sub(29) * NS_PER_DAY),
-            Self::Month => Some(first_day_of_month(month_of_day(today as i64)).unsigned_abs() * NS_PER_DAY),
+            Self::Hours24 => Some((now / HOUR).saturating_sub(23) * HOUR),
+            Self::Days7 => Some(today.saturating_sub(6) * DAY),
+            Self::Days30 => Some(today.saturating_sub(29) * DAY),
+            Self::Month => Some(first_day_of_month(month_of_day(today as i64)).unsigned_abs() * DAY),
             Self::All => None,
         }
     }
@@ -88,10 +87,10 @@ pub enum Step {
 impl Step {
     /// The finest one with few enough bars from an instant until another.
     pub fn of(range: Range, first: u64, last: u64) -> Self {
-        let month = |ns: u64| month_of_day((ns / NS_PER_DAY) as i64);
+        let month = |ns: u64| month_of_day((ns / DAY) as i64);
         match () {
             () if range.is_of_hours() => Self::Hour,
-            () if last / NS_PER_DAY - (first / NS_PER_DAY).min(last / NS_PER_DAY) < DAYS_MAX => Self::Day,
+            () if last / DAY - (first / DAY).min(last / DAY) < DAYS_MAX => Self::Day,
             () if month(last) - month(first) < MONTHS_MAX => Self::Month,
             () => Self::Year,
         }
@@ -100,10 +99,10 @@ impl Step {
     /// The number of the step in which an instant is.
     pub fn number(self, ns: u64) -> i64 {
         match self {
-            Self::Hour => (ns / NS_PER_HOUR) as i64,
-            Self::Day => (ns / NS_PER_DAY) as i64,
-            Self::Month => month_of_day((ns / NS_PER_DAY) as i64),
-            Self::Year => civil_from_days((ns / NS_PER_DAY) as i64).0,
+            Self::Hour => (ns / HOUR) as i64,
+            Self::Day => (ns / DAY) as i64,
+            Self::Month => month_of_day((ns / DAY) as i64),
+            Self::Year => civil_from_days((ns / DAY) as i64).0,
         }
     }
 
@@ -164,7 +163,7 @@ mod tests {
 
     #[test]
     fn steps_grow_with_the_time() {
-        let ago = |days: u64| NOW - days * NS_PER_DAY;
+        let ago = |days: u64| NOW - days * DAY;
         assert_eq!(Step::of(Range::Hours24, ago(1), NOW), Step::Hour);
         for (days, step, name, short) in [
             (91, Step::Day, "2026-11-23", "11-23"),

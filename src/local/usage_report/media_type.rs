@@ -37,14 +37,6 @@ impl Format {
         }
     }
 
-    const fn media_type(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Json => ("application", "json"),
-            Self::Text => ("text", "plain"),
-            Self::Csv => ("text", "csv"),
-        }
-    }
-
     /// The format that the values of `Accept` ask for most (RFC 9110 §12.5.1).
     pub fn accepted<'b>(values: impl Iterator<Item = &'b [u8]>) -> Self {
         let values: Vec<&str> = values.filter_map(|value| std::str::from_utf8(value).ok()).collect();
@@ -78,7 +70,7 @@ impl<'a> Range<'a> {
 
     /// How closely, where at all: the closest match decides.
     fn matches(&self, format: Format) -> Option<u8> {
-        let (kind, subtype) = format.media_type();
+        let (kind, subtype) = format.content_type().split(';').next()?.split_once('/')?;
         match (self.kind, self.subtype) {
             ("*", "*") => Some(0),
             (own, "*") if own.eq_ignore_ascii_case(kind) => Some(1),

@@ -2,14 +2,16 @@
 //! a misspelt filter never answers with everybody's numbers.
 
 use super::media_type::Format;
-use crate::base::civil::{NS_PER_SECOND, parse_date, parse_rfc3339};
+use crate::access::{USER_BYTES_MAX, is_user};
+use crate::base::civil::{parse_date, parse_rfc3339};
+use crate::base::clock::{DAY, HOUR, SECOND};
+use crate::base::digits::whole_number;
 use crate::base::percent;
 use crate::reporting::{GroupBy, LIMIT_DEFAULT, LIMIT_MAX, Query};
 
 /// Records in an answer that a person reads, where `limit` is not given.
 pub const LIMIT_DEFAULT_TEXT: u32 = 10;
 
-const NAME_BYTES_MAX: usize = 128;
 /// Faults named in one answer.
 const FAULTS_MAX: usize = 8;
 const KNOWN: &str = "user_id, from, to, model, limit, cursor, group_by, format";
@@ -46,13 +48,9 @@ impl UsageQuery {
 /// What was given so far, parameter by parameter.
 #[derive(Debug, Default)]
 pub struct Given {
-    user: Option<String>,
-    from: Option<u64>,
-    to: Option<u64>,
-    model: Option<String>,
+    /// But for its limit.
+    query: Query,
     limit: Option<u32>,
-    cursor: Option<u64>,
-    group_by: Option<GroupBy>,
     format: Option<Format>,
 }
 
@@ -63,13 +61,13 @@ impl Given {
     /// Words that name the parameter in backticks, and what it expects.
     pub fn set(&mut self, name: &str, value: String, now_unix_ns: u64) -> Result<(), String> {
         match name {
-            "user_id" => once(&mut self.user, name, parse_name(name, value)?),
-            "from" => once(&mut self.from, name, parse_time(name, &value, now_unix_ns)?),
-            "to" => once(&mut self.to, name, parse_time(name, &value, now_unix_ns)?),
-            "model" => once(&mut self.model, name, parse_name(name, value)?),
+            "user_id" => once(&mut self.query.user, name, parse_name(name, value)?),
+            "from" => once(&mut self.query.from, name, parse_time(name, &value, now_unix_ns)?),
+            "to" => once(&mut self.query.to, name, parse_time(name, &value, now_unix_ns)?),
+            "model" => once(&mut self.query.model, name, parse_name(name, value)?),
             "limit" => once(&mut self.limit, name, parse_limit(&value)?),
-            "cursor" => once(&mut self.cursor, name, parse_cursor(&value)?),
-            "group_by" => once(&mut self.group_by, name, parse_group_by(&value)?),
+            "cursor" => once(&mut self.query.cursor, name, parse_cursor(&value)?),
+            "group_by" => once(&mut self.query.group_by, name, parse_group_by(&value)?),
             "format" => once(&mut self.format, name, parse_format(&value)?),
             _ => Err(format!("unknown parameter `{}`; known are {KNOWN}", shown(name))),
         }
@@ -80,15 +78,15 @@ impl Given {
     /// # Errors
     /// Words, where one contradicts another.
     pub fn query(self, format: Format) -> Result<UsageQuery, String> {
-        let Self { user, from, to, model, limit, cursor, group_by, format: given } = self;
-        if let (Some(from), Some(to)) = (from, to)
+        let Self { query, limit, format: given } = self;
+        if let (Some(from), Some(to)) = (query.from, query.to)
             && from >= to
         {
             return Err("`from` must be before `to`".to_owned());
         }
         let format = given.unwrap_or(format);
         let limit_default = if format == Format::Text { LIMIT_DEFAULT_TEXT } else { LIMIT_DEFAULT };
-        let query = Query { user, from, to, model, limit: limit.unwrap_or(limit_default), cursor, group_by };
+        let query = Query { limit: limit.unwrap_or(limit_default), ..query };
         Ok(UsageQuery { query, format, own: false })
     }
 }
@@ -116,21 +114,21 @@ fn once<T>(slot: &mut Option<T>, name: &str, value: T) -> Result<(), String> {
 /// # Errors
 /// Words that name the parameter.
 pub fn parse_name(name: &str, value: String) -> Result<String, String> {
-    if value.is_empty() || value.len() > NAME_BYTES_MAX || value.chars().any(char::is_control) {
-        return Err(format!("`{name}` must be 1 to {NAME_BYTES_MAX} bytes without control characters"));
+    if !is_user(&value) {
+        return Err(format!("`{name}` must be 1 to {USER_BYTES_MAX} bytes without control characters"));
     }
     Ok(value)
 }
 
 fn parse_limit(value: &str) -> Result<u32, String> {
-    decimal(value)
+    whole_number(value.as_bytes())
         .and_then(|limit| u32::try_from(limit).ok())
         .filter(|limit| (1..=LIMIT_MAX).contains(limit))
         .ok_or_else(|| format!("`limit` must be a whole number from 1 to {LIMIT_MAX}"))
 }
 
 fn parse_cursor(value: &str) -> Result<u64, String> {
-    decimal(value)
+    whole_number(value.as_bytes())
         .filter(|cursor| i64::try_from(*cursor).is_ok())
         .ok_or_else(|| "`cursor` must be the `next_cursor` of an earlier answer".to_owned())
 }
@@ -147,7 +145,7 @@ fn parse_format(value: &str) -> Result<Format, String> {
 
 /// RFC 3339, a date, Unix seconds, or a length of time before now.
 fn parse_time(name: &str, value: &str, now_unix_ns: u64) -> Result<u64, String> {
-    let unix_seconds = || decimal(value)?.checked_mul(NS_PER_SECOND).filter(|ns| i64::try_from(*ns).is_ok());
+    let unix_seconds = || whole_number(value.as_bytes())?.checked_mul(SECOND).filter(|ns| i64::try_from(*ns).is_ok());
     parse_rfc3339(value)
         .or_else(|| parse_date(value))
         .or_else(unix_seconds)
@@ -163,19 +161,14 @@ fn parse_time(name: &str, value: &str, now_unix_ns: u64) -> Result<u64, String> 
 /// `24h` before now, not before 1970.
 fn before(value: &str, now_unix_ns: u64) -> Option<u64> {
     let (count, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
-    let seconds = match unit {
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
+    let unit = match unit {
+        "m" => 60 * SECOND,
+        "h" => HOUR,
+        "d" => DAY,
         _ => return None,
     };
-    let ns = decimal(count)?.checked_mul(seconds)?.checked_mul(NS_PER_SECOND)?;
+    let ns = whole_number(count.as_bytes())?.checked_mul(unit)?;
     Some(now_unix_ns.saturating_sub(ns))
-}
-
-/// Decimal digits and nothing else: `str::parse` would take a `+` sign.
-fn decimal(text: &str) -> Option<u64> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 /// `application/x-www-form-urlencoded`: `+` is a space, `%XX` a byte; the result must be UTF-8.
@@ -193,7 +186,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const NOW: u64 = 1_795_426_200 * NS_PER_SECOND; // 2026-11-23T09:30:00Z
+    const NOW: u64 = 1_795_426_200 * SECOND; // 2026-11-23T09:30:00Z
 
     fn parse(raw: &str) -> Result<Query, String> {
         UsageQuery::parse(raw, NOW, Format::Json).map(|asked| asked.query)
@@ -214,13 +207,13 @@ mod tests {
             NOW,
             Format::Json,
         );
-        let midnight = 1_795_392_000 * NS_PER_SECOND;
+        let midnight = 1_795_392_000 * SECOND;
         assert_eq!(
             query,
             Ok(UsageQuery {
                 query: Query {
                     user: Some("太郎 a+b".to_owned()),
-                    from: Some(NOW - 86_400 * NS_PER_SECOND),
+                    from: Some(NOW - DAY),
                     to: Some(midnight),
                     model: Some("gpt-4o".to_owned()),
                     limit: 1000,
@@ -253,12 +246,12 @@ mod tests {
     #[test]
     fn times() {
         let ns = |text: &str| parse(&format!("from={text}")).map(|query| query.from.unwrap());
-        assert_eq!(ns("30m"), Ok(NOW - 1_800 * NS_PER_SECOND));
-        assert_eq!(ns("7d"), Ok(NOW - 7 * 86_400 * NS_PER_SECOND));
+        assert_eq!(ns("30m"), Ok(NOW - 1_800 * SECOND));
+        assert_eq!(ns("7d"), Ok(NOW - 7 * DAY));
         assert_eq!(ns("100000d"), Ok(0));
         assert_eq!(ns("0"), Ok(0));
-        assert_eq!(ns("1795392000"), Ok(1_795_392_000 * NS_PER_SECOND));
-        assert_eq!(ns("2026-11-23T18:30:00.5%2B09:00"), Ok(NOW + NS_PER_SECOND / 2));
+        assert_eq!(ns("1795392000"), Ok(1_795_392_000 * SECOND));
+        assert_eq!(ns("2026-11-23T18:30:00.5%2B09:00"), Ok(NOW + SECOND / 2));
         assert_eq!(ns("2026-11-23T18:30:00+09:00"), Ok(NOW), "an unescaped plus, as people type it");
         for bad in ["", "h", "-1h", "+5", "1.5h", "24H", "24s", "yesterday", "1795392000000", "２４h", "2026-11-31"] {
             assert!(ns(bad).unwrap_err().starts_with("`from` must be a time"), "{bad}");

@@ -2,7 +2,8 @@
 //! float.
 
 use super::columns::{self, Columns, Value};
-use crate::base::civil::{NS_PER_SECOND, write_rfc3339};
+use crate::base::civil::write_rfc3339;
+use crate::base::clock::SECOND;
 use crate::base::digits::write_decimal;
 use crate::reporting::Report;
 
@@ -68,7 +69,7 @@ impl<'a> Object<'a> {
 
     /// An instant with as much of its fraction as it has.
     fn bound(&mut self, key: &'static str, value: Option<u64>) {
-        let digits = |unix_ns: u64| if unix_ns.is_multiple_of(NS_PER_SECOND) { 0 } else { 9 };
+        let digits = |unix_ns: u64| if unix_ns.is_multiple_of(SECOND) { 0 } else { 9 };
         self.put(key, value.map_or(Value::Unknown, |unix_ns| Value::Instant(unix_ns, digits(unix_ns))));
     }
 
@@ -168,7 +169,7 @@ mod tests {
         Report {
             query: Query {
                 user: Some("a\"\n太郎".to_owned()),
-                from: Some(1_795_392_000 * NS_PER_SECOND),
+                from: Some(1_795_392_000 * SECOND),
                 to: Some(1_795_426_200_500_000_000),
                 ..Query::default()
             },
@@ -196,7 +197,7 @@ mod tests {
     #[test]
     fn buckets_are_named_as_records_name_it() {
         let sums = r#""requests":3,"errors":0,"input_tokens":0,"cached_input_tokens":0,"output_tokens":0,"reasoning_tokens":0,"total_tokens":0,"cost_usd":0"#;
-        let start = || BucketKey::Start(1_795_392_000 * NS_PER_SECOND);
+        let start = || BucketKey::Start(1_795_392_000 * SECOND);
         let name = || BucketKey::Name("a\"b".to_owned());
         for (group_by, key, shown, truncated) in [
             (GroupBy::Hour, start(), r#""start":"2026-11-23T00:00:00Z""#, false),

@@ -159,7 +159,7 @@ fn hour(unix_ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::civil::NS_PER_SECOND;
+    use crate::base::clock::{DAY, HOUR};
     use crate::reporting::{Buckets, Query};
     use crate::usage::record::{Endpoint, Record, Usage};
 
@@ -216,9 +216,7 @@ older ones: cursor=7
 
     #[test]
     fn buckets_and_what_is_not_among_them() {
-        let day = |day: u64, requests| {
-            (BucketKey::Start(day * 86_400 * NS_PER_SECOND), Totals { requests, ..Totals::default() })
-        };
+        let day = |day: u64, requests| (BucketKey::Start(day * DAY), Totals { requests, ..Totals::default() });
         let query = Query { from: Some(0), to: Some(1), group_by: Some(GroupBy::Day), ..Query::default() };
         let buckets = Some(Buckets { list: vec![day(0, 1), day(1, 2)], truncated: true });
         let totals = Totals { requests: 4, ..Totals::default() };
@@ -237,6 +235,6 @@ older ones: cursor=7
         assert_eq!(decimals([1].into_iter()), 9);
         assert_eq!(bar(1, 2), "██████████");
         assert_eq!((bar(1, 160), bar(0, 0)), ("▏".to_owned(), String::new()));
-        assert_eq!(hour(9 * 3600 * NS_PER_SECOND), "1970-01-01 09:00");
+        assert_eq!(hour(9 * HOUR), "1970-01-01 09:00");
     }
 }

@@ -46,9 +46,6 @@ pub struct Batch {
 
 impl Batch {
     /// Up to `rows_max` rows past the one with this id.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn read(conn: &Connection, after_id: i64, rows_max: usize) -> rusqlite::Result<Self> {
         let mut batch = Self::default();
         let mut statement = conn.prepare_cached(SELECT)?;

@@ -1,7 +1,7 @@
 //! How far the export is, for `/metrics`: written by the export thread, read by whoever renders a scrape.
 
 use crate::metrics::ExportGauges;
-use crate::worker::time::unix_now;
+use crate::worker::process::unix_now;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What both threads share.

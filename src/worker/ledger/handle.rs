@@ -18,17 +18,6 @@ pub(super) enum Message {
     Stop,
 }
 
-/// Where the export says how far it has come. The ledger thread keeps it: a commit never waits for another writer of
-/// this process.
-pub struct Marker(Arc<Mailbox<Message>>);
-
-impl Marker {
-    /// Everything up to this record is exported. Never blocks; committed by the next turn of the ledger thread.
-    pub fn mark(&self, record_id: i64) {
-        self.0.send(Message::Exported(record_id)); // after the thread's end, the next start exports it again
-    }
-}
-
 /// The loop's end of the ledger.
 pub struct LedgerHandle {
     pub(super) mailbox: Arc<Mailbox<Message>>,
@@ -45,9 +34,11 @@ impl LedgerHandle {
         self.mailbox.send(Message::Records(records));
     }
 
-    /// For the export.
-    pub fn marker(&self) -> Marker {
-        Marker(Arc::clone(&self.mailbox))
+    /// How the export says up to which record everything is exported. Never blocks; the ledger thread keeps it in its
+    /// next turn: a commit never waits for another writer of this process.
+    pub fn marker(&self) -> impl Fn(i64) + Send + use<> {
+        let mailbox = Arc::clone(&self.mailbox);
+        move |record_id| mailbox.send(Message::Exported(record_id)) // after its end, the next start exports it again
     }
 
     /// Asks for [`WorkerEvent::SpendByUser`]: of all that was submitted before.

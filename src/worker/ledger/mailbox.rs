@@ -3,8 +3,6 @@
 //! In: messages, from any thread. Out: all that wait, at once. Never: a lock that is held while the thread is woken: on
 //! a machine with one core it goes on in place of its waker, and would have to wait for that lock.
 
-#![allow(clippy::disallowed_methods)] // the outside world: clocks
-
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Instant;

@@ -2,15 +2,13 @@
 //!
 //! In: the ledger's connection, now and then. Out: the tables, when they have changed; what was spent, at the start.
 
-#![allow(clippy::disallowed_methods)] // the outside world: clocks
-
 use crate::ledger::keys_and_limits::{read, version};
 use crate::ledger::spend::spend_by_user;
 use crate::limit::budget::Period;
 use crate::limit::overrides::{Limits, Overrides};
 use crate::policy::Policy;
 use crate::worker::event::{EventSender, WorkerEvent};
-use crate::worker::time::unix_now;
+use crate::worker::process::unix_now;
 use rusqlite::Connection;
 use std::time::{Duration, Instant};
 
@@ -27,9 +25,6 @@ pub struct PolicyWatch {
 impl PolicyWatch {
     /// Tells the loop of the tables, and of what was spent where somebody has a budget (or everybody: `budgets`), so
     /// that it knows before the first request.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn start(conn: &Connection, budgets: bool, events: &EventSender) -> rusqlite::Result<Self> {
         let (version, policy) = (version(conn)?, read(conn)?);
         let has_budget = |own: &Overrides| Limits::default().with(own).has_budget();

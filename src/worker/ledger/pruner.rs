@@ -2,10 +2,8 @@
 //!
 //! In: the connection, and when it was last busy. Out: steps. Never: two steps at once.
 
-#![allow(clippy::disallowed_methods)] // the outside world: clocks
-
 use crate::ledger::prune::{Cutoff, prune};
-use crate::worker::time::unix_now;
+use crate::worker::process::unix_now;
 use rusqlite::Connection;
 use std::time::{Duration, Instant};
 

@@ -25,21 +25,18 @@ impl<T> Default for FairQueue<T> {
 }
 
 impl<T> FairQueue<T> {
-    /// Adds a question.
-    ///
-    /// # Errors
-    /// The question itself, where too many wait.
-    pub fn push(&mut self, asker: Asker, question: T) -> Result<(), T> {
+    /// Adds a question; false where too many wait.
+    pub fn push(&mut self, asker: Asker, question: T) -> bool {
         let waiting: usize = self.askers.iter().map(|(_, questions)| questions.len()).sum();
         if waiting >= WAITING_MAX {
-            return Err(question);
+            return false;
         }
         match self.askers.iter_mut().find(|(known, _)| *known == asker) {
-            Some((Some(_), questions)) if questions.len() >= WAITING_OF_USER_MAX => return Err(question),
+            Some((Some(_), questions)) if questions.len() >= WAITING_OF_USER_MAX => return false,
             Some((_, questions)) => questions.push_back(question),
             None => self.askers.push_back((asker, [question].into())),
         }
-        Ok(())
+        true
     }
 
     /// Takes the next question.
@@ -65,11 +62,11 @@ mod tests {
     fn who_asks_much_waits_behind_themselves() {
         let mut queue = FairQueue::default();
         for number in 0..4 {
-            queue.push(user("a"), ("a", number)).unwrap();
+            assert!(queue.push(user("a"), ("a", number)));
         }
-        queue.push(None, ("all", 0)).unwrap();
-        queue.push(user("b"), ("b", 0)).unwrap();
-        queue.push(None, ("all", 1)).unwrap();
+        assert!(queue.push(None, ("all", 0)));
+        assert!(queue.push(user("b"), ("b", 0)));
+        assert!(queue.push(None, ("all", 1)));
         let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
         assert_eq!(order, [("a", 0), ("all", 0), ("b", 0), ("a", 1), ("all", 1), ("a", 2), ("a", 3)]);
     }
@@ -78,14 +75,14 @@ mod tests {
     fn no_more_wait_than_may() {
         let mut queue = FairQueue::default();
         for number in 0..WAITING_OF_USER_MAX {
-            queue.push(user("a"), number).unwrap();
+            assert!(queue.push(user("a"), number));
         }
-        assert_eq!(queue.push(user("a"), 77), Err(77));
+        assert!(!queue.push(user("a"), 77));
         for number in WAITING_OF_USER_MAX..WAITING_MAX {
-            queue.push(None, number).unwrap();
+            assert!(queue.push(None, number));
         }
-        assert_eq!((queue.push(None, 78), queue.push(user("b"), 79)), (Err(78), Err(79)));
+        assert_eq!((queue.push(None, 78), queue.push(user("b"), 79)), (false, false));
         assert_eq!(std::iter::from_fn(|| queue.pop()).count(), WAITING_MAX);
-        assert_eq!(queue.push(user("a"), 80), Ok(()));
+        assert!(queue.push(user("a"), 80));
     }
 }

@@ -156,11 +156,11 @@ fn a_name_that_cannot_be_asked_for_is_an_error_that_names_it() {
 
 #[test]
 fn pauses_grow_while_a_name_cannot_be_resolved() {
-    let mut schedule = Schedule::for_name();
+    let mut schedule = Schedule::new(Some(REFRESH_EVERY));
     let results = [true, false, false, false, false, false, false, false, true, false];
     let pauses = results.map(|is_success| schedule.pause(is_success).map(|pause| pause.as_secs()));
     assert_eq!(pauses, [60, 1, 2, 4, 8, 16, 30, 30, 60, 1].map(Some));
-    assert_eq!(Schedule::for_address().pause(true), None);
+    assert_eq!(Schedule::new(None).pause(true), None);
 }
 
 #[test]
