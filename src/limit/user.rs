@@ -163,7 +163,7 @@ impl UserState {
 
 /// Checks the budgets: what is spent, what requests in flight may cost and this one's estimate are within each. Of a
 /// guess only what is left is reserved. Where nobody knows what is spent, nothing is let through.
-fn within_budgets(
+pub(super) fn within_budgets(
     limits: &Limits,
     spent: Option<Spent>,
     reserved: u64,

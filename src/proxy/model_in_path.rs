@@ -26,7 +26,8 @@ pub fn named(target: &str) -> Named {
         let name = segments.next().and_then(|name| std::str::from_utf8(name).ok());
         return Named { name: name.and_then(readable), deployed: true };
     }
-    if !path.trim_end_matches('/').ends_with("/realtime") {
+    let path = path.trim_end_matches('/');
+    if !["/realtime", "/realtime/translations"].iter().any(|end| path.ends_with(end)) {
         return Named::default();
     }
     match parameter(query, "deployment") {

@@ -99,7 +99,7 @@ fn operation(path: &str) -> Endpoint {
 /// The session that a WebSocket at `path` opens.
 fn session(path: &str) -> Endpoint {
     match tail(path) {
-        ["realtime", ..] => Endpoint::RealtimeSession,
+        ["realtime", ..] | ["translations", "realtime", ..] => Endpoint::RealtimeSession,
         ["responses", ..] => Endpoint::ResponsesSession,
         ["sessions", "live", ..] => Endpoint::LiveSession,
         _ => Endpoint::Other,
