@@ -305,7 +305,8 @@ fn sessions(c: &mut Criterion) {
             b.iter(|| {
                 let mut session = Session::new(Endpoint::RealtimeSession);
                 // Parts of the size of a TLS record.
-                let reports = stream.chunks(16 * 1024).filter_map(|part| session.feed(black_box(part)).1);
+                let reports =
+                    stream.chunks(16 * 1024).filter_map(|part| session.feed(Now::default(), black_box(part)).1);
                 assert_eq!(reports.count(), 1);
                 session.finish()
             });

@@ -77,6 +77,8 @@ pub struct Access {
     keys_only: bool,
     admin: Option<Hash>,
     keys: BTreeMap<u64, Key>,
+    /// Until when each key is valid, by its id.
+    valid_until: BTreeMap<i64, u64>,
 }
 
 /// What a request to a local endpoint may see.
@@ -91,7 +93,7 @@ pub enum Reader<'a> {
 impl Access {
     /// `admin` opens the local endpoints; without it they are open.
     pub fn new(keys_only: bool, admin: Option<Hash>) -> Self {
-        Self { keys_only, admin, keys: BTreeMap::new() }
+        Self { keys_only, admin, ..Self::default() }
     }
 
     /// Another token of the administrator's.
@@ -102,6 +104,13 @@ impl Access {
     /// The keys that are valid now, in place of all that were.
     pub fn set_keys(&mut self, keys: impl IntoIterator<Item = Key>) {
         self.keys = keys.into_iter().map(|key| (key.hash.head(), key)).collect();
+        self.valid_until = self.keys.values().map(|key| (key.id, key.expires_at.unwrap_or(u64::MAX))).collect();
+    }
+
+    /// From when on the key with this id opens nothing, nanoseconds since the Unix epoch: 0 for one that is revoked,
+    /// `u64::MAX` for one that does not expire.
+    pub fn valid_until(&self, key_id: i64) -> u64 {
+        self.valid_until.get(&key_id).copied().unwrap_or(0)
     }
 
     /// True where only holders of keys may relay: what a client presents is then for us, and goes nowhere else.
@@ -195,6 +204,7 @@ mod tests {
         ] {
             assert_eq!(id(name, value), None, "{name}: {value}");
         }
+        assert_eq!([1, 2, 3].map(|id| access.valid_until(id)), [u64::MAX, 100, 0]);
         assert_eq!(access.key(&Headers::new(&[]), 0), None);
         assert!(access.key(&Headers::new(&[header("api-key", "oap_two")]), 100).is_none(), "it has expired");
     }

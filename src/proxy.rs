@@ -39,6 +39,7 @@ pub mod local_answers;
 mod local_request;
 mod log_notes;
 pub mod model_in_path;
+mod open_sessions;
 pub mod path;
 mod permits;
 mod refusal;
@@ -73,6 +74,7 @@ use exchange::{Exchange, Progress, Stage};
 use held_bodies::HeldBodies;
 use invariants::Audit;
 use local_answers::LocalAnswers;
+use open_sessions::OpenSessions;
 use permits::Permits;
 pub use settings::{Settings, Timeouts};
 use settlement::End;
@@ -95,6 +97,7 @@ pub struct Proxy {
     held_bodies: HeldBodies,
     local_answers: LocalAnswers,
     client_limit: ClientLimit,
+    open_sessions: OpenSessions,
     deadlines: Deadlines<Conn>,
     actions: VecDeque<Action>,
     dialer: Dialer,
@@ -137,6 +140,7 @@ impl Proxy {
             ups: Slab::default(),
             exchanges: Slab::default(),
             local_answers: LocalAnswers::default(),
+            open_sessions: OpenSessions::default(),
             actions: VecDeque::new(),
             dispatched: Vec::new(),
             ledger_trouble: None,
@@ -224,7 +228,7 @@ impl Proxy {
 
     /// When [`Proxy::expire`] must be called next, monotonic nanoseconds.
     pub fn next_deadline(&self) -> Option<u64> {
-        let due = [self.deadlines.next_due(), self.limiter.sweep_due(), self.permits.due()];
+        let due = [self.deadlines.next_due(), self.limiter.sweep_due(), self.permits.due(), self.open_sessions.due()];
         due.into_iter().flatten().min()
     }
 
@@ -238,6 +242,9 @@ impl Proxy {
         }
         if self.limiter.sweep_due().is_some_and(|due| due <= now.mono) {
             self.limiter.sweep(now.mono);
+        }
+        if self.open_sessions.are_due(now) {
+            self.check_sessions(now);
         }
     }
 
@@ -299,12 +306,14 @@ impl Proxy {
         }
     }
 
-    // What an operator changes while the proxy runs. Requests in flight keep the limits that they came in under.
+    // What an operator changes while the proxy runs. Requests in flight keep the limits that they came in under; but
+    // WebSockets, which have no end of their own, do not.
 
     /// Keys and users' overrides, in place of all that were.
-    pub fn set_policy(&mut self, policy: Policy) {
+    pub fn set_policy(&mut self, now: Now, policy: Policy) {
         self.access.set_keys(policy.keys);
         self.limiter.set_overrides(policy.overrides);
+        self.check_sessions(now);
     }
 
     /// The period of which [`Proxy::set_spend_by_user`] must tell what users have spent: somebody has a budget, and
@@ -316,16 +325,18 @@ impl Proxy {
     /// What users have spent in a period, as the ledger has it.
     pub fn set_spend_by_user(&mut self, now: Now, spend_by_user: SpendByUser) {
         self.limiter.load(spend_by_user, now);
+        self.check_sessions(now);
     }
 
     /// Settings that were read anew.
-    pub fn reconfigure(&mut self, change: Change) {
+    pub fn reconfigure(&mut self, now: Now, change: Change) {
         self.limiter.set_limits(change.limits);
         self.access.set_admin(change.admin);
         self.settings.authorization = change.authorization;
         self.settings.model_name = change.model_name;
         self.prices = change.prices;
         self.log_up_to(change.log);
+        self.check_sessions(now);
     }
 
     /// What holds between any two turns, for tests.
@@ -356,6 +367,9 @@ impl Proxy {
             self.permits.stop_waiting(seq); // a part of a tunnel goes out with the end of the whole
         }
         let (up_key, is_tunnel) = (exchange.up.take(), exchange.tunnel.is_some());
+        if is_tunnel {
+            self.open_sessions.remove(&exchange.draft.user, key);
+        }
         let up = up_key.and_then(|up| self.ups.linked(up));
         let (written, unread) = up.map_or((false, false), |up| (up.has_written(), !up.input.is_empty()));
         let duration_us = (now.mono - exchange.started) / MICROSECOND;
@@ -403,10 +417,11 @@ impl Proxy {
         self.permits.submit(record)
     }
 
-    /// A record counts: in the metrics, and in its user's limits.
+    /// A record counts: in the metrics, and in its user's limits, which may end their sessions.
     fn count(&mut self, now: Now, record: &Record) {
         self.metrics.record(record);
         self.limiter.charge(&record.user, request_estimate::used(record), now);
+        self.check_sessions_of(now, &record.user);
     }
 
     /// A settled exchange's reply goes out when its record is committed, or at once where that is not promised.
@@ -489,6 +504,9 @@ impl Proxy {
     /// True where the target is at work on the whole request, and will say what it took.
     fn reads_on(&self, exchange: &Exchange) -> bool {
         let begun = exchange.up.and_then(|up| self.ups.linked(up)).is_some_and(Upstream::has_begun);
+        if exchange.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_leaving()) {
+            return true; // the target is told of the end, and has its time to take it
+        }
         let will_report = match &exchange.tunnel {
             Some(tunnel) => tunnel.is_responding(),
             None => exchange.request.complete && exchange.draft.endpoint.is_metered(),

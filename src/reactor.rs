@@ -171,12 +171,12 @@ impl<I: Io, W: Workers> Reactor<I, W> {
             match event {
                 WorkerEvent::Committed { upto, retrieved } => self.proxy.committed(now, upto, &retrieved),
                 WorkerEvent::Ledger { trouble, takes_records } => self.proxy.ledger_state(now, trouble, takes_records),
-                WorkerEvent::Policy(policy) => self.proxy.set_policy(policy),
+                WorkerEvent::Policy(policy) => self.proxy.set_policy(now, policy),
                 WorkerEvent::SpendByUser(spend_by_user) => {
                     self.spend_asked = None;
                     self.proxy.set_spend_by_user(now, spend_by_user);
                 }
-                WorkerEvent::Reconfigure(change) => self.proxy.reconfigure(*change),
+                WorkerEvent::Reconfigure(change) => self.proxy.reconfigure(now, *change),
                 WorkerEvent::Answered { ticket, answer } => self.proxy.answered(now, ticket, &answer),
                 WorkerEvent::Resolved { addresses } => self.proxy.resolved(now, addresses),
                 WorkerEvent::Stop => self.stop(now),

@@ -1,11 +1,15 @@
-//! WebSocket frames of one direction, the server's (RFC 6455 §5): splits a byte stream into its text messages, cut
-//! anywhere.
+//! WebSocket frames (RFC 6455 §5): of the server's direction, splits a byte stream into its text messages, cut
+//! anywhere; of the client's, [`ClientFrames`] knows the borders; and writes the frames that end a session.
 //!
 //! In: the bytes behind the `101` head, as they are relayed. Out: the payload of each text message, its fragments
 //! joined to one, and where it ends; binary messages, pings and pongs are passed over. It holds one frame's header,
 //! never a payload. What it cannot read (a compressed or masked message) it passes over by its length and reports;
 //! where the borders between frames are lost, it reads no more. It never unmasks, decompresses or answers anything: the
 //! bytes go their way whatever it makes of them, and judging them is the client's part.
+
+mod client_frames;
+
+pub use client_frames::ClientFrames;
 
 const FIN: u8 = 0x80;
 /// Extensions give these bits a meaning (§5.2); we let none be agreed on.
@@ -35,6 +39,10 @@ pub enum Piece<'a> {
     Text(&'a [u8]),
     /// The text message whose payload came before, if it has any, is complete.
     TextEnd,
+    /// A binary message has begun, of which nothing else will be said.
+    Binary,
+    /// A frame is complete that does not end a text message.
+    FrameEnd,
     /// A text message, in whole or from here on, cannot be read: it is compressed or masked. Comes once for a message;
     /// neither its text nor its end will follow.
     Unreadable,
@@ -75,13 +83,19 @@ enum Message {
     PassedOver,
 }
 
-/// Parser of one direction.
+/// A frame's header as it comes, byte by byte (§5.2).
+#[derive(Debug, Default)]
+struct Header {
+    bytes: [u8; HEADER_BYTES_MAX],
+    /// Bytes that have come.
+    filled: usize,
+}
+
+/// Parser of the server's direction.
 #[derive(Debug, Default)]
 pub struct Frames {
     at: At,
-    header: [u8; HEADER_BYTES_MAX],
-    /// Bytes of the header that have come.
-    filled: usize,
+    header: Header,
     frame: Frame,
     message: Message,
     /// Bytes of the payload that have not come.
@@ -125,37 +139,29 @@ impl Frames {
         self.message == Message::Text
     }
 
+    /// True behind the end of all that is read: a close frame has begun, or the borders are lost.
+    pub fn is_over(&self) -> bool {
+        self.at == At::Over
+    }
+
+    /// True where neither a frame nor a message has begun that has not ended: another message may stand here.
+    pub fn is_between_messages(&self) -> bool {
+        self.at == At::Header && self.header.filled == 0 && self.message == Message::None
+    }
+
     fn header_byte(&mut self, byte: u8) -> Option<Piece<'static>> {
-        self.header[self.filled] = byte;
-        self.filled += 1;
-        if self.filled < self.header_length() {
+        if !self.header.push(byte) {
             return None;
         }
-        self.filled = 0;
         let piece = self.begin_frame();
         self.at = if matches!(piece, Some(Piece::Close | Piece::Lost)) { At::Over } else { At::Payload };
         piece
     }
 
-    /// How long the header is, as far as its bytes so far show.
-    fn header_length(&self) -> usize {
-        let second = if self.filled < 2 { 0 } else { self.header[1] };
-        let length = match second & LENGTH {
-            126 => 2,
-            127 => 8,
-            _ => 0,
-        };
-        2 + length + if second & MASKED == 0 { 0 } else { 4 }
-    }
-
     /// The header is complete. The checks are those of §5.2, §5.4 and §5.5.
     fn begin_frame(&mut self) -> Option<Piece<'static>> {
-        let [first, second, ..] = self.header;
-        self.left = match second & LENGTH {
-            126 => big_endian(&self.header[2..4]),
-            127 => big_endian(&self.header[2..10]),
-            length => u64::from(length),
-        };
+        let [first, second, ..] = self.header.bytes;
+        self.left = self.header.take_payload_bytes();
         if self.left > i64::MAX as u64 {
             return Some(Piece::Lost); // §5.2: the most significant bit is 0
         }
@@ -184,7 +190,7 @@ impl Frames {
             self.message = if opcode == TEXT { Message::Text } else { Message::PassedOver };
         }
         if is_readable || self.message != Message::Text {
-            return None;
+            return (opcode == BINARY).then_some(Piece::Binary);
         }
         self.message = Message::PassedOver;
         Some(Piece::Unreadable)
@@ -193,11 +199,69 @@ impl Frames {
     fn end_frame(&mut self) -> Option<Piece<'static>> {
         self.at = At::Header;
         if self.frame != Frame::LastFragment {
-            return None;
+            return Some(Piece::FrameEnd);
         }
         let ended = std::mem::take(&mut self.message);
-        (ended == Message::Text).then_some(Piece::TextEnd)
+        Some(if ended == Message::Text { Piece::TextEnd } else { Piece::FrameEnd })
     }
+}
+
+impl Header {
+    /// Takes the next byte; true where it is the last.
+    fn push(&mut self, byte: u8) -> bool {
+        self.bytes[self.filled] = byte;
+        self.filled += 1;
+        self.filled == self.length()
+    }
+
+    /// How long it is, as far as its bytes so far show.
+    fn length(&self) -> usize {
+        let second = if self.filled < 2 { 0 } else { self.bytes[1] };
+        let length = match second & LENGTH {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        2 + length + if second & MASKED == 0 { 0 } else { 4 }
+    }
+
+    /// It is complete: how long the payload is; what comes next is another header.
+    fn take_payload_bytes(&mut self) -> u64 {
+        self.filled = 0;
+        match self.bytes[1] & LENGTH {
+            126 => big_endian(&self.bytes[2..4]),
+            127 => big_endian(&self.bytes[2..10]),
+            length => u64::from(length),
+        }
+    }
+}
+
+/// A text message for a client, in one frame.
+pub fn write_text(out: &mut Vec<u8>, text: &str) {
+    out.push(FIN | TEXT);
+    match text.len() {
+        length @ 0..126 => out.push(length as u8),
+        length @ 126..0x1_0000 => {
+            out.push(126);
+            out.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        length => {
+            out.push(127);
+            out.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// A close frame (§5.5.1) with a status and a reason, which is cut where it would be too long; with a `mask`, as a
+/// client's must have (§5.3).
+pub fn write_close(out: &mut Vec<u8>, status: u16, reason: &str, mask: Option<[u8; 4]>) {
+    let reason = &reason.as_bytes()[..reason.len().min(CONTROL_BYTES_MAX as usize - 2)];
+    let length = 2 + reason.len() as u8;
+    out.extend_from_slice(&[FIN | CLOSE, length | if mask.is_some() { MASKED } else { 0 }]);
+    out.extend(mask.iter().flatten());
+    let payload = status.to_be_bytes().into_iter().chain(reason.iter().copied());
+    out.extend(payload.zip(mask.unwrap_or_default().into_iter().cycle()).map(|(byte, mask)| byte ^ mask));
 }
 
 fn big_endian(bytes: &[u8]) -> u64 {

@@ -4,6 +4,8 @@
 
 #![allow(clippy::disallowed_methods)] // deadlines against hanging, pauses between looks
 
+#[path = "realtime/dismissals.rs"]
+mod dismissals;
 #[path = "realtime/endings.rs"]
 mod endings;
 #[path = "realtime/handshakes.rs"]

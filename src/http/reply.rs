@@ -70,6 +70,15 @@ pub fn error_body(code: &str, message: &str) -> Vec<u8> {
         .into_bytes()
 }
 
+/// The same as an event of a WebSocket session, in which `place` are the members beside the error.
+pub fn error_event(place: &str, code: &str, message: &str) -> String {
+    let (message, code) = (Value::from(message), Value::from(code));
+    format!(
+        "{{\"type\":\"error\",{place},\"error\":{{\"type\":\"proxy_error\",\"code\":{code},\"message\":{message},\
+         \"param\":null}}}}"
+    )
+}
+
 /// The parts of an answer of ours.
 pub struct Reply<'a> {
     pub status: u16,

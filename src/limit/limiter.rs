@@ -12,7 +12,7 @@ use super::budget::{Cost, Period, SpendByUser, Spending, Spent};
 use super::overrides::{Limits, Overrides};
 use super::reservation::{Money, Reservation, ReservationRequest};
 use super::status::{RateLimitStatus, Refused};
-use super::user::UserState;
+use super::user::{UserState, within_budgets};
 use crate::base::clock::{MILLISECOND, Now};
 use crate::base::table::Table;
 use std::collections::{BTreeMap, VecDeque};
@@ -117,6 +117,15 @@ impl Limiter {
         let smallest = ReservationRequest { tokens: 1, guessed: true, money: may_cost.then_some(anything) };
         let mut state = self.users.get(user).copied().unwrap_or_default();
         state.try_take(&limits, || self.spending.of(user, now.unix), smallest, now).map(|_| ())
+    }
+
+    /// How a user is refused whose budget is spent, whatever they ask for; `None` while something is left of it, and
+    /// where nobody knows.
+    pub fn spent_budget(&mut self, user: &str, now: Now) -> Option<Refused> {
+        let limits = self.limits_of(user);
+        let spent = limits.has_budget().then(|| self.spending.of(user, now.unix)).flatten()?;
+        let mut nothing = Money { nano_usd: 0, least_nano_usd: 0, may_share: true };
+        within_budgets(&limits, Some(spent), 0, &mut nothing).err()
     }
 
     /// The user's name, shared with their other requests where there are any.

@@ -167,7 +167,12 @@ impl UserState {
 
 /// Checks the budgets: what is spent, what requests in flight may cost and what this one may are within each. Where it is
 /// the only one, or shares by its average, what is left will do. Where nobody knows what is spent, nothing is let through.
-fn within_budgets(limits: &Limits, spent: Option<Spent>, reserved: u64, money: &mut Money) -> Result<(), Refused> {
+pub(super) fn within_budgets(
+    limits: &Limits,
+    spent: Option<Spent>,
+    reserved: u64,
+    money: &mut Money,
+) -> Result<(), Refused> {
     let Some(spent) = spent else { return Err(refused(Limit::BudgetUnknown, 0, 0, Some(UNCERTAIN))) };
     let budgets =
         [(Limit::BudgetDay, limits.day_nano_usd, spent.day), (Limit::BudgetMonth, limits.month_nano_usd, spent.month)];

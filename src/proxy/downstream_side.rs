@@ -168,7 +168,11 @@ impl Proxy {
         let is_broken = exchange.up.and_then(|up| self.ups.get(up)).is_some_and(|up| up.broken.is_some());
         if !is_broken {
             let writer = if from_chunks { BodyWriter::Chunked } else { BodyWriter::Bytes };
-            writer.write(exchange.request.outgoing.stream.tail(), piece, from_chunks);
+            let out = exchange.request.outgoing.stream.tail();
+            match (&mut exchange.tunnel, piece) {
+                (Some(tunnel), Piece::Data(data)) => tunnel.pass(data, out),
+                _ => writer.write(out, piece, from_chunks),
+            }
         }
         if let Some(up) = exchange.up.filter(|_| piece != Piece::More) {
             self.actions.push_back(Action::Flush(Conn::Up(up)));

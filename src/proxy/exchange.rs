@@ -44,7 +44,7 @@ pub struct Exchange {
     pub stage: Stage,
     /// Permits that it holds for its records.
     pub permits: u64,
-    /// After the switch to a WebSocket whose messages are read along.
+    /// After the switch to a WebSocket.
     pub tunnel: Option<Box<Tunnel>>,
     /// The client has gone; what comes is read for its usage only.
     pub abandoned: bool,
@@ -218,6 +218,11 @@ impl Outgoing {
             self.stream.consume(count);
             self.stream_sent |= count > 0;
         }
+    }
+
+    /// Takes back the last bytes of what streams through, which were not taken yet.
+    pub fn take_back(&mut self, count: usize) {
+        self.stream.truncate(self.stream.len() - count);
     }
 
     /// What streams through and was not taken yet.

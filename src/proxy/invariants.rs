@@ -116,7 +116,11 @@ impl Audit<'_> {
                 self.0.settings.timeouts.ledger_wait > 0 && holding.is_some_and(|down| down.timing.is_none());
             let waits =
                 exchange.awaited_seq().is_some() || exchange.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_paused());
-            let is_over = exchange.abandoned && exchange.tunnel.as_ref().is_some_and(|tunnel| !tunnel.is_responding());
+            let tunnel = exchange.tunnel.as_ref();
+            let is_over = tunnel.is_some_and(|tunnel| {
+                let is_read_on = tunnel.is_responding() || tunnel.is_leaving();
+                tunnel.may_leave() || tunnel.must_be_cut() || exchange.abandoned && !is_read_on
+            });
             is_over || is_untimed || (holding.is_some() || waits) && !commits && !queues
         };
         self.0.exchanges.keys().filter(is_forgotten).count() + usize::from(self.0.held_bodies.is_stuck())

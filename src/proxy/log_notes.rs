@@ -30,6 +30,11 @@ pub fn refusal(notes: &mut Notes, fault: Fault) {
     notes.add(Level::Debug, "request refused", |note| note.with("code", fault.code()));
 }
 
+/// A session must end.
+pub fn dismissal(notes: &mut Notes, fault: Fault) {
+    notes.add(Level::Info, "a session is ended", |note| note.with("code", fault.code()));
+}
+
 /// An attempt at the upstream has failed; `next` says what follows of it.
 pub fn failure(notes: &mut Notes, level: Level, failure: &Failure, link: Link, next: &'static str) {
     notes.add(level, "upstream error", |note| {

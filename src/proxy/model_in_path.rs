@@ -30,14 +30,15 @@ pub fn named(target: &str) -> Named {
     };
     // By bytes: a search for a character costs more than such a short text has to be read for.
     let mut segments = path.as_bytes().split(|&byte| byte == b'/').filter(|segment| !segment.is_empty());
-    let mut last: &[u8] = b"";
+    let (mut last, mut before): (&[u8], &[u8]) = (b"", b"");
     while let Some(segment) = segments.next() {
         if segment.eq_ignore_ascii_case(b"deployments") {
             let name = segments.next().and_then(|name| std::str::from_utf8(name).ok());
             return Named { name: name.map(|name| clip(name).into()), deployed: true };
         }
-        last = segment;
+        (before, last) = (last, segment);
     }
+    let last = if last.eq_ignore_ascii_case(b"translations") { before } else { last };
     if !last.eq_ignore_ascii_case(b"realtime") {
         return Named::default();
     }

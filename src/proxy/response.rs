@@ -84,8 +84,7 @@ impl Exchange {
 
     /// The target takes up the WebSocket that the request asks for.
     pub(super) fn switch(&mut self, head: &ResponseHead<'_, '_>, position: u64) {
-        let endpoint = self.draft.endpoint;
-        self.tunnel = endpoint.is_session().then(|| Box::new(Tunnel::new(endpoint)));
+        self.tunnel = Some(Box::new(Tunnel::new(self.draft.endpoint)));
         self.request.complete = false;
         self.request.outgoing.forget_sent();
         self.draft.status = head.status;

@@ -78,6 +78,7 @@ fn relayed(method: &str, path: &str, tail: Tail<'_>, websocket: bool) -> Route {
     };
     let cost = match endpoint {
         Endpoint::AudioTranslations | Endpoint::ImagesVariations => api_paths::cost(method, path),
+        Endpoint::RealtimeSession if tail[0] == "translations" => api_paths::socket_cost(path),
         _ if endpoint.is_metered() || endpoint.is_session() => Cost::Metered,
         _ if websocket => api_paths::socket_cost(path),
         _ => api_paths::cost(method, path),
@@ -119,7 +120,7 @@ fn operation(tail: Tail<'_>) -> Endpoint {
 /// The session that a WebSocket at it opens.
 fn session(tail: Tail<'_>) -> Endpoint {
     match tail {
-        ["realtime", ..] => Endpoint::RealtimeSession,
+        ["realtime", ..] | ["translations", "realtime", ..] => Endpoint::RealtimeSession,
         ["responses", ..] => Endpoint::ResponsesSession,
         ["sessions", "live", ..] => Endpoint::LiveSession,
         _ => Endpoint::Other,

@@ -24,7 +24,7 @@ use super::downstream::Phase;
 use crate::base::clock::{MILLISECOND, SECOND};
 use crate::http::body::BodyReader;
 
-/// How long a closing connection is read on, so that our last reply is not lost to a reset.
+/// How long a closing connection is read on, so that our last words are not lost to a reset.
 const LINGER: u64 = 2 * SECOND;
 
 /// The least that a client must move, on average over each `IDLE_TIMEOUT`, of its body or of an answer that it does not
@@ -44,7 +44,7 @@ pub enum Class {
     HurriedBody,
     /// A client that takes an answer: for the next part of it.
     Write,
-    /// A client whose connection we have closed for sending.
+    /// A client whose connection we have closed for sending; a target that was told that its session ends.
     Linger,
     /// A reply that waits for its commit.
     LedgerWait,

@@ -12,19 +12,37 @@
 //!      └───────── next permit ◀──────────┘
 //! ```
 //!
-//! In: the target's bytes. Out: how many of them pass now, and parts that have their own record. Never: a connection.
+//! It ends before its peers want it to where its user may not go on: their budget is spent, or their key is not valid
+//! any more.
+//!
+//! ```text
+//!   open ──dismiss──▶ dismissed ──no response is under way, ──▶ leaving ──the target's goodbye, or──▶ (settled)
+//!                     of the client,   no message has begun      both are told,    its end, or 2 s
+//!                     control frames                             what still comes
+//!                     pass                                       is read, and not passed on
+//! ```
+//!
+//! In: both sides' bytes. Out: how many of them pass now, parts that have their own record, and the frames that end a
+//! session. Never: a connection.
 
+use super::refusal::Refusal;
 use crate::base::clock::{MICROSECOND, Now};
+use crate::http::reply::error_event;
 use crate::usage::capture::Reported;
 use crate::usage::record::{Draft, Endpoint, Outcome, Record, UsageSource};
 use crate::usage::session::{Report, Session};
+use crate::websocket::{self, ClientFrames};
 
-/// What must still be known of a tunnel that is read along.
+/// The status of a close frame that a session ends with here: policy violation (RFC 6455 §7.4.1).
+const POLICY_VIOLATION: u16 = 1008;
+
+/// What must still be known of a tunnel.
 pub struct Tunnel {
+    endpoint: Endpoint,
     session: Session,
+    client: ClientFrames,
     pause: Pause,
-    /// When the response that the target is at work on began.
-    response_began: Option<Now>,
+    ending: Ending,
 }
 
 /// Why the target's bytes are not taken up.
@@ -38,28 +56,110 @@ enum Pause {
     Permit,
 }
 
-/// A part of a tunnel that has a record of its own.
-pub struct Part {
-    report: Report,
-    began: Now,
+/// How far its end has come, where it is ours.
+enum Ending {
+    None,
+    /// It is to end as soon as it may, for this reason.
+    Dismissed(Box<Refusal>),
+    /// Both sides are told.
+    Leaving,
 }
+
+/// What ends a session, for each side.
+pub struct Goodbye {
+    pub to_client: Vec<u8>,
+    pub to_target: Vec<u8>,
+    /// Bytes to take back first of those that wait for the target: a frame has begun there that must not go on.
+    pub taken_back: usize,
+}
+
+/// A part of a tunnel that has a record of its own.
+pub struct Part(Report);
 
 impl Tunnel {
     /// A session that begins.
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { session: Session::new(endpoint), pause: Pause::None, response_began: None }
+        Self {
+            endpoint,
+            session: Session::new(endpoint),
+            client: ClientFrames::default(),
+            pause: Pause::None,
+            ending: Ending::None,
+        }
+    }
+
+    /// Bytes of the client: appends what of them goes to the target.
+    pub fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        self.client.pass(bytes, out);
     }
 
     /// Bytes of the target: how many pass, up to the end of the first message that reports usage, and that message's
-    /// part. Not while it is paused.
+    /// part. A dismissed one stops where it may end. Not while it is paused.
     pub fn feed(&mut self, now: Now, bytes: &[u8]) -> (usize, Option<Part>) {
         debug_assert!(!self.is_paused(), "bytes of a tunnel that is paused");
-        let (used, report) = self.session.feed(bytes);
-        let began = self.response_began.take_if(|_| !self.session.is_responding());
-        if self.session.is_responding() {
-            self.response_began.get_or_insert(now);
+        let (used, report) = self.session.feed(now, bytes);
+        (used, report.map(Part))
+    }
+
+    /// It must end, as soon as no response is under way: nothing more is asked of the target. `waiting` bytes that have
+    /// passed have not left yet. Returns how many of these are to be taken back; `None` where it is to end already.
+    pub fn dismiss(&mut self, why: Refusal, waiting: usize) -> Option<usize> {
+        if !matches!(self.ending, Ending::None) {
+            return None;
         }
-        (used, report.map(|report| Part { report, began: began.unwrap_or(now) }))
+        self.ending = Ending::Dismissed(Box::new(why));
+        self.session.stop_at_rest(true);
+        Some(self.client.restrict(waiting))
+    }
+
+    /// True where it was dismissed and can end now.
+    pub fn may_leave(&self) -> bool {
+        matches!(self.ending, Ending::Dismissed(_)) && !self.is_paused() && self.session.is_at_rest()
+    }
+
+    /// True where it was dismissed, and the target's frames cannot be told any more: nothing can be said between them.
+    pub fn must_be_cut(&self) -> bool {
+        matches!(self.ending, Ending::Dismissed(_)) && self.session.is_lost()
+    }
+
+    /// It ends now: what either side is told. `waiting` is as in [`Tunnel::dismiss`], `event_id` is for the event that
+    /// says why, and `mask` for the frame that goes to the target. `None` where it was not dismissed.
+    pub fn leave(&mut self, waiting: usize, event_id: &str, mask: [u8; 4]) -> Option<Goodbye> {
+        let Ending::Dismissed(why) = std::mem::replace(&mut self.ending, Ending::Leaving) else {
+            debug_assert!(false, "nobody has dismissed it");
+            return None;
+        };
+        self.session.stop_at_rest(false);
+        let (taken_back, may_follow) = self.client.close(waiting);
+        let (mut to_client, mut to_target) = (Vec::new(), Vec::new());
+        if let Some(event) = self.error_event(&why, event_id) {
+            websocket::write_text(&mut to_client, &event);
+        }
+        websocket::write_close(&mut to_client, POLICY_VIOLATION, why.fault.code(), None);
+        if may_follow {
+            websocket::write_close(&mut to_target, POLICY_VIOLATION, why.fault.code(), Some(mask));
+        }
+        Some(Goodbye { to_client, to_target, taken_back })
+    }
+
+    /// The event that says why, in the shape of the API whose session it is.
+    fn error_event(&self, why: &Refusal, event_id: &str) -> Option<String> {
+        let place = match self.endpoint {
+            Endpoint::RealtimeSession | Endpoint::LiveSession => format!("\"event_id\":\"{event_id}\""),
+            Endpoint::ResponsesSession => format!("\"status\":{}", why.fault.status()),
+            _ => return None,
+        };
+        Some(error_event(&place, why.fault.code(), &why.message))
+    }
+
+    /// True where both sides are told that it ends: what comes is read for its usage only.
+    pub fn is_leaving(&self) -> bool {
+        matches!(self.ending, Ending::Leaving)
+    }
+
+    /// True where nothing more is to come of one that is left.
+    pub fn is_over(&self) -> bool {
+        self.is_leaving() && (self.session.is_closed() || self.session.is_lost())
     }
 
     /// The target's bytes wait until the record with this `seq` is committed.
@@ -90,6 +190,11 @@ impl Tunnel {
         }
     }
 
+    /// The session's model, as far as the target has named it.
+    pub fn model(&self) -> Option<&str> {
+        self.session.model()
+    }
+
     /// True while the target is at work on a response.
     pub fn is_responding(&self) -> bool {
         self.session.is_responding()
@@ -98,10 +203,15 @@ impl Tunnel {
     /// Completes the record of the whole from what its session says in the end, which is returned. `unread` says that
     /// bytes of the target had to wait and will not be read any more.
     pub fn conclude(self, record: &mut Record, unread: bool) -> Reported {
+        let is_left = self.is_leaving();
+        if !self.endpoint.is_session() {
+            record.outcome = if is_left { Outcome::Completed } else { record.outcome };
+            return Reported::default();
+        }
         let ended = self.session.finish();
-        // A goodbye is the end that both sides wanted; without one, the target has broken off.
+        // A goodbye is the end that both sides wanted, or we; without one, the target has broken off.
         record.outcome = match record.outcome {
-            _ if ended.closed => Outcome::Completed,
+            _ if ended.closed || is_left => Outcome::Completed,
             Outcome::Completed => Outcome::UpstreamError,
             other => other,
         };
@@ -121,7 +231,8 @@ impl Part {
     /// Its record, but for the price, and what was reported with it. `whole` is the tunnel's own draft; `abandoned`
     /// says that the client has gone.
     pub fn record(self, now: Now, whole: &Draft, abandoned: bool) -> (Record, Reported) {
-        let Self { report: Report { endpoint, reported }, began } = self;
+        let Report { endpoint, reported, began } = self.0;
+        let began = began.unwrap_or(now);
         let record = Record {
             started_at: began.unix,
             user: whole.user.clone(),
@@ -142,3 +253,6 @@ impl Part {
         (record, reported)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -316,9 +316,11 @@ impl Upstream {
 
     fn class(&self, connect: Option<Class>, exchange: Option<&Exchange>) -> Option<Class> {
         let is_paused = exchange.and_then(|exchange| exchange.tunnel.as_ref()).is_some_and(|tunnel| tunnel.is_paused());
+        let is_left = exchange.and_then(|exchange| exchange.tunnel.as_ref()).is_some_and(|tunnel| tunnel.is_leaving());
         let is_awaited = exchange.is_some_and(|exchange| exchange.response.progress == Progress::Awaited);
         let has_begun = is_awaited && !self.input.is_empty();
         match (self.link, self.exchange) {
+            _ if is_left => Some(Class::Linger),
             _ if exchange.is_some_and(|exchange| exchange.abandoned) => Some(Class::ReadOn),
             (Link::Resolving, _) => Some(Class::Resolve),
             (Link::Connecting(_), _) => connect,

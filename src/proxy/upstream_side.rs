@@ -9,20 +9,23 @@
 use super::dialer::resend::Resend;
 use super::dialer::{AfterFailure, Loser, RaceKey};
 use super::downstream::{AfterReply, Phase, Sink};
-use super::exchange::{Exchange, Progress, Stage};
+use super::exchange::{Exchange, ModelName, Progress, Stage};
+use super::refusal::Refusal;
 use super::response::{EDITED_BYTES_KEPT, Next, body_pieces, put_piece};
 use super::timing::Class;
 use super::tunnel::{Part, Tunnel};
 use super::upstream::{Failure, Link, Received, Upstream};
 use super::{
-    Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, Proxy, UpKey, Written, forward, log_notes, settlement,
+    Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, Proxy, UpKey, Written, forward, log_notes, request_estimate,
+    settlement,
 };
 use crate::base::clock::{MICROSECOND, Now};
 use crate::base::log::Level;
 use crate::http::HttpError;
 use crate::http::body::BodyReader;
 use crate::http::head::{self, HeadEnd, ResponseHead};
-use crate::usage::record::Outcome;
+use crate::http::reply::Fault;
+use crate::usage::record::{Endpoint, Outcome, Usage};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 
@@ -160,6 +163,11 @@ impl Proxy {
 
     /// A connection is of no more use. Its exchange goes on elsewhere where it may, or ends here.
     pub(super) fn fail_up(&mut self, now: Now, key: UpKey, failure: Failure) {
+        let Some(up) = self.ups.get(key) else { return };
+        let tunnel = up.exchange.and_then(|exchange| Some((exchange, self.exchanges.get(exchange)?.tunnel.as_ref()?)));
+        if let Some((exchange, _)) = tunnel.filter(|(_, tunnel)| tunnel.is_leaving()) {
+            return self.session_over(now, exchange);
+        }
         let Some(up) = self.ups.get_mut(key) else { return };
         let Some(exchange) = up.exchange.take() else {
             self.dialer.pool.remove(key);
@@ -268,8 +276,11 @@ impl Proxy {
     pub(super) fn wants_upstream_bytes(&self, key: UpKey) -> bool {
         let Some(up) = self.ups.get(key) else { return false };
         let down = self.exchange_of(key).and_then(|exchange| self.downs.get(exchange.down));
-        let waits = self.tunnel_of(key).is_some_and(Tunnel::is_paused);
-        up.link != Link::Resolving && !waits && down.is_none_or(|down| down.out.len() < HIGH_WATERMARK)
+        let tunnel = self.tunnel_of(key);
+        let waits = tunnel.is_some_and(Tunnel::is_paused);
+        // What comes of one that is left is not for the client.
+        let has_room = || down.is_none_or(|down| down.out.len() < HIGH_WATERMARK);
+        up.link != Link::Resolving && !waits && (tunnel.is_some_and(Tunnel::is_leaving) || has_room())
     }
 
     pub(super) fn upstream_bytes(&mut self, now: Now, key: UpKey, bytes: &mut [u8]) {
@@ -427,7 +438,7 @@ impl Proxy {
             return match up.head_end.find(bytes)? {
                 Some(end) => {
                     up.head_end = HeadEnd::default();
-                    self.response_head(exchange, &bytes[..end])?;
+                    self.response_head(now, exchange, &bytes[..end])?;
                     Ok(self.complete_if_empty(exchange, end))
                 }
                 None => {
@@ -441,7 +452,7 @@ impl Proxy {
         let Some(end) = up.head_end.find(up.input.as_slice())? else { return Ok(Next::Wait) };
         up.head_end = HeadEnd::default();
         let input = std::mem::take(&mut up.input);
-        self.response_head(exchange, &input.as_slice()[..end])?;
+        self.response_head(now, exchange, &input.as_slice()[..end])?;
         Ok(self.complete_if_empty(exchange, end - waited))
     }
 
@@ -452,12 +463,12 @@ impl Proxy {
     }
 
     /// A response head: chooses how its body goes on, and writes ours.
-    fn response_head(&mut self, key: ExchangeKey, bytes: &[u8]) -> Result<(), HttpError> {
+    fn response_head(&mut self, now: Now, key: ExchangeKey, bytes: &[u8]) -> Result<(), HttpError> {
         let Some(exchange) = self.exchanges.linked_mut(key) else { return Ok(()) };
         let mut storage = head::storage();
         let head = ResponseHead::parse(bytes, &mut storage, exchange.request.to_head)?;
         if head.status == 101 {
-            return self.switch(key, &head);
+            return self.switch(now, key, &head);
         }
         if head.status < 200 {
             return exchange.interim_head();
@@ -548,19 +559,21 @@ impl Proxy {
 
 impl Proxy {
     /// The target takes up the WebSocket: from here on there are no messages of HTTP any more.
-    fn switch(&mut self, key: ExchangeKey, head: &ResponseHead<'_, '_>) -> Result<(), HttpError> {
+    fn switch(&mut self, now: Now, key: ExchangeKey, head: &ResponseHead<'_, '_>) -> Result<(), HttpError> {
         let Some(exchange) = self.exchanges.linked_mut(key) else { return Ok(()) };
         if !(exchange.request.websocket && head.is_websocket()) {
             return Err(HttpError::Malformed("a switch of protocols that nobody asked for"));
         }
         let down = self.downs.get_mut(exchange.down);
         exchange.switch(head, down.as_ref().map_or(0, |down| down.position()));
+        self.open_sessions.add(&exchange.draft.user, key);
         let Some(down) = down else { return Ok(()) };
         down.after_reply = AfterReply::EndsReply;
         down.phase = Phase::Body { reader: BodyReader::Close, sink: Sink::Stream };
         forward::write_switch(down.out.tail(), head, &exchange.limit_status);
         self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
         self.actions.push_back(Action::Read(Conn::Down(exchange.down)));
+        self.check_session(now, key); // much can have happened since it was admitted
         Ok(())
     }
 
@@ -572,20 +585,24 @@ impl Proxy {
             return Next::Later;
         }
         let (used, part) = tunnel.feed(now, bytes);
-        let is_over = exchange.abandoned && !tunnel.is_responding();
+        let is_left = tunnel.is_leaving();
+        let is_over = tunnel.is_over() || exchange.abandoned && !is_left && !tunnel.is_responding();
         exchange.draft.first_byte_us.get_or_insert((now.mono - exchange.started) / MICROSECOND);
-        exchange.draft.response_bytes += used as u64;
-        if let Some(down) = self.downs.get_mut(exchange.down) {
-            down.out.append(&bytes[..used]);
-            self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
+        if !is_left {
+            exchange.draft.response_bytes += used as u64;
+            if let Some(down) = self.downs.get_mut(exchange.down) {
+                down.out.append(&bytes[..used]);
+                self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
+            }
         }
         if let Some(part) = part {
             self.settle_part(now, key, part);
         }
         if is_over {
-            self.end_abandoned(now, key);
+            self.session_over(now, key);
             return Next::Wait;
         }
+        self.end_dismissed(now, key);
         Next::Bytes(used)
     }
 
@@ -601,7 +618,9 @@ impl Proxy {
         self.permits.release(seq - before);
         let Some(tunnel) = exchange.tunnel.as_mut() else { return };
         tunnel.pause_for_commit(seq);
-        let Some(down) = self.downs.get_mut(exchange.down).filter(|_| self.settings.settled) else {
+        // Of a session that is left the client has got no part that could wait.
+        let may_wait = self.settings.settled && !tunnel.is_leaving();
+        let Some(down) = self.downs.get_mut(exchange.down).filter(|_| may_wait) else {
             return self.next_part(now, key);
         };
         down.held_back = 1;
@@ -661,7 +680,13 @@ impl Proxy {
 
     /// Goes on with what the target sent while it had to wait, and with its end if that has come meanwhile.
     pub(super) fn advance_upstream(&mut self, now: Now, key: UpKey) {
-        let Some((false, up)) = self.tunnel_of(key).map(Tunnel::is_paused).zip(self.ups.get_mut(key)) else { return };
+        if self.tunnel_of(key).is_none_or(Tunnel::is_paused) {
+            return;
+        }
+        if let Some(exchange) = self.ups.get(key).and_then(|up| up.exchange) {
+            self.end_dismissed(now, exchange);
+        }
+        let Some(up) = self.ups.get_mut(key) else { return };
         let input = std::mem::take(&mut up.input);
         self.upstream_plain(now, key, input.as_slice());
         let Some(up) = self.ups.get(key).filter(|up| up.input.is_empty()) else { return };
@@ -684,6 +709,98 @@ impl Proxy {
         waits
     }
 
+    /// Looks at all sessions: whether they may go on, and when the next key expires.
+    pub(super) fn check_sessions(&mut self, now: Now) {
+        for key in self.open_sessions.look_at_all() {
+            self.check_session(now, key);
+        }
+    }
+
+    /// Something was charged to a user: their sessions end where the budget is spent.
+    pub(super) fn check_sessions_of(&mut self, now: Now, user: &str) {
+        let has_sessions = !self.open_sessions.of(user).is_empty();
+        if has_sessions && self.limiter.spent_budget(user, now).is_some() {
+            for key in self.open_sessions.of(user).to_vec() {
+                self.check_session(now, key);
+            }
+        }
+    }
+
+    /// Dismisses a session whose user may not go on. It ends by [`Action::Read`]: whoever asks may be at work on it.
+    fn check_session(&mut self, now: Now, key: ExchangeKey) {
+        let Some(draft) = self.exchanges.linked(key).map(|exchange| &exchange.draft) else { return };
+        let valid_until = draft.key_id.map_or(u64::MAX, |id| self.access.valid_until(id));
+        let why = if valid_until <= now.unix {
+            Refusal::new(Fault::InvalidClientKey, "the session's client key was revoked, or has expired")
+        } else {
+            self.open_sessions.note_expiry(now, valid_until);
+            match self.limiter.spent_budget(&draft.user, now) {
+                Some(refused) if !self.is_free(key) => request_estimate::refusal(&refused),
+                _ => return,
+            }
+        };
+        let Some(exchange) = self.exchanges.linked_mut(key) else { return };
+        let (fault, outgoing) = (why.fault, &mut exchange.request.outgoing);
+        let dismissed = exchange.tunnel.as_mut().and_then(|tunnel| tunnel.dismiss(why, outgoing.stream.len()));
+        let Some(taken_back) = dismissed else { return };
+        outgoing.take_back(taken_back);
+        log_notes::dismissal(&mut self.notes, fault);
+        self.actions.push_back(Action::Read(Conn::Down(exchange.down))); // it may have waited for room
+        self.actions.extend(exchange.up.map(|up| Action::Read(Conn::Up(up))));
+    }
+
+    /// True for a session whose model costs nothing: the one that its client has named, and by the target's own word.
+    fn is_free(&self, key: ExchangeKey) -> bool {
+        let Some(Exchange { draft, request, tunnel, .. }) = self.exchanges.linked(key) else { return false };
+        let is_named = draft.endpoint == Endpoint::RealtimeSession && request.model_name == ModelName::Model;
+        let named = draft.model_requested.as_deref().filter(|_| is_named);
+        let served = tunnel.as_ref().and_then(|tunnel| tunnel.model());
+        let text = Usage { input_tokens: 1_000_000, output_tokens: 1_000_000, ..Usage::default() };
+        let audio = Usage { input_audio_tokens: 1_000_000, output_audio_tokens: 1_000_000, ..text };
+        let cost = |model: &str, usage| self.prices.cost_nano_usd(model, usage, None);
+        let costs_nothing =
+            |model: &str| cost(model, &text) == Some(0) && cost(model, &audio).is_none_or(|cost| cost == 0);
+        named.or(served).is_some() && [named, served].into_iter().flatten().all(costs_nothing)
+    }
+
+    /// Ends a session that was dismissed, where it may end now: both sides are told, and the target has a while to take
+    /// it and to say what is still to be counted.
+    fn end_dismissed(&mut self, now: Now, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        let Some(tunnel) = exchange.tunnel.as_mut() else { return };
+        if tunnel.must_be_cut() {
+            return if exchange.abandoned { self.end_abandoned(now, key) } else { self.cut(now, key) };
+        }
+        if !tunnel.may_leave() {
+            return;
+        }
+        self.replies += 1;
+        let event_id = format!("proxy-{:x}-{:x}", self.boot, self.replies);
+        let outgoing = &mut exchange.request.outgoing;
+        let Some(goodbye) = tunnel.leave(outgoing.stream.len(), &event_id, mask(now, self.boot)) else { return };
+        outgoing.take_back(goodbye.taken_back);
+        outgoing.stream.append(&goodbye.to_target);
+        if let Some(down) = self.downs.get_mut(exchange.down) {
+            exchange.draft.response_bytes += goodbye.to_client.len() as u64;
+            down.out.append(&goodbye.to_client);
+            down.after_reply = AfterReply::Close; // it has ended as it should
+        }
+        self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
+        let (down, up) = (exchange.down, exchange.up);
+        self.actions.extend(up.map(|up| Action::Flush(Conn::Up(up))));
+        self.actions.extend(up.map(|up| Action::Read(Conn::Up(up))));
+        self.retime_tunnel(now, down, up);
+    }
+
+    /// Nothing more comes of a session that was left, or whose client has gone.
+    fn session_over(&mut self, now: Now, key: ExchangeKey) {
+        if self.exchanges.linked(key).is_some_and(|exchange| exchange.abandoned) {
+            return self.end_abandoned(now, key);
+        }
+        self.settle(now, key, Outcome::Completed);
+        self.hold_or_release(now, key);
+    }
+
     /// The tunnel that a connection carries.
     pub(super) fn tunnel_of(&self, key: UpKey) -> Option<&Tunnel> {
         self.exchange_of(key)?.tunnel.as_deref()
@@ -693,6 +810,12 @@ impl Proxy {
     fn exchange_of(&self, key: UpKey) -> Option<&Exchange> {
         self.exchanges.linked(self.ups.get(key)?.exchange?)
     }
+}
+
+/// The mask of a frame of ours to the target: there is nothing in it that a client chose, so it need not be secret.
+fn mask(now: Now, boot: u64) -> [u8; 4] {
+    let [.., a, b, c, d] = (now.mono ^ boot).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_right(32).to_be_bytes();
+    [a, b, c, d]
 }
 
 #[cfg(test)]

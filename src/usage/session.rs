@@ -4,14 +4,18 @@
 //! In: the bytes behind the `101` head, cut anywhere. Out: a [`Report`] for each response, transcription and decision,
 //! given at the last byte of the message that brings it, so that its record can have a place before the next byte is
 //! read; at the end, what the session reports of itself. It holds the one value that it is after, and between messages
-//! three names. It never sees the client's side: what was asked for does not matter, only what was consumed.
+//! three names and the responses under way. It never sees the client's side: what was asked for does not matter, only
+//! what was consumed.
 
 mod message;
+mod running;
 
 use super::capture::Reported;
 use super::record::Endpoint;
+use crate::base::clock::Now;
 use crate::websocket::{Frames, Piece};
 use message::{Message, SessionEvent};
+use running::Running;
 use std::sync::Arc;
 
 /// What one message reports.
@@ -22,6 +26,8 @@ pub struct Report {
     pub endpoint: Endpoint,
     /// Its usage, which is always there, and its names.
     pub reported: Reported,
+    /// When the response began; `None` for what has no beginning.
+    pub began: Option<Now>,
 }
 
 /// What is known of a session at its end.
@@ -33,8 +39,8 @@ pub struct Ended {
     /// `unreadable` where a part of the stream that may have held a report could not be read.
     pub reported: Reported,
     /// Something was consumed, or may have been, that was never reported: a response had begun and its end did not
-    /// come, or came without numbers; a live session began and did not report its length; a part of the stream could
-    /// not be read.
+    /// come, or came without numbers; a live session began and did not report its length; something went by, and
+    /// nothing was reported at all; a part of the stream could not be read.
     pub unreported: bool,
 }
 
@@ -44,8 +50,13 @@ pub struct Session {
     endpoint: Endpoint,
     frames: Frames,
     message: Message,
-    /// Responses that have begun and not ended; several can be under way at once.
-    open: u32,
+    running: Running,
+    /// It is to stop where no response is under way and no message has begun.
+    stops: bool,
+    /// Something went by that may have cost something.
+    active: bool,
+    /// Something was reported.
+    reports: bool,
     /// The model that transcribes, which its transcriptions do not name.
     transcription_model: Option<Arc<str>>,
     ended: Ended,
@@ -59,17 +70,23 @@ impl Session {
             endpoint,
             frames: Frames::default(),
             message: Message::new(endpoint),
-            open: 0,
+            running: Running::default(),
+            stops: false,
+            active: false,
+            reports: false,
             transcription_model: None,
             ended: Ended::default(),
         }
     }
 
     /// Takes bytes up to and including the last byte of the first message that reports usage. Returns how many were
-    /// used, and the report; without one, all were.
-    pub fn feed(&mut self, bytes: &[u8]) -> (usize, Option<Report>) {
+    /// used, and the report; without one, all were, or it stops here. Responses begin now.
+    pub fn feed(&mut self, now: Now, bytes: &[u8]) -> (usize, Option<Report>) {
         let mut used = 0;
         loop {
+            if self.stops && self.is_at_rest() {
+                return (used, None);
+            }
             let (length, piece) = self.frames.next(&bytes[used..]);
             used += length;
             match piece {
@@ -77,7 +94,7 @@ impl Session {
                 Piece::Text(text) => self.message.read(text),
                 Piece::TextEnd => {
                     let event = self.next_message().end();
-                    if let Some(report) = self.handle_event(event) {
+                    if let Some(report) = self.handle_event(now, event) {
                         return (used, Some(report));
                     }
                 }
@@ -87,13 +104,40 @@ impl Session {
                 }
                 Piece::Lost => self.ended.reported.unreadable = true,
                 Piece::Close => self.ended.closed = true,
+                Piece::Binary => self.active = true,
+                Piece::FrameEnd => {}
             }
         }
     }
 
+    /// Whether it stops where it is [at rest](Session::is_at_rest).
+    pub fn stop_at_rest(&mut self, stops: bool) {
+        self.stops = stops;
+    }
+
+    /// True where no response is under way, and another message could stand here.
+    pub fn is_at_rest(&self) -> bool {
+        !self.is_responding() && self.frames.is_between_messages()
+    }
+
     /// True while a response is under way.
     pub fn is_responding(&self) -> bool {
-        self.open > 0
+        self.running.is_any()
+    }
+
+    /// The model that the server names, or has named last.
+    pub fn model(&self) -> Option<&str> {
+        self.ended.reported.model.as_deref()
+    }
+
+    /// True where the server has ended it: a close frame has come.
+    pub fn is_closed(&self) -> bool {
+        self.ended.closed
+    }
+
+    /// True where its messages cannot be told any more: it will never be at rest again.
+    pub fn is_lost(&self) -> bool {
+        self.frames.is_over() && !self.ended.closed
     }
 
     /// The stream has ended or was cut.
@@ -103,7 +147,8 @@ impl Session {
         reported.unreadable |= self.frames.is_in_text() && !self.message.is_irrelevant();
         let began = reported.id.is_some();
         let length_unknown = self.endpoint == Endpoint::LiveSession && began && reported.usage.is_none();
-        self.ended.unreported |= reported.unreadable || length_unknown || self.open > 0;
+        let all_unreported = self.active && !self.reports && reported.usage.is_none() && self.endpoint.is_session();
+        self.ended.unreported |= reported.unreadable || length_unknown || all_unreported || !self.running.is_empty();
         self.ended
     }
 
@@ -112,9 +157,11 @@ impl Session {
         std::mem::replace(&mut self.message, Message::new(self.endpoint))
     }
 
-    fn handle_event(&mut self, event: SessionEvent) -> Option<Report> {
+    fn handle_event(&mut self, now: Now, event: SessionEvent) -> Option<Report> {
+        self.active |=
+            !matches!(event, SessionEvent::Idle | SessionEvent::Session(..) | SessionEvent::ResponseFailed(_));
         match event {
-            SessionEvent::Other => None,
+            SessionEvent::Idle | SessionEvent::Other => None,
             SessionEvent::Unreadable => {
                 self.ended.reported.unreadable = true;
                 None
@@ -129,30 +176,39 @@ impl Session {
                 self.transcription_model = transcription_model.or(self.transcription_model.take());
                 None
             }
-            SessionEvent::ResponseCreated => {
-                self.open = self.open.saturating_add(1);
+            SessionEvent::ResponseCreated(name) => {
+                if self.endpoint == Endpoint::ResponsesSession {
+                    self.running.supersede(name.lane.as_deref()); // a lane has one at a time
+                }
+                self.running.begin(name, now);
                 None
             }
-            SessionEvent::ResponseDone(endpoint, mut response) => {
-                self.open = self.open.saturating_sub(1);
+            SessionEvent::ResponseFailed(name) => {
+                self.running.supersede(name.lane.as_deref());
+                None
+            }
+            SessionEvent::ResponseDone(endpoint, name, mut response) => {
+                let began = self.running.end(&name);
                 if endpoint == Endpoint::Realtime && response.model.is_none() {
                     response.model.clone_from(&self.ended.reported.model);
                 }
-                self.report(endpoint, response)
+                self.report(endpoint, response, began)
             }
             SessionEvent::Transcription(item) if item.usage.is_none() => None, // some servers do not bill it by itself
             SessionEvent::Transcription(item) => {
                 let item = Reported { model: self.transcription_model.clone(), ..item };
-                self.report(Endpoint::RealtimeTranscription, item)
+                self.report(Endpoint::RealtimeTranscription, item, None)
             }
-            SessionEvent::Decision(decision) => self.report(Endpoint::Decisions, decision),
+            SessionEvent::Decision(decision) => self.report(Endpoint::Decisions, decision, None),
         }
     }
 
     /// Reports what something that has ended consumed, or notes that it is not known.
-    fn report(&mut self, endpoint: Endpoint, reported: Reported) -> Option<Report> {
-        self.ended.unreported |= reported.usage.is_none();
-        reported.usage.is_some().then_some(Report { endpoint, reported })
+    fn report(&mut self, endpoint: Endpoint, reported: Reported, began: Option<Now>) -> Option<Report> {
+        let has_usage = reported.usage.is_some();
+        self.ended.unreported |= !has_usage;
+        self.reports |= has_usage;
+        has_usage.then_some(Report { endpoint, reported, began })
     }
 }
 

@@ -35,6 +35,7 @@ fn read(stream: &[u8], cuts: &[usize]) -> Vec<(usize, Said)> {
                 }
                 Piece::Close => said.push((total, Said::Close)),
                 Piece::Lost => said.push((total, Said::Lost)),
+                Piece::Binary | Piece::FrameEnd => {}
             }
         }
     }
@@ -136,6 +137,25 @@ fn what_cannot_be_read_leaves_the_borders_known() {
 }
 
 #[test]
+fn what_is_written_is_read_again() {
+    for length in [0, 1, 125, 126, 65_535, 65_536] {
+        let text = "x".repeat(length);
+        let mut stream = Vec::new();
+        write_text(&mut stream, &text);
+        assert_eq!(stream, frame(FIN | TEXT, text.as_bytes(), 0), "in the shortest form");
+    }
+    let mut close = Vec::new();
+    write_close(&mut close, 1008, "bye", None);
+    assert_eq!(close, b"\x88\x05\x03\xf0bye");
+    close.clear();
+    write_close(&mut close, 1008, "bye", Some([1, 2, 3, 4]));
+    assert_eq!(close, [0x88, 0x85, 1, 2, 3, 4, 3 ^ 1, 0xf0 ^ 2, b'b' ^ 3, b'y' ^ 4, b'e' ^ 1]);
+    close.clear();
+    write_close(&mut close, 1008, &"y".repeat(200), None);
+    assert_eq!((close[1], close.len()), (125, 127), "a control frame is short");
+}
+
+#[test]
 fn nothing_is_read_behind_a_close() {
     for close in
         [&b"\x88\x00"[..], b"\x88\x02\x03\xe8", b"\x88\x7e\x00\x05\x03\xe8bye", b"\x88\x82\x01\x02\x03\x04\x02\xea"]
@@ -145,6 +165,7 @@ fn nothing_is_read_behind_a_close() {
     }
     let mut frames = Frames::default();
     assert_eq!(frames.next(b"\x01\x01a"), (3, Piece::Text(b"a")));
+    assert_eq!(frames.next(b""), (0, Piece::FrameEnd));
     assert_eq!(frames.next(b"\x88\x00"), (2, Piece::Close));
     assert!(frames.is_in_text(), "a message that was begun will not end");
 }

@@ -11,6 +11,7 @@
 pub mod connection;
 
 use flate2::{Compression, write::GzEncoder};
+use openai_api_proxy::base::clock::Now;
 use openai_api_proxy::http::body::BodyWriter;
 use openai_api_proxy::http::chunked::{Decoder, Piece};
 use openai_api_proxy::http::framing::Framing;
@@ -527,6 +528,7 @@ fn frames(parts: &[&[u8]]) -> Vec<(usize, Said)> {
                 }
                 websocket::Piece::Close => Said::Close,
                 websocket::Piece::Lost => Said::Lost,
+                websocket::Piece::Binary | websocket::Piece::FrameEnd => continue,
             };
             said.push((total, told));
         }
@@ -590,7 +592,7 @@ fn session(endpoint: Endpoint, parts: &[&[u8]]) -> (Vec<(usize, Report)>, Ended)
     let (mut session, mut reports, mut total) = (Session::new(endpoint), Vec::new(), 0);
     for mut part in parts.iter().copied() {
         loop {
-            let (used, report) = session.feed(part);
+            let (used, report) = session.feed(Now::default(), part);
             (part, total) = (&part[used..], total + used);
             match report {
                 Some(report) => reports.push((total, report)),

@@ -118,7 +118,7 @@ fn only_what_stands_in_its_place_is_a_report() {
             json!({"type": "error", "error": {"message": "\"response.done\"", "usage": fake}}),
         ],
     );
-    assert_eq!(summary(&rows(&proxy, "u", 1)), ["realtime/session 101 completed none"]);
+    assert_eq!(summary(&rows(&proxy, "u", 1)), ["realtime/session 101 completed unknown"]);
 }
 
 #[test]
@@ -192,7 +192,8 @@ fn only_the_servers_texts_are_read() {
         assert_eq!(socket.message(), Ok(Some(Frame::new(BINARY, report.clone()))));
     }
     close(&mut socket, 1000).unwrap();
-    assert_eq!(summary(&rows(&proxy, "u", 1)), ["realtime/session 101 completed none"]);
+    // What it was cannot be told.
+    assert_eq!(summary(&rows(&proxy, "u", 1)), ["realtime/session 101 completed unknown"]);
 }
 
 /// With `settled`, who has read a `response.done` to its last byte has its record, whatever happens then; with

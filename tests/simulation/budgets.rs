@@ -23,6 +23,8 @@ const USERS_MAX: usize = 3;
 pub struct Budgets {
     /// Of each user in a month, nano-dollars, until it is set.
     to_set: Option<u64>,
+    /// Who gets it.
+    users: Vec<String>,
     /// When it was set, and when a sum was last sent to the loop.
     pub set_at: Option<u64>,
     pub summed_at: Option<u64>,
@@ -42,9 +44,14 @@ pub fn prices() -> PriceTable {
     PriceTable::parse(price).expect("a price")
 }
 
+/// Users who share requests.
+pub fn users() -> Vec<String> {
+    (0..USERS_MAX).map(|user| format!("{SHARED}{user}")).collect()
+}
+
 impl Budgets {
-    pub fn new(budget: Option<u64>) -> Self {
-        Self { to_set: budget, ..Self::default() }
+    pub fn new(budget: Option<u64>, users: Vec<String>) -> Self {
+        Self { to_set: budget, users, ..Self::default() }
     }
 
     pub fn want(&mut self, period: Period) {
@@ -67,7 +74,7 @@ impl Budgets {
         if self.to_set.is_some() && rng.below(10) == 0 {
             self.set_at = Some(now);
             let own = Overrides { month_nano_usd: self.to_set.take(), ..Overrides::default() };
-            let overrides = (0..USERS_MAX).map(|user| (format!("{SHARED}{user}").into(), own)).collect();
+            let overrides = self.users.iter().map(|user| (user.as_str().into(), own)).collect();
             return Some(WorkerEvent::Policy(Policy { keys: Vec::new(), overrides }));
         }
         // Rather late, when something has settled since.
@@ -101,7 +108,7 @@ fn sum(records: &[Record], period: Period, upto_seq: u64) -> SpendByUser {
 /// After a turn: where the proxy knows what a user has spent, it is no less than what the ledger was given.
 pub fn check(proxy: &Proxy, given: &[&Record], at: u64) {
     let present = Period::of(EPOCH + at);
-    for user in (0..USERS_MAX).map(|user| format!("{SHARED}{user}")) {
+    for user in users() {
         let Some(known) = proxy.audit().spent(&user) else { continue };
         let mine = given.iter().filter(|record| *record.user == *user);
         let mine = mine.filter(|record| Period::of(record.started_at).month == present.month);

@@ -13,7 +13,9 @@
 //! after `LEDGER_WAIT`. After every turn: what is held back, or not read on, waits for something that is under way.
 //!
 //! In some runs users get their first budget in the middle: from then on nobody is let through who had spent it, and
-//! nobody is kept out who had not, whatever settles while the ledger's sum is under way.
+//! nobody is kept out who had not, whatever settles while the ledger's sum is under way. In others sessions do: one that
+//! has spent it ends between two messages and behind its response, with our goodbye whole on both sides, at borders of
+//! frames, and one record.
 //!
 //! `SIM_SEED=n` replays one seed, `SIM_SEEDS=n` runs that many.
 

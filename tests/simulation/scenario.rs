@@ -2,11 +2,12 @@
 
 mod requests;
 
-use crate::budgets;
+use crate::budgets::{self, Budgets};
 use crate::client::Client;
 use crate::invariants::Invariants;
 use crate::limits;
 use crate::oracle::{self, Seen};
+use crate::rng::Rng;
 use crate::session::client::Client as SessionClient;
 use crate::session::{self, Session};
 use crate::tls;
@@ -225,7 +226,10 @@ pub fn run(seed: u64) -> Seen {
     let ledger_places = if world.rng.below(4) == 0 { 3 + world.rng.below(4) } else { 100 };
     // With a journal a request that has to wait is refused, which only the plain runs expect.
     let journaled = sessions == 0 && ledger_wait == 0 && ledger_places == 100 && world.rng.below(4) > 0;
-    let plan = Plan {
+    // Of what is drawn for it, nothing else depends.
+    let mut own = Rng::new(seed ^ 0xb0d9e7);
+    let limits_sessions = sessions > 0 && !limited && !world.sets_clock && own.below(3) == 0;
+    let mut plan = Plan {
         requests,
         sessions: (0..sessions).map(|number| Session::new(&mut world.rng, number, fine)).collect(),
         ledger_wait,
@@ -238,6 +242,9 @@ pub fn run(seed: u64) -> Seen {
         committed: 0,
         committed_names: BTreeSet::new(),
     };
+    if limits_sessions {
+        plan.sessions.iter_mut().for_each(|session| session.limit(&mut own));
+    }
     // In a crowd each request has a client of its own, and records wait for each other.
     let share = if world.rng.below(8) == 0 { 1 } else { usize::MAX };
     let peers = Peers {
@@ -255,7 +262,14 @@ pub fn run(seed: u64) -> Seen {
         let silent = world.rng.below(usize::from(addresses).min(3)) as u16;
         world.silent = (FIRST_PORT..FIRST_PORT + silent).collect();
     }
-    let workers = Rc::new(RefCell::new(FakeWorkers::new(addresses, stall_max, budget)));
+    let budgets = match budget {
+        // One report spends it.
+        None if limits_sessions => {
+            Budgets::new(Some(1), plan.sessions.iter().map(|session| session.user.clone()).collect())
+        }
+        budget => Budgets::new(budget, budgets::users()),
+    };
+    let workers = Rc::new(RefCell::new(FakeWorkers::new(addresses, stall_max, budgets)));
     let verdict = session::judge::Run {
         faults,
         stopped_early: stop_early,

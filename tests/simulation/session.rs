@@ -15,6 +15,9 @@ use openai_api_proxy::usage::record::{Endpoint, Record};
 /// `x-sim` of the first session; what is below it are the other requests.
 pub const FIRST_ID: usize = 1_000;
 
+/// Why a session ends whose user's budget is spent: the code of the event, and the reason of the close frame.
+const REASON: &[u8] = b"insufficient_quota";
+
 /// A close frame: normal closure (RFC 6455 §7.4.1).
 const GOODBYE: [u8; 4] = [0x88, 2, 0x03, 0xe8];
 
@@ -85,6 +88,10 @@ pub struct Session {
     /// Before this byte of its answer, the server waits until it has so many of the client's.
     pub turns: Vec<(usize, usize)>,
     pub reports: Vec<Report>,
+    /// Where in the answer a goodbye of the proxy's may stand: no message has begun, and no response is under way.
+    pub rests: Vec<usize>,
+    /// Its user has a budget from some time on, which the first report spends.
+    pub limited: bool,
     pub ending: Ending,
     /// Once it has ended the connection, the server takes nothing any more.
     pub closes: bool,
@@ -123,7 +130,7 @@ impl Session {
              Upgrade: websocket\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n",
             FIRST_ID + number
         );
-        let (answer, reports) = answer(rng, fine);
+        let (answer, reports, rests) = answer(rng, fine);
         let most = if fine { 300 } else { 200_000 };
         let says: Vec<u8> = (0..rng.below(most)).map(|n| (n * 7 + number) as u8).collect();
         let at = rng.below(answer.len() + 1);
@@ -151,6 +158,8 @@ impl Session {
             says,
             answer,
             reports: if metered { reports } else { Vec::new() },
+            rests,
+            limited: false,
             ending,
             closes: rng.coin(),
             leaving,
@@ -168,6 +177,29 @@ impl Session {
             ended_early: false,
             committed: (0, 0),
         }
+    }
+
+    /// It is under a budget, and its client says frames: they are cut at a border where it ends.
+    pub fn limit(&mut self, rng: &mut Rng) {
+        self.limited = true;
+        let mut says = Vec::new();
+        while says.len() < self.says.len() {
+            let most = [10, 1_000, 70_000][rng.below(3)].min(self.says.len());
+            let bytes = rng.below(most);
+            frame(&mut says, 0x81, &vec![b'x'; bytes], true);
+        }
+        self.says = says;
+    }
+
+    /// How many of these bytes, which have come behind the handshake's answer, are the server's; and whether the proxy's
+    /// goodbye stands behind them.
+    pub fn of_server(&self, bytes: &[u8]) -> (usize, bool) {
+        let same = bytes.iter().zip(&self.answer).take_while(|(got, sent)| got == sent).count();
+        if same == bytes.len() || !self.limited {
+            return (same, false);
+        }
+        let rest = self.rests.iter().copied().filter(|&rest| rest <= same).max().expect("the beginning is one");
+        (rest, true)
     }
 
     /// A record of it is committed.
@@ -195,11 +227,13 @@ impl Session {
 }
 
 /// The server's side, and its reports.
-fn answer(rng: &mut Rng, fine: bool) -> (Vec<u8>, Vec<Report>) {
+fn answer(rng: &mut Rng, fine: bool) -> (Vec<u8>, Vec<Report>, Vec<usize>) {
     let mut out = Vec::new();
     let mut reports = Vec::new();
+    let mut rests = vec![0];
     put(rng, &mut out, "{\"type\":\"session.created\",\"session\":{\"id\":\"sess_1\",\"model\":\"m-1\"}}");
     for number in 0..rng.below(8) {
+        rests.push(out.len());
         let tokens = 1_000 * (number as u64 + 1) + rng.next() % 1_000;
         let usage = format!("{{\"input_tokens\":{tokens},\"output_tokens\":1,\"total_tokens\":{}}}", tokens + 1);
         let bytes = if fine { [1, 20, 200, 400] } else { [1, 200, 20_000, 150_000] }[rng.below(4)];
@@ -225,10 +259,11 @@ fn answer(rng: &mut Rng, fine: bool) -> (Vec<u8>, Vec<Report>) {
             reports.push(Report { ends_at: out.len(), tokens, sent_at: None, let_go: false });
         }
     }
+    rests.push(out.len());
     if rng.below(4) > 0 {
         out.extend(GOODBYE);
     }
-    (out, reports)
+    (out, reports, rests)
 }
 
 /// A text message, in one frame or two with a ping between.
@@ -236,26 +271,29 @@ fn put(rng: &mut Rng, out: &mut Vec<u8>, text: &str) {
     let at = if rng.below(4) == 0 { rng.below(text.len()) } else { 0 };
     let (first, rest) = text.as_bytes().split_at(at);
     if first.is_empty() {
-        return frame(out, 0x81, rest);
+        return frame(out, 0x81, rest, false);
     }
-    frame(out, 0x01, first);
-    frame(out, 0x89, b"ping");
-    frame(out, 0x80, rest);
+    frame(out, 0x01, first, false);
+    frame(out, 0x89, b"ping", false);
+    frame(out, 0x80, rest, false);
 }
 
-fn frame(out: &mut Vec<u8>, first: u8, payload: &[u8]) {
+/// A frame; masked by zeros where it is a client's.
+fn frame(out: &mut Vec<u8>, first: u8, payload: &[u8], masked: bool) {
+    let mask = u8::from(masked) << 7;
     out.push(first);
     match payload.len() {
-        length @ 0..126 => out.push(length as u8),
+        length @ 0..126 => out.push(mask | length as u8),
         length @ 126..65_536 => {
-            out.push(126);
+            out.push(mask | 126);
             out.extend((length as u16).to_be_bytes());
         }
         length => {
-            out.push(127);
+            out.push(mask | 127);
             out.extend((length as u64).to_be_bytes());
         }
     }
+    out.extend([0; 4].iter().filter(|_| masked));
     out.extend_from_slice(payload);
 }
 

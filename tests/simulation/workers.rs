@@ -41,8 +41,8 @@ pub struct FakeWorkers {
 }
 
 impl FakeWorkers {
-    pub fn new(addresses: u16, stall_max: u64, budget: Option<u64>) -> Self {
-        Self { addresses, stall_max, budgets: Budgets::new(budget), ..Self::default() }
+    pub fn new(addresses: u16, stall_max: u64, budgets: Budgets) -> Self {
+        Self { addresses, stall_max, budgets, ..Self::default() }
     }
 
     /// A line as the ledger takes it: a record, or an entry of the journal, which ends once.

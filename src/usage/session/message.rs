@@ -18,7 +18,9 @@ const OPENING_BYTES: usize = 256;
 /// What a message reports.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum SessionEvent {
-    /// Nothing of usage.
+    /// Nothing, and nothing is consumed for it.
+    Idle,
+    /// Nothing of usage, but something goes by.
     Other,
     /// Not JSON, or not all of it.
     Unreadable,
@@ -26,12 +28,22 @@ pub(super) enum SessionEvent {
     /// that transcribes the user's speech.
     Session(Reported, Option<Arc<str>>),
     /// A response has begun.
-    ResponseCreated,
+    ResponseCreated(ResponseName),
     /// A response, of this endpoint, has ended.
-    ResponseDone(Endpoint, Reported),
+    ResponseDone(Endpoint, ResponseName, Reported),
+    /// The response of this lane has failed without another word.
+    ResponseFailed(ResponseName),
     /// The user's speech is transcribed.
     Transcription(Reported),
     Decision(Reported),
+}
+
+/// What a response is known by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ResponseName {
+    pub id: Option<Box<str>>,
+    /// Its `stream_id`. The default lane has none.
+    pub lane: Option<Box<str>>,
 }
 
 /// A part of a message that is about one thing.
@@ -45,9 +57,11 @@ enum Part {
     /// The event of a response that a live session has asked for.
     Event,
     Decision,
+    /// The lane, whose name is taken for an id.
+    Lane,
 }
 
-const PARTS: usize = Part::Decision as usize + 1;
+const PARTS: usize = Part::Lane as usize + 1;
 
 macro_rules! paths {
     ($($part:ident $attribute:ident: $([$($key:expr),+])|+;)+) => {
@@ -86,6 +100,7 @@ paths! {
     Decision Usage: ["event", "decision", "usage"];
     Decision Model: ["event", "decision", "model"];
     Decision Id: ["event", "decision", "id"];
+    Lane Id: ["stream_id"];
 }
 
 /// What a message is about, by its `type`.
@@ -96,10 +111,13 @@ enum Kind {
     Duration,
     ResponseCreated,
     ResponseDone,
+    ResponseFailed,
     Transcription,
     /// An event of a response that the session has asked for.
     Event,
     Decision,
+    /// Something that costs nothing.
+    Idle,
     Other,
 }
 
@@ -110,8 +128,11 @@ impl Kind {
             | (Endpoint::RealtimeSession, "transcription_session.created" | "transcription_session.updated")
             | (Endpoint::LiveSession, "session.started" | "session.updated") => Self::Session,
             (Endpoint::RealtimeSession, "conversation.item.input_audio_transcription.completed") => Self::Transcription,
-            (Endpoint::RealtimeSession | Endpoint::ResponsesSession, name) => Self::of_response(name),
             (Endpoint::LiveSession, "session.usage.updated" | "session.closed") => Self::Duration,
+            // In a realtime session it is about an event of the client's; a response there is always done.
+            (Endpoint::ResponsesSession, "error") => Self::ResponseFailed,
+            (_, name) if is_idle(name) => Self::Idle,
+            (Endpoint::RealtimeSession | Endpoint::ResponsesSession, name) => Self::of_response(name),
             (Endpoint::LiveSession, "response.event") => Self::Event,
             (Endpoint::LiveSession, "decision.event") => Self::Decision,
             _ => Self::Other,
@@ -125,6 +146,17 @@ impl Kind {
             "response.done" | "response.completed" | "response.failed" | "response.incomplete" => Self::ResponseDone,
             _ => Self::Other,
         }
+    }
+}
+
+/// True for a `type` that goes by where nothing was consumed: of what stands here already, of what its client puts in
+/// for a response to come, of what has gone wrong. Whatever is not known may have cost something.
+fn is_idle(name: &str) -> bool {
+    const ITEMS: [&str; 6] = ["created", "added", "done", "retrieved", "truncated", "deleted"];
+    match name {
+        "error" | "ping" | "rate_limits.updated" | "conversation.created" | "session.closed" => true,
+        "input_audio_buffer.cleared" | "output_audio_buffer.cleared" => true,
+        _ => name.strip_prefix("conversation.item.").is_some_and(|what| ITEMS.contains(&what)),
     }
 }
 
@@ -168,14 +200,17 @@ impl Message {
     pub(super) fn is_irrelevant(&self) -> bool {
         match self.findings.kind {
             Some(Kind::Event) => self.findings.event == Some(Kind::Other),
-            kind => kind == Some(Kind::Other),
+            kind => matches!(kind, Some(Kind::Other | Kind::Idle)),
         }
     }
 
     /// The message is complete.
     pub(super) fn end(mut self) -> SessionEvent {
         // Empty ones keep some connections alive.
-        if self.is_irrelevant() || self.opening == 0 {
+        if self.findings.kind == Some(Kind::Idle) || self.opening == 0 {
+            return SessionEvent::Idle;
+        }
+        if self.is_irrelevant() {
             return SessionEvent::Other;
         }
         if !self.scanner.is_done() {
@@ -188,24 +223,30 @@ impl Message {
                 let names = self.part(Part::Session);
                 SessionEvent::Session(Reported { usage, ..names }, self.part(Part::Transcription).model)
             }
-            Kind::ResponseCreated => SessionEvent::ResponseCreated,
+            Kind::ResponseCreated => SessionEvent::ResponseCreated(self.name(Part::Response)),
+            Kind::ResponseFailed => SessionEvent::ResponseFailed(self.name(Part::Response)),
             Kind::ResponseDone => {
                 let endpoint = match self.endpoint {
                     Endpoint::RealtimeSession => Endpoint::Realtime,
                     _ => Endpoint::Responses,
                 };
+                let name = self.name(Part::Response);
                 // xAI leaves the response's own usage empty and puts it beside the response.
                 let (response, beside) = (self.part(Part::Response), self.part(Part::Top));
-                SessionEvent::ResponseDone(endpoint, Reported { usage: response.usage.or(beside.usage), ..response })
+                let usage = response.usage.or(beside.usage);
+                SessionEvent::ResponseDone(endpoint, name, Reported { usage, ..response })
             }
             Kind::Transcription => SessionEvent::Transcription(self.part(Part::Top)),
             Kind::Event => match self.findings.event {
-                Some(Kind::ResponseCreated) => SessionEvent::ResponseCreated,
-                Some(Kind::ResponseDone) => SessionEvent::ResponseDone(Endpoint::Responses, self.part(Part::Event)),
+                Some(Kind::ResponseCreated) => SessionEvent::ResponseCreated(self.name(Part::Event)),
+                Some(Kind::ResponseDone) => {
+                    let name = self.name(Part::Event);
+                    SessionEvent::ResponseDone(Endpoint::Responses, name, self.part(Part::Event))
+                }
                 _ => SessionEvent::Other,
             },
             Kind::Decision => SessionEvent::Decision(self.part(Part::Decision)),
-            Kind::Other => SessionEvent::Other,
+            Kind::Idle | Kind::Other => SessionEvent::Other,
         }
     }
 
@@ -213,6 +254,12 @@ impl Message {
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.scanner.held_capacity() + self.findings.parts.as_ref().map_or(0, |parts| size_of_val(&**parts))
+    }
+
+    /// What the response of this part is known by.
+    fn name(&mut self, response: Part) -> ResponseName {
+        let id = self.findings.parts.as_mut().and_then(|parts| parts[response as usize].id.clone());
+        ResponseName { id, lane: self.part(Part::Lane).id }
     }
 
     /// Takes out what one part reports.

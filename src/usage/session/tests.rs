@@ -1,9 +1,12 @@
 //! Sessions as servers send them, cut at every byte: what is reported, where, and what is left at the end.
 
+mod lanes;
+
 use super::*;
 use crate::usage::record::Usage;
 use proptest::prelude::*;
 
+const NOW: Now = Now { mono: 7, unix: 1_007 };
 const FIN: u8 = 0x80;
 const TEXT: u8 = 1;
 const PING: &[u8] = b"\x89\x02hi";
@@ -42,7 +45,8 @@ fn run(endpoint: Endpoint, stream: &[u8], cuts: &[usize]) -> (Vec<(usize, Report
         let mut part = &stream[at..end];
         at = end;
         loop {
-            let (used, report) = session.feed(part);
+            let (used, report) = session.feed(NOW, part);
+            let report = report.map(|report| Report { began: None, ..report }); // another test's part
             (part, total) = (&part[used..], total + used);
             // What scalars and a cut value can take: a usage object at its cap, in a vector that has doubled.
             assert!(session.message.held() <= 2 * 16 * 1024);
@@ -80,7 +84,8 @@ fn seconds(seconds: f64) -> Usage {
 
 fn report(endpoint: Endpoint, id: Option<&str>, model: Option<&str>, usage: Usage) -> Report {
     let (id, model) = (id.map(Into::into), model.map(Into::into));
-    Report { endpoint, reported: Reported { usage: Some(usage), id, model, ..Reported::default() } }
+    let reported = Reported { usage: Some(usage), id, model, ..Reported::default() };
+    Report { endpoint, reported, began: None }
 }
 
 fn response_done() -> Report {
@@ -106,10 +111,10 @@ fn a_report_comes_with_the_last_byte_of_its_message() {
     let before = [frames(&[UPDATED, BEGUN]), PING.to_vec(), frames(&[DONE])].concat();
     let stream = [&before, CLOSE, &frames(&[DONE])].concat();
     let mut session = Session::new(Endpoint::RealtimeSession);
-    assert_eq!(session.feed(&before[..before.len() - 1]), (before.len() - 1, None));
-    let (used, first) = session.feed(&stream[before.len() - 1..]);
-    assert_eq!((used, first), (1, Some(response_done())));
-    assert_eq!(session.feed(&stream[before.len()..]), (stream.len() - before.len(), None));
+    assert_eq!(session.feed(NOW, &before[..before.len() - 1]), (before.len() - 1, None));
+    let (used, first) = session.feed(NOW, &stream[before.len() - 1..]);
+    assert_eq!((used, first), (1, Some(Report { began: Some(NOW), ..response_done() })));
+    assert_eq!(session.feed(NOW, &stream[before.len()..]), (stream.len() - before.len(), None));
     let ended = session.finish();
     assert!(ended.closed && !ended.unreported, "nothing counts behind a close");
 }
@@ -130,7 +135,7 @@ fn usage_elsewhere_counts_for_nothing() {
     ] {
         for endpoint in [Endpoint::RealtimeSession, Endpoint::ResponsesSession] {
             let (reports, ended) = everywhere(endpoint, &[&message]);
-            assert_eq!((reports, ended.unreported, ended.reported.usage), (vec![], false, None), "{message}");
+            assert_eq!((reports, ended.reported.usage), (vec![], None), "{message}");
         }
     }
     assert_eq!(everywhere(Endpoint::Other, &[CREATED, BEGUN, DONE, HEARD]), (vec![], Ended::default()));
@@ -149,7 +154,7 @@ fn the_type_may_stand_anywhere() {
     assert!(!ended.unreported);
     // Whatever follows a type that reports nothing is not looked at, in any cut.
     let (reports, ended) = realtime(&[r#"{"type":"x","type":"response.done","usage":{"input_tokens":1}} {"#]);
-    assert_eq!((reports, ended), (vec![], Ended::default()));
+    assert_eq!((reports, ended), (vec![], Ended { unreported: true, ..Ended::default() }));
 }
 
 #[test]
@@ -181,7 +186,8 @@ fn the_last_transcription_model_named_holds() {
     let (reports, _) = realtime(&[tokens_of_it]);
     assert_eq!(reports[0].reported.usage, Some(Usage { input_audio_tokens: 26, ..tokens(26, 9) }));
     let without = r#"{"type":"conversation.item.input_audio_transcription.completed","item_id":"i","transcript":"a"}"#;
-    assert_eq!(realtime(&[without]), (vec![], Ended::default()));
+    assert!(!realtime(&[without, HEARD]).1.unreported, "what does not report it does not bill it by itself");
+    assert!(realtime(&[CREATED, without]).1.unreported, "nothing at all was reported");
 }
 
 #[test]
@@ -262,7 +268,8 @@ fn a_live_session() {
     assert!(everywhere(Endpoint::LiveSession, &messages[..3]).1.unreported, "a response was under way");
     let undecided = decision.replace(r#""usage":{"input_tokens":5,"#, r#""u":{"input_tokens":5,"#);
     assert!(everywhere(Endpoint::LiveSession, &[&undecided]).1.unreported);
-    assert_eq!(everywhere(Endpoint::LiveSession, &[BEGUN, DONE, HEARD]), (vec![], Ended::default()));
+    let unknown = Ended { unreported: true, ..Ended::default() };
+    assert_eq!(everywhere(Endpoint::LiveSession, &[BEGUN, DONE, HEARD]), (vec![], unknown));
 }
 
 #[test]
@@ -304,7 +311,7 @@ fn names_and_values_have_their_bounds() {
     // Between messages it holds nothing but what it has learnt.
     let mut session = Session::new(Endpoint::RealtimeSession);
     for byte in frames(&[CREATED, UPDATED, DONE, AUDIO]) {
-        session.feed(&[byte]);
+        session.feed(NOW, &[byte]);
     }
     assert_eq!(session.message.held(), 0);
     assert!(size_of::<Session>() <= 640, "{}", size_of::<Session>());

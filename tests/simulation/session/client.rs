@@ -118,7 +118,11 @@ impl Client {
             find(&all, b"\r\n\r\n").map(|at| at + 4).filter(|_| switched)
         });
         if let Some(body_at) = body_at {
-            let left = self.received.len() + waiting.len() - body_at;
+            let mut left = self.received.len() + waiting.len() - body_at;
+            if session.limited {
+                let all: Vec<u8> = self.received.iter().chain(waiting).copied().collect();
+                left = session.of_server(&all[body_at..]).0;
+            }
             session.check_left(left, world.turn_at, plan.ledger_wait);
         }
     }

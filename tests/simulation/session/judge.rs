@@ -1,6 +1,6 @@
 //! The judge of a finished session.
 
-use super::{Ending, GOODBYE, Leaving, Over, Report, Session};
+use super::{Ending, GOODBYE, Leaving, Over, REASON, Report, Session};
 use openai_api_proxy::usage::record::{Endpoint, Outcome, Record, UsageSource};
 use std::fmt;
 
@@ -16,27 +16,32 @@ pub struct Sessions {
     pub drained: usize,
     /// Reports whose last byte left before its commit, because it had waited long enough.
     pub let_go: usize,
+    /// Sessions that the proxy has ended, and of these those whose client has read all of it.
+    pub dismissed: usize,
+    pub told: usize,
 }
 
 impl fmt::Display for Sessions {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { whole, cut, left, refused, reports, drained, let_go } = self;
+        let Self { whole, cut, left, refused, reports, drained, let_go, dismissed, told } = self;
         write!(
             out,
             "sessions: {whole} whole, {cut} cut, {left} left by their client, {refused} refused; {reports} reports, \
-             {drained} of them read on, {let_go} let go before their commit"
+             {drained} of them read on, {let_go} let go before their commit; {dismissed} dismissed, {told} of them told"
         )
     }
 }
 
 impl Sessions {
-    pub fn counts(&self) -> [usize; 7] {
-        [self.whole, self.cut, self.left, self.refused, self.reports, self.drained, self.let_go]
+    pub fn counts(&self) -> [usize; 9] {
+        let Self { whole, cut, left, refused, reports, drained, let_go, dismissed, told } = *self;
+        [whole, cut, left, refused, reports, drained, let_go, dismissed, told]
     }
 
     pub fn add(&mut self, other: &Self) {
-        let Self { whole, cut, left, refused, reports, drained, let_go } = self;
-        for (sum, count) in [whole, cut, left, refused, reports, drained, let_go].into_iter().zip(other.counts()) {
+        let Self { whole, cut, left, refused, reports, drained, let_go, dismissed, told } = self;
+        let sums = [whole, cut, left, refused, reports, drained, let_go, dismissed, told];
+        for (sum, count) in sums.into_iter().zip(other.counts()) {
             *sum += count;
         }
     }
@@ -64,15 +69,17 @@ pub fn judge(session: &Session, records: &[&Record], run: Run) -> Sessions {
     let parts: Vec<&Record> = records.iter().filter(is_part).copied().collect();
     let whole: Vec<&Record> = records.iter().filter(|record| !is_part(record)).copied().collect();
 
-    assert!(session.answer.starts_with(&session.got), "{user}: the client got other bytes than were sent");
-    assert!(session.says.starts_with(&session.heard), "{user}: the server heard other bytes than were said");
+    let (got, dismissed) = session.of_server(&session.got);
+    let told = dismissed && judge_goodbye(session, got);
+    assert!(dismissed || got == session.got.len(), "{user}: the client got other bytes than were sent");
+    judge_heard(session);
     assert!(session.seen <= 1 || !session.switched, "{user}: the handshake was sent again");
     assert!(whole.len() <= 1, "{user} has {} records", whole.len());
     assert!(session.seen == 0 || whole.len() == 1, "{user} reached an upstream and has no record");
 
     // Exactly one record for each report that passed, in their order.
     let until = |bytes: usize| session.reports.iter().take_while(|report| report.ends_at <= bytes).count();
-    let passed = until(session.got.len())..=until(session.sent);
+    let passed = until(got)..=until(session.sent);
     assert!(passed.contains(&parts.len()), "{user}: {passed:?} reports passed, {} are recorded", parts.len());
     for (report, part) in session.reports.iter().zip(&parts) {
         assert_eq!(part.usage.input_tokens, report.tokens, "{user}: a report is recorded as another");
@@ -81,8 +88,13 @@ pub fn judge(session: &Session, records: &[&Record], run: Run) -> Sessions {
     }
     let drained = parts.iter().filter(|part| part.usage_source == UsageSource::Drained).count();
     assert!(drained == 0 || session.over == Some(Over::Left), "{user}: read on although the client is there");
-    assert!(!session.ended_early, "{user} ended before its record was committed");
-    judge_end(session, &parts, &whole, run);
+    if dismissed {
+        let completed = whole.iter().all(|record| (record.outcome, record.status) == (Outcome::Completed, 101));
+        assert!(completed, "{user} was ended, and its record says otherwise");
+    } else {
+        assert!(!session.ended_early, "{user} ended before its record was committed");
+        judge_end(session, &parts, &whole, run);
+    }
     let over = |over: Over| usize::from(session.over == Some(over));
     Sessions {
         whole: over(Over::Ended),
@@ -92,7 +104,56 @@ pub fn judge(session: &Session, records: &[&Record], run: Run) -> Sessions {
         reports: parts.len(),
         drained,
         let_go: session.reports.iter().filter(|report: &&Report| report.let_go).count(),
+        dismissed: usize::from(dismissed),
+        told: usize::from(told),
     }
+}
+
+/// Behind `got` bytes of the server's stands a goodbye, as far as the client has read it; true where that is all of it.
+fn judge_goodbye(session: &Session, got: usize) -> bool {
+    let user = &session.user;
+    let goodbye = &session.got[got..];
+    let event = match goodbye {
+        [0x81, 126, high, low, rest @ ..] => rest.split_at_checked(u16::from_be_bytes([*high, *low]).into()),
+        _ => None,
+    };
+    let Some((event, close)) = event else {
+        assert!(session.over != Some(Over::Ended), "{user}: half a goodbye");
+        return false;
+    };
+    let event: serde_json::Value = serde_json::from_slice(event).expect("the event is JSON");
+    assert_eq!(event["error"]["code"].as_str().map(str::as_bytes), Some(REASON), "{user}");
+    let whole = [&[0x88, 2 + REASON.len() as u8, 0x03, 0xf0], REASON].concat();
+    assert!(whole.starts_with(close), "{user}: {}", close.escape_ascii());
+    assert!(close == whole || session.over != Some(Over::Ended), "{user}: half a goodbye");
+    close == whole
+}
+
+/// The server heard what was said, to a border of the client's frames where the proxy has said goodbye to it, as far as
+/// it has read that.
+fn judge_heard(session: &Session) {
+    let (user, says, heard) = (&session.user, &session.says, &session.heard);
+    let same = heard.iter().zip(says).take_while(|(heard, said)| heard == said).count();
+    let goodbye = &heard[same..];
+    if goodbye.is_empty() {
+        return;
+    }
+    assert!(session.limited, "{user}: the server heard other bytes than were said");
+    let mut border = 0;
+    while border < same {
+        let length = match says[border + 1] & 0x7f {
+            126 => 4 + usize::from(u16::from_be_bytes([says[border + 2], says[border + 3]])),
+            127 => 10 + u64::from_be_bytes(*says[border + 2..].first_chunk().expect("a length")) as usize,
+            length => 2 + usize::from(length),
+        };
+        border += length + 4;
+    }
+    assert_eq!(border, same, "{user}: within a frame of the client's");
+    let mask: Vec<u8> = goodbye.iter().skip(2).take(4).copied().collect();
+    let payload = [&[0x03, 0xf0], REASON].concat();
+    let masked = payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
+    let whole: Vec<u8> = [0x88, 0x80 | payload.len() as u8].into_iter().chain(mask.clone()).chain(masked).collect();
+    assert!(whole.starts_with(goodbye), "{user}: {}", goodbye.escape_ascii());
 }
 
 /// Nothing is lost that came before an orderly end, and nothing else looks like one.
@@ -100,7 +161,8 @@ fn judge_end(session: &Session, parts: &[&Record], whole: &[&Record], run: Run) 
     let user = &session.user;
     // A reset takes with it what has not been read.
     let is_lost = session.refused || matches!(session.ending, Ending::Reset(_));
-    let could_open = !(run.faults || run.stopped_early || run.crowded || is_lost);
+    // Under a budget it is refused while nobody knows what is spent.
+    let could_open = !(run.faults || run.stopped_early || run.crowded || is_lost || session.limited);
     if could_open && session.leaving != Some(Leaving::AtOnce) {
         assert!(session.switched, "{user} was not taken up: {:?}, {:?}", session.over, session.refusal);
     }
@@ -122,12 +184,16 @@ fn judge_end(session: &Session, parts: &[&Record], whole: &[&Record], run: Run) 
         }
         Over::Cut if session.switched => {
             let ended_well = matches!(session.ending, Ending::End(_));
-            assert!(!ended_well || run.stopped_early, "{user} was cut although its server ended it");
+            // A dismissed one waits for the rest of a response, and its server perhaps for its client.
+            let is_excused = run.stopped_early || session.limited;
+            assert!(!ended_well || is_excused, "{user} was cut although its server ended it");
             let arrives = run.roomy && !run.stopped_early;
             assert!(!arrives || session.got.len() >= session.taken, "{user} lost what had come before it broke off");
         }
         // What was said before leaving arrives, as far as the sockets take it.
-        Over::Left if run.roomy && session.switched && !run.stopped_early && !session.leaves_by_reset => {
+        Over::Left
+            if run.roomy && session.switched && !(run.stopped_early || session.leaves_by_reset || session.limited) =>
+        {
             if matches!(session.ending, Ending::Silence(_)) {
                 assert_eq!(session.heard.len(), session.said, "{user}: last words are lost");
             }
