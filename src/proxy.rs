@@ -42,6 +42,7 @@ mod permits;
 mod refusal;
 pub mod request_estimate;
 pub mod response;
+mod retrieved_id;
 pub mod route;
 pub mod settings;
 pub mod settlement;

@@ -18,6 +18,7 @@ use super::local_answers::{overloaded, text};
 use super::local_request::{self, LocalRequest};
 use super::refusal::Refusal;
 use super::request_estimate::{self, Size};
+use super::retrieved_id::retrieved_id;
 use super::route::{Local, Route};
 use super::timing::Class;
 use super::{
@@ -356,6 +357,7 @@ impl Proxy {
                     (false, false) => ModelName::Model,
                 },
                 accepted,
+                retrieved_id: retrieved_id(endpoint, head.target),
                 form: (captured && !hold).then(|| form(head)).flatten(),
                 complete: head.framing == Framing::None,
                 outgoing,

@@ -105,6 +105,8 @@ pub struct Request {
     pub model_name: ModelName,
     /// `Accept-Encoding` for the target, where the client sent one that we must change.
     pub accepted: Option<Accepted>,
+    /// The id of what it looks at again, where that stands in its path.
+    pub retrieved_id: Option<Box<str>>,
     /// Reads the model out of a form that streams through.
     pub form: Option<Box<MultipartReader>>,
     /// Usage was asked for in the client's place.

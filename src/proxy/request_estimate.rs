@@ -89,12 +89,13 @@ fn reservation_request(
 /// What a record counts for in its user's limits.
 pub fn used(record: &Record) -> Used {
     let usage = &record.usage;
+    let nano_usd = record.counted_nano_usd().unwrap_or(0).clamp(i64::MIN.into(), i64::MAX.into()) as i64;
     let is_text = record.usage_source == UsageSource::Reported && record.endpoint.is_metered() && usage.images == 0;
     Used {
         // A retrieval's tokens were the creation's, or a batch's, which has no part in a minute.
         tokens: if record.is_retrieval { 0 } else { tokens(usage) },
         output_tokens: is_text.then_some(usage.output_tokens),
-        cost: Cost { seq: record.seq, started_at: record.started_at, nano_usd: record.cost_nano_usd.unwrap_or(0) },
+        cost: Cost { seq: record.seq, started_at: record.started_at, nano_usd },
     }
 }
 
