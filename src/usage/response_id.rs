@@ -11,8 +11,8 @@ const ID_BYTES_MAX: usize = 128;
 /// Of the digest that stands for what does not fit, 16 bytes in hexadecimal.
 const DIGEST_BYTES: usize = 16;
 
-/// An id in at most 128 bytes: a longer one (a gateway's may have 200) is its beginning, `~`, and half of the SHA-256 of
-/// the whole. Two that begin alike stay two.
+/// An id in at most 128 bytes: a longer one (a gateway's may have 200) is its beginning, `~`, and half of the SHA-256
+/// of the whole. Two that begin alike stay two.
 pub fn bounded_id(id: &str) -> Cow<'_, str> {
     if id.len() <= ID_BYTES_MAX {
         return Cow::Borrowed(id);
