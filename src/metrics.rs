@@ -109,11 +109,54 @@ struct RequestKey {
 type ModelKey = (u32, u32);
 
 /// What one user consumed of one model.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Consumption {
     tokens: [u64; TOKEN_TYPES],
     /// Nano-dollars; `None` until a request had a known cost.
     cost_nano_usd: Option<u64>,
+    /// What corrections have taken back. A counter never goes down, so what comes next makes up for it first.
+    owed: Option<Box<Owed>>,
+}
+
+/// What counters stand above the truth.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Owed {
+    tokens: [u64; TOKEN_TYPES],
+    nano_usd: u64,
+}
+
+impl Consumption {
+    fn add(&mut self, record: &Record, tokens: [u64; TOKEN_TYPES]) {
+        let mut cost_nano_usd = record.cost_nano_usd;
+        let mut tokens = tokens;
+        if self.owed.is_some() || record.correction.is_some() {
+            self.make_up(record, &mut tokens, &mut cost_nano_usd);
+        }
+        for (sum, count) in self.tokens.iter_mut().zip(tokens) {
+            *sum = sum.saturating_add(count);
+        }
+        if let Some(cost) = cost_nano_usd {
+            self.cost_nano_usd = Some(self.cost_nano_usd.unwrap_or(0).saturating_add(cost));
+        }
+    }
+
+    /// Takes from what is to be added what is owed, and notes what is taken back.
+    #[cold]
+    fn make_up(&mut self, record: &Record, tokens: &mut [u64; TOKEN_TYPES], cost_nano_usd: &mut Option<u64>) {
+        let mut owed = *self.owed.take().unwrap_or_default();
+        if let Some(correction) = &record.correction {
+            for (owed, (_, less)) in owed.tokens.iter_mut().zip(token_counts(&correction.less)) {
+                *owed = owed.saturating_add(less);
+            }
+            owed.nano_usd = owed.nano_usd.saturating_add(correction.less_nano_usd);
+        }
+        let counts = tokens.iter_mut().zip(&mut owed.tokens);
+        for (count, owed) in counts.chain(cost_nano_usd.as_mut().map(|cost| (cost, &mut owed.nano_usd))) {
+            let made_up = (*count).min(*owed);
+            (*count, *owed) = (*count - made_up, *owed - made_up);
+        }
+        self.owed = (owed != Owed::default()).then(|| Box::new(owed));
+    }
 }
 
 /// Number of values of the `type` label.
@@ -158,26 +201,23 @@ impl Metrics {
         }
     }
 
-    /// Counts a settled exchange. Allocates only for a user, model or series that is new.
+    /// Counts a settled exchange, or a correction. Allocates only for a user, model or series that is new.
     pub fn record(&mut self, record: &Record) {
         let (user, model) = (self.users.number(&record.user), self.models.number(record.model_name()));
+        let tokens = token_counts(&record.usage).map(|(_, count)| count);
+        if record.cost_nano_usd.is_some() || !record.is_request() || tokens.iter().any(|&count| count > 0) {
+            let cell = self.consumption.cell((user, model), (OTHER, OTHER));
+            cell.add(record, tokens);
+        }
+        self.totals.records[usize::from(record.usage_source.code())] += 1;
+        if !record.is_request() {
+            return;
+        }
+
         // Three digits are a status (RFC 9110 section 15); anything longer is counted as none.
         let status = if record.status <= 999 { record.status } else { 0 };
         let key = RequestKey { user, model, endpoint: record.endpoint, status };
         *self.requests.cell(key, RequestKey { user: OTHER, model: OTHER, ..key }) += 1;
-
-        let tokens = token_counts(&record.usage);
-        if record.cost_nano_usd.is_some() || tokens.iter().any(|&(_, count)| count > 0) {
-            let cell = self.consumption.cell((user, model), (OTHER, OTHER));
-            for (sum, (_, count)) in cell.tokens.iter_mut().zip(tokens) {
-                *sum = sum.saturating_add(count);
-            }
-            if let Some(cost) = record.cost_nano_usd {
-                cell.cost_nano_usd = Some(cell.cost_nano_usd.unwrap_or(0).saturating_add(cost));
-            }
-        }
-
-        self.totals.records[usize::from(record.usage_source.code())] += 1;
         self.totals.duration.observe(record.duration_us);
         self.totals.overhead.observe(record.proxy_us);
         if let Some(us) = record.first_byte_us {

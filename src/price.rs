@@ -74,7 +74,10 @@ impl PriceTable {
             return Some(0);
         }
         let model = self.find(model)?;
-        let rates = Rates { model, tier: Tier::of(service_tier)?, above: model.threshold(usage.input_tokens) };
+        let tier = Tier::of(service_tier)?;
+        // A threshold is of one prompt, and a batch's sum is of many.
+        let above = if tier == Tier::Batch { 0 } else { model.threshold(usage.input_tokens) };
+        let rates = Rates { model, tier, above };
         let (amount, per_nano) = if usage.input_tokens == 0 && usage.output_tokens == 0 {
             // A total alone does not say what it is made of.
             let media = rates.media(usage).filter(|_| usage.total_tokens == 0)?;

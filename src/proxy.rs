@@ -46,6 +46,7 @@ mod refusal;
 pub mod request_body;
 pub mod request_estimate;
 pub mod response;
+mod retrieved_id;
 pub mod route;
 pub mod settings;
 pub mod settlement;

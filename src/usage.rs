@@ -4,10 +4,12 @@
 //! it holds, and [`multipart`] finds the model in a form. [`reader`] reads a response beside its relaying, and splits it once for three: [`capture`] takes
 //! the usage at the paths where the endpoint's [`shapes`] have it, [`estimate`] counts the text for a response that is
 //! cut before it reports, and `editor` takes out what only our asking for usage brought. [`session`] reads the messages
-//! of a WebSocket. [`dialects`] turns every dialect's usage object into one [`record::Usage`].
+//! of a WebSocket. [`dialects`] turns every dialect's usage object into one [`record::Usage`]; [`response_id`] bounds
+//! ids without making two of them one.
 
 pub mod capture;
 pub mod content;
+mod counted;
 pub mod dialects;
 mod editor;
 pub mod estimate;
@@ -16,5 +18,6 @@ pub mod inspect;
 pub mod multipart;
 pub mod reader;
 pub mod record;
+pub mod response_id;
 pub mod session;
 pub mod shapes;

@@ -1,13 +1,14 @@
 //! What is looked at again counts once, through the binary: background responses that are polled, streams that are
-//! replayed, runs that are led on, batches that grow. The metrics say what the ledger says. Left to others: the same in
-//! the ledger's file, and older files (`ledger/once`), across two proxies (`ledger_faults/shared`).
+//! replayed, runs that are led on, batches that grow; and what was estimated gives way to what is told later. The metrics
+//! say what the ledger says. Left to others: the same in the ledger's file, and older files (`ledger/once`), across two
+//! proxies (`ledger_faults/shared`).
 
 mod support;
 
 use serde_json::{Value, json};
-use support::client::{Client, Response};
+use support::client::{self, Client, Response, response_framing};
 use support::proxy::Proxy;
-use support::script::Reply;
+use support::script::{Reply, Step, chunk};
 use support::upstream::{SeenRequest, Upstream};
 
 fn usage(input: u64, output: u64) -> Value {
@@ -88,12 +89,12 @@ fn send(proxy: &Proxy, user: &str, requests: &[(&str, &str, Value)]) -> Vec<Resp
 }
 
 /// Tokens that a row says, with its endpoint, source and whether it cost something; the oldest row first.
-fn rows(proxy: &Proxy, user: &str) -> Vec<(String, String, u64, Option<bool>)> {
+fn rows(proxy: &Proxy, user: &str) -> Vec<(String, String, i64, Option<bool>)> {
     let answer = proxy.usage(&format!("user_id={user}"));
     let row = |row: &Value| {
         let text = |name: &str| row[name].as_str().unwrap().to_owned();
-        let cost = row["cost_nano_usd"].as_u64().map(|cost| cost > 0);
-        (text("endpoint"), text("usage_source"), row["total_tokens"].as_u64().unwrap(), cost)
+        let cost = row["cost_nano_usd"].as_i64().map(|cost| cost > 0);
+        (text("endpoint"), text("usage_source"), row["total_tokens"].as_i64().unwrap(), cost)
     };
     answer["data"].as_array().unwrap().iter().rev().map(row).collect()
 }
@@ -120,7 +121,7 @@ fn start() -> (Upstream, Proxy) {
     (upstream, proxy)
 }
 
-fn row(endpoint: &str, source: &str, tokens: u64, cost: Option<bool>) -> (String, String, u64, Option<bool>) {
+fn row(endpoint: &str, source: &str, tokens: i64, cost: Option<bool>) -> (String, String, i64, Option<bool>) {
     (endpoint.to_owned(), source.to_owned(), tokens, cost)
 }
 
@@ -134,13 +135,16 @@ fn a_background_response_counts_when_it_is_first_seen_complete() {
     let expected = [
         row("responses", "unknown", 0, None),
         row("responses/retrieve", "none", 0, Some(false)),
-        row("responses/retrieve", "reported", 120, Some(true)),
+        row("responses/retrieve", "none", 0, Some(false)),
+        row("responses", "correction", 120, Some(true)),
         row("responses/retrieve", "none", 0, Some(false)),
         row("responses/retrieve", "none", 0, Some(false)),
         row("responses/retrieve", "none", 0, Some(false)),
     ];
     assert_eq!(rows(&proxy, "ann"), expected);
     check_sums(&proxy, "ann", 6);
+    let totals = &proxy.usage("user_id=ann")["totals"];
+    assert_eq!(totals["unpriced_requests"], Value::Null, "its price is known by now");
 }
 
 #[test]
@@ -191,7 +195,154 @@ fn a_batch_counts_as_it_grows() {
     let list = ("GET", "/v1/batches", Value::Null);
     let create = ("POST", "/v1/batches", json!({"input_file_id": "f", "endpoint": "/v1/responses"}));
     send(&proxy, "ann", &[create, look(), list, look(), look(), look()]);
-    let tokens: Vec<u64> = rows(&proxy, "ann").into_iter().map(|row| row.2).collect();
+    let tokens: Vec<i64> = rows(&proxy, "ann").into_iter().map(|row| row.2).collect();
     assert_eq!(tokens, [0, 30, 0, 60, 30, 0]);
     check_sums(&proxy, "ann", 6);
+}
+
+/// Asks for a streamed background response, and leaves in the middle of it.
+fn abort(proxy: &Proxy, user: &str) {
+    let mut client = Client::connect(proxy.addr());
+    let fields = [("X-User-ID", user), ("content-type", "application/json")];
+    let input = "long text ".repeat(100);
+    let body = json!({"model": "gpt-5", "background": true, "stream": true, "max_output_tokens": 48, "input": input});
+    client.send_request("POST", "/v1/responses", &fields, body.to_string().as_bytes());
+    let head = client.head().unwrap().unwrap();
+    let mut framing = response_framing("POST", &head).unwrap();
+    let mut got = Vec::new();
+    while got.windows(5).filter(|window| window == b" word").count() < 50 {
+        got.extend(client.body_piece(&mut framing).unwrap().expect("the stream goes on"));
+    }
+    client.reset();
+    proxy.wait_until_left();
+}
+
+/// A target whose streams do not end, and which tells the truth only where it is asked again: `usage`.
+fn unending(usage: Value) -> Upstream {
+    Upstream::plain(move |request| {
+        let response = |status: &str, usage: &Value| json!({"id": "resp_e", "object": "response", "status": status, "model": "gpt-5-2025-08-07", "usage": usage});
+        if request.method == "GET" {
+            let usage = if request.target.ends_with("partial") { &Value::Null } else { &usage };
+            return Reply::json(response("completed", usage).to_string()).steps();
+        }
+        if request.json()["stream"] != json!(true) {
+            let usage = json!({"input_tokens": 1, "output_tokens": 1, "total_tokens": 2});
+            return Reply::json(response("completed", &usage).to_string().replace("resp_e", "resp_2")).steps();
+        }
+        let event = |event: Value| chunk(format!("data: {event}\n\n").as_bytes());
+        let created = json!({"type": "response.created", "response": response("in_progress", &Value::Null)});
+        let word = || event(json!({"type": "response.output_text.delta", "delta": " word"}));
+        let words: Vec<u8> = (0..50).flat_map(|_| word()).collect();
+        vec![Step::Send([Reply::sse("").head(), event(created), words].concat()), Step::AwaitClose]
+    })
+}
+
+#[test]
+fn an_estimate_gives_way_to_what_the_target_tells_later() {
+    let upstream = unending(usage(40, 60));
+    let proxy = Proxy::before(&upstream, &[("ON_CLIENT_ABORT", "cancel")]);
+    abort(&proxy, "ann");
+    let estimate = proxy.only_row("ann");
+    assert_eq!((&estimate["usage_source"], &estimate["response_id"]), (&json!("estimated"), &json!("resp_e")));
+    let look = |target: &'static str| ("GET", target, Value::Null);
+    send(&proxy, "ann", &[look("/v1/responses/resp_e?partial")]);
+    assert_eq!(proxy.usage("user_id=ann")["totals"]["total_tokens"], estimate["total_tokens"], "nothing is told yet");
+    // Once by another, who has nothing to do with it, and then again and again.
+    send(&proxy, "bob", &[look("/v1/responses/resp_e"), look("/v1/responses/resp%5Fe/?x=y")]);
+    send(&proxy, "ann", &[look("/v1/responses/resp_e")]);
+    // gpt-5: 1.25 and 10 USD a million tokens.
+    let truth = [40, 60, 100, 40 * 1_250 + 60 * 10_000];
+    let told = ["input_tokens", "output_tokens", "total_tokens", "cost_nano_usd"];
+    for query in ["user_id=ann", "user_id=ann&group_by=hour", "user_id=ann&group_by=day", "group_by=user", ""] {
+        let answer = proxy.usage(query);
+        let rows = ["totals", "by_model", "buckets"].map(|name| &answer[name]);
+        let sums = rows.iter().flat_map(|row| row.as_array().cloned().unwrap_or_else(|| vec![(*row).clone()]));
+        let of_ann = sums.filter(|sums| sums.is_object() && sums["user_id"] != "bob" && sums["model"] != "");
+        for sums in of_ann {
+            let cost = (sums["cost_usd"].as_f64().unwrap() * 1e9).round() as u64;
+            let found = told[..3].iter().map(|name| sums[*name].as_u64().unwrap()).chain([cost]);
+            assert_eq!(found.collect::<Vec<_>>(), truth, "{query}: {sums}");
+        }
+    }
+    let (ann, bob) = (proxy.usage("user_id=ann"), proxy.usage("user_id=bob"));
+    assert_eq!((&ann["totals"]["requests"], &bob["totals"]["requests"]), (&json!(3), &json!(2)));
+    assert_eq!(bob["totals"]["total_tokens"], 0);
+    let rows: Vec<&Value> = ann["data"].as_array().unwrap().iter().rev().collect();
+    assert_eq!(*rows[0], estimate, "nothing is overwritten");
+    let correction = rows[2];
+    assert_eq!(correction["usage_source"], "correction");
+    for (name, truth) in told.iter().zip(truth) {
+        let before = estimate[*name].as_i64().unwrap();
+        assert_eq!(correction[*name].as_i64().unwrap(), truth as i64 - before, "{name}");
+    }
+    assert!(correction["input_tokens"].as_i64().unwrap() < 0);
+    for name in ["started_at", "user_id", "endpoint", "model", "status", "outcome", "response_id"] {
+        assert_eq!(correction[name], estimate[name], "{name}");
+    }
+    let text = |format: &str| client::get(proxy.addr(), &format!("/usage?user_id=ann&format={format}")).text();
+    let less = correction["input_tokens"].to_string();
+    assert!(text("csv").contains(&format!(",correction,{less},")), "{}", text("csv"));
+    assert!(text("text").lines().any(|line| line.contains("correction") && line.contains(&less)), "{}", text("text"));
+    // The counters have gone up by the estimate, and stay there until others have made up for it.
+    let input = || {
+        let metrics = proxy.metrics();
+        let is_it = |key: &&String| key.contains("tokens_total{") && key.contains("type=\"input\"");
+        metrics.iter().filter(|(key, _)| is_it(key)).map(|(_, value)| *value as i64).sum::<i64>()
+    };
+    let estimated = estimate["input_tokens"].as_i64().unwrap();
+    assert_eq!(input(), estimated);
+    let create = ("POST", "/v1/responses", json!({"model": "gpt-5", "input": "Hi"}));
+    send(&proxy, "ann", &[create]);
+    assert_eq!(input(), estimated, "one token, which is owed");
+}
+
+#[test]
+fn a_correction_gives_a_budget_back_what_was_charged_too_much() {
+    let upstream = unending(usage(40, 6));
+    let proxy = Proxy::before(&upstream, &[("ON_CLIENT_ABORT", "cancel"), ("BUDGET_USD_DAY", "0.0008")]);
+    let ask = || {
+        let mut client = Client::connect(proxy.addr());
+        let fields = [("X-User-ID", "ann"), ("content-type", "application/json")];
+        let body = json!({"model": "gpt-5", "max_output_tokens": 16, "input": "Hi"}).to_string();
+        client.request("POST", "/v1/responses", &fields, body.as_bytes()).status
+    };
+    client::get(proxy.addr(), "/readyz").expect(200);
+    abort(&proxy, "ann");
+    proxy.only_row("ann");
+    assert_eq!(ask(), 429);
+    send(&proxy, "bob", &[("GET", "/v1/responses/resp_e", Value::Null)]);
+    assert_eq!(ask(), 200);
+}
+
+/// Ids of a gateway are long and begin alike; what an answer calls itself says nothing of what was asked for.
+#[test]
+fn an_id_is_known_whole_and_a_retrieval_is_of_the_one_in_its_path() {
+    let id = |n: u64| format!("resp_{}{n}==", "bGl0ZWxsbTp".repeat(16));
+    let upstream = Upstream::plain(move |request| {
+        let n = if request.target.ends_with("1%3D%3D") || request.method == "POST" && request.json()["input"] == "1" {
+            1
+        } else {
+            2
+        };
+        let (id, usage) = match &*request.method {
+            "POST" => (id(n), Value::Null),
+            _ => ("resp_of_the_provider".to_owned(), usage(100 * n, 10 * n)),
+        };
+        let status = if usage.is_null() { "queued" } else { "completed" };
+        let response = json!({"id": id, "object": "response", "status": status, "model": "gpt-5", "usage": usage});
+        Reply::json(response.to_string()).steps()
+    });
+    let proxy = Proxy::before(&upstream, &[]);
+    for n in [1, 2] {
+        let create = ("POST", "/v1/responses", json!({"model": "gpt-5", "background": true, "input": n.to_string()}));
+        let path = format!("/v1/responses/{}", id(n).replace('=', "%3D"));
+        let look = || ("GET", path.as_str(), Value::Null);
+        send(&proxy, "ann", &[create, look(), look()]);
+    }
+    let answer = proxy.usage("user_id=ann");
+    assert_eq!([&answer["totals"]["input_tokens"], &answer["totals"]["output_tokens"]], [300, 30]);
+    let ids: std::collections::BTreeSet<&str> =
+        answer["data"].as_array().unwrap().iter().map(|row| row["response_id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), 2, "{ids:?}");
+    assert!(ids.iter().all(|id| id.len() == 128));
 }

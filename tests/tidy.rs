@@ -67,7 +67,7 @@ const STRANGERS: &[(&str, &[&str], &str)] = &[
 /// Dependencies that only these top-level modules may name (`""` is the crate's root).
 const OWNERS: &[(&str, &[&str])] = &[
     ("rustls", &["tls"]),
-    ("ring", &["access", "cli", "local"]),
+    ("ring", &["access", "cli", "local", "usage"]),
     ("base64", &["access", "config", "local"]),
     ("maud", &["local"]),
     ("plotters", &["local"]),

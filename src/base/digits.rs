@@ -23,6 +23,14 @@ pub fn write_decimal(out: &mut Vec<u8>, value: u64, scale: u32) {
     }
 }
 
+/// The same of a number that may be less than nothing, of at most 64 bits without its sign.
+pub fn write_signed_decimal(out: &mut Vec<u8>, value: i128, scale: u32) {
+    if value < 0 {
+        out.push(b'-');
+    }
+    write_decimal(out, u64::try_from(value.unsigned_abs()).unwrap_or(u64::MAX), scale);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

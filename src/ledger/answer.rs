@@ -41,9 +41,9 @@ pub fn report(conn: &Connection, query: Query) -> rusqlite::Result<Report> {
     if let Some(selection) = Selection::new(&transaction, &found.query)? {
         let mut summed = sums(&transaction, &selection, found.query.group_by)?;
         if let (Some(group_by), Some(last)) = (found.query.group_by, summed.last()) {
-            found.buckets = Some(buckets_of(&transaction, group_by, last.sums.clone())?);
+            found.buckets = Some(buckets_of(&transaction, group_by, last.clone())?);
         }
-        let by_model = std::mem::take(&mut summed[0].sums);
+        let by_model = std::mem::take(&mut summed[0]);
         by_model.values().for_each(|totals| found.totals.add(totals));
         found.by_model = named(&transaction, GroupBy::Model, by_cost(by_model, BUCKETS_MAX))?;
         found.data = history::page(&transaction, &selection, &found.query)?;

@@ -6,7 +6,7 @@
 use super::deduplication::Deduplication;
 use super::fold::{RecentRows, fold_recent};
 use super::marks::{LAST_ID, Progress};
-use super::numbers::{USAGE, stored, stored_usage};
+use super::numbers::{USAGE, stored, stored_correction, stored_cost, stored_usage};
 use super::partition::NS_PER_HOUR;
 use super::rollup::Bound;
 use super::snapshot::Snapshot;
@@ -96,8 +96,8 @@ impl<'c> Writer<'c> {
         fold_recent(self.conn(), &mut self.recent, rows_max)
     }
 
-    /// Commits the records in their order, in one transaction: all, or none where it fails. Returns the new parts of
-    /// those whose numbers might have been recorded before.
+    /// Commits the records in their order, in one transaction: all, or none where it fails. Returns what those count
+    /// whose numbers might have been recorded before: of each its new part, with the corrections that it makes.
     ///
     /// # Errors
     /// SQLite's. Nothing is committed then, and the same call may be made again.
@@ -129,13 +129,15 @@ impl<'c> Writer<'c> {
             if !record.journal.is_record() {
                 continue;
             }
-            last_id += 1;
-            if record.may_repeat() {
-                let new_part = self.deduplication.new_part(record)?;
-                self.insert(last_id, &new_part)?;
-                retrieved.push(new_part);
-            } else {
+            if !record.may_repeat() {
+                last_id += 1;
                 self.insert(last_id, record)?;
+                continue;
+            }
+            for counted in self.deduplication.counted(record)? {
+                last_id += 1;
+                self.insert(last_id, &counted)?;
+                retrieved.push(counted);
             }
         }
         self.snapshot.hold()?;
@@ -185,7 +187,7 @@ impl<'c> Writer<'c> {
         let model = record.model.as_ref().map(|name| self.models.id(name)).transpose()?;
         let started_at = stored_instant(record.started_at);
         // Whole arrays: to chain iterators of their parts costs each row several hundred instructions.
-        let rest = self.bound.bind(&mut self.insert, 0, stored_usage(&record.usage).map(Some))?;
+        let rest = self.bound.bind(&mut self.insert, 0, stored_usage(record).map(Some))?;
         let integers = [
             Some(id),
             Some(started_at),
@@ -197,13 +199,14 @@ impl<'c> Writer<'c> {
             Some(record.outcome.code().into()),
             Some(record.usage_source.code().into()),
             Some(record.stream.into()),
-            record.cost_nano_usd.map(stored),
+            stored_cost(record),
             Some(stored(record.duration_us)),
             record.first_byte_us.map(stored),
             Some(stored(record.proxy_us)),
             Some(stored(record.request_bytes)),
             Some(stored(record.response_bytes)),
             record.key_id,
+            stored_correction(record),
         ];
         self.bound.bind(&mut self.insert, rest, integers)?;
         self.insert.raw_bind_parameter(COLUMNS - 1, record.upstream_request_id.as_deref())?;
@@ -215,13 +218,13 @@ impl<'c> Writer<'c> {
 }
 
 /// Columns of `records`.
-const COLUMNS: usize = 31;
+const COLUMNS: usize = 32;
 
 fn insert_sql() -> String {
     format!(
         "INSERT INTO records ({USAGE}, id, started_at, user_id, endpoint, model_requested_id, model_id, status, outcome,
             usage_source, stream, cost_nano_usd, duration_us, first_byte_us, proxy_us, request_bytes, response_bytes,
-            key_id, upstream_request_id, response_id) VALUES ({})",
+            key_id, correction, upstream_request_id, response_id) VALUES ({})",
         ["?"; COLUMNS].join(", ")
     )
 }

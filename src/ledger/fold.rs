@@ -71,7 +71,7 @@ pub struct RecentRows {
     to: i64,
     rows: Rows,
     /// Entries of the index of ids that may be repeated.
-    response_ids: Vec<[i64; 3]>,
+    response_ids: Vec<deduplication::Counted>,
     /// So many rollups there were when they were last grouped.
     grouped: usize,
 }

@@ -27,6 +27,7 @@ const MIGRATIONS: &[&str] = &[
     concat!(include_str!("migrations/retrievals.sql"), include_str!("migrations/levels.sql")),
     include_str!("migrations/policy.sql"),
     include_str!("migrations/records_by_user.sql"),
+    include_str!("migrations/corrections.sql"),
 ];
 
 /// Brings the schema to this build's version, in one transaction. Where that takes a while, as rows are there already,

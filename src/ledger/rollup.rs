@@ -4,7 +4,7 @@
 //! In: keys with sums. Out: upserts, in the order of the keys, so that each page is visited once. Never: a transaction
 //! of its own.
 
-use super::numbers::{count, stored, stored_usage};
+use super::numbers::{signed, stored, stored_correction, stored_cost, stored_usage};
 use crate::usage::record::Record;
 use rusqlite::{Connection, Row, Statement};
 
@@ -15,9 +15,9 @@ pub const ALL: i64 = -1;
 
 /// The summed columns of a tier, in its order: what each row of `records` adds to them.
 const SUMMED: [(&str, &str); 17] = [
-    ("requests", "1"),
-    ("errors", "status >= 400 OR outcome <> 0"),
-    ("unpriced", "cost_nano_usd IS NULL"),
+    ("requests", "correction IS NULL"),
+    ("errors", "correction IS NULL AND (status >= 400 OR outcome <> 0)"),
+    ("unpriced", "coalesce(correction, cost_nano_usd IS NULL)"),
     ("cost_nano_usd", "coalesce(cost_nano_usd, 0)"),
     ("input_tokens", "input_tokens"),
     ("cached_input_tokens", "cached_input_tokens"),
@@ -49,9 +49,10 @@ pub type Key = [i64; 4];
 
 /// What a record adds, before it is a row: the same as what [`sums_of_row`] then reads.
 pub fn sums_of_record(record: &Record) -> Sums<HOURLY> {
-    let cost_nano_usd = record.cost_nano_usd;
-    let first = [1, record.is_error().into(), cost_nano_usd.is_none().into(), cost_nano_usd.map_or(0, stored)];
-    let values = first.into_iter().chain(stored_usage(&record.usage)).chain([stored(record.duration_us)]);
+    let unpriced = stored_correction(record).unwrap_or(record.cost_nano_usd.is_none().into());
+    let cost_nano_usd = stored_cost(record).unwrap_or(0);
+    let first = [record.is_request().into(), record.is_error().into(), unpriced, cost_nano_usd];
+    let values = first.into_iter().chain(stored_usage(record)).chain([stored(record.duration_us)]);
     let mut sums = [0; HOURLY];
     sums.iter_mut().zip(values).for_each(|(sum, value)| *sum = value);
     sums
@@ -95,9 +96,9 @@ pub fn sums<const N: usize>(row: &Row<'_>, first: usize) -> rusqlite::Result<Sum
     Ok(sums)
 }
 
-/// A number of a sum, which saturates.
+/// A number of a sum, which saturates; negative where a correction has a key that the corrected rows have not.
 fn integer(row: &Row<'_>, column: usize) -> rusqlite::Result<i64> {
-    Ok(i64::try_from(count(row, column)?).unwrap_or(i64::MAX))
+    Ok(signed(row, column)?.clamp(i64::MIN.into(), i64::MAX.into()) as i64)
 }
 
 /// Sums on their way into a table: keys in any order, each any number of times.

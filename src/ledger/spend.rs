@@ -18,14 +18,14 @@ pub fn spend_by_user(conn: &Connection, period: Period, upto_seq: u64) -> rusqli
     let month = [period.month, period.month + 1].map(|month| first_day_of_month(month) * HOURS_PER_DAY);
     let day = [period.day, period.day + 1].map(|day| day * HOURS_PER_DAY);
     let hours = [month[0], month[1], day[0], day[1]];
-    let mut sums: BTreeMap<i64, Spent> = BTreeMap::new();
+    // Of the day and of the month: negative in a part that has a correction and not what it corrects.
+    let mut sums: BTreeMap<i64, [i64; 2]> = BTreeMap::new();
     let mut add = |sql: &str, params: &[i64]| -> rusqlite::Result<()> {
         let mut statement = snapshot.prepare(sql)?;
         let mut rows = statement.query(params_from_iter(params))?;
         while let Some(row) = rows.next()? {
             let spent = sums.entry(row.get(0)?).or_default();
-            spent.day = spent.day.saturating_add(row.get::<_, i64>(1)?.max(0).cast_unsigned());
-            spent.month = spent.month.saturating_add(row.get::<_, i64>(2)?.max(0).cast_unsigned());
+            *spent = [spent[0].saturating_add(row.get(1)?), spent[1].saturating_add(row.get(2)?)];
         }
         Ok(())
     };
@@ -39,11 +39,14 @@ pub fn spend_by_user(conn: &Connection, period: Period, upto_seq: u64) -> rusqli
     add(
         "SELECT user_id, sum(iif(started_at >= ?3 AND started_at < ?4, cost_nano_usd, 0)), sum(cost_nano_usd)
         FROM records
-        WHERE id > ?5 AND started_at >= ?1 AND started_at < ?2 AND cost_nano_usd > 0 GROUP BY user_id",
+        WHERE id > ?5 AND started_at >= ?1 AND started_at < ?2 AND cost_nano_usd <> 0 GROUP BY user_id",
         &[month_from, month_to, day_from, day_to, mark],
     )?;
     let mut name = snapshot.prepare("SELECT name FROM users WHERE id = ?")?;
-    let users = sums.into_iter().filter(|(_, spent)| *spent != Spent::default());
+    let spent = |sums: [i64; 2]| sums.map(|sum| sum.max(0).cast_unsigned());
+    let users =
+        sums.into_iter().map(|(id, sums)| (id, spent(sums))).map(|(id, [day, month])| (id, Spent { day, month }));
+    let users = users.filter(|(_, spent)| *spent != Spent::default());
     let users = users.map(|(id, spent)| Ok((name.query_row([id], |row| row.get::<_, String>(0))?.into(), spent)));
     let users = users.collect::<rusqlite::Result<_>>()?;
     Ok(SpendByUser { period, upto_seq, next_day: next_day(&snapshot, mark, period.day)?, users })

@@ -68,7 +68,8 @@ pub struct Cost {
     pub seq: u64,
     /// When its request began, nanoseconds since the Unix epoch.
     pub started_at: u64,
-    pub nano_usd: u64,
+    /// Less than nothing where a correction gives back what was charged too much.
+    pub nano_usd: i64,
 }
 
 /// Whether the ledger's sums are here.
@@ -195,9 +196,9 @@ impl Spending {
         if *day != today {
             (*day, spent.day) = (today, 0);
         }
-        spent.month = spent.month.saturating_add(cost.nano_usd);
+        spent.month = spent.month.saturating_add_signed(cost.nano_usd);
         if began.day == today {
-            spent.day = spent.day.saturating_add(cost.nano_usd);
+            spent.day = spent.day.saturating_add_signed(cost.nano_usd);
         }
     }
 

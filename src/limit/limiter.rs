@@ -175,7 +175,8 @@ impl Limiter {
     /// The request is over, and nobody knows what it used: its estimates stand. `record` says which one it is, and when
     /// it began; its own cost is not known.
     pub fn forfeit(&mut self, user: &Arc<str>, reservation: Reservation, record: Cost, now: Now) {
-        self.spending.charge(user, Cost { nano_usd: reservation.nano_usd, ..record }, now.unix);
+        let nano_usd = i64::try_from(reservation.nano_usd).unwrap_or(i64::MAX);
+        self.spending.charge(user, Cost { nano_usd, ..record }, now.unix);
         self.settle(user, Reservation { tokens: 0, ..reservation }, 0, now);
     }
 

@@ -1,7 +1,7 @@
 //! The rendered scrape, read back: sums equal the records', names are escaped, and nothing grows past its limit.
 
 use super::*;
-use crate::usage::record::Outcome;
+use crate::usage::record::{Correction, Outcome};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -240,6 +240,57 @@ fn whatever_peers_send_memory_is_bounded() {
     assert_eq!(sum(&samples, "openai_proxy_requests_total", |_| true), 200_000.0);
     assert_eq!(sum(&samples, "openai_proxy_tokens_total", |_| true), 200_000.0);
     assert_eq!(sum(&samples, "openai_proxy_rate_limited_total", |_| true), 100_000.0);
+}
+
+/// A counter never goes down: what a correction takes back is made up for by what comes next, of each series by itself.
+#[test]
+fn what_is_taken_back_is_made_up_for() {
+    let consumed = |input: u64, output: u64, nano_usd: Option<u64>| Record {
+        usage: Usage { input_tokens: input, output_tokens: output, ..Usage::default() },
+        usage_source: UsageSource::Reported,
+        cost_nano_usd: nano_usd,
+        ..record("a", "m", 200)
+    };
+    let taken_back = |input: u64, output: u64, nano_usd: u64, more: Record| Record {
+        usage_source: UsageSource::Correction,
+        correction: Some(Box::new(Correction {
+            less: Usage { input_tokens: input, output_tokens: output, ..Usage::default() },
+            less_nano_usd: nano_usd,
+            gives_price: false,
+        })),
+        ..more
+    };
+    let mut metrics = Metrics::new(LabelLimits::default(), 0);
+    let mut truth = [0i64; 3];
+    let mut before = [0.0; 3];
+    let mut requests = 0.0;
+    for (record, truth_of_it) in [
+        (consumed(250, 50, Some(900)), [250, 50, 900]),
+        (taken_back(210, 0, 600, consumed(0, 10, Some(0))), [-210, 10, -600]),
+        (consumed(100, 0, None), [100, 0, 0]),
+        (taken_back(50, 0, 0, consumed(0, 0, None)), [-50, 0, 0]),
+        (consumed(400, 5, Some(1000)), [400, 5, 1000]),
+        (Record { user: "b".into(), ..consumed(7, 7, Some(7)) }, [0, 0, 0]),
+    ] {
+        metrics.record(&record);
+        requests += f64::from(u8::from(record.is_request()));
+        truth = std::array::from_fn(|place| truth[place] + truth_of_it[place]);
+        let samples = scrape(&metrics);
+        let of_a = |name: &str, kind: &str| {
+            let is_it =
+                |sample: &Sample| sample.label("user") == "a" && (kind.is_empty() || sample.label("type") == kind);
+            sum(&samples, name, is_it)
+        };
+        let tokens = "openai_proxy_tokens_total";
+        let dollars = of_a("openai_proxy_cost_usd_total", "");
+        let now = [of_a(tokens, "input"), of_a(tokens, "output"), (dollars * 1e9).round()];
+        assert!(now.iter().zip(&before).all(|(now, before)| now >= before), "{before:?} {now:?}");
+        assert!(now.iter().zip(&truth).all(|(now, truth)| *now >= *truth as f64), "{now:?} {truth:?}");
+        assert_eq!(sum(&samples, "openai_proxy_requests_total", |_| true), requests);
+        assert_eq!(sum(&samples, "openai_proxy_request_duration_seconds_count", |_| true), requests);
+        before = now;
+    }
+    assert_eq!(before, truth.map(|truth| truth as f64), "nothing is owed any more");
 }
 
 fn records() -> impl Strategy<Value = Record> {

@@ -90,6 +90,16 @@ fn cached_tokens_of_any_medium_where_each_gets_the_same_off() {
     assert_eq!(cost(Usage { input_image_tokens: 1, ..usage }), None, "an image token gets another amount off");
 }
 
+/// The sum of a thousand prompts of a batch is none above the threshold.
+#[test]
+fn a_batch_is_no_long_prompt() {
+    let table = r#"{"m": {"input_cost_per_token": 4e-6, "input_cost_per_token_above_200k_tokens": 9e-6,
+            "input_cost_per_token_batches": 2e-6, "input_cost_per_token_above_200k_tokens_batches": 5e-6}}"#;
+    let table = PriceTable::parse(table).unwrap();
+    let cost = |tier| table.cost_nano_usd("m", &tokens(1_000_000, 0), tier);
+    assert_eq!((cost(None), cost(Some("batch"))), (Some(9_000_000_000), Some(2_000_000_000)));
+}
+
 #[test]
 fn nothing_costs_nothing_and_a_total_alone_is_unknown() {
     assert_eq!(cost("nobody-knows", Usage::default()), Some(0));

@@ -19,6 +19,7 @@ use super::local_request::{self, LocalRequest};
 use super::refusal::Refusal;
 use super::request_body::{self, Coding, Reading};
 use super::request_estimate::{self, Denied, Size};
+use super::retrieved_id::retrieved_id;
 use super::route::{Local, Route};
 use super::timing::Class;
 use super::{
@@ -373,6 +374,7 @@ impl Proxy {
                 accepted,
                 has_body: !matches!(head.framing, Framing::None | Framing::Length(0)),
                 coding,
+                retrieved_id: retrieved_id(endpoint, head.target),
                 form: request_body::form(head, endpoint),
                 complete: head.framing == Framing::None,
                 outgoing,

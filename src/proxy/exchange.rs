@@ -118,6 +118,8 @@ pub struct Request {
     pub output_reserved: u64,
     /// It has no price, and the operator lets such requests through: what it holds of a budget is not spent with it.
     pub spares_budget: bool,
+    /// The id of what it looks at again, where that stands in its path.
+    pub retrieved_id: Option<Box<str>>,
     /// Reads the fields of a form.
     pub form: Option<Box<MultipartReader>>,
     /// Usage was asked for in the client's place.

@@ -222,6 +222,7 @@ fn model(exchange: &Exchange) -> &str {
 /// What a record counts for in its user's limits.
 pub fn used(record: &Record) -> Used {
     let usage = &record.usage;
+
     let is_text = record.usage_source == UsageSource::Reported && record.endpoint.is_metered() && usage.images == 0;
     Used {
         // A retrieval's tokens were the creation's, or a batch's, which has no part in a minute.
@@ -233,7 +234,8 @@ pub fn used(record: &Record) -> Used {
 
 /// What a record cost, where that is known.
 pub fn cost(record: &Record) -> Cost {
-    Cost { seq: record.seq, started_at: record.started_at, nano_usd: record.cost_nano_usd.unwrap_or(0) }
+    let nano_usd = record.counted_nano_usd().unwrap_or(0).clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+    Cost { seq: record.seq, started_at: record.started_at, nano_usd }
 }
 
 /// How a request is refused that cannot be metered.

@@ -56,7 +56,7 @@ pub fn settle(exchange: &mut Exchange, end: End, prices: &PriceTable) -> Settlem
     record.usage_source = source(&record, &reported, exchange, reached, estimate.is_some());
     record.usage = reported.usage.or(estimate).unwrap_or_default();
     record.model = reported.model.clone().or(record.model);
-    record.response_id = reported.id.take();
+    record.response_id = exchange.request.retrieved_id.take().or(reported.id.take());
     if let Some(tunnel) = exchange.tunnel.take() {
         reported = tunnel.conclude(&mut record, end.unread);
     }
@@ -146,7 +146,7 @@ fn cost(prices: &PriceTable, record: &Record, reported: &Reported, name: ModelNa
     match record.usage_source {
         UsageSource::None => return Some(0), // nothing was consumed, whatever the model's price
         UsageSource::Unknown => return None,
-        UsageSource::Reported | UsageSource::Drained | UsageSource::Estimated => {}
+        UsageSource::Reported | UsageSource::Drained | UsageSource::Estimated | UsageSource::Correction => {}
     }
     let model = match name {
         ModelName::Model => record.model_name(),

@@ -6,6 +6,7 @@
 use super::dialects::{self, Field, UsageObject};
 use super::inspect::clip;
 use super::record::Usage;
+use super::response_id::bounded_id;
 use super::shapes::{Attribute, Shape};
 use crate::json::{self, Found, Scanner};
 use crate::sse::Piece;
@@ -19,7 +20,7 @@ pub struct Reported {
     pub usage: Option<Usage>,
     /// The model that answered, at most 128 bytes.
     pub model: Option<Arc<str>>,
-    /// The response's id, at most 128 bytes.
+    /// The response's id, at most 128 bytes (see [`bounded_id`]).
     pub id: Option<Box<str>>,
     /// The service tier that was used, which prices depend on.
     pub service_tier: Option<String>,
@@ -203,7 +204,7 @@ impl Facts {
             Attribute::Input => self.set(Field::input_tokens, raw),
             Attribute::Output => self.set(Field::output_tokens, raw),
             Attribute::Model => set_name(&mut self.beside.model, raw),
-            Attribute::Id => set_name(&mut self.beside.id, raw),
+            Attribute::Id => set_id(&mut self.beside.id, raw),
             Attribute::ServiceTier => set_name(&mut self.beside.service_tier, raw),
             Attribute::ImageUsage => Images::set_usage(&mut self.image_tool, raw),
             Attribute::ImageModel => Images::set_model(&mut self.image_tool, raw),
@@ -256,6 +257,12 @@ impl Facts {
         let Names { model, id, service_tier, quality, size } = self.names;
         let images = Images::found(self.image_tool);
         Reported { usage, model, id, service_tier, quality, size, images, unreadable: false }
+    }
+}
+
+pub(super) fn set_id(slot: &mut Option<Box<str>>, raw: &[u8]) {
+    if let Some(id) = json::string(raw).filter(|id| !id.is_empty()) {
+        *slot = Some(bounded_id(&id).into());
     }
 }
 

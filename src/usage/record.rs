@@ -196,7 +196,7 @@ impl Endpoint {
 
     /// True where a later retrieval may report the same usage again, under the same id.
     pub const fn is_retrievable(self) -> bool {
-        self.is_retrieval() || matches!(self, Self::Responses | Self::ThreadsRuns)
+        self.is_retrieval() || matches!(self, Self::Responses | Self::ThreadsRuns | Self::ResponsesImages)
     }
 }
 
@@ -229,14 +229,34 @@ coded! {
         None = 3 "none",
         /// Something was or may have been consumed and no number is known.
         Unknown = 4 "unknown",
+        /// No request: what the upstream's own number, told later under the same id, is more or less than a record
+        /// that was estimated or unknown ([`Correction`]).
+        Correction = 5 "correction",
     }
 }
 
 impl UsageSource {
     /// True where there are numbers, of whatever kind.
     pub const fn has_numbers(self) -> bool {
-        matches!(self, Self::Reported | Self::Drained | Self::Estimated)
+        matches!(self, Self::Reported | Self::Drained | Self::Estimated | Self::Correction)
     }
+
+    /// True where they are the upstream's own.
+    pub const fn is_report(self) -> bool {
+        matches!(self, Self::Reported | Self::Drained)
+    }
+}
+
+/// What a correction takes back, beside the `usage` and the cost that its record adds. Of each number one of both is
+/// zero.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Correction {
+    /// What was counted too much.
+    pub less: Usage,
+    /// The same of the cost, nano-dollars.
+    pub less_nano_usd: u64,
+    /// The corrected record has no cost, and this is the whole of it.
+    pub gives_price: bool,
 }
 
 /// What a line has to do with the journal of requests that are open.
@@ -260,7 +280,7 @@ impl Journal {
     }
 }
 
-/// One line of the ledger: one relayed request.
+/// One line of the ledger: one relayed request, or a correction of an earlier line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// Position in the order of settlement since the process started, from 1; what a commit acknowledges. Not stored.
@@ -302,11 +322,20 @@ pub struct Record {
     pub is_retrieval: bool,
     /// The upstream's `x-request-id`, at most 128 bytes.
     pub upstream_request_id: Option<Box<str>>,
-    /// The response's own id (`chatcmpl-…`, `resp_…`), at most 128 bytes.
+    /// The response's own id (`chatcmpl-…`, `resp_…`), or of a retrieval the one that was asked for; at most 128 bytes
+    /// (see [`bounded_id`](super::response_id::bounded_id)).
     pub response_id: Option<Box<str>>,
+    /// Only with [`UsageSource::Correction`]: all but the numbers is the corrected record's, so that every sum of that
+    /// one is of this one too.
+    pub correction: Option<Box<Correction>>,
 }
 
 impl Record {
+    /// False for a correction, which is no request.
+    pub const fn is_request(&self) -> bool {
+        self.correction.is_none()
+    }
+
     /// The model to show and to count under: the response's, else the request's, else the empty string.
     pub fn model_name(&self) -> &str {
         self.model.as_deref().or(self.model_requested.as_deref()).unwrap_or("")
@@ -319,7 +348,7 @@ impl Record {
 
     /// True for what a reader of the ledger would call an error: an HTTP error, or an exchange that did not complete.
     pub fn is_error(&self) -> bool {
-        self.status >= 400 || self.outcome != Outcome::Completed
+        self.is_request() && (self.status >= 400 || self.outcome != Outcome::Completed)
     }
 }
 

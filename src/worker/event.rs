@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Debug)]
 pub enum WorkerEvent {
     /// Every record with `seq <= upto` is committed. Those of them whose numbers might have been recorded before
-    /// come back with what is new of them.
+    /// come back with what is new of them, each before the corrections that it makes.
     Committed { upto: u64, retrieved: Vec<Record> },
     /// The ledger began to fail (`Some(why)`) or works again (`None`). Sent once a change, not once a retry. Where it
     /// does not take records, nothing will be committed any more, unless this is taken back.

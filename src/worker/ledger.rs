@@ -277,11 +277,12 @@ impl Ledger {
         };
         let (rows, upto) = (batch.len(), last.seq);
         // The log tells what they count.
-        for new_part in &retrieved {
+        for new_part in retrieved.iter().filter(|counted| counted.is_request()) {
             if let Ok(at) = self.queue[..rows].binary_search_by_key(&new_part.seq, |record| record.seq) {
                 self.queue[at].clone_from(new_part);
             }
         }
+        let corrections = retrieved.iter().filter(|counted| !counted.is_request()).cloned().collect();
         self.committed_seq = upto;
         self.events.send(WorkerEvent::Committed { upto, retrieved });
         self.busy_at = Instant::now();
@@ -292,6 +293,7 @@ impl Ledger {
         self.worked();
         let behind = self.queue.split_off(rows);
         logger::requests(std::mem::replace(&mut self.queue, behind));
+        logger::requests(corrections);
     }
 
     /// Keeps how far the export is. Where that fails, the export's next mark says it too; until then rows are sent

@@ -9,7 +9,7 @@ use openai_api_proxy::ledger::keys_and_limits::{Editor, keys, limits, read};
 use openai_api_proxy::ledger::spend::spend_by_user;
 use openai_api_proxy::limit::budget::{Period, Spent};
 use openai_api_proxy::limit::overrides::Overrides;
-use openai_api_proxy::usage::record::Record;
+use openai_api_proxy::usage::record::{Correction, Record, UsageSource};
 use std::collections::BTreeMap;
 
 const DAY: u64 = 24 * HOUR;
@@ -53,7 +53,7 @@ fn spending_is_the_sum_of_the_rows_at_any_mark() {
     let now = START + 40 * DAY;
     let period = Period::of(now);
     // Every hour for eighty days, around now, by three users; some cost nothing that is known.
-    let rows: Vec<Record> = (0..1920u64)
+    let mut rows: Vec<Record> = (0..1920u64)
         .map(|n| Record {
             started_at: START + n * HOUR + n,
             user: format!("u{}", n % 3).as_str().into(),
@@ -62,13 +62,26 @@ fn spending_is_the_sum_of_the_rows_at_any_mark() {
             ..Record::default()
         })
         .collect();
+    // The last rows take most of it back from others, which are folded before them.
+    let taken_back = |record: &Record| Record {
+        usage_source: UsageSource::Correction,
+        cost_nano_usd: Some(0),
+        correction: Some(Box::new(Correction {
+            less_nano_usd: record.cost_nano_usd.unwrap_or(0) / 4 * 3,
+            ..Correction::default()
+        })),
+        ..record.clone()
+    };
+    let corrections: Vec<Record> = rows.iter().map(taken_back).collect();
+    rows.extend(corrections);
     let mut expected: BTreeMap<String, Spent> = BTreeMap::new();
     for record in &rows {
         let began = Period::of(record.started_at);
-        let cost = record.cost_nano_usd.unwrap_or(0);
+        let cost = record.counted_nano_usd().unwrap_or(0) as i64;
         let spent = expected.entry(record.user.to_string()).or_default();
-        spent.day += if began.day == period.day { cost } else { 0 };
-        spent.month += if began.month == period.month { cost } else { 0 };
+        let add = |sum: u64, counts: bool| if counts { sum.checked_add_signed(cost).unwrap() } else { sum };
+        spent.day = add(spent.day, began.day == period.day);
+        spent.month = add(spent.month, began.month == period.month);
     }
     writer.append(&rows).unwrap();
     loop {

@@ -1,7 +1,7 @@
 //! Random records and questions, and the naive answer: a scan over all records in memory.
 
 use openai_api_proxy::reporting::{BucketKey, Buckets, Entry, GroupBy, Query, Report, Totals};
-use openai_api_proxy::usage::record::{Endpoint, Journal, Outcome, Record, Usage, UsageSource};
+use openai_api_proxy::usage::record::{Correction, Endpoint, Journal, Outcome, Record, Usage, UsageSource};
 use proptest::prelude::*;
 use proptest::sample::select;
 use std::collections::BTreeMap;
@@ -39,8 +39,33 @@ fn usage() -> impl Strategy<Value = Usage> {
         })
 }
 
-/// A record with every field drawn, `seq` aside.
+/// A record with every field drawn, `seq` aside; one of four is a correction.
 pub fn record() -> impl Strategy<Value = Record> {
+    let less = proptest::option::weighted(0.25, (usage(), 0..1u64 << 40, any::<bool>()));
+    (request(), less).prop_map(|(request, less)| match less {
+        None => request,
+        Some((less, less_nano_usd, gives_price)) => corrected(request, &less, less_nano_usd, gives_price),
+    })
+}
+
+/// Of each number a row has the difference only.
+fn corrected(request: Record, less: &Usage, less_nano_usd: u64, gives_price: bool) -> Record {
+    let nano_usd = request.cost_nano_usd;
+    let correction = Correction {
+        less: less.excess_over(&request.usage),
+        less_nano_usd: nano_usd.map_or(0, |nano_usd| less_nano_usd.saturating_sub(nano_usd)),
+        gives_price,
+    };
+    Record {
+        usage_source: UsageSource::Correction,
+        usage: request.usage.excess_over(less),
+        cost_nano_usd: nano_usd.map(|nano_usd| nano_usd.saturating_sub(less_nano_usd)),
+        correction: Some(Box::new(correction)),
+        ..request
+    }
+}
+
+fn request() -> impl Strategy<Value = Record> {
     let what = (instant(), select(&USERS[..]), select(&MODELS[..]), select(&MODELS[..]), select(Endpoint::ALL));
     let how = (any::<bool>(), select(&[0u16, 200, 400, 429, 500][..]), select(Outcome::ALL), select(UsageSource::ALL));
     let numbers = (usage(), proptest::option::of(0..1u64 << 40), proptest::array::uniform5(0..1u64 << 32));
@@ -68,6 +93,7 @@ pub fn record() -> impl Strategy<Value = Record> {
         key_id: ids.0,
         upstream_request_id: ids.2.clone().map(Into::into),
         response_id: ids.2.map(|id| format!("chatcmpl-{id}").into()),
+        correction: None,
     })
 }
 
@@ -135,30 +161,24 @@ impl Oracle {
                 && query.to.is_none_or(|to| record.started_at < to)
         };
         let found: Vec<(u64, &Record)> = (1..).zip(&self.records).filter(|(_, record)| selected(record)).collect();
-        let mut models = BTreeMap::<&str, Totals>::new();
-        let mut buckets = BTreeMap::<BucketKey, Totals>::new();
-        let mut totals = Totals::default();
+        let mut models = BTreeMap::<&str, Signed>::new();
+        let mut buckets = BTreeMap::<BucketKey, Signed>::new();
+        let mut all = BTreeMap::<(), Signed>::new();
         for (_, record) in &found {
-            let one = Totals {
-                requests: 1,
-                errors: record.is_error().into(),
-                unpriced: record.cost_nano_usd.is_none().into(),
-                input_tokens: record.usage.input_tokens,
-                cached_input_tokens: record.usage.cached_input_tokens,
-                output_tokens: record.usage.output_tokens,
-                reasoning_tokens: record.usage.reasoning_tokens,
-                total_tokens: record.usage.total_tokens,
-                cost_nano_usd: record.cost_nano_usd.unwrap_or(0),
-            };
-            totals.add(&one);
-            models.entry(record.model_name()).or_default().add(&one);
+            add(&mut all, (), record);
+            add(&mut models, record.model_name(), record);
             if let Some(group_by) = query.group_by {
-                buckets.entry(bucket_key(group_by, record)).or_default().add(&one);
+                add(&mut buckets, bucket_key(group_by, record), record);
             }
         }
-        let mut by_model: Vec<_> = models.into_iter().map(|(name, totals)| (name.to_owned(), totals)).collect();
+        // The sum of what is told, as an answer has it.
+        let mut totals = Totals::default();
+        models.values().for_each(|sums| totals.add(&clamped(sums)));
+        let is_whole = models.values().flatten().all(|sum| *sum >= 0);
+        assert!(!is_whole || all.values().all(|sums| clamped(sums) == totals));
+        let mut by_model: Vec<_> = models.into_iter().map(|(name, sums)| (name.to_owned(), clamped(&sums))).collect();
         by_model.sort_by_key(|(_, totals)| std::cmp::Reverse((totals.cost_nano_usd, totals.total_tokens)));
-        let mut buckets: Vec<_> = buckets.into_iter().collect();
+        let mut buckets: Vec<_> = buckets.into_iter().map(|(key, sums)| (key, clamped(&sums))).collect();
         if !matches!(query.group_by, Some(GroupBy::Hour | GroupBy::Day)) {
             buckets.sort_by_key(|(_, totals)| std::cmp::Reverse((totals.cost_nano_usd, totals.total_tokens)));
         }
@@ -172,6 +192,45 @@ impl Oracle {
             .collect();
         let next_cursor = older.next().and(data.last()).map(|entry| entry.id);
         Report { query: query.clone(), totals, by_model, buckets, data, next_cursor }
+    }
+}
+
+/// Sums in the order of the fields of [`Totals`].
+type Signed = [i128; 9];
+
+fn add<K: Ord>(sums: &mut BTreeMap<K, Signed>, key: K, record: &Record) {
+    let unpriced = match &record.correction {
+        Some(correction) => -i128::from(correction.gives_price),
+        None => record.cost_nano_usd.is_none().into(),
+    };
+    let one = [
+        record.is_request().into(),
+        record.is_error().into(),
+        unpriced,
+        record.counted(|usage| usage.input_tokens),
+        record.counted(|usage| usage.cached_input_tokens),
+        record.counted(|usage| usage.output_tokens),
+        record.counted(|usage| usage.reasoning_tokens),
+        record.counted(|usage| usage.total_tokens),
+        record.counted_nano_usd().unwrap_or(0),
+    ];
+    sums.entry(key).or_default().iter_mut().zip(one).for_each(|(sum, one)| *sum += one);
+}
+
+fn clamped(sums: &Signed) -> Totals {
+    let sums = sums.map(|sum| u64::try_from(sum.max(0)).unwrap());
+    let [requests, errors, unpriced, input_tokens, cached_input_tokens, output_tokens, ..] = sums;
+    let [.., reasoning_tokens, total_tokens, cost_nano_usd] = sums;
+    Totals {
+        requests,
+        errors,
+        unpriced,
+        input_tokens,
+        cached_input_tokens,
+        output_tokens,
+        reasoning_tokens,
+        total_tokens,
+        cost_nano_usd,
     }
 }
 

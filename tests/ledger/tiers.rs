@@ -18,6 +18,8 @@ use std::path::Path;
 const DAY: u64 = 24 * HOUR;
 
 const VERSION_3: &str = concat!(include_str!("versions/2.sql"), include_str!("versions/3.sql"));
+const VERSION_4: &str =
+    concat!(include_str!("versions/2.sql"), include_str!("versions/3.sql"), include_str!("versions/4.sql"));
 
 fn record(started_at: u64, user: &str, model: &str) -> Record {
     let (user, model) = (user.into(), Some(model.into()));
@@ -52,6 +54,11 @@ fn a_ledger_of_version_2_is_right_at_once_and_while_it_catches_up() {
 #[test]
 fn a_ledger_of_version_3_is_right_at_once_and_while_it_catches_up() {
     is_right_from(VERSION_3);
+}
+
+#[test]
+fn a_ledger_of_version_4_is_right_at_once_and_while_it_catches_up() {
+    is_right_from(VERSION_4);
 }
 
 /// Version 3 had an entry for each record of a user: some with few of them in a block, one with more than an entry holds.

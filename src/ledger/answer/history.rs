@@ -3,12 +3,11 @@
 //! In: a selection and a query. Out: records, one more than the limit if there are more. Never: sums.
 
 use super::selection::{SPAN, Selection, query, rows_sql};
-use crate::ledger::numbers::{USAGE, count, usage};
+use crate::ledger::numbers::{RECORD, USAGE, count, record};
 use crate::ledger::partition::{HOURS_PER_DAY, NS_PER_HOUR};
 use crate::ledger::rollup::{ALL, EVERYBODY};
 use crate::ledger::user_index::BLOCK_SHIFT;
 use crate::reporting::{Entry, Query};
-use crate::usage::record::{Endpoint, Outcome, Record, UsageSource};
 use rusqlite::{Connection, Row, ToSql};
 
 /// Ids below the page's start that are searched for a user or a model at once. Where that is not enough, rollups are
@@ -64,7 +63,7 @@ impl Page<'_> {
         if self.is_full() {
             return Ok(());
         }
-        let sql = format!("{} ORDER BY r.id DESC", rows_sql(&format!("{ENTRY}, {USAGE}")));
+        let sql = format!("{} ORDER BY r.id DESC", rows_sql(&format!("{RECORD}, {USAGE}")));
         let times = (self.selection.from, self.selection.to);
         self.selection.each_row(self.conn, &sql, ids, times, |row| {
             self.entries.push(entry(row)?);
@@ -146,36 +145,6 @@ fn merged(mut ranges: Vec<(i64, i64)>, (least, greatest): (i64, i64)) -> Vec<(i6
     merged
 }
 
-/// The first columns of an entry, in the order in which [`entry`] reads them.
-const ENTRY: &str = "r.id, r.started_at, (SELECT name FROM users WHERE id = r.user_id), r.key_id, r.endpoint,
-    (SELECT name FROM models WHERE id = r.model_requested_id), (SELECT name FROM models WHERE id = r.model_id),
-    r.stream, r.status, r.outcome, r.usage_source, r.cost_nano_usd, r.duration_us, r.first_byte_us, r.proxy_us,
-    r.request_bytes, r.response_bytes, r.upstream_request_id, r.response_id";
-
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
-    let text = |column: usize| row.get_ref(column)?.as_str_or_null().map_err(rusqlite::Error::from);
-    let optional = |column: usize| row.get::<_, Option<i64>>(column).map(|value| value.map(i64::unsigned_abs));
-    let record = Record {
-        started_at: count(row, 1)?,
-        user: text(2)?.unwrap_or_default().into(),
-        key_id: row.get(3)?,
-        endpoint: Endpoint::from_code(row.get(4)?).unwrap_or_default(),
-        model_requested: text(5)?.map(Into::into),
-        model: text(6)?.map(Into::into),
-        stream: row.get(7)?,
-        status: row.get(8)?,
-        outcome: Outcome::from_code(row.get(9)?).unwrap_or_default(),
-        usage_source: UsageSource::from_code(row.get(10)?).unwrap_or_default(),
-        cost_nano_usd: optional(11)?,
-        duration_us: count(row, 12)?,
-        first_byte_us: optional(13)?,
-        proxy_us: count(row, 14)?,
-        request_bytes: count(row, 15)?,
-        response_bytes: count(row, 16)?,
-        upstream_request_id: text(17)?.map(Into::into),
-        response_id: text(18)?.map(Into::into),
-        usage: usage(row, 19)?,
-        ..Record::default()
-    };
-    Ok(Entry { id: count(row, 0)?, record })
+    Ok(Entry { id: count(row, 0)?, record: record(row)? })
 }

@@ -27,10 +27,11 @@ pub fn overview(conn: &Connection, asked: &OverviewQuery) -> rusqlite::Result<Ov
     if let Some(mut selection) = Selection::new(&transaction, &query)? {
         let other = if query.user.is_some() { GroupBy::Endpoint } else { GroupBy::User };
         let mut summed = sums(&transaction, &selection, Some(other))?;
-        let (models, others) = (std::mem::take(&mut summed[0].sums), std::mem::take(&mut summed[1].sums));
+        let (models, others) = (std::mem::take(&mut summed[0]), std::mem::take(&mut summed[1]));
         models.values().for_each(|totals| found.totals.add(totals));
         found.sample = history::page(&transaction, &selection, &query)?;
         found.sample.truncate(SAMPLE_MAX as usize);
+        found.sample.retain(|entry| entry.record.is_request());
         found.series = series(&transaction, &mut selection, asked.hourly, &models)?;
         found.models = ranking(&transaction, GroupBy::Model, models)?;
         found.others = ranking(&transaction, other, others)?;
@@ -54,7 +55,7 @@ fn series(conn: &Connection, selection: &mut Selection, hourly: bool, models: &S
         selection.model = model;
         let summed = sums(conn, selection, Some(step))?.pop();
         let ns = step.ns().unwrap_or(1);
-        let starts = summed.into_iter().flat_map(|summed| summed.sums);
+        let starts = summed.into_iter().flatten();
         Ok::<BTreeMap<u64, Totals>, rusqlite::Error>(
             starts.map(|(count, totals)| (count.unsigned_abs().saturating_mul(ns), totals)).collect(),
         )

@@ -3,7 +3,7 @@
 //! In: a selection. Out: sums under numbers. Never: names, an order of cost.
 
 use super::selection::{SPAN, Selection, query, rows_sql};
-use crate::ledger::numbers::count;
+use crate::ledger::numbers::{saturated, signed};
 use crate::ledger::partition::{Granularity, HOURS_PER_DAY, NS_PER_HOUR, Partition, partitions};
 use crate::ledger::rollup::{ALL, COARSE, EVERYBODY, columns, values_of_row};
 use crate::reporting::{BUCKETS_MAX, GroupBy, Totals};
@@ -15,9 +15,9 @@ pub type Sums = BTreeMap<i64, Totals>;
 
 /// The sums by model, and by another thing if asked. Of more hours or days than an answer may have, at least the first
 /// ones and one more.
-pub fn sums(conn: &Connection, selection: &Selection, group_by: Option<GroupBy>) -> rusqlite::Result<Vec<Summed>> {
+pub fn sums(conn: &Connection, selection: &Selection, group_by: Option<GroupBy>) -> rusqlite::Result<Vec<Sums>> {
     let other = group_by.filter(|group_by| *group_by != GroupBy::Model);
-    let by = |group_by| Summed { group_by, sums: Sums::new() };
+    let by = |group_by| Summed { group_by, sums: BTreeMap::new() };
     let mut summed: Vec<Summed> = [Some(GroupBy::Model), other].into_iter().flatten().map(by).collect();
     let earliest = selection.first_hour.map_or(selection.to, |hour| hour.saturating_mul(NS_PER_HOUR));
     let cut = |coarsest, marks| partitions(selection.from.max(earliest), selection.to, coarsest, marks);
@@ -39,7 +39,7 @@ pub fn sums(conn: &Connection, selection: &Selection, group_by: Option<GroupBy>)
         }
     }
     add_rows(conn, selection, (selection.folded + 1, i64::MAX), (selection.from, selection.to), &mut summed)?;
-    Ok(summed)
+    Ok(summed.into_iter().map(Summed::into_sums).collect())
 }
 
 /// The ids between which the folded records of an hour are.
@@ -60,18 +60,21 @@ fn add_rows(
     let numbers: Vec<String> = summed.iter().map(Summed::number_of_record).collect();
     let sql = rows_sql(&format!("{}, {}", values_of_row::<COARSE>(), numbers.join(", ")));
     selection.each_row(conn, &sql, ids, times, |row| {
-        let totals = totals(row)?;
+        let sums = coarse(row)?;
         for (column, summed) in (COARSE..).zip(&mut *summed) {
-            summed.add(row.get(column)?, &totals);
+            summed.add(row.get(column)?, sums);
         }
         Ok(true)
     })
 }
 
+/// The sums that answers give, on their way: a correction may come before what it corrects.
+type Coarse = [i128; COARSE];
+
 /// Sums by one thing.
-pub struct Summed {
-    pub group_by: GroupBy,
-    pub sums: Sums,
+struct Summed {
+    group_by: GroupBy,
+    sums: BTreeMap<i64, Coarse>,
 }
 
 impl Summed {
@@ -134,35 +137,48 @@ impl Summed {
         let mut statement = conn.prepare_cached(&sql)?;
         let mut rows = query(&mut statement, &params)?;
         while let Some(row) = rows.next()? {
-            self.add(row.get(COARSE)?, &totals(row)?);
+            self.add(row.get(COARSE)?, coarse(row)?);
         }
         Ok(())
     }
 
     /// Adds what is under a number, unless it is an hour or a day after more of them than an answer may have.
-    fn add(&mut self, number: i64, totals: &Totals) {
+    fn add(&mut self, number: i64, more: Coarse) {
         let is_past_the_last = self.group_by.ns().is_some()
             && self.sums.len() > BUCKETS_MAX
             && self.sums.last_key_value().is_some_and(|(last, _)| *last < number);
         if !is_past_the_last {
-            self.sums.entry(number).or_default().add(totals);
+            self.sums.entry(number).or_default().iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
         }
+    }
+
+    fn into_sums(self) -> Sums {
+        self.sums.into_iter().map(|(number, sums)| (number, totals(sums))).collect()
     }
 }
 
 /// The coarse sums, which are the first columns of a row.
-fn totals(row: &Row<'_>) -> rusqlite::Result<Totals> {
-    Ok(Totals {
-        requests: count(row, 0)?,
-        errors: count(row, 1)?,
-        unpriced: count(row, 2)?,
-        cost_nano_usd: count(row, 3)?,
-        input_tokens: count(row, 4)?,
-        cached_input_tokens: count(row, 5)?,
-        output_tokens: count(row, 6)?,
-        reasoning_tokens: count(row, 7)?,
-        total_tokens: count(row, 8)?,
-    })
+fn coarse(row: &Row<'_>) -> rusqlite::Result<Coarse> {
+    let mut sums = Coarse::default();
+    for (column, sum) in sums.iter_mut().enumerate() {
+        *sum = signed(row, column)?;
+    }
+    Ok(sums)
+}
+
+fn totals(sums: Coarse) -> Totals {
+    let sums = sums.map(saturated);
+    Totals {
+        requests: sums[0],
+        errors: sums[1],
+        unpriced: sums[2],
+        cost_nano_usd: sums[3],
+        input_tokens: sums[4],
+        cached_input_tokens: sums[5],
+        output_tokens: sums[6],
+        reasoning_tokens: sums[7],
+        total_tokens: sums[8],
+    }
 }
 
 /// Rollups `r` from `:first` to `:last`, of `:user` or of each user. Where `exact`, the model is given, too, so that a

@@ -24,7 +24,7 @@ impl World {
         world
     }
 
-    fn charge(&mut self, user: &str, started_at: u64, nano_usd: u64, now: u64) {
+    fn charge(&mut self, user: &str, started_at: u64, nano_usd: i64, now: u64) {
         let cost = Cost { seq: self.rows.len() as u64 + 1, started_at, nano_usd };
         self.rows.push((user.into(), cost));
         self.spending.charge(&user.into(), cost, now);
@@ -35,7 +35,7 @@ impl World {
         let present = Period::of(now);
         let mine = || self.rows[..rows].iter().filter(|(owner, _)| **owner == *user).map(|(_, cost)| cost);
         let sum = |counts: &dyn Fn(Period) -> bool| {
-            mine().filter(|cost| counts(Period::of(cost.started_at))).map(|cost| cost.nano_usd).sum()
+            mine().filter(|cost| counts(Period::of(cost.started_at))).map(|cost| cost.nano_usd.unsigned_abs()).sum()
         };
         Spent { day: sum(&|began| began.day == present.day), month: sum(&|began| began.month == present.month) }
     }
@@ -83,6 +83,21 @@ fn a_day_and_a_month_begin_with_nothing_and_without_a_question() {
     world.charge("a", at(1, 31, 23), 9, at(2, 1, 0));
     world.expect(at(2, 1, 0), Spent::default());
     assert_eq!(world.spending.users(), 0, "nobody has spent anything this month");
+}
+
+#[test]
+fn a_correction_gives_back_in_the_day_in_which_the_request_began() {
+    let (yesterday, today) = (at(3, 2, 9), at(3, 3, 9));
+    let mut world = World::known(yesterday);
+    world.charge("a", yesterday, 50, yesterday);
+    world.charge("a", today, 7, today);
+    world.charge("a", yesterday, -40, today);
+    assert_eq!(world.spending.of("a", today), Some(Spent { day: 7, month: 17 }));
+    world.charge("a", today, -5, today);
+    assert_eq!(world.spending.of("a", today), Some(Spent { day: 2, month: 12 }));
+    // More than is known of, as where another process has charged it: never below nothing.
+    world.charge("a", today, -100, today);
+    assert_eq!(world.spending.of("a", today), Some(Spent::default()));
 }
 
 #[test]
@@ -185,7 +200,7 @@ fn charges_are_kept_only_until_their_commit() {
 #[derive(Clone, Debug)]
 enum Step {
     /// A request that began so many days ago, by the clock then, settles.
-    Charge { user: usize, days_ago: i64, nano_usd: u64 },
+    Charge { user: usize, days_ago: i64, nano_usd: i64 },
     /// The clock is set.
     Clock { days: i64 },
     /// The ledger commits so many of the records that wait, in percent.
@@ -200,7 +215,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (0usize..2, -2i64..3, 0u64..10)
+        4 => (0usize..2, -2i64..3, 0i64..10)
             .prop_map(|(user, days_ago, nano_usd)| Step::Charge { user, days_ago, nano_usd }),
         2 => (-40i64..45).prop_map(|days| Step::Clock { days: days / 10 * days.abs() / 10 }),
         3 => (0usize..101).prop_map(|percent| Step::Commit { percent }),

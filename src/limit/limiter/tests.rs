@@ -372,7 +372,7 @@ proptest! {
                     used[user] += tokens;
                     spent[user] += nano_usd;
                     let output_tokens = Some(tokens);
-                    let cost = Cost { seq: 1, started_at: now.unix, nano_usd };
+                    let cost = Cost { seq: 1, started_at: now.unix, nano_usd: nano_usd.cast_signed() };
                     let charged = Used { tokens, output_tokens, cost };
                     limiter.charge(&names[user], charged, now);
                     limiter.release(&names[user], reservation, now);

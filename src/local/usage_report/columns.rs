@@ -3,6 +3,7 @@
 //! In: sums and records. Out: calls to [`Columns`], which writes them. Never: a syntax.
 
 use crate::reporting::{BucketKey, Entry, GroupBy, Totals};
+use crate::usage::record::Usage;
 
 /// A value of a column.
 #[derive(Clone, Copy, Debug)]
@@ -11,7 +12,7 @@ pub enum Value<'a> {
     Number(i128),
     Flag(bool),
     /// The first × 10^-the second.
-    Decimal(u64, u32),
+    Decimal(i128, u32),
     Text(&'a str),
     /// Nanoseconds since the Unix epoch, with so many digits of its fraction of a second.
     Instant(u64, u32),
@@ -22,8 +23,8 @@ pub trait Columns {
     fn put(&mut self, name: &'static str, value: Value<'_>);
     /// A number that is seldom other than zero.
     fn rare(&mut self, name: &'static str, value: u64);
-    /// What one request cost, nano-dollars, where it is known.
-    fn cost(&mut self, nano_usd: Option<u64>);
+    /// What one record costs, nano-dollars, where it is known.
+    fn cost(&mut self, nano_usd: Option<i128>);
 
     fn number(&mut self, name: &'static str, value: u64) {
         self.put(name, Value::Number(value.into()));
@@ -58,13 +59,13 @@ pub fn totals(out: &mut impl Columns, totals: &Totals) {
     out.number("output_tokens", totals.output_tokens);
     out.number("reasoning_tokens", totals.reasoning_tokens);
     out.number("total_tokens", totals.total_tokens);
-    out.put("cost_usd", Value::Decimal(totals.cost_nano_usd, 9));
+    out.put("cost_usd", Value::Decimal(totals.cost_nano_usd.into(), 9));
 }
 
 /// A record.
 pub fn entry(out: &mut impl Columns, entry: &Entry) {
     let record = &entry.record;
-    let usage = &record.usage;
+    let counted = |number: fn(&Usage) -> u64| Value::Number(record.counted(number));
     out.number("id", entry.id);
     out.put("started_at", Value::Instant(record.started_at, 6));
     out.text("user_id", Some(&record.user));
@@ -76,19 +77,19 @@ pub fn entry(out: &mut impl Columns, entry: &Entry) {
     out.number("status", record.status.into());
     out.text("outcome", Some(record.outcome.as_str()));
     out.text("usage_source", Some(record.usage_source.as_str()));
-    out.number("input_tokens", usage.input_tokens);
-    out.number("cached_input_tokens", usage.cached_input_tokens);
-    out.number("cache_write_tokens", usage.cache_write_tokens);
-    out.number("input_audio_tokens", usage.input_audio_tokens);
-    out.number("input_image_tokens", usage.input_image_tokens);
-    out.number("output_tokens", usage.output_tokens);
-    out.number("reasoning_tokens", usage.reasoning_tokens);
-    out.number("output_audio_tokens", usage.output_audio_tokens);
-    out.number("output_image_tokens", usage.output_image_tokens);
-    out.number("total_tokens", usage.total_tokens);
-    out.put("audio_seconds", Value::Decimal(usage.audio_us, 6));
-    out.number("images", usage.images);
-    out.cost(record.cost_nano_usd);
+    out.put("input_tokens", counted(|usage| usage.input_tokens));
+    out.put("cached_input_tokens", counted(|usage| usage.cached_input_tokens));
+    out.put("cache_write_tokens", counted(|usage| usage.cache_write_tokens));
+    out.put("input_audio_tokens", counted(|usage| usage.input_audio_tokens));
+    out.put("input_image_tokens", counted(|usage| usage.input_image_tokens));
+    out.put("output_tokens", counted(|usage| usage.output_tokens));
+    out.put("reasoning_tokens", counted(|usage| usage.reasoning_tokens));
+    out.put("output_audio_tokens", counted(|usage| usage.output_audio_tokens));
+    out.put("output_image_tokens", counted(|usage| usage.output_image_tokens));
+    out.put("total_tokens", counted(|usage| usage.total_tokens));
+    out.put("audio_seconds", Value::Decimal(record.counted(|usage| usage.audio_us), 6));
+    out.put("images", counted(|usage| usage.images));
+    out.cost(record.counted_nano_usd());
     out.number("duration_us", record.duration_us);
     out.optional("first_byte_us", record.first_byte_us);
     out.number("proxy_us", record.proxy_us);

@@ -5,7 +5,7 @@
 
 use super::columns::{self, Columns, Value};
 use crate::base::civil::write_rfc3339;
-use crate::base::digits::write_decimal;
+use crate::base::digits::write_signed_decimal;
 use crate::reporting::{BucketKey, Entry, Report, Totals};
 use crate::usage::record::Record;
 
@@ -62,7 +62,7 @@ impl Columns for Line<'_> {
             Value::Unknown => {}
             Value::Number(value) => self.out.extend_from_slice(value.to_string().as_bytes()),
             Value::Flag(value) => self.out.extend_from_slice(value.to_string().as_bytes()),
-            Value::Decimal(value, scale) => write_decimal(self.out, value, scale),
+            Value::Decimal(value, scale) => write_signed_decimal(self.out, value, scale),
             Value::Text(text) => write_text(self.out, text),
             Value::Instant(unix_ns, digits) => write_rfc3339(self.out, unix_ns, digits),
         }
@@ -72,7 +72,7 @@ impl Columns for Line<'_> {
         self.number(name, value);
     }
 
-    fn cost(&mut self, nano_usd: Option<u64>) {
+    fn cost(&mut self, nano_usd: Option<i128>) {
         self.put("cost_usd", nano_usd.map_or(Value::Unknown, |nano_usd| Value::Decimal(nano_usd, 9)));
     }
 }

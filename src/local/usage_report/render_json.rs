@@ -4,7 +4,7 @@
 use super::columns::{self, Columns, Value};
 use crate::base::civil::write_rfc3339;
 use crate::base::clock::SECOND;
-use crate::base::digits::write_decimal;
+use crate::base::digits::write_signed_decimal;
 use crate::reporting::Report;
 
 /// The body of the answer: one line with its line end, for people at a terminal.
@@ -95,7 +95,7 @@ impl Columns for Object<'_> {
             Value::Unknown => self.out.extend_from_slice(b"null"),
             Value::Number(value) => self.out.extend_from_slice(value.to_string().as_bytes()),
             Value::Flag(value) => self.out.extend_from_slice(value.to_string().as_bytes()),
-            Value::Decimal(value, scale) => write_decimal(self.out, value, scale),
+            Value::Decimal(value, scale) => write_signed_decimal(self.out, value, scale),
             Value::Text(text) => {
                 serde_json::to_writer(&mut *self.out, text).expect("writing text to memory cannot fail");
             }
@@ -114,7 +114,7 @@ impl Columns for Object<'_> {
         }
     }
 
-    fn cost(&mut self, nano_usd: Option<u64>) {
+    fn cost(&mut self, nano_usd: Option<i128>) {
         self.optional("cost_nano_usd", nano_usd);
     }
 }
@@ -129,7 +129,7 @@ mod tests {
     fn cost(nano_usd: u64) -> String {
         let mut out = Vec::new();
         let mut object = Object::open(&mut out);
-        object.put("c", Value::Decimal(nano_usd, 9));
+        object.put("c", Value::Decimal(nano_usd.into(), 9));
         object.close();
         String::from_utf8(out).unwrap().trim_start_matches("{\"c\":").trim_end_matches('}').to_owned()
     }

@@ -120,7 +120,8 @@ fn others(report: &Report, rows: &[(String, Totals)]) -> Option<Totals> {
 fn requests(data: &[Entry]) -> String {
     let names = ["STARTED (UTC)", "USER", "MODEL", "ENDPOINT"].map(Column::Left);
     let numbers = ["STATUS", "INPUT", "OUTPUT", "COST USD", "SECONDS"].map(Column::Right);
-    let places = decimals(data.iter().filter_map(|entry| entry.record.cost_nano_usd));
+    let costs = data.iter().filter_map(|entry| entry.record.counted_nano_usd());
+    let places = decimals(costs.map(|cost| cost.unsigned_abs() as u64));
     let rows = data.iter().map(|Entry { record, .. }| {
         let model = record.model_name();
         vec![
@@ -128,14 +129,26 @@ fn requests(data: &[Entry]) -> String {
             record.user.to_string(),
             if model.is_empty() { "-".to_owned() } else { model.to_owned() },
             record.endpoint.as_str().to_owned(),
-            if record.status == 0 { "-".to_owned() } else { record.status.to_string() },
-            grouped(record.usage.input_tokens),
-            grouped(record.usage.output_tokens),
-            record.cost_nano_usd.map_or_else(|| "-".to_owned(), |nano_usd| dollars(nano_usd, places)),
+            match record.status {
+                _ if !record.is_request() => record.usage_source.as_str().to_owned(),
+                0 => "-".to_owned(),
+                status => status.to_string(),
+            },
+            signed(record.counted(|usage| usage.input_tokens), grouped),
+            signed(record.counted(|usage| usage.output_tokens), grouped),
+            record
+                .counted_nano_usd()
+                .map_or_else(|| "-".to_owned(), |nano_usd| signed(nano_usd, |nano_usd| dollars(nano_usd, places))),
             format!("{}.{:03}", record.duration_us / 1_000_000, record.duration_us / 1000 % 1000),
         ]
     });
     table(&[&names[..], &numbers].concat(), &rows.collect::<Vec<_>>())
+}
+
+/// A number of at most 64 bits without its sign.
+fn signed(number: i128, write: impl Fn(u64) -> String) -> String {
+    let sign = if number < 0 { "-" } else { "" };
+    format!("{sign}{}", write(number.unsigned_abs() as u64))
 }
 
 fn bar(value: u64, most: u64) -> String {

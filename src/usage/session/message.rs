@@ -5,7 +5,7 @@
 //! too; only the paths in the table count, and only in messages of the `type` that goes with them.
 
 use crate::json::{self, EACH, Found, Path, Paths, Scanner};
-use crate::usage::capture::{Images, Reported, set_name};
+use crate::usage::capture::{Images, Reported, set_id, set_name};
 use crate::usage::dialects::UsageObject;
 use crate::usage::record::Endpoint;
 use crate::usage::shapes::Attribute;
@@ -289,7 +289,7 @@ impl Findings {
                 reported.usage = UsageObject::parse(raw).map(|object| object.usage(false)).or(reported.usage);
             }
             Attribute::Model => set_name(&mut reported.model, raw),
-            Attribute::Id => set_name(&mut reported.id, raw),
+            Attribute::Id => set_id(&mut reported.id, raw),
             Attribute::ServiceTier => set_name(&mut reported.service_tier, raw),
             Attribute::ImageUsage => Images::set_usage(&mut reported.images, raw),
             Attribute::ImageModel => Images::set_model(&mut reported.images, raw),

@@ -25,13 +25,15 @@ const MICROS_PER_SECOND: f64 = 1e6;
 const SELECT: &str = "
     SELECT r.id, r.started_at, u.name, m.name, r.endpoint, r.status, r.cost_nano_usd, r.audio_us, r.input_tokens,
         r.cached_input_tokens, r.cache_write_tokens, r.input_audio_tokens, r.input_image_tokens, r.output_tokens,
-        r.reasoning_tokens, r.output_audio_tokens, r.output_image_tokens, r.total_tokens, r.images, r.duration_us,
-        r.proxy_us, r.request_bytes, r.response_bytes, r.first_byte_us
+        r.reasoning_tokens, r.output_audio_tokens, r.output_image_tokens, r.total_tokens, r.images,
+        iif(r.correction IS NULL, r.duration_us, NULL) AS duration_us, r.proxy_us, r.request_bytes, r.response_bytes,
+        r.first_byte_us
     FROM records r LEFT JOIN users u ON u.id = r.user_id
         LEFT JOIN models m ON m.id = coalesce(r.model_id, r.model_requested_id, 0)
     WHERE r.id > ?1 ORDER BY r.id LIMIT ?2";
 
-/// From this column on, they are whole numbers under their own names; the last may be unknown.
+/// From this column on, they are whole numbers under their own names. The last may be unknown; a correction, which is
+/// no request, has no duration.
 const FIRST_INTEGER: usize = 8;
 
 /// Consecutive rows as lines.
@@ -40,7 +42,7 @@ pub struct Batch {
     text: Vec<u8>,
     /// Where each line ends in `text`, and the id of its row.
     ends: Vec<(usize, i64)>,
-    /// When the first row's response ended, nanoseconds since the Unix epoch.
+    /// When the first request's response ended, nanoseconds since the Unix epoch; 0 where all rows are corrections.
     pub oldest_unix_ns: i64,
 }
 
@@ -99,8 +101,9 @@ impl Batch {
             fields = fields.field("cost_usd", nano as f64 / NANOS_PER_USD).field("cost_nano_usd", nano);
         }
         self.text = fields.timestamp(timestamp(started_at, id)).close_line().build();
-        if self.ends.is_empty() {
-            let duration_us = row.get::<_, i64>("duration_us")?;
+        if self.oldest_unix_ns == 0
+            && let Some(duration_us) = row.get::<_, Option<i64>>("duration_us")?
+        {
             self.oldest_unix_ns = started_at.saturating_add(duration_us.saturating_mul(1_000));
         }
         self.ends.push((self.text.len(), id));

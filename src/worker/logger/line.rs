@@ -4,7 +4,7 @@
 //! it, hide a part of it or steer a terminal.
 
 use crate::base::civil::write_rfc3339;
-use crate::base::digits::write_decimal;
+use crate::base::digits::write_signed_decimal;
 use crate::base::log::{Level, LogFormat};
 use crate::local::text_table::steers;
 use std::fmt::Display;
@@ -75,9 +75,9 @@ impl<'a> Line<'a> {
     }
 
     /// `value` × 10^-`scale`.
-    pub fn decimal(&mut self, name: &str, value: u64, scale: u32) {
+    pub fn decimal(&mut self, name: &str, value: impl Into<i128>, scale: u32) {
         self.name(name);
-        write_decimal(self.out, value, scale);
+        write_signed_decimal(self.out, value.into(), scale);
     }
 
     /// A text or a number.

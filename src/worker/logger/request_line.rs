@@ -1,4 +1,4 @@
-//! The line of a relayed request, made from its record.
+//! The line of a relayed request, or of a correction, made from its record.
 //!
 //! In: a [`Record`]. Out: one line at `info`, dated by the end of the request. Never: anything that the ledger has not.
 
@@ -23,10 +23,10 @@ pub fn write(out: &mut Vec<u8>, format: LogFormat, record: &Record) {
     line.text("outcome", record.outcome.as_str());
     line.number("stream", record.stream);
     line.text("usage_source", record.usage_source.as_str());
-    line.number("input_tokens", record.usage.input_tokens);
-    line.number("cached_input_tokens", record.usage.cached_input_tokens);
-    line.number("output_tokens", record.usage.output_tokens);
-    if let Some(nano_usd) = record.cost_nano_usd {
+    line.number("input_tokens", record.counted(|usage| usage.input_tokens));
+    line.number("cached_input_tokens", record.counted(|usage| usage.cached_input_tokens));
+    line.number("output_tokens", record.counted(|usage| usage.output_tokens));
+    if let Some(nano_usd) = record.counted_nano_usd() {
         line.decimal("cost_usd", nano_usd, 9);
     }
     line.decimal("duration_ms", record.duration_us, 3);
@@ -42,7 +42,7 @@ pub fn write(out: &mut Vec<u8>, format: LogFormat, record: &Record) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::usage::record::{Endpoint, Usage, UsageSource};
+    use crate::usage::record::{Correction, Endpoint, Usage, UsageSource};
 
     #[test]
     fn a_request_in_both_formats() {
@@ -76,6 +76,10 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&written(LogFormat::Json, &record)).unwrap();
         assert_eq!(json["cost_usd"], 0.000_006_6);
         assert_eq!((json["status"].as_u64(), json["stream"].as_bool()), (Some(200), Some(true)));
+        let taken_back = Correction { less: record.usage, less_nano_usd: 6_600, gives_price: false };
+        let nothing = Record { usage: Usage::default(), cost_nano_usd: Some(0), ..record.clone() };
+        let correction = written(LogFormat::Logfmt, &Record { correction: Some(Box::new(taken_back)), ..nothing });
+        assert!(correction.contains(" input_tokens=-8 cached_input_tokens=0 output_tokens=-9 cost_usd=-0.0000066 "));
         let unknown = written(LogFormat::Logfmt, &Record { cost_nano_usd: None, first_byte_us: None, ..record });
         assert!(!unknown.contains("cost_usd") && !unknown.contains("first_byte"), "{unknown}");
     }

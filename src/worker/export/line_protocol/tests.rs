@@ -3,7 +3,7 @@
 use super::*;
 use crate::ledger::append::Writer;
 use crate::ledger::database;
-use crate::usage::record::{Record, Usage};
+use crate::usage::record::{Correction, Record, Usage};
 use influxdb_line_protocol::{FieldValue, parse_lines};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -77,6 +77,21 @@ fn a_record_is_a_point() {
         (Some("1.5"), Some("12i"), None)
     );
     assert_eq!(fields.len(), 18);
+}
+
+#[test]
+fn a_correction_is_a_point_with_numbers_below_zero_and_no_request() {
+    let less = Usage { input_tokens: 210, audio_us: 500_000, ..Usage::default() };
+    let (_, _, fields, _) = exported(Record {
+        user: "u".into(),
+        usage: Usage { output_tokens: 10, ..Usage::default() },
+        cost_nano_usd: Some(0),
+        correction: Some(Box::new(Correction { less, less_nano_usd: 320, gives_price: false })),
+        ..Record::default()
+    });
+    let found = ["input_tokens", "output_tokens", "cost_nano_usd", "audio_seconds"].map(|name| &*fields[name]);
+    assert_eq!(found, ["-210i", "10i", "-320i", "-0.5"]);
+    assert!(!fields.contains_key("duration_us"), "counted by it, it is no request");
 }
 
 #[test]
