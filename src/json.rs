@@ -15,8 +15,8 @@ use paths::{PATH_KEYS_MAX, WATCHED_BYTES_MAX};
 use scalars::{is_literal, is_space, is_structure, unescape};
 use std::ops::Range;
 
-/// Containers deeper than this are counted, and no longer told apart by their kind. Some readers stop there (serde_json),
-/// others go on for thousands of levels (Python, Node.js): what stands behind is read for them.
+/// Containers deeper than this are counted, and no longer told apart by their kind. Some readers stop there
+/// (serde_json), others go on for thousands of levels (Python, Node.js): what stands behind is read for them.
 const DEPTH_MAX: usize = 127;
 /// Bytes of a `\u` escape.
 const ESCAPE_BYTES: usize = 6;

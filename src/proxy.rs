@@ -24,6 +24,7 @@
 mod actions;
 pub mod api_paths;
 mod client_limit;
+pub mod content_coding;
 pub mod dialer;
 pub mod downstream;
 mod downstream_side;

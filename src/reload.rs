@@ -57,7 +57,8 @@ impl Reloader {
 fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static str>) {
     let Config {
         target, api_key, model_name, listen, database_path, durability, ledger_fsync, ledger_wait, retention_days,
-        read_on, read_on_max, limits, reserves_average, allows_unmetered, keys_only, admin_token, connections_max, body_bytes_max, buffered_bytes_max, timeouts,
+        read_on, read_on_max, limits, reserves_average, allows_unmetered, keys_only, admin_token, connections_max,
+        body_bytes_max, buffered_bytes_max, timeouts,
         tls_ca, prices, influx, metrics, log, log_format,
     } = new;
     let Timeouts { connect, response, idle, header, drain } = timeouts;

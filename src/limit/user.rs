@@ -165,8 +165,9 @@ impl UserState {
     }
 }
 
-/// Checks the budgets: what is spent, what requests in flight may cost and what this one may are within each. Where it is
-/// the only one, or shares by its average, what is left will do. Where nobody knows what is spent, nothing is let through.
+/// Checks the budgets: what is spent, what requests in flight may cost and what this one may are within each. Where it
+/// is the only one, or shares by its average, what is left will do. Where nobody knows what is spent, nothing is let
+/// through.
 pub(super) fn within_budgets(
     limits: &Limits,
     spent: Option<Spent>,

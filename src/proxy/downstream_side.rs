@@ -12,12 +12,13 @@
 //! be told; where it cannot, the connection closes once the answer is read.
 
 use super::api_paths::Cost;
+use super::content_coding::Coding;
 use super::downstream::{AfterReply, Arrived, DISCARD_BYTES_MAX, Downstream, Phase, Sink};
 use super::exchange::{Exchange, ModelName, Outgoing, Request, Response, Stage};
 use super::local_answers::{overloaded, text};
 use super::local_request::{self, LocalRequest};
 use super::refusal::Refusal;
-use super::request_body::{self, Coding, Reading};
+use super::request_body::{self, Reading};
 use super::request_estimate::{self, Denied, Size};
 use super::retrieved_id::retrieved_id;
 use super::route::{Local, Route};

@@ -1,8 +1,8 @@
 //! One request and its response: the state that belongs to neither connection.
 
 use super::api_paths::Cost;
+use super::content_coding::Coding;
 use super::forward::Accepted;
-use super::request_body::Coding;
 use super::tunnel::Tunnel;
 use super::{DownKey, UpKey};
 use crate::base::buffer::Buffer;

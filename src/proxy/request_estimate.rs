@@ -6,13 +6,13 @@
 //!
 //! | | takes of the tokens of a minute | takes of a budget |
 //! |---|---|---|
-//! | input | its text, four bytes a token | its text, a byte a token; the model's largest input where it refers to more |
-//! | output, for each answer | the client's maximum, else the user's average | the client's maximum, else the model's largest |
+//! | input | its text, four bytes a token | its text, a byte a token; the model's largest where it refers to more |
+//! | output of each answer | the client's maximum, else the user's average | the same, else the model's largest |
 //! | price | | the dearest that the model has for that, in the tier asked for |
 //!
 //! A debt of tokens is repaid by waiting; money that is spent is gone. So of a budget the worst is taken, unless the
-//! operator prefers the average (`BUDGET_RESERVE`). What cannot be priced is refused (`UNMETERED`), or takes all that is
-//! left, alone.
+//! operator prefers the average (`BUDGET_RESERVE`). What cannot be priced is refused (`UNMETERED`), or takes all that
+//! is left, alone.
 
 use super::Settings;
 use super::api_paths::Cost as PathCost;

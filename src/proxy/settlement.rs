@@ -4,7 +4,7 @@
 //! | the target reported | what is known | numbers | `usage_source` | the reservation |
 //! |---|---|---|---|---|
 //! | usage | | as reported | `reported`, or `drained` without a client | released |
-//! | nothing | a limited user left an answer, the rest of which was never seen | the reservation's | `estimated` | released |
+//! | nothing | a limited user left, and the rest was never seen | the reservation's | `estimated` | released |
 //! | nothing | a stream with text, cut or whole | what went by | `estimated` | released |
 //! | nothing | a background response was begun | the request's text, and the output reserved | `estimated` | released |
 //! | nothing | cut before an answer, the client's doing | the request's text | `estimated` | released |

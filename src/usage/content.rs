@@ -5,7 +5,7 @@
 
 use crate::json;
 
-/// A string without white space of at least so many bytes, all of them of base64's alphabets (RFC 4648 §4, §5), is media.
+/// A string of at least so many bytes, all of them of base64's alphabets (RFC 4648 §4, §5), is media.
 const MEDIA_BYTES_MIN: usize = 256;
 
 /// Keys whose values stand for input of a size that the body does not show: media, files, what the target remembers.

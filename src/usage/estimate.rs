@@ -22,8 +22,8 @@ static MESSAGE: Needle = LazyLock::new(|| Finder::new(b"\"message\":"));
 static RESPONSE: Needle = LazyLock::new(|| Finder::new(b"\"response\":"));
 static THINKING: Needle = LazyLock::new(|| Finder::new(b"\"thinking\":"));
 
-/// The keys in what a chunk adds whose strings are output: text, what was thought before it (under the names of DeepSeek,
-/// OpenRouter, Anthropic), a refusal, a tool's arguments, what is said in audio.
+/// The keys in what a chunk adds whose strings are output: text, what was thought before it (under the names of
+/// DeepSeek, OpenRouter, Anthropic), a refusal, a tool's arguments, what is said in audio.
 const WORDS: [&str; 10] = [
     "content",
     "text",
@@ -229,8 +229,8 @@ impl Search {
         }
     }
 
-    /// The tokens of all strings so far. One that has ended may be a key, which the next byte tells: the last of all was
-    /// none.
+    /// The tokens of all strings so far. One that has ended may be a key, which the next byte tells: the last of all
+    /// was none.
     fn tokens(&self) -> u64 {
         let is_cut = matches!(self.at, At::Inside(_, Inside::Behind)) && self.name.counts;
         let (last, last_bytes) = if is_cut { (u64::from(self.current > 0), self.current) } else { (0, 0) };

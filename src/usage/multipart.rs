@@ -1,9 +1,9 @@
 //! The fields of a multipart request that matter here, read on the side while the body streams through.
 //!
 //! In: the `Content-Type` and the body's bytes, cut anywhere. Out: the values of the fields `model`, `response_format`
-//! and `n`. It holds at most one part's header or one of these values, searches a file at the speed of `memmem`, and changes nothing. The grammar is that of
-//! RFC 7578 (`multipart/form-data`) over RFC 2046 §5.1.1, strictly: what another reader might take in another way gives
-//! no value, never a wrong one.
+//! and `n`. It holds at most one part's header or one of these values, searches a file at the speed of `memmem`, and
+//! changes nothing. The grammar is that of RFC 7578 (`multipart/form-data`) over RFC 2046 §5.1.1, strictly: what
+//! another reader might take in another way gives no value, never a wrong one.
 //!
 //! ```text
 //!   Content ──delimiter's text──▶ Behind ──line end──▶ Head ──empty line──▶ Content (kept, of a wanted field)
