@@ -4,6 +4,7 @@
 mod support;
 
 use openai_api_proxy::base::clock::{Now, SECOND};
+use openai_api_proxy::policy::ReadOn;
 use openai_api_proxy::proxy::{Action, Conn, Proxy, UpKey, Written};
 use openai_api_proxy::tls::{Connector, Session, TlsError};
 use proptest::prelude::*;
@@ -465,6 +466,7 @@ fn last_words_are_encrypted() {
     const SWITCH: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     let mut settings = core::settings();
     settings.tls = Some(connector("localhost"));
+    settings.read_on = ReadOn::Everybodys;
     settings.timeouts.read_on = 60 * SECOND;
     let mut proxy = core::proxy(settings);
     proxy.resolved(NOW, Ok(vec!["127.0.0.1:1".parse().unwrap()]));

@@ -109,10 +109,9 @@ fn reservation_request(
     if endpoint.is_retrieval() {
         return Ok(Default::default()); // allowed, or of a user who has no budget
     }
-    let anything = Money { nano_usd: 1, least_nano_usd: 0, may_share: true };
     if endpoint.is_session() {
-        // Charged as it goes: refused only where nothing is left at all.
-        let money = session_money(prices, exchange).unwrap_or(anything);
+        // Its tokens are charged as it goes: refused only where nothing is left at all.
+        let money = session_money(prices, settings, exchange);
         let request = ReservationRequest { tokens: 1, guessed: true, money: measures.cost.then_some(money) };
         return Ok((request, 0));
     }
@@ -182,11 +181,15 @@ fn money(
     (Some(Money { nano_usd, least_nano_usd, may_share: false }), output_tokens)
 }
 
-/// A session's money: the worst of one response at a time. `None` where its model is not known before its messages.
-fn session_money(prices: &PriceTable, exchange: &Exchange) -> Option<Money> {
+/// A session's money: the most that one response costs; all that is left where its model is named by its messages only.
+/// Where the average is enough, it is charged as it goes.
+fn session_money(prices: &PriceTable, settings: &Settings, exchange: &Exchange) -> Money {
     let model = model(exchange);
-    let worst = prices.worst_case(model, prices.largest_input(model).unwrap_or(0), None, None)?;
-    Some(Money { nano_usd: worst.nano_usd.max(1), least_nano_usd: 0, may_share: false })
+    if settings.reserves_average {
+        return Money { nano_usd: 1, least_nano_usd: 0, may_share: true };
+    }
+    let worst = prices.worst_case(model, prices.largest_input(model).unwrap_or(0), None, None);
+    Money { nano_usd: worst.map_or(u64::MAX, |worst| worst.nano_usd.max(1)), least_nano_usd: 0, may_share: false }
 }
 
 /// Why nobody would know what a request costs.

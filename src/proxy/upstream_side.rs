@@ -25,7 +25,7 @@ use crate::http::HttpError;
 use crate::http::body::BodyReader;
 use crate::http::head::{self, HeadEnd, ResponseHead};
 use crate::http::reply::Fault;
-use crate::usage::record::{Endpoint, Outcome, Usage};
+use crate::usage::record::{Endpoint, Outcome};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 
@@ -755,12 +755,7 @@ impl Proxy {
         let is_named = draft.endpoint == Endpoint::RealtimeSession && request.model_name == ModelName::Model;
         let named = draft.model_requested.as_deref().filter(|_| is_named);
         let served = tunnel.as_ref().and_then(|tunnel| tunnel.model());
-        let text = Usage { input_tokens: 1_000_000, output_tokens: 1_000_000, ..Usage::default() };
-        let audio = Usage { input_audio_tokens: 1_000_000, output_audio_tokens: 1_000_000, ..text };
-        let cost = |model: &str, usage| self.prices.cost_nano_usd(model, usage, None);
-        let costs_nothing =
-            |model: &str| cost(model, &text) == Some(0) && cost(model, &audio).is_none_or(|cost| cost == 0);
-        named.or(served).is_some() && [named, served].into_iter().flatten().all(costs_nothing)
+        named.or(served).is_some() && [named, served].into_iter().flatten().all(|model| self.prices.is_free(model))
     }
 
     /// Ends a session that was dismissed, where it may end now: both sides are told, and the target has a while to take

@@ -96,7 +96,8 @@ fn an_idle_session_ends_when_others_spend_its_budget() {
             .steps(),
         }
     });
-    let proxy = Proxy::before(&upstream, &[("BUDGET_USD_DAY", "0.001")]);
+    // Else each would hold what a response may cost at most.
+    let proxy = Proxy::before(&upstream, &[("BUDGET_USD_DAY", "0.001"), ("BUDGET_RESERVE", "average")]);
     let mut clients = [(); 3].map(|()| websocket::connect(proxy.addr(), TARGET, &FIELDS));
     let mut other = websocket::connect(proxy.addr(), TARGET, &[("x-user-id", "other")]);
     let fields = [FIELDS[0], ("content-type", "application/json")];

@@ -212,11 +212,49 @@ fn bodies_that_stream_through_arrive_byte_for_byte() {
         assert!(seen.body == body && seen.method == "PUT");
         assert_eq!(seen.head.all("content-length"), [""; 0]);
     }
-    // JSON that is compressed, or of an unclear type, is nobody's to read.
-    for fields in [[JSON, ("content-encoding", "gzip")], [JSON, ("Content-Type", "text/plain")]] {
-        client.request("POST", CHAT, &fields, b"{\"stream\":true}").expect(200);
+    // What is not coded as it says is nobody's to read.
+    let fields = [JSON, ("content-encoding", "gzip")];
+    client.request("POST", CHAT, &fields, b"{\"stream\":true}").expect(200);
+    let seen = upstream.requests().pop().unwrap();
+    assert_eq!(seen.body, b"{\"stream\":true}");
+    assert_eq!(seen.head.get("content-encoding"), Some("gzip"));
+}
+
+/// Whatever a body calls itself, it is read as a lenient target would read it; and edited, where it is coded, by being
+/// sent on decoded.
+#[test]
+fn a_body_is_read_whatever_it_calls_itself() {
+    let upstream = upstream();
+    let proxy = Proxy::start(&[("PROXY_TARGET", &upstream.url())]);
+    let mut client = Client::connect(proxy.addr());
+    let body = b"{\"model\":\"m\",\"stream\":true}";
+    let expected = br#"{"stream_options":{"include_usage":true},"model":"m","stream":true}"#;
+    let text = ("content-type", "text/plain");
+    let form = ("content-type", "multipart/form-data; boundary=x");
+    for fields in [&[text][..], &[], &[JSON, text], &[form], &[JSON, ("content-encoding", "identity")]] {
+        client.request("POST", CHAT, fields, body).expect(200);
         let seen = upstream.requests().pop().unwrap();
-        assert_eq!(seen.body, b"{\"stream\":true}");
-        assert_eq!(lines(&seen)[1..3], fields.map(|(name, value)| format!("{name}: {value}")));
+        assert_eq!(seen.body, expected);
+        assert_eq!(
+            &lines(&seen)[1..=fields.len()],
+            fields.iter().map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>()
+        );
     }
+    let gzip = |body: &[u8]| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(body).unwrap();
+        encoder.finish().unwrap()
+    };
+    let fields = [JSON, ("content-encoding", "gzip")];
+    client.request("POST", CHAT, &fields, &gzip(body)).expect(200);
+    let seen = upstream.requests().pop().unwrap();
+    assert_eq!(
+        (&seen.body[..], seen.head.get("content-encoding")),
+        (&expected[..], None),
+        "edited, and decoded for that"
+    );
+    let unedited = gzip(b"{\"model\":\"m\"}");
+    client.request("POST", CHAT, &fields, &unedited).expect(200);
+    let seen = upstream.requests().pop().unwrap();
+    assert_eq!((&seen.body, seen.head.get("content-encoding")), (&unedited, Some("gzip")));
 }
