@@ -22,14 +22,14 @@ use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use std::borrow::Cow;
 use std::io::Read;
 
-/// The `Content-Encoding` of a request's body.
+/// How a request's body is coded: by its `Content-Encoding`, and the `charset` of its type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Coding {
     #[default]
     Identity,
     Gzip,
     Deflate,
-    /// Another, or more than one.
+    /// Another, or more than one; or a charset in which its bytes do not say what they say in UTF-8.
     Unknown,
 }
 
@@ -37,6 +37,9 @@ impl Coding {
     /// Of a head.
     pub fn of(head: &RequestHead<'_, '_>) -> Self {
         let lines = head.headers.values(Known::ContentEncoding);
+        if !head.headers.values(Known::ContentType).all(is_as_in_utf8) {
+            return Self::Unknown;
+        }
         let codings = lines.flat_map(|line| line.split(|&byte| byte == b',')).map(<[u8]>::trim_ascii);
         codings.fold(Self::Identity, |coding, name| {
             let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
@@ -84,11 +87,26 @@ impl Coding {
             Self::Deflate if has_zlib_header(body) => read(&mut ZlibDecoder::new(body)),
             Self::Deflate => read(&mut DeflateDecoder::new(body)),
             Self::Unknown => {
-                let message = "a body in this content-encoding cannot be metered; gzip, deflate or none can";
+                let message = "a body so encoded cannot be metered; UTF-8 can, by gzip, by deflate or as it is";
                 Err(Refusal::new(Fault::UnsupportedMediaType, message))
             }
         }
     }
+}
+
+/// Charsets in which what is ASCII reads as it does in UTF-8, wherever it stands.
+const CHARSETS: [&[u8]; 6] = [b"utf-8", b"utf8", b"us-ascii", b"iso-8859-1", b"latin1", b"windows-1252"];
+
+/// False for a type with another charset: to servers that go by it, the bytes may say something else.
+fn is_as_in_utf8(content_type: &[u8]) -> bool {
+    let mut parameters = content_type.split(|&byte| byte == b';').skip(1).filter_map(|parameter| {
+        let equals = parameter.iter().position(|&byte| byte == b'=')?;
+        Some((parameter[..equals].trim_ascii(), parameter[equals + 1..].trim_ascii()))
+    });
+    parameters.all(|(name, value)| {
+        let value = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);
+        !name.eq_ignore_ascii_case(b"charset") || CHARSETS.iter().any(|charset| value.eq_ignore_ascii_case(charset))
+    })
 }
 
 /// RFC 1950 §2.2.
@@ -139,7 +157,7 @@ pub fn finish(exchange: &mut Exchange, reading: &Reading<'_>) -> Result<Size, Re
     let (inspected, size, edited) = match exchange.request.form.take() {
         Some(mut form) => {
             form.feed(&body);
-            let size = of_form(exchange, &form);
+            let size = of_form(exchange, &form, body.len() as u64);
             (Inspected::default(), size, None)
         }
         None => match exchange.request.coding.decode(&body, reading.bytes_max) {
@@ -167,18 +185,23 @@ pub fn finish(exchange: &mut Exchange, reading: &Reading<'_>) -> Result<Size, Re
 }
 
 /// What a form says of its size.
-fn of_form(exchange: &mut Exchange, form: &MultipartReader) -> Size {
+fn of_form(exchange: &mut Exchange, form: &MultipartReader, body_bytes: u64) -> Size {
     if let Some(model) = form.model() {
         exchange.draft.model_requested = Some(model.into());
     }
-    let is_plain = matches!(form.response_format(), Some("text" | "srt" | "vtt"));
+    let is_transcription = exchange.draft.endpoint == Endpoint::AudioTranscriptions;
+    let reports = matches!(form.response_format(), Some("json" | "verbose_json" | "diarized_json"));
     let unreported = "a transcription as text, srt or vtt does not say what it took; one as json does";
     Size {
         more_answers: form.answers().map_or(ANSWERS_MAX, |answers| answers.saturating_sub(1)),
-        unreported: (is_plain && exchange.draft.endpoint == Endpoint::AudioTranscriptions).then_some(unreported),
+        input_max: is_transcription.then_some(body_bytes / AUDIO_BYTES_PER_TOKEN),
+        unreported: (is_transcription && !reports).then_some(unreported),
         ..Size::default()
     }
 }
+
+/// The least that a token of audio takes in a file: speech has 500 bytes a second or more, and a token is a tenth of one.
+const AUDIO_BYTES_PER_TOKEN: u64 = 50;
 
 /// The most answers that the API gives to one request: for a form that does not say clearly how many it wants.
 const ANSWERS_MAX: u64 = 127;
@@ -205,7 +228,8 @@ fn of_json(
         let as_sound = endpoint == Endpoint::AudioSpeech && !inspected.speech_events;
         size = Size {
             input: Some(estimate::input_tokens(content.text_bytes)),
-            input_max: shows_all.then_some(content.text_bytes),
+            // Keys and numbers are read by the model as well, and so is text that looks like media.
+            input_max: shows_all.then_some(body.len() as u64),
             output_max: inspected.output_max,
             more_answers: inspected.choices.saturating_sub(1),
             service_tier: inspected.service_tier.take(),

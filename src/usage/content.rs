@@ -9,11 +9,12 @@ use crate::json;
 const MEDIA_BYTES_MIN: usize = 256;
 
 /// Keys whose values stand for input of a size that the body does not show: media, files, what the target remembers.
-const REFERENCES: [&[u8]; 20] = [
+const REFERENCES: [&[u8]; 21] = [
     b"image_url",
     b"image",
     b"images",
     b"input_audio",
+    b"audio",
     b"video_url",
     b"file",
     b"file_id",
@@ -31,6 +32,9 @@ const REFERENCES: [&[u8]; 20] = [
     b"container",
     b"web_search_options",
 ];
+
+/// A value that stands for such input, the kind of a stored item.
+const STORED_ITEM: &[u8] = b"item_reference";
 
 /// What a body holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,20 +57,24 @@ pub fn measure(body: &[u8]) -> Content {
         let is_closed = json::string_end(body, &mut at, &mut false).is_some();
         let string = &body[start..at - usize::from(is_closed)];
         match body[at..].trim_ascii_start().strip_prefix(b":") {
-            Some(value) => content.refers |= is_reference(string) && !value.trim_ascii_start().starts_with(b"null"),
+            Some(value) => content.refers |= is(string, &REFERENCES) && !value.trim_ascii_start().starts_with(b"null"),
             None if is_media(string) => {}
-            None => content.text_bytes += string.len() as u64,
+            None => {
+                content.text_bytes += string.len() as u64;
+                content.refers |= is(string, &[STORED_ITEM]);
+            }
         }
     }
     content
 }
 
-fn is_reference(key: &[u8]) -> bool {
-    if !key.contains(&b'\\') {
-        return REFERENCES.contains(&key);
+/// True for a string that is one of these, however it is written.
+fn is(string: &[u8], words: &[&[u8]]) -> bool {
+    if !string.contains(&b'\\') {
+        return words.contains(&string);
     }
-    let key = [b"\"", key, b"\""].concat();
-    json::string(&key).is_some_and(|key| REFERENCES.contains(&key.as_bytes()))
+    let string = [b"\"", string, b"\""].concat();
+    json::string(&string).is_some_and(|plain| words.contains(&plain.as_bytes()))
 }
 
 fn is_media(string: &[u8]) -> bool {
@@ -100,6 +108,10 @@ mod tests {
             (r#"{"messages":[{"content":[{"im\u0061ge_url":{"url":"https://x"}}]}]}"#, true),
             (r#"{"messages":[{"content":"an \"image_url\": as text"}]}"#, false),
             (r#"{"input":"image_url"}"#, false),
+            (r#"{"audio":{"id":"audio_1"}}"#, true),
+            (r#"{"input":[{"type":"item_reference","id":"msg_1"}]}"#, true),
+            (r#"{"input":[{"type":"item\u005freference","id":"msg_1"}]}"#, true),
+            (r#"{"input":"an item_reference"}"#, false),
         ] {
             assert_eq!(measure(body.as_bytes()).refers, refers, "{body}");
         }
