@@ -224,7 +224,9 @@ fn of_json(
     if inspected.stream || inspected.background || reading.is_limited {
         let content = content::measure(body);
         request.text_bytes = content.text_bytes;
-        let shows_all = !content.refers && !inspected.refers && endpoint != Endpoint::ThreadsRuns;
+        let is_response = matches!(endpoint, Endpoint::Responses | Endpoint::ResponsesCompact);
+        let names_items = || is_response && reading.is_limited && content::names_items(body);
+        let shows_all = !content.refers && !inspected.refers && endpoint != Endpoint::ThreadsRuns && !names_items();
         let as_sound = endpoint == Endpoint::AudioSpeech && !inspected.speech_events;
         size = Size {
             input: Some(estimate::input_tokens(content.text_bytes)),

@@ -288,7 +288,14 @@ mod tests {
                 0,
                 true,
             ),
-            ("a retrieval", answered(Endpoint::ResponsesRetrieve, "{}"), because(broken), UsageSource::None, 0, false),
+            (
+                "a retrieval",
+                on_path(Endpoint::ResponsesRetrieve, Cost::Free, 200),
+                because(broken),
+                UsageSource::None,
+                0,
+                false,
+            ),
         ] {
             let settlement = settle(&mut exchange, end, &PriceTable::built_in());
             let record = &settlement.records.0;

@@ -3,7 +3,7 @@
 //! In: the whole body. Out: two facts. It walks over the body's strings, without regard to where they stand: one that a
 //! prompt quotes counts like any other.
 
-use crate::json;
+use crate::json::{self, EACH, Path, Paths, Scanner};
 
 /// A string without white space of at least so many bytes, all of them of base64's alphabets (RFC 4648 §4, §5), is media.
 const MEDIA_BYTES_MIN: usize = 256;
@@ -35,6 +35,11 @@ const REFERENCES: [&[u8]; 21] = [
 
 /// A value that stands for such input, the kind of a stored item.
 const STORED_ITEM: &[u8] = b"item_reference";
+
+/// The items of a response's input, and what tells a stored one from one that is given.
+const ITEM_PATHS: Paths = Paths::new(&[Path { keys: &["input", EACH], value_bytes_max: 0 }]);
+const ID_PATHS: Paths =
+    Paths::new(&[Path { keys: &["id"], value_bytes_max: 0 }, Path { keys: &["type"], value_bytes_max: 4 }]);
 
 /// What a body holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,6 +73,20 @@ pub fn measure(body: &[u8]) -> Content {
     content
 }
 
+/// True where a response's input has an item by nothing but its id, which the target has stored: one without a kind.
+pub fn names_items(body: &[u8]) -> bool {
+    let mut names = false;
+    Scanner::new(&ITEM_PATHS).feed(body, |item| {
+        let (mut has_id, mut has_kind) = (false, false);
+        Scanner::new(&ID_PATHS).feed(&body[item.at.start as usize..item.at.end as usize], |found| match found.path {
+            0 => has_id = true,
+            _ => has_kind = found.raw != Some(b"null"),
+        });
+        names |= has_id && !has_kind;
+    });
+    names
+}
+
 /// True for a string that is one of these, however it is written.
 fn is(string: &[u8], words: &[&[u8]]) -> bool {
     if !string.contains(&b'\\') {
@@ -97,6 +116,20 @@ mod tests {
         assert_eq!(measure(words.as_bytes()).text_bytes, 360);
         for (body, text_bytes) in [("", 0), ("\"a\\", 2), ("\"", 0)] {
             assert_eq!(measure(body.as_bytes()).text_bytes, text_bytes, "{body}");
+        }
+    }
+
+    #[test]
+    fn items_without_a_kind_are_stored_ones() {
+        for (body, names) in [
+            (r#"{"input":[{"id":"msg_1"}]}"#, true),
+            (r#"{"input":[{"type":"message","role":"user"},{"\u0069d":"msg_1" , "type":null}]}"#, true),
+            (r#"{"input":[{"type":"message","id":"msg_1","content":[{"id":"x"}]}]}"#, false),
+            (r#"{"input":[{"role":"user","content":"text"}],"id":"x"}"#, false),
+            (r#"{"input":"text","items":[{"id":"x"}]}"#, false),
+            ("", false),
+        ] {
+            assert_eq!(names_items(body.as_bytes()), names, "{body}");
         }
     }
 

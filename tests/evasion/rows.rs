@@ -343,6 +343,7 @@ fn prices() -> Vec<Row> {
             "item_reference",
             json!({"input": [{"type": "item_reference", "id": "msg_1"}], "max_output_tokens": 16}),
         ),
+        responses("an item by its id", json!({"input": [{"id": "msg_1"}], "max_output_tokens": 16})),
         responses("background", json!({"background": true})).comes(ESTIMATED, UNKNOWN),
         responses("background \"true\"", json!({"background": "true"})).comes(ESTIMATED, UNKNOWN),
         responses("background []", json!({"background": []})).comes(UNCLEAR, UNKNOWN),
@@ -437,6 +438,10 @@ fn endpoints() -> Vec<Row> {
             r#"{"model":"gpt-4o-mini-tts","input":"x","stream_format":"sse"}"#,
         )
         .answered(Answer::Fixed("text/event-stream", spoken, 10_000_000)),
+        Row::new("a form, compressed", words, packed("gzip", form(&[whisper]).as_bytes()))
+            .fields(&[FORM, ("content-encoding", "gzip")])
+            .answered(Answer::Fixed("application/json", minute, 6_000_000))
+            .comes(UNCLEAR, REPORTED),
         Row::new("twenty minutes", words, form(&[whisper]).replace("--b--", &sound_file))
             .fields(&[FORM])
             .answered(Answer::Fixed("application/json", twenty, 120_000_000)),

@@ -164,7 +164,7 @@ fn completion(path: &str, members: &Members, answer: &Answer) -> Served {
     let answers = number("n").unwrap_or(1).max(number("best_of").unwrap_or(1)).max(1) * prompts.max(1);
     let output = stated.unwrap_or(OUTPUT) * answers;
     let shown = Value::from_iter(members.clone()).to_string();
-    let refers = ["previous_response_id", "item_reference", "web_search", "\"audio\":{\"id\"", "image_url"];
+    let refers = ["previous_response_id", "\"msg_1\"", "web_search", "\"audio\":{\"id\"", "image_url"];
     let input = match shown.len() as u64 {
         _ if refers.iter().any(|sign| shown.contains(sign)) => CONTEXT,
         // Nobody gets more tokens out of a text than it has bytes.
