@@ -5,8 +5,10 @@ use super::{FEMTO_PER_NANO, Kind, Model, PriceTable, Tier};
 /// Tokens that an answer is taken to have at most where neither the request nor the table says: as many as the largest
 /// answers of most models that are sold today.
 const OUTPUT_TOKENS_MAX: u64 = 128_000;
-/// Audio that a request is taken to hold where the model is priced by its length, seconds.
+/// Audio that a request is taken to hold at least where the model is priced by its length, seconds.
 const AUDIO_SECONDS: u64 = 60;
+/// Tokens of such audio in a second.
+const AUDIO_TOKENS_PER_SECOND: u64 = 10;
 
 /// The most that a request can cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +24,8 @@ impl PriceTable {
     /// that the model has a price for in the tier that was asked for, at the prices for a long context where the input
     /// has one. `output_tokens` is the most that it lets the target put out; where it does not say, the model's own
     /// largest output counts, else 128,000, and none for a model whose output costs nothing beside its input
-    /// (embeddings). A model without prices for tokens costs an image, or a minute of audio.
+    /// (embeddings); and such a model takes many inputs of its largest size in one request. A model without prices for
+    /// tokens costs an image, or audio: a minute, or a second for every ten tokens.
     ///
     /// `None`: the model is unknown, or it has no price in that tier.
     pub fn worst_case(
@@ -36,14 +39,15 @@ impl PriceTable {
         let tier = Tier::of(service_tier)?;
         if !model.prices.iter().any(|(key, _)| key.kind.is_input() || key.kind.is_output()) {
             let image = model.dearest(tier, 0, |kind| kind == Kind::Image);
+            let seconds = u128::from((input_tokens / AUDIO_TOKENS_PER_SECOND).max(AUDIO_SECONDS));
             let audio =
-                model.dearest(tier, 0, |kind| kind == Kind::Second).map(|second| second * AUDIO_SECONDS as u128);
+                model.dearest(tier, 0, |kind| kind == Kind::Second).map(|second| second.saturating_mul(seconds));
             return Some(WorstCase { nano_usd: nano_usd(image.max(audio)?), output_tokens: 0 });
         }
-        let input_tokens = input_tokens.min(model.input_tokens_max.unwrap_or(u64::MAX));
+        let puts_out = model.is_free() || model.prices.iter().any(|(key, price)| key.kind.is_output() && *price > 0);
+        let input_tokens = input_tokens.min(model.input_tokens_max.filter(|_| puts_out).unwrap_or(u64::MAX));
         let above = model.threshold(input_tokens);
         let input = model.dearest(tier, above, Kind::is_input)?;
-        let puts_out = model.is_free() || model.prices.iter().any(|(key, price)| key.kind.is_output() && *price > 0);
         let output = match model.dearest(tier, above, Kind::is_output) {
             None if puts_out => return None,
             price => price.unwrap_or(0),
@@ -156,6 +160,8 @@ mod tests {
         assert_eq!(worst("odd", 5_000, None, None), Some((1_000 * 1_000 + 50 * 3_000, 50)));
         assert_eq!(worst("tiny", 1, None, None), Some((1, 0)));
         assert_eq!(worst("odd", 0, Some(u64::MAX), None), Some((u64::MAX, u64::MAX)));
+        // 8,191 are the most of each input, of which there may be 2,048.
+        assert_eq!(worst("text-embedding-3-small", 300_000, None, None), Some((300_000 * 20, 0)));
         assert_eq!(table().largest_input("odd"), Some(1_000));
         assert_eq!(table().largest_input("gpt-4o-2030-01-01"), Some(128_000));
         assert_eq!((table().largest_input("tiny"), table().largest_input("nobody-knows")), (None, None));
@@ -164,6 +170,7 @@ mod tests {
     #[test]
     fn media_cost_an_image_or_a_minute() {
         assert_eq!(worst("whisper-1", 100, None, None), Some((60 * 100_000, 0)));
+        assert_eq!(worst("whisper-1", 12_000, None, None), Some((1_200 * 100_000, 0)));
         assert_eq!(worst("high/1024-x-1024/gpt-image-1", 100, None, None), Some((167_000_000, 0)));
         assert_eq!(worst("media", 100, Some(9), None), Some((40_000_000, 0)));
         assert_eq!(worst("media", 100, None, Some("flex")), None);

@@ -11,7 +11,7 @@ use ruzstd::decoding::StreamingDecoder;
 use std::borrow::Cow;
 use std::io::Read;
 
-/// The `Content-Encoding` of a request's body.
+/// How a request's body is coded: by its `Content-Encoding`, and the `charset` of its type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Coding {
     #[default]
@@ -19,13 +19,16 @@ pub enum Coding {
     Gzip,
     Deflate,
     Zstd,
-    /// Another, or more than one.
+    /// Another, or more than one; or a charset in which its bytes do not say what they say in UTF-8.
     Unknown,
 }
 
 impl Coding {
     /// Of a head.
     pub fn of(head: &RequestHead<'_, '_>) -> Self {
+        if !head.headers.values(Known::ContentType).all(is_as_in_utf8) {
+            return Self::Unknown;
+        }
         let lines = head.headers.values(Known::ContentEncoding);
         let codings = lines.flat_map(|line| line.split(|&byte| byte == b',')).map(<[u8]>::trim_ascii);
         codings.fold(Self::Identity, |coding, name| {
@@ -73,7 +76,7 @@ impl Coding {
             Self::Deflate => read(&mut DeflateDecoder::new(body)),
             Self::Zstd => unzstd(body, bytes_max),
             Self::Unknown => {
-                let message = "a body in this content-encoding cannot be metered; gzip, deflate, zstd or none can";
+                let message = "a body so encoded cannot be metered; UTF-8 can, by gzip, deflate or zstd or as it is";
                 return Err(Refusal::new(Fault::UnsupportedMediaType, message));
             }
         };
@@ -99,6 +102,21 @@ fn unzstd(mut body: &[u8], bytes_max: u64) -> std::io::Result<Vec<u8>> {
         frame.map_err(std::io::Error::other)?.take(left).read_to_end(&mut decoded)?;
     }
     Ok(decoded)
+}
+
+/// Charsets in which what is ASCII reads as it does in UTF-8, wherever it stands.
+const CHARSETS: [&[u8]; 6] = [b"utf-8", b"utf8", b"us-ascii", b"iso-8859-1", b"latin1", b"windows-1252"];
+
+/// False for a type with another charset: to servers that go by it, the bytes may say something else.
+fn is_as_in_utf8(content_type: &[u8]) -> bool {
+    let mut parameters = content_type.split(|&byte| byte == b';').skip(1).filter_map(|parameter| {
+        let equals = parameter.iter().position(|&byte| byte == b'=')?;
+        Some((parameter[..equals].trim_ascii(), parameter[equals + 1..].trim_ascii()))
+    });
+    parameters.all(|(name, value)| {
+        let value = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);
+        !name.eq_ignore_ascii_case(b"charset") || CHARSETS.iter().any(|charset| value.eq_ignore_ascii_case(charset))
+    })
 }
 
 /// RFC 1950 §2.2.

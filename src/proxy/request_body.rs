@@ -64,7 +64,7 @@ pub fn finish(exchange: &mut Exchange, reading: &Reading<'_>) -> Result<Size, Re
     let (inspected, size, edited) = match exchange.request.form.take() {
         Some(mut form) => {
             form.feed(&body);
-            let size = of_form(exchange, &form);
+            let size = of_form(exchange, &form, body.len() as u64);
             (Inspected::default(), size, None)
         }
         None => match exchange.request.coding.decode(&body, reading.bytes_max) {
@@ -92,18 +92,23 @@ pub fn finish(exchange: &mut Exchange, reading: &Reading<'_>) -> Result<Size, Re
 }
 
 /// What a form says of its size.
-fn of_form(exchange: &mut Exchange, form: &MultipartReader) -> Size {
+fn of_form(exchange: &mut Exchange, form: &MultipartReader, body_bytes: u64) -> Size {
     if let Some(model) = form.model() {
         exchange.draft.model_requested = Some(model.into());
     }
-    let is_plain = matches!(form.response_format(), Some("text" | "srt" | "vtt"));
+    let is_transcription = exchange.draft.endpoint == Endpoint::AudioTranscriptions;
+    let reports = matches!(form.response_format(), Some("json" | "verbose_json" | "diarized_json"));
     let unreported = "a transcription as text, srt or vtt does not say what it took; one as json does";
     Size {
         more_answers: form.answers().map_or(ANSWERS_MAX, |answers| answers.saturating_sub(1)),
-        unreported: (is_plain && exchange.draft.endpoint == Endpoint::AudioTranscriptions).then_some(unreported),
+        input_max: is_transcription.then_some(body_bytes / AUDIO_BYTES_PER_TOKEN),
+        unreported: (is_transcription && !reports).then_some(unreported),
         ..Size::default()
     }
 }
+
+/// The least that a token of audio takes in a file: speech has 500 bytes a second or more, and a token is a tenth of one.
+const AUDIO_BYTES_PER_TOKEN: u64 = 50;
 
 /// The most answers that the API gives to one request: for a form that does not say clearly how many it wants.
 const ANSWERS_MAX: u64 = 127;
@@ -126,11 +131,14 @@ fn of_json(
     if inspected.stream || inspected.background || reading.is_limited {
         let content = content::measure(body);
         request.text_bytes = content.text_bytes;
-        let shows_all = !content.refers && !inspected.refers && endpoint != Endpoint::ThreadsRuns;
+        let is_response = matches!(endpoint, Endpoint::Responses | Endpoint::ResponsesCompact);
+        let names_items = || is_response && reading.is_limited && content::names_items(body);
+        let shows_all = !content.refers && !inspected.refers && endpoint != Endpoint::ThreadsRuns && !names_items();
         let as_sound = endpoint == Endpoint::AudioSpeech && !inspected.speech_events;
         size = Size {
             input: Some(estimate::input_tokens(content.text_bytes)),
-            input_max: shows_all.then_some(content.text_bytes),
+            // Keys and numbers are read by the model as well, and so is text that looks like media.
+            input_max: shows_all.then_some(body.len() as u64),
             output_max: inspected.output_max,
             more_answers: inspected.choices.saturating_sub(1),
             service_tier: inspected.service_tier.take(),

@@ -6,7 +6,7 @@
 //!
 //! | | takes of the tokens of a minute | takes of a budget |
 //! |---|---|---|
-//! | input | its text, four bytes a token | its text, a byte a token; the model's largest where it refers to more |
+//! | input | its text, four bytes a token | its body, a byte a token; the model's largest where it refers to more |
 //! | output of each answer | the client's maximum, else the user's average | the same, else the model's largest |
 //! | price | | the dearest that the model has for that, in the tier asked for |
 //!
@@ -197,7 +197,9 @@ fn unmetered(prices: &PriceTable, exchange: &Exchange, size: &Size) -> Option<St
     let endpoint = exchange.draft.endpoint;
     let why = match exchange.request.cost {
         PathCost::Unmetered(why) => Some(why),
-        PathCost::Unknown if exchange.request.has_body => Some("its path is not one that is known here"),
+        PathCost::Unknown if exchange.request.has_body || exchange.request.websocket => {
+            Some("its path is not one that is known here")
+        }
         _ => size.unreported,
     };
     if let Some(why) = why {

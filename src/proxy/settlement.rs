@@ -164,7 +164,9 @@ fn cost(prices: &PriceTable, record: &Record, reported: &Reported, name: ModelNa
 
 /// How far the numbers can be trusted. `reached` says that the target may have acted on the request.
 fn source(record: &Record, reported: &Reported, of: &Exchange, reached: bool, estimated: bool) -> UsageSource {
-    let is_free = of.request.cost == Cost::Free || record.is_retrieval || record.endpoint.is_session();
+    // A run that goes on costs, though its answer is read as a retrieval.
+    let is_known = record.is_retrieval && of.request.cost != Cost::Metered || record.endpoint.is_session();
+    let is_free = of.request.cost == Cost::Free || is_known;
     match record.outcome {
         _ if reported.usage.is_some() && of.abandoned => UsageSource::Drained,
         _ if reported.usage.is_some() => UsageSource::Reported,
@@ -278,7 +280,22 @@ mod tests {
             ("an error of it", on_path(other, silent, 402), END, UsageSource::None, 0, false),
             ("a moderation", on_path(Endpoint::Moderations, Cost::Free, 200), END, UsageSource::None, 0, false),
             ("a batch to come", on_path(Endpoint::Batches, silent, 200), END, UsageSource::None, 0, false),
-            ("a retrieval", answered(Endpoint::ResponsesRetrieve, "{}"), because(broken), UsageSource::None, 0, false),
+            (
+                "a run that goes on",
+                on_path(Endpoint::ThreadsRunsRetrieve, Cost::Metered, 200),
+                END,
+                UsageSource::Unknown,
+                0,
+                true,
+            ),
+            (
+                "a retrieval",
+                on_path(Endpoint::ResponsesRetrieve, Cost::Free, 200),
+                because(broken),
+                UsageSource::None,
+                0,
+                false,
+            ),
         ] {
             let settlement = settle(&mut exchange, end, &PriceTable::built_in());
             let record = &settlement.records.0;

@@ -29,7 +29,7 @@ const PATHS: Paths = Paths::new(&[
     Path { keys: &["max_tokens"], value_bytes_max: 0 },
     Path { keys: &["max_completion_tokens"], value_bytes_max: 0 },
     Path { keys: &["max_output_tokens"], value_bytes_max: 0 },
-    Path { keys: &["options", "num_predict"], value_bytes_max: 0 },
+    Path { keys: &["options"], value_bytes_max: 0 },
     Path { keys: &["service_tier"], value_bytes_max: 0 },
     Path { keys: &["background"], value_bytes_max: 0 },
     Path { keys: &["stream_format"], value_bytes_max: 0 },
@@ -41,6 +41,9 @@ const OPTION_PATHS: Paths = Paths::new(&[
     Path { keys: &["include_usage"], value_bytes_max: 8 },
     Path { keys: &["continuous_usage_stats"], value_bytes_max: 8 },
 ]);
+
+const PREDICT_PATHS: Paths = Paths::new(&[Path { keys: &["num_predict"], value_bytes_max: 20 }]);
+const PROMPT_PATHS: Paths = Paths::new(&[Path { keys: &[EACH], value_bytes_max: 1 }]);
 
 /// Replacement of a range of the body.
 #[derive(Debug, PartialEq, Eq)]
@@ -128,24 +131,26 @@ pub fn inspect(body: &[u8], endpoint: Endpoint, default_model: Option<&str>) -> 
         None | Some((_, b"null")) if streams_unasked(endpoint) => Truth::Yes,
         stream => raw(stream),
     };
-    let choices = choices(n).zip(choices(best_of)).map(|(n, best_of)| n.max(best_of));
+    let choices = choices(n).zip(choices(best_of)).map(|(n, best_of)| n.max(best_of).max(1));
+    let stream = streams == Truth::Yes;
+    let wants_usage = stream && matches!(endpoint, Endpoint::ChatCompletions | Endpoint::Completions);
+    let is_askable = options.as_ref().is_none_or(|(_, raw)| *raw == b"null" || raw.starts_with(b"{"));
     let unclear = match (streams, choices) {
         (Truth::Unclear, _) => Some("`stream` is neither true nor false"),
         (_, None) => Some("`n` and `best_of` must be whole numbers"),
         _ if raw(background) == Truth::Unclear => Some("`background` is neither true nor false"),
+        _ if wants_usage && !is_askable => Some("`stream_options` is no object"),
         _ => None,
     };
-    let stream = streams == Truth::Yes;
     let start = brace(body);
     let mut edit = Edit { brace: start, empty: is_empty_object(body, start), splices: Vec::new() };
     let model = set_model(&mut edit, model.as_ref(), endpoint, default_model);
-    let wants_usage = stream && matches!(endpoint, Endpoint::ChatCompletions | Endpoint::Completions);
     let usage_asked = wants_usage && ask_for_usage(&mut edit, options.clone());
     Inspected {
         model,
         stream,
         output_max: output_max(endpoint, maxima),
-        choices: choices.unwrap_or(1).max(1),
+        choices: choices.unwrap_or(1).saturating_mul(prompts(endpoint, prompt)),
         service_tier: text(tier).map(|tier| clip(&tier).into()),
         background: raw(background) == Truth::Yes,
         speech_events: text(speech).is_some_and(|format| format == "sse"),
@@ -165,10 +170,19 @@ pub fn unclear_key(body: &[u8]) -> Option<&'static str> {
     let Ok(members) = serde_json::from_slice::<BTreeMap<Cow<'_, str>, &RawValue>>(body) else {
         return Some("its body is not a JSON object that can be read");
     };
-    let watched = |key: &str| PATHS.first_keys().any(|watched| watched != key && watched.eq_ignore_ascii_case(key));
-    // U+017F and U+212A are s and k without regard to case (Unicode's simple folding).
-    let is_unclear = |key: &str| watched(key) || key.contains(['\u{17f}', '\u{212a}']);
-    members.keys().any(|key| is_unclear(key)).then_some("the case of one of its keys is not the API's")
+    let is_odd = members.keys().any(|key| is_odd(&PATHS, key))
+        || ["stream_options", "options"].iter().filter_map(|key| members.get(*key)).any(|raw| {
+            let nested = serde_json::from_str::<BTreeMap<Cow<'_, str>, &RawValue>>(raw.get()).unwrap_or_default();
+            nested.keys().any(|key| is_odd(&OPTION_PATHS, key) || is_odd(&PREDICT_PATHS, key))
+        });
+    is_odd.then_some("the case of one of its keys is not the API's")
+}
+
+/// True for a key that is a watched one but for its case. U+017F and U+212A are s and k without regard to it (Unicode's
+/// simple folding).
+fn is_odd(paths: &Paths, key: &str) -> bool {
+    let mut watched = paths.first_keys();
+    watched.any(|watched| watched != key && watched.eq_ignore_ascii_case(key)) || key.contains(['\u{17f}', '\u{212a}'])
 }
 
 /// What readers make of a value where they want true or false.
@@ -226,15 +240,30 @@ fn choices(member: &Option<Seen<'_>>) -> Option<u64> {
     }
 }
 
+/// How many prompts there are, each of which has answers of its own: an array of texts, or of arrays of tokens, is that
+/// many; one of tokens is one.
+fn prompts(endpoint: Endpoint, prompt: &Option<Seen<'_>>) -> u64 {
+    let Some((_, raw)) = prompt.as_ref().filter(|_| endpoint == Endpoint::Completions) else { return 1 };
+    let mut count = 0;
+    // The whole value is one piece, so each element is a part of it.
+    Scanner::new(&PROMPT_PATHS).feed(raw, |found| count += u64::from(!raw[found.at.start as usize].is_ascii_digit()));
+    count.max(1)
+}
+
 /// The maximum that holds at this endpoint: another's would be passed over there. Zero or less is none.
 fn output_max(endpoint: Endpoint, maxima: &[Option<Seen<'_>>]) -> Option<u64> {
-    let [tokens, completion, output, predict] = maxima else { return None };
+    let [tokens, completion, output, options] = maxima else { return None };
     let of = |member: &Option<Seen<'_>>| whole_number(member.as_ref()?.1).filter(|&max| max > 0);
+    let predicted = || {
+        let mut max = None;
+        Scanner::new(&PREDICT_PATHS).feed(options.as_ref()?.1, |found| max = found.raw.and_then(whole_number));
+        max.filter(|&max| max > 0)
+    };
     match endpoint {
         Endpoint::ChatCompletions => of(tokens).max(of(completion)),
         Endpoint::Completions | Endpoint::Messages => of(tokens),
         Endpoint::Responses | Endpoint::ResponsesCompact | Endpoint::Decisions => of(output),
-        Endpoint::ApiChat | Endpoint::ApiGenerate => of(predict),
+        Endpoint::ApiChat | Endpoint::ApiGenerate => predicted(),
         _ => None,
     }
 }
@@ -472,6 +501,10 @@ mod tests {
         assert_eq!(size(Endpoint::Responses, r#"{"max_output_tokens":7}"#), (Some(7), 1, false));
         assert_eq!(size(Endpoint::ApiChat, r#"{"options":{"num_predict":9},"num_predict":1}"#), (Some(9), 1, false));
         assert_eq!(size(Endpoint::ApiChat, r#"{"options":{"num_predict":-1}}"#), (None, 1, false));
+        assert_eq!(size(Endpoint::ApiChat, r#"{"options":{"num_predict":9},"options":{}}"#), (None, 1, false));
+        let prompts = |prompt: &str| size(Endpoint::Completions, &format!(r#"{{"prompt":{prompt},"n":2}}"#)).1;
+        assert_eq!((prompts(r#""a""#), prompts("[]"), prompts("[1, 2, 3]")), (2, 2, 2));
+        assert_eq!((prompts(r#"["a", "b","c"]"#), prompts("[[1,2] , [3]]")), (6, 4), "each has answers of its own");
     }
 
     #[test]
@@ -509,6 +542,10 @@ mod tests {
         ] {
             assert_eq!(stream(body), yes, "{body:.80}");
         }
+        for (options, is_unclear) in [("null", false), ("{}", false), ("[]", true), ("0", true), ("\"\"", true)] {
+            let body = format!(r#"{{"stream":true,"stream_options":{options}}}"#);
+            assert_eq!(stream(&body).2, is_unclear, "{body}");
+        }
         for body in ["", "[]", "\"text\"", "{\"stream\":true", "\u{fffe}{\0\"\0s\0"] {
             assert_eq!(stream(body), unclear, "{body}");
         }
@@ -516,9 +553,16 @@ mod tests {
 
     #[test]
     fn keys_that_some_readers_take_for_others_are_unclear() {
-        for body in
-            [r#"{"Stream":true}"#, r#"{"MAX_TOKENS":5,"max_tokens":1}"#, "{\"\u{17f}tream\":true}", "[1]", "{", "\"x\""]
-        {
+        for body in [
+            r#"{"stream_options":{"Include_usage":false}}"#,
+            r#"{"options":{"NUM_PREDICT":1}}"#,
+            r#"{"Stream":true}"#,
+            r#"{"MAX_TOKENS":5,"max_tokens":1}"#,
+            "{\"\u{17f}tream\":true}",
+            "[1]",
+            "{",
+            "\"x\"",
+        ] {
             assert!(unclear_key(body.as_bytes()).is_some(), "{body}");
         }
         let deep = format!(r#"{{"x":{}{},"stream":true}}"#, "[".repeat(1000), "]".repeat(1000));

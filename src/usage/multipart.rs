@@ -93,9 +93,11 @@ impl MultipartReader {
         self.value(MODEL)
     }
 
-    /// The form of the answer that is asked for, as far as the body was read.
+    /// The form of the answer that is asked for, as far as the body was read: `json` unless it says another; `None`
+    /// where that cannot be said.
     pub fn response_format(&self) -> Option<&str> {
-        self.value(RESPONSE_FORMAT)
+        let is_absent = self.fields[RESPONSE_FORMAT] == Value::Absent;
+        if is_absent { Some("json") } else { self.value(RESPONSE_FORMAT) }
     }
 
     /// How many answers are asked for, as far as the body was read; `None` where that cannot be said.

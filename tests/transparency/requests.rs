@@ -4,6 +4,9 @@ use super::support::client::Client;
 use super::support::proxy::Proxy;
 use super::support::script::Reply;
 use super::support::upstream::{SeenRequest, Upstream};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use std::io::Write;
 
 const CHAT: &str = "/v1/chat/completions";
 const JSON: (&str, &str) = ("content-type", "application/json");
