@@ -175,7 +175,7 @@ fn heads() -> Vec<Row> {
     ];
     for charset in ["application/json; charset=utf-7", "text/plain;x=y; Charset = \"UTF-7\""] {
         let row = Row::new(format!("charset {charset}"), CHAT, polyglot).fields(&[("content-type", charset)]);
-        rows.push(row.comes(CODED, ESTIMATED));
+        rows.push(row.answered(Answer::Thought).comes(CODED, ESTIMATED));
     }
     rows
 }
@@ -190,7 +190,8 @@ fn encodings() -> Vec<Row> {
         [mark.to_vec(), text.encode_utf16().flat_map(of).collect()].concat()
     };
     let bomb = [stream(), vec![b' '; BOMB_BYTES]].concat();
-    let plain = |name: &str, body: Vec<u8>| Row::new(name, CHAT, body).comes(UNCLEAR, ESTIMATED);
+    let plain =
+        |name: &str, body: Vec<u8>| Row::new(name, CHAT, body).answered(Answer::Thought).comes(UNCLEAR, ESTIMATED);
     vec![
         coded("gzip", "gzip", zip()).edited(),
         coded("x-gzip", "X-GZIP", zip()).edited(),
@@ -198,7 +199,7 @@ fn encodings() -> Vec<Row> {
         coded("deflate, raw", "deflate", packed("raw", &stream())).edited(),
         coded("deflate, zlib", "deflate", packed("zlib", &stream())).edited(),
         coded("br, that is none", "br", stream()).comes(CODED, ESTIMATED),
-        coded("zstd, that is none", "zstd", stream()).comes(CODED, ESTIMATED),
+        coded("zstd, that is none", "zstd", stream()).comes(UNCLEAR, ESTIMATED),
         coded("gzip twice", "gzip, gzip", packed("gzip", &zip())).comes(CODED, ESTIMATED),
         coded("gzip, corrupt", "gzip", zip()[..zip().len() - 4].to_vec()).comes(UNCLEAR, ESTIMATED),
         coded("gzip with a tail", "gzip", [zip(), b"tail".to_vec()].concat()).comes(UNCLEAR, ESTIMATED),
@@ -226,7 +227,9 @@ fn bodies() -> Vec<Row> {
         raw(&format!(r#""stream":true,"stream_options":{{"include_usage":false{}}}"#, " ".repeat(spaces)))
     };
     let streams = |name: &str, members: &str| Row::new(name, CHAT, raw(members)).edited();
-    let unclear = |name: &str, body: Vec<u8>, free: Comes| Row::new(name, CHAT, body).comes(UNCLEAR, free);
+    let unclear = |name: &str, body: Vec<u8>, free: Comes| {
+        Row::new(name, CHAT, body).answered(Answer::Thought).comes(UNCLEAR, free)
+    };
     let single = String::from_utf8(stream()).unwrap().replace('"', "'").into_bytes();
     vec![
         Row::new("nested 130 deep", CHAT, deep(130)).edited(),

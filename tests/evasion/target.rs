@@ -35,6 +35,8 @@ pub enum Answer {
     Silent,
     /// A stream that reports this first, then puts its text out, and is cut.
     Early(&'static str),
+    /// As the API does where nearly all of the output is thought, and not shown.
+    Thought,
     /// Something else: its type, its body, and what it costs, nano-dollars.
     Fixed(&'static str, &'static str, u64),
 }
@@ -163,10 +165,10 @@ fn completion(path: &str, members: &Members, answer: &Answer) -> Served {
     };
     let answers = number("n").unwrap_or(1).max(number("best_of").unwrap_or(1)).max(1) * prompts.max(1);
     let output = stated.unwrap_or(OUTPUT) * answers;
-    let shown = Value::from_iter(members.clone()).to_string();
+    let text = Value::from_iter(members.clone()).to_string();
     let refers = ["previous_response_id", "\"msg_1\"", "web_search", "\"audio\":{\"id\"", "image_url"];
-    let input = match shown.len() as u64 {
-        _ if refers.iter().any(|sign| shown.contains(sign)) => CONTEXT,
+    let input = match text.len() as u64 {
+        _ if refers.iter().any(|sign| text.contains(sign)) => CONTEXT,
         // Nobody gets more tokens out of a text than it has bytes.
         bytes if bytes > 4096 => (bytes / 2).min(CONTEXT),
         _ => INPUT,
@@ -181,12 +183,13 @@ fn completion(path: &str, members: &Members, answer: &Answer) -> Served {
         true => json!({"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output}),
         false => json!({"input_tokens": input, "output_tokens": output, "total_tokens": input + output}),
     };
-    let words = "word".repeat(output.min(OUTPUT) as usize);
     let options = members.get("stream_options").and_then(|options| options.as_object().cloned()).unwrap_or_default();
     // Of keys that differ in case only, one reader takes this, another that: the worst.
     let asks: Vec<bool> =
         options.iter().filter(|(key, _)| fold(key) == "include_usage").map(|(_, value)| truthy(value)).collect();
     let asks = !asks.is_empty() && !asks.contains(&false);
+    let shown = if *answer == Answer::Thought { 1 } else { output.min(OUTPUT) };
+    let words = "word".repeat(shown as usize);
     let is_stream = members.get("stream").is_some_and(truthy) || matches!(answer, Answer::Early(_));
     let about = (model, tier.unwrap_or("default"));
     let mut reply = match (is_stream, is_chat) {
@@ -259,7 +262,7 @@ fn dress(reply: &mut Reply, answer: &Answer) {
             reply.body = packed.finish().unwrap();
             reply.fields.push(("content-encoding".into(), (*coding).into()));
         }
-        Answer::Honest | Answer::Silent | Answer::Early(_) | Answer::Fixed(..) => {}
+        Answer::Honest | Answer::Silent | Answer::Thought | Answer::Early(_) | Answer::Fixed(..) => {}
     }
 }
 

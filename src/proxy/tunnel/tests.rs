@@ -47,7 +47,8 @@ struct Bench {
 
 fn limited() -> Settings {
     let limits = Limits { month_nano_usd: Some(BUDGET), ..Limits::default() };
-    Settings { limits, ..settings() }
+    // A session that is charged as it goes leaves others something to spend.
+    Settings { limits, reserves_average: true, ..settings() }
 }
 
 fn policy(expires_at: Option<u64>) -> Policy {
