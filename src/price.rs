@@ -172,10 +172,11 @@ enum Tier {
 
 impl Tier {
     /// From a response's `service_tier`. `auto` is what some answers say in place of the tier that was used, and stands
-    /// for the default one; `scale` is capacity paid in advance, which has no price a token.
+    /// for the default one, as do the names that compatible servers (Groq) have for theirs; `scale` is capacity paid in
+    /// advance, which has no price a token.
     fn of(service_tier: Option<&str>) -> Option<Self> {
         Some(match service_tier {
-            None | Some("default" | "auto") => Self::Default,
+            None | Some("default" | "auto" | "standard" | "on_demand" | "performance") => Self::Default,
             Some("batch") => Self::Batch,
             Some("flex") => Self::Flex,
             Some("priority" | "fast") => Self::Priority,

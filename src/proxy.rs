@@ -497,10 +497,20 @@ impl Proxy {
         let Some(exchange) = self.exchanges.linked(key) else { return };
         match exchange.stage {
             Stage::Receiving | Stage::Journaling { .. } => self.withdraw(now, key),
+            Stage::Forwarding if self.has_all(exchange) => {
+                self.settle(now, key, Outcome::Completed);
+                self.remove_exchange(now, key);
+            }
             Stage::Forwarding if self.reads_on(exchange) => self.abandon(now, key),
             Stage::Forwarding => self.end_abandoned(now, key),
             Stage::Settled { .. } => self.remove_exchange(now, key),
         }
+    }
+
+    /// True where the client has had the last event of its stream: many close then, and wait for no end.
+    fn has_all(&self, exchange: &Exchange) -> bool {
+        let has_ended = exchange.response.usage_reader.has_ended();
+        has_ended && self.downs.get(exchange.down).is_some_and(|down| down.out.is_empty())
     }
 
     /// True where the target is at work on the whole request, and will say what it took.

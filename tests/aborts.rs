@@ -11,6 +11,7 @@ use support::client::{Client, response_framing};
 use support::proxy::Proxy;
 use support::script::{Ending, Reply, Step, chunk, gate, tell};
 use support::upstream::Upstream;
+use support::wire::Framing;
 use support::{DEADLINE, api};
 
 /// A request whose text has 28 bytes: the model's name, the role and the content.
@@ -33,6 +34,7 @@ struct Stream {
     _upstream: Upstream,
     proxy: Proxy,
     client: Client,
+    framing: Framing,
 }
 
 fn stream(vars: &[(&str, &str)], then: Vec<Step>) -> Stream {
@@ -45,16 +47,22 @@ fn stream(vars: &[(&str, &str)], then: Vec<Step>) -> Stream {
     let fields = [("x-user-id", "u"), ("content-type", "application/json")];
     client.send_request("POST", "/v1/chat/completions", &fields, BODY);
     let head = client.head().unwrap().unwrap();
-    let mut framing = response_framing("POST", &head).unwrap();
-    let mut got = String::new();
-    while !got.contains("sentence") {
-        let piece = client.body_piece(&mut framing).unwrap().expect("the stream goes on");
-        got.push_str(&String::from_utf8(piece).unwrap());
-    }
-    Stream { _upstream: upstream, proxy, client }
+    let framing = response_framing("POST", &head).unwrap();
+    let mut stream = Stream { _upstream: upstream, proxy, client, framing };
+    stream.read_until("sentence");
+    stream
 }
 
 impl Stream {
+    /// The client reads on until this has come.
+    fn read_until(&mut self, text: &str) {
+        let mut got = String::new();
+        while !got.contains(text) {
+            let piece = self.client.body_piece(&mut self.framing).unwrap().expect("the stream goes on");
+            got.push_str(&String::from_utf8(piece).unwrap());
+        }
+    }
+
     /// The client leaves; returns once the proxy has noticed.
     fn leave(self) -> (Proxy, Upstream) {
         self.client.reset();
@@ -103,6 +111,22 @@ fn drain_reads_on_for_the_exact_usage() {
     assert_eq!(row["output_tokens"], api::chat_usage()["completion_tokens"]);
     assert_eq!(row["status"], 200);
     assert_eq!(proxy.metrics()["openai_proxy_requests_in_flight"], 0.0);
+}
+
+/// Many clients close once they have the last event, and do not wait for the end of the body.
+#[test]
+fn who_has_the_last_event_and_closes_has_all() {
+    for policy in ["cancel", "drain"] {
+        let rest = rest();
+        let (_open, wait) = gate();
+        let last = Step::Send(rest[..rest.len() - b"0\r\n\r\n".len()].to_vec());
+        let mut stream = stream(&[("ON_CLIENT_ABORT", policy)], vec![last, wait]);
+        stream.read_until("[DONE]");
+        let (proxy, _upstream) = stream.leave();
+        let row = proxy.only_row("u");
+        assert_eq!((&row["outcome"], &row["usage_source"]), (&json!("completed"), &json!("reported")), "{policy}");
+        assert_eq!(proxy.usage("user_id=u")["totals"]["errors"], 0);
+    }
 }
 
 #[test]

@@ -151,7 +151,9 @@ fn tiers_and_long_context() {
     let cost = |model: &str, usage: &Usage, tier: &str| table.cost_nano_usd(model, usage, Some(tier));
     let usage = Usage { cached_input_tokens: 10, ..tokens(110, 7) };
     assert_eq!(cost("o3", &usage, "default"), Some(100 * 2_000 + 10 * 500 + 7 * 8_000));
-    assert_eq!(cost("o3", &usage, "auto"), cost("o3", &usage, "default"));
+    for same in ["auto", "standard", "on_demand", "performance"] {
+        assert_eq!(cost("o3", &usage, same), cost("o3", &usage, "default"), "{same}");
+    }
     assert_eq!(cost("o3", &usage, "flex"), Some(100 * 1_000 + 10 * 250 + 7 * 4_000));
     assert_eq!(cost("o3", &usage, "priority"), Some(100 * 3_500 + 10 * 875 + 7 * 14_000));
     // A tier that the model has no price in, a price that the tier lacks, and a tier that nobody knows.

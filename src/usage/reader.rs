@@ -9,13 +9,16 @@ use super::editor::Editor;
 use super::estimate::Deltas;
 use super::gunzip::Gunzip;
 use super::record::{Endpoint, Usage};
-use super::shapes::Shape;
+use super::shapes::{MESSAGE_STOP, Shape};
 use crate::http::HttpError;
 use crate::sse::{BYTE_ORDER_MARK, Piece, Splitter};
 use std::io::Write;
 
 /// A stream that has reported no more output than this, and goes on, has not reported.
 const PLACEHOLDER_TOKENS_MAX: u64 = 1;
+
+/// Longest last event of Anthropic's that is looked for, bytes; it holds nothing but its type.
+const LAST_BYTES_MAX: usize = 100;
 
 /// How a body must be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +111,11 @@ impl UsageReader {
         self.body().is_some_and(|body| body.told && matches!(body.form, Form::Events | Form::Lines))
     }
 
+    /// True for a stream whose last event has come, though perhaps not its end.
+    pub fn has_ended(&self) -> bool {
+        self.body().is_some_and(|body| body.has_ended)
+    }
+
     /// What a stream that was cut here, or never reported, probably consumed, given its input; `None` where no text
     /// was counted.
     pub fn estimate(&self, input_tokens: u64) -> Option<Usage> {
@@ -180,6 +188,8 @@ struct Body {
     /// Of that text, tokens that had gone by when usage was reported last: before the event that did, and with it.
     tokens_at_report: (u64, u64),
     output: Output,
+    /// The event has come behind which nothing follows.
+    has_ended: bool,
 }
 
 impl Body {
@@ -199,6 +209,7 @@ impl Body {
             deltas: if matches!(form, Form::Events | Form::Lines) { Deltas::new(endpoint) } else { None },
             tokens_at_report: (0, 0),
             output,
+            has_ended: false,
         }
     }
 
@@ -252,6 +263,7 @@ impl Body {
             };
             at += used;
             let reported = self.capture.feed(piece);
+            self.has_ended |= is_last(self.endpoint, piece, reported);
             if let Some(deltas) = &mut self.deltas {
                 let before = if reported { deltas.tokens() } else { 0 };
                 deltas.feed(piece);
@@ -290,6 +302,18 @@ impl Body {
             _ => tokens > with && usage.output_tokens <= PLACEHOLDER_TOKENS_MAX,
         });
         reported
+    }
+}
+
+/// True for the event behind which nothing follows; of those that are cut, only for one that reports.
+#[inline(always)]
+fn is_last(endpoint: Endpoint, piece: Piece<'_>, reported: bool) -> bool {
+    match (endpoint, piece) {
+        // Its usage is in no other.
+        (Endpoint::Responses | Endpoint::ResponsesRetrieve, _) => reported,
+        (Endpoint::Messages, Piece::Whole(data)) => data.len() < LAST_BYTES_MAX && MESSAGE_STOP.find(data).is_some(),
+        (_, Piece::Whole(data)) => data == b"[DONE]",
+        _ => false,
     }
 }
 

@@ -95,6 +95,7 @@ macro_rules! shape {
 }
 
 pub(super) static USAGE_KEY: Needle = LazyLock::new(|| Finder::new(b"\"usage\""));
+pub(super) static MESSAGE_STOP: Needle = LazyLock::new(|| Finder::new(b"\"message_stop\""));
 static COMPLETED: Needle = LazyLock::new(|| Finder::new(b".completed\""));
 static EVAL_COUNT_KEY: Needle = LazyLock::new(|| Finder::new(b"eval_count\""));
 

@@ -48,7 +48,7 @@ struct Bench {
 fn limited() -> Settings {
     let limits = Limits { month_nano_usd: Some(BUDGET), ..Limits::default() };
     // A session that is charged as it goes leaves others something to spend.
-    Settings { limits, reserves_average: true, ..settings() }
+    Settings { limits, reserves_average: true, allows_unmetered: true, ..settings() }
 }
 
 fn policy(expires_at: Option<u64>) -> Policy {
@@ -254,7 +254,8 @@ fn an_idle_session_ends_when_its_user_may_not_go_on() {
 }
 
 fn settings_of(settings: &Settings) -> Settings {
-    Settings { keys_only: settings.keys_only, limits: settings.limits, ..fixture::settings() }
+    let Settings { keys_only, limits, reserves_average, allows_unmetered, .. } = *settings;
+    Settings { keys_only, limits, reserves_average, allows_unmetered, ..fixture::settings() }
 }
 
 /// The budget is spent at each instant of a session, its bytes cut in several ways: what is under way comes to its end,

@@ -39,7 +39,7 @@ fn chat_responses_and_embeddings() {
 #[test]
 fn nulls_floats_and_nonsense_are_passed_over() {
     assert_eq!(read(b"null"), None);
-    let odd = br#"{"prompt_tokens":4.0,"completion_tokens":"7","prompt_tokens_details":null,"queue_time":0.5,
+    let odd = br#"{"prompt_tokens":4.0,"completion_tokens":"seven","prompt_tokens_details":null,"queue_time":0.5,
         "completion_tokens_details":[1],"x":{"prompt_tokens":99},"total_tokens":null}"#;
     assert_eq!(read(odd), Some(Usage { input_tokens: 4, total_tokens: 4, ..Usage::default() }));
     assert_eq!(read(br#"{"prompt_tokens":-4,"total_tokens":1e300}"#), None);
@@ -58,6 +58,13 @@ fn an_object_without_a_number_reports_nothing_and_a_zero_does() {
     assert_eq!(read(b"{}"), None);
     assert_eq!(read(br#"{"prompt_tokens":null,"prompt_tokens_details":{"cached_tokens":null},"cost":1}"#), None);
     assert_eq!(read(br#"{"prompt_tokens":0}"#), Some(Usage::default()));
+}
+
+#[test]
+fn a_count_may_stand_in_quotes() {
+    let quoted = br#"{"prompt_tokens":"12","completion_tokens":"7","total_tokens":"19"}"#;
+    assert_eq!(read(quoted), Some(tokens(12, 7)));
+    assert_eq!(read(br#"{"prompt_tokens":"twelve"}"#), None);
 }
 
 #[test]
