@@ -6,7 +6,7 @@
 //!
 //! | | takes of the tokens of a minute | takes of a budget |
 //! |---|---|---|
-//! | input | its text, four bytes a token | its body, a byte a token; the model's largest input where it refers to more |
+//! | input | its text, four bytes a token | its body, a byte a token; the largest input where it refers to more |
 //! | output, for each answer | the client's maximum, else the user's average | the client's maximum, else the model's largest |
 //! | price | | the dearest that the model has for that, in the tier asked for |
 //!
