@@ -10,6 +10,8 @@
 
 mod support;
 
+#[path = "evasion/costs.rs"]
+mod costs;
 #[path = "evasion/readers.rs"]
 mod readers;
 #[path = "evasion/rows.rs"]

@@ -107,8 +107,7 @@ fn of_form(exchange: &mut Exchange, form: &MultipartReader, body_bytes: u64) -> 
     }
 }
 
-/// The least that a token of audio takes in a file: speech has 500 bytes a second or more, and a token is a tenth of a
-/// second.
+/// The least that a token of audio takes in a file: speech has 500 bytes a second or more, and ten tokens.
 const AUDIO_BYTES_PER_TOKEN: u64 = 50;
 
 /// The most answers that the API gives to one request: for a form that does not say clearly how many it wants.
