@@ -176,7 +176,7 @@ impl Limiter {
     /// it began; its own cost is not known.
     pub fn forfeit(&mut self, user: &Arc<str>, reservation: Reservation, record: Cost, now: Now) {
         let nano_usd = i64::try_from(reservation.nano_usd).unwrap_or(i64::MAX);
-        self.spending.charge(user, Cost { nano_usd, ..record }, now.unix);
+        self.spending.forfeit(user, Cost { nano_usd, ..record }, now.unix);
         self.settle(user, Reservation { tokens: 0, ..reservation }, 0, now);
     }
 

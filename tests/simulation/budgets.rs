@@ -93,10 +93,10 @@ fn sum(records: &[Record], period: Period, upto_seq: u64) -> SpendByUser {
     let mut users: BTreeMap<&str, Spent> = BTreeMap::new();
     let mut next_day: Option<i64> = None;
     for record in records {
-        let (began, cost) = (Period::of(record.started_at), record.cost_nano_usd.unwrap_or(0));
+        let (began, cost) = (Period::of(record.started_at), record.counted_nano_usd().unwrap_or(0) as i64);
         let spent = users.entry(&record.user).or_default();
-        spent.day += if began.day == period.day { cost } else { 0 };
-        spent.month += if began.month == period.month { cost } else { 0 };
+        spent.day = spent.day.strict_add_signed(if began.day == period.day { cost } else { 0 });
+        spent.month = spent.month.strict_add_signed(if began.month == period.month { cost } else { 0 });
         if began.day > period.day && cost > 0 {
             next_day = Some(next_day.map_or(began.day, |day| day.min(began.day)));
         }

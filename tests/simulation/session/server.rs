@@ -26,6 +26,8 @@ impl Server {
     pub fn act(&mut self, world: &mut World, session: &mut Session) -> bool {
         let bytes = world.peer_read(self.pipe, self.grain.1);
         session.heard.extend_from_slice(&bytes);
+        let unread = world.pipes[self.pipe].to_proxy.len();
+        session.read = (self.sent - unread).saturating_sub(SWITCH.len());
         let closed = world.pipes[self.pipe].proxy_closed && world.pipes[self.pipe].from_proxy.is_empty();
         if closed {
             self.done = true;
@@ -42,7 +44,10 @@ impl Server {
 
     fn write(&mut self, world: &mut World, session: &mut Session) -> bool {
         let turn = session.turns.iter().find(|&&(_, wanted)| session.heard.len() < wanted).map(|&(at, _)| at);
-        let limit = SWITCH.len() + turn.unwrap_or(usize::MAX).min(session.ending.at());
+        let next = || session.rests.iter().copied().find(|&rest| rest > session.of_server(&session.got).0);
+        let asked = if session.in_turns { next() } else { None };
+        let limits = [turn, asked].into_iter().flatten();
+        let limit = SWITCH.len() + limits.fold(session.ending.at(), usize::min);
         let count = limit.saturating_sub(self.sent).min(1 + world.rng.below(self.grain.0));
         if count == 0 {
             return false;
