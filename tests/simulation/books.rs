@@ -4,7 +4,7 @@
 //! The promise: for each user, and each day or month of the clock wherever that is set to, the books exceed the budget
 //! by no more than one answer's cost (of a request that was let through because something was left). A session is let
 //! through by the worst of one response, and is ended behind the one that spends the budget: so each session may exceed
-//! it by one answer more.
+//! it by one answer more; and by those that it gets while nobody knows what is spent, as the clock has gone back.
 //!
 //! And whatever is in the books is in the ledger: as reported, as an estimate that is not below the truth, or as unknown
 //! with its reservation spent; never as nothing.

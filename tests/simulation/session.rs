@@ -94,8 +94,9 @@ pub struct Session {
     pub rests: Vec<usize>,
     /// Its user has a budget, so that the proxy may end it.
     pub limited: bool,
-    /// The server begins a response only when the client has the one before it.
-    pub in_turns: bool,
+    /// Where the client asks for each of the server's responses: once it has so many bytes of the answer, it says up to
+    /// there. Empty where it says what it likes.
+    pub asks: Vec<(usize, usize)>,
     pub ending: Ending,
     /// Once it has ended the connection, the server takes nothing any more.
     pub closes: bool,
@@ -167,7 +168,7 @@ impl Session {
             reports: if metered { reports } else { Vec::new() },
             rests,
             limited: false,
-            in_turns: false,
+            asks: Vec::new(),
             ending,
             closes: rng.coin(),
             leaving,
@@ -209,6 +210,17 @@ impl Session {
         }
         let rest = self.rests.iter().copied().filter(|&rest| rest <= same).max().expect("the beginning is one");
         (rest, true)
+    }
+
+    /// How many bytes its client may have said by now.
+    pub fn may_say(&self) -> usize {
+        let got = if self.asks.is_empty() { 0 } else { self.of_server(&self.got).0 };
+        let next = self.asks.iter().position(|&(at, _)| got < at);
+        match next {
+            Some(0) => 0,
+            Some(next) => self.asks[next - 1].1,
+            None => self.says.len(),
+        }
     }
 
     /// True for its record, and those of its parts.
@@ -293,7 +305,7 @@ pub fn put(rng: &mut Rng, out: &mut Vec<u8>, text: &str) {
 }
 
 /// A frame; masked by zeros where it is a client's.
-fn frame(out: &mut Vec<u8>, first: u8, payload: &[u8], masked: bool) {
+pub fn frame(out: &mut Vec<u8>, first: u8, payload: &[u8], masked: bool) {
     let mask = u8::from(masked) << 7;
     out.push(first);
     match payload.len() {

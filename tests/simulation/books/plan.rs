@@ -5,7 +5,7 @@ use super::{Books, Truth};
 use crate::rng::Rng;
 use crate::scenario::requests::{blank, framed, framing};
 use crate::scenario::{Fault, Planned, SHARED};
-use crate::session::{Ending, GOODBYE, Leaving, Report, Session, put};
+use crate::session::{Ending, GOODBYE, Leaving, Report, Session, frame, put};
 
 /// Models of the built-in table: their prices in and out, nano-dollars a token, and the most that they put out.
 const MODELS: [(&str, u64, u64, u64); 3] =
@@ -228,12 +228,15 @@ pub fn session(rng: &mut Rng, number: usize, fine: bool, users: usize) -> (Sessi
     session.handshake = handshake.replace(&session.user, &user).into_bytes();
     (session.metered, session.user, session.model) = (true, user, Some(named));
     let mut out = Vec::new();
-    (session.reports, session.rests, session.in_turns) = (Vec::new(), vec![0], true);
+    (session.reports, session.rests, session.turns) = (Vec::new(), vec![0], Vec::new());
+    (session.says, session.early, session.limited) = (Vec::new(), 0, true);
     put(rng, &mut out, &format!("{{\"type\":\"session.created\",\"session\":{{\"id\":\"sess_1\",\"model\":\"{model}\"}}}}"));
     let mut books = Vec::new();
     let count = rng.below(8);
     for n in 0..count {
         session.rests.push(out.len());
+        frame(&mut session.says, 0x81, b"{\"type\":\"response.create\"}", true);
+        session.asks.push((out.len(), session.says.len()));
         let (input, output) = (1 + rng.next() % 20_000, 1 + rng.next() % 4_096);
         let truth = Truth { kind: Kind::Json, input, output, price_in, price_out, ..Truth::default() };
         put(rng, &mut out, "{\"type\":\"response.created\",\"response\":{\"id\":\"resp_1\"}}");
@@ -251,7 +254,7 @@ pub fn session(rng: &mut Rng, number: usize, fine: bool, users: usize) -> (Sessi
     }
     session.rests.push(out.len());
     out.extend(GOODBYE);
-    session.turns.iter_mut().for_each(|(at, _)| *at = (*at).min(out.len()));
+    session.turns.clone_from(&session.asks);
     let moved = |at: usize| if at >= session.answer.len() { out.len() } else { at.min(out.len()) };
     session.ending = match session.ending {
         Ending::End(at) => Ending::End(moved(at)),
@@ -263,6 +266,5 @@ pub fn session(rng: &mut Rng, number: usize, fine: bool, users: usize) -> (Sessi
         other => other,
     });
     session.answer = out;
-    session.limit(rng);
     (session, books)
 }

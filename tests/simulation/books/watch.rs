@@ -39,6 +39,8 @@ pub struct Watch {
     days: BTreeSet<i64>,
     day: Option<i64>,
     pub returns: usize,
+    /// The clock has gone back to an earlier day.
+    pub steps_back: bool,
     /// `seq` of the last record when the ledger's sums came last: what was unknown until then is in none.
     summed_seq: u64,
     was_known: bool,
@@ -51,8 +53,10 @@ impl Watch {
     /// less than the truth, or all that there was.
     pub fn check(&mut self, proxy: &Proxy, workers: &FakeWorkers, world: &World, plan: &Plan, ledgers: &Ledgers) {
         let day = Period::of(world.unix()).day;
-        if self.day.replace(day) != Some(day) {
-            self.returns += usize::from(!self.days.insert(day));
+        if let Some(before) = self.day.replace(day).filter(|&before| before != day) {
+            self.days.insert(before);
+            self.returns += usize::from(self.days.contains(&day));
+            self.steps_back |= day < before;
         }
         let given = || workers.committed.iter().chain(&workers.pending).filter(|record| record.journal.is_record());
         let last_seq = given().map(|record| record.seq).max().unwrap_or(0);

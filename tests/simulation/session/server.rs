@@ -44,10 +44,7 @@ impl Server {
 
     fn write(&mut self, world: &mut World, session: &mut Session) -> bool {
         let turn = session.turns.iter().find(|&&(_, wanted)| session.heard.len() < wanted).map(|&(at, _)| at);
-        let next = || session.rests.iter().copied().find(|&rest| rest > session.of_server(&session.got).0);
-        let asked = if session.in_turns { next() } else { None };
-        let limits = [turn, asked].into_iter().flatten();
-        let limit = SWITCH.len() + limits.fold(session.ending.at(), usize::min);
+        let limit = SWITCH.len() + turn.unwrap_or(usize::MAX).min(session.ending.at());
         let count = limit.saturating_sub(self.sent).min(1 + world.rng.below(self.grain.0));
         if count == 0 {
             return false;
