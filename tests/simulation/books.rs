@@ -91,7 +91,7 @@ pub struct Ledgers {
 
 /// What users may spend.
 fn limits(rng: &mut Rng) -> Limits {
-    let budget = [1_000_000, 20_000_000, 100_000_000, 300_000_000, 1_000_000_000][rng.below(5)];
+    let budget = [1_000_000, 100_000_000, 300_000_000, 1_000_000_000, 3_000_000_000][rng.below(5)];
     match rng.below(3) {
         0 => Limits { month_nano_usd: Some(budget), ..Limits::default() },
         1 => Limits { day_nano_usd: Some(budget), month_nano_usd: Some(2 * budget), ..Limits::default() },
@@ -118,7 +118,7 @@ fn setup(seed: u64) -> Setup {
     world.jumps = [0, 0, 60][world.rng.below(3)];
     let (fine, users) = (world.fine, 1 + world.rng.below(2));
     let (requests, truths) = plan::requests(&mut world.rng, users, fine);
-    let count = [0, 0, 0, 1, 2][world.rng.below(5)];
+    let count = [0, 0, 1, 2][world.rng.below(4)];
     let (sessions, of_sessions) =
         (0..count).map(|number| plan::session(&mut world.rng, number, fine, users)).unzip();
     let ledger_wait = [0, 2 * SECOND][world.rng.below(2)];

@@ -3,7 +3,7 @@
 use super::plan::Kind;
 use super::watch::Watch;
 use super::{Books, Ledgers, Truth};
-use crate::scenario::{Plan, Planned};
+use crate::scenario::Plan;
 use openai_api_proxy::limit::budget::Period;
 use openai_api_proxy::usage::record::{Outcome, Record, UsageSource};
 use std::collections::BTreeMap;
@@ -41,10 +41,9 @@ counts! {
     /// Refused because the budget is spent, and because others hold it or nobody knows.
     spent,
     held,
-    /// Background responses, and what retrievals have set right.
+    /// Background responses, and those that a retrieval has set right.
     background,
-    lowered,
-    raised,
+    corrected,
     /// Responses of sessions in the books, without a record, and sessions that were ended.
     responses,
     unreported,
@@ -55,8 +54,6 @@ counts! {
     /// Budgets that are exceeded, within the promise; those of sessions.
     exceeded,
     exceeded_by_sessions,
-    /// Estimates below the truth: of requests that were let through by what was left.
-    capped,
 }
 
 /// Sums over all seeds.
@@ -121,7 +118,7 @@ pub fn judge(ledgers: &Ledgers, plan: &Plan, records: &[Record], watch: &Watch) 
         seen.held += usize::from(request.refused_as("rate_limit_exceeded"));
         if ledgers.requests[id].billed && truth.kind != Kind::Again {
             let mine: Vec<&Record> = records.iter().filter(|record| request.is_of(record)).collect();
-            let record = judge_request(id, request, truth, &mine, &mut seen);
+            let record = judge_request(id, truth, &mine, &mut seen);
             book(&request.user, Some(record), &ledgers.requests[id], None);
         }
     }
@@ -161,18 +158,12 @@ pub fn judge(ledgers: &Ledgers, plan: &Plan, records: &[Record], watch: &Watch) 
 }
 
 /// A request that the target took: what the ledger says of it. Returned is its record.
-fn judge_request<'r>(id: usize, request: &Planned, truth: &Truth, mine: &[&'r Record], seen: &mut Seen) -> &'r Record {
+fn judge_request<'r>(id: usize, truth: &Truth, mine: &[&'r Record], seen: &mut Seen) -> &'r Record {
     let records: Vec<&Record> = mine.iter().copied().filter(|record| record.is_request()).collect();
     let [record] = records[..] else { panic!("request {id} has {} records", records.len()) };
-    let corrections = mine.iter().filter(|record| !record.is_request());
+    let corrected = records.len() < mine.len();
     let cost = mine.iter().filter_map(|record| record.counted_nano_usd()).sum::<i128>();
     let cost = u64::try_from(cost).expect("a cost is not negative");
-    let corrected = corrections.clone().count() > 0;
-    for correction in corrections {
-        let less = correction.correction.as_ref().map_or(0, |correction| correction.less_nano_usd);
-        seen.lowered += usize::from(less > 0);
-        seen.raised += usize::from(correction.cost_nano_usd > Some(0));
-    }
     match record.usage_source {
         UsageSource::Reported | UsageSource::Drained => {
             let counted = (record.usage.input_tokens, record.usage.output_tokens, cost);
@@ -183,15 +174,14 @@ fn judge_request<'r>(id: usize, request: &Planned, truth: &Truth, mine: &[&'r Re
         }
         UsageSource::Estimated => {
             let tokens = record.usage.input_tokens >= truth.input && record.usage.output_tokens >= truth.output;
-            assert!(tokens, "request {id} is estimated below {truth:?}: {record:?}");
-            seen.capped += usize::from(cost < truth.cost());
+            assert!(tokens && cost >= truth.cost(), "request {id} is estimated below {truth:?}: {record:?}");
         }
         UsageSource::Unknown => {}
         UsageSource::None | UsageSource::Correction => panic!("request {id} is in no sum: {truth:?}, {record:?}"),
     }
-    let _ = request;
-    seen.billed += 1;
-    let counts: [(&mut usize, bool); 8] = [
+    let counts: [(&mut usize, bool); 10] = [
+        (&mut seen.billed, true),
+        (&mut seen.corrected, corrected),
         (&mut seen.reported, record.usage_source == UsageSource::Reported),
         (&mut seen.drained, record.usage_source == UsageSource::Drained),
         (&mut seen.estimated, record.usage_source == UsageSource::Estimated),
