@@ -4,8 +4,8 @@
 //! what it holds, and [`multipart`] finds the fields of a form. [`reader`] reads a response beside its relaying, and
 //! splits it once for three: [`capture`] takes the usage at the paths where the endpoint's [`shapes`] have it,
 //! [`estimate`] counts the text for a response that does not report, and `editor` takes out what only our asking for
-//! usage brought. [`session`] reads the messages of a WebSocket. [`dialects`] turns every dialect's usage object into one
-//! [`record::Usage`]; [`response_id`] bounds ids without making two of them one.
+//! usage brought. [`session`] reads the messages of a WebSocket. [`dialects`] turns every dialect's usage object into
+//! one [`record::Usage`]; [`response_id`] bounds ids without making two of them one.
 
 pub mod capture;
 pub mod content;

@@ -23,6 +23,7 @@ use crate::scenario::{Peers, Plan, actor, clients, settings};
 use crate::session::client::Client as SessionClient;
 use crate::workers::{FakeWorkers, SharedWorkers};
 use crate::world::{Net, World};
+pub use judge::{Seen, Sums};
 use openai_api_proxy::base::clock::{MILLISECOND, Now, SECOND};
 use openai_api_proxy::limit::overrides::Limits;
 use openai_api_proxy::metrics::{self, Metrics};
@@ -30,7 +31,6 @@ use openai_api_proxy::policy::ReadOn;
 use openai_api_proxy::price::PriceTable;
 use openai_api_proxy::proxy::{Proxy, Settings};
 use openai_api_proxy::reactor::{Reactor, Turn};
-pub use judge::{Seen, Sums};
 use plan::Kind;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -119,8 +119,7 @@ fn setup(seed: u64) -> Setup {
     let (fine, users) = (world.fine, 1 + world.rng.below(2));
     let (requests, truths) = plan::requests(&mut world.rng, users, fine);
     let count = [0, 0, 1, 2][world.rng.below(4)];
-    let (sessions, of_sessions) =
-        (0..count).map(|number| plan::session(&mut world.rng, number, fine, users)).unzip();
+    let (sessions, of_sessions) = (0..count).map(|number| plan::session(&mut world.rng, number, fine, users)).unzip();
     let ledger_wait = [0, 2 * SECOND][world.rng.below(2)];
     let journaled = count == 0 && ledger_wait == 0 && world.rng.below(3) == 0;
     let plan = Plan {
@@ -136,8 +135,8 @@ fn setup(seed: u64) -> Setup {
         committed: 0,
         committed_names: BTreeSet::new(),
     };
-    let aborts = world.rng.below(3) > 0;
-    let share = 1 + world.rng.below(8);
+    let aborts = world.rng.below(4) > 0;
+    let share = 1 + world.rng.below(3);
     let peers = Peers {
         clients: clients(&mut world, (0..plan.requests.len()).collect(), share, aborts),
         late: Vec::new(),

@@ -173,7 +173,13 @@ impl Plan {
     }
 }
 
-pub fn settings(read_on: ReadOn, plan: &Plan, ledger_places: usize, jumps: bool, buffered_bytes_max: usize) -> Settings {
+pub fn settings(
+    read_on: ReadOn,
+    plan: &Plan,
+    ledger_places: usize,
+    jumps: bool,
+    buffered_bytes_max: usize,
+) -> Settings {
     Settings {
         authority: "target".to_owned(),
         prefix: String::new(),

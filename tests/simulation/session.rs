@@ -225,7 +225,8 @@ impl Session {
 
     /// True for its record, and those of its parts.
     pub fn is_of(&self, record: &Record) -> bool {
-        *record.user == *self.user && (self.model.is_none() || record.model_requested.as_deref() == self.model.as_deref())
+        *record.user == *self.user
+            && (self.model.is_none() || record.model_requested.as_deref() == self.model.as_deref())
     }
 
     /// A record of it is committed.

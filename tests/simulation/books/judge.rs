@@ -4,7 +4,9 @@ use super::plan::Kind;
 use super::watch::Watch;
 use super::{Books, Ledgers, Truth};
 use crate::scenario::Plan;
+use openai_api_proxy::base::civil::month_of_day;
 use openai_api_proxy::limit::budget::Period;
+use openai_api_proxy::limit::overrides::Limits;
 use openai_api_proxy::usage::record::{Outcome, Record, UsageSource};
 use std::collections::BTreeMap;
 
@@ -51,7 +53,7 @@ counts! {
     /// Days that the clock came back to, and turns in which something unknown was seen to be charged.
     returns,
     unknown_checked,
-    /// Budgets that are exceeded, within the promise; those of sessions.
+    /// Days and months whose budget is exceeded, within the promise; and so only because of sessions.
     exceeded,
     exceeded_by_sessions,
 }
@@ -78,82 +80,83 @@ impl std::fmt::Display for Seen {
 #[derive(Default)]
 struct Account {
     spent: u64,
-    /// The dearest answer to a request, and of each session; of those all, where the clock has gone back to an earlier
-    /// day: until the ledger's sums are here, nobody knows that one must end.
+    /// The dearest answer to a request.
     dearest: u64,
+    /// The same of each session; and all of them, where the clock has gone back to an earlier day: until the ledger's
+    /// sums are here, nobody knows that one must end.
     of_sessions: BTreeMap<usize, u64>,
 }
 
-type Accounts<'p> = BTreeMap<(&'p str, i64), Account>;
+/// The target's books, by user and period.
+#[derive(Default)]
+struct Accounts<'p> {
+    days: BTreeMap<(&'p str, i64), Account>,
+    months: BTreeMap<(&'p str, i64), Account>,
+    excuses_sessions: bool,
+}
 
-pub fn judge(ledgers: &Ledgers, plan: &Plan, records: &[Record], watch: &Watch) -> Seen {
-    if std::env::var("SIM_SEED").is_ok() {
-        for (id, (request, truth)) in plan.requests.iter().zip(&ledgers.truths).enumerate() {
-            println!("{id} {} {:?} cost {} {:?} asked {} {:?} left {}", request.user, truth.kind, truth.cost(), ledgers.requests[id], request.asked_at, request.got.as_ref().map(|got| (got.status, got.ours.clone())), request.left);
-        }
-        for (session, entries) in plan.sessions.iter().zip(&ledgers.sessions) {
-            println!("{} sent {} got {} {:?} {entries:?}", session.user, session.sent, session.got.len(), session.over);
-        }
-        for record in records {
-            println!("{} at {} day {} {} {:?} {:?} cost {:?} {:?} {:?}us", record.seq, record.started_at, record.started_at / 86_400_000_000_000, record.user, record.endpoint, record.usage_source, record.counted_nano_usd(), record.outcome, record.duration_us);
-        }
-        println!("{:?}", ledgers.limits);
-    }
-    let mut seen = Seen { returns: watch.returns, unknown_checked: watch.unknown_checked, ..Seen::default() };
-    let (mut days, mut months) = (Accounts::new(), Accounts::new());
-    let mut book = |user, began: Option<&Record>, entry: &Books, session: Option<usize>| {
-        let day = began.map_or(entry.days.first().copied(), |record| Some(Period::of(record.started_at).day));
+impl<'p> Accounts<'p> {
+    /// Books an entry on the day that its record says, which is one on which it was asked for.
+    fn book(&mut self, user: &'p str, record: Option<&Record>, entry: &Books, session: Option<usize>) {
+        let day = record.map_or(entry.days.first().copied(), |record| Some(Period::of(record.started_at).day));
         let day = day.expect("it began on a day");
         assert!(entry.days.contains(&day), "{user}: it began on day {day}, and was asked for on {:?}", entry.days);
-        let month = openai_api_proxy::base::civil::month_of_day(day);
-        for account in [days.entry((user, day)).or_default(), months.entry((user, month)).or_default()] {
+        let month = month_of_day(day);
+        for account in [self.days.entry((user, day)).or_default(), self.months.entry((user, month)).or_default()] {
             account.spent += entry.cost;
             let dearest = session.map_or(&mut account.dearest, |number| account.of_sessions.entry(number).or_default());
-            let is_all_excused = watch.steps_back && session.is_some();
-            *dearest = if is_all_excused { *dearest + entry.cost } else { entry.cost.max(*dearest) };
+            let adds_up = self.excuses_sessions && session.is_some();
+            *dearest = if adds_up { *dearest + entry.cost } else { entry.cost.max(*dearest) };
         }
-    };
+    }
+
+    /// None is beyond its budget by more than is promised.
+    fn judge(self, limits: &Limits, seen: &mut Seen) {
+        let budgets = [("day", limits.day_nano_usd, self.days), ("month", limits.month_nano_usd, self.months)];
+        for (what, budget, accounts) in budgets {
+            let Some(budget) = budget else { continue };
+            for ((user, at), Account { spent, dearest, of_sessions }) in accounts {
+                let most = budget + dearest + of_sessions.values().sum::<u64>();
+                assert!(spent <= most, "{user} has spent {spent} of {budget} in {what} {at}, {most} at most");
+                seen.exceeded += usize::from(spent > budget);
+                seen.exceeded_by_sessions += usize::from(spent > budget + dearest);
+            }
+        }
+    }
+}
+
+pub fn judge(ledgers: &Ledgers, plan: &Plan, records: &[Record], watch: &Watch) -> Seen {
+    let mut seen = Seen { returns: watch.returns, unknown_checked: watch.unknown_checked, ..Seen::default() };
+    let mut accounts = Accounts { excuses_sessions: watch.steps_back, ..Accounts::default() };
     for (id, (request, truth)) in plan.requests.iter().zip(&ledgers.truths).enumerate() {
         seen.spent += usize::from(request.refused_as("insufficient_quota"));
         seen.held += usize::from(request.refused_as("rate_limit_exceeded"));
-        if ledgers.requests[id].billed && truth.kind != Kind::Again {
+        let entry = &ledgers.requests[id];
+        if entry.billed && truth.kind != Kind::Again {
             let mine: Vec<&Record> = records.iter().filter(|record| request.is_of(record)).collect();
             let record = judge_request(id, truth, &mine, &mut seen);
-            book(&request.user, Some(record), &ledgers.requests[id], None);
+            accounts.book(&request.user, Some(record), entry, None);
         }
     }
     for (number, session) in plan.sessions.iter().enumerate() {
-        let of_it = |record: &&Record| session.is_of(record);
-        let parts: Vec<&Record> =
-            records.iter().filter(of_it).filter(|record| !record.endpoint.is_session()).collect();
-        let whole = records.iter().filter(of_it).find(|record| record.endpoint.is_session());
-        let billed = ledgers.sessions[number].iter().filter(|entry| entry.billed).enumerate();
-        for (index, entry) in billed {
-            book(&session.user, parts.get(index).copied(), entry, Some(number));
+        let (whole, parts): (Vec<&Record>, Vec<&Record>) =
+            records.iter().filter(|record| session.is_of(record)).partition(|record| record.endpoint.is_session());
+        for (index, entry) in ledgers.sessions[number].iter().filter(|entry| entry.billed).enumerate() {
+            let part = parts.get(index).copied();
+            accounts.book(&session.user, part, entry, Some(number));
             seen.responses += 1;
-            if let Some(part) = parts.get(index) {
-                assert_eq!(part.cost_nano_usd, Some(entry.cost), "{number}: a response at another cost");
-            } else {
-                seen.unreported += 1;
-                let whole = whole.unwrap_or_else(|| panic!("session {number} has no record"));
-                let is_charged = whole.usage_source == UsageSource::Unknown;
-                assert!(is_charged, "session {number}: a response is in no record, and it is {whole:?}");
+            seen.unreported += usize::from(part.is_none());
+            match part {
+                Some(part) => assert_eq!(part.cost_nano_usd, Some(entry.cost), "session {number}: another cost"),
+                None => {
+                    let sources: Vec<_> = whole.iter().map(|record| record.usage_source).collect();
+                    assert_eq!(sources, [UsageSource::Unknown], "session {number}: a response is in no record");
+                }
             }
         }
-        let told = session.got.len() > session.of_server(&session.got).0;
-        seen.dismissed += usize::from(told);
+        seen.dismissed += usize::from(session.got.len() > session.of_server(&session.got).0);
     }
-    let budgets = [("day", ledgers.limits.day_nano_usd, days), ("month", ledgers.limits.month_nano_usd, months)];
-    for (what, budget, accounts) in budgets {
-        let Some(budget) = budget else { continue };
-        for ((user, at), account) in accounts {
-            let of_sessions: u64 = account.of_sessions.values().sum();
-            let (spent, most) = (account.spent, budget + account.dearest + of_sessions);
-            assert!(spent <= most, "{user} has spent {spent} of {budget} in {what} {at}: {account:?}", account = (account.dearest, of_sessions));
-            seen.exceeded += usize::from(spent > budget);
-            seen.exceeded_by_sessions += usize::from(spent > budget + account.dearest);
-        }
-    }
+    accounts.judge(&ledgers.limits, &mut seen);
     seen
 }
 

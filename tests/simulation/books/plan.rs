@@ -230,7 +230,11 @@ pub fn session(rng: &mut Rng, number: usize, fine: bool, users: usize) -> (Sessi
     let mut out = Vec::new();
     (session.reports, session.rests, session.turns) = (Vec::new(), vec![0], Vec::new());
     (session.says, session.early, session.limited) = (Vec::new(), 0, true);
-    put(rng, &mut out, &format!("{{\"type\":\"session.created\",\"session\":{{\"id\":\"sess_1\",\"model\":\"{model}\"}}}}"));
+    put(
+        rng,
+        &mut out,
+        &format!("{{\"type\":\"session.created\",\"session\":{{\"id\":\"sess_1\",\"model\":\"{model}\"}}}}"),
+    );
     let mut books = Vec::new();
     let count = rng.below(8);
     for n in 0..count {

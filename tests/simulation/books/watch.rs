@@ -82,12 +82,6 @@ impl Watch {
             let budgets = [ledgers.limits.day_nano_usd, ledgers.limits.month_nano_usd];
             let budget = budgets.into_iter().flatten().min().expect("there is one");
             let least = (least + unknown).min(budget);
-            if known.month < least {
-                for record in given() {
-                    println!("{} at {} day {} {} {:?} {:?} cost {:?} {:?} {:?}us truth {}", record.seq, record.started_at, record.started_at / 86_400_000_000_000, record.user, record.endpoint, record.usage_source, record.counted_nano_usd(), record.outcome, record.duration_us, truth(record, plan, ledgers));
-                }
-                println!("{:?} unknown {unknown} {} {known:?}", ledgers.limits, self.summed_seq);
-            }
             assert!(known.month >= least, "{user}: what is unknown is not charged: {least}, {}", known.month);
             self.unknown_checked += usize::from(unknown > 0);
         }
