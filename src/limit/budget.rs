@@ -14,7 +14,8 @@
 //! ```
 //!
 //! What settles between the ledger's sum and its arrival is in neither, so charges are kept with their sequence numbers
-//! while a sum is awaited, each until its record is committed: a later sum includes it.
+//! while a sum is awaited, each until its record is committed: a later sum includes it. What is charged for a record
+//! without a cost is in no sum, and is added to each.
 //!
 //! In: charges, sums, `now`. Out: what was spent, and of which period a sum is wanted. Never: a question to the ledger.
 
@@ -24,6 +25,8 @@ use std::sync::Arc;
 
 /// Nanoseconds in a day.
 const DAY: u64 = 86_400_000_000_000;
+/// Sums of what nobody knows, of a user's day, that are kept at most: of the latest days.
+const FORFEITED_MAX: usize = 10_000;
 
 /// A day and its month, each counted from the start of 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +97,8 @@ pub struct Spending {
     next_day: Option<i64>,
     /// While awaited: charges whose records are not known to be committed. Bounded by the places in the ledger's queue.
     uncommitted: VecDeque<(Arc<str>, Cost)>,
+    /// What was charged for records whose cost nobody knows, by day and user.
+    forfeited: BTreeMap<(i64, Arc<str>), u64>,
     /// The largest `seq` charged.
     charged_seq: u64,
     /// While awaited: a sum that does not reach this far misses a charge that is not kept.
@@ -152,6 +157,22 @@ impl Spending {
         }
     }
 
+    /// Charges a reservation, once, whose record has no cost.
+    pub fn forfeit(&mut self, user: &Arc<str>, cost: Cost, now: u64) {
+        if self.sums == Sums::Unfollowed || cost.nano_usd == 0 {
+            return;
+        }
+        self.turn_to(now);
+        let sum = self.forfeited.entry((day_of(cost.started_at), Arc::clone(user))).or_default();
+        *sum = sum.saturating_add_signed(cost.nano_usd);
+        if self.forfeited.len() > FORFEITED_MAX {
+            self.forfeited.pop_first();
+        }
+        if self.sums == Sums::Known {
+            self.add(user, cost);
+        }
+    }
+
     /// Every record up to this one is in the ledger: so it is in every sum that comes from now on.
     pub fn committed(&mut self, upto_seq: u64) {
         if self.sums == Sums::Awaited {
@@ -176,6 +197,12 @@ impl Spending {
                 self.add(&user, cost);
             }
         }
+        let forfeited = std::mem::take(&mut self.forfeited);
+        for ((day, user), &sum) in &forfeited {
+            let nano_usd = i64::try_from(sum).unwrap_or(i64::MAX);
+            self.add(user, Cost { seq: 0, started_at: day.unsigned_abs() * DAY, nano_usd });
+        }
+        self.forfeited = forfeited;
     }
 
     /// How many users' spending is in memory.

@@ -172,11 +172,11 @@ impl Limiter {
         self.settle(user, reservation, 0, now);
     }
 
-    /// The request is over, and nobody knows what it used: its estimates stand. `record` says which one it is, and when
-    /// it began; its own cost is not known.
+    /// The request is over, and nobody knows what it used: its estimates stand, though less of money was held.
+    /// `record` says which one it is, and when it began; its own cost is not known.
     pub fn forfeit(&mut self, user: &Arc<str>, reservation: Reservation, record: Cost, now: Now) {
-        let nano_usd = i64::try_from(reservation.nano_usd).unwrap_or(i64::MAX);
-        self.spending.charge(user, Cost { nano_usd, ..record }, now.unix);
+        let nano_usd = i64::try_from(reservation.worst_nano_usd).unwrap_or(i64::MAX);
+        self.spending.forfeit(user, Cost { nano_usd, ..record }, now.unix);
         self.settle(user, Reservation { tokens: 0, ..reservation }, 0, now);
     }
 

@@ -6,7 +6,7 @@
 //! | settled by | when | the request | its tokens | its money |
 //! |---|---|---|---|---|
 //! | `release` | the response is over; what it used is charged beside | counts | given back | given back |
-//! | `forfeit` | the same, but nobody knows what it used | counts | stay taken | is spent |
+//! | `forfeit` | the same, but nobody knows what it used | counts | stay taken | its worst is spent |
 //! | `withdraw` | the request was never forwarded | given back | given back | given back |
 //!
 //! Each of them ends its part of the requests in flight. In: numbers. Out: numbers. Never: a decision.
@@ -48,6 +48,8 @@ pub struct Money {
 pub struct Reservation {
     pub(super) tokens: u64,
     pub(super) nano_usd: u64,
+    /// What it may cost, of which it holds less where less was left.
+    pub(super) worst_nano_usd: u64,
     /// The user was limited in something then.
     pub(super) tracked: bool,
 }
@@ -66,5 +68,11 @@ impl Reservation {
     /// Nano-dollars that it holds.
     pub fn nano_usd(&self) -> u64 {
         self.nano_usd
+    }
+
+    /// Nano-dollars that its request may cost: what it holds, or more where less was left; what it holds where nobody
+    /// knows.
+    pub fn worst_nano_usd(&self) -> u64 {
+        self.worst_nano_usd
     }
 }

@@ -43,10 +43,13 @@ impl UserState {
         now: Now,
     ) -> Result<Reservation, Refused> {
         self.refill(limits, now.mono);
+        let asked = request.nano_usd();
         let checked = self.has_room(limits, spent, &mut request, now.mono);
         checked.map_err(|refused| Refused { limit_status: self.limit_status(limits), ..refused })?;
         self.take(limits, &request, now.mono);
-        Ok(Reservation { tokens: request.tokens, nano_usd: request.nano_usd(), tracked: true })
+        let nano_usd = request.nano_usd();
+        let worst_nano_usd = if asked == u64::MAX { nano_usd } else { asked };
+        Ok(Reservation { tokens: request.tokens, nano_usd, worst_nano_usd, tracked: true })
     }
 
     /// Checks every limit, and cuts a guess to what may be had. A refusal is yet without the state of the limits.

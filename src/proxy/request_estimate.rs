@@ -20,7 +20,7 @@ use super::exchange::{Exchange, ModelName};
 use super::refusal::Refusal;
 use crate::base::clock::Now;
 use crate::http::reply::Fault;
-use crate::limit::budget::Cost;
+use crate::limit::budget::{Cost, Period};
 use crate::limit::limiter::{Limiter, Used};
 use crate::limit::reservation::{Money, ReservationRequest};
 use crate::limit::status::Refused;
@@ -85,7 +85,15 @@ pub fn reserve(
     exchange.request.spares_budget = request.nano_usd() == u64::MAX && settings.allows_unmetered;
     (exchange.reservation, exchange.limit_status) = limiter.admit(user, request, now).map_err(Denied::Limit)?;
     exchange.request.output_reserved = output_tokens;
+    if exchange.reservation.nano_usd() > 0 && !is_same_day(exchange.draft.started_at, now.unix) {
+        // Its body came on another day than its head: it is spent on the day whose budget has let it through.
+        exchange.draft.started_at = now.unix;
+    }
     Ok(())
+}
+
+fn is_same_day(one: u64, other: u64) -> bool {
+    Period::of(one).day == Period::of(other).day
 }
 
 /// What a request may take, where its user is limited in that, else nothing; and the output tokens by which that is

@@ -61,11 +61,11 @@ pub fn settle(exchange: &mut Exchange, end: End, prices: &PriceTable) -> Settlem
         reported = tunnel.conclude(&mut record, end.unread);
     }
     let mut records = priced(record, &reported, exchange.request.model_name, prices);
-    let (record, reserved) = (&mut records.0, exchange.reservation.nano_usd());
+    let (record, worst) = (&mut records.0, exchange.reservation.worst_nano_usd());
     let charges = !exchange.request.spares_budget;
-    if record.usage_source == UsageSource::Estimated && reserved > 0 && charges {
-        // No more than what was held, which was all that was left where that was less than the worst.
-        record.cost_nano_usd = Some(record.cost_nano_usd.map_or(reserved, |cost| cost.min(reserved)));
+    if record.usage_source == UsageSource::Estimated && worst > 0 && charges {
+        // All of it, also where less was left and held: else what is given back would let one after another begin.
+        record.cost_nano_usd.get_or_insert(worst);
     }
     let forfeits = record.usage_source == UsageSource::Unknown && charges;
     Settlement { records, forfeits }

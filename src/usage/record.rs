@@ -285,7 +285,8 @@ impl Journal {
 pub struct Record {
     /// Position in the order of settlement since the process started, from 1; what a commit acknowledges. Not stored.
     pub seq: u64,
-    /// When the request's head was complete, nanoseconds since the Unix epoch.
+    /// When the request's head was complete, nanoseconds since the Unix epoch. Under a budget, where its body came on
+    /// another day: when it was let through.
     pub started_at: u64,
     /// Who asked: 1–128 bytes.
     pub user: Arc<str>,

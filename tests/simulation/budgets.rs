@@ -11,7 +11,7 @@ use openai_api_proxy::limit::overrides::Overrides;
 use openai_api_proxy::policy::Policy;
 use openai_api_proxy::price::PriceTable;
 use openai_api_proxy::proxy::Proxy;
-use openai_api_proxy::usage::record::Record;
+use openai_api_proxy::usage::record::{Record, UsageSource};
 use openai_api_proxy::worker::WorkerEvent;
 use std::collections::BTreeMap;
 
@@ -93,10 +93,10 @@ fn sum(records: &[Record], period: Period, upto_seq: u64) -> SpendByUser {
     let mut users: BTreeMap<&str, Spent> = BTreeMap::new();
     let mut next_day: Option<i64> = None;
     for record in records {
-        let (began, cost) = (Period::of(record.started_at), record.cost_nano_usd.unwrap_or(0));
+        let (began, cost) = (Period::of(record.started_at), record.counted_nano_usd().unwrap_or(0) as i64);
         let spent = users.entry(&record.user).or_default();
-        spent.day += if began.day == period.day { cost } else { 0 };
-        spent.month += if began.month == period.month { cost } else { 0 };
+        spent.day = spent.day.strict_add_signed(if began.day == period.day { cost } else { 0 });
+        spent.month = spent.month.strict_add_signed(if began.month == period.month { cost } else { 0 });
         if began.day > period.day && cost > 0 {
             next_day = Some(next_day.map_or(began.day, |day| day.min(began.day)));
         }
@@ -131,13 +131,20 @@ pub fn judge(user: &str, requests: &[&Planned], records: &[Record], budget: u64,
         let (asked_at, answered_at) = (request.asked_at, request.answered_at);
         if request.refused_as("insufficient_quota") {
             let most = spent(asked_at, &|record| ended(record) <= answered_at + 1000);
-            let is_over = most >= budget || month(asked_at) != month(answered_at);
+            // What nobody knows the use of has spent what it held: all that was left, as nothing here has a price.
+            let is_unknown = |record: &&Record| record.usage_source == UsageSource::Unknown;
+            let mut forfeits = records.iter().filter(|record| *record.user == *user).filter(is_unknown);
+            let mut is_forfeited = || forfeits.any(|record| ended(record) <= answered_at + 1000);
+            let is_over = most >= budget || month(asked_at) != month(answered_at) || is_forfeited();
             assert!(is_over, "{user} was refused, and had spent {most} of {budget}");
             over += 1;
         } else if request.refused_as("rate_limit_exceeded") {
-            // The sum's arrival is the last turn in which it can have been unknown.
-            assert!(ledger.summed_at.is_none_or(|at| asked_at <= at), "{user}: the sums were here");
-            unknown += 1;
+            // The sum's arrival is the last turn in which it can have been unknown. Else another holds what is left.
+            let is_unknown = ledger.summed_at.is_none_or(|at| asked_at <= at);
+            let overlaps = |record: &Record| began(record) <= answered_at && asked_at <= ended(record);
+            let is_held = || records.iter().any(|record| *record.user == *user && overlaps(record));
+            assert!(is_unknown || is_held(), "{user}: the sums were here, and nobody held what was left");
+            unknown += usize::from(is_unknown);
         }
         let Some(record) = records.iter().find(|record| request.is_of(record)) else { continue };
         let is_under = ledger.set_at.is_some_and(|at| at <= asked_at) && request.tokens > 0;

@@ -1,6 +1,6 @@
 //! What happens in one run: the requests, their right answers, the faults; and the run itself.
 
-mod requests;
+pub mod requests;
 
 use crate::budgets::{self, Budgets};
 use crate::client::Client;
@@ -104,6 +104,8 @@ pub struct Planned {
     pub local: bool,
     /// It may be sent twice.
     pub repeatable: bool,
+    /// It looks again at what this one has begun, which the target knows of only then.
+    pub again: Option<usize>,
     /// Times that an upstream took it.
     pub seen: usize,
     pub got: Option<Got>,
@@ -162,8 +164,8 @@ impl Plan {
     /// Takes note of what the ledger has committed meanwhile.
     fn commit(&mut self, records: &[Record]) {
         for record in &records[self.committed..] {
-            match record.user.strip_prefix("session-").and_then(|number| number.parse::<usize>().ok()) {
-                Some(number) => self.sessions[number].commit(record),
+            match self.sessions.iter_mut().find(|session| session.is_of(record)) {
+                Some(session) => session.commit(record),
                 None => _ = self.committed_names.insert(name_of(record).to_owned()),
             }
         }
@@ -171,7 +173,13 @@ impl Plan {
     }
 }
 
-fn settings(read_on: bool, plan: &Plan, ledger_places: usize, jumps: bool, buffered_bytes_max: usize) -> Settings {
+pub fn settings(
+    read_on: ReadOn,
+    plan: &Plan,
+    ledger_places: usize,
+    jumps: bool,
+    buffered_bytes_max: usize,
+) -> Settings {
     Settings {
         authority: "target".to_owned(),
         prefix: String::new(),
@@ -183,7 +191,7 @@ fn settings(read_on: bool, plan: &Plan, ledger_places: usize, jumps: bool, buffe
         limits: Limits { requests: plan.rate, ..Limits::default() },
         reserves_average: false,
         allows_unmetered: false,
-        read_on: if read_on { ReadOn::Everybodys } else { ReadOn::Nobodys },
+        read_on,
         connections_max: 3,
         body_bytes_max: BODY_BYTES_MAX as u64,
         buffered_bytes_max,
@@ -213,7 +221,7 @@ pub fn run(seed: u64) -> Seen {
     let rate = (world.rng.below(4) == 0).then(|| limits::rate(&mut world.rng));
     let budget = (rate.is_none() && world.rng.below(4) == 0).then(|| budgets::budget(&mut world.rng));
     let limited = rate.is_some() || budget.is_some();
-    world.sets_clock = !limited && world.rng.below(4) == 0;
+    world.clock_hours = if !limited && world.rng.below(4) == 0 { 200_000 } else { 0 };
     world.jumps = [0, 0, 0, 8, 60][world.rng.below(5)];
     let mut requests = requests::all(&mut world.rng, count, limited, faults, fine);
     let sessions = world.rng.below(5).saturating_sub(1);
@@ -228,7 +236,7 @@ pub fn run(seed: u64) -> Seen {
     let journaled = sessions == 0 && ledger_wait == 0 && ledger_places == 100 && world.rng.below(4) > 0;
     // Of what is drawn for it, nothing else depends.
     let mut own = Rng::new(seed ^ 0xb0d9e7);
-    let limits_sessions = sessions > 0 && !limited && !world.sets_clock && own.below(3) == 0;
+    let limits_sessions = sessions > 0 && !limited && world.clock_hours == 0 && own.below(3) == 0;
     let mut plan = Plan {
         requests,
         sessions: (0..sessions).map(|number| Session::new(&mut world.rng, number, fine)).collect(),
@@ -253,7 +261,7 @@ pub fn run(seed: u64) -> Seen {
         sessions: (0..sessions).map(|number| SessionClient::new(&mut world, number)).collect(),
         upstreams: Vec::new(),
     };
-    let read_on = world.rng.coin();
+    let read_on = if world.rng.coin() { ReadOn::Everybodys } else { ReadOn::Nobodys };
     let stop_early = faults && world.rng.below(4) == 0;
     let stall_max = [0, 0, 20 * MILLISECOND, 5 * SECOND, 50 * SECOND, 2_000 * SECOND][world.rng.below(6)];
     let addresses = 1 + world.rng.below(4) as u16;
@@ -308,7 +316,7 @@ pub fn run(seed: u64) -> Seen {
     let records = {
         let workers = &mut *workers.borrow_mut();
         // What was submitted before the end is committed after it.
-        std::mem::take(&mut workers.pending).into_iter().for_each(|line| workers.commit(line));
+        std::mem::take(&mut workers.pending).into_iter().for_each(|line| _ = workers.commit(line));
         assert!(workers.open.is_empty(), "entries are left open: {:?}", workers.open);
         std::mem::take(&mut workers.committed)
     };
@@ -317,7 +325,7 @@ pub fn run(seed: u64) -> Seen {
 }
 
 /// Clients that share the requests, up to `share_max` each.
-fn clients(world: &mut World, mut ids: Vec<usize>, share_max: usize, faults: bool) -> Vec<Client> {
+pub fn clients(world: &mut World, mut ids: Vec<usize>, share_max: usize, faults: bool) -> Vec<Client> {
     let mut clients = Vec::new();
     while !ids.is_empty() {
         let share = 1 + world.rng.below(ids.len().min(share_max));
@@ -328,17 +336,17 @@ fn clients(world: &mut World, mut ids: Vec<usize>, share_max: usize, faults: boo
 }
 
 /// Everybody whom the proxy has a connection with.
-struct Peers {
-    clients: Vec<Client>,
-    sessions: Vec<SessionClient>,
+pub struct Peers {
+    pub clients: Vec<Client>,
+    pub sessions: Vec<SessionClient>,
     /// They come when all others have gone, to see what those have left.
-    late: Vec<Client>,
-    upstreams: Vec<Upstream>,
+    pub late: Vec<Client>,
+    pub upstreams: Vec<Upstream>,
 }
 
 impl Peers {
     /// Lets some act; false where none could do anything.
-    fn act(&mut self, world: &mut World, plan: &mut Plan) -> bool {
+    pub fn act(&mut self, world: &mut World, plan: &mut Plan) -> bool {
         for pipe in std::mem::take(&mut world.opened) {
             self.upstreams.push(Upstream::new(world, pipe, plan.tls));
         }
@@ -377,7 +385,7 @@ impl Peers {
 }
 
 /// Lets one peer or worker act; the whole world but the loop.
-fn actor(
+pub fn actor(
     workers: &Rc<RefCell<FakeWorkers>>,
     plan: &Rc<RefCell<Plan>>,
     peers: &Rc<RefCell<Peers>>,

@@ -19,7 +19,7 @@ pub const FIRST_ID: usize = 1_000;
 const REASON: &[u8] = b"insufficient_quota";
 
 /// A close frame: normal closure (RFC 6455 §7.4.1).
-const GOODBYE: [u8; 4] = [0x88, 2, 0x03, 0xe8];
+pub const GOODBYE: [u8; 4] = [0x88, 2, 0x03, 0xe8];
 
 /// What a server does after so many bytes of its side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +76,8 @@ pub enum Over {
 /// One session of the run.
 pub struct Session {
     pub user: String,
+    /// What it is known by among the sessions of its user, where there may be several.
+    pub model: Option<String>,
     /// The proxy reads it along.
     pub metered: bool,
     pub handshake: Vec<u8>,
@@ -90,8 +92,11 @@ pub struct Session {
     pub reports: Vec<Report>,
     /// Where in the answer a goodbye of the proxy's may stand: no message has begun, and no response is under way.
     pub rests: Vec<usize>,
-    /// Its user has a budget from some time on, which the first report spends.
+    /// Its user has a budget, so that the proxy may end it.
     pub limited: bool,
+    /// Where the client asks for each of the server's responses: once it has so many bytes of the answer, it says up to
+    /// there. Empty where it says what it likes.
+    pub asks: Vec<(usize, usize)>,
     pub ending: Ending,
     /// Once it has ended the connection, the server takes nothing any more.
     pub closes: bool,
@@ -101,7 +106,9 @@ pub struct Session {
     pub seen: usize,
     /// Bytes of the answer that were sent.
     pub sent: usize,
-    /// Bytes of it that the proxy had read when the server broke off.
+    /// Bytes of it that the proxy has read.
+    pub read: usize,
+    /// The same when the server broke off.
     pub taken: usize,
     /// When the server ended the connection.
     pub ended_at: Option<u64>,
@@ -150,6 +157,7 @@ impl Session {
         });
         Self {
             user,
+            model: None,
             metered,
             handshake: handshake.into_bytes(),
             refused: rng.below(12) == 0,
@@ -160,12 +168,14 @@ impl Session {
             reports: if metered { reports } else { Vec::new() },
             rests,
             limited: false,
+            asks: Vec::new(),
             ending,
             closes: rng.coin(),
             leaving,
             leaves_by_reset: rng.below(3) == 0,
             seen: 0,
             sent: 0,
+            read: 0,
             taken: 0,
             ended_at: None,
             heard: Vec::new(),
@@ -200,6 +210,23 @@ impl Session {
         }
         let rest = self.rests.iter().copied().filter(|&rest| rest <= same).max().expect("the beginning is one");
         (rest, true)
+    }
+
+    /// How many bytes its client may have said by now.
+    pub fn may_say(&self) -> usize {
+        let got = if self.asks.is_empty() { 0 } else { self.of_server(&self.got).0 };
+        let next = self.asks.iter().position(|&(at, _)| got < at);
+        match next {
+            Some(0) => 0,
+            Some(next) => self.asks[next - 1].1,
+            None => self.says.len(),
+        }
+    }
+
+    /// True for its record, and those of its parts.
+    pub fn is_of(&self, record: &Record) -> bool {
+        *record.user == *self.user
+            && (self.model.is_none() || record.model_requested.as_deref() == self.model.as_deref())
     }
 
     /// A record of it is committed.
@@ -267,7 +294,7 @@ fn answer(rng: &mut Rng, fine: bool) -> (Vec<u8>, Vec<Report>, Vec<usize>) {
 }
 
 /// A text message, in one frame or two with a ping between.
-fn put(rng: &mut Rng, out: &mut Vec<u8>, text: &str) {
+pub fn put(rng: &mut Rng, out: &mut Vec<u8>, text: &str) {
     let at = if rng.below(4) == 0 { rng.below(text.len()) } else { 0 };
     let (first, rest) = text.as_bytes().split_at(at);
     if first.is_empty() {
@@ -279,7 +306,7 @@ fn put(rng: &mut Rng, out: &mut Vec<u8>, text: &str) {
 }
 
 /// A frame; masked by zeros where it is a client's.
-fn frame(out: &mut Vec<u8>, first: u8, payload: &[u8], masked: bool) {
+pub fn frame(out: &mut Vec<u8>, first: u8, payload: &[u8], masked: bool) {
     let mask = u8::from(masked) << 7;
     out.push(first);
     match payload.len() {

@@ -178,10 +178,14 @@ impl Upstream {
             return false;
         };
         self.received.drain(..end + used);
+        let is_unheard_of = plan.requests[id].again.is_some_and(|begun| plan.requests[begun].seen == 0);
         let request = &mut plan.requests[id];
         request.seen += 1;
         assert_eq!(body, request.upstream_body, "request {id} arrived changed");
-        let mut wire = request.response.clone();
+        let mut wire = match is_unheard_of {
+            true => b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\n{}".to_vec(),
+            false => request.response.clone(),
+        };
         match request.fault {
             Some(Fault::Reset(at) | Fault::End(at)) => wire.truncate(at),
             Some(Fault::Silence) => wire.clear(),

@@ -5,7 +5,7 @@ use crate::rng::Rng;
 use crate::scenario::name_of;
 use openai_api_proxy::limit::budget::Period;
 use openai_api_proxy::local::Answer;
-use openai_api_proxy::usage::record::{Journal, Record};
+use openai_api_proxy::usage::record::{Correction, Journal, Record, Usage, UsageSource};
 use openai_api_proxy::worker::query::Job;
 use openai_api_proxy::worker::{WorkerEvent, Workers};
 use std::cell::RefCell;
@@ -45,8 +45,9 @@ impl FakeWorkers {
         Self { addresses, stall_max, budgets, ..Self::default() }
     }
 
-    /// A line as the ledger takes it: a record, or an entry of the journal, which ends once.
-    pub fn commit(&mut self, line: Record) {
+    /// A line as the ledger takes it: a record, or an entry of the journal, which ends once. Returned is what it counts
+    /// where it may repeat another.
+    pub fn commit(&mut self, line: Record) -> Vec<Record> {
         self.lines += 1;
         assert_eq!(line.seq, self.lines, "lines are out of order");
         match line.journal {
@@ -57,9 +58,15 @@ impl FakeWorkers {
             }
             Journal::Close(id) | Journal::Withdraw(id) => assert!(self.open.remove(&id), "entry {id} is not open"),
         }
-        if line.journal.is_record() {
+        if !line.journal.is_record() {
+            return Vec::new();
+        }
+        let counted = if line.may_repeat() { counted(&self.committed, &line) } else { Vec::new() };
+        if counted.is_empty() {
             self.committed.push(line);
         }
+        self.committed.extend(counted.iter().cloned());
+        counted
     }
 
     /// One worker may act; false where none had anything to do.
@@ -79,8 +86,8 @@ impl FakeWorkers {
                 let batch = 1 + rng.below(self.pending.len());
                 let lines: Vec<Record> = self.pending.drain(..batch).collect();
                 let upto = lines.last().map_or(0, |line| line.seq);
-                lines.into_iter().for_each(|line| self.commit(line));
-                self.replies.push_back(WorkerEvent::Committed { upto, retrieved: Vec::new() });
+                let retrieved = lines.into_iter().flat_map(|line| self.commit(line)).collect();
+                self.replies.push_back(WorkerEvent::Committed { upto, retrieved });
             }
             1 if !self.tickets.is_empty() => {
                 let ticket = self.tickets.pop_front().expect("not empty");
@@ -103,6 +110,36 @@ impl FakeWorkers {
     pub fn stop(&mut self) {
         self.replies.push_back(WorkerEvent::Stop);
     }
+}
+
+/// What a record counts that may repeat one: itself where nothing is known under its id; nothing where that was
+/// reported; and where it was estimated, or not known, a correction makes that the truth.
+fn counted(committed: &[Record], record: &Record) -> Vec<Record> {
+    let is_same = |before: &&Record| before.response_id.is_some() && before.response_id == record.response_id;
+    let is_told = |before: &&Record| before.usage_source != UsageSource::None;
+    let mut before = committed.iter().filter(is_same).filter(is_told);
+    let Some(first) = before.next() else { return vec![record.clone()] };
+    let (usage, usage_source) = (Usage::default(), UsageSource::None);
+    let nothing = Record { usage, usage_source, cost_nano_usd: Some(0), ..record.clone() };
+    if first.usage_source.is_report() || before.next().is_some() {
+        return vec![nothing];
+    }
+    let (truth, estimate) = (record.cost_nano_usd.expect("it has a price"), first.cost_nano_usd.unwrap_or(0));
+    let less = Correction {
+        less: first.usage.excess_over(&record.usage),
+        less_nano_usd: estimate.saturating_sub(truth),
+        gives_price: first.cost_nano_usd.is_none(),
+    };
+    let correction = Record {
+        seq: record.seq,
+        usage_source: UsageSource::Correction,
+        usage: record.usage.excess_over(&first.usage),
+        cost_nano_usd: Some(truth.saturating_sub(estimate)),
+        is_retrieval: true,
+        correction: Some(Box::new(less)),
+        ..first.clone()
+    };
+    vec![nothing, correction]
 }
 
 /// The loop's view of them.

@@ -70,8 +70,8 @@ pub struct World {
     pub mono: u64,
     /// One turn in so many comes long after the one before; 0 is none.
     pub jumps: usize,
-    /// The wall clock is set now and then.
-    pub sets_clock: bool,
+    /// The wall clock is set now and then, within so many hours; 0 is never.
+    pub clock_hours: usize,
     /// Nanoseconds by which it is off.
     clock_off: i64,
     /// The instant of the turn that was last, or that is under way.
@@ -114,7 +114,7 @@ impl World {
             pipes: Vec::new(),
             mono: MILLISECOND,
             jumps: 0,
-            sets_clock: false,
+            clock_hours: 0,
             clock_off: 0,
             turn_at: MILLISECOND,
             wakes_at: None,
@@ -151,9 +151,15 @@ impl World {
         if self.jumps > 0 && self.rng.below(self.jumps) == 0 {
             self.mono += 1_000 * self.rng.below(2_000_000) as u64;
         }
-        if self.sets_clock && self.rng.below(50) == 0 {
-            self.clock_off = 3_600_000_000_000 * (self.rng.below(200_000) as i64 - 100_000);
+        if self.clock_hours > 0 && self.rng.below(50) == 0 {
+            let hours = self.rng.below(self.clock_hours) as i64 - self.clock_hours as i64 / 2;
+            self.clock_off = 3_600 * SECOND as i64 * hours;
         }
+    }
+
+    /// The wall clock, nanoseconds since the Unix epoch.
+    pub fn unix(&self) -> u64 {
+        (EPOCH + self.mono).saturating_add_signed(self.clock_off)
     }
 
     /// Sockets of the proxy's that are open: clients', and those to the target.

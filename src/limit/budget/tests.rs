@@ -156,6 +156,24 @@ fn a_clock_that_steps_back_gives_nothing_twice() {
     world.expect(at(3, 1, 0), Spent { day: 5, month: 5 });
 }
 
+/// It is in no sum of the ledger's: not in those that are asked for because the clock has gone back, either.
+#[test]
+fn what_is_forfeited_stays_spent_whatever_sums_come() {
+    let (now, later) = (at(2, 27, 23), at(2, 28, 0));
+    let mut world = World::known(now);
+    let cost = |nano_usd, started_at| Cost { seq: 0, started_at, nano_usd };
+    world.charge("a", now, 3, now);
+    world.spending.forfeit(&"a".into(), cost(5, now), now);
+    world.spending.forfeit(&"a".into(), cost(7, later), later);
+    assert_eq!(world.spending.of("a", later), Some(Spent { day: 7, month: 15 }));
+    assert_eq!(world.spending.of("a", now), None);
+    world.spending.forfeit(&"a".into(), cost(1, now), now);
+    world.load(now);
+    assert_eq!(world.spending.of("a", now), Some(Spent { day: 9, month: 16 }));
+    world.load(later);
+    assert_eq!(world.spending.of("a", later), Some(Spent { day: 7, month: 16 }));
+}
+
 #[test]
 fn what_settles_while_the_sum_is_on_its_way_is_charged_once() {
     let now = at(5, 5, 5);

@@ -227,6 +227,20 @@ fn together_no_more_is_held_than_is_left() {
     assert!(limiter.admit(&name, PLAIN, at(0)).is_ok(), "what costs nothing is not refused for money");
 }
 
+/// Less was left of the day than it may cost; the month is told of all of it.
+#[test]
+fn what_nobody_knows_costs_its_worst_though_less_was_held() {
+    let mut limiter = unspent(Limits { day_nano_usd: Some(100), month_nano_usd: Some(1000), ..Limits::default() });
+    let name: Arc<str> = limiter.name("a");
+    let (only, _) = limiter.admit(&name, guess(700, false), at(0)).unwrap();
+    assert_eq!((only.nano_usd(), only.worst_nano_usd()), (100, 700));
+    limiter.forfeit(&name, only, Cost { seq: 1, started_at: at(0).unix, nano_usd: 0 }, at(0));
+    let tomorrow = at(86_400 * SECOND);
+    let (next, _) = limiter.admit(&name, guess(100, false), tomorrow).unwrap();
+    limiter.release("a", next, tomorrow);
+    assert_eq!(limiter.spent("a").map(|spent| spent.month), Some(700));
+}
+
 /// One absurd number must not shut its user out for days.
 #[test]
 fn one_report_makes_no_more_debt_than_an_hour_repays() {

@@ -1,6 +1,8 @@
 //! What a request takes of its user's limits, step by step, and how it is given back.
 
+use crate::base::clock::{Now, SECOND};
 use crate::limit::bucket::Rate;
+use crate::limit::budget::SpendByUser;
 use crate::limit::overrides::Limits;
 use crate::proxy::fixture::{act, at, proxy, sent, settings, take};
 use crate::proxy::{Conn, Proxy, Settings};
@@ -67,6 +69,30 @@ fn a_whole_answer_settles_to_what_it_used() {
     // 985 are left, and the last request.
     assert!(answer(&mut proxy, 0, &request(986)).contains("tokens"));
     assert_eq!(answer(&mut proxy, 0, &request(985)), "");
+}
+
+/// A body may come on another day than its head: it is that day's budget that lets the request through.
+#[test]
+fn a_request_is_spent_on_the_day_that_lets_it_through() {
+    const DAY: u64 = 86_400;
+    let limits = Limits { day_nano_usd: Some(1_000_000_000), ..Limits::default() };
+    let instant = |seconds: u64| Now { unix: seconds * SECOND, ..at(seconds) };
+    for (comes_at, started_at) in [(DAY - 1, DAY - 10), (DAY + 1, DAY + 1)] {
+        let mut proxy = proxy(Settings { limits, ..settings() });
+        let period = proxy.wants_spend_by_user(instant(DAY - 20)).expect("there is a budget");
+        proxy.set_spend_by_user(instant(DAY - 20), SpendByUser { period, ..SpendByUser::default() });
+        let request = request(10).replace('{', "{\"model\":\"gpt-4o\",").replace("length: 17", "length: 34");
+        let (before, last) = request.split_at(request.len() - 1);
+        let key = proxy.accepted(instant(DAY - 10));
+        proxy.received(instant(DAY - 10), Conn::Down(key), &mut before.as_bytes().to_vec());
+        proxy.received(instant(comes_at), Conn::Down(key), &mut last.as_bytes().to_vec());
+        let up = act(&mut proxy, instant(comes_at)).pop().expect("it is let through");
+        take(&mut proxy, instant(comes_at), Conn::Up(up));
+        proxy.failed(instant(comes_at), Conn::Up(up), ErrorKind::ConnectionReset);
+        proxy.abort(instant(comes_at));
+        let records = proxy.take_records(instant(comes_at + 1));
+        assert_eq!(records.iter().map(|record| record.started_at).collect::<Vec<_>>(), [started_at * SECOND]);
+    }
 }
 
 #[test]

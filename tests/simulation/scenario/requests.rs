@@ -34,28 +34,7 @@ fn planned(rng: &mut Rng, id: usize, user: String, name: String, faults: bool, f
     let tokens = rng.next() % 1000 + 1;
     let usage = format!("{{\"prompt_tokens\":{tokens},\"completion_tokens\":1,\"total_tokens\":{}}}", tokens + 1);
     let pad = "x".repeat(if fine { [0, 10, 100, 1_000] } else { [0, 1_000, 30_000, 200_000] }[rng.below(4)]);
-    let mut request = Planned {
-        user,
-        name,
-        pipe: None,
-        asked_at: 0,
-        answered_at: 0,
-        wire: Vec::new(),
-        upstream_body: Vec::new(),
-        response: Vec::new(),
-        right_body: Vec::new(),
-        right_status: 200,
-        tokens: 0,
-        fault: None,
-        to_head: false,
-        early: false,
-        local: false,
-        repeatable: false,
-        seen: 0,
-        got: None,
-        saw_end_at: false,
-        left: false,
-    };
+    let mut request = blank(user, name);
     match rng.below(8) {
         0 => local(&mut request, rng),
         1 => stream(&mut request, rng, id, &usage, tokens),
@@ -72,6 +51,33 @@ fn planned(rng: &mut Rng, id: usize, user: String, name: String, faults: bool, f
             Some([Fault::Reset(at), Fault::End(at), Fault::Silence, Fault::Garbage, Fault::Junk][rng.below(kinds)]);
     }
     request
+}
+
+/// A request of which nothing is decided.
+pub fn blank(user: String, name: String) -> Planned {
+    Planned {
+        user,
+        name,
+        pipe: None,
+        asked_at: 0,
+        answered_at: 0,
+        wire: Vec::new(),
+        upstream_body: Vec::new(),
+        response: Vec::new(),
+        right_body: Vec::new(),
+        right_status: 200,
+        tokens: 0,
+        fault: None,
+        to_head: false,
+        early: false,
+        local: false,
+        repeatable: false,
+        again: None,
+        seen: 0,
+        got: None,
+        saw_end_at: false,
+        left: false,
+    }
 }
 
 fn head(request: &Planned, id: usize, method: &str, path: &str, more: &str) -> Vec<u8> {
@@ -142,13 +148,13 @@ fn upload(request: &mut Planned, rng: &mut Rng, id: usize, pad: &str, faults: bo
 }
 
 /// Header lines for a body by length or in chunks.
-fn framing(rng: &mut Rng, body: &str, more: &str) -> String {
+pub fn framing(rng: &mut Rng, body: &str, more: &str) -> String {
     let length = format!("Content-Length: {}\r\n", body.len());
     format!("{more}{}", if rng.coin() { &length } else { "Transfer-Encoding: chunked\r\n" })
 }
 
 /// The body as the head before it says.
-fn framed(rng: &mut Rng, head: &[u8], body: &[u8]) -> Vec<u8> {
+pub fn framed(rng: &mut Rng, head: &[u8], body: &[u8]) -> Vec<u8> {
     if !head.windows(7).any(|window| window == b"chunked") {
         return body.to_vec();
     }

@@ -97,8 +97,8 @@ impl Client {
 
     fn write(&mut self, world: &mut World, session: &mut Session, pipe: usize) -> bool {
         let handshake = session.handshake.len();
-        let limit = handshake + if session.switched { session.says.len() } else { session.early };
-        let count = (limit - self.sent).min(1 + world.rng.below(self.grain.0));
+        let limit = handshake + if session.switched { session.may_say() } else { session.early };
+        let count = limit.saturating_sub(self.sent).min(1 + world.rng.below(self.grain.0));
         let wire = |at: usize| session.handshake.get(at).copied().unwrap_or_else(|| session.says[at - handshake]);
         let bytes: Vec<u8> = (self.sent..self.sent + count).map(wire).collect();
         world.peer_write(pipe, &bytes);

@@ -26,6 +26,8 @@ impl Server {
     pub fn act(&mut self, world: &mut World, session: &mut Session) -> bool {
         let bytes = world.peer_read(self.pipe, self.grain.1);
         session.heard.extend_from_slice(&bytes);
+        let unread = world.pipes[self.pipe].to_proxy.len();
+        session.read = (self.sent - unread).saturating_sub(SWITCH.len());
         let closed = world.pipes[self.pipe].proxy_closed && world.pipes[self.pipe].from_proxy.is_empty();
         if closed {
             self.done = true;

@@ -1,6 +1,6 @@
 //! The loop's side of the fake network: what the proxy's calls do to the world.
 
-use super::{Connecting, EPOCH, World};
+use super::{Connecting, World};
 use openai_api_proxy::base::clock::Now;
 use openai_api_proxy::io::{Event, Io};
 use std::cell::RefCell;
@@ -20,8 +20,8 @@ impl Io for Net {
     type Socket = usize;
 
     fn now(&mut self) -> Now {
-        let World { mono, clock_off, .. } = *self.world.borrow();
-        Now { mono, unix: (EPOCH + mono).saturating_add_signed(clock_off) }
+        let world = self.world.borrow();
+        Now { mono: world.mono, unix: world.unix() }
     }
 
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<u64>) -> io::Result<()> {
