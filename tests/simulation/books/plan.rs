@@ -67,7 +67,8 @@ fn asked(rng: &mut Rng, id: usize, user: String, kind: Kind, (with_faults, fine)
     // As many as the proxy takes its text for, or fewer.
     let input = 1 + rng.below(prompt.len() / 4) as u64;
     let stated = rng.coin().then(|| [1, 50, 1_000, 4_096][rng.below(4)]);
-    let answers = if kind == Kind::Json && rng.below(4) == 0 { 2 } else { 1 };
+    let is_document = matches!(kind, Kind::Json | Kind::SilentJson);
+    let answers = if is_document { [1, 1, 2, 8][rng.below(4)] } else { 1 };
     let most = stated.unwrap_or(largest) * answers;
     let output = match rng.below(3) {
         0 => most,
