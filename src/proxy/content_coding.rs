@@ -109,6 +109,9 @@ const CHARSETS: [&[u8]; 6] = [b"utf-8", b"utf8", b"us-ascii", b"iso-8859-1", b"l
 
 /// False for a type with another charset: to servers that go by it, the bytes may say something else.
 fn is_as_in_utf8(content_type: &[u8]) -> bool {
+    if content_type == b"application/json" {
+        return true; // as almost everybody writes it
+    }
     let mut parameters = content_type.split(|&byte| byte == b';').skip(1).filter_map(|parameter| {
         let equals = parameter.iter().position(|&byte| byte == b'=')?;
         Some((parameter[..equals].trim_ascii(), parameter[equals + 1..].trim_ascii()))

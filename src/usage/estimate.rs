@@ -36,6 +36,8 @@ const WORDS: [&str; 10] = [
     "partial_json",
     "transcript",
 ];
+/// How what almost every chunk of a completion adds begins.
+const PLAIN: &[u8] = b"{\"content\":\"";
 /// What repeats the words beside it.
 const REPETITION: &str = "reasoning_details";
 
@@ -194,8 +196,8 @@ impl Search {
             _ => self.key.find(bytes),
         };
         if let Some(at) = at {
-            self.at = At::Value;
-            return at + key.len();
+            let behind = at + key.len();
+            return behind + self.plain(&bytes[behind..]);
         }
         if bytes.last() == Some(&b'}') {
             return bytes.len(); // a document's end, as almost always: no key goes over it
@@ -205,6 +207,22 @@ impl Search {
         let begun = (0..tail.len()).map(|at| &tail[at..]).find(|begun| begun[0] == key[0] && key.starts_with(begun));
         self.at = At::Key(begun.map_or(0, |begun| begun.len() as u8)); // less than a word
         bytes.len()
+    }
+
+    /// Behind the key: a value as almost every chunk has it, in one step; how many bytes it has. Else none are done with.
+    #[inline(always)]
+    fn plain(&mut self, value: &[u8]) -> usize {
+        let end = value.strip_prefix(PLAIN).and_then(|text| {
+            let end = memchr::memchr2(b'"', b'\\', text)?;
+            text[end..].starts_with(b"\"}").then_some(end)
+        });
+        let Some(end) = end else {
+            self.at = At::Value;
+            return 0;
+        };
+        self.current = end as u64;
+        self.count();
+        PLAIN.len() + end + b"\"}".len()
     }
 
     /// Reads on in a string: how many bytes, and whether it ends with them; else whether the next one is escaped.

@@ -92,21 +92,19 @@ struct Members<'b> {
 }
 
 impl<'b> Members<'b> {
-    /// Reads a body; `None` where it is no JSON object.
-    fn read(body: &'b [u8]) -> Option<Self> {
-        let mut members = Self { last: [const { None }; PATHS.len()], runs_tools: false, makes_images: false };
+    /// Reads a body; false where it is no JSON object.
+    fn read(&mut self, body: &'b [u8]) -> bool {
         let mut scanner = Scanner::new(&PATHS);
         // The whole body is one piece, so each value is a part of it.
         scanner.feed(body, |Found { path, at, .. }| {
             let at = at.start as usize..at.end as usize;
             let raw = &body[at.clone()];
             match path {
-                TOOL => members.add_tool(raw),
-                _ => members.last[path] = Some((at, raw)),
+                TOOL => self.add_tool(raw),
+                _ => self.last[path] = Some((at, raw)),
             }
         });
-        let is_object = body.get(brace(body)) == Some(&b'{');
-        (scanner.is_done() && is_object).then_some(members)
+        scanner.is_done() && body.get(brace(body)) == Some(&b'{')
     }
 
     /// A tool of the request: one that the client runs itself costs no more than its words.
@@ -120,10 +118,11 @@ impl<'b> Members<'b> {
 /// Reads a body. Not an object, or not JSON at all: nothing is known and nothing is changed; the upstream will say what
 /// is wrong with it.
 pub fn inspect(body: &[u8], endpoint: Endpoint, default_model: Option<&str>) -> Inspected {
-    let Some(members) = Members::read(body) else {
+    let mut members = Members { last: [const { None }; PATHS.len()], runs_tools: false, makes_images: false };
+    if !members.read(body) {
         let unclear = Some("its body is not a JSON object that can be read");
         return Inspected { choices: 1, unclear, ..Inspected::default() };
-    };
+    }
     let raw = |member: &Option<Seen<'_>>| member.as_ref().map_or(Truth::No, |(_, raw)| Truth::of(raw));
     let Members { last, runs_tools, makes_images } = &members;
     let [model, stream, options, n, best_of, maxima @ .., tier, background, speech, prompt, _] = last;
