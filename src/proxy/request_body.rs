@@ -61,26 +61,25 @@ pub struct Reading<'s> {
 pub fn finish(exchange: &mut Exchange, reading: &Reading<'_>) -> Result<Size, Refusal> {
     let is_limited = reading.is_limited && !exchange.draft.endpoint.is_retrieval();
     let body = std::mem::take(&mut exchange.request.outgoing.body);
-    let (inspected, size, edited) = match exchange.request.form.take() {
+    let (mut inspected, mut size, mut edited) = (Inspected::default(), Size::default(), None);
+    match exchange.request.form.take() {
         Some(mut form) => {
             form.feed(&body);
-            let size = of_form(exchange, &form, body.len() as u64);
-            (Inspected::default(), size, None)
+            size = of_form(exchange, &form, body.len() as u64);
         }
         None => match exchange.request.coding.decode(&body, reading.bytes_max) {
             Ok(plain) => {
-                let (inspected, size) = of_json(exchange, &plain, reading, is_limited)?;
+                inspected = of_json(exchange, &plain, reading, is_limited, &mut size)?;
                 // Only one that is edited goes on decoded.
-                let edited = match plain {
+                edited = match plain {
                     Cow::Owned(plain) if !inspected.splices.is_empty() => Some(plain),
                     _ => None,
                 };
-                (inspected, size, edited)
             }
             Err(refusal) if is_limited => return Err(refusal),
-            Err(_) => Default::default(),
+            Err(_) => {} // passed on as it is
         },
-    };
+    }
     let request = &mut exchange.request;
     if edited.is_none() {
         request.coding.write(&mut request.outgoing.head);
@@ -119,7 +118,8 @@ fn of_json(
     body: &[u8],
     reading: &Reading<'_>,
     is_limited: bool,
-) -> Result<(Inspected, Size), Refusal> {
+    size: &mut Size,
+) -> Result<Inspected, Refusal> {
     let (request, endpoint) = (&mut exchange.request, exchange.draft.endpoint);
     let default_model = reading.default_model.filter(|_| request.model_name != ModelName::DeploymentInPath);
     let mut inspected = inspect(body, endpoint, default_model);
@@ -127,7 +127,6 @@ fn of_json(
         let message = format!("This user is limited, and the request is not clear: {why}.");
         return Err(Refusal::new(Fault::BadRequest, message));
     }
-    let mut size = Size::default();
     if inspected.stream || inspected.background || reading.is_limited {
         let content = content::measure(body);
         request.text_bytes = content.text_bytes;
@@ -135,7 +134,7 @@ fn of_json(
         let names_items = || is_response && reading.is_limited && content::names_items(body);
         let shows_all = !content.refers && !inspected.refers && endpoint != Endpoint::ThreadsRuns && !names_items();
         let as_sound = endpoint == Endpoint::AudioSpeech && !inspected.speech_events;
-        size = Size {
+        *size = Size {
             input: Some(estimate::input_tokens(content.text_bytes)),
             // Keys and numbers are read by the model as well, and so is text that looks like media.
             input_max: shows_all.then_some(body.len() as u64),
@@ -150,7 +149,7 @@ fn of_json(
         exchange.draft.model_requested = inspected.model.take();
     }
     exchange.request.background = inspected.background;
-    Ok((inspected, size))
+    Ok(inspected)
 }
 
 /// Ends the request's head, and joins the body to it.

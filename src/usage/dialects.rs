@@ -115,8 +115,10 @@ impl UsageObject {
 /// A count from raw JSON; `None` for anything else. Some servers write it as a float, or in quotes; a fraction counts
 /// as a whole one.
 pub fn number(raw: &[u8]) -> Option<u64> {
-    let raw = raw.strip_prefix(b"\"").and_then(|raw| raw.strip_suffix(b"\"")).unwrap_or(raw);
-    whole_number(raw).or_else(|| float(raw).map(|float| float.ceil() as u64))
+    whole_number(raw).or_else(|| {
+        let raw = raw.strip_prefix(b"\"").and_then(|raw| raw.strip_suffix(b"\"")).unwrap_or(raw);
+        whole_number(raw).or_else(|| float(raw).map(|float| float.ceil() as u64))
+    })
 }
 
 /// Seconds, whole or not, as microseconds.
