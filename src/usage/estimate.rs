@@ -209,7 +209,8 @@ impl Search {
         bytes.len()
     }
 
-    /// Behind the key: a value as almost every chunk has it, in one step; how many bytes it has. Else none are done with.
+    /// Behind the key: a value as almost every chunk has it, in one step; how many bytes it has. Else none are done
+    /// with.
     #[inline(always)]
     fn plain(&mut self, value: &[u8]) -> usize {
         let end = value.strip_prefix(PLAIN).and_then(|text| {
