@@ -60,11 +60,6 @@ impl Reservation {
         self.tracked
     }
 
-    /// Tokens that it holds.
-    pub fn tokens(&self) -> u64 {
-        self.tokens
-    }
-
     /// Nano-dollars that it holds.
     pub fn nano_usd(&self) -> u64 {
         self.nano_usd

@@ -235,7 +235,6 @@ fn model(exchange: &Exchange) -> &str {
 /// What a record counts for in its user's limits.
 pub fn used(record: &Record) -> Used {
     let usage = &record.usage;
-
     let is_text = record.usage_source == UsageSource::Reported && record.endpoint.is_metered() && usage.images == 0;
     Used {
         // A retrieval's tokens were the creation's, or a batch's, which has no part in a minute.

@@ -2,8 +2,8 @@
 //!
 //! In: a target as it was sent, and the endpoint that it is. Out: the id as bodies have it, decoded and bounded.
 
+use super::path::normalized;
 use super::route::split;
-use crate::base::percent::decode;
 use crate::usage::record::Endpoint;
 use crate::usage::response_id::bounded_id;
 
@@ -16,17 +16,17 @@ pub fn retrieved_id(endpoint: Endpoint, target: &str) -> Option<Box<str>> {
         Endpoint::Batches => "batches",
         _ => return None,
     };
-    let segments = split(target).0.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
-    let mut behind = segments.filter(|segment| !segment.is_empty()).rev();
+    let path = normalized(split(target).0).ok()?;
+    let mut behind = path.split('/').filter(|segment| !segment.is_empty()).rev();
     // From the end: a prefix may have segments of the same name, and an id may be called like its collection.
     let (last, before, third) = (behind.next()?, behind.next()?, behind.next().unwrap_or_default());
-    let is_collection = |segment: &str| decode(segment).is_some_and(|name| name == collection);
+    let is_collection = |segment: &str| segment == collection;
     let id = match () {
         () if is_collection(before) => last,
         () if !is_collection(last) && is_collection(third) => before,
         () => return None,
     };
-    decode(id).filter(|id| !id.is_empty()).map(|id| bounded_id(&id).into())
+    Some(bounded_id(id).into())
 }
 
 #[cfg(test)]
