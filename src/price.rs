@@ -70,7 +70,7 @@ impl PriceTable {
     /// says was used. What consumed nothing costs nothing, whatever the model. `None`: model or tier is unknown, a
     /// price that this usage needs is not in the table, or the counts contradict each other.
     pub fn cost_nano_usd(&self, model: &str, usage: &Usage, service_tier: Option<&str>) -> Option<u64> {
-        if *usage == Usage::default() {
+        if *usage == Usage::NOTHING {
             return Some(0);
         }
         let model = self.find(model)?;

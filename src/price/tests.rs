@@ -302,7 +302,8 @@ proptest! {
             input_tokens: a, cached_input_tokens: b, cache_write_tokens: c, input_audio_tokens: d,
             input_image_tokens: e, output_tokens: f, reasoning_tokens: g, output_audio_tokens: h,
             output_image_tokens: i, total_tokens: j, audio_us: k, images: l,
-            cached_text_tokens: l, cached_audio_tokens: k, cached_image_tokens: j,
+            cached_text_tokens: l, cached_audio_tokens: k, cached_image_tokens: j, tool_calls: i,
+            cache_write_12h_tokens: h, web_searches: [g, f, e], file_searches: d,
         };
         let table = PriceTable::parse(r#"{"m": {"input_cost_per_token": 18446, "output_cost_per_token": 18446}}"#).unwrap();
         let _ = table.cost_nano_usd("m", &usage, None);

@@ -34,6 +34,9 @@ pub struct Usage {
     pub audio_us: u64,
     /// Number of images made.
     pub images: u64,
+    /// Calls of the target's own tools in the course of the answer, which have a fee beside the tokens: searches of the
+    /// web and of files, sessions of the code interpreter.
+    pub tool_calls: u64,
     /// Of the cached input, text tokens. This and the two below are for the price alone, and not kept in the ledger.
     /// They hold where they add up to `cached_input_tokens`; else the cached tokens' media are not known.
     pub cached_text_tokens: u64,
@@ -41,9 +44,39 @@ pub struct Usage {
     pub cached_audio_tokens: u64,
     /// Of the cached input, image tokens.
     pub cached_image_tokens: u64,
+    /// Of `cache_write_tokens`, those that are kept for 12 hours or longer. This and those below are for the price
+    /// alone as well.
+    pub cache_write_12h_tokens: u64,
+    /// Of `tool_calls`, searches of the web, by the size of their context: low, medium, high.
+    pub web_searches: [u64; 3],
+    /// Of `tool_calls`, searches of files. What is left of them are sessions of the code interpreter.
+    pub file_searches: u64,
 }
 
 impl Usage {
+    /// Nothing at all.
+    pub const NOTHING: Self = Self {
+        input_tokens: 0,
+        cached_input_tokens: 0,
+        cache_write_tokens: 0,
+        input_audio_tokens: 0,
+        input_image_tokens: 0,
+        output_tokens: 0,
+        reasoning_tokens: 0,
+        output_audio_tokens: 0,
+        output_image_tokens: 0,
+        total_tokens: 0,
+        audio_us: 0,
+        images: 0,
+        tool_calls: 0,
+        cached_text_tokens: 0,
+        cached_audio_tokens: 0,
+        cached_image_tokens: 0,
+        cache_write_12h_tokens: 0,
+        web_searches: [0; 3],
+        file_searches: 0,
+    };
+
     /// The sum of both, number by number.
     pub fn plus(&self, other: &Self) -> Self {
         self.each(other, u64::saturating_add)
@@ -68,7 +101,8 @@ impl Usage {
             total_tokens: combine(self.total_tokens, other.total_tokens),
             audio_us: combine(self.audio_us, other.audio_us),
             images: combine(self.images, other.images),
-            ..Self::default() // nothing is priced by it any more
+            tool_calls: combine(self.tool_calls, other.tool_calls),
+            ..Self::NOTHING // nothing is priced by it any more
         }
     }
 }

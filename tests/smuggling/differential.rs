@@ -136,8 +136,11 @@ fn what_is_nearly_legal_is_refused_or_the_same_to_all_parsers() {
         assert!(seen.len() <= statuses.len(), "{statuses:?} for {seen:?} of {}", bytes.escape_ascii());
         accepted += seen.len();
         for parser in &mut parsers {
-            for (original, seen) in parser.requests(&bytes, 4).iter().zip(&seen) {
-                assert_same(parser.name, original, seen, &bytes);
+            // The recorder says 200. What the proxy refused, for its path say, never reached it.
+            let originals = parser.requests(&bytes, 4).into_iter().zip(&statuses);
+            let passed_on = originals.filter(|(_, status)| *status == "200").map(|(original, _)| original);
+            for (original, seen) in passed_on.zip(&seen) {
+                assert_same(parser.name, &original, seen, &bytes);
                 compared += 1;
             }
         }

@@ -59,23 +59,7 @@ pub const FIVE_SEVEN: Usage = tokens(5, 7);
 /// A usage of so many tokens, and no details.
 pub const fn tokens(input_tokens: u64, output_tokens: u64) -> Usage {
     let total_tokens = input_tokens + output_tokens;
-    Usage {
-        input_tokens,
-        output_tokens,
-        total_tokens,
-        cached_input_tokens: 0,
-        cache_write_tokens: 0,
-        input_audio_tokens: 0,
-        input_image_tokens: 0,
-        reasoning_tokens: 0,
-        output_audio_tokens: 0,
-        output_image_tokens: 0,
-        audio_us: 0,
-        images: 0,
-        cached_text_tokens: 0,
-        cached_audio_tokens: 0,
-        cached_image_tokens: 0,
-    }
+    Usage { input_tokens, output_tokens, total_tokens, ..Usage::NOTHING }
 }
 
 const JSON: &str = "application/json";
