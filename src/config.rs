@@ -64,6 +64,8 @@ pub struct Config {
     pub reserves_average: bool,
     /// `UNMETERED`: a user with a budget may send what cannot be metered.
     pub allows_unmetered: bool,
+    /// `STREAM_USAGE`: the usage of a stream is asked for in its client's place.
+    pub asks_usage: bool,
     /// `CLIENT_AUTH`: only keys of our own get in.
     pub keys_only: bool,
     /// `ADMIN_TOKEN`: what opens the local endpoints.
@@ -170,6 +172,7 @@ impl Config {
             limits: default_limits::read(&mut source),
             reserves_average: source.word("BUDGET_RESERVE", false, &[("max", false), ("average", true)]),
             allows_unmetered: source.word("UNMETERED", false, &[("refuse", false), ("allow", true)]),
+            asks_usage: source.word("STREAM_USAGE", true, &[("ask", true), ("never", false)]),
             connections_max: source.count("MAX_CONNECTIONS", 10_000, 1..=1_000_000) as usize,
             body_bytes_max: source.value(
                 "MAX_BODY_BYTES",

@@ -179,6 +179,7 @@ fn settings(config: &Config, connections_max: usize) -> Result<Settings, String>
         limits: changeable.limits,
         reserves_average: config.reserves_average,
         allows_unmetered: config.allows_unmetered,
+        asks_usage: config.asks_usage,
         read_on: config.read_on,
         connections_max,
         body_bytes_max: config.body_bytes_max as u64,

@@ -41,6 +41,7 @@ mod local_request;
 mod log_notes;
 pub mod model_in_path;
 mod open_sessions;
+mod outgoing;
 pub mod path;
 mod permits;
 mod refusal;
@@ -55,6 +56,7 @@ pub mod timing;
 pub mod tunnel;
 pub mod upstream;
 pub mod upstream_side;
+mod usage_asking;
 
 use crate::access::Access;
 use crate::base::buffer::{Buffer, Spares};
@@ -84,6 +86,7 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use timing::Class;
 use upstream::{Link, TlsScratch, Upstream};
+use usage_asking::UsageAsking;
 
 /// All connections and exchanges of a process.
 pub struct Proxy {
@@ -97,6 +100,7 @@ pub struct Proxy {
     prices: PriceTable,
     permits: Permits,
     held_bodies: HeldBodies,
+    usage_asking: UsageAsking,
     local_answers: LocalAnswers,
     client_limit: ClientLimit,
     open_sessions: OpenSessions,
@@ -142,6 +146,7 @@ impl Proxy {
             ups: Slab::default(),
             exchanges: Slab::default(),
             local_answers: LocalAnswers::default(),
+            usage_asking: UsageAsking::default(),
             open_sessions: OpenSessions::default(),
             actions: VecDeque::new(),
             dispatched: Vec::new(),

@@ -57,8 +57,8 @@ impl Reloader {
 fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static str>) {
     let Config {
         target, api_key, model_name, listen, database_path, durability, ledger_fsync, ledger_wait, retention_days,
-        read_on, read_on_max, limits, reserves_average, allows_unmetered, keys_only, admin_token, connections_max,
-        body_bytes_max, buffered_bytes_max, timeouts,
+        read_on, read_on_max, limits, reserves_average, allows_unmetered, asks_usage, keys_only, admin_token,
+        connections_max, body_bytes_max, buffered_bytes_max, timeouts,
         tls_ca, prices, influx, metrics, log, log_format,
     } = new;
     let Timeouts { connect, response, idle, header, drain } = timeouts;
@@ -90,6 +90,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         (old.read_on_max != *read_on_max, "DRAIN_MAX_SECONDS"),
         (old.reserves_average != *reserves_average, "BUDGET_RESERVE"),
         (old.allows_unmetered != *allows_unmetered, "UNMETERED"),
+        (old.asks_usage != *asks_usage, "STREAM_USAGE"),
         (old.timeouts.connect != *connect, "CONNECT_TIMEOUT"),
         (old.timeouts.response != *response, "RESPONSE_TIMEOUT"),
         (old.timeouts.idle != *idle, "IDLE_TIMEOUT"),
@@ -159,7 +160,7 @@ mod tests {
     }
 
     /// Another value for each variable, and what must be set beside it so that it counts.
-    const OTHERS: [(&str, &str, &str); 44] = [
+    const OTHERS: [(&str, &str, &str); 45] = [
         ("PROXY_TARGET", "http://other", ""),
         ("OPENAI_API_KEY", "sk-hush", ""),
         ("MODEL_NAME", "other", ""),
@@ -186,6 +187,7 @@ mod tests {
         ("DRAIN_MAX_SECONDS", "1", ""),
         ("BUDGET_RESERVE", "average", ""),
         ("UNMETERED", "allow", ""),
+        ("STREAM_USAGE", "never", ""),
         ("PRICES_FILE", PRICES, ""),
         ("CONNECT_TIMEOUT", "1s", ""),
         ("RESPONSE_TIMEOUT", "1s", ""),

@@ -104,6 +104,7 @@ fn settings(target: SocketAddr) -> Settings {
         limits: Limits::default(),
         reserves_average: false,
         allows_unmetered: false,
+        asks_usage: true,
         read_on: ReadOn::Nobodys,
         connections_max: 10,
         body_bytes_max: 1024 * 1024,

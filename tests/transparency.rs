@@ -5,6 +5,8 @@
 //!
 //! Each request is made twice, directly and through the proxy, and the two answers are compared.
 
+#[path = "transparency/asking.rs"]
+mod asking;
 #[path = "transparency/encodings.rs"]
 mod encodings;
 #[path = "transparency/endpoints.rs"]

@@ -3,7 +3,7 @@
 //! In: a list, known when the program is compiled. Out: sets of paths, a bit each. Never: a look at the document.
 
 /// Longest watched path.
-pub(super) const PATH_KEYS_MAX: usize = 5;
+pub(super) const PATH_KEYS_MAX: usize = 6;
 /// Longest watched key, bytes.
 pub(super) const WATCHED_BYTES_MAX: usize = 32;
 /// Maximum of paths in a list, and of different keys in them: a set is a bit each.
@@ -13,7 +13,7 @@ const SET_MAX: usize = u64::BITS as usize;
 /// that nobody can write a document in which one is taken for the other.
 pub const EACH: &str = "[]";
 
-/// A watched place: object keys (or [`EACH`]) from the root down, 1 to 5 of them.
+/// A watched place: object keys (or [`EACH`]) from the root down, 1 to 6 of them.
 #[derive(Debug)]
 pub struct Path {
     pub keys: &'static [&'static str],

@@ -218,7 +218,7 @@ impl<'c> Writer<'c> {
 }
 
 /// Columns of `records`.
-const COLUMNS: usize = 32;
+const COLUMNS: usize = 33;
 
 fn insert_sql() -> String {
     format!(

@@ -28,6 +28,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/policy.sql"),
     include_str!("migrations/records_by_user.sql"),
     include_str!("migrations/corrections.sql"),
+    include_str!("migrations/tool_calls.sql"),
 ];
 
 /// Brings the schema to this build's version, in one transaction. Where that takes a while, as rows are there already,

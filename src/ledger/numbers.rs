@@ -52,10 +52,10 @@ pub fn saturated(number: i128) -> u64 {
 /// The columns of a record's usage.
 pub const USAGE: &str = "input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, total_tokens,
     cache_write_tokens, input_audio_tokens, input_image_tokens, output_audio_tokens, output_image_tokens, audio_us,
-    images";
+    images, tool_calls";
 
 /// What is stored of a record in the columns of [`USAGE`].
-pub fn stored_usage(record: &Record) -> [i64; 12] {
+pub fn stored_usage(record: &Record) -> [i64; 13] {
     let mut more = counts(&record.usage);
     if let Some(correction) = &record.correction {
         more.iter_mut().zip(counts(&correction.less)).for_each(|(more, less)| *more -= less);
@@ -63,7 +63,7 @@ pub fn stored_usage(record: &Record) -> [i64; 12] {
     more
 }
 
-fn counts(usage: &Usage) -> [i64; 12] {
+fn counts(usage: &Usage) -> [i64; 13] {
     [
         usage.input_tokens,
         usage.cached_input_tokens,
@@ -77,20 +77,21 @@ fn counts(usage: &Usage) -> [i64; 12] {
         usage.output_image_tokens,
         usage.audio_us,
         usage.images,
+        usage.tool_calls,
     ]
     .map(stored)
 }
 
 /// Reads the columns of [`USAGE`], the first of which is at `first`: what they add, and what they take back.
 pub fn usage(row: &Row<'_>, first: usize) -> rusqlite::Result<(Usage, Usage)> {
-    let mut numbers = [0; 12];
+    let mut numbers = [0; 13];
     for (column, number) in (first..).zip(&mut numbers) {
         *number = signed(row, column)?;
     }
     Ok((usage_of(numbers), usage_of(numbers.map(|number| -number))))
 }
 
-fn usage_of(numbers: [i128; 12]) -> Usage {
+fn usage_of(numbers: [i128; 13]) -> Usage {
     let numbers = numbers.map(saturated);
     Usage {
         input_tokens: numbers[0],
@@ -105,7 +106,8 @@ fn usage_of(numbers: [i128; 12]) -> Usage {
         output_image_tokens: numbers[9],
         audio_us: numbers[10],
         images: numbers[11],
-        ..Usage::default() // the media of cached tokens are not stored
+        tool_calls: numbers[12],
+        ..Usage::NOTHING // what is for the price alone is not stored
     }
 }
 

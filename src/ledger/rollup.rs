@@ -14,7 +14,7 @@ pub const EVERYBODY: i64 = 0;
 pub const ALL: i64 = -1;
 
 /// The summed columns of a tier, in its order: what each row of `records` adds to them.
-const SUMMED: [(&str, &str); 17] = [
+const SUMMED: [(&str, &str); 18] = [
     ("requests", "correction IS NULL"),
     ("errors", "correction IS NULL AND (status >= 400 OR outcome <> 0)"),
     ("unpriced", "coalesce(correction, cost_nano_usd IS NULL)"),
@@ -32,9 +32,15 @@ const SUMMED: [(&str, &str); 17] = [
     ("audio_us", "audio_us"),
     ("images", "images"),
     ("duration_us", "duration_us"),
+    ("tool_calls", "tool_calls"),
 ];
-/// Of these, the ones that are zero in most rows.
-const RARE: std::ops::Range<usize> = 9..16;
+/// The place of the one that is last in a row.
+const DURATION: usize = 16;
+
+/// True for a sum to which most rows add nothing.
+const fn is_rare(place: usize) -> bool {
+    place >= COARSE && place != DURATION
+}
 
 /// Sums of an hour.
 pub const HOURLY: usize = SUMMED.len();
@@ -52,16 +58,19 @@ pub fn sums_of_record(record: &Record) -> Sums<HOURLY> {
     let unpriced = stored_correction(record).unwrap_or(record.cost_nano_usd.is_none().into());
     let cost_nano_usd = stored_cost(record).unwrap_or(0);
     let first = [record.is_request().into(), record.is_error().into(), unpriced, cost_nano_usd];
-    let values = first.into_iter().chain(stored_usage(record)).chain([stored(record.duration_us)]);
+    let (usage, duration) = (stored_usage(record), stored(record.duration_us));
+    let (before, behind) = usage.split_at(DURATION - first.len());
+    let values = first.iter().chain(before).chain([&duration]).chain(behind);
     let mut sums = [0; HOURLY];
-    sums.iter_mut().zip(values).for_each(|(sum, value)| *sum = value);
+    sums.iter_mut().zip(values).for_each(|(sum, value)| *sum = *value);
     sums
 }
 
 /// What [`sums_of_row`] reads of `records`: a column that tells whether any of the rare ones is not zero, and all of
 /// them. Reading a column costs about 50 ns, so most rows are spared those.
 pub fn columns_of_row() -> String {
-    let rare = SUMMED[RARE].iter().map(|(_, value)| *value).collect::<Vec<_>>().join(" | ");
+    let rare = SUMMED.iter().enumerate().filter(|(place, _)| is_rare(*place)).map(|(_, (_, value))| *value);
+    let rare = rare.collect::<Vec<_>>().join(" | ");
     format!("{rare}, {}", values_of_row::<HOURLY>())
 }
 
@@ -75,7 +84,7 @@ pub fn sums_of_row(row: &Row<'_>, first: usize) -> rusqlite::Result<Sums<HOURLY>
     let has_rare = integer(row, first)? != 0;
     let mut sums = [0; HOURLY];
     for (place, sum) in sums.iter_mut().enumerate() {
-        if has_rare || !RARE.contains(&place) {
+        if has_rare || !is_rare(place) {
             *sum = integer(row, first + 1 + place)?;
         }
     }

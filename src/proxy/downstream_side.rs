@@ -14,9 +14,10 @@
 use super::api_paths::Cost;
 use super::content_coding::Coding;
 use super::downstream::{AfterReply, Arrived, DISCARD_BYTES_MAX, Downstream, Phase, Sink};
-use super::exchange::{Exchange, ModelName, Outgoing, Request, Response, Stage};
+use super::exchange::{Exchange, ModelName, Request, Response, Stage};
 use super::local_answers::{overloaded, text};
 use super::local_request::{self, LocalRequest};
+use super::outgoing::Outgoing;
 use super::refusal::Refusal;
 use super::request_body::{self, Reading};
 use super::request_estimate::{self, Denied, Size};
@@ -38,7 +39,8 @@ use crate::http::reply::{Fault, Reply, error_body};
 use crate::limit::reservation::Reservation;
 use crate::limit::status::RateLimitStatus;
 use crate::local::Answer;
-use crate::usage::record::{Draft, Endpoint, Outcome};
+use crate::usage::draft::Draft;
+use crate::usage::record::{Endpoint, Outcome};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -403,6 +405,8 @@ impl Proxy {
             default_model: self.settings.model_name.as_deref(),
             is_limited: self.limiter.measures(&user).tokens,
             bytes_max: self.settings.body_bytes_max,
+            asking: self.settings.asks_usage.then_some(&self.usage_asking),
+            now,
         };
         exchange.ready = now.mono;
         let reserved = match request_body::finish(exchange, &reading) {

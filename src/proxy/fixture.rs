@@ -10,7 +10,8 @@ use crate::limit::status::RateLimitStatus;
 use crate::metrics::{LabelLimits, Metrics};
 use crate::policy::ReadOn;
 use crate::price::PriceTable;
-use crate::usage::record::{Draft, Endpoint};
+use crate::usage::draft::Draft;
+use crate::usage::record::Endpoint;
 
 /// Settings with the default timeouts, whose target has no TLS.
 pub fn settings() -> Settings {
@@ -25,6 +26,7 @@ pub fn settings() -> Settings {
         limits: Limits::default(),
         reserves_average: false,
         allows_unmetered: false,
+        asks_usage: true,
         read_on: ReadOn::Nobodys,
         connections_max: 100,
         body_bytes_max: 1 << 20,

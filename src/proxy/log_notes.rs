@@ -35,6 +35,13 @@ pub fn dismissal(notes: &mut Notes, fault: Fault) {
     notes.add(Level::Info, "a session is ended", |note| note.with("code", fault.code()));
 }
 
+/// A target refuses the question for a stream's usage.
+pub fn asking_refused(notes: &mut Notes) {
+    notes.add(Level::Warn, "the upstream refuses to be asked for a stream's usage (stream_options)", |note| {
+        note.with("next", "requests like this one are sent as they are for a day, and their usage is estimated")
+    });
+}
+
 /// An attempt at the upstream has failed; `next` says what follows of it.
 pub fn failure(notes: &mut Notes, level: Level, failure: &Failure, link: Link, next: &'static str) {
     notes.add(level, "upstream error", |note| {

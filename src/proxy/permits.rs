@@ -16,7 +16,8 @@
 use super::ExchangeKey;
 use super::group_commit::GroupCommit;
 use crate::base::clock::Now;
-use crate::usage::record::{Draft, Journal, Record};
+use crate::usage::draft::Draft;
+use crate::usage::record::{Journal, Record};
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
 

@@ -9,8 +9,11 @@
 use super::content_coding::Coding;
 use super::exchange::{Exchange, ModelName};
 use super::forward::{self, Accepted};
+use super::outgoing::Outgoing;
 use super::refusal::Refusal;
 use super::request_estimate::Size;
+use super::usage_asking::{Asked, UsageAsking};
+use crate::base::clock::Now;
 use crate::http::framing::Framing;
 use crate::http::head::RequestHead;
 use crate::http::headers::Known;
@@ -52,6 +55,9 @@ pub struct Reading<'s> {
     pub is_limited: bool,
     /// Maximum of a decoded body, bytes.
     pub bytes_max: u64,
+    /// Which streams are asked for their usage; none where it is never asked for.
+    pub asking: Option<&'s UsageAsking>,
+    pub now: Now,
 }
 
 /// A held body is whole: reads it and makes the edits that SPEC allows; its size.
@@ -123,6 +129,13 @@ fn of_json(
     let (request, endpoint) = (&mut exchange.request, exchange.draft.endpoint);
     let default_model = reading.default_model.filter(|_| request.model_name != ModelName::DeploymentInPath);
     let mut inspected = inspect(body, endpoint, default_model);
+    if inspected.usage_asked {
+        let (head, model) = (&request.outgoing.head, inspected.model.as_deref());
+        let asks = reading.asking.is_some_and(|asking| !asking.is_refused(reading.now, head, model, body));
+        if !asks {
+            inspected.ask_nothing();
+        }
+    }
     if is_limited && let Some(why) = inspected.unclear.or_else(|| unclear_key(body)) {
         let message = format!("This user is limited, and the request is not clear: {why}.");
         return Err(Refusal::new(Fault::BadRequest, message));
@@ -164,7 +177,8 @@ fn write_head_end(exchange: &mut Exchange, inspected: &Inspected) {
     forward::write_accepted(&mut request.outgoing.head, accepted);
     forward::write_length(&mut request.outgoing.head, edited_bytes as u64);
     request.outgoing.head.extend_from_slice(b"\r\n");
+    let Outgoing { head, body, .. } = &request.outgoing;
+    request.asked = inspected.usage_asked.then(|| Asked::new(head.len(), body, &inspected.splices).into());
     request.outgoing.finish_body(&inspected.splices);
-    request.usage_asked = inspected.usage_asked;
     request.complete = true;
 }

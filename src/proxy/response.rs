@@ -7,15 +7,16 @@
 use super::exchange::{Exchange, Progress};
 use super::forward::{self, ResponsePlan};
 use super::tunnel::Tunnel;
+use super::usage_asking::HeldAnswer;
 use crate::base::clock::{MICROSECOND, Now};
 use crate::http::HttpError;
 use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::chunked::Piece;
 use crate::http::framing::Framing;
-use crate::http::head::ResponseHead;
+use crate::http::head::{self, ResponseHead};
 use crate::http::headers::Known;
 use crate::usage::inspect::clip;
-use crate::usage::reader::{Form, UsageReader};
+use crate::usage::reader::{Coding, Form, UsageReader};
 use std::sync::Arc;
 
 /// Interim responses (RFC 9110 §15.2) accepted before a final one.
@@ -49,6 +50,26 @@ impl Exchange {
         if too_many { Err(HttpError::Malformed("too many interim responses")) } else { Ok(()) }
     }
 
+    /// Holds an answer with this head back where it may refuse that we asked for usage; true where it does.
+    ///
+    /// # Errors
+    /// The head is not HTTP.
+    pub(super) fn holds_answer(&mut self, bytes: &[u8]) -> Result<bool, HttpError> {
+        let request = &self.request;
+        let may_repeat = request.outgoing.is_sent() && request.outgoing.is_replayable() && !self.abandoned;
+        if request.asked.is_none() || !may_repeat {
+            return Ok(false);
+        }
+        let mut storage = head::storage();
+        let head = ResponseHead::parse(bytes, &mut storage, request.to_head)?;
+        let has_body = !matches!(head.framing, Framing::None | Framing::Length(0));
+        let holds = matches!(head.status, 400 | 422) && has_body && forward::form(&head.headers).1 == Coding::Identity;
+        if holds {
+            self.response.held = Some(Box::new(HeldAnswer::new(bytes, BodyReader::new(head.framing))));
+        }
+        Ok(holds)
+    }
+
     /// The response's head has come: decides how its body is read, and what goes on to the client. `keep_alive` says
     /// that the client's connection could stay open, `position` where the response starts in all that was put out to
     /// it.
@@ -63,7 +84,7 @@ impl Exchange {
         let streamed = matches!(form, Form::Events | Form::Lines);
         let response = &mut self.response;
         // What was asked for in the client's place is in no error.
-        let edit = self.request.usage_asked && head.status < 400 && head.framing != Framing::None;
+        let edit = self.request.asked.is_some() && head.status < 400 && head.framing != Framing::None;
         response.usage_reader = UsageReader::new(endpoint, form, coding, edit);
         let edited = response.usage_reader.is_editing();
         let plan = forward::plan(head, self.request.http11, edited, keep_alive);
@@ -121,7 +142,14 @@ pub(super) fn body_pieces(
         let (used, piece) = response.reader.next(&bytes[at..])?;
         at += used;
         match piece {
-            Piece::More => return Ok(Next::Wait),
+            Piece::More => {
+                if response.usage_reader.is_editing() {
+                    edited.clear();
+                    response.usage_reader.release(edited);
+                    put(exchange, Piece::Data(&[]), edited);
+                }
+                return Ok(Next::Wait);
+            }
             Piece::End => return Ok(Next::Complete(at)),
             Piece::Data(data) => {
                 edited.clear();

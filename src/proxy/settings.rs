@@ -46,6 +46,8 @@ pub struct Settings {
     pub reserves_average: bool,
     /// A user with a budget may send what cannot be metered.
     pub allows_unmetered: bool,
+    /// The usage of a stream is asked for in its client's place.
+    pub asks_usage: bool,
     /// Whose responses are read on without them.
     pub read_on: ReadOn,
     /// Most connections from clients.

@@ -54,8 +54,12 @@ pub fn settle(exchange: &mut Exchange, end: End, prices: &PriceTable) -> Settlem
     record.duration_us = end.duration_us;
     record.stream |= is_stream;
     record.usage_source = source(&record, &reported, exchange, reached, estimate.is_some());
+    if reported.failed && has_failed(&record, exchange) {
+        record.outcome = Outcome::UpstreamError;
+    }
     record.usage = reported.usage.or(estimate).unwrap_or_default();
     record.model = reported.model.clone().or(record.model);
+    count_search(&mut record);
     record.response_id = exchange.request.retrieved_id.take().or(reported.id.take());
     if let Some(tunnel) = exchange.tunnel.take() {
         reported = tunnel.conclude(&mut record, end.unread);
@@ -69,6 +73,21 @@ pub fn settle(exchange: &mut Exchange, end: End, prices: &PriceTable) -> Settlem
     }
     let forfeits = record.usage_source == UsageSource::Unknown && charges;
     Settlement { records, forfeits }
+}
+
+/// Models of chat completions that search the web do it once for each request, and do not report that.
+fn count_search(record: &mut Record) {
+    let searches = record.endpoint == Endpoint::ChatCompletions && record.usage_source.is_report();
+    if searches && record.model.as_deref().is_some_and(|model| model.contains("-search-")) {
+        (record.usage.tool_calls, record.usage.web_searches) = (1, [0, 1, 0]);
+    }
+}
+
+/// True for a stream that came to its end with an error of the target's, or without any event where there should be an
+/// answer.
+fn has_failed(record: &Record, of: &Exchange) -> bool {
+    let is_answer = record.stream && record.status < 300 && !of.request.to_head;
+    is_answer && record.outcome == Outcome::Completed
 }
 
 /// A record with its price, and the one of images made in its course. `name` says what the request calls the model.

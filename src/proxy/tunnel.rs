@@ -29,7 +29,8 @@ use super::refusal::Refusal;
 use crate::base::clock::{MICROSECOND, Now};
 use crate::http::reply::error_event;
 use crate::usage::capture::Reported;
-use crate::usage::record::{Draft, Endpoint, Outcome, Record, UsageSource};
+use crate::usage::draft::Draft;
+use crate::usage::record::{Endpoint, Outcome, Record, UsageSource};
 use crate::usage::session::{Report, Session};
 use crate::websocket::{self, ClientFrames};
 

@@ -11,7 +11,8 @@
 //! it. Ciphertext that the socket would not take waits in `cipher`; a TLS session has no buffers of its own.
 
 use super::dialer::RaceKey;
-use super::exchange::{Exchange, Outgoing, Progress};
+use super::exchange::{Exchange, Progress};
+use super::outgoing::Outgoing;
 use super::timing::Class;
 use super::{ExchangeKey, Written};
 use crate::base::buffer::Buffer;

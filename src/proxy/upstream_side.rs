@@ -10,11 +10,13 @@ use super::dialer::resend::Resend;
 use super::dialer::{AfterFailure, Loser, RaceKey};
 use super::downstream::{AfterReply, Phase, Sink};
 use super::exchange::{Exchange, ModelName, Progress, Stage};
+use super::outgoing::Outgoing;
 use super::refusal::Refusal;
 use super::response::{EDITED_BYTES_KEPT, Next, body_pieces, put_piece};
 use super::timing::Class;
 use super::tunnel::{Part, Tunnel};
 use super::upstream::{Failure, Link, Received, Upstream};
+use super::usage_asking::Held;
 use super::{
     Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, Proxy, UpKey, Written, forward, log_notes, request_estimate,
     settlement,
@@ -364,6 +366,9 @@ impl Proxy {
             return;
         }
         let is_clean = self.ups.get(key).is_some_and(Upstream::ends_cleanly);
+        if is_clean && self.held_ended(now, key) {
+            return;
+        }
         let exchange = self.ups.get(key).and_then(|up| up.exchange);
         match (exchange, self.exchange_of(key)) {
             (Some(exchange), Some(found)) if is_clean && found.response.ends_by_closing() => {
@@ -434,11 +439,14 @@ impl Proxy {
             // Of a tunnel, what came before may still wait.
             return if up.input.is_empty() { self.body(now, exchange, bytes) } else { Ok(Next::Later) };
         }
+        if found.response.held.is_some() {
+            return self.held_bytes(now, exchange, bytes);
+        }
         if up.input.is_empty() {
             return match up.head_end.find(bytes)? {
                 Some(end) => {
                     up.head_end = HeadEnd::default();
-                    self.response_head(now, exchange, &bytes[..end])?;
+                    self.take_head(now, exchange, &bytes[..end])?;
                     Ok(self.complete_if_empty(exchange, end))
                 }
                 None => {
@@ -452,8 +460,72 @@ impl Proxy {
         let Some(end) = up.head_end.find(up.input.as_slice())? else { return Ok(Next::Wait) };
         up.head_end = HeadEnd::default();
         let input = std::mem::take(&mut up.input);
-        self.response_head(now, exchange, &input.as_slice()[..end])?;
+        self.take_head(now, exchange, &input.as_slice()[..end])?;
         Ok(self.complete_if_empty(exchange, end - waited))
+    }
+
+    /// A response head is all here: it is held where it may refuse what only we asked for.
+    fn take_head(&mut self, now: Now, key: ExchangeKey, bytes: &[u8]) -> Result<(), HttpError> {
+        let Some(exchange) = self.exchanges.linked_mut(key) else { return Ok(()) };
+        if exchange.holds_answer(bytes)? { Ok(()) } else { self.response_head(now, key, bytes) }
+    }
+
+    /// Bytes of an answer that is held: once it is told, its request is sent again, or it goes on its way.
+    fn held_bytes(&mut self, now: Now, key: ExchangeKey, bytes: &[u8]) -> Result<Next, HttpError> {
+        let Some(exchange) = self.exchanges.linked_mut(key) else { return Ok(Next::Wait) };
+        let Some(held) = exchange.response.held.as_mut() else { return Ok(Next::Wait) };
+        match held.feed(bytes)? {
+            Held::More => Ok(Next::Wait),
+            Held::Long => self.release_answer(now, key),
+            Held::Complete(_) if held.refuses() && !exchange.abandoned => {
+                self.ask_nothing(now, key);
+                Ok(Next::Wait)
+            }
+            Held::Complete(used) => match self.release_answer(now, key)? {
+                Next::Complete(_) => Ok(Next::Complete(used)),
+                next => Ok(next),
+            },
+        }
+    }
+
+    /// Sends the request once more, without asking for usage.
+    fn ask_nothing(&mut self, now: Now, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.linked_mut(key) else { return };
+        let (up, request) = (exchange.up.take(), &mut exchange.request);
+        exchange.response.held = None;
+        if let Some(asked) = request.asked.take() {
+            asked.take_out(&mut request.outgoing);
+            let (Outgoing { head, body, .. }, model) = (&request.outgoing, exchange.draft.model_requested.as_deref());
+            request.refused_asking = Some(self.usage_asking.kind(head, model, body));
+            request.outgoing.finish_body(&[]);
+        }
+        self.recount(key);
+        if let Some(up) = up {
+            self.free_up(now, up, false);
+        }
+        self.forward(now, key);
+    }
+
+    /// An answer that was held goes on its way.
+    fn release_answer(&mut self, now: Now, key: ExchangeKey) -> Result<Next, HttpError> {
+        let Some(exchange) = self.exchanges.linked_mut(key) else { return Ok(Next::Wait) };
+        let Some(held) = exchange.response.held.take() else { return Ok(Next::Wait) };
+        self.response_head(now, key, &held.head)?;
+        self.body(now, key, &held.raw)
+    }
+
+    /// The connection's end is that of an answer that is held; true where its request is sent again.
+    fn held_ended(&mut self, now: Now, key: UpKey) -> bool {
+        let Some(exchange) = self.ups.get(key).and_then(|up| up.exchange) else { return false };
+        let Some(found) = self.exchanges.linked(exchange) else { return false };
+        let Some(held) = found.response.held.as_ref().filter(|held| held.ends_by_closing()) else { return false };
+        if held.refuses() && !found.abandoned {
+            self.ask_nothing(now, exchange);
+            return true;
+        }
+        // What cannot be read of it ends with the connection.
+        drop(self.release_answer(now, exchange));
+        false
     }
 
     fn complete_if_empty(&self, exchange: ExchangeKey, used: usize) -> Next {
@@ -472,6 +544,10 @@ impl Proxy {
         }
         if head.status < 200 {
             return exchange.interim_head();
+        }
+        if let Some(kind) = exchange.request.refused_asking.take_if(|_| head.status < 300) {
+            self.usage_asking.remember(now, kind);
+            log_notes::asking_refused(&mut self.notes);
         }
         let down = self.downs.get_mut(exchange.down);
         // What was sent on the assumption of a WebSocket is no request.
@@ -523,7 +599,8 @@ impl Proxy {
         let is_wanted = self.held_bodies.is_wanted(key);
         let Some(exchange) = self.exchanges.linked_mut(key) else { return };
         let request = &mut exchange.request;
-        let may_repeat = reused && request.idempotent && !request.retried && !is_wanted;
+        let may_repeat = reused && request.idempotent && !request.retried || request.asked.is_some();
+        let may_repeat = may_repeat && !is_wanted;
         if request.outgoing.counted > 0 && request.complete && request.outgoing.is_sent() && !may_repeat {
             request.outgoing.forget_sent();
             self.recount(key);

@@ -7,7 +7,8 @@ use super::dialects::{self, Field, UsageObject};
 use super::inspect::clip;
 use super::record::Usage;
 use super::response_id::bounded_id;
-use super::shapes::{Attribute, Shape};
+use super::shapes::{Attribute, ERROR, Shape};
+use super::tool_calls::ToolCalls;
 use crate::json::{self, Found, Scanner};
 use crate::sse::Piece;
 use memchr::memmem::Finder;
@@ -32,6 +33,9 @@ pub struct Reported {
     pub images: Option<Box<Images>>,
     /// The body could not be read to its end (not JSON, a broken encoding, an unknown one).
     pub unreadable: bool,
+    /// It is a stream that says itself that something went wrong; or that has nothing to say, where there should be an
+    /// answer.
+    pub failed: bool,
 }
 
 /// What was consumed beside a response's own usage, to make images in its course.
@@ -83,14 +87,18 @@ impl Capture {
     #[inline(always)]
     pub(super) fn feed(&mut self, piece: Piece<'_>) -> bool {
         match piece {
-            Piece::Data(data) => self.scan(data),
+            Piece::Data(data) => {
+                self.facts.has_documents = true;
+                self.scan(data);
+            }
             Piece::LineEnd if self.scanning => self.scan(b"\n"),
             Piece::LineEnd | Piece::More => {}
             Piece::Whole(data) => {
                 // Almost every event reports nothing new. Scanned or not, it comes to the same (see
                 // [`Facts::end_document`]).
                 let known = !self.scanning && self.facts.names.model.is_some();
-                if !known || may_report(data, self.shape.needle) {
+                self.facts.has_documents = true;
+                if !known || may_report(data, self.shape.needle) || ERROR.find(data).is_some() {
                     self.scan(data);
                     return self.end_document();
                 }
@@ -113,21 +121,30 @@ impl Capture {
         }
         self.scanner.reset();
         match self.draft.as_deref_mut().map(std::mem::take) {
-            Some(draft) if draft.is_wanted => self.facts.adopt(draft),
-            Some(_) => false,
-            None => self.facts.end_document(),
+            Some(draft) if draft.is_wanted => self.facts.adopt(draft, self.shape),
+            Some(draft) => {
+                self.facts.failed |= draft.document.failed;
+                false
+            }
+            None => self.facts.end_document(self.shape),
         }
     }
 
+    /// The event has come behind which nothing follows, but perhaps another answer: of a gateway that tried once more.
+    pub(super) fn end_answer(&mut self) {
+        self.facts.is_over = self.facts.reported.is_some();
+    }
+
     /// The response has ended, or was cut: what it reported until then. A cut stream is no fault of the reader's; where
-    /// the whole is one document, a cut one is.
-    pub(super) fn finish(mut self, one_document: bool) -> Reported {
+    /// the whole is one document, a cut one is. `answers` says that there should be something in it.
+    pub(super) fn finish(mut self, one_document: bool, answers: bool) -> Reported {
         let unreadable = one_document && !self.scanner.is_done();
         self.end_document();
         if unreadable && self.facts.reported.is_none() {
             self.facts.images = 0; // not all of them, and perhaps tokens would have followed
         }
-        Reported { unreadable, ..self.facts.into_reported(self.shape) }
+        let failed = !one_document && (self.facts.failed || answers && !self.facts.has_documents);
+        Reported { unreadable, failed, ..self.facts.into_reported(self.shape) }
     }
 }
 
@@ -172,92 +189,159 @@ struct Facts {
     /// Large, and not there before the end of almost every stream; the same below.
     opening: Option<Box<UsageObject>>,
     reported: Option<Box<UsageObject>>,
+    tool_calls: Option<Box<ToolCalls>>,
+    /// What whole answers before this one consumed, in the same body.
+    earlier: Option<Box<Usage>>,
+    /// The answer that `reported` is of is complete.
+    is_over: bool,
     /// Images seen.
     images: u64,
     /// What a tool reports that made images.
     image_tool: Option<Box<Images>>,
     names: Names,
-    /// The names in the document that is being read.
-    beside: Names,
-    /// Usage stands in the document that is being read.
-    has_usage: bool,
+    document: Document,
     /// The document is of the kind that the shape asks for.
     is_wanted: bool,
+    has_documents: bool,
+    failed: bool,
+}
+
+/// What stands in the document that is being read.
+#[derive(Default)]
+struct Document {
+    names: Names,
+    /// Its usage, and what that is in the whole.
+    usage: Option<(Attribute, Box<UsageObject>)>,
+    tool_calls: Option<Box<ToolCalls>>,
+    has_choices: bool,
+    failed: bool,
+}
+
+impl Document {
+    /// Takes a usage object, or what stands for one.
+    fn set_usage(&mut self, attribute: Attribute, raw: &[u8]) {
+        if let Some(object) = UsageObject::parse(raw) {
+            self.usage = Some((attribute, Box::new(object)));
+        }
+    }
+
+    fn set(&mut self, field: Field, value: Option<u64>) {
+        let Some(value) = value else { return };
+        let (_, object) = self.usage.get_or_insert_with(|| (Attribute::Update, Box::default()));
+        object.set(field, value);
+    }
 }
 
 impl Facts {
     fn take(&mut self, shape: &Shape, found: Found<'_>) {
-        if shape.values[found.path] == Attribute::Image {
-            self.images += 1;
+        let (attribute, document) = (shape.values[found.path], &mut self.document);
+        match attribute {
+            Attribute::Image => self.images += 1,
+            Attribute::Choice => document.has_choices = true,
+            Attribute::Error => document.failed |= !found.raw.is_some_and(is_nothing),
+            _ => {}
         }
         let Some(raw) = found.raw else { return };
-        match shape.values[found.path] {
-            usage @ (Attribute::Usage | Attribute::Opening | Attribute::Update) => {
-                let Some(object) = UsageObject::parse(raw) else { return };
-                self.has_usage = true;
-                match usage {
-                    Attribute::Opening => self.opening = Some(Box::new(object)),
-                    Attribute::Update => self.reported.get_or_insert_default().merge(&object),
-                    _ => self.reported = Some(Box::new(object)),
-                }
-            }
-            Attribute::Input => self.set(Field::input_tokens, raw),
-            Attribute::Output => self.set(Field::output_tokens, raw),
-            Attribute::Model => set_name(&mut self.beside.model, raw),
-            Attribute::Id => set_id(&mut self.beside.id, raw),
-            Attribute::ServiceTier => set_name(&mut self.beside.service_tier, raw),
+        match attribute {
+            Attribute::Usage | Attribute::Opening | Attribute::Update => document.set_usage(attribute, raw),
+            Attribute::ChoiceUsage if document.usage.is_none() => document.set_usage(Attribute::Usage, raw),
+            Attribute::Duration if document.usage.is_none() => document.set(Field::audio_us, dialects::micros(raw)),
+            Attribute::Input => document.set(Field::input_tokens, dialects::number(raw)),
+            Attribute::Output => document.set(Field::output_tokens, dialects::number(raw)),
+            Attribute::Model => set_name(&mut document.names.model, raw),
+            Attribute::Id => set_id(&mut document.names.id, raw),
+            Attribute::ServiceTier => set_name(&mut document.names.service_tier, raw),
             Attribute::ImageUsage => Images::set_usage(&mut self.image_tool, raw),
             Attribute::ImageModel => Images::set_model(&mut self.image_tool, raw),
-            Attribute::Quality => set_name(&mut self.beside.quality, raw),
-            Attribute::Size => set_name(&mut self.beside.size, raw),
-            Attribute::Kind => self.is_wanted = json::string(raw).is_some_and(|kind| shape.kinds.contains(&&*kind)),
-            Attribute::Image => {}
-        }
-    }
-
-    fn set(&mut self, field: Field, raw: &[u8]) {
-        if let Some(value) = dialects::number(raw) {
-            self.has_usage = true;
-            self.reported.get_or_insert_default().set(field, value);
+            Attribute::Quality => set_name(&mut document.names.quality, raw),
+            Attribute::Size => set_name(&mut document.names.size, raw),
+            Attribute::Kind => {
+                let kind = json::string(raw).unwrap_or_default();
+                self.is_wanted = shape.kinds.contains(&&*kind);
+                document.failed |= kind == "error";
+            }
+            Attribute::EventKind => document.failed |= matches!(raw, b"\"error\"" | b"\"response.failed\""),
+            Attribute::WebSearches
+            | Attribute::SearchContext
+            | Attribute::OutputKind
+            | Attribute::ActionKind
+            | Attribute::Container => document.tool_calls.get_or_insert_default().take(attribute, raw),
+            Attribute::ChoiceUsage | Attribute::Duration | Attribute::Image | Attribute::Choice | Attribute::Error => {}
         }
     }
 
     /// A document has ended: its names count where usage stands beside them, or none were known. So it makes no
     /// difference whether a document that reports nothing new was looked at.
-    fn end_document(&mut self) -> bool {
-        let names = std::mem::take(&mut self.beside);
-        let has_usage = std::mem::take(&mut self.has_usage);
+    fn end_document(&mut self, shape: &Shape) -> bool {
+        let document = std::mem::take(&mut self.document);
+        self.failed |= document.failed;
+        let has_usage = document.usage.is_some() || self.images > 0 && self.is_wanted;
+        let names_other =
+            |id: &Option<Box<str>>| id.is_some() && document.names.id.is_some() && *id != document.names.id;
+        if has_usage && self.is_over && names_other(&self.names.id) {
+            let over = self.usage(shape).unwrap_or_default();
+            self.earlier = Some(Box::new(self.earlier.take().unwrap_or_default().plus(&over)));
+            (self.opening, self.reported, self.is_over) = (None, None, false);
+        }
         if has_usage || self.names.model.is_none() {
-            self.names.adopt(names);
+            self.names.adopt(document.names);
+        }
+        match document.usage {
+            Some((Attribute::Opening, object)) => self.opening = Some(object),
+            Some((Attribute::Update, object)) => self.reported.get_or_insert_default().merge(&object),
+            Some((_, object)) => self.reported = Some(object),
+            None => {}
+        }
+        if has_usage {
+            self.tool_calls = document.tool_calls;
+            // No choice is left to be finished.
+            self.is_over |= self.reported.is_some() && !document.has_choices;
         }
         has_usage
     }
 
     /// Takes over what a later document reports.
-    fn adopt(&mut self, later: Self) -> bool {
-        self.has_usage = later.reported.is_some() || later.images > 0;
+    fn adopt(&mut self, later: Self, shape: &Shape) -> bool {
         self.images += later.images;
-        self.reported = later.reported.or(self.reported.take());
-        self.beside = later.beside;
-        self.end_document()
+        self.is_wanted = true;
+        self.document = later.document;
+        self.end_document(shape)
+    }
+
+    /// What the answer reports that is being read.
+    fn usage(&self, shape: &Shape) -> Option<Usage> {
+        let reported = self.reported.as_deref()?;
+        let mut usage = match self.opening.clone() {
+            Some(mut opening) => {
+                opening.merge(reported);
+                opening.usage(shape.cache_beside_input)
+            }
+            None => reported.usage(shape.cache_beside_input),
+        };
+        if let Some(calls) = &self.tool_calls {
+            calls.count_in(&mut usage);
+        }
+        Some(usage)
     }
 
     fn into_reported(self, shape: &Shape) -> Reported {
-        let reported = self.reported.map(|reported| match self.opening {
-            Some(mut opening) => {
-                opening.merge(&reported);
-                opening
-            }
-            None => reported,
-        });
-        let usage = reported.map(|reported| reported.usage(shape.cache_beside_input));
+        let usage = self.usage(shape);
+        let usage = match self.earlier {
+            Some(earlier) => Some(earlier.plus(&usage.unwrap_or_default())),
+            None => usage,
+        };
         // The images are the upstream's answer itself: their number needs no usage object to be reported.
         let images = self.images;
         let usage = if images > 0 { Some(Usage { images, ..usage.unwrap_or_default() }) } else { usage };
         let Names { model, id, service_tier, quality, size } = self.names;
         let images = Images::found(self.image_tool);
-        Reported { usage, model, id, service_tier, quality, size, images, unreadable: false }
+        Reported { usage, model, id, service_tier, quality, size, images, unreadable: false, failed: false }
     }
+}
+
+/// True for an error that is none.
+fn is_nothing(raw: &[u8]) -> bool {
+    matches!(raw, b"null" | b"false" | b"\"\"" | b"{}" | b"[]")
 }
 
 pub(super) fn set_id(slot: &mut Option<Box<str>>, raw: &[u8]) {

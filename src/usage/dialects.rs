@@ -56,6 +56,8 @@ fields! {
     output_image_tokens: ["completion_tokens_details", "image_tokens"] | ["output_tokens_details", "image_tokens"];
     total_tokens: ["total_tokens"];
     audio_us: ["seconds"];
+    cache_write_12h_tokens: ["input_tokens_details", "cache_write_tokens_details", "ttl_12h_tokens"]
+        | ["prompt_tokens_details", "cache_write_tokens_details", "ttl_12h_tokens"];
     cached_text_tokens: ["input_token_details", "cached_tokens_details", "text_tokens"]
         | ["cached_tokens_details", "cached_text_tokens"];
     cached_audio_tokens: ["input_token_details", "cached_tokens_details", "audio_tokens"];
@@ -105,6 +107,13 @@ impl UsageObject {
             let cache = usage.cached_input_tokens.saturating_add(usage.cache_write_tokens);
             usage.input_tokens = usage.input_tokens.saturating_add(cache);
         }
+        // xAI counts what was thought beside the output: its total tells.
+        let beside = usage.input_tokens.checked_add(usage.output_tokens).and_then(|sum| {
+            sum.checked_add(usage.reasoning_tokens).filter(|&total| total > sum && total == usage.total_tokens)
+        });
+        if beside.is_some() {
+            usage.output_tokens += usage.reasoning_tokens;
+        }
         if usage.total_tokens == 0 {
             usage.total_tokens = usage.input_tokens.saturating_add(usage.output_tokens);
         }
@@ -116,14 +125,18 @@ impl UsageObject {
 /// as a whole one.
 pub fn number(raw: &[u8]) -> Option<u64> {
     whole_number(raw).or_else(|| {
-        let raw = raw.strip_prefix(b"\"").and_then(|raw| raw.strip_suffix(b"\"")).unwrap_or(raw);
+        let raw = unquoted(raw);
         whole_number(raw).or_else(|| float(raw).map(|float| float.ceil() as u64))
     })
 }
 
-/// Seconds, whole or not, as microseconds.
-fn micros(raw: &[u8]) -> Option<u64> {
-    let micros = float(raw)? * MICROS_PER_SECOND;
+fn unquoted(raw: &[u8]) -> &[u8] {
+    raw.strip_prefix(b"\"").and_then(|raw| raw.strip_suffix(b"\"")).unwrap_or(raw)
+}
+
+/// Seconds, whole or not, perhaps in quotes, as microseconds.
+pub fn micros(raw: &[u8]) -> Option<u64> {
+    let micros = float(unquoted(raw))? * MICROS_PER_SECOND;
     (micros < FLOAT_MAX).then(|| micros.round() as u64)
 }
 

@@ -1,14 +1,19 @@
 //! Takes out of a stream what is there only because we asked for usage: the chunk that carries it, and the
 //! `"usage":null` of every other chunk. The client sees what it would have seen.
 //!
-//! In: the stream's pieces, with their event's raw bytes. Out: whole events, each as soon
-//! as its blank line is in; so an event is never held back for a later one, and one in one piece is never held. An
-//! event over [`EVENT_BYTES_MAX`] passes as it is: the chunk that carries usage has a few hundred bytes.
+//! In: the stream's pieces, with their event's raw bytes. Out: whole events, each as soon as its blank line is in; so
+//! an event is never held back for one that has not come. An event over [`EVENT_BYTES_MAX`] passes as it is: the chunk
+//! that carries usage has a few hundred bytes.
+//!
+//! Some servers (llama.cpp) put on that chunk what else would stand on the one before it, which finishes the answer.
+//! Where both come at once it is put there; else on a chunk without text, which says nothing else.
 
-use super::shapes::USAGE_KEY;
+use super::shapes::{Needle, USAGE_KEY};
 use crate::json::{Path, Paths, Scanner};
 use crate::sse::{BYTE_ORDER_MARK, Piece};
+use memchr::memmem::Finder;
 use std::ops::Range;
+use std::sync::LazyLock;
 
 /// Largest event that is looked into, bytes. Real ones stay under 200 KB.
 const EVENT_BYTES_MAX: usize = 1024 * 1024;
@@ -17,12 +22,21 @@ const USAGE: usize = 0;
 const CHOICES: usize = 1;
 const MODERATION: usize = 2;
 const FILTERS: usize = 3;
+const TIMINGS: usize = 4;
 const PATHS: Paths = Paths::new(&[
     Path { keys: &["usage"], value_bytes_max: 4 },
     Path { keys: &["choices"], value_bytes_max: 16 },
     Path { keys: &["moderation"], value_bytes_max: 0 },
     Path { keys: &["prompt_filter_results"], value_bytes_max: 0 },
+    Path { keys: &["timings"], value_bytes_max: 0 },
 ]);
+
+/// What stands in the one chunk that finishes an answer, with a word behind it.
+static FINISH_KEY: Needle = LazyLock::new(|| Finder::new(b"\"finish_reason\""));
+/// The choices of a chunk that says nothing.
+const NO_WORDS: &[u8] = br#"[{"index":0,"delta":{},"finish_reason":null}]"#;
+
+const USAGE_NAME: &[u8] = b"\"usage\"";
 
 /// Memory that is kept for the parts of the next event, bytes.
 const HELD_BYTES_KEPT: usize = 4096;
@@ -39,6 +53,8 @@ pub(super) struct Editor {
     passing: bool,
     /// The last event was taken out.
     dropped: bool,
+    /// The event that finishes the answer, which came just now: what follows at once may belong on it.
+    finish: Vec<u8>,
     /// The last event ended in CR: an LF that follows belongs to its blank line, and goes where that went.
     after_cr: bool,
 }
@@ -49,7 +65,8 @@ impl Editor {
         let is_line_end = self.after_cr && input.first() == Some(&b'\n');
         self.after_cr &= input.is_empty();
         if is_line_end && !self.dropped {
-            out.push(b'\n');
+            let last = if self.finish.is_empty() { out } else { &mut self.finish };
+            last.push(b'\n');
         }
         usize::from(is_line_end)
     }
@@ -92,17 +109,64 @@ impl Editor {
         };
         let is_whole = !self.passing && self.data_lines <= 1 && event.len() <= EVENT_BYTES_MAX;
         let data = self.data.take().filter(|_| is_whole);
-        let ours = data.and_then(|data| ours(event, data)).unwrap_or(event.len()..event.len());
-        if ours == (0..event.len()) {
-            self.dropped = true;
-        } else {
-            self.put(&event[..ours.start], out);
-            out.extend_from_slice(&event[ours.end..]);
-        }
+        let finishes = data.as_ref().is_some_and(|data| finishes(&event[data.clone()]));
+        let ours = data.map_or(Ours::Nothing, |data| ours(event, data));
+        self.put_event(event, &ours, finishes, out);
         (self.data_lines, self.passing, self.after_cr) = (0, false, event.ends_with(b"\r"));
         held.clear();
         if held.capacity() <= HELD_BYTES_KEPT {
             self.held = held;
+        }
+    }
+
+    /// Puts a whole event out, but for what is ours in it.
+    fn put_event(&mut self, event: &[u8], ours: &Ours, finishes: bool, out: &mut Vec<u8>) {
+        match ours {
+            Ours::ButTimings { timings, .. } if !self.finish.is_empty() => {
+                let end = self.finish.iter().rposition(|byte| *byte == b'}').unwrap_or(self.finish.len());
+                let member = [b",", &event[timings.clone()]].concat();
+                self.finish.splice(end..end, member);
+                self.release(out);
+                self.dropped = true;
+                return;
+            }
+            _ => self.release(out),
+        }
+        match ours {
+            Ours::All => self.dropped = true,
+            Ours::Nothing if finishes => self.put_later(event, &(0..0)),
+            Ours::Part(part) if finishes => self.put_later(event, part),
+            Ours::Nothing => self.put(event, out),
+            Ours::Part(part) => {
+                self.put(&event[..part.start], out);
+                out.extend_from_slice(&event[part.end..]);
+            }
+            Ours::ButTimings { usage, choices, .. } => {
+                let (first, second, with): (_, _, [&[u8]; 2]) = if usage.start < choices.start {
+                    (usage, choices, [b"", NO_WORDS])
+                } else {
+                    (choices, usage, [NO_WORDS, b""])
+                };
+                self.put(&event[..first.start], out);
+                for part in [with[0], &event[first.end..second.start], with[1], &event[second.end..]] {
+                    out.extend_from_slice(part);
+                }
+            }
+        }
+    }
+
+    /// Keeps an event for what comes with it, without this part of it.
+    fn put_later(&mut self, event: &[u8], without: &Range<usize>) {
+        let mut finish = std::mem::take(&mut self.finish);
+        self.put(&event[..without.start], &mut finish);
+        finish.extend_from_slice(&event[without.end..]);
+        self.finish = finish;
+    }
+
+    /// All that came at once was read.
+    pub(super) fn release(&mut self, out: &mut Vec<u8>) {
+        if !self.finish.is_empty() {
+            out.append(&mut std::mem::take(&mut self.finish));
         }
     }
 
@@ -112,6 +176,7 @@ impl Editor {
         self.held.extend_from_slice(part);
         if self.passing || self.held.len() > EVENT_BYTES_MAX {
             self.passing = true;
+            self.release(out);
             let held = std::mem::take(&mut self.held);
             self.put(&held, out);
         }
@@ -127,36 +192,101 @@ impl Editor {
     }
 }
 
-/// What is there only because we asked for usage: all of the event, a part of its data, or nothing.
-fn ours(event: &[u8], at: Range<usize>) -> Option<Range<usize>> {
+/// What is there only because we asked for usage, by its place in the event.
+enum Ours {
+    Nothing,
+    All,
+    Part(Range<usize>),
+    /// The chunk, but for a member that would stand on another.
+    ButTimings {
+        usage: Range<usize>,
+        choices: Range<usize>,
+        timings: Range<usize>,
+    },
+}
+
+/// True for a chunk that finishes an answer.
+fn finishes(data: &[u8]) -> bool {
+    FINISH_KEY.find(data).is_some_and(|at| {
+        let value = data[at + FINISH_KEY.needle().len()..].trim_ascii_start().strip_prefix(b":");
+        value.is_some_and(|value| value.trim_ascii_start().starts_with(b"\""))
+    })
+}
+
+fn ours(event: &[u8], at: Range<usize>) -> Ours {
     let data = &event[at.clone()];
-    USAGE_KEY.find(data)?;
-    // A chunk without any choices has none (vLLM's successors leave the member out, others write null).
-    let (mut usage, mut choices_empty, mut has_more) = (None, true, false);
-    let mut scanner = Scanner::new(&PATHS);
-    scanner.feed(data, |found| match found.path {
-        USAGE => usage = Some((found.at.start as usize..found.at.end as usize, found.raw == Some(b"null"))),
-        CHOICES => {
-            let bare = |raw: &[u8]| raw == b"null" || raw.iter().filter(|byte| !byte.is_ascii_whitespace()).eq(b"[]");
-            choices_empty = found.raw.is_some_and(bare);
+    let in_event = |range: Range<usize>| range.start + at.start..range.end + at.start;
+    let found = USAGE_KEY.find(data).and_then(|_| find(data));
+    match found {
+        None => Ours::Nothing,
+        Some(Chunk { usage: (value, true), .. } | Chunk { usage: (value, _), has_more: true, .. }) => {
+            member(data, &value, USAGE_NAME).map_or(Ours::Nothing, |range| Ours::Part(in_event(range)))
         }
-        MODERATION | FILTERS => has_more = true,
-        _ => {}
+        Some(Chunk { usage: (value, _), choices: Some(choices), timings: Some(timings), .. }) => {
+            let usage = member(data, &value, USAGE_NAME).filter(|usage| !overlap(usage, &choices));
+            match (usage, key(data, &timings, b"\"timings\"")) {
+                (Some(usage), Some(start)) => Ours::ButTimings {
+                    usage: in_event(usage),
+                    choices: in_event(choices),
+                    timings: in_event(start..timings.end),
+                },
+                _ => Ours::All,
+            }
+        }
+        Some(_) => Ours::All,
+    }
+}
+
+fn overlap(one: &Range<usize>, other: &Range<usize>) -> bool {
+    one.start < other.end && other.start < one.end
+}
+
+/// What matters of a chunk with usage that is not the client's.
+struct Chunk {
+    /// Where the value stands, and whether it is null.
+    usage: (Range<usize>, bool),
+    choices: Option<Range<usize>>,
+    timings: Option<Range<usize>>,
+    /// Something that the client would see on a chunk like this one.
+    has_more: bool,
+}
+
+/// Reads a chunk; `None` where its usage comes unasked, or it is no chunk.
+fn find(data: &[u8]) -> Option<Chunk> {
+    // A chunk without any choices has none (vLLM's successors leave the member out, others write null).
+    let (mut usage, mut choices, mut choices_empty, mut timings, mut has_more) = (None, None, true, None, false);
+    let mut scanner = Scanner::new(&PATHS);
+    scanner.feed(data, |found| {
+        let at = found.at.start as usize..found.at.end as usize;
+        match found.path {
+            USAGE => usage = Some((at, found.raw == Some(b"null"))),
+            CHOICES => {
+                let bare =
+                    |raw: &[u8]| raw == b"null" || raw.iter().filter(|byte| !byte.is_ascii_whitespace()).eq(b"[]");
+                (choices, choices_empty) = (Some(at), found.raw.is_some_and(bare));
+            }
+            TIMINGS => timings = Some(at),
+            MODERATION | FILTERS => has_more = true,
+            _ => {}
+        }
     });
     // Usage beside real choices comes from a server that sends it unasked.
-    let (value, is_null) = usage.filter(|(_, is_null)| scanner.is_done() && (*is_null || choices_empty))?;
-    if !is_null && !has_more {
-        return Some(0..event.len());
-    }
-    member(data, value).map(|range| range.start + at.start..range.end + at.start)
+    let usage = usage.filter(|(_, is_null)| scanner.is_done() && (*is_null || choices_empty))?;
+    Some(Chunk { usage, choices, timings, has_more })
+}
+
+/// Where the key starts whose value stands at `value`: with its quotes it is this one.
+fn key(data: &[u8], value: &Range<usize>, name: &[u8]) -> Option<usize> {
+    let before = |at: usize| data[..at].iter().rposition(|byte| !byte.is_ascii_whitespace());
+    let colon = before(value.start).filter(|&at| data[at] == b':')?;
+    let quote = before(colon)?;
+    (quote + 1).checked_sub(name.len()).filter(|&at| data[at..=quote] == *name)
 }
 
 /// The range of the whole member whose value stands at `value`: its key, and one of the commas beside it.
-fn member(data: &[u8], value: Range<usize>) -> Option<Range<usize>> {
+fn member(data: &[u8], value: &Range<usize>, name: &[u8]) -> Option<Range<usize>> {
     let before = |at: usize| data[..at].iter().rposition(|byte| !byte.is_ascii_whitespace());
-    let colon = before(value.start).filter(|&at| data[at] == b':')?;
-    let quote = before(colon).filter(|&at| data[at] == b'"')?;
-    let start = quote.checked_sub("\"usage".len()).filter(|&at| data[at..=quote] == *b"\"usage\"")?;
+    let start = key(data, value, name)?;
     if let Some(comma) = before(start).filter(|&at| data[at] == b',') {
         return Some(comma..value.end);
     }
@@ -232,6 +362,41 @@ mod tests {
         }
     }
 
+    /// llama.cpp's: a member of the finish chunk where nobody asks, of the usage chunk where somebody does.
+    #[test]
+    fn what_came_along_with_usage_stays() {
+        const TEXT: &str = r#"data: {"choices":[{"delta":{"content":"x"},"finish_reason":null}],"id":"c"}||"#;
+        const FINISH: &str = r#"data: {"choices":[{"delta":{}, "finish_reason": "stop"}],"id":"c"}||"#;
+        const WITH_TIMINGS: &str =
+            r#"data: {"choices":[{"delta":{}, "finish_reason": "stop"}],"id":"c","timings":{"n":[1]}}||"#;
+        const ALONE: &str =
+            r#"data: {"choices":[{"index":0,"delta":{},"finish_reason":null}],"id":"c","timings":{"n":[1]}}||"#;
+        for usage in [
+            r#"data: {"choices":[],"id":"c","usage":{"prompt_tokens":1},"timings":{"n":[1]}}||"#,
+            r#"data: {"usage":{"prompt_tokens":1},"choices":[],"id":"c","timings":{"n":[1]}}||"#,
+        ] {
+            for line_end in ["\n", "\r\n", "\r"] {
+                let of = |events: &[&str]| events.concat().replace('|', line_end);
+                let with = of(&[TEXT, FINISH, usage, "data: [DONE]||"]);
+                let together = of(&[TEXT, WITH_TIMINGS, "data: [DONE]||"]);
+                let apart = of(&[TEXT, FINISH, ALONE, "data: [DONE]||"]);
+                let (finish, usage) = (of(&[TEXT, FINISH]).len(), of(&[TEXT, FINISH, usage]).len());
+                for cut in 0..=with.len() {
+                    let (mut reader, mut out) = (reader(), Vec::new());
+                    for part in [&with[..cut], &with[cut..]] {
+                        reader.feed(part.as_bytes(), &mut out).unwrap();
+                        reader.release(&mut out);
+                    }
+                    reader.end(&mut out);
+                    // In CR LF, an event is over with its last CR.
+                    let over = usize::from(line_end == "\r\n");
+                    let expected = if (finish - over..usage - over).contains(&cut) { &apart } else { &together };
+                    assert_eq!(&String::from_utf8(out).unwrap(), expected, "{line_end:?} cut at {cut}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_line_end_belongs_to_its_own_event() {
         let counted = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1}}\r\r";
@@ -249,6 +414,7 @@ mod tests {
             for (with, without) in EVENTS.iter().filter(|event| event.0.ends_with('|')) {
                 let mut out = Vec::new();
                 reader.feed(with.replace('|', line_end).as_bytes(), &mut out).unwrap();
+                reader.release(&mut out);
                 sent.push_str(&String::from_utf8(out).unwrap());
                 assert!(sent.ends_with(&without.replace('|', line_end)), "{with}");
             }

@@ -4,6 +4,7 @@
 //! In: the whole body. Out: facts, and splices by position; the body itself is never copied here.
 
 use super::record::Endpoint;
+use super::splice::{Edit, Splice, is_empty_object};
 use crate::base::digits::whole_number;
 use crate::json::{self, EACH, Found, Path, Paths, Scanner};
 use crate::sse::BYTE_ORDER_MARK;
@@ -15,9 +16,6 @@ use std::sync::Arc;
 
 /// Longest model name that is recorded, bytes.
 pub const MODEL_BYTES_MAX: usize = 128;
-
-/// Room for an edit: for all of them, but a model with a long name.
-const EDIT_BYTES: usize = 64;
 
 /// The members of a request that matter, in the order of [`Members`].
 const PATHS: Paths = Paths::new(&[
@@ -44,13 +42,6 @@ const OPTION_PATHS: Paths = Paths::new(&[
 
 const PREDICT_PATHS: Paths = Paths::new(&[Path { keys: &["num_predict"], value_bytes_max: 20 }]);
 const PROMPT_PATHS: Paths = Paths::new(&[Path { keys: &[EACH], value_bytes_max: 1 }]);
-
-/// Replacement of a range of the body.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Splice {
-    pub at: Range<usize>,
-    pub with: Vec<u8>,
-}
 
 /// What the proxy needs to know of a JSON request.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -79,6 +70,14 @@ pub struct Inspected {
     pub usage_asked: bool,
     /// The edits, in order of position, none overlapping.
     pub splices: Vec<Splice>,
+}
+
+impl Inspected {
+    /// Takes the asking for usage out of the edits.
+    pub fn ask_nothing(&mut self) {
+        self.usage_asked = false;
+        self.splices.retain(|splice| !splice.asks);
+    }
 }
 
 /// Where a value stands, and its bytes.
@@ -142,7 +141,7 @@ pub fn inspect(body: &[u8], endpoint: Endpoint, default_model: Option<&str>) -> 
         _ => None,
     };
     let start = brace(body);
-    let mut edit = Edit { brace: start, empty: is_empty_object(body, start), splices: Vec::new() };
+    let mut edit = Edit::new(body, start);
     let model = set_model(&mut edit, model.as_ref(), endpoint, default_model);
     let usage_asked = wants_usage && ask_for_usage(&mut edit, options.clone());
     Inspected {
@@ -311,6 +310,7 @@ fn needs_model(endpoint: Endpoint) -> bool {
 fn ask_for_usage(edit: &mut Edit, options: Option<Seen<'_>>) -> bool {
     let Some((at, raw)) = options else {
         edit.set("stream_options", None, |out| out.extend_from_slice(br#"{"include_usage":true}"#));
+        edit.marks_asking();
         return true;
     };
     if raw == b"null" {
@@ -339,63 +339,15 @@ fn ask_for_usage(edit: &mut Edit, options: Option<Seen<'_>>) -> bool {
     true
 }
 
-struct Edit {
-    brace: usize,
-    empty: bool,
-    splices: Vec<Splice>,
-}
-
-impl Edit {
-    /// Gives a top-level key a value: in place of the old one, or first in the object.
-    fn set(&mut self, key: &str, old: Option<Range<usize>>, value: impl FnOnce(&mut Vec<u8>)) {
-        let mut with = Vec::with_capacity(EDIT_BYTES);
-        if old.is_none() {
-            json::write_string(&mut with, key);
-            with.push(b':');
-        }
-        value(&mut with);
-        let first = self.brace + 1..self.brace + 1;
-        if old.is_none() && !std::mem::take(&mut self.empty) {
-            with.push(b',');
-        }
-        self.splices.push(Splice { at: old.unwrap_or(first), with });
-    }
-
-    fn replace(&mut self, at: Range<usize>, with: &[u8]) {
-        self.splices.push(Splice { at, with: with.to_vec() });
-    }
-
-    fn into_splices(mut self) -> Vec<Splice> {
-        // Stable and reversed for equal places: what was set later stands first, before the comma of the earlier.
-        self.splices.reverse();
-        self.splices.sort_by_key(|splice| splice.at.start);
-        self.splices
-    }
-}
-
-fn is_empty_object(body: &[u8], brace: usize) -> bool {
-    body[brace + 1..].iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'}')
-}
-
 /// Cuts a name to what is recorded, at a character's boundary.
 pub fn clip(name: &str) -> &str {
     &name[..name.floor_char_boundary(MODEL_BYTES_MAX)]
 }
 
-/// Appends `body` with the splices made.
-pub fn write_spliced(out: &mut Vec<u8>, body: &[u8], splices: &[Splice]) {
-    let mut at = 0;
-    for splice in splices {
-        out.extend_from_slice(&body[at..splice.at.start]);
-        out.extend_from_slice(&splice.with);
-        at = splice.at.end;
-    }
-    out.extend_from_slice(&body[at..]);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::usage::splice::write_spliced;
     use serde_json::{Value, json};
 
     fn edited(body: &str, default_model: Option<&str>) -> (Inspected, String) {

@@ -98,6 +98,15 @@ impl UsageReader {
         Ok(())
     }
 
+    /// All that came at once was fed: of an edited stream, appends to `out` what was kept for more of it.
+    pub fn release(&mut self, out: &mut Vec<u8>) {
+        let sink = self.gunzip.as_mut().and_then(|gunzip| gunzip.sink());
+        let body = sink.unwrap_or(&mut self.decoded).body.as_mut();
+        if let Some(Output::Edited(editor)) = body.map(|body| &mut body.output) {
+            editor.release(out);
+        }
+    }
+
     /// The body is complete. Of an edited stream, appends to `out` what was held of its last event.
     pub fn end(&mut self, out: &mut Vec<u8>) {
         let sink = self.gunzip.as_mut().and_then(|gunzip| gunzip.sink());
@@ -263,7 +272,10 @@ impl Body {
             };
             at += used;
             let reported = self.capture.feed(piece);
-            self.has_ended |= is_last(self.endpoint, piece, reported);
+            if is_last(self.endpoint, piece, reported) {
+                self.has_ended = true;
+                self.capture.end_answer();
+            }
             if let Some(deltas) = &mut self.deltas {
                 let before = if reported { deltas.tokens() } else { 0 };
                 deltas.feed(piece);
@@ -287,7 +299,10 @@ impl Body {
             Output::Same => {}
             _ if !self.told => out.append(&mut self.start),
             Output::Copied => {}
-            Output::Edited(editor) => editor.end_event(&[], out),
+            Output::Edited(editor) => {
+                editor.end_event(&[], out);
+                editor.release(out);
+            }
         }
     }
 
@@ -296,7 +311,8 @@ impl Body {
     fn finish(self) -> Reported {
         let (tokens, (before, with)) = (self.deltas.as_ref().map_or(0, Deltas::tokens), self.tokens_at_report);
         // Of an opaque body nothing was read, so that it is a document that has not ended.
-        let mut reported = self.capture.finish(matches!(self.form, Form::Json | Form::Opaque));
+        let one_document = matches!(self.form, Form::Json | Form::Opaque);
+        let mut reported = self.capture.finish(one_document, self.endpoint.is_metered());
         reported.usage.take_if(|usage| match usage.total_tokens {
             0 => tokens > before,
             _ => tokens > with && usage.output_tokens <= PLACEHOLDER_TOKENS_MAX,

@@ -3,7 +3,6 @@
 //! In: numbers that the capture found. Out: one [`Record`] for each exchange, moved (never copied) to the ledger.
 //! Never: text of a prompt or an answer, a key, a clock.
 
-use std::num::NonZeroU64;
 use std::sync::Arc;
 
 /// Token and media counts of one response, as the upstream reported them. Subset fields (`cached`, `reasoning`,
@@ -88,6 +87,8 @@ impl Usage {
     }
 
     fn each(&self, other: &Self, combine: impl Fn(u64, u64) -> u64) -> Self {
+        let mut web_searches = self.web_searches;
+        web_searches.iter_mut().zip(other.web_searches).for_each(|(count, other)| *count = combine(*count, other));
         Self {
             input_tokens: combine(self.input_tokens, other.input_tokens),
             cached_input_tokens: combine(self.cached_input_tokens, other.cached_input_tokens),
@@ -102,7 +103,12 @@ impl Usage {
             audio_us: combine(self.audio_us, other.audio_us),
             images: combine(self.images, other.images),
             tool_calls: combine(self.tool_calls, other.tool_calls),
-            ..Self::NOTHING // nothing is priced by it any more
+            cached_text_tokens: combine(self.cached_text_tokens, other.cached_text_tokens),
+            cached_audio_tokens: combine(self.cached_audio_tokens, other.cached_audio_tokens),
+            cached_image_tokens: combine(self.cached_image_tokens, other.cached_image_tokens),
+            cache_write_12h_tokens: combine(self.cache_write_12h_tokens, other.cache_write_12h_tokens),
+            web_searches,
+            file_searches: combine(self.file_searches, other.file_searches),
         }
     }
 }
@@ -384,51 +390,5 @@ impl Record {
     /// True for what a reader of the ledger would call an error: an HTTP error, or an exchange that did not complete.
     pub fn is_error(&self) -> bool {
         self.is_request() && (self.status >= 400 || self.outcome != Outcome::Completed)
-    }
-}
-
-/// What is known of a request while it is under way: of a [`Record`], what does not wait for its end. A stream is held
-/// for long, and many at a time: it takes less than half of the memory. Units and ranges are those of the record.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Draft {
-    pub started_at: u64,
-    pub user: Arc<str>,
-    pub key_id: Option<i64>,
-    pub endpoint: Endpoint,
-    pub model_requested: Option<Arc<str>>,
-    /// The model that the response's head names.
-    pub model: Option<Arc<str>>,
-    pub stream: bool,
-    pub status: u16,
-    pub first_byte_us: Option<u64>,
-    pub proxy_us: u64,
-    pub request_bytes: u64,
-    pub response_bytes: u64,
-    /// The number of its entry in the journal, where one is kept.
-    pub entry: Option<NonZeroU64>,
-    pub upstream_request_id: Option<Box<str>>,
-}
-
-impl From<Draft> for Record {
-    /// The record, but for what is known only at the end.
-    fn from(draft: Draft) -> Self {
-        Self {
-            started_at: draft.started_at,
-            user: draft.user,
-            key_id: draft.key_id,
-            endpoint: draft.endpoint,
-            model_requested: draft.model_requested,
-            model: draft.model,
-            stream: draft.stream,
-            status: draft.status,
-            first_byte_us: draft.first_byte_us,
-            proxy_us: draft.proxy_us,
-            request_bytes: draft.request_bytes,
-            response_bytes: draft.response_bytes,
-            journal: draft.entry.map_or(Journal::Off, |entry| Journal::Close(entry.get())),
-            is_retrieval: draft.endpoint.is_retrieval(),
-            upstream_request_id: draft.upstream_request_id,
-            ..Self::default()
-        }
     }
 }

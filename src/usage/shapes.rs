@@ -16,6 +16,8 @@ pub(super) type Needle = LazyLock<Finder<'static>>;
 const USAGE_BYTES_MAX: usize = 16 * 1024;
 /// Longest id or name that is read, raw bytes.
 const NAME_BYTES_MAX: usize = 512;
+/// Longest value that says that nothing went wrong, bytes.
+const NOTHING_BYTES_MAX: usize = 8;
 
 /// What the value at a path is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,12 @@ pub enum Attribute {
     Opening,
     /// A usage object, each of whose numbers replaces the same of an earlier one.
     Update,
+    /// A usage object of one choice: counts where there is none of the whole (Moonshot).
+    ChoiceUsage,
+    /// The length of transcribed audio, seconds: counts where there is no usage.
+    Duration,
+    /// A choice of a completion.
+    Choice,
     /// A number beside no usage object: the input's tokens.
     Input,
     /// The same for the output's.
@@ -46,17 +54,30 @@ pub enum Attribute {
     Size,
     /// The document's kind, which [`Shape::kinds`] may ask for.
     Kind,
+    /// What went wrong, where a stream has no status any more to say so.
+    Error,
+    /// The kind of an event that may say so.
+    EventKind,
+    /// How often the web was searched.
+    WebSearches,
+    /// How much of what was found went to the model.
+    SearchContext,
+    /// The kind of an item of the output.
+    OutputKind,
+    /// What a search of the web did.
+    ActionKind,
+    /// Where a code interpreter ran.
+    Container,
 }
 
 impl Attribute {
     pub(super) const fn bytes_max(self) -> usize {
         match self {
-            Self::Usage | Self::Opening | Self::Update | Self::ImageUsage => USAGE_BYTES_MAX,
-            Self::Input | Self::Output => NUMBER_BYTES_MAX,
-            Self::Model | Self::ImageModel | Self::Id | Self::ServiceTier | Self::Quality | Self::Size | Self::Kind => {
-                NAME_BYTES_MAX
-            }
-            Self::Image => 0,
+            Self::Usage | Self::ChoiceUsage | Self::Opening | Self::Update | Self::ImageUsage => USAGE_BYTES_MAX,
+            Self::Input | Self::Output | Self::Duration | Self::WebSearches => NUMBER_BYTES_MAX,
+            Self::Image | Self::Choice => 0,
+            Self::Error => NOTHING_BYTES_MAX,
+            _ => NAME_BYTES_MAX,
         }
     }
 }
@@ -97,6 +118,7 @@ macro_rules! shape {
 pub(super) static USAGE_KEY: Needle = LazyLock::new(|| Finder::new(b"\"usage\""));
 pub(super) static MESSAGE_STOP: Needle = LazyLock::new(|| Finder::new(b"\"message_stop\""));
 static COMPLETED: Needle = LazyLock::new(|| Finder::new(b".completed\""));
+pub(super) static ERROR: Needle = LazyLock::new(|| Finder::new(b"\"error\""));
 static EVAL_COUNT_KEY: Needle = LazyLock::new(|| Finder::new(b"eval_count\""));
 
 const PLAIN: Shape =
@@ -106,9 +128,21 @@ const PLAIN: Shape =
 // Groq puts usage under `x_groq` where nobody asked for it, or in both places, equal.
 shape! { TOP:
     Usage: ["usage"] | ["x_groq", "usage"];
+    ChoiceUsage: ["choices", EACH, "usage"];
+    Choice: ["choices", EACH, "index"] | ["choices", EACH, "delta"] | ["choices", EACH, "text"];
+    Error: ["error"];
     Model: ["model"];
     Id: ["id"];
     ServiceTier: ["service_tier"];
+}
+
+// A `verbose_json` says how long the audio is, whether or not it has a usage.
+shape! { TRANSCRIPT:
+    Usage: ["usage"];
+    Duration: ["duration"];
+    Model: ["model"];
+    Id: ["id"];
+    Error: ["error"];
 }
 
 // The only tool that echoes a model is the one that makes images.
@@ -119,6 +153,11 @@ shape! { RESPONSE:
     ServiceTier: ["service_tier"];
     ImageUsage: ["tool_usage", "image_gen"];
     ImageModel: ["tools", EACH, "model"];
+    WebSearches: ["tool_usage", "web_search", "num_requests"];
+    SearchContext: ["tools", EACH, "search_context_size"];
+    OutputKind: ["output", EACH, "type"];
+    ActionKind: ["output", EACH, "action", "type"];
+    Container: ["output", EACH, "container_id"];
 }
 
 // Events of a responses stream; in `response.created` and its like the usage is null, so that only the terminal ones
@@ -130,6 +169,12 @@ shape! { RESPONSE_EVENT:
     ServiceTier: ["response", "service_tier"];
     ImageUsage: ["response", "tool_usage", "image_gen"];
     ImageModel: ["response", "tools", EACH, "model"];
+    WebSearches: ["response", "tool_usage", "web_search", "num_requests"];
+    SearchContext: ["response", "tools", EACH, "search_context_size"];
+    OutputKind: ["response", "output", EACH, "type"];
+    ActionKind: ["response", "output", EACH, "action", "type"];
+    Container: ["response", "output", EACH, "container_id"];
+    EventKind: ["type"];
 }
 
 // Runs and their events. A step (`thread.run.step`) has a usage too, which is a part of its run's.
@@ -160,6 +205,7 @@ shape! { IMAGE_EVENT:
     Model: ["model"];
     Id: ["id"];
     Kind: ["type"];
+    Error: ["error"];
     { kinds: &["image_generation.completed", "image_edit.completed"], needle: &COMPLETED }
 }
 
@@ -176,6 +222,7 @@ shape! { MESSAGE_EVENT:
     Update: ["usage"];
     Model: ["message", "model"];
     Id: ["message", "id"];
+    Error: ["error"];
     { cache_beside_input: true }
 }
 
@@ -184,6 +231,7 @@ shape! { OLLAMA:
     Input: ["prompt_eval_count"];
     Output: ["eval_count"];
     Model: ["model"];
+    Error: ["error"];
     { needle: &EVAL_COUNT_KEY }
 }
 
@@ -199,6 +247,7 @@ impl Shape {
             Endpoint::Messages if event => &MESSAGE_EVENT,
             Endpoint::Messages => &MESSAGE,
             Endpoint::ApiChat | Endpoint::ApiGenerate => &OLLAMA,
+            Endpoint::AudioTranscriptions | Endpoint::AudioTranslations if !event => &TRANSCRIPT,
             _ => &TOP,
         }
     }

@@ -155,6 +155,7 @@ fn settings(mode: u8) -> Settings {
         limits: Limits { requests: (mode & 3 == 2).then_some(Rate { per_minute: 1, burst: 3 }), ..Limits::default() },
         reserves_average: false,
         allows_unmetered: false,
+        asks_usage: true,
         read_on: ReadOn::Nobodys,
         connections_max: 10,
         body_bytes_max: 256,

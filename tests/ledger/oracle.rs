@@ -21,22 +21,37 @@ pub fn instant() -> impl Strategy<Value = u64> {
 }
 
 fn usage() -> impl Strategy<Value = Usage> {
-    [0..1u64 << 20, 0..1 << 20, 0..5, 0..5, 0..5, 0..1 << 20, 0..1 << 20, 0..5, 0..5, 0..1 << 21, 0..1 << 30, 0..9]
-        .prop_map(|n| Usage {
-            input_tokens: n[0],
-            cached_input_tokens: n[1],
-            cache_write_tokens: n[2],
-            input_audio_tokens: n[3],
-            input_image_tokens: n[4],
-            output_tokens: n[5],
-            reasoning_tokens: n[6],
-            output_audio_tokens: n[7],
-            output_image_tokens: n[8],
-            total_tokens: n[9],
-            audio_us: n[10],
-            images: n[11],
-            ..Usage::default()
-        })
+    [
+        0..1u64 << 20,
+        0..1 << 20,
+        0..5,
+        0..5,
+        0..5,
+        0..1 << 20,
+        0..1 << 20,
+        0..5,
+        0..5,
+        0..1 << 21,
+        0..1 << 30,
+        0..9,
+        0..9,
+    ]
+    .prop_map(|n| Usage {
+        input_tokens: n[0],
+        cached_input_tokens: n[1],
+        cache_write_tokens: n[2],
+        input_audio_tokens: n[3],
+        input_image_tokens: n[4],
+        output_tokens: n[5],
+        reasoning_tokens: n[6],
+        output_audio_tokens: n[7],
+        output_image_tokens: n[8],
+        total_tokens: n[9],
+        audio_us: n[10],
+        images: n[11],
+        tool_calls: n[12],
+        ..Usage::default()
+    })
 }
 
 /// A record with every field drawn, `seq` aside; one of four is a correction.

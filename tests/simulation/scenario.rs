@@ -191,6 +191,7 @@ pub fn settings(
         limits: Limits { requests: plan.rate, ..Limits::default() },
         reserves_average: false,
         allows_unmetered: false,
+        asks_usage: true,
         read_on,
         connections_max: 3,
         body_bytes_max: BODY_BYTES_MAX as u64,

@@ -21,6 +21,7 @@ pub fn settings() -> Settings {
         limits: Limits::default(),
         reserves_average: false,
         allows_unmetered: false,
+        asks_usage: true,
         read_on: ReadOn::Nobodys,
         connections_max: 100,
         body_bytes_max: 1 << 20,

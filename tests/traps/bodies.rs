@@ -7,6 +7,9 @@ use openai_api_proxy::usage::record::{Endpoint, Usage};
 /// The usage object of a completion, which must not count where it stands in these tests beside the real one.
 const FALSE: &str = r#""usage":{"prompt_tokens":999,"completion_tokens":999,"input_tokens":999,"output_tokens":999,"total_tokens":1998}"#;
 
+/// Output with calls of tools: one search of the web and a look into its page, one of files, two containers.
+pub const CALLS: &str = r#""tools":[{"type":"web_search","search_context_size":"high"}],"output":[{"type":"web_search_call","action":{"type":"search"}},{"type":"web_search_call","action":{"type":"open_page"}},{"type":"file_search_call"},{"type":"code_interpreter_call","container_id":"c1"},{"type":"code_interpreter_call","container_id":"c1"},{"type":"code_interpreter_call","container_id":"c2"},{"type":"function_call","container_id":null}]"#;
+
 pub fn traps() -> Vec<Trap> {
     [objects(), dialects(), places(), endpoints()].into_iter().flatten().collect()
 }
@@ -65,7 +68,7 @@ fn objects() -> Vec<Trap> {
         chat(
             "lifetimes of what was written to the cache",
             r#"{"prompt_tokens":5,"completion_tokens":7,"prompt_tokens_details":{"cache_write_tokens":4,"cache_write_tokens_details":{"ttl_30m_tokens":3,"ttl_12h_tokens":1}}}"#,
-            Some(Usage { cache_write_tokens: 4, ..tokens(5, 7) }),
+            Some(Usage { cache_write_tokens: 4, cache_write_12h_tokens: 1, ..tokens(5, 7) }),
         ),
         chat("a negative number", r#"{"prompt_tokens":-5,"completion_tokens":7}"#, Some(tokens(0, 7))),
         chat("a number beyond all", r#"{"prompt_tokens":1e300,"completion_tokens":7}"#, Some(tokens(0, 7))),
@@ -98,6 +101,17 @@ fn dialects() -> Vec<Trap> {
             cached,
         ),
         of("Groq", r#""queue_time":0.2,"prompt_time":0.01,"total_time":0.3"#, Some(tokens(5, 7))),
+        whole(
+            "in the first choice (Moonshot)",
+            Endpoint::ChatCompletions,
+            format!(r#"{{"choices":[{{"index":0,"message":{{{FALSE}}},"usage":{{{three}}}}}]}}"#),
+            Some(tokens(5, 7)),
+        ),
+        chat(
+            "what was thought beside the output (xAI)",
+            r#"{"prompt_tokens":5,"completion_tokens":4,"completion_tokens_details":{"reasoning_tokens":3},"total_tokens":12}"#,
+            Some(Usage { reasoning_tokens: 3, ..tokens(5, 7) }),
+        ),
         of("Copilot", r#""reasoning_tokens":3"#, Some(Usage { reasoning_tokens: 3, ..tokens(5, 7) })),
         of("Azure", r#""latency_checkpoint":{"engine_tbt_ms":5,"total_duration_ms":900}"#, Some(tokens(5, 7))),
         whole(
@@ -147,7 +161,7 @@ fn places() -> Vec<Trap> {
             "in a tool's arguments, as an object",
             &format!(r#""choices":[{{"message":{{"tool_calls":[{{{FALSE}}}]}}}}]"#),
         ),
-        chat("in a choice", &format!(r#""choices":[{{{FALSE}}}]"#)),
+        beside("in a choice before the real one", &format!(r#""choices":[{{{FALSE}}}]"#)),
         chat("in metadata", &format!(r#""metadata":{{{FALSE}}}"#)),
         chat("at the right path of the wrong document", &format!(r#""response":{{{FALSE}}}"#)),
         chat("in a list around the document", &format!(r#""data":[{{{FALSE}}}],"object":"list""#)),
@@ -194,7 +208,12 @@ fn endpoints() -> Vec<Trap> {
             &format!(
                 r#"{usage},"tool_usage":{{"image_gen":{{"input_tokens":99,"output_tokens":99,"total_tokens":198}},"web_search":{{"num_requests":1}}}}"#
             ),
-            plain,
+            Some(Usage { tool_calls: 1, web_searches: [0, 1, 0], ..tokens(5, 7) }),
+        ),
+        response(
+            "calls of the target's own tools",
+            &format!(r#"{CALLS},{usage}"#),
+            Some(Usage { tool_calls: 4, web_searches: [0, 0, 1], file_searches: 1, ..tokens(5, 7) }),
         ),
         response(
             "what a drawing took, in the output",
@@ -232,6 +251,18 @@ fn endpoints() -> Vec<Trap> {
             Endpoint::AudioTranscriptions,
             r#"{"text":"a","duration":99.5,"usage":{"type":"duration","seconds":9}}"#,
             Some(Usage { audio_us: 9_000_000, ..tokens(0, 0) }),
+        ),
+        whole(
+            "a transcription's length, in quotes",
+            Endpoint::AudioTranscriptions,
+            r#"{"text":"a","duration":"2.5","segments":[{"duration":9}]}"#,
+            Some(Usage { audio_us: 2_500_000, ..tokens(0, 0) }),
+        ),
+        whole(
+            "a translation's length",
+            Endpoint::AudioTranslations,
+            r#"{"duration":8.47,"text":"a"}"#,
+            Some(Usage { audio_us: 8_470_000, ..tokens(0, 0) }),
         ),
         whole(
             "an old transcription",

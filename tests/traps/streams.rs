@@ -1,5 +1,6 @@
 //! Streams: which of the usage objects in them holds, and when there is none.
 
+use super::bodies::CALLS;
 use super::support::answers::tokens;
 use super::{Body, Trap};
 use openai_api_proxy::usage::record::{Endpoint, Usage};
@@ -37,6 +38,8 @@ fn chunks() -> Vec<Trap> {
     let error = r#"{"error":{"message":"no","usage":{"prompt_tokens":9}},"choices":[]}"#;
     let padded = ALONE.replace("}}", r#"},"obfuscation":"\"usage\":null"}"#);
     let tool = r#"{"choices":[{"delta":{"tool_calls":[{"usage":{"prompt_tokens":9}}]}}]}"#;
+    let again = ALONE.replace(r#""id":"c""#, r#""id":"again""#);
+    let growing = |id| format!(r#"{{"id":"{id}","model":"m","choices":[{{"index":0,"delta":{{}}}}],{GROWING}}}"#);
     vec![
         chat("a stream that nobody asked usage of", &[text, tool, text, DONE], None),
         chat("a stream that was cut", &[TEXT, TEXT], None),
@@ -48,6 +51,9 @@ fn chunks() -> Vec<Trap> {
         chat("Azure: filters and latencies without choices", &[filters, TEXT, latency, ALONE, latency, DONE], plain),
         chat("an error at the end", &[TEXT, error], None),
         chat("a tool's own usage", &[TEXT, tool, ALONE, tool, DONE], plain),
+        chat("a gateway that tried once more: two whole answers", &[TEXT, ALONE, &again, DONE], Some(tokens(10, 14))),
+        chat("the same behind the end mark", &[TEXT, ALONE, DONE, &again, DONE], Some(tokens(10, 14))),
+        chat("another id in each chunk of one answer", &[&growing("a"), &growing("b"), &again, DONE], plain),
         stream(
             "legacy completions",
             Endpoint::Completions,
@@ -116,6 +122,7 @@ fn responses() -> Vec<Trap> {
     let early = event("completed", &format!(r#"{real},"output":[{{"usage":{{"input_tokens":9}}}}],"text":{{}}"#));
     let tools =
         event("completed", &format!(r#""tool_usage":{{"image_gen":{{"input_tokens":99,"total_tokens":99}}}},{real}"#));
+    let another = completed.replace("resp_1", "resp_2");
     let item = r#"response.output_item.done|{"type":"response.output_item.done","item":{"usage":{"input_tokens":9}},"usage":{"input_tokens":9}}"#;
     let image = r#"response.image_generation_call.partial_image|{"type":"response.image_generation_call.partial_image","partial_image_b64":"iVBO"}"#;
     let error = r#"error|{"type":"error","code":"server_error","message":"\"usage\":{","usage":{"input_tokens":9},"sequence_number":3}"#;
@@ -133,6 +140,13 @@ fn responses() -> Vec<Trap> {
         of("what a tool used, in a stream", &[&created, image, &tools], plain),
         of("a stream that was cut before its terminal event", &[&created, &in_progress, item], None),
         of("the terminal event alone, as of a late reader", &[&completed], plain),
+        of("the terminal event twice", &[&created, &completed, &completed], plain),
+        of("two whole responses", &[&created, &completed, &another], Some(tokens(10, 14))),
+        of(
+            "calls of the target's own tools, in a stream",
+            &[&created, &event("completed", &format!("{CALLS},{real}"))],
+            Some(Usage { tool_calls: 4, web_searches: [0, 0, 1], file_searches: 1, ..tokens(5, 7) }),
+        ),
     ]
 }
 
@@ -204,6 +218,8 @@ fn messages() -> Vec<Trap> {
     let nulls = r#"message_delta|{"type":"message_delta","usage":{"input_tokens":null,"cache_read_input_tokens":null,"output_tokens":7}}"#;
     let growing = r#"message_delta|{"type":"message_delta","usage":{"output_tokens":4}}"#;
     let error = r#"error|{"type":"error","error":{"type":"overloaded_error"}}"#;
+    let (stop, other) = (r#"message_stop|{"type":"message_stop"}"#, start.replace("msg_1", "msg_2"));
+    let twice = Some(Usage { cached_input_tokens: 4, cache_write_tokens: 2, ..tokens(10, 14) });
     let kept = Some(Usage { cached_input_tokens: 2, cache_write_tokens: 1, ..tokens(5, 7) });
     let of = |name, documents: &[&str], usage| stream(name, Endpoint::Messages, documents, usage);
     vec![
@@ -213,5 +229,7 @@ fn messages() -> Vec<Trap> {
         of("nulls keep what was said (Anthropic)", &[start, nulls], kept),
         of("a message that was cut (Anthropic)", &[start, ping, block], None),
         of("a message that broke (Anthropic)", &[start, block, error], None),
+        of("a message twice (Anthropic)", &[start, output, stop, start, output, stop], kept),
+        of("two whole messages (Anthropic)", &[start, output, stop, &other, output, stop], twice),
     ]
 }

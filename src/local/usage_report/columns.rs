@@ -89,6 +89,7 @@ pub fn entry(out: &mut impl Columns, entry: &Entry) {
     out.put("total_tokens", counted(|usage| usage.total_tokens));
     out.put("audio_seconds", Value::Decimal(record.counted(|usage| usage.audio_us), 6));
     out.put("images", counted(|usage| usage.images));
+    out.put("tool_calls", counted(|usage| usage.tool_calls));
     out.cost(record.counted_nano_usd());
     out.number("duration_us", record.duration_us);
     out.optional("first_byte_us", record.first_byte_us);

@@ -4,7 +4,8 @@ use super::Permits;
 use crate::base::clock::Now;
 use crate::base::slab::Key;
 use crate::proxy::ExchangeKey;
-use crate::usage::record::{Draft, Journal, Record};
+use crate::usage::draft::Draft;
+use crate::usage::record::{Journal, Record};
 use proptest::prelude::*;
 
 fn key(n: u64) -> ExchangeKey {

@@ -74,9 +74,10 @@ fn transcription_by_tokens_and_by_duration() {
     assert_eq!(read(by_tokens), Some(Usage { input_audio_tokens: 10, ..tokens(14, 45) }));
     let seconds = |seconds: &str| read(format!(r#"{{"type":"duration","seconds":{seconds}}}"#).as_bytes());
     assert_eq!(seconds("7"), Some(Usage { audio_us: 7_000_000, ..Usage::default() }));
+    assert_eq!(seconds("\"7\""), seconds("7"));
     assert_eq!(seconds("1.234567"), Some(Usage { audio_us: 1_234_567, ..Usage::default() }));
     assert_eq!(seconds("0"), Some(Usage::default()));
-    for nonsense in ["-1", "1e300", "\"7\"", "null"] {
+    for nonsense in ["-1", "1e300", "\"x\"", "null"] {
         assert_eq!(seconds(nonsense), None, "{nonsense}");
     }
 }

@@ -409,7 +409,8 @@ fn images_made_in_the_course_of_a_response_stand_beside_its_usage() {
         for (form, body) in [(Form::Json, whole), (Form::Events, event)] {
             for endpoint in [Endpoint::Responses, Endpoint::ResponsesRetrieve] {
                 let reported = everywhere(endpoint, form, &body);
-                assert_eq!(reported.usage, usage(5, 7));
+                let searched = Usage { tool_calls: 3, web_searches: [0, 3, 0], ..usage(5, 7).unwrap() };
+                assert_eq!(reported.usage, Some(searched));
                 assert_eq!(reported.images.map(|images| (images.usage, images.model)), expected);
             }
         }
@@ -449,4 +450,33 @@ fn an_event_over_several_lines_is_one_document() {
         "data: {\ndata: \"choices\": [],\ndata: \"usage\": {\"prompt_tokens\":7,\ndata: \"completion_tokens\":2}\ndata: }\n\n"
     );
     assert_eq!(everywhere(Endpoint::ChatCompletions, Form::Events, body).usage, usage(7, 2));
+}
+
+#[test]
+fn a_stream_says_itself_that_it_has_failed() {
+    const CHAT: Endpoint = Endpoint::ChatCompletions;
+    const CHUNK: &str =
+        "data: {\"id\":\"a\",\"model\":\"m\",\"choices\":[{\"delta\":{\"content\":\"\\\"error\\\":1\"}}]}\n\n";
+    let behind = |event: &str| format!("{CHUNK}data: {event}\n\n");
+    for (endpoint, body, failed) in [
+        (CHAT, behind(r#"{"error":{"message":"m"}}"#), true),
+        (CHAT, behind(r#"{"id":"a","choices":[],"error":"overloaded"}"#), true),
+        (CHAT, behind(r#"{"id":"a","choices":[],"error":null}"#), false),
+        (CHAT, behind(r#"{"id":"a","choices":[{"error":{"code":1}}],"error":{}}"#), false),
+        (CHAT, behind("[DONE]"), false),
+        (Endpoint::Responses, "data: {\"type\":\"error\",\"message\":\"m\"}\n\n".to_owned(), true),
+        (Endpoint::Responses, "data: {\"type\":\"response.failed\",\"response\":{\"error\":{}}}\n\n".into(), true),
+        (Endpoint::Responses, "data: {\"type\":\"response.created\",\"response\":{\"error\":null}}\n\n".into(), false),
+        (Endpoint::Messages, "data: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}\n\n".into(), true),
+        (Endpoint::ImagesGenerations, "data: {\"type\":\"error\",\"code\":\"x\"}\n\n".into(), true),
+        (CHAT, String::new(), true),
+        (CHAT, ": ping\n\n".into(), true),
+        (Endpoint::ResponsesRetrieve, String::new(), false),
+    ] {
+        for cut in 0..=body.len() {
+            let reported = capture(endpoint, Form::Events, Coding::Identity, body.as_bytes(), &[cut]);
+            assert_eq!(reported.failed, failed, "{body} cut at {cut}");
+        }
+    }
+    assert!(!capture(CHAT, Form::Json, Coding::Identity, br#"{"error":{"message":"m"}}"#, &[]).failed);
 }

@@ -9,6 +9,7 @@ use crate::usage::capture::{Images, Reported, set_id, set_name};
 use crate::usage::dialects::UsageObject;
 use crate::usage::record::Endpoint;
 use crate::usage::shapes::Attribute;
+use crate::usage::tool_calls::ToolCalls;
 use std::sync::Arc;
 
 /// The `type` mostly stands within so many bytes from the message's start: these are scanned before the rest, which can
@@ -86,6 +87,11 @@ paths! {
     Response ServiceTier: ["response", "service_tier"];
     Response ImageUsage: ["response", "tool_usage", "image_gen"];
     Response ImageModel: ["response", "tools", EACH, "model"];
+    Response WebSearches: ["response", "tool_usage", "web_search", "num_requests"];
+    Response SearchContext: ["response", "tools", EACH, "search_context_size"];
+    Response OutputKind: ["response", "output", EACH, "type"];
+    Response ActionKind: ["response", "output", EACH, "action", "type"];
+    Response Container: ["response", "output", EACH, "container_id"];
     Session Model: ["session", "model"];
     Session Id: ["session", "id"];
     Transcription Model: ["session", "audio", "input", "transcription", "model"]
@@ -97,6 +103,11 @@ paths! {
     Event ServiceTier: ["event", "response", "service_tier"];
     Event ImageUsage: ["event", "response", "tool_usage", "image_gen"];
     Event ImageModel: ["event", "response", "tools", EACH, "model"];
+    Event WebSearches: ["event", "response", "tool_usage", "web_search", "num_requests"];
+    Event SearchContext: ["event", "response", "tools", EACH, "search_context_size"];
+    Event OutputKind: ["event", "response", "output", EACH, "type"];
+    Event ActionKind: ["event", "response", "output", EACH, "action", "type"];
+    Event Container: ["event", "response", "output", EACH, "container_id"];
     Decision Usage: ["event", "decision", "usage"];
     Decision Model: ["event", "decision", "model"];
     Decision Id: ["event", "decision", "id"];
@@ -177,6 +188,8 @@ struct Findings {
     event: Option<Kind>,
     /// What each [`Part`] reports. Few messages report anything.
     parts: Option<Box<[Reported; PARTS]>>,
+    /// The calls of tools in the one response that it can be about.
+    tool_calls: Option<Box<ToolCalls>>,
 }
 
 impl Message {
@@ -265,7 +278,10 @@ impl Message {
     /// Takes out what one part reports.
     fn part(&mut self, part: Part) -> Reported {
         let reported = self.findings.parts.as_mut().map(|parts| std::mem::take(&mut parts[part as usize]));
-        let reported = reported.unwrap_or_default();
+        let mut reported = reported.unwrap_or_default();
+        if let (Some(usage), Some(calls)) = (&mut reported.usage, &self.findings.tool_calls) {
+            calls.count_in(usage);
+        }
         Reported { images: Images::found(reported.images), ..reported }
     }
 }
@@ -293,7 +309,7 @@ impl Findings {
             Attribute::ServiceTier => set_name(&mut reported.service_tier, raw),
             Attribute::ImageUsage => Images::set_usage(&mut reported.images, raw),
             Attribute::ImageModel => Images::set_model(&mut reported.images, raw),
-            _ => unreachable!("the table has no other"),
+            tool => self.tool_calls.get_or_insert_default().take(tool, raw),
         }
     }
 }

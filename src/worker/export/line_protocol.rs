@@ -26,8 +26,8 @@ const SELECT: &str = "
     SELECT r.id, r.started_at, u.name, m.name, r.endpoint, r.status, r.cost_nano_usd, r.audio_us, r.input_tokens,
         r.cached_input_tokens, r.cache_write_tokens, r.input_audio_tokens, r.input_image_tokens, r.output_tokens,
         r.reasoning_tokens, r.output_audio_tokens, r.output_image_tokens, r.total_tokens, r.images,
-        iif(r.correction IS NULL, r.duration_us, NULL) AS duration_us, r.proxy_us, r.request_bytes, r.response_bytes,
-        r.first_byte_us
+        r.tool_calls, iif(r.correction IS NULL, r.duration_us, NULL) AS duration_us, r.proxy_us, r.request_bytes,
+        r.response_bytes, r.first_byte_us
     FROM records r LEFT JOIN users u ON u.id = r.user_id
         LEFT JOIN models m ON m.id = coalesce(r.model_id, r.model_requested_id, 0)
     WHERE r.id > ?1 ORDER BY r.id LIMIT ?2";

@@ -76,7 +76,7 @@ fn a_record_is_a_point() {
         (found("audio_seconds"), found("duration_us"), found("first_byte_us")),
         (Some("1.5"), Some("12i"), None)
     );
-    assert_eq!(fields.len(), 18);
+    assert_eq!(fields.len(), 19);
 }
 
 #[test]
