@@ -447,7 +447,8 @@ impl Proxy {
     /// Every record up to this one is in the ledger; of those that may repeat others, `retrieved` says how they count.
     pub fn committed(&mut self, now: Now, upto: u64, retrieved: &[Record]) {
         for record in retrieved {
-            self.count(now, record);
+            let at_most_nano_usd = settlement::at_most_again(record, &self.prices);
+            self.count(now, &Record { at_most_nano_usd, ..record.clone() });
         }
         self.limiter.committed(upto);
         let records = self.permits.committed(upto);

@@ -128,9 +128,11 @@ impl Rates<'_> {
         sum.checked_sub(off?.checked_mul(u128::from(cached))?)
     }
 
-    /// The output. Reasoning tokens are part of its text, at its price where they have none of their own.
+    /// The output. Reasoning tokens are part of its text, at its price where they have none of their own. What an answer
+    /// that made images does not tell is images, where the model has a price for those.
     fn output(&self, usage: &Usage) -> Option<u128> {
-        let (audio, image) = (usage.output_audio_tokens, usage.output_image_tokens);
+        let unsaid = if self.model.knows(Kind::OutputImage) { usage.unsaid_output_tokens } else { 0 };
+        let (audio, image) = (usage.output_audio_tokens, usage.output_image_tokens.checked_add(unsaid)?);
         let text = usage.output_tokens.checked_sub(audio)?.checked_sub(image)?;
         let reasoning = if self.model.knows(Kind::Reasoning) { usage.reasoning_tokens } else { 0 };
         let parts = [

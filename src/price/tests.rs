@@ -126,6 +126,9 @@ fn images_by_quality_and_size_or_by_their_tokens() {
     // gpt-image-1.5: 32 an image token, 10 a text token. Which they are is what the usage says.
     let streamed = Usage { images: 1, ..tokens(10, 1_056) };
     assert_eq!(table.cost_nano_usd("gpt-image-1.5", &streamed, None), Some(10 * 5_000 + 1_056 * 10_000));
+    let unsaid = Usage { unsaid_output_tokens: 1_056, ..streamed };
+    assert_eq!(table.cost_nano_usd("gpt-image-1.5", &unsaid, None), Some(10 * 5_000 + 1_056 * 32_000));
+    assert_eq!(table.cost_nano_usd("gpt-4o", &unsaid, None), Some(10 * 2_500 + 1_056 * 10_000));
     let said = Usage { output_image_tokens: 1_000, ..streamed };
     let expected = 10 * 5_000 + 1_000 * 32_000 + 56 * 10_000;
     assert_eq!(table.cost_nano_usd("gpt-image-1.5", &said, None), Some(expected));
@@ -465,7 +468,7 @@ proptest! {
             input_image_tokens: e, output_tokens: f, reasoning_tokens: g, output_audio_tokens: h,
             output_image_tokens: i, total_tokens: j, audio_us: k, images: l,
             cached_text_tokens: l, cached_audio_tokens: k, cached_image_tokens: j, tool_calls: i,
-            cache_write_12h_tokens: h, web_searches: [g, f, e], file_searches: d,
+            cache_write_12h_tokens: h, web_searches: [g, f, e], file_searches: d, unsaid_output_tokens: c,
         };
         let table = PriceTable::parse(r#"{"m": {"input_cost_per_token": 18446, "output_cost_per_token": 18446}}"#).unwrap();
         let _ = table.cost_nano_usd("m", &usage, None);

@@ -45,7 +45,7 @@ pub struct Images {
 impl Images {
     /// Takes the tool's usage object, where anything was consumed.
     pub(super) fn set_usage(slot: &mut Option<Box<Self>>, raw: &[u8]) {
-        let usage = UsageObject::parse(raw).map(|object| object.usage(false));
+        let usage = UsageObject::parse(raw).map(|object| of_images(&object, object.usage(false)));
         if let Some(usage) = usage.filter(|usage| usage.total_tokens > 0) {
             slot.get_or_insert_default().usage = usage;
         }
@@ -250,7 +250,10 @@ impl Facts {
             }
             None => reported,
         });
-        let usage = reported.map(|reported| reported.usage(shape.cache_beside_input));
+        let usage = reported.map(|reported| {
+            let usage = reported.usage(shape.cache_beside_input);
+            if self.images > 0 { of_images(&reported, usage) } else { usage }
+        });
         // The images are the upstream's answer itself: their number needs no usage object to be reported.
         let images = self.images;
         let usage = if images > 0 { Some(Usage { images, ..usage.unwrap_or_default() }) } else { usage };
@@ -258,6 +261,13 @@ impl Facts {
         let images = Images::found(self.image_tool);
         Reported { usage, model, id, service_tier, quality, size, images, unreadable: false }
     }
+}
+
+/// The usage of an answer that made images. Where that does not say what its output is, it is images alone (the API
+/// reference's `ImagesUsage`); where it says that none of it is, it is text.
+fn of_images(said: &UsageObject, usage: Usage) -> Usage {
+    let unsaid_output_tokens = if said.gives(Field::output_image_tokens) { 0 } else { usage.output_tokens };
+    Usage { unsaid_output_tokens, ..usage }
 }
 
 pub(super) fn set_id(slot: &mut Option<Box<str>>, raw: &[u8]) {
