@@ -149,10 +149,8 @@ impl PriceTable {
 
     /// Names of all that have a price.
     pub fn priced_names(&self) -> impl Iterator<Item = &str> {
-        let priced = |(name, model): (&'_ Box<str>, &Model)| !model.prices.is_empty() && self.find(name).is_some();
-        self.parts.iter().flat_map(move |part| {
-            part.models.iter().filter(move |&(name, model)| priced((name, model))).map(|(name, _)| &**name)
-        })
+        let models = self.parts.iter().flat_map(|part| &part.models);
+        models.filter(|(_, model)| !model.prices.is_empty()).map(|(name, _)| &**name)
     }
 
     /// True where a model of this very name has a price.
