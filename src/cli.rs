@@ -9,11 +9,13 @@ pub mod check;
 pub mod health;
 pub mod keys_command;
 pub mod limits_command;
+pub mod prices_command;
 pub mod usage_command;
 
 use keys_command::KeysCommand;
 use lexopt::{Arg, Parser};
 use limits_command::LimitsCommand;
+use prices_command::PricesCommand;
 use std::ffi::OsString;
 use usage_command::UsageCommand;
 
@@ -30,6 +32,7 @@ pub enum Command {
     Healthcheck,
     Keys(KeysCommand),
     Limits(LimitsCommand),
+    Prices(PricesCommand),
     Usage(UsageCommand),
 }
 
@@ -68,6 +71,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
             "keys" => keys_command::parse(&mut parser)?,
             "usage" => usage_command::parse(&mut parser)?,
             "limits" => limits_command::parse(&mut parser)?,
+            "prices" => prices_command::parse(&mut parser)?,
             unknown => return Err(format!("unknown command {unknown:?}; try --help")),
         },
         other => return Err(unexpected(&other)),

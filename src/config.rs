@@ -6,12 +6,14 @@
 
 mod default_limits;
 mod influx;
+mod prices;
 mod secret;
 mod source;
 mod target;
 mod value;
 
 pub use influx::Influx;
+pub use prices::PricesUrl;
 pub use secret::Secret;
 pub use source::Problem;
 pub use target::Target;
@@ -79,8 +81,10 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// `TLS_CA_FILE`: the file's contents, PEM.
     pub tls_ca: Option<Vec<u8>>,
-    /// The built-in prices, with those of `PRICES_FILE`.
+    /// The built-in prices, with those of `PRICES_FILE`, `PRICE_FACTOR` and what the target's region adds.
     pub prices: PriceTable,
+    /// `PRICES_URL`: where more are fetched from.
+    pub prices_url: Option<PricesUrl>,
     /// `INFLUXDB_URL` and the variables around it: where the ledger is exported to; `None` exports nothing.
     pub influx: Option<Influx>,
     /// `METRICS_MAX_USERS` and `METRICS_MAX_MODELS`.
@@ -153,14 +157,14 @@ impl Config {
         let mut source = Source::new(env, dotenv);
         let api_key = secret(&mut source, "OPENAI_API_KEY");
         let keys_only = source.word("CLIENT_AUTH", false, &[("none", false), ("keys", true)]);
+        let target = source
+            .optional("PROXY_TARGET", target::EXPECTED, Target::parse)
+            .unwrap_or_else(|| Target::parse("https://api.openai.com").expect("the default target is valid"));
         let config = Self {
             listen: listen(&mut source, api_key.is_some() && !keys_only),
             keys_only,
             admin_token: secret(&mut source, "ADMIN_TOKEN"),
             api_key,
-            target: source
-                .optional("PROXY_TARGET", target::EXPECTED, Target::parse)
-                .unwrap_or_else(|| Target::parse("https://api.openai.com").expect("the default target is valid")),
             model_name: source.optional("MODEL_NAME", "a model's name, at most 128 bytes", model_name),
             database_path: source.os("DATABASE_PATH").unwrap_or_else(|| "usage.db".into()).into(),
             durability: source.word("LEDGER_DURABILITY", Durability::Settled, &Durability::WORDS),
@@ -194,7 +198,9 @@ impl Config {
                 drain: duration(&mut source, "DRAIN_TIMEOUT", 30, 0),
             },
             tls_ca: tls_ca(&mut source),
-            prices: prices(&mut source),
+            prices: prices::read(&mut source, &target.host),
+            prices_url: PricesUrl::read(&mut source),
+            target,
             influx: Influx::read(&mut source),
             metrics: metrics_limits(&mut source),
             log: source.value("LOG", Level::Info, "error, warn, info, debug or trace", Level::parse),
@@ -254,18 +260,6 @@ fn tls_ca(source: &mut Source<'_>) -> Option<Vec<u8>> {
         source.problem("TLS_CA_FILE", format!("expected a PEM file with certificates, found a bad one: {why}"));
     }
     Some(pem)
-}
-
-fn prices(source: &mut Source<'_>) -> PriceTable {
-    let mut table = PriceTable::built_in();
-    if let Some(bytes) = read_file(source, "PRICES_FILE", "a readable JSON file of prices") {
-        let text = String::from_utf8(bytes).map_err(|error| error.to_string());
-        match text.and_then(|text| PriceTable::parse(&text)) {
-            Ok(own) => table.merge(own),
-            Err(why) => source.problem("PRICES_FILE", format!("expected prices in the built-in table's format: {why}")),
-        }
-    }
-    table
 }
 
 fn read_file(source: &mut Source<'_>, name: &'static str, expected: &str) -> Option<Vec<u8>> {

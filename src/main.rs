@@ -11,6 +11,7 @@ use openai_api_proxy::config::{Config, Durability};
 use openai_api_proxy::io::Io;
 use openai_api_proxy::io::sockets::Sockets;
 use openai_api_proxy::metrics::Metrics;
+use openai_api_proxy::price::PriceTable;
 use openai_api_proxy::proxy::{Proxy, Settings, Timeouts};
 use openai_api_proxy::reactor::Reactor;
 use openai_api_proxy::reload::{self, Reloader};
@@ -19,6 +20,7 @@ use openai_api_proxy::systemd;
 use openai_api_proxy::tls::Connector;
 use openai_api_proxy::worker::ledger::Options;
 use openai_api_proxy::worker::logger::{self, event, say};
+use openai_api_proxy::worker::price_fetcher::{self, PriceFetcher};
 use openai_api_proxy::worker::threads::WorkerThreads;
 use openai_api_proxy::worker::{EventSender, unix_now};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -64,6 +66,10 @@ fn main() -> ExitCode {
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
                 written => written.map_err(|error| format!("the answer cannot be written: {error}")),
             }
+        }),
+        Ok(Command::Prices(command)) => configured(|config| {
+            print(&cli::prices_command::run(&command, &config)?);
+            Ok(())
         }),
         Ok(Command::Limits(command)) => configured(|config| {
             print(&cli::limits_command::run(&command, &config.database_path)?);
@@ -126,6 +132,8 @@ fn serve(config: Config) -> Result<(), String> {
     let export = config.influx.clone();
     let workers =
         WorkerThreads::start(&config.database_path, ledger, export, (&target.host, target.port), events.clone())?;
+    let mut prices = config.prices.clone();
+    let _fetcher = fetched_prices(&config, &mut prices, &events)?;
     let reloader = Reloader::new(config.clone(), Config::from_process);
     let _watch = Watch::start(events, reloader).map_err(|error| format!("cannot watch for signals: {error}"))?;
     if connections_max < wanted {
@@ -144,13 +152,28 @@ fn serve(config: Config) -> Result<(), String> {
 
     let started: Now = sockets.now();
     let metrics = Metrics::new(config.metrics, started.unix);
-    let mut proxy = Proxy::new(settings, config.prices, metrics, started);
+    let mut proxy = Proxy::new(settings, prices, metrics, started);
     proxy.log_up_to(config.log);
     let mut reactor = Reactor::new(sockets, workers, proxy, nanoseconds(config.timeouts.drain));
     reactor.run().map_err(|error| format!("cannot wait for events: {error}"))?;
     let ended = reactor.into_workers().shutdown();
     event(Level::Info, "stopped", &[]);
     ended
+}
+
+/// Adds the prices that were fetched last, and begins to fetch them anew.
+fn fetched_prices(
+    config: &Config,
+    prices: &mut PriceTable,
+    events: &EventSender,
+) -> Result<Option<PriceFetcher>, String> {
+    let Some(url) = &config.prices_url else { return Ok(None) };
+    match price_fetcher::kept(&config.database_path, &config.target.host) {
+        Ok(kept) => kept.into_iter().for_each(|kept| prices.merge(kept)),
+        Err(why) => event(Level::Warn, "the prices fetched last cannot be read", &[("error", why.as_str().into())]),
+    }
+    let (database, host) = (&config.database_path, &config.target.host);
+    PriceFetcher::start(url.clone(), database, host, prices.clone(), events.clone()).map(Some)
 }
 
 /// What operators of client keys easily overlook.

@@ -68,7 +68,7 @@ use crate::limit::budget::{Cost, Period, SpendByUser};
 use crate::limit::limiter::Limiter;
 use crate::metrics::{Gauges, Metrics};
 use crate::policy::{Change, Policy, ReadOn};
-use crate::price::PriceTable;
+use crate::price::{PriceSource, PriceTable};
 use crate::usage::record::{Outcome, Record};
 pub use actions::{Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, LOW_WATERMARK, Question, UpKey, Written};
 use client_limit::ClientLimit;
@@ -341,9 +341,16 @@ impl Proxy {
         self.access.set_admin(change.admin);
         self.settings.authorization = change.authorization;
         self.settings.model_name = change.model_name;
+        let fetched = self.prices.part(PriceSource::Url);
         self.prices = change.prices;
+        fetched.into_iter().for_each(|fetched| self.prices.merge(fetched));
         self.log_up_to(change.log);
         self.check_sessions(now);
+    }
+
+    /// Prices that were fetched, in place of those that were before. Requests in flight are priced by them.
+    pub fn set_fetched_prices(&mut self, fetched: PriceTable) {
+        self.prices.merge(fetched);
     }
 
     /// What holds between any two turns, for tests.
@@ -452,7 +459,8 @@ impl Proxy {
     /// Every record up to this one is in the ledger; of those that may repeat others, `retrieved` says how they count.
     pub fn committed(&mut self, now: Now, upto: u64, retrieved: &[Record]) {
         for record in retrieved {
-            self.count(now, record);
+            let at_most_nano_usd = settlement::at_most_again(record, &self.prices);
+            self.count(now, &Record { at_most_nano_usd, ..record.clone() });
         }
         self.limiter.committed(upto);
         let records = self.permits.committed(upto);

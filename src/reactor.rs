@@ -177,6 +177,7 @@ impl<I: Io, W: Workers> Reactor<I, W> {
                     self.proxy.set_spend_by_user(now, spend_by_user);
                 }
                 WorkerEvent::Reconfigure(change) => self.proxy.reconfigure(now, *change),
+                WorkerEvent::Prices(fetched) => self.proxy.set_fetched_prices(fetched),
                 WorkerEvent::Answered { ticket, answer } => self.proxy.answered(now, ticket, &answer),
                 WorkerEvent::Resolved { addresses } => self.proxy.resolved(now, addresses),
                 WorkerEvent::Stop => self.stop(now),

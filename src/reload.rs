@@ -59,7 +59,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         target, api_key, model_name, listen, database_path, durability, ledger_fsync, ledger_wait, retention_days,
         read_on, read_on_max, limits, reserves_average, allows_unmetered, asks_usage, keys_only, admin_token,
         connections_max, body_bytes_max, buffered_bytes_max, timeouts,
-        tls_ca, prices, influx, metrics, log, log_format,
+        tls_ca, prices, prices_url, influx, metrics, log, log_format,
     } = new;
     let Timeouts { connect, response, idle, header, drain } = timeouts;
     let names = |settings: &[(bool, &'static str)]| {
@@ -70,7 +70,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         (old.api_key != *api_key, "OPENAI_API_KEY"),
         (old.admin_token != *admin_token, "ADMIN_TOKEN"),
         (old.model_name != *model_name, "MODEL_NAME"),
-        (old.prices != *prices, "PRICES_FILE"),
+        (old.prices != *prices, "PRICES_FILE,PRICE_FACTOR"),
         (old.log != *log, "LOG"),
     ]);
     let at_restart = names(&[
@@ -99,6 +99,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         (old.metrics != *metrics, "METRICS_*"),
         (old.log_format != *log_format, "LOG_FORMAT"),
         (old.influx != *influx, "INFLUXDB_*"),
+        (old.prices_url != *prices_url, "PRICES_URL"),
     ]);
     (at_once, at_restart)
 }
@@ -160,7 +161,7 @@ mod tests {
     }
 
     /// Another value for each variable, and what must be set beside it so that it counts.
-    const OTHERS: [(&str, &str, &str); 45] = [
+    const OTHERS: [(&str, &str, &str); 47] = [
         ("PROXY_TARGET", "http://other", ""),
         ("OPENAI_API_KEY", "sk-hush", ""),
         ("MODEL_NAME", "other", ""),
@@ -189,6 +190,8 @@ mod tests {
         ("UNMETERED", "allow", ""),
         ("STREAM_USAGE", "never", ""),
         ("PRICES_FILE", PRICES, ""),
+        ("PRICES_URL", "http://other/?token=hush", ""),
+        ("PRICE_FACTOR", "2", ""),
         ("CONNECT_TIMEOUT", "1s", ""),
         ("RESPONSE_TIMEOUT", "1s", ""),
         ("IDLE_TIMEOUT", "1s", ""),

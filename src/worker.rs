@@ -11,6 +11,7 @@ pub mod event;
 pub mod export;
 pub mod ledger;
 pub mod logger;
+pub mod price_fetcher;
 pub mod process;
 pub mod query;
 pub mod resolver;

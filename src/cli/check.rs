@@ -3,7 +3,7 @@
 //! In: the configuration. Out: a line for each thing that the server needs: `ok` and what was found, or `FAILED`, why,
 //! and what to do. It may take as long as the target's timeouts. Never: a change of the ledger, a secret in a line.
 
-use super::{EXIT_USAGE, health};
+use super::{EXIT_USAGE, health, prices_command};
 use crate::config::{Config, Problem};
 use crate::ledger::database::{self, Found};
 use crate::tls::Connector;
@@ -47,6 +47,9 @@ pub fn run(config: Result<Config, Vec<Problem>>, print: &mut dyn FnMut(&str)) ->
         Err(failure) => line("resolve", Err(failure)),
     }
     line("ledger", ledger(&config));
+    let remedy = "remove the file: it is fetched again";
+    let prices = prices_command::prices(&config);
+    line("prices", prices.map(|prices| prices_command::ages(&prices)).map_err(|why| (why, remedy)));
     if let Some(influx) = &config.influx {
         let checked = Server::new(influx.clone()).check();
         let remedy = "look at INFLUXDB_URL and the variables around it, and whether the server runs";

@@ -14,6 +14,19 @@ const TOO_LARGE: &str = "is more than 18446 USD a unit";
 /// # Errors
 /// What is wrong with it, in words that follow a field's name.
 pub(super) fn femto_usd(text: &str) -> Result<u64, &'static str> {
+    read(text, false)
+}
+
+/// The same, rounded half up to a femto-dollar: for tables that were written from floats, in which 1.5e-06 stands as
+/// 1.5000000000000002e-06. What is not nothing never becomes nothing.
+///
+/// # Errors
+/// The same.
+pub(super) fn rounded_femto_usd(text: &str) -> Result<u64, &'static str> {
+    read(text, true)
+}
+
+fn read(text: &str, rounds: bool) -> Result<u64, &'static str> {
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().map_err(|_| MALFORMED)?),
         None => (text, 0),
@@ -38,15 +51,16 @@ pub(super) fn femto_usd(text: &str) -> Result<u64, &'static str> {
         return Ok(0);
     }
     // A text is shorter than i64::MAX by far more than any exponent: no overflow.
-    scale(digits, PLACES + i64::from(exponent) - fraction.len() as i64)
+    scale(digits, PLACES + i64::from(exponent) - fraction.len() as i64, rounds)
 }
 
-/// `digits × 10^shift`, exactly.
-fn scale(digits: u128, shift: i64) -> Result<u64, &'static str> {
+/// `digits × 10^shift`, exactly or rounded.
+fn scale(digits: u128, shift: i64, rounds: bool) -> Result<u64, &'static str> {
     let power = u32::try_from(shift.unsigned_abs()).ok().and_then(|shift| 10u128.checked_pow(shift));
     let scaled = match power {
         Some(power) if shift >= 0 => digits.checked_mul(power).ok_or(TOO_LARGE)?,
         Some(power) if digits.is_multiple_of(power) => digits / power,
+        Some(power) if rounds && digits >= power => digits / power + u128::from(digits % power >= power / 2),
         None if shift >= 0 => return Err(TOO_LARGE),
         _ => return Err(TOO_FINE),
     };
@@ -76,6 +90,22 @@ mod tests {
         ] {
             assert_eq!(femto_usd(text), Ok(femto), "{text}");
         }
+    }
+
+    #[test]
+    fn floats_are_rounded_where_that_is_wanted() {
+        for (text, femto) in [
+            ("1.5000000000000002e-06", 1_500_000_000),
+            ("9.999999999999999e-07", 1_000_000_000),
+            ("1.4e-15", 1),
+            ("1.5e-15", 2),
+            ("2.5e-06", 2_500_000_000),
+            ("0.0", 0),
+        ] {
+            assert_eq!(rounded_femto_usd(text), Ok(femto), "{text}");
+        }
+        assert_eq!(rounded_femto_usd("9e-16"), Err(TOO_FINE), "it would be free");
+        assert_eq!(rounded_femto_usd("-1"), Err(MALFORMED));
     }
 
     #[test]

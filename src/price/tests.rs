@@ -123,9 +123,12 @@ fn images_by_quality_and_size_or_by_their_tokens() {
     let own = PriceTable::parse(r#"{"dall-e-3": {"input_cost_per_image": 0.08}}"#).unwrap();
     let two = Usage { images: 2, ..Usage::default() };
     assert_eq!(own.images_cost_nano_usd("dall-e-3", &two, "", ""), Some(160_000_000));
-    // A stream's usage does not say that its output tokens are an image's. gpt-image-1.5: 32 an image token, 10 text.
+    // gpt-image-1.5: 32 an image token, 10 a text token. Which they are is what the usage says.
     let streamed = Usage { images: 1, ..tokens(10, 1_056) };
-    assert_eq!(table.cost_nano_usd("gpt-image-1.5", &streamed, None), Some(10 * 5_000 + 1_056 * 32_000));
+    assert_eq!(table.cost_nano_usd("gpt-image-1.5", &streamed, None), Some(10 * 5_000 + 1_056 * 10_000));
+    let unsaid = Usage { unsaid_output_tokens: 1_056, ..streamed };
+    assert_eq!(table.cost_nano_usd("gpt-image-1.5", &unsaid, None), Some(10 * 5_000 + 1_056 * 32_000));
+    assert_eq!(table.cost_nano_usd("gpt-4o", &unsaid, None), Some(10 * 2_500 + 1_056 * 10_000));
     let said = Usage { output_image_tokens: 1_000, ..streamed };
     let expected = 10 * 5_000 + 1_000 * 32_000 + 56 * 10_000;
     assert_eq!(table.cost_nano_usd("gpt-image-1.5", &said, None), Some(expected));
@@ -171,12 +174,13 @@ fn tiers_and_long_context() {
 #[test]
 fn names_of_snapshots_and_fine_tunes() {
     let table = PriceTable::built_in();
-    let found = |name: &str| table.find(name).cloned();
+    let found = |name: &str| table.find(name).map(|(model, _)| model.clone());
     assert_eq!(found("gpt-4o-2030-01-31"), found("gpt-4o"));
     assert_ne!(found("gpt-4o-2024-05-13"), found("gpt-4o"), "the dated model has a price of its own");
-    assert_eq!(found("gpt-4-1231"), found("gpt-4"));
-    assert_eq!(found("ft:gpt-4o-2024-08-06:org::id"), table.models.get("ft:gpt-4o-2024-08-06").cloned());
-    assert_eq!(found("ft:gpt-3.5-turbo-0901:org:name:id"), found("ft:gpt-3.5-turbo"));
+    assert_eq!(found("gpt-3.5-turbo-instruct:20230824-v2"), found("gpt-3.5-turbo-instruct"));
+    assert!(found("gpt-3.5-turbo-instruct:20230824-v2").is_some());
+    assert_eq!(found("ft:gpt-4o-2024-08-06:org::id"), table.get("ft:gpt-4o-2024-08-06").map(|found| found.0.clone()));
+    assert!(found("davinci-002").is_some() && found("ft:babbage-002:org:name:id").is_some());
     assert!(found("ft:gpt-4o-2024-08-06:org::id").is_some());
     assert_ne!(found("ft:gpt-4o-2024-08-06"), found("gpt-4o-2024-08-06"));
     for unknown in [
@@ -186,12 +190,161 @@ fn names_of_snapshots_and_fine_tunes() {
         "gpt-4o-2030-13-01",
         "gpt-4o-2030-00-01",
         "gpt-4-1232",
+        "gpt-3.5-turbo-instruct:v2",
+        "gpt-3.5-turbo-instruct:20231324",
+        "gpt-4o:latest",
         "gpt-4-12345",
         "-0101",
         "モデル",
     ] {
         assert_eq!(found(unknown), None, "{unknown}");
     }
+}
+
+/// An older version may have cost anything: gpt-3.5-turbo-0613 was three times as dear as gpt-3.5-turbo is.
+#[test]
+fn an_older_version_is_not_priced_like_the_present_one() {
+    let table = PriceTable::parse(
+        r#"{"m": {"input_cost_per_token": 1}, "m-2025-05-05": {}, "m-0613": {}, "old": {"input_cost_per_token": 1},
+            "old-0613": {}, "lone": {"input_cost_per_token": 1}, "m-mini-2030-01-01": {}}"#,
+    );
+    let mut table = table.unwrap();
+    for (name, is_priced) in [
+        ("m-2025-05-06", true),
+        ("m-2025-05-04", false),
+        ("m-2024-12-31", false),
+        ("m:20250506-v1", true),
+        ("m:20250504-v1", false),
+        ("m-0614", false),
+        ("old-2023-01-01", true),
+        ("old-0614", false),
+        ("lone-0301", true),
+        ("ft:m-2025-05-06:org", false),
+    ] {
+        assert_eq!(table.find(name).is_some(), is_priced, "{name}");
+    }
+    // A later one that another source knows makes it an older one too.
+    let fetched = PriceTable::parse(r#"{"m-2026-01-01": {"input_cost_per_token": 2}}"#).unwrap();
+    table.merge(fetched.of(PriceSource::Url, 7));
+    assert!(table.find("m-2025-05-06").is_none() && table.find("m-2026-01-02").is_some());
+    let built_in = PriceTable::built_in();
+    for older in ["gpt-3.5-turbo-0613", "gpt-4-1231", "ft:gpt-3.5-turbo-0901:org:name:id", "gpt-4o-2024-01-01"] {
+        assert!(built_in.find(older).is_none(), "{older}");
+    }
+}
+
+#[test]
+fn fees_of_tools_stand_beside_the_tokens() {
+    // gpt-5: 1.25 in, 10 out; a search 0.01, whatever its context; a session 0.03, by `openai/container`.
+    let tools =
+        |low, medium, high, tool_calls| Usage { web_searches: [low, medium, high], tool_calls, ..tokens(100, 10) };
+    let plain = 100 * 1_250 + 10 * 10_000;
+    assert_eq!(cost("gpt-5", tools(1, 0, 0, 1)), Some(plain + 10_000_000));
+    assert_eq!(cost("gpt-5", tools(1, 2, 3, 8)), Some(plain + 6 * 10_000_000 + 2 * 30_000_000));
+    // A usage of nothing but fees; and no tier changes them.
+    let alone = Usage { web_searches: [0, 1, 0], tool_calls: 1, ..Usage::default() };
+    assert_eq!(cost("gpt-4.1", alone), Some(25_000_000));
+    let flex = PriceTable::built_in().cost_nano_usd("gpt-5", &tools(0, 1, 0, 1), Some("flex"));
+    assert_eq!(flex, Some(100 * 625 + 10 * 5_000 + 10_000_000));
+    // Fewer calls than their parts; no fee for file searches is built in; none for a search by gpt-4o.
+    assert_eq!(cost("gpt-5", tools(1, 1, 0, 1)), None);
+    assert_eq!(cost("gpt-5", Usage { file_searches: 1, tool_calls: 1, ..tokens(100, 10) }), None);
+    assert_eq!(cost("gpt-4o", tools(0, 1, 0, 1)), None);
+    let own = r#"{"m": {"input_cost_per_token": 0, "file_search_cost_per_1k_calls": 2.5,
+            "code_interpreter_cost_per_session": 0, "search_context_cost_per_query": {"search_context_size_low": 0.002}}}"#;
+    let own = PriceTable::parse(own).unwrap();
+    let cost = |usage: Usage| own.cost_nano_usd("m", &usage, None);
+    let searches = Usage { file_searches: 3, tool_calls: 4, ..tokens(1, 0) };
+    assert_eq!(cost(searches), Some(3 * 2_500_000), "zero is a price");
+    assert_eq!(cost(Usage { web_searches: [1, 0, 0], tool_calls: 5, ..searches }), Some(3 * 2_500_000 + 2_000_000));
+    assert_eq!(cost(Usage { web_searches: [0, 1, 0], tool_calls: 5, ..searches }), None, "missing is none");
+}
+
+#[test]
+fn what_is_kept_for_long_in_the_cache_has_a_price_of_its_own() {
+    // gpt-6.1-sol: 2 in, 2.5 written, 5 written for 12 hours; above 272,000 the double.
+    let usage = Usage { cache_write_tokens: 60, cache_write_12h_tokens: 20, ..tokens(100, 0) };
+    assert_eq!(cost("gpt-6.1-sol", usage), Some(40 * 2_000 + 40 * 2_500 + 20 * 5_000));
+    let long = Usage { input_tokens: 300_000, cache_write_12h_tokens: 60, ..usage };
+    assert_eq!(cost("gpt-6.1-sol", long), Some(299_940 * 4_000 + 60 * 10_000));
+    let batch = PriceTable::built_in().cost_nano_usd("gpt-6.1-sol", &usage, Some("batch"));
+    assert_eq!(batch, Some(40 * 1_000 + 40 * 1_250 + 20 * 2_500));
+    assert_eq!(cost("gpt-6.1-sol", Usage { cache_write_12h_tokens: 61, ..usage }), None);
+    let table = r#"{"m": {"input_cost_per_token": 1, "cache_creation_input_token_cost": 1}}"#;
+    assert_eq!(PriceTable::parse(table).unwrap().cost_nano_usd("m", &usage, None), None, "no price for so long");
+    // Audio alone: it is audio that was written.
+    let audio = Usage { input_audio_tokens: 100, cache_write_12h_tokens: 0, ..usage };
+    assert_eq!(cost("gpt-4o-mini-realtime-preview-2024-12-17", audio), Some(40 * 10_000 + 60 * 300));
+}
+
+#[test]
+fn decisions_have_prices_of_their_own_where_the_table_has_any() {
+    let table = PriceTable::built_in();
+    let cost = |model| table.cost_nano_usd(model, &tokens(100, 10), Some("decisions"));
+    assert_eq!(cost("gpt-6-luna"), Some(100 * 100), "the output is free");
+    assert_eq!(cost("gpt-4o"), Some(100 * 2_500 + 10 * 10_000));
+    let worst = |tier| table.worst_case("gpt-6-luna", 100, Some(10), tier).unwrap().nano_usd;
+    assert_eq!(worst(Some("decisions")), worst(None));
+}
+
+#[test]
+fn factors_are_exact_and_on_the_whole() {
+    let factor = |factor, host| PriceTable::built_in().adjusted(Ratio::parse(factor).unwrap(), host);
+    let usage = Usage { web_searches: [0, 1, 0], tool_calls: 1, ..tokens(1_000, 100) };
+    let cost = |table: &PriceTable, model| table.cost_nano_usd(model, &usage, None);
+    // gpt-5.5: 5 in, 30 out, 0.01 a search.
+    let (of_tokens, of_search) = (1_000 * 5_000 + 100 * 30_000, 10_000_000);
+    for (by, host, expected) in [
+        ("1", "api.openai.com", of_tokens + of_search),
+        ("0.85", "api.openai.com", (of_tokens + of_search) * 85 / 100),
+        ("1", "eu.api.openai.com", of_tokens * 11 / 10 + of_search),
+        ("0.5", "us.api.openai.com.", (of_tokens * 11 / 10 + of_search) / 2),
+        ("1", "gov.api.openai.com", of_tokens * 11 / 10 + of_search),
+        ("1", "eu.api.openai.com.example.com", of_tokens + of_search),
+    ] {
+        assert_eq!(cost(&factor(by, host), "gpt-5.5"), Some(expected), "{by} {host}");
+    }
+    // Half a nano-dollar after the factor rounds up, and nothing is rounded before.
+    let table = PriceTable::parse(r#"{"m": {"input_cost_per_token": 1e-9}}"#).unwrap();
+    let cost_of =
+        |by, count| table.clone().adjusted(Ratio::parse(by).unwrap(), "").cost_nano_usd("m", &tokens(count, 0), None);
+    assert_eq!((cost_of("0.5", 1), cost_of("0.499999", 1), cost_of("0.1", 25)), (Some(1), Some(0), Some(3)));
+    // A region whose factor nobody has told, of a model that regions do make dearer: unknown, and at most the known.
+    let jp = factor("1", "jp.api.openai.com");
+    assert_eq!((cost(&jp, "gpt-5.5"), jp.at_most_nano_usd("gpt-5.5", &usage, None)), (None, Some(18_800_000)));
+    assert_eq!(jp.cost_nano_usd("gpt-4o", &tokens(1, 0), None), Some(2_500), "of others nothing is known to differ");
+    let stated = r#"{"gpt-5.5": {"input_cost_per_token": 1e-6, "regional_processing_uplift_multiplier_jp": 1.2}}"#;
+    let mut own = jp;
+    own.merge(PriceTable::parse(stated).unwrap());
+    assert_eq!(own.cost_nano_usd("gpt-5.5", &tokens(10, 0), None), Some(12_000));
+    // Reservations too, rounded up.
+    let worst = |table: &PriceTable| table.worst_case("gpt-5.5", 1, Some(1), None).unwrap().nano_usd;
+    assert_eq!(worst(&factor("0.3333", "eu.api.openai.com")), (35_000u64 * 11 * 3_333).div_ceil(100_000));
+    assert_eq!(worst(&factor("1", "jp.api.openai.com")), 38_500);
+}
+
+#[test]
+fn what_has_no_certain_cost_has_one_at_most() {
+    let table = PriceTable::built_in();
+    let at_most = |model, usage: Usage, tier| table.at_most_nano_usd(model, &usage, tier);
+    // Known: the cost itself.
+    assert_eq!(at_most("gpt-4o", tokens(10, 1), None), Some(35_000));
+    // o3 has no price for what is cached of a batch: its dearest input, 3.5 in priority.
+    let usage = Usage { cached_input_tokens: 10, ..tokens(110, 7) };
+    assert_eq!(table.cost_nano_usd("o3", &usage, Some("batch")), None);
+    assert_eq!(at_most("o3", usage, Some("batch")), Some(100 * 1_000 + 10 * 3_500 + 7 * 4_000));
+    // A tier that nobody knows: all at the dearest. Counts that contradict each other: all of them.
+    assert_eq!(at_most("o3", usage, Some("scale")), Some(110 * 3_500 + 7 * 14_000));
+    let nonsense = Usage { cached_input_tokens: 200, ..tokens(110, 7) };
+    assert_eq!(at_most("o3", nonsense, None), Some(200 * 3_500 + 7 * 8_000));
+    // A total alone; a fee that is not known, at the dearest of all: a session.
+    assert_eq!(at_most("o3", Usage { total_tokens: 9, ..Usage::default() }, None), Some(9 * 14_000));
+    let searches = Usage { file_searches: 2, tool_calls: 2, ..tokens(10, 0) };
+    assert_eq!(at_most("o3", searches, None), Some(10 * 2_000 + 2 * 30_000_000));
+    assert_eq!(at_most("nobody-knows", tokens(1, 1), None), None);
+    let images = Usage { images: 2, ..Usage::default() };
+    assert_eq!(table.images_at_most_nano_usd("gpt-image-1-2030-01-01", &images), Some(2 * 250_000_000));
+    assert_eq!(table.images_at_most_nano_usd("dall-e-9", &images), None);
 }
 
 #[test]
@@ -212,11 +365,11 @@ fn counts_that_contradict_each_other_have_no_cost() {
 #[test]
 fn an_operators_table_replaces_whole_models_and_adds_others() {
     let mut table = PriceTable::built_in();
-    let before = table.models.len();
+    let before = table.all_listed().len();
     let own = PriceTable::parse(r#"{"_note": 1, "gpt-4o": {"input_cost_per_token": 1e-6}, "mine": {}}"#).unwrap();
-    assert_eq!(own.models.len(), 2);
+    assert_eq!(own.all_listed().len(), 2);
     table.merge(own);
-    assert_eq!(table.models.len(), before + 1);
+    assert_eq!(table.all_listed().len(), before + 1);
     assert_eq!(table.cost_nano_usd("gpt-4o", &tokens(3, 0), None), Some(3_000));
     assert_eq!(table.cost_nano_usd("gpt-4o", &tokens(3, 1), None), None);
 }
@@ -227,6 +380,18 @@ fn faults_in_a_table_are_named() {
         ("[]", "not a JSON object: invalid type: sequence, expected a map at line 1 column 0"),
         (r#"{"m": 1}"#, r#""m": expected an object of price fields"#),
         (r#"{"m": {"input_cost_per_tokens": 1}}"#, r#""m": unknown price field "input_cost_per_tokens""#),
+        (
+            r#"{"m": {"search_context_cost_per_query": {"search_context_size_huge": 1}}}"#,
+            r#""m": search_context_cost_per_query: unknown size "search_context_size_huge""#,
+        ),
+        (
+            r#"{"m": {"regional_processing_uplift_multiplier_eu": 0}}"#,
+            r#""m": regional_processing_uplift_multiplier_eu: expected a factor above 0, at most 1000, with at most 6 decimal places"#,
+        ),
+        (
+            r#"{"m": {"code_interpreter_cost_per_session_flex": 1}}"#,
+            r#""m": unknown price field "code_interpreter_cost_per_session_flex""#,
+        ),
         (r#"{"m": {"input_cost_per_token_scale": 1}}"#, r#""m": unknown price field "input_cost_per_token_scale""#),
         (
             r#"{"m": {"input_cost_per_token": "1"}}"#,
@@ -303,10 +468,15 @@ proptest! {
             input_image_tokens: e, output_tokens: f, reasoning_tokens: g, output_audio_tokens: h,
             output_image_tokens: i, total_tokens: j, audio_us: k, images: l,
             cached_text_tokens: l, cached_audio_tokens: k, cached_image_tokens: j, tool_calls: i,
-            cache_write_12h_tokens: h, web_searches: [g, f, e], file_searches: d,
+            cache_write_12h_tokens: h, web_searches: [g, f, e], file_searches: d, unsaid_output_tokens: c,
         };
         let table = PriceTable::parse(r#"{"m": {"input_cost_per_token": 18446, "output_cost_per_token": 18446}}"#).unwrap();
         let _ = table.cost_nano_usd("m", &usage, None);
         let _ = table.cost_nano_usd(&name, &usage, None);
+        for tier in [None, Some("scale"), Some("decisions")] {
+            let exact = table.cost_nano_usd("m", &usage, tier);
+            let at_most = table.at_most_nano_usd("m", &usage, tier);
+            prop_assert!(exact.is_none() || exact == at_most);
+        }
     }
 }

@@ -1,6 +1,10 @@
 //! The most that a request can cost, known before it is sent: what is reserved of a budget for it.
 
-use super::{FEMTO_PER_NANO, Kind, Model, PriceTable, Tier};
+use super::model::{Kind, Model, Tier};
+use super::{PriceTable, Ratio};
+
+/// Femto-dollars (10⁻¹⁵ USD) in a nano-dollar.
+const FEMTO_PER_NANO: u128 = 1_000_000;
 
 /// Tokens that an answer is taken to have at most where neither the request nor the table says: as many as the largest
 /// answers of most models that are sold today.
@@ -22,7 +26,7 @@ pub struct WorstCase {
 impl PriceTable {
     /// The most that a request of so many input tokens can cost: all of its input and output is of the dearest kind
     /// that the model has a price for in the tier that was asked for, at the prices for a long context where the input
-    /// has one. `output_tokens` is the most that it lets the target put out; where it does not say, the model's own
+    /// has one, with all factors on them. `output_tokens` is the most that it lets the target put out; where it does not say, the model's own
     /// largest output counts, else 128,000, and none for a model whose output costs nothing beside its input
     /// (embeddings); and such a model takes many inputs of its largest size in one request. A model without prices for
     /// tokens costs an image, or audio: a minute, or a second for every ten tokens.
@@ -35,66 +39,57 @@ impl PriceTable {
         output_tokens: Option<u64>,
         service_tier: Option<&str>,
     ) -> Option<WorstCase> {
-        let model = self.find(model)?;
+        let (model, _) = self.find(model)?;
         let tier = Tier::of(service_tier)?;
-        if !model.prices.iter().any(|(key, _)| key.kind.is_input() || key.kind.is_output()) {
-            let image = model.dearest(tier, 0, |kind| kind == Kind::Image);
+        if !model.prices.iter().any(|(key, _)| key.kind.is_token()) {
+            let image = model.dearest_in(tier, 0, |kind| kind == Kind::Image);
             let seconds = u128::from((input_tokens / AUDIO_TOKENS_PER_SECOND).max(AUDIO_SECONDS));
             let audio =
-                model.dearest(tier, 0, |kind| kind == Kind::Second).map(|second| second.saturating_mul(seconds));
-            return Some(WorstCase { nano_usd: nano_usd(image.max(audio)?), output_tokens: 0 });
+                model.dearest_in(tier, 0, |kind| kind == Kind::Second).map(|second| second.saturating_mul(seconds));
+            return Some(WorstCase { nano_usd: self.nano_usd(model, image.max(audio)?), output_tokens: 0 });
         }
         let puts_out = model.is_free() || model.prices.iter().any(|(key, price)| key.kind.is_output() && *price > 0);
         let input_tokens = input_tokens.min(model.input_tokens_max.filter(|_| puts_out).unwrap_or(u64::MAX));
         let above = model.threshold(input_tokens);
-        let input = model.dearest(tier, above, Kind::is_input)?;
-        let output = match model.dearest(tier, above, Kind::is_output) {
+        let input = model.dearest_in(tier, above, Kind::is_input)?;
+        let output = match model.dearest_in(tier, above, Kind::is_output) {
             None if puts_out => return None,
             price => price.unwrap_or(0),
         };
         let largest = if puts_out { model.output_tokens_max.unwrap_or(OUTPUT_TOKENS_MAX) } else { 0 };
         let output_tokens = output_tokens.unwrap_or(largest);
         let (input, output) = (input * u128::from(input_tokens), output * u128::from(output_tokens));
-        Some(WorstCase { nano_usd: nano_usd(input.saturating_add(output)), output_tokens })
+        Some(WorstCase { nano_usd: self.nano_usd(model, input.saturating_add(output)), output_tokens })
     }
 
     /// True for a model each of whose prices is stated to be 0.
     pub fn is_free(&self, model: &str) -> bool {
-        self.find(model).is_some_and(Model::is_free)
+        self.find(model).is_some_and(|(model, _)| model.is_free())
+    }
+
+    /// With all factors, where a region's is not known the dearest. Rounded up: a reservation that is a hair too small
+    /// is none.
+    fn nano_usd(&self, model: &Model, femto_usd: u128) -> u64 {
+        let uplift = model.uplift(self.region.as_deref()).unwrap_or_else(|| model.dearest_uplift());
+        let factor = self.factor.unwrap_or(Ratio::ONE).times(uplift);
+        let raised = femto_usd.saturating_mul(factor.numerator.into());
+        u64::try_from(raised.div_ceil(FEMTO_PER_NANO * u128::from(factor.denominator))).unwrap_or(u64::MAX)
     }
 
     /// The most tokens that a request to the model can have as its input; `None` where the table does not say.
     pub fn largest_input(&self, model: &str) -> Option<u64> {
-        self.find(model)?.input_tokens_max
-    }
-}
-
-impl Kind {
-    fn is_input(self) -> bool {
-        (Self::Input..=Self::CachedImage).contains(&self)
-    }
-
-    fn is_output(self) -> bool {
-        (Self::Output..=Self::OutputImage).contains(&self)
+        self.find(model)?.0.input_tokens_max
     }
 }
 
 impl Model {
-    pub(super) fn is_free(&self) -> bool {
-        !self.prices.is_empty() && self.prices.iter().all(|&(_, price)| price == 0)
-    }
-
     /// The highest price of these kinds in a tier, femto-dollars a unit. A kind without a price above the threshold
-    /// counts with the one below it.
-    fn dearest(&self, tier: Tier, above: u64, is_meant: impl Fn(Kind) -> bool) -> Option<u128> {
-        let meant = self.prices.iter().filter(|(key, _)| key.tier == tier && key.above <= above && is_meant(key.kind));
-        meant.map(|&(_, price)| u128::from(price)).max()
+    /// counts with the one below it; one without a price for decisions, with the plain one.
+    fn dearest_in(&self, tier: Tier, above: u64, is_meant: impl Fn(Kind) -> bool) -> Option<u128> {
+        let of = |tier| self.dearest(|key| key.tier == tier && key.above <= above && is_meant(key.kind));
+        let plain = if tier == Tier::Decisions { of(Tier::Default) } else { None };
+        of(tier).max(plain).map(u128::from)
     }
-}
-
-/// Rounded up: a reservation that is a hair too small is none.
-fn nano_usd(femto_usd: u128) -> u64 {
-    u64::try_from(femto_usd.div_ceil(FEMTO_PER_NANO)).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -127,8 +122,8 @@ mod tests {
         // gpt-4o: 2.5 in, 10 out; 16,384 out at most.
         assert_eq!(worst("gpt-4o", 100, Some(7), None), Some((100 * 2_500 + 7 * 10_000, 7)));
         assert_eq!(worst("gpt-4o", 100, None, Some("auto")), Some((100 * 2_500 + 16_384 * 10_000, 16_384)));
-        // gpt-6.1-sol: 2 in, but 2.5 written to the cache.
-        assert_eq!(worst("gpt-6.1-sol", 100, Some(1), Some("default")), Some((100 * 2_500 + 10_000, 1)));
+        // gpt-6.1-sol: 2 in, but 5 written to the cache to be kept for long.
+        assert_eq!(worst("gpt-6.1-sol", 100, Some(1), Some("default")), Some((100 * 5_000 + 10_000, 1)));
         // gpt-audio: 32 audio in, 64 audio out.
         assert_eq!(worst("gpt-audio", 10, Some(10), None), Some((10 * 32_000 + 10 * 64_000, 10)));
         // The table does not say how much gpt-5.5-cyber puts out.

@@ -244,9 +244,10 @@ pub fn used(record: &Record) -> Used {
     }
 }
 
-/// What a record cost, where that is known.
+/// What a record cost, or at most where no more is known.
 pub fn cost(record: &Record) -> Cost {
-    let nano_usd = record.counted_nano_usd().unwrap_or(0).clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+    let known = record.counted_nano_usd().or(record.at_most_nano_usd.map(Into::into));
+    let nano_usd = known.unwrap_or(0).clamp(i64::MIN.into(), i64::MAX.into()) as i64;
     Cost { seq: record.seq, started_at: record.started_at, nano_usd }
 }
 

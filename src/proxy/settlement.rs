@@ -58,6 +58,9 @@ pub fn settle(exchange: &mut Exchange, end: End, prices: &PriceTable) -> Settlem
         record.outcome = Outcome::UpstreamError;
     }
     record.usage = reported.usage.or(estimate).unwrap_or_default();
+    if record.endpoint == Endpoint::AudioSpeech && reported.usage.is_some() {
+        record.usage.output_audio_tokens = record.usage.output_tokens; // its usage says no more than how many
+    }
     record.model = reported.model.clone().or(record.model);
     count_search(&mut record);
     record.response_id = exchange.request.retrieved_id.take().or(reported.id.take());
@@ -71,7 +74,14 @@ pub fn settle(exchange: &mut Exchange, end: End, prices: &PriceTable) -> Settlem
         // All of it, also where less was left and held: else what is given back would let one after another begin.
         record.cost_nano_usd.get_or_insert(worst);
     }
+    if record.cost_nano_usd.is_none() && record.usage_source.is_report() && worst > 0 {
+        record.at_most_nano_usd.get_or_insert(worst);
+    }
     let forfeits = record.usage_source == UsageSource::Unknown && charges;
+    if !charges {
+        record.at_most_nano_usd = None;
+        records.1.iter_mut().for_each(|images| images.at_most_nano_usd = None);
+    }
     Settlement { records, forfeits }
 }
 
@@ -90,6 +100,13 @@ fn has_failed(record: &Record, of: &Exchange) -> bool {
     is_answer && record.outcome == Outcome::Completed
 }
 
+/// What a look at something counted before adds to it can cost at most, where its cost is not certain: the numbers are
+/// no longer those that it was priced by.
+pub fn at_most_again(record: &Record, prices: &PriceTable) -> Option<u64> {
+    record.at_most_nano_usd.filter(|_| record.cost_nano_usd.is_none())?;
+    at_most(prices, record, &Reported::default(), ModelName::Deployment)
+}
+
 /// A record with its price, and the one of images made in its course. `name` says what the request calls the model.
 pub fn priced(
     mut record: Record,
@@ -98,9 +115,9 @@ pub fn priced(
     prices: &PriceTable,
 ) -> (Record, Option<Box<Record>>) {
     let mut images = images_record(&record, reported);
-    record.cost_nano_usd = cost(prices, &record, reported, name);
+    price(&mut record, reported, name, prices);
     if let Some(images) = &mut images {
-        images.cost_nano_usd = cost(prices, images, &Reported::default(), name);
+        price(images, &Reported::default(), name, prices);
     }
     (record, images)
 }
@@ -159,26 +176,57 @@ fn images_record(response: &Record, reported: &Reported) -> Option<Box<Record>> 
     }))
 }
 
-/// The price of what was consumed; `None` where it is not certain. A deployment's name tells nothing of the model that
-/// ran.
+/// Sets what a record cost, or at most.
+fn price(record: &mut Record, reported: &Reported, name: ModelName, prices: &PriceTable) {
+    record.cost_nano_usd = cost(prices, record, reported, name);
+    let is_uncertain = record.cost_nano_usd.is_none() && record.usage_source.is_report();
+    record.at_most_nano_usd = if is_uncertain { at_most(prices, record, reported, name) } else { None };
+}
+
+/// The price of what was consumed; `None` where it is not certain.
 fn cost(prices: &PriceTable, record: &Record, reported: &Reported, name: ModelName) -> Option<u64> {
     match record.usage_source {
         UsageSource::None => return Some(0), // nothing was consumed, whatever the model's price
         UsageSource::Unknown => return None,
         UsageSource::Reported | UsageSource::Drained | UsageSource::Estimated | UsageSource::Correction => {}
     }
-    let model = match name {
-        ModelName::Model => record.model_name(),
-        ModelName::Deployment | ModelName::DeploymentInPath => record.model.as_deref().unwrap_or_default(),
-    };
-    let usage = &record.usage;
-    if usage.images > 0 && usage.total_tokens == 0 {
+    let (model, usage) = (model(record, name), &record.usage);
+    if is_by_image(usage) {
         let quality = reported.quality.as_deref().unwrap_or_default();
         return prices.images_cost_nano_usd(model, usage, quality, reported.size.as_deref().unwrap_or_default());
     }
-    // A batch's own tier is what it was asked for, each of its requests may say another.
-    let tier = if record.endpoint == Endpoint::Batches { Some("batch") } else { reported.service_tier.as_deref() };
-    prices.cost_nano_usd(model, usage, tier)
+    prices.cost_nano_usd(model, usage, tier(record, reported))
+}
+
+/// What it can cost at most; `None` where the model has no price at all.
+fn at_most(prices: &PriceTable, record: &Record, reported: &Reported, name: ModelName) -> Option<u64> {
+    let (model, usage) = (model(record, name), &record.usage);
+    if is_by_image(usage) {
+        return prices.images_at_most_nano_usd(model, usage);
+    }
+    prices.at_most_nano_usd(model, usage, tier(record, reported))
+}
+
+fn is_by_image(usage: &Usage) -> bool {
+    usage.images > 0 && usage.total_tokens == 0
+}
+
+/// The model that a record is priced by. A deployment's name tells nothing of the model that ran.
+fn model(record: &Record, name: ModelName) -> &str {
+    match name {
+        ModelName::Model => record.model_name(),
+        ModelName::Deployment | ModelName::DeploymentInPath => record.model.as_deref().unwrap_or_default(),
+    }
+}
+
+/// The tier that a record is priced in. A batch's own is what it was asked for, each of its requests may say another;
+/// decisions have prices of their own, where they do not say that they were made in another tier.
+fn tier<'a>(record: &Record, reported: &'a Reported) -> Option<&'a str> {
+    match (record.endpoint, reported.service_tier.as_deref()) {
+        (Endpoint::Batches, _) => Some("batch"),
+        (Endpoint::Decisions, None | Some("default" | "auto")) => Some("decisions"),
+        (_, reported) => reported,
+    }
 }
 
 /// How far the numbers can be trusted. `reached` says that the target may have acted on the request.
@@ -202,7 +250,7 @@ mod tests {
     use crate::base::clock::Now;
     use crate::limit::limiter::Limiter;
     use crate::limit::overrides::Limits;
-    use crate::limit::reservation::ReservationRequest;
+    use crate::limit::reservation::{Money, ReservationRequest};
     use crate::proxy::fixture;
     use crate::usage::reader::{Coding, Form, UsageReader};
     use std::sync::Arc;
@@ -331,6 +379,45 @@ mod tests {
         }
     }
 
+    /// What the budget is charged of a report whose cost is not certain.
+    #[test]
+    fn a_cost_that_is_not_certain_is_charged_at_most() {
+        const CACHED: &str = r#"{"model":"o3-pro","usage":{"prompt_tokens":5,"completion_tokens":1,"total_tokens":6,
+            "prompt_tokens_details":{"cached_tokens":4}}}"#;
+        const NAMELESS: &str = r#"{"usage":{"prompt_tokens":5,"completion_tokens":1,"total_tokens":6}}"#;
+        let at_most = |body, worst: u64, spares: bool| {
+            let mut exchange = answered(Endpoint::ChatCompletions, body);
+            let limits = Limits { day_nano_usd: Some(1 << 40), ..Limits::default() };
+            let money = (worst > 0).then_some(Money { nano_usd: worst, least_nano_usd: 0, may_share: false });
+            let user = exchange.draft.user.clone();
+            let request = ReservationRequest { money, ..ReservationRequest::default() };
+            let mut limiter = Limiter::new(limits);
+            let period = crate::limit::budget::Period::of(0);
+            limiter.load(crate::limit::budget::SpendByUser { period, ..Default::default() }, Now::default());
+            (exchange.reservation, _) = limiter.admit(&user, request, Now::default()).unwrap();
+            exchange.request.spares_budget = spares;
+            let record = settle(&mut exchange, END, &PriceTable::built_in()).records.0;
+            assert_eq!(record.cost_nano_usd, None);
+            record.at_most_nano_usd
+        };
+        // o3-pro: 20 in, 80 out, and none for what is cached.
+        assert_eq!(at_most(CACHED, 0, false), Some(5 * 20_000 + 80_000));
+        assert_eq!(at_most(CACHED, 7, false), Some(5 * 20_000 + 80_000));
+        assert_eq!(at_most(NAMELESS, 7, false), Some(7), "as reserved");
+        assert_eq!((at_most(NAMELESS, 0, false), at_most(CACHED, 7, true)), (None, None));
+    }
+
+    #[test]
+    fn speech_is_audio() {
+        const SPOKEN: &str = "data: {\"type\":\"speech.audio.done\",\"usage\":{\"input_tokens\":14,\"output_tokens\":101,\
+                              \"total_tokens\":115}}\n\n";
+        let mut exchange = answered(Endpoint::AudioSpeech, SPOKEN);
+        exchange.draft.model_requested = Some("gpt-4o-mini-tts".into());
+        let record = settle(&mut exchange, END, &PriceTable::built_in()).records.0;
+        assert_eq!((record.usage.output_tokens, record.usage.output_audio_tokens), (101, 101));
+        assert_eq!(record.cost_nano_usd, Some(14 * 600 + 101 * 12_000));
+    }
+
     #[test]
     fn what_a_cost_is_reckoned_by() {
         let prices = PriceTable::built_in();
@@ -354,6 +441,10 @@ mod tests {
         assert_eq!(cost(&prices, &chat, &tier("priority"), ModelName::Deployment), None, "o3 is a deployment here");
         let named = record(Endpoint::ChatCompletions, Some("o3"), Some("gpt-4o"));
         assert_eq!(cost(&prices, &named, &Reported::default(), ModelName::DeploymentInPath), Some(250_000));
+        let decided = record(Endpoint::Decisions, None, Some("gpt-6-luna"));
+        let decided = Record { usage: Usage { output_tokens: 9, ..usage }, ..decided };
+        assert_eq!(of(&decided, &tier("default")), Some(100 * 100), "its output is free");
+        assert_eq!(of(&decided, &tier("flex")), Some(100 * 50 + 9 * 250));
         let nothing = Record { usage: Usage::default(), ..chat };
         assert_eq!(cost(&prices, &nothing, &Reported::default(), ModelName::DeploymentInPath), Some(0));
     }

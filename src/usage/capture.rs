@@ -49,7 +49,7 @@ pub struct Images {
 impl Images {
     /// Takes the tool's usage object, where anything was consumed.
     pub(super) fn set_usage(slot: &mut Option<Box<Self>>, raw: &[u8]) {
-        let usage = UsageObject::parse(raw).map(|object| object.usage(false));
+        let usage = UsageObject::parse(raw).map(|object| of_images(&object, object.usage(false)));
         if let Some(usage) = usage.filter(|usage| usage.total_tokens > 0) {
             slot.get_or_insert_default().usage = usage;
         }
@@ -310,14 +310,12 @@ impl Facts {
 
     /// What the answer reports that is being read.
     fn usage(&self, shape: &Shape) -> Option<Usage> {
-        let reported = self.reported.as_deref()?;
-        let mut usage = match self.opening.clone() {
-            Some(mut opening) => {
-                opening.merge(reported);
-                opening.usage(shape.cache_beside_input)
-            }
-            None => reported.usage(shape.cache_beside_input),
-        };
+        let mut said = self.opening.as_deref().cloned().unwrap_or_default();
+        said.merge(self.reported.as_deref()?);
+        let mut usage = said.usage(shape.cache_beside_input);
+        if self.images > 0 {
+            usage = of_images(&said, usage);
+        }
         if let Some(calls) = &self.tool_calls {
             calls.count_in(&mut usage);
         }
@@ -342,6 +340,13 @@ impl Facts {
 /// True for an error that is none.
 fn is_nothing(raw: &[u8]) -> bool {
     matches!(raw, b"null" | b"false" | b"\"\"" | b"{}" | b"[]")
+}
+
+/// The usage of an answer that made images. Where that does not say what its output is, it is images alone (the API
+/// reference's `ImagesUsage`); where it says that none of it is, it is text.
+fn of_images(said: &UsageObject, usage: Usage) -> Usage {
+    let unsaid_output_tokens = if said.gives(Field::output_image_tokens) { 0 } else { usage.output_tokens };
+    Usage { unsaid_output_tokens, ..usage }
 }
 
 pub(super) fn set_id(slot: &mut Option<Box<str>>, raw: &[u8]) {

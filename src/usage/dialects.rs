@@ -92,6 +92,11 @@ impl UsageObject {
         self.values[field as usize] = Some(value);
     }
 
+    /// True where it gives this number, zero included.
+    pub fn gives(&self, field: Field) -> bool {
+        self.values[field as usize].is_some()
+    }
+
     /// Takes over the numbers that a later object gives.
     pub fn merge(&mut self, later: &Self) {
         for (value, later) in self.values.iter_mut().zip(later.values) {

@@ -50,6 +50,8 @@ pub struct Usage {
     pub web_searches: [u64; 3],
     /// Of `tool_calls`, searches of files. What is left of them are sessions of the code interpreter.
     pub file_searches: u64,
+    /// Of the output of an answer that made images, tokens of which it does not say what they are.
+    pub unsaid_output_tokens: u64,
 }
 
 impl Usage {
@@ -74,6 +76,7 @@ impl Usage {
         cache_write_12h_tokens: 0,
         web_searches: [0; 3],
         file_searches: 0,
+        unsaid_output_tokens: 0,
     };
 
     /// The sum of both, number by number.
@@ -109,6 +112,7 @@ impl Usage {
             cache_write_12h_tokens: combine(self.cache_write_12h_tokens, other.cache_write_12h_tokens),
             web_searches,
             file_searches: combine(self.file_searches, other.file_searches),
+            unsaid_output_tokens: combine(self.unsaid_output_tokens, other.unsaid_output_tokens),
         }
     }
 }
@@ -346,6 +350,8 @@ pub struct Record {
     pub usage: Usage,
     /// Money in nano-dollars (10⁻⁹ USD); `None` where the model has no price or the usage is unknown.
     pub cost_nano_usd: Option<u64>,
+    /// What it cost at most, where that is all that is known: for its user's budget. Not stored.
+    pub at_most_nano_usd: Option<u64>,
     /// From the request's head to the end of the response, microseconds.
     pub duration_us: u64,
     /// From the request's head to the first byte of the response's body, microseconds.

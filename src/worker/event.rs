@@ -6,6 +6,7 @@
 use crate::limit::budget::SpendByUser;
 use crate::local::Answer;
 use crate::policy::{Change, Policy};
+use crate::price::PriceTable;
 use crate::usage::record::Record;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +26,8 @@ pub enum WorkerEvent {
     SpendByUser(SpendByUser),
     /// Settings were read anew.
     Reconfigure(Box<Change>),
+    /// Prices that were fetched.
+    Prices(PriceTable),
     /// The answer to the question with this ticket.
     Answered { ticket: u64, answer: Answer },
     /// The target's addresses, or why they cannot be had.

@@ -87,6 +87,7 @@ fn request() -> impl Strategy<Value = Record> {
     let ids = (proptest::option::of(1..9i64), any::<bool>(), proptest::option::of("[a-z0-9_-]{1,40}"));
     (what, how, numbers, ids).prop_map(|(what, how, numbers, ids)| Record {
         seq: 0,
+        at_most_nano_usd: None,
         is_retrieval: false,
         journal: Journal::Off,
         started_at: what.0,

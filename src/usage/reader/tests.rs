@@ -321,7 +321,7 @@ fn audio_and_image_events_in_crlf() {
             r#"{{"type":"{kind}.completed","b64_json":"{}","usage":{{"total_tokens":100,"input_tokens":50,"output_tokens":50,"input_tokens_details":{{"text_tokens":10,"image_tokens":40}}}}}}"#,
             "A".repeat(300)
         );
-        let expected = Usage { input_image_tokens: 40, images: 1, ..usage(50, 50).unwrap() };
+        let expected = Usage { input_image_tokens: 40, images: 1, unsaid_output_tokens: 50, ..usage(50, 50).unwrap() };
         assert_eq!(everywhere(endpoint, Form::Events, &events(&[partial, &done], "\n")).usage, Some(expected));
     }
     let failed = r#"{"error":{"message":"no"},"usage":{"type":"duration","seconds":0}}"#;
@@ -336,7 +336,10 @@ fn images_are_counted_with_tokens_and_without() {
         r#","quality":"high","size":"1024x1536","usage":{"input_tokens":50,"output_tokens":9,"total_tokens":59}"#;
     let two = answer(&format!("{image},{image}"), rest);
     let reported = everywhere(Endpoint::ImagesGenerations, Form::Json, &two);
-    assert_eq!(reported.usage, Some(Usage { images: 2, ..usage(50, 9).unwrap() }));
+    assert_eq!(reported.usage, Some(Usage { images: 2, unsaid_output_tokens: 9, ..usage(50, 9).unwrap() }));
+    let text = two.replace(r#""total_tokens":59"#, r#""total_tokens":59,"output_tokens_details":{"image_tokens":0}"#);
+    let reported_text = everywhere(Endpoint::ImagesGenerations, Form::Json, &text);
+    assert_eq!(reported_text.usage, Some(Usage { images: 2, ..usage(50, 9).unwrap() }), "it is said");
     assert_eq!((reported.quality.as_deref(), reported.size.as_deref()), (Some("high"), Some("1024x1536")));
     let by_address = answer(r#"{"url":"https://a"},{"url":"https://b"},{"url":"https://c"}"#, "");
     for endpoint in [Endpoint::ImagesGenerations, Endpoint::ImagesEdits, Endpoint::ImagesVariations] {
@@ -370,7 +373,8 @@ fn each_completed_event_is_an_image_even_where_the_model_is_known() {
     assert_eq!(count(&[&partial, &partial, "[DONE]"]), (None, None));
     assert_eq!(count(&[&partial, &bare, &partial, &bare, &escaped]), (images(3), Some("low".into())));
     assert_eq!(count(&[&partial, &hostile]), (None, None));
-    assert_eq!(count(&[&partial, &full]).0, Some(Usage { images: 1, ..usage(5, 6).unwrap() }));
+    let unsaid = Usage { images: 1, unsaid_output_tokens: 6, ..usage(5, 6).unwrap() };
+    assert_eq!(count(&[&partial, &full]).0, Some(unsaid));
 }
 
 #[test]
@@ -415,6 +419,9 @@ fn images_made_in_the_course_of_a_response_stand_beside_its_usage() {
             }
         }
     }
+    let untold = r#"{"tool_usage":{"image_gen":{"input_tokens":1,"output_tokens":2,"total_tokens":3}}}"#;
+    let images = everywhere(Endpoint::Responses, Form::Json, untold).images.unwrap();
+    assert_eq!(images.usage, Usage { unsaid_output_tokens: 2, ..usage(1, 2).unwrap() });
 }
 
 #[test]
