@@ -111,6 +111,8 @@ pub struct Request {
     pub coding: Coding,
     /// The target works on it beyond the answer.
     pub background: bool,
+    /// What it writes to the prompt cache is kept for 12 hours or longer.
+    pub caches_long: bool,
     /// Output tokens by which its reservation is reckoned.
     pub output_reserved: u64,
     /// It has no price, and the operator lets such requests through: what it holds of a budget is not spent with it.

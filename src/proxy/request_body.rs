@@ -154,7 +154,7 @@ fn of_json(
             output_max: inspected.output_max,
             more_answers: inspected.choices.saturating_sub(1),
             service_tier: inspected.service_tier.take(),
-            makes_images: inspected.makes_images,
+            tools: inspected.tools,
             unreported: as_sound.then_some("speech as a sound file does not say what it took; as events (sse) it does"),
         };
     }
@@ -162,6 +162,7 @@ fn of_json(
         exchange.draft.model_requested = inspected.model.take();
     }
     exchange.request.background = inspected.background;
+    exchange.request.caches_long = inspected.caches_long;
     Ok(inspected)
 }
 

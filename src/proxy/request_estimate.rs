@@ -25,6 +25,7 @@ use crate::limit::limiter::{Limiter, Used};
 use crate::limit::reservation::{Money, ReservationRequest};
 use crate::limit::status::Refused;
 use crate::price::PriceTable;
+use crate::usage::inspect::HostedTools;
 use crate::usage::record::{Endpoint, Record, Usage, UsageSource};
 
 /// Output tokens that are expected of a user's first request which sets no maximum.
@@ -37,6 +38,8 @@ const IMAGE_TOKENS_GUESSED: u64 = 4160;
 const IMAGE_TOKENS_MAX: u64 = 4 * IMAGE_TOKENS_GUESSED;
 /// The most that speech has: some twenty minutes.
 const SPEECH_TOKENS_MAX: u64 = 32_000;
+/// How often a request that does not say so is taken to have the target search at most.
+const TOOL_CALLS_MAX: u64 = 32;
 /// Which model a response's tool makes images by where the request names none: the dearest is taken for it.
 const IMAGE_TOOL_MODEL: &str = "gpt-image-1";
 
@@ -53,8 +56,8 @@ pub struct Size {
     pub more_answers: u64,
     /// The tier that it asks for.
     pub service_tier: Option<Box<str>>,
-    /// It has the target run a tool that makes images.
-    pub makes_images: bool,
+    /// What the target may run for it.
+    pub tools: HostedTools,
     /// Why its answer will not say what it took.
     pub unreported: Option<&'static str>,
 }
@@ -181,12 +184,30 @@ fn money(
         let all = one.output_tokens.saturating_mul(answers);
         prices.worst_case(model, input_max, Some(all), tier)
     });
-    let images = || prices.worst_case(IMAGE_TOOL_MODEL, 0, Some(IMAGE_TOKENS_MAX), None);
-    let images = if size.makes_images { images().map_or(0, |images| images.nano_usd) } else { 0 };
+    let fees = tool_fees(prices, exchange, &size.tools);
     // What has no price takes all that is left.
-    let nano_usd = worst.as_ref().map_or(u64::MAX, |worst| worst.nano_usd.saturating_add(images).max(1));
+    let nano_usd = worst.as_ref().map_or(u64::MAX, |worst| worst.nano_usd.saturating_add(fees).max(1));
     let output_tokens = worst.map_or(expected.output_tokens, |worst| worst.output_tokens);
     (Some(Money { nano_usd, least_nano_usd, may_share: false }), output_tokens)
+}
+
+/// The most that the tools cost which the target may run for a request, beside its tokens.
+fn tool_fees(prices: &PriceTable, exchange: &Exchange, tools: &HostedTools) -> u64 {
+    let model = model(exchange);
+    let calls = tools.calls_max.unwrap_or(TOOL_CALLS_MAX);
+    let fee = |usage: Usage| prices.at_most_nano_usd(model, &usage, None).unwrap_or(0);
+    let web = |calls| fee(Usage { tool_calls: calls, web_searches: [0, 0, calls], ..Usage::NOTHING });
+    let files = |calls| fee(Usage { tool_calls: calls, file_searches: calls, ..Usage::NOTHING });
+    let images = || prices.worst_case(IMAGE_TOOL_MODEL, 0, Some(IMAGE_TOKENS_MAX), None);
+    let searches = exchange.draft.endpoint == Endpoint::ChatCompletions && model.contains("-search-");
+    let searched = [tools.web_search.then(|| web(calls)), tools.file_search.then(|| files(calls))];
+    let others = [
+        searches.then(|| web(1)),
+        tools.code_interpreter.then(|| fee(Usage { tool_calls: 1, ..Usage::NOTHING })),
+        tools.images.then(|| images().map_or(0, |images| images.nano_usd)),
+    ];
+    let dearest = searched.into_iter().flatten().max().unwrap_or(0);
+    others.into_iter().flatten().fold(dearest, u64::saturating_add)
 }
 
 /// A session's money: the most that one response costs; all that is left where its model is named by its messages only.

@@ -58,6 +58,9 @@ pub fn settle(exchange: &mut Exchange, end: End, prices: &PriceTable) -> Settlem
         record.outcome = Outcome::UpstreamError;
     }
     record.usage = reported.usage.or(estimate).unwrap_or_default();
+    if exchange.request.caches_long && record.usage.cache_write_12h_tokens == 0 {
+        record.usage.cache_write_12h_tokens = record.usage.cache_write_tokens;
+    }
     if record.endpoint == Endpoint::AudioSpeech && reported.usage.is_some() {
         record.usage.output_audio_tokens = record.usage.output_tokens; // its usage says no more than how many
     }
@@ -447,5 +450,19 @@ mod tests {
         assert_eq!(of(&decided, &tier("flex")), Some(100 * 50 + 9 * 250));
         let nothing = Record { usage: Usage::default(), ..chat };
         assert_eq!(cost(&prices, &nothing, &Reported::default(), ModelName::DeploymentInPath), Some(0));
+    }
+
+    /// The request says how long; the price is another, or there is none.
+    #[test]
+    fn what_is_kept_long_in_the_cache_has_a_price_of_its_own() {
+        let cost = |model: &str, caches_long| {
+            let usage = r#"{"input_tokens":10,"input_tokens_details":{"cache_write_tokens":10},"output_tokens":0}"#;
+            let mut exchange = answered(Endpoint::Responses, &format!(r#"{{"model":"{model}","usage":{usage}}}"#));
+            exchange.request.caches_long = caches_long;
+            settle(&mut exchange, END, &PriceTable::built_in()).records.0.cost_nano_usd
+        };
+        assert_eq!((cost("gpt-6-astra", false), cost("gpt-6-astra", true)), (Some(125_000), Some(250_000)));
+        assert!(cost("ft:gpt-4o-2024-11-20", false).is_some());
+        assert_eq!(cost("ft:gpt-4o-2024-11-20", true), None);
     }
 }

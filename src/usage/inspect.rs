@@ -32,9 +32,12 @@ const PATHS: Paths = Paths::new(&[
     Path { keys: &["background"], value_bytes_max: 0 },
     Path { keys: &["stream_format"], value_bytes_max: 0 },
     Path { keys: &["prompt"], value_bytes_max: 0 },
+    Path { keys: &["max_tool_calls"], value_bytes_max: 0 },
+    Path { keys: &["prompt_cache_retention"], value_bytes_max: 0 },
+    Path { keys: &["prompt_cache_options", "ttl"], value_bytes_max: 0 },
     Path { keys: &["tools", EACH, "type"], value_bytes_max: 0 },
 ]);
-const TOOL: usize = 13;
+const TOOL: usize = PATHS.len() - 1;
 const OPTION_PATHS: Paths = Paths::new(&[
     Path { keys: &["include_usage"], value_bytes_max: 8 },
     Path { keys: &["continuous_usage_stats"], value_bytes_max: 8 },
@@ -62,14 +65,28 @@ pub struct Inspected {
     pub speech_events: bool,
     /// It has the target run tools, which put more into the model than the request shows, or has a stored prompt.
     pub refers: bool,
-    /// It has the target run a tool that makes images by another model.
-    pub makes_images: bool,
+    /// What the target may run for it.
+    pub tools: HostedTools,
+    /// What it writes to the prompt cache is kept for 12 hours or longer.
+    pub caches_long: bool,
     /// Readers differ in what it says: why.
     pub unclear: Option<&'static str>,
     /// We ask for usage in its place, and must take the traces out of the response again.
     pub usage_asked: bool,
     /// The edits, in order of position, none overlapping.
     pub splices: Vec<Splice>,
+}
+
+/// Tools that the target runs itself, each of which costs more than its words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostedTools {
+    /// It makes images, by another model.
+    pub images: bool,
+    pub web_search: bool,
+    pub file_search: bool,
+    pub code_interpreter: bool,
+    /// How often they may be called together, where the request says so.
+    pub calls_max: Option<u64>,
 }
 
 impl Inspected {
@@ -87,7 +104,7 @@ type Seen<'b> = (Range<usize>, &'b [u8]);
 struct Members<'b> {
     last: [Option<Seen<'b>>; PATHS.len()],
     runs_tools: bool,
-    makes_images: bool,
+    tools: HostedTools,
 }
 
 impl<'b> Members<'b> {
@@ -110,21 +127,26 @@ impl<'b> Members<'b> {
     fn add_tool(&mut self, raw: &[u8]) {
         let kind = json::string(raw);
         self.runs_tools |= !matches!(kind.as_deref(), Some("function" | "custom"));
-        self.makes_images |= kind.as_deref() == Some("image_generation");
+        let (kind, tools) = (kind.as_deref().unwrap_or_default(), &mut self.tools);
+        tools.images |= kind == "image_generation";
+        tools.web_search |= kind.starts_with("web_search"); // with a version behind it
+        tools.file_search |= kind == "file_search";
+        tools.code_interpreter |= matches!(kind, "code_interpreter" | "shell");
     }
 }
 
 /// Reads a body. Not an object, or not JSON at all: nothing is known and nothing is changed; the upstream will say what
 /// is wrong with it.
 pub fn inspect(body: &[u8], endpoint: Endpoint, default_model: Option<&str>) -> Inspected {
-    let mut members = Members { last: [const { None }; PATHS.len()], runs_tools: false, makes_images: false };
+    let mut members = Members { last: [const { None }; PATHS.len()], runs_tools: false, tools: HostedTools::default() };
     if !members.read(body) {
         let unclear = Some("its body is not a JSON object that can be read");
         return Inspected { choices: 1, unclear, ..Inspected::default() };
     }
     let raw = |member: &Option<Seen<'_>>| member.as_ref().map_or(Truth::No, |(_, raw)| Truth::of(raw));
-    let Members { last, runs_tools, makes_images } = &members;
-    let [model, stream, options, n, best_of, maxima @ .., tier, background, speech, prompt, _] = last;
+    let Members { last, runs_tools, tools } = &members;
+    let [model, stream, options, n, best_of, maxima @ .., tier, background, speech, prompt, calls, kept, kept_for, _] =
+        last;
     let streams = match stream {
         None | Some((_, b"null")) if streams_unasked(endpoint) => Truth::Yes,
         stream => raw(stream),
@@ -153,7 +175,8 @@ pub fn inspect(body: &[u8], endpoint: Endpoint, default_model: Option<&str>) -> 
         background: raw(background) == Truth::Yes,
         speech_events: text(speech).is_some_and(|format| format == "sse"),
         refers: *runs_tools || prompt.as_ref().is_some_and(|(_, raw)| raw.starts_with(b"{")),
-        makes_images: *makes_images,
+        tools: HostedTools { calls_max: calls.as_ref().and_then(|(_, raw)| whole_number(raw)), ..*tools },
+        caches_long: [kept, kept_for].into_iter().filter_map(text).any(|time| is_long(&time)),
         unclear,
         usage_asked,
         splices: edit.into_splices(),
@@ -218,6 +241,12 @@ impl Truth {
             _ => Self::Unclear,
         }
     }
+}
+
+/// True for 12 hours or longer, as in `24h`, `12h` or `1d`; not for `30m` or `in_memory`.
+fn is_long(time: &str) -> bool {
+    let hours = time.strip_suffix('h').and_then(|hours| hours.parse::<u64>().ok());
+    hours.is_some_and(|hours| hours >= 12) || time.strip_suffix('d').is_some_and(|days| days.parse::<u64>().is_ok())
 }
 
 /// Where the object starts: behind white space and a byte order mark.
@@ -526,9 +555,25 @@ mod tests {
     fn what_the_target_does_beside_the_answer() {
         let inspected = |body: &str| inspect(body.as_bytes(), Endpoint::Responses, None);
         let tools = inspected(r#"{"tools":[{"type":"function"},{"type":"web_search"},{"type":"image_generation"}]}"#);
-        assert!(tools.refers && tools.makes_images);
+        assert!(tools.refers);
+        let hosted = HostedTools { images: true, web_search: true, ..HostedTools::default() };
+        assert_eq!(tools.tools, hosted);
+        let other = inspected(
+            r#"{"tools":[{"type":"web_search_2025_08_26"},{"type":"file_search"},{"type":"shell"}],"max_tool_calls":7}"#,
+        );
+        let hosted =
+            HostedTools { images: false, file_search: true, code_interpreter: true, calls_max: Some(7), ..hosted };
+        assert_eq!(other.tools, hosted);
+        for (body, long) in [
+            (r#"{"prompt_cache_retention":"24h"}"#, true),
+            (r#"{"prompt_cache_retention":"in_memory"}"#, false),
+            (r#"{"prompt_cache_options":{"ttl":"12h"}}"#, true),
+            (r#"{"prompt_cache_options":{"ttl":"30m"}}"#, false),
+        ] {
+            assert_eq!(inspected(body).caches_long, long, "{body}");
+        }
         let own = inspected(r#"{"tools":[{"type":"function"},{"type":"custom"}],"prompt":"text","background":null}"#);
-        assert!(!own.refers && !own.makes_images && !own.background);
+        assert!(!own.refers && own.tools == HostedTools::default() && !own.background);
         let stored = inspected(r#"{"prompt":{"id":"pmpt_1"},"background":true,"service_tier":"flex"}"#);
         assert!(stored.refers && stored.background);
         assert_eq!(stored.service_tier.as_deref(), Some("flex"));

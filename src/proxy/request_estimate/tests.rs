@@ -95,6 +95,25 @@ fn a_request_is_spent_on_the_day_that_lets_it_through() {
     }
 }
 
+/// A fee for each search that the target makes is no less money than tokens.
+#[test]
+fn the_fees_of_tools_are_reserved() {
+    let limits = Limits { day_nano_usd: Some(450_000_000), ..Limits::default() };
+    for (members, both) in [("", false), (r#","max_tool_calls":1"#, true)] {
+        let mut proxy = proxy(Settings { limits, ..settings() });
+        let period = proxy.wants_spend_by_user(at(0)).expect("there is a budget");
+        proxy.set_spend_by_user(at(0), SpendByUser { period, ..SpendByUser::default() });
+        let body =
+            format!(r#"{{"model":"gpt-5-mini","max_output_tokens":1,"tools":[{{"type":"web_search"}}]{members}}}"#);
+        let request = format!(
+            "POST /v1/responses HTTP/1.1\r\nhost: a\r\nx-user-id: u\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        sent(&mut proxy, &request);
+        assert_eq!(answer(&mut proxy, 0, &request).is_empty(), both, "{members}");
+    }
+}
+
 #[test]
 fn what_a_broken_answer_used_nobody_knows() {
     let mut proxy = limited(false);
