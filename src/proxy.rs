@@ -29,6 +29,7 @@ pub mod dialer;
 pub mod downstream;
 mod downstream_side;
 pub mod exchange;
+mod failure;
 #[cfg(test)]
 mod fixture;
 pub mod forward;
