@@ -13,6 +13,9 @@ use std::fmt;
 use std::hint::black_box;
 use std::sync::Arc;
 
+/// What stands before the key in a WebSocket's list of subprotocols: browsers can set no header there.
+const SUBPROTOCOL: &[u8] = b"openai-insecure-api-key.";
+
 /// What every key that we make begins with, so that scanners for leaked secrets can know one.
 pub const KEY_PREFIX: &str = "oap_";
 
@@ -118,13 +121,12 @@ impl Access {
         self.keys_only
     }
 
-    /// The key that a request presents: as a Bearer token, or in `x-api-key` or `api-key`. `now` in nanoseconds since
-    /// the Unix epoch.
+    /// The key that a request presents: as a Bearer token, in `x-api-key` or `api-key`, or as a subprotocol. `now` in
+    /// nanoseconds since the Unix epoch.
     pub fn key(&self, headers: &Headers<'_, '_>, now: u64) -> Option<&Key> {
         let presented = headers.iter().find_map(|(class, header)| match class {
-            Known::Authorization => credentials(header.value, b"bearer"),
-            Known::ApiKey => Some(header.value),
-            _ => None,
+            Known::Subprotocols => subprotocols(header.value).find_map(subprotocol_key),
+            _ => key_in_header(class, header.value),
         });
         // Hashed also where nothing is presented: the answer takes the same time.
         let hash = Hash::of(presented.unwrap_or_default());
@@ -141,6 +143,35 @@ impl Access {
             (Some(_), None) => Reader::Nothing,
             (None, None) => Reader::Everything,
         }
+    }
+}
+
+/// The subprotocols that a line of them offers.
+pub fn subprotocols(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|offered| !offered.is_empty())
+}
+
+/// The key that a subprotocol is, in any case of its name.
+pub fn subprotocol_key(offered: &[u8]) -> Option<&[u8]> {
+    let (name, key) = offered.split_at_checked(SUBPROTOCOL.len())?;
+    name.eq_ignore_ascii_case(SUBPROTOCOL).then_some(key)
+}
+
+/// True where a key is presented as a subprotocol, and another one there or in a header: whose the request is depends
+/// on who reads it.
+pub fn keys_differ(headers: &Headers<'_, '_>) -> bool {
+    let mut offered = headers.values(Known::Subprotocols).flat_map(subprotocols).filter_map(subprotocol_key);
+    let Some(key) = offered.next() else { return false };
+    let mut in_headers = headers.iter().filter_map(|(class, header)| key_in_header(class, header.value));
+    offered.any(|other| other != key) || in_headers.any(|other| other != key)
+}
+
+/// The key in a header of this class.
+fn key_in_header(class: Known, value: &[u8]) -> Option<&[u8]> {
+    match class {
+        Known::Authorization => credentials(value, b"bearer"),
+        Known::ApiKey => Some(value),
+        _ => None,
     }
 }
 
@@ -186,13 +217,14 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_presented_in_any_of_three_places() {
+    fn a_key_is_presented_in_any_of_four_places() {
         let access = access();
         let id = |name, value| access.key(&Headers::new(&[header(name, value)]), 99).map(|key| key.id);
         assert_eq!(id("Authorization", "Bearer oap_one"), Some(1));
         assert_eq!(id("authorization", "bearer   oap_two "), Some(2));
         assert_eq!(id("x-api-key", "oap_one"), Some(1));
         assert_eq!(id("Api-Key", "oap_one"), Some(1));
+        assert_eq!(id("Sec-WebSocket-Protocol", "realtime, OpenAI-insecure-api-key.oap_one ,x"), Some(1));
         for (name, value) in [
             ("authorization", "Bearer oap_on"),
             ("authorization", "Bearer oap_one2"),
@@ -201,12 +233,31 @@ mod tests {
             ("authorization", "oap_one"),
             ("authorization", ""),
             ("x-key", "oap_one"),
+            ("sec-websocket-protocol", "realtime, oap_one"),
+            ("sec-websocket-protocol", "openai-insecure-api-key., openai-insecure-api-key.oap_one"),
         ] {
             assert_eq!(id(name, value), None, "{name}: {value}");
         }
         assert_eq!([1, 2, 3].map(|id| access.valid_until(id)), [u64::MAX, 100, 0]);
         assert_eq!(access.key(&Headers::new(&[]), 0), None);
         assert!(access.key(&Headers::new(&[header("api-key", "oap_two")]), 100).is_none(), "it has expired");
+    }
+
+    #[test]
+    fn two_keys_of_which_one_is_a_subprotocol_differ_or_not() {
+        let one = header("sec-websocket-protocol", "realtime,openai-insecure-api-key.a");
+        let bearer = |value| header("authorization", value);
+        for (headers, differ) in [
+            (&[one][..], false),
+            (&[bearer("Bearer b"), bearer("Bearer c")], false),
+            (&[one, bearer("Bearer a")], false),
+            (&[one, bearer("Basic b")], false),
+            (&[one, bearer("Bearer a"), header("api-key", "b")], true),
+            (&[bearer("bearer b"), one], true),
+            (&[one, header("Sec-WebSocket-Protocol", "openai-insecure-api-key.b")], true),
+        ] {
+            assert_eq!(keys_differ(&Headers::new(headers)), differ, "{headers:?}");
+        }
     }
 
     #[test]

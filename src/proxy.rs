@@ -29,6 +29,7 @@ pub mod dialer;
 pub mod downstream;
 mod downstream_side;
 pub mod exchange;
+mod failure;
 #[cfg(test)]
 mod fixture;
 pub mod forward;
@@ -511,6 +512,9 @@ impl Proxy {
         match exchange.stage {
             Stage::Receiving | Stage::Journaling { .. } => self.withdraw(now, key),
             Stage::Forwarding if self.has_all(exchange) => {
+                if let Some(tunnel) = self.exchanges.linked_mut(key).and_then(|exchange| exchange.tunnel.as_mut()) {
+                    tunnel.client_has_left();
+                }
                 self.settle(now, key, Outcome::Completed);
                 self.remove_exchange(now, key);
             }
@@ -520,9 +524,13 @@ impl Proxy {
         }
     }
 
-    /// True where the client has had the last event of its stream: many close then, and wait for no end.
+    /// True where the client has had the last event of its stream, or all that it asked for in its session: many close
+    /// then, and wait for no end.
     fn has_all(&self, exchange: &Exchange) -> bool {
-        let has_ended = exchange.response.usage_reader.has_ended();
+        let has_ended = match &exchange.tunnel {
+            Some(tunnel) => tunnel.is_done(),
+            None => exchange.response.usage_reader.has_ended(),
+        };
         has_ended && self.downs.get(exchange.down).is_some_and(|down| down.out.is_empty())
     }
 

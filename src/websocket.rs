@@ -146,7 +146,7 @@ impl Frames {
 
     /// True where neither a frame nor a message has begun that has not ended: another message may stand here.
     pub fn is_between_messages(&self) -> bool {
-        self.at == At::Header && self.header.filled == 0 && self.message == Message::None
+        self.at == At::Header && self.header.is_empty() && self.message == Message::None
     }
 
     fn header_byte(&mut self, byte: u8) -> Option<Piece<'static>> {
@@ -207,11 +207,23 @@ impl Frames {
 }
 
 impl Header {
+    /// True where none of it has come.
+    fn is_empty(&self) -> bool {
+        self.filled == 0
+    }
+
     /// Takes the next byte; true where it is the last.
     fn push(&mut self, byte: u8) -> bool {
         self.bytes[self.filled] = byte;
         self.filled += 1;
         self.filled == self.length()
+    }
+
+    /// It is complete: the key that its frame is masked with (§5.3); without one, zeros.
+    fn mask(&self) -> [u8; 4] {
+        let is_masked = self.bytes[1] & MASKED != 0;
+        let key = self.bytes[..self.filled].last_chunk().copied();
+        key.filter(|_| is_masked).unwrap_or_default()
     }
 
     /// How long it is, as far as its bytes so far show.

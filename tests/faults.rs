@@ -281,7 +281,7 @@ fn bad_requests_are_named_and_disturb_nobody() {
         "POST /v1/responses HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 2000\r\n\r\n{}",
         " ".repeat(2000)
     );
-    let cases: [(&[u8], u16, &str); 14] = [
+    let cases: [(&[u8], u16, &str); 16] = [
         (b"GET /v1/x HTTP/1.1\r\n\r\n", 400, "bad_request"),
         (b"GET /v1/x HTTP/1.1\nhost: a\n\n", 400, "bad_request"),
         (b"GET /v1/x HTTP/1.1\r\nhost: a\r\nhost: a\r\n\r\n", 400, "bad_request"),
@@ -297,6 +297,8 @@ fn bad_requests_are_named_and_disturb_nobody() {
         (b"POST /v1/x HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n", 400, "bad_request"),
         (b"GET /v1/x HTTP/1.1\r\nhost: a\r\nx-user-id: a\r\nx-user-id: b\r\n\r\n", 400, "bad_request"),
         (b"GET /v1/x HTTP/1.1\r\nhost: a\r\nx-user-id: \xff\r\n\r\n", 400, "bad_request"),
+        (b"GET /v1/x HTTP/1.1\r\nhost: a\r\nx-user-id*: UTF-8''a\r\nX-User-ID: a\r\n\r\n", 400, "bad_request"),
+        (b"GET /v1/x HTTP/1.1\r\nhost: a\r\nx-user-id*: ISO-8859-1''%E9\r\n\r\n", 400, "bad_request"),
         (b"CONNECT a:443 HTTP/1.1\r\nhost: a\r\n\r\n", 400, "bad_request"),
         (long_user.as_bytes(), 400, "bad_request"),
         (big.as_bytes(), 413, "body_too_large"),

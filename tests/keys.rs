@@ -14,6 +14,7 @@ use support::api;
 use support::client::{Client, Response};
 use support::proxy::{Proxy, command};
 use support::upstream::Upstream;
+use support::websocket::{self, Frame, HANDSHAKE};
 
 const CHAT: &str = "/v1/chat/completions";
 const BODY: &[u8] = br#"{"model":"gpt-4o-mini","messages":[]}"#;
@@ -91,6 +92,71 @@ fn a_key_opens_for_its_user_and_goes_no_further() {
     }
     assert!(!proxy.stderr().contains("oap_"));
     assert!(!proxy.stderr().contains("level=warn msg=\"CLIENT_AUTH"), "it has a key for the target");
+}
+
+/// A handshake that offers these subprotocols, with these fields.
+fn handshake(proxy: &Proxy, offered: &str, fields: &[(&str, &str)]) -> Response {
+    let fields = [&HANDSHAKE[..], &[("Sec-WebSocket-Protocol", offered)], fields].concat();
+    Client::connect(proxy.addr()).request("GET", "/v1/realtime?model=gpt-realtime", &fields, b"")
+}
+
+/// Browsers can set no header for a WebSocket: their key is a subprotocol. It is one like any other: taken, checked,
+/// replaced; and the one that the server chooses is among those that were offered.
+#[test]
+fn a_browsers_key_is_a_key() {
+    const PLACE: &str = "openai-insecure-api-key.";
+    let upstream = Upstream::plain(|request| {
+        websocket::accept(request, |tunnel| {
+            Ok(std::io::Write::write_all(tunnel, &Frame::close(1000, "").encode(None))?)
+        })
+    });
+    let url = upstream.url();
+    let target = ("PROXY_TARGET", url.as_str());
+    let folder = tempfile::tempdir().unwrap();
+    let key = done(folder.path(), "keys create taro").trim().to_owned();
+    let own = ("OPENAI_API_KEY", "sk-real");
+    let mut proxy = Proxy::start_in(folder, &[target, own, ("CLIENT_AUTH", "keys"), ("LOG", "trace")]);
+    let offered = format!("realtime,{PLACE}{key} , openai-organization.org-1, openai-beta.realtime-v1");
+    let bearer = format!("Bearer {key}");
+    for fields in [&[][..], &[("authorization", bearer.as_str())], &[("authorization", "Basic eDp5")]] {
+        let answer = handshake(&proxy, &offered, fields).expect(101);
+        assert_eq!(answer.head.get("sec-websocket-protocol"), Some("realtime"));
+    }
+    handshake(&proxy, &format!("OpenAI-Insecure-Api-Key.{key}"), &[]).expect(101);
+    let seen = upstream.requests();
+    for seen in &seen {
+        assert_eq!(seen.head.all("authorization"), ["Bearer sk-real"]);
+        assert!(!format!("{:?}", seen.head).contains(&key), "{:?}", seen.head);
+    }
+    let protocols = |at: usize| seen[at].head.get("sec-websocket-protocol");
+    let kept = "realtime, openai-organization.org-1, openai-beta.realtime-v1";
+    assert_eq!([protocols(0), protocols(1), protocols(3)], [Some(kept), Some(kept), None]);
+
+    for wrong in ["realtime", "realtime, openai-insecure-api-key.", "realtime, openai-insecure-api-key.sk-real"] {
+        handshake(&proxy, wrong, &[]).expect_proxy_error(401, "invalid_client_key");
+    }
+    for (name, value) in [("authorization", "Bearer other"), ("api-key", "other")] {
+        handshake(&proxy, &offered, &[(name, value)]).expect_proxy_error(400, "bad_request");
+    }
+    let twice = format!("{offered}, {PLACE}{key}x");
+    handshake(&proxy, &twice, &[]).expect_proxy_error(400, "bad_request");
+    assert_eq!(upstream.requests().len(), seen.len());
+    let start = Instant::now();
+    while read(&proxy, "/usage", &key).expect(200).json()["totals"]["requests"] != 4 {
+        assert!(start.elapsed() < DEADLINE, "never four sessions");
+    }
+    assert!(proxy.terminate().success());
+    assert!(!proxy.stderr().contains(&key[4..]), "it is in the log");
+
+    // Where the proxy has a key, a client's is no more than a text; where it has none, it is its own to send.
+    handshake(&Proxy::start(&[target, own]), "realtime, openai-insecure-api-key.sk-own", &[]).expect(101);
+    handshake(&Proxy::start(&[target]), "realtime,openai-insecure-api-key.sk-own", &[]).expect(101);
+    let seen = upstream.requests();
+    let last = &seen[seen.len() - 2..];
+    assert_eq!(last[0].head.get("sec-websocket-protocol"), Some("realtime"));
+    assert_eq!(last[0].head.get("authorization"), Some("Bearer sk-real"));
+    assert_eq!(last[1].head.get("sec-websocket-protocol"), Some("realtime,openai-insecure-api-key.sk-own"));
+    assert_eq!(last[1].head.get("authorization"), None);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use support::DEADLINE;
 use support::client::{Client, get, post_json};
 use support::proxy::{Proxy, command, scripted};
-use support::script::Reply;
+use support::script::{Reply, Step};
 
 const ANSWER: &str = r#"{"model":"gpt-4o-mini","usage":{"prompt_tokens":8,"completion_tokens":9,"total_tokens":17}}"#;
 const CHAT: &str = "/v1/chat/completions";
@@ -92,6 +92,33 @@ fn levels_choose_and_sighup_changes_them() {
     proxy.signal(Signal::HUP);
     assert!(proxy.terminate().success());
     assert!(!proxy.stderr().contains("msg=stopped"), "{}", proxy.stderr());
+}
+
+/// The log says how far an answer had come when the upstream broke it off, or stopped.
+#[test]
+fn a_broken_answer_is_told_by_where_it_broke() {
+    let length = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n12345";
+    let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    let of = |head: &str, more: &str| format!("{head}{more}");
+    for (sent, stops, words) in [
+        (String::new(), false, "closed the connection before it answered"),
+        (of("HTTP/1.1 200 OK\r\n", "conten"), false, "closed the connection within its answer's head"),
+        (of(length, ""), false, "closed the connection after its answer's head, in the middle of the body"),
+        (of(chunked, "2\r\nab\r\n"), false, "closed the connection after its answer's head, in the middle of the body"),
+        (of(chunked, "5\r\nab"), false, "closed the connection after its answer's head, within a chunk of the body"),
+        (String::new(), true, "did not answer in time"),
+        (of(chunked, "5\r\nab"), true, "did not go on in time, after its answer's head, within a chunk of the body"),
+    ] {
+        let timeout = if stops { "200ms" } else { "600s" };
+        let (_upstream, proxy) = scripted(&[("RESPONSE_TIMEOUT", timeout)], move |_| {
+            let end = if stops { Step::AwaitClose } else { Step::Close };
+            vec![Step::Send(sent.clone().into_bytes()), end]
+        });
+        let mut client = Client::connect(proxy.addr());
+        client.send(format!("POST {CHAT} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{BODY}", BODY.len()));
+        let line = proxy.wait_for_log("upstream error");
+        assert!(line.contains(&format!("error=\"the upstream {words}\"")), "{line}");
+    }
 }
 
 /// As many lines as a pipe and the queue together do not hold, by far.

@@ -106,6 +106,25 @@ fn edited_events_pass_as_they_come() {
     each_event_before_the_next(body, "/v1/chat/completions", &sent, &[&plain, &plain, &plain, done]);
 }
 
+/// A name in the encoding of RFC 8187, which a client can send that sends ASCII only. However its header is spelt, and
+/// whatever `Connection` says of it, it counts and stays here.
+#[test]
+fn an_encoded_name_is_the_same_user() {
+    let (upstream, proxy) = scripted(&[], |request| api::answer(request).steps());
+    for fields in [
+        &[("X-User-ID*", "UTF-8''%E5%A4%AA%E9%83%8E")][..],
+        &[("x-uSER-id*", "utf-8'ja'%e5%a4%aa%e9%83%8e"), ("connection", "X-User-ID*, x-user-id")],
+        &[("x-user-id", "太郎"), ("connection", "X-User-ID")],
+    ] {
+        post_json(proxy.addr(), "/v1/chat/completions", fields, CHAT).expect(200);
+    }
+    for seen in upstream.requests() {
+        assert!(seen.head.fields.iter().all(|(name, _)| !name.to_lowercase().starts_with("x-user-id")), "{seen:?}");
+    }
+    assert_eq!(proxy.usage("user_id=%E5%A4%AA%E9%83%8E")["totals"]["requests"], 3);
+    assert_eq!(proxy.usage("user_id=anonymous")["totals"]["requests"], 0);
+}
+
 #[test]
 fn heads_are_edited_as_promised_and_not_else() {
     let (upstream, proxy) = scripted(&[("OPENAI_API_KEY", "sk-of-the-operator")], |_| {

@@ -131,7 +131,9 @@ fn a_background_response_counts_when_it_is_first_seen_complete() {
     let look = ("GET", "/v1/responses/resp_b", Value::Null);
     let create = ("POST", "/v1/responses", json!({"model": "gpt-5", "background": true, "input": "Hi"}));
     let cancel = ("POST", "/v1/responses/resp_b/cancel", Value::Null);
-    send(&proxy, "ann", &[create, look.clone(), look.clone(), look.clone(), look, cancel]);
+    send(&proxy, "ann", &[create]);
+    assert_eq!(unpriced(&proxy), vec![json!(1); 6], "it is queued: nobody knows what it will cost");
+    send(&proxy, "ann", &[look.clone(), look.clone(), look.clone(), look, cancel]);
     let expected = [
         row("responses", "unknown", 0, None),
         row("responses/retrieve", "none", 0, Some(false)),
@@ -143,8 +145,19 @@ fn a_background_response_counts_when_it_is_first_seen_complete() {
     ];
     assert_eq!(rows(&proxy, "ann"), expected);
     check_sums(&proxy, "ann", 6);
-    let totals = &proxy.usage("user_id=ann")["totals"];
-    assert_eq!(totals["unpriced_requests"], Value::Null, "its price is known by now");
+    assert_eq!(unpriced(&proxy), vec![Value::Null; 6], "its price is known by now");
+}
+
+/// `unpriced_requests` in all sums of one user's: of everything, of the model, of each kind of bucket.
+fn unpriced(proxy: &Proxy) -> Vec<Value> {
+    let buckets = ["day", "hour", "user", "endpoint", "model"].map(|by| {
+        let answer = proxy.usage(&format!("group_by={by}"));
+        let of = |bucket: &Value| bucket["unpriced_requests"].clone();
+        let known = answer["buckets"].as_array().unwrap().iter().map(of).find(|count| !count.is_null());
+        assert_eq!(answer["totals"]["unpriced_requests"], answer["by_model"][0]["unpriced_requests"]);
+        known.unwrap_or_default()
+    });
+    [vec![proxy.usage("user_id=ann")["totals"]["unpriced_requests"].clone()], buckets.to_vec()].concat()
 }
 
 #[test]

@@ -66,6 +66,11 @@ impl Decoder {
         self.state == State::Done
     }
 
+    /// True where a chunk has begun that has not ended.
+    pub fn is_in_chunk(&self) -> bool {
+        matches!(self.state, State::Data | State::DataCr | State::DataLf)
+    }
+
     /// The next piece, and how many bytes of `input` are used up with it.
     pub fn next<'a>(&mut self, input: &'a [u8]) -> Result<(usize, Piece<'a>), HttpError> {
         let mut used = 0;

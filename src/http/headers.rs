@@ -30,8 +30,12 @@ pub enum Known {
     TransferEncoding,
     Upgrade,
     UserId,
+    /// `X-User-ID*`: the same in the encoding of RFC 8187.
+    EncodedUserId,
     RequestId,
     WebSocketExtensions,
+    /// What a WebSocket's client offers to speak, and where browsers put their key.
+    Subprotocols,
     /// The model that answered, as OpenAI and Azure name it.
     ServedModel,
     Other,
@@ -46,7 +50,9 @@ pub fn known(name: &str) -> Known {
         6 => &[("expect", Known::Expect)],
         7 => &[("trailer", Known::Trailer), ("upgrade", Known::Upgrade), ("api-key", Known::ApiKey)],
         9 => &[("x-user-id", Known::UserId), ("x-api-key", Known::ApiKey)],
-        10 => &[("connection", Known::Connection), ("keep-alive", Known::KeepAlive)],
+        10 => {
+            &[("connection", Known::Connection), ("keep-alive", Known::KeepAlive), ("x-user-id*", Known::EncodedUserId)]
+        }
         12 => &[
             ("content-type", Known::ContentType),
             ("x-request-id", Known::RequestId),
@@ -67,7 +73,7 @@ pub fn known(name: &str) -> Known {
         ],
         18 => &[("proxy-authenticate", Known::ProxyAuthenticate)],
         19 => &[("proxy-authorization", Known::ProxyAuthorization)],
-        22 => &[("x-http-method-override", Known::Override)],
+        22 => &[("x-http-method-override", Known::Override), ("sec-websocket-protocol", Known::Subprotocols)],
         24 => &[("sec-websocket-extensions", Known::WebSocketExtensions)],
         _ => &[],
     };
@@ -75,8 +81,8 @@ pub fn known(name: &str) -> Known {
     candidates.iter().find(|(known, _)| is_it(known)).map_or(Known::Other, |&(_, known)| known)
 }
 
-/// Whether a name is this one of small letters and hyphens, in any case, without a branch for each byte. The bit makes
-/// small letters of capitals; of the other bytes that a name may have (RFC 9110 §5.6.2) it makes none of those.
+/// Whether a name is this one of small letters, hyphens and stars, in any case, without a branch for each byte. The bit
+/// makes small letters of capitals; of the other bytes that a name may have (RFC 9110 §5.6.2) it makes none of those.
 fn is_same(name: &str, known: &str) -> bool {
     let both = name.bytes().zip(known.bytes());
     name.len() == known.len() && both.fold(0, |differs, (byte, known)| differs | (byte | 0x20) ^ known) == 0

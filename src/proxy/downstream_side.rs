@@ -273,7 +273,7 @@ impl Proxy {
             Ok(Route::Local(local)) => self.local_request(now, key, &head, local),
             Ok(Route::Relay { endpoint, cost }) => match identity::who(&head.headers, &self.access, now.unix) {
                 Ok((user, key_id)) => {
-                    let user = user.unwrap_or_else(|name| self.limiter.name(name));
+                    let user = user.unwrap_or_else(|name| self.limiter.name(&name));
                     self.relay(now, key, &head, Asker { user, key_id, endpoint, cost });
                 }
                 Err(refusal) => self.refuse(now, key, &head, &refusal),

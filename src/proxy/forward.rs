@@ -1,10 +1,11 @@
 //! Heads on their way through: what passes, what is ours to write. Pure functions of parsed heads.
 
 use super::Settings;
+use crate::access::{subprotocol_key, subprotocols};
 use crate::http::body::BodyWriter;
 use crate::http::framing::Framing;
 use crate::http::head::{RequestHead, ResponseHead};
-use crate::http::headers::{Headers, Known, write, write_decimal};
+use crate::http::headers::{Header, Headers, Known, write, write_decimal};
 use crate::limit::status::RateLimitStatus;
 use crate::usage::reader::{Coding, Form};
 
@@ -43,13 +44,15 @@ pub fn write_request(
     if let Some(authorization) = &settings.authorization {
         write(out, "authorization", authorization.as_bytes());
     }
+    let replaces_key = settings.authorization.is_some() || settings.keys_only;
     for (class, header) in head.headers.iter() {
         match class {
             // Frames that an extension has changed (compressed) could not be read.
-            Known::Host | Known::UserId | Known::Expect | Known::WebSocketExtensions => {}
-            Known::Authorization if settings.authorization.is_some() || settings.keys_only => {}
+            Known::Host | Known::UserId | Known::EncodedUserId | Known::Expect | Known::WebSocketExtensions => {}
+            Known::Authorization if replaces_key => {}
             Known::ApiKey if settings.keys_only => {} // ours
             _ if class.is_hop_by_hop() || head.connection.names(header.name, class) => {}
+            Known::Subprotocols if replaces_key => write_subprotocols(out, header),
             Known::ContentEncoding if decoded => {}
             Known::AcceptEncoding if captured => offers.get_or_insert_default().add(header.value),
             _ => write(out, header.name, header.value),
@@ -59,6 +62,18 @@ pub fn write_request(
         out.extend_from_slice(UPGRADE);
     }
     offers.map(|offers| offers.reduced())
+}
+
+/// Appends what a client offers to speak, without the key that stands there.
+fn write_subprotocols(out: &mut Vec<u8>, header: &Header<'_>) {
+    let is_key = |offered: &&[u8]| subprotocol_key(offered).is_some();
+    if !subprotocols(header.value).any(|offered| is_key(&offered)) {
+        return write(out, header.name, header.value);
+    }
+    let others: Vec<_> = subprotocols(header.value).filter(|offered| !is_key(offered)).collect();
+    if !others.is_empty() {
+        write(out, header.name, &others.join(&b", "[..]));
+    }
 }
 
 /// Appends `accept-encoding`, where the client sent one.

@@ -3,7 +3,7 @@
 //! In: what happens. Out: notes, taken once a turn. Never: a path, a header, a key or a text of a client's; those who
 //! ask are told apart by their records.
 
-use super::upstream::{Failure, Link};
+use super::failure::{Failure, Reached};
 use crate::base::log::{Level, Notes};
 use crate::http::reply::Fault;
 use std::net::SocketAddr;
@@ -43,8 +43,8 @@ pub fn asking_refused(notes: &mut Notes) {
 }
 
 /// An attempt at the upstream has failed; `next` says what follows of it.
-pub fn failure(notes: &mut Notes, level: Level, failure: &Failure, link: Link, next: &'static str) {
+pub fn failure(notes: &mut Notes, level: Level, failure: &Failure, reached: Reached, next: &'static str) {
     notes.add(level, "upstream error", |note| {
-        note.with("reason", failure.label()).with("error", failure.message(link)).with("next", next)
+        note.with("reason", failure.label()).with("error", failure.message(reached)).with("next", next)
     });
 }

@@ -64,6 +64,8 @@ enum Ending {
     Dismissed(Box<Refusal>),
     /// Both sides are told.
     Leaving,
+    /// The client has left, with all that it had asked for.
+    Done,
 }
 
 /// What ends a session, for each side.
@@ -91,7 +93,8 @@ impl Tunnel {
 
     /// Bytes of the client: appends what of them goes to the target.
     pub fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        self.client.pass(bytes, out);
+        let Self { client, session, .. } = self;
+        client.pass(bytes, out, |piece| session.hear(piece));
     }
 
     /// Bytes of the target: how many pass, up to the end of the first message that reports usage, and that message's
@@ -153,6 +156,18 @@ impl Tunnel {
         Some(error_event(&place, why.fault.code(), &why.message))
     }
 
+    /// True where its client may leave without a word: nothing that it asked for is missing, or was not counted.
+    pub fn is_done(&self) -> bool {
+        let is_open = matches!(self.ending, Ending::None) && !self.is_paused();
+        is_open && self.client.is_between_messages() && self.session.is_done()
+    }
+
+    /// Its client has left, who [may](Tunnel::is_done).
+    pub fn client_has_left(&mut self) {
+        debug_assert!(self.is_done(), "something is missing");
+        self.ending = Ending::Done;
+    }
+
     /// True where both sides are told that it ends: what comes is read for its usage only.
     pub fn is_leaving(&self) -> bool {
         matches!(self.ending, Ending::Leaving)
@@ -204,13 +219,14 @@ impl Tunnel {
     /// Completes the record of the whole from what its session says in the end, which is returned. `unread` says that
     /// bytes of the target had to wait and will not be read any more.
     pub fn conclude(self, record: &mut Record, unread: bool) -> Reported {
-        let is_left = self.is_leaving();
+        let is_left = matches!(self.ending, Ending::Leaving | Ending::Done);
         if !self.endpoint.is_session() {
             record.outcome = if is_left { Outcome::Completed } else { record.outcome };
             return Reported::default();
         }
         let ended = self.session.finish();
-        // A goodbye is the end that both sides wanted, or we; without one, the target has broken off.
+        // A goodbye is the end that both sides wanted, or we, and so is the leaving of a client that had all (codex says
+        // no goodbye); else the target has broken off.
         record.outcome = match record.outcome {
             _ if ended.closed || is_left => Outcome::Completed,
             Outcome::Completed => Outcome::UpstreamError,
@@ -232,15 +248,16 @@ impl Part {
     /// Its record, but for the price, and what was reported with it. `whole` is the tunnel's own draft; `abandoned`
     /// says that the client has gone.
     pub fn record(self, now: Now, whole: &Draft, abandoned: bool) -> (Record, Reported) {
-        let Report { endpoint, reported, began } = self.0;
+        let Report { endpoint, reported, began, model_requested } = self.0;
         let began = began.unwrap_or(now);
+        // What the session's model transcribes is another one's doing.
+        let model_of_session = whole.model_requested.clone().filter(|_| endpoint != Endpoint::RealtimeTranscription);
         let record = Record {
             started_at: began.unix,
             user: whole.user.clone(),
             key_id: whole.key_id,
             endpoint,
-            // What the session's model transcribes is another one's doing.
-            model_requested: whole.model_requested.clone().filter(|_| endpoint != Endpoint::RealtimeTranscription),
+            model_requested: model_requested.or(model_of_session),
             model: reported.model.clone(),
             stream: true,
             status: whole.status,

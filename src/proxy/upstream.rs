@@ -11,16 +11,16 @@
 //! it. Ciphertext that the socket would not take waits in `cipher`; a TLS session has no buffers of its own.
 
 use super::dialer::RaceKey;
-use super::exchange::{Exchange, Progress};
+use super::exchange::{Exchange, Progress, Response};
+use super::failure::{Failure, Reached};
 use super::outgoing::Outgoing;
 use super::timing::Class;
 use super::{ExchangeKey, Written};
 use crate::base::buffer::Buffer;
 use crate::base::clock::Now;
 use crate::base::deadlines::Timer;
-use crate::http::HttpError;
+use crate::http::body::BodyReader;
 use crate::http::head::HeadEnd;
-use crate::http::reply::Fault;
 use crate::tls::{Connector, Session, TlsError};
 use std::io::ErrorKind;
 
@@ -67,23 +67,6 @@ pub enum Sent {
     Begun,
     /// Bytes of it were taken by the socket.
     Written,
-}
-
-/// Why a connection is of no more use.
-#[derive(Debug)]
-pub enum Failure {
-    /// The target's name has no address.
-    Resolve(String),
-    /// It could not be connected, or broke with an error.
-    Broken(ErrorKind),
-    /// The target closed it.
-    Closed,
-    /// TLS failed.
-    Tls(TlsError),
-    /// What the target sent is not HTTP.
-    Protocol(HttpError),
-    /// It took too long.
-    Timeout,
 }
 
 /// Memory for TLS' work on one connection at a time: no connection has a buffer of its own for it.
@@ -344,48 +327,15 @@ impl Upstream {
     }
 }
 
-impl Failure {
-    /// How a client is told.
-    pub fn fault(&self, link: Link) -> Fault {
-        match self {
-            Self::Resolve(_) | Self::Tls(_) => Fault::UpstreamUnreachable,
-            Self::Broken(_) | Self::Closed if matches!(link, Link::Connecting(_) | Link::Handshaking(_)) => {
-                Fault::UpstreamUnreachable
-            }
-            Self::Broken(_) | Self::Closed => Fault::UpstreamClosed,
-            Self::Protocol(_) => Fault::UpstreamProtocol,
-            Self::Timeout => Fault::UpstreamTimeout,
-        }
-    }
-
-    /// Words for the client, and what to do where that is known. Never an address or a key.
-    pub fn message(&self, link: Link) -> String {
-        match self {
-            Self::Resolve(why) => format!("the upstream's name could not be resolved: {why}"),
-            Self::Tls(error) => format!("TLS with the upstream failed: {error}"),
-            Self::Protocol(error) => format!("the upstream's response is not valid HTTP: {}", error.message()),
-            Self::Timeout if matches!(link, Link::Ready) => "the upstream did not answer in time".to_owned(),
-            Self::Timeout => "the upstream could not be connected in time".to_owned(),
-            Self::Broken(_) | Self::Closed => match (self.fault(link), self) {
-                (Fault::UpstreamUnreachable, Self::Broken(why)) => {
-                    format!("the upstream could not be connected: {why}")
-                }
-                (Fault::UpstreamUnreachable, _) => "the upstream closed the connection at once".to_owned(),
-                _ => "the upstream closed the connection before it answered".to_owned(),
-            },
-        }
-    }
-
-    /// Label of the metric.
-    pub const fn label(&self) -> &'static str {
-        match self {
-            Self::Resolve(_) => "resolve",
-            Self::Broken(_) => "broken",
-            Self::Closed => "closed",
-            Self::Tls(_) => "tls",
-            Self::Protocol(_) => "protocol",
-            Self::Timeout => "timeout",
-        }
+/// How far an exchange's answer had come on a connection in this state; `head_begun` says that bytes of its head have.
+pub fn reached(link: Link, head_begun: bool, exchange: &Exchange) -> Reached {
+    match (link, &exchange.response) {
+        (Link::Resolving | Link::Connecting(_) | Link::Handshaking(_), _) => Reached::Nothing,
+        _ if exchange.tunnel.is_some() => Reached::Session,
+        (_, Response { progress: Progress::Awaited, .. }) if head_begun => Reached::Head,
+        (_, Response { progress: Progress::Awaited, .. }) => Reached::Connected,
+        (_, Response { reader: BodyReader::Chunked(decoder), .. }) if decoder.is_in_chunk() => Reached::Chunk,
+        _ => Reached::Body,
     }
 }
 

@@ -10,12 +10,13 @@ use super::dialer::resend::Resend;
 use super::dialer::{AfterFailure, Loser, RaceKey};
 use super::downstream::{AfterReply, Phase, Sink};
 use super::exchange::{Exchange, ModelName, Progress, Stage};
+use super::failure::{Failure, Reached};
 use super::outgoing::Outgoing;
 use super::refusal::Refusal;
 use super::response::{EDITED_BYTES_KEPT, Next, body_pieces, put_piece};
 use super::timing::Class;
 use super::tunnel::{Part, Tunnel};
-use super::upstream::{Failure, Link, Received, Upstream};
+use super::upstream::{Link, Received, Upstream, reached};
 use super::usage_asking::Held;
 use super::{
     Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, Proxy, UpKey, Written, forward, log_notes, request_estimate,
@@ -182,7 +183,7 @@ impl Proxy {
             return self.fail_request(now, key, exchange, &failure);
         }
         self.remove_up(key);
-        log_notes::failure(&mut self.notes, Level::Warn, &failure, link, "its next address is tried");
+        log_notes::failure(&mut self.notes, Level::Warn, &failure, Reached::Nothing, "its next address is tried");
         match after {
             AfterFailure::TryNext(race) => self.attempt(now, exchange, race),
             AfterFailure::Others(other) => self.set_up(exchange, other),
@@ -199,6 +200,7 @@ impl Proxy {
         let Some(found) = self.exchanges.get_mut(exchange) else { return debug_assert!(false, "no exchange") };
         found.up = None;
         found.request.reached |= written;
+        let reached = reached(link, head_begun, found);
         let resend = Resend {
             reused,
             written,
@@ -219,22 +221,22 @@ impl Proxy {
         if lost && resend.is_allowed() {
             found.request.retried = true;
             found.request.outgoing.rewind();
-            log_notes::failure(&mut self.notes, Level::Debug, failure, link, "the request is sent once more");
+            log_notes::failure(&mut self.notes, Level::Debug, failure, reached, "the request is sent once more");
             return self.open(now, exchange);
         }
         if link.race().is_some() {
             self.actions.push_back(Action::Resolve); // perhaps the target has moved
         }
-        log_notes::failure(&mut self.notes, Level::Warn, failure, link, "the request has failed");
-        self.fail_exchange(now, exchange, failure, link);
+        log_notes::failure(&mut self.notes, Level::Warn, failure, reached, "the request has failed");
+        self.fail_exchange(now, exchange, failure, reached);
     }
 
     /// The exchange cannot be completed: an error, where the client can still be told; else its stream is cut.
-    fn fail_exchange(&mut self, now: Now, key: ExchangeKey, failure: &Failure, link: Link) {
+    fn fail_exchange(&mut self, now: Now, key: ExchangeKey, failure: &Failure, reached: Reached) {
         let Some(exchange) = self.exchanges.get(key) else { return debug_assert!(false, "no exchange") };
         if exchange.response.progress == Progress::Awaited {
-            let fault = failure.fault(link);
-            self.write_exchange_error(now, key, fault, failure.message(link).into());
+            let fault = failure.fault(reached);
+            self.write_exchange_error(now, key, fault, failure.message(reached).into());
             self.settle(now, key, Outcome::UpstreamError);
             self.hold_or_release(now, key);
         } else {

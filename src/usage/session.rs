@@ -1,12 +1,13 @@
 //! Reads usage from the server's side of a tunnelled WebSocket, beside its relaying: realtime, responses and live
 //! sessions.
 //!
-//! In: the bytes behind the `101` head, cut anywhere. Out: a [`Report`] for each response, transcription and decision,
+//! In: the bytes behind the `101` head, cut anywhere, and the text of the client's messages. Out: a [`Report`] for each response, transcription and decision,
 //! given at the last byte of the message that brings it, so that its record can have a place before the next byte is
 //! read; at the end, what the session reports of itself. It holds the one value that it is after, and between messages
-//! three names and the responses under way. It never sees the client's side: what was asked for does not matter, only
-//! what was consumed.
+//! three names and the responses under way. Of the client's side it knows what was asked for and has not begun, and the
+//! models that were named: what was consumed is the server's word alone.
 
+mod asked;
 mod message;
 mod running;
 
@@ -14,8 +15,9 @@ use super::capture::Reported;
 use super::record::Endpoint;
 use crate::base::clock::Now;
 use crate::websocket::{Frames, Piece};
+use asked::Asked;
 use message::{Message, SessionEvent};
-use running::Running;
+use running::{Beginning, Running};
 use std::sync::Arc;
 
 /// What one message reports.
@@ -28,6 +30,8 @@ pub struct Report {
     pub reported: Reported,
     /// When the response began; `None` for what has no beginning.
     pub began: Option<Now>,
+    /// The model that its client has named for it.
+    pub model_requested: Option<Arc<str>>,
 }
 
 /// What is known of a session at its end.
@@ -39,7 +43,7 @@ pub struct Ended {
     /// `unreadable` where a part of the stream that may have held a report could not be read.
     pub reported: Reported,
     /// Something was consumed, or may have been, that was never reported: a response had begun and its end did not
-    /// come, or came without numbers; a live session began and did not report its length; something went by, and
+    /// come, or came without numbers; one was asked for, and nothing came of it, not even a goodbye; a live session began and did not report its length; something went by, and
     /// nothing was reported at all; a part of the stream could not be read.
     pub unreported: bool,
 }
@@ -51,6 +55,7 @@ pub struct Session {
     frames: Frames,
     message: Message,
     running: Running,
+    asked: Asked,
     /// It is to stop where no response is under way and no message has begun.
     stops: bool,
     /// Something went by that may have cost something.
@@ -71,6 +76,7 @@ impl Session {
             frames: Frames::default(),
             message: Message::new(endpoint),
             running: Running::default(),
+            asked: Asked::default(),
             stops: false,
             active: false,
             reports: false,
@@ -110,6 +116,18 @@ impl Session {
         }
     }
 
+    /// Takes the text of the client's messages; false where the rest of one is not wanted.
+    pub fn hear(&mut self, piece: Piece<'_>) -> bool {
+        let asks = matches!(self.endpoint, Endpoint::RealtimeSession | Endpoint::ResponsesSession);
+        match piece {
+            Piece::Text(text) => asks && self.asked.read(text),
+            _ => {
+                self.asked.end();
+                false
+            }
+        }
+    }
+
     /// Whether it stops where it is [at rest](Session::is_at_rest).
     pub fn stop_at_rest(&mut self, stops: bool) {
         self.stops = stops;
@@ -123,6 +141,23 @@ impl Session {
     /// True while a response is under way.
     pub fn is_responding(&self) -> bool {
         self.running.is_any()
+    }
+
+    /// True where the client may go with all that it asked for: everything has come to its end, and has said what it
+    /// consumed.
+    pub fn is_done(&self) -> bool {
+        self.endpoint.is_session() && self.is_at_rest() && !self.has_unreported()
+    }
+
+    /// True where something was consumed, or may have been, that was not reported so far.
+    fn has_unreported(&self) -> bool {
+        let reported = &self.ended.reported;
+        let length_unknown =
+            self.endpoint == Endpoint::LiveSession && reported.id.is_some() && reported.usage.is_none();
+        let all_unreported = self.active && !self.reports && reported.usage.is_none() && self.endpoint.is_session();
+        // What a server has not begun that says goodbye, it has not done.
+        let is_open = !self.running.is_empty() || self.asked.is_waited_for() && !self.ended.closed;
+        self.ended.unreported || reported.unreadable || length_unknown || all_unreported || is_open
     }
 
     /// The model that the server names, or has named last.
@@ -142,13 +177,9 @@ impl Session {
 
     /// The stream has ended or was cut.
     pub fn finish(mut self) -> Ended {
-        let reported = &mut self.ended.reported;
         // A message that was cut is lost with its report, if it was to have one.
-        reported.unreadable |= self.frames.is_in_text() && !self.message.is_irrelevant();
-        let began = reported.id.is_some();
-        let length_unknown = self.endpoint == Endpoint::LiveSession && began && reported.usage.is_none();
-        let all_unreported = self.active && !self.reports && reported.usage.is_none() && self.endpoint.is_session();
-        self.ended.unreported |= reported.unreadable || length_unknown || all_unreported || !self.running.is_empty();
+        self.ended.reported.unreadable |= self.frames.is_in_text() && !self.message.is_irrelevant();
+        self.ended.unreported = self.has_unreported();
         self.ended
     }
 
@@ -158,8 +189,8 @@ impl Session {
     }
 
     fn handle_event(&mut self, now: Now, event: SessionEvent) -> Option<Report> {
-        self.active |=
-            !matches!(event, SessionEvent::Idle | SessionEvent::Session(..) | SessionEvent::ResponseFailed(_));
+        self.active |= !matches!(event, SessionEvent::Idle | SessionEvent::Session(..))
+            && !matches!(event, SessionEvent::ResponseFailed(_) | SessionEvent::Refused);
         match event {
             SessionEvent::Idle | SessionEvent::Other => None,
             SessionEvent::Unreadable => {
@@ -180,35 +211,48 @@ impl Session {
                 if self.endpoint == Endpoint::ResponsesSession {
                     self.running.supersede(name.lane.as_deref()); // a lane has one at a time
                 }
-                self.running.begin(name, now);
+                self.running.begin(name, now, |lane| self.asked.begin(lane));
                 None
             }
             SessionEvent::ResponseFailed(name) => {
-                self.running.supersede(name.lane.as_deref());
+                let lane = name.lane.as_deref();
+                if !self.running.is_in_lane(lane) {
+                    self.asked.refuse(lane);
+                }
+                self.running.supersede(lane);
+                None
+            }
+            SessionEvent::Refused => {
+                self.asked.refuse(None);
                 None
             }
             SessionEvent::ResponseDone(endpoint, name, mut response) => {
                 let began = self.running.end(&name);
+                let model_requested = match &began {
+                    Some(Beginning { model, .. }) => model.clone(),
+                    None => self.asked.begin(name.lane.as_deref()),
+                };
                 if endpoint == Endpoint::Realtime && response.model.is_none() {
                     response.model.clone_from(&self.ended.reported.model);
                 }
-                self.report(endpoint, response, began)
+                let report = self.report(endpoint, response)?;
+                Some(Report { began: began.map(|began| began.at), model_requested, ..report })
             }
             SessionEvent::Transcription(item) if item.usage.is_none() => None, // some servers do not bill it by itself
             SessionEvent::Transcription(item) => {
                 let item = Reported { model: self.transcription_model.clone(), ..item };
-                self.report(Endpoint::RealtimeTranscription, item, None)
+                self.report(Endpoint::RealtimeTranscription, item)
             }
-            SessionEvent::Decision(decision) => self.report(Endpoint::Decisions, decision, None),
+            SessionEvent::Decision(decision) => self.report(Endpoint::Decisions, decision),
         }
     }
 
     /// Reports what something that has ended consumed, or notes that it is not known.
-    fn report(&mut self, endpoint: Endpoint, reported: Reported, began: Option<Now>) -> Option<Report> {
+    fn report(&mut self, endpoint: Endpoint, reported: Reported) -> Option<Report> {
         let has_usage = reported.usage.is_some();
         self.ended.unreported |= !has_usage;
         self.reports |= has_usage;
-        has_usage.then_some(Report { endpoint, reported, began })
+        has_usage.then_some(Report { endpoint, reported, began: None, model_requested: None })
     }
 }
 

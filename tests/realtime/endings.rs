@@ -11,7 +11,7 @@ use crate::support::websocket::{self, ClientSocket, Frame, Side, Socket, TEXT, s
 use crate::support::wire::Cut;
 use rustix::net::sockopt::set_socket_linger;
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
@@ -81,7 +81,51 @@ fn a_client_that_leaves_between_responses_leaves_nothing_open() {
     let events = [begun("resp_1"), done("resp_1", &tokens(10, 5))];
     let (_upstream, proxy) = session(&[], &events, vec![Step::AwaitClose, told]).leave();
     closed.recv_timeout(DEADLINE).expect("the upstream's connection is closed");
-    assert_eq!(summary(&rows(&proxy, "u", 2))[1], "realtime/session 101 client_aborted none");
+    assert_eq!(summary(&rows(&proxy, "u", 2))[1], "realtime/session 101 completed none");
+    assert_eq!(proxy.usage("user_id=u")["totals"]["errors"], 0);
+}
+
+/// codex drops its connection without a word when it has all. Each response has the model that its frame names; what was
+/// asked for and not begun is neither complete nor free.
+#[test]
+fn a_client_that_has_all_may_drop_its_connection() {
+    let create = |model: &str| json!({"type": "response.create", "model": model, "input": [], "stream": true});
+    for (asks_more, ending) in [(false, "completed none"), (true, "client_aborted unknown")] {
+        for resets in [false, true] {
+            let (_upstream, proxy) = accepting(&[], |socket| {
+                for n in 1..=2 {
+                    let asked: Value = serde_json::from_slice(&socket.message()?.expect("a message").payload).unwrap();
+                    let (id, model) = (format!("resp_{n}"), asked["model"].as_str().unwrap());
+                    let response = json!({"id": id, "model": format!("{model}-2025-08-07"), "usage": null});
+                    socket.send_json(&json!({"type": "response.created", "response": response}))?;
+                    let mut done = json!({"type": "response.completed", "response": response});
+                    done["response"]["usage"] = tokens(10, n);
+                    socket.send_json(&done)?;
+                }
+                while socket.message()?.is_some() {}
+                Ok(())
+            });
+            let mut client = websocket::connect(proxy.addr(), "/v1/responses", &FIELDS);
+            for model in ["gpt-5-mini", "gpt-5"] {
+                client.send_json(&create(model)).unwrap();
+                assert_eq!(client.event()["type"], "response.created");
+                assert_eq!(client.event()["type"], "response.completed");
+            }
+            if asks_more {
+                client.send_json(&create("gpt-5")).unwrap();
+            }
+            if resets {
+                get(proxy.addr(), "/healthz").expect(200); // what was said has been read
+                set_socket_linger(&client.stream.stream, Some(Duration::ZERO)).unwrap();
+            }
+            drop(client);
+            let rows = rows(&proxy, "u", 3);
+            assert_eq!(summary(&rows)[2], format!("responses/session 101 {ending}"), "{resets}");
+            let names: Vec<_> = rows.iter().map(|row| [&row["model_requested"], &row["model"]]).collect();
+            assert_eq!(names[..2], [["gpt-5-mini", "gpt-5-mini-2025-08-07"], ["gpt-5", "gpt-5-2025-08-07"]]);
+            assert_eq!(proxy.usage("user_id=u")["totals"]["errors"], u64::from(asks_more));
+        }
+    }
 }
 
 /// While the ledger is stuck, what follows a report waits unread; a client that leaves then leaves it uncounted, and the
@@ -150,7 +194,7 @@ fn a_client_that_stops_sending_is_gone_with_its_last_words_said() {
     socket.send(&Frame::text("last words")).unwrap();
     socket.stream.stream.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(hears.recv_timeout(DEADLINE).unwrap(), (Some(Frame::text("last words")), Ok(None)));
-    assert_eq!(summary(&rows(&proxy, "u", 1)), ["realtime/session 101 client_aborted none"]);
+    assert_eq!(summary(&rows(&proxy, "u", 1)), ["realtime/session 101 completed none"]);
 }
 
 /// With `drain`, a response that is under way when its client leaves is read to its end.

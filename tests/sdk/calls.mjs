@@ -24,6 +24,12 @@ async function collect(stream) {
   return items;
 }
 
+// A name beyond ASCII, as its header takes it: the call's own, percent-encoded.
+const chatEncoded = () => {
+  const headers = { "X-User-ID*": `UTF-8''sdk-${encodeURIComponent("太郎")}` };
+  return client.chat.completions.create({ model: "gpt-4o", messages }, { headers });
+};
+
 async function chatRaw() {
   const call = client.chat.completions.create({ model: "gpt-4o", messages }, user("chat_raw"));
   const response = await call.asResponse();
@@ -103,6 +109,7 @@ function responsesSocket() {
 const calls = {
   chat: () => client.chat.completions.create({ model: "gpt-4o", messages }, user("chat")),
   chat_raw: chatRaw,
+  [encodeURIComponent("太郎")]: chatEncoded,
   chat_stream: chatStream("chat_stream"),
   chat_stream_usage: chatStream("chat_stream_usage", { stream_options: { include_usage: true } }),
   chat_stream_no_usage: chatStream("chat_stream_no_usage", { stream_options: { include_usage: false } }),

@@ -6,6 +6,7 @@ Usage: calls.py BASE_URL. Only the base URL differs between a run against the up
 import asyncio
 import json
 import sys
+from urllib.parse import quote
 
 import openai
 import websockets
@@ -23,6 +24,12 @@ def dump(value):
 
 def chat(client):
     return dump(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, extra_headers=user("chat")))
+
+
+def chat_encoded(client):
+    """A name beyond ASCII, as its header takes it: the call's own, percent-encoded."""
+    encoded = {"X-User-ID*": "UTF-8''sdk-" + quote("太郎")}
+    return dump(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, extra_headers=encoded))
 
 
 def chat_raw(client):
@@ -156,6 +163,7 @@ def main():
     calls = {
         "chat": chat,
         "chat_raw": chat_raw,
+        quote("太郎"): chat_encoded,
         "chat_stream": chat_stream("chat_stream"),
         "chat_stream_usage": chat_stream("chat_stream_usage", stream_options={"include_usage": True}),
         "chat_stream_no_usage": chat_stream("chat_stream_no_usage", stream_options={"include_usage": False}),

@@ -34,6 +34,8 @@ pub(super) enum SessionEvent {
     ResponseDone(Endpoint, ResponseName, Reported),
     /// The response of this lane has failed without another word.
     ResponseFailed(ResponseName),
+    /// Something of the client's is refused; nothing is consumed for it.
+    Refused,
     /// The user's speech is transcribed.
     Transcription(Reported),
     Decision(Reported),
@@ -123,6 +125,8 @@ enum Kind {
     ResponseCreated,
     ResponseDone,
     ResponseFailed,
+    /// Something of the client's is refused.
+    Refused,
     Transcription,
     /// An event of a response that the session has asked for.
     Event,
@@ -140,8 +144,9 @@ impl Kind {
             | (Endpoint::LiveSession, "session.started" | "session.updated") => Self::Session,
             (Endpoint::RealtimeSession, "conversation.item.input_audio_transcription.completed") => Self::Transcription,
             (Endpoint::LiveSession, "session.usage.updated" | "session.closed") => Self::Duration,
-            // In a realtime session it is about an event of the client's; a response there is always done.
             (Endpoint::ResponsesSession, "error") => Self::ResponseFailed,
+            // It is about an event of the client's; a response there is always done.
+            (Endpoint::RealtimeSession, "error") => Self::Refused,
             (_, name) if is_idle(name) => Self::Idle,
             (Endpoint::RealtimeSession | Endpoint::ResponsesSession, name) => Self::of_response(name),
             (Endpoint::LiveSession, "response.event") => Self::Event,
@@ -213,7 +218,7 @@ impl Message {
     pub(super) fn is_irrelevant(&self) -> bool {
         match self.findings.kind {
             Some(Kind::Event) => self.findings.event == Some(Kind::Other),
-            kind => matches!(kind, Some(Kind::Other | Kind::Idle)),
+            kind => matches!(kind, Some(Kind::Other | Kind::Idle | Kind::Refused)),
         }
     }
 
@@ -222,6 +227,9 @@ impl Message {
         // Empty ones keep some connections alive.
         if self.findings.kind == Some(Kind::Idle) || self.opening == 0 {
             return SessionEvent::Idle;
+        }
+        if self.findings.kind == Some(Kind::Refused) {
+            return SessionEvent::Refused;
         }
         if self.is_irrelevant() {
             return SessionEvent::Other;
@@ -259,7 +267,7 @@ impl Message {
                 _ => SessionEvent::Other,
             },
             Kind::Decision => SessionEvent::Decision(self.part(Part::Decision)),
-            Kind::Idle | Kind::Other => SessionEvent::Other,
+            Kind::Idle | Kind::Refused | Kind::Other => SessionEvent::Other,
         }
     }
 

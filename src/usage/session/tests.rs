@@ -85,7 +85,7 @@ fn seconds(seconds: f64) -> Usage {
 fn report(endpoint: Endpoint, id: Option<&str>, model: Option<&str>, usage: Usage) -> Report {
     let (id, model) = (id.map(Into::into), model.map(Into::into));
     let reported = Reported { usage: Some(usage), id, model, ..Reported::default() };
-    Report { endpoint, reported, began: None }
+    Report { endpoint, reported, began: None, model_requested: None }
 }
 
 fn response_done() -> Report {

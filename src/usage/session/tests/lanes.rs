@@ -86,6 +86,84 @@ fn event(told: &str) -> String {
     }
 }
 
+/// Which model each response was asked of, and whether the client may go. What is told is as above, and by the client:
+/// `ask`, a model (`-`: none) and perhaps a lane; `say`, which asks for nothing; `part`, of a message.
+#[test]
+fn each_response_has_the_model_that_its_client_names() {
+    const LANES: Endpoint = Endpoint::ResponsesSession;
+    const CALLS: Endpoint = Endpoint::RealtimeSession;
+    type Case = (&'static str, Endpoint, &'static str, &'static [Option<&'static str>], bool);
+    #[rustfmt::skip] // a table
+    let cases: [Case; 15] = [
+        ("two, one after another", LANES, "ask m, created a, completed a, ask n, created b, completed b",
+            &[Some("m"), Some("n")], true),
+        ("both asked for first", LANES, "ask m, ask n, created a, completed a, created b, completed b",
+            &[Some("m"), Some("n")], true),
+        ("lanes", LANES, "ask m x, ask n, ask o x, created a, created b x, completed a, completed b x, completed c x",
+            &[Some("n"), Some("m"), Some("o")], true),
+        ("no name", LANES, "ask m, created a, completed a, ask -, created b, completed b", &[Some("m"), None], true),
+        ("a successor that nobody asked for", LANES, "ask m, created a, incomplete a, created b, completed b",
+            &[Some("m"), Some("m")], true),
+        ("refused", LANES, "ask m, error -, ask n, created a, completed a", &[Some("n")], true),
+        ("what fails is what runs", LANES, "ask m, created a, ask n, error -, created b, completed b, completed a",
+            &[Some("n"), Some("m")], true),
+        ("without a beginning", LANES, "ask m, completed a, ask n, completed b", &[Some("m"), Some("n")], true),
+        ("what asks for nothing", LANES, "say m, say -", &[], true),
+        ("asked for, and not taken up", LANES, "ask m, created a, completed a, ask n", &[Some("m")], false),
+        ("half a message", LANES, "part m", &[], false),
+        ("under way", LANES, "ask m, created a", &[], false),
+        ("a call", CALLS, "ask -, created a, done a", &[None], true),
+        ("a call that is not answered", CALLS, "say m, ask -", &[], false),
+        ("a call that is refused", CALLS, "ask -, error -", &[], true),
+    ];
+    for (what, endpoint, told, expected, is_done) in cases {
+        let (mut session, mut named) = (Session::new(endpoint), Vec::new());
+        for told in told.split(", ") {
+            if let Some((text, is_whole)) = said(told) {
+                for byte in text.as_bytes().chunks(1) {
+                    session.hear(Piece::Text(byte));
+                }
+                _ = is_whole && session.hear(Piece::TextEnd);
+            } else {
+                named.extend(session.feed(NOW, &frames(&[&event(told)])).1.map(|report| report.model_requested));
+            }
+        }
+        let named: Vec<_> = named.iter().map(Option::as_deref).collect();
+        assert_eq!((named.as_slice(), session.is_done()), (expected, is_done), "{what}");
+        assert_eq!(session.finish().unreported, !is_done, "{what}");
+    }
+}
+
+/// A message of the client's, and whether that is all of it.
+fn said(told: &str) -> Option<(String, bool)> {
+    let mut words = told.split(' ');
+    let (kind, model, lane) = (words.next().unwrap(), words.next().unwrap(), words.next());
+    let lane = lane.map_or(String::new(), |lane| format!(r#","stream_id":"{lane}""#));
+    let model = if model == "-" { String::new() } else { format!(r#","model":"{model}""#) };
+    match kind {
+        "ask" => Some((format!(r#"{{"type":"response.create"{lane},"input":[{{"model":"x"}}]{model}}}"#), true)),
+        "say" => Some((format!(r#"{{"type":"session.update"{model}{lane}}}"#), true)),
+        "part" => Some((format!(r#"{{"type":"response.create"{model}"#), false)),
+        _ => None,
+    }
+}
+
+/// Nobody fills our memory by asking: beyond a bound, names are not told, and the session is not taken to be done.
+#[test]
+fn what_is_asked_for_has_a_bound() {
+    let mut session = Session::new(Endpoint::ResponsesSession);
+    for n in 0..1_000 {
+        session.hear(Piece::Text(format!(r#"{{"type":"response.create","model":"m{n}"}}"#).as_bytes()));
+        session.hear(Piece::TextEnd);
+    }
+    for n in 0..1_000 {
+        let events = frames(&[&event(&format!("created r{n}")), &event(&format!("completed r{n}"))]);
+        let report = session.feed(NOW, &events).1.expect("its usage");
+        assert_eq!(report.model_requested, None);
+    }
+    assert!(!session.is_done());
+}
+
 /// More at once than are remembered: none is lost count of, and the others keep their start.
 #[test]
 fn the_responses_that_are_remembered_have_a_bound() {
