@@ -139,7 +139,8 @@ impl PriceTable {
     #[must_use]
     pub fn adjusted(self, factor: Ratio, host: &str) -> Self {
         let region = host.trim_end_matches('.').strip_suffix(".api.openai.com").filter(|region| !region.contains('.'));
-        Self { factor: Some(factor), region: region.map(Into::into), ..self }
+        let factor = Some(factor).filter(|&factor| factor != Ratio::ONE);
+        Self { factor, region: region.map(Into::into), ..self }
     }
 
     /// When each part was made or fetched, as far as that is known.

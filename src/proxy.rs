@@ -305,6 +305,7 @@ impl Proxy {
             ledger_up: self.ledger_trouble.is_none(),
             ledger_queue_records: self.permits.under_way(),
             buffered_bytes: self.held_bodies.bytes() as u64,
+            prices: self.prices.dates(),
         }
     }
 

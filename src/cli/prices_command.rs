@@ -2,7 +2,7 @@
 
 use super::{Command, next, text, unexpected};
 use crate::config::Config;
-use crate::local::humanize::second;
+use crate::local::humanize::{day, second};
 use crate::local::text_table::{Column, table};
 use crate::price::{ListedModel, ListedPrice, PriceSource, PriceTable};
 use crate::worker::price_fetcher;
@@ -156,8 +156,7 @@ fn updated(prices: &PriceTable, source: PriceSource) -> Option<String> {
 /// What `check` says of the table's age.
 pub(super) fn ages(prices: &PriceTable) -> String {
     let of = |(source, at): (PriceSource, u64)| {
-        let at = second(at.saturating_mul(NANOS_PER_SECOND));
-        format!("{} of {}", source.as_str(), at.split(' ').next().unwrap_or_default())
+        format!("{} of {}", source.as_str(), day(at.saturating_mul(NANOS_PER_SECOND)))
     };
     prices.dates().into_iter().map(of).collect::<Vec<_>>().join(", ")
 }

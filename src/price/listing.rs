@@ -87,7 +87,7 @@ impl PriceTable {
 
     /// The factor on all prices, where there is one, and the target's region.
     pub fn adjustments(&self) -> (Option<String>, Option<&str>) {
-        (self.factor.filter(|&factor| factor != Ratio::ONE).map(decimal), self.region.as_deref())
+        (self.factor.map(decimal), self.region.as_deref())
     }
 
     /// The names most like one that is none, the nearest first.
