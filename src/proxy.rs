@@ -431,6 +431,9 @@ impl Proxy {
     fn count(&mut self, now: Now, record: &Record) {
         self.metrics.record(record);
         self.limiter.charge(&record.user, request_estimate::used(record), now);
+        if let Some(cost) = request_estimate::cost_at_most(record) {
+            self.limiter.charge_at_most(&record.user, cost, now);
+        }
         self.check_sessions_of(now, &record.user);
     }
 

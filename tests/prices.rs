@@ -3,6 +3,8 @@
 //! prices (`src/price/litellm.rs`), what is taken of a fetched table (`src/worker/price_fetcher.rs`), budgets at large
 //! (`limits`, `quotas`).
 
+#![allow(clippy::disallowed_methods)] // tests are the outside world
+
 mod support;
 
 use rustix::process::Signal;

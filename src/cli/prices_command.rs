@@ -4,7 +4,7 @@ use super::{Command, next, text, unexpected};
 use crate::config::Config;
 use crate::local::humanize::{day, second};
 use crate::local::text_table::{Column, table};
-use crate::price::{ListedModel, ListedPrice, PriceSource, PriceTable};
+use crate::price::{About, ListedModel, ListedPrice, PriceSource, PriceTable};
 use crate::worker::price_fetcher;
 use lexopt::{Arg, Parser};
 use serde_json::{Value, json};
@@ -139,7 +139,7 @@ fn source(prices: &PriceTable, source: PriceSource) -> String {
     let when = updated(prices, source).map(|at| format!(", of {at} UTC")).unwrap_or_default();
     match source {
         PriceSource::BuiltIn => {
-            let about = PriceTable::about_built_in();
+            let about = About::built_in();
             let part = |part: Option<String>| part.unwrap_or_default();
             format!("built in, {} ({}), of {}", part(about.source), part(about.version), part(about.date))
         }
@@ -169,7 +169,7 @@ fn object(prices: &PriceTable, model: &ListedModel) -> Value {
             "above_input_tokens": price.above_tokens,
         })
     });
-    let about = PriceTable::about_built_in();
+    let about = About::built_in();
     json!({
         "model": model.name,
         "source": model.source.as_str(),
