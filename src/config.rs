@@ -253,24 +253,13 @@ fn metrics_limits(source: &mut Source<'_>) -> metrics::LabelLimits {
 }
 
 fn tls_ca(source: &mut Source<'_>) -> Option<Vec<u8>> {
-    let pem = read_file(source, "TLS_CA_FILE", "a readable PEM file")?;
+    let pem = source.file("TLS_CA_FILE", "a readable PEM file")?;
     if memchr::memmem::find(&pem, b"-----BEGIN CERTIFICATE-----").is_none() {
         source.problem("TLS_CA_FILE", "expected a PEM file with certificates, found none in it".to_owned());
     } else if let Err(TlsError::Anchors(why)) = Connector::new("localhost", Some(&pem)) {
         source.problem("TLS_CA_FILE", format!("expected a PEM file with certificates, found a bad one: {why}"));
     }
     Some(pem)
-}
-
-fn read_file(source: &mut Source<'_>, name: &'static str, expected: &str) -> Option<Vec<u8>> {
-    let path = PathBuf::from(source.os(name)?);
-    match fs::read(&path) {
-        Ok(bytes) => Some(bytes),
-        Err(error) => {
-            source.problem(name, format!("expected {expected}, got {}: {error}", path.display()));
-            None
-        }
-    }
 }
 
 fn duration(source: &mut Source<'_>, name: &'static str, default_seconds: u64, least_ms: u64) -> Duration {

@@ -10,6 +10,7 @@ mod series;
 
 pub use exposition::{CONTENT_TYPE, ExportGauges, Process, Surroundings};
 
+use crate::price::PriceDates;
 use crate::usage::record::{Endpoint, Record, Usage, UsageSource};
 use histogram::Histogram;
 use series::{Cells, Labels, OTHER, Series};
@@ -54,7 +55,7 @@ impl Default for LabelLimits {
 }
 
 /// What the loop knows at the instant of a scrape.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
     /// Exchanges admitted and not yet settled.
     pub requests_in_flight: u64,
@@ -68,6 +69,8 @@ pub struct Gauges {
     pub ledger_queue_records: u64,
     /// Memory that held request bodies occupy.
     pub buffered_bytes: u64,
+    /// Of when the prices are.
+    pub prices: PriceDates,
 }
 
 /// The counters of one process.

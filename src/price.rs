@@ -4,6 +4,7 @@
 //! operator's own file shares). Prices are whole femto-dollars, sums are integers, and the one rounding is at the end.
 //! Never: a float, a clock, or a guess. Where a needed price is missing the answer is `None`.
 
+mod built_in;
 mod decimal;
 mod listing;
 mod litellm;
@@ -15,9 +16,10 @@ mod worst_case;
 
 use crate::base::civil::parse_date;
 use crate::usage::record::Usage;
+pub use built_in::About;
 pub use listing::{ListedModel, ListedPrice};
 use model::{Key, Kind, Model, Tier};
-use rates::Rates;
+use rates::{MICROS_PER_SECOND, Rates};
 pub use ratio::Ratio;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -25,10 +27,6 @@ use std::ops::Bound;
 use std::sync::Arc;
 pub use worst_case::WorstCase;
 
-/// The table made into the binary.
-const BUILT_IN: &str = include_str!("prices.json");
-
-const MICROS_PER_SECOND: u128 = 1_000_000;
 /// Amounts are summed in millionths of a femto-dollar (10⁻²¹ USD), of which a nano-dollar has so many.
 const AMOUNT_PER_NANO: u128 = 1_000_000_000_000;
 /// The entry whose fee for a session of the code interpreter is that of all models.
@@ -82,8 +80,8 @@ struct Part {
 impl PriceTable {
     /// The prices known when this version was made.
     pub fn built_in() -> Self {
-        let table = Self::parse(BUILT_IN).expect("the built-in table is valid: a test parses it");
-        let nanos = listing::built_in_about().date.as_deref().and_then(parse_date).unwrap_or(0);
+        let table = Self::parse(built_in::TABLE).expect("the built-in table is valid: a test parses it");
+        let nanos = About::built_in().date.as_deref().and_then(parse_date).unwrap_or(0);
         table.of(PriceSource::BuiltIn, nanos / 1_000_000_000)
     }
 
@@ -139,7 +137,8 @@ impl PriceTable {
     #[must_use]
     pub fn adjusted(self, factor: Ratio, host: &str) -> Self {
         let region = host.trim_end_matches('.').strip_suffix(".api.openai.com").filter(|region| !region.contains('.'));
-        Self { factor: Some(factor), region: region.map(Into::into), ..self }
+        let factor = Some(factor).filter(|&factor| factor != Ratio::ONE);
+        Self { factor, region: region.map(Into::into), ..self }
     }
 
     /// When each part was made or fetched, as far as that is known.

@@ -311,6 +311,7 @@ impl Proxy {
             ledger_up: self.ledger_trouble.is_none(),
             ledger_queue_records: self.permits.under_way(),
             buffered_bytes: self.held_bodies.bytes() as u64,
+            prices: self.prices.dates(),
         }
     }
 
@@ -436,6 +437,9 @@ impl Proxy {
     fn count(&mut self, now: Now, record: &Record) {
         self.metrics.record(record);
         self.limiter.charge(&record.user, request_estimate::used(record), now);
+        if let Some(cost) = request_estimate::cost_at_most(record) {
+            self.limiter.charge_at_most(&record.user, cost, now);
+        }
         self.check_sessions_of(now, &record.user);
     }
 

@@ -2,9 +2,9 @@
 
 use super::{Command, next, text, unexpected};
 use crate::config::Config;
-use crate::local::humanize::second;
+use crate::local::humanize::{day, second};
 use crate::local::text_table::{Column, table};
-use crate::price::{ListedModel, ListedPrice, PriceSource, PriceTable};
+use crate::price::{About, ListedModel, ListedPrice, PriceSource, PriceTable};
 use crate::worker::price_fetcher;
 use lexopt::{Arg, Parser};
 use serde_json::{Value, json};
@@ -139,7 +139,7 @@ fn source(prices: &PriceTable, source: PriceSource) -> String {
     let when = updated(prices, source).map(|at| format!(", of {at} UTC")).unwrap_or_default();
     match source {
         PriceSource::BuiltIn => {
-            let about = PriceTable::about_built_in();
+            let about = About::built_in();
             let part = |part: Option<String>| part.unwrap_or_default();
             format!("built in, {} ({}), of {}", part(about.source), part(about.version), part(about.date))
         }
@@ -156,8 +156,7 @@ fn updated(prices: &PriceTable, source: PriceSource) -> Option<String> {
 /// What `check` says of the table's age.
 pub(super) fn ages(prices: &PriceTable) -> String {
     let of = |(source, at): (PriceSource, u64)| {
-        let at = second(at.saturating_mul(NANOS_PER_SECOND));
-        format!("{} of {}", source.as_str(), at.split(' ').next().unwrap_or_default())
+        format!("{} of {}", source.as_str(), day(at.saturating_mul(NANOS_PER_SECOND)))
     };
     prices.dates().into_iter().map(of).collect::<Vec<_>>().join(", ")
 }
@@ -170,7 +169,7 @@ fn object(prices: &PriceTable, model: &ListedModel) -> Value {
             "above_input_tokens": price.above_tokens,
         })
     });
-    let about = PriceTable::about_built_in();
+    let about = About::built_in();
     json!({
         "model": model.name,
         "source": model.source.as_str(),

@@ -3,8 +3,9 @@
 //! In: the variables. Out: a table of what is known at once, and where more may be fetched. Never: an address's query
 //! in a problem, for it may hold a token.
 
+use super::secret::Secret;
 use super::source::Source;
-use super::{Secret, read_file, value};
+use super::value;
 use crate::price::{PriceSource, PriceTable, Ratio};
 use std::fs;
 use std::time::SystemTime;
@@ -37,7 +38,7 @@ pub(super) fn read(source: &mut Source<'_>, host: &str) -> PriceTable {
     let expected = "a decimal above 0, at most 1000, with at most 6 decimal places, as in 0.85";
     let factor = source.value("PRICE_FACTOR", Ratio::ONE, expected, Ratio::parse);
     let mut table = PriceTable::built_in();
-    if let Some(bytes) = read_file(source, "PRICES_FILE", "a readable JSON file of prices") {
+    if let Some(bytes) = source.file("PRICES_FILE", "a readable JSON file of prices") {
         let text = String::from_utf8(bytes).map_err(|error| error.to_string());
         match text.and_then(|text| PriceTable::parse_for(&text, host)) {
             Ok(own) => table.merge(own.of(PriceSource::File, changed(source))),

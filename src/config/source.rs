@@ -5,7 +5,9 @@ use super::value;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::fs;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 /// One thing that is wrong with the configuration. Its text never holds a secret's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +84,19 @@ impl<'a> Source<'a> {
         value
     }
 
-    /// The same with a default.
+    /// What is in the file that is named; none, with a problem noted, where it cannot be read.
+    pub fn file(&mut self, name: &'static str, expected: &str) -> Option<Vec<u8>> {
+        let path = PathBuf::from(self.os(name)?);
+        match fs::read(&path) {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                self.problem(name, format!("expected {expected}, got {}: {error}", path.display()));
+                None
+            }
+        }
+    }
+
+    /// A value as `parse` makes it, with a default.
     pub fn value<T>(
         &mut self,
         name: &'static str,

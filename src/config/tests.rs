@@ -58,6 +58,27 @@ fn no_configuration_at_all_works() {
 }
 
 #[test]
+fn prices_and_what_is_on_them() {
+    let tokens = Usage { input_tokens: 1_000, total_tokens: 1_000, ..Usage::default() };
+    let cost = |vars: &[(&str, &str)]| load(vars).unwrap().prices.cost_nano_usd("gpt-5.5", &tokens, None);
+    let eu = ("PROXY_TARGET", "https://EU.api.openai.com/v1");
+    assert_eq!((cost(&[]), cost(&[eu])), (Some(5_000_000), Some(5_500_000)));
+    assert_eq!(cost(&[eu, ("PRICE_FACTOR", "0.85")]), Some(4_675_000));
+    let litellm = file(br#"{"groq/m": {"litellm_provider": "groq", "input_cost_per_token": 1e-6}}"#);
+    let litellm = ("PRICES_FILE", litellm.path().to_str().unwrap());
+    let config = load(&[litellm, ("PROXY_TARGET", "https://api.groq.com/openai"), ("PRICE_FACTOR", "2")]).unwrap();
+    assert_eq!(config.prices.cost_nano_usd("m", &tokens, None), Some(2_000_000));
+    let url = "https://example.com/prices.json?token=hush";
+    let from = load(&[("PRICES_URL", url)]).unwrap().prices_url.unwrap();
+    assert_eq!((from.url.expose(), from.shown.as_str()), (url, "https://example.com/prices.json"));
+    for wrong in ["ftp://hush", "https://user:hush@example.com/", "hush"] {
+        let problems = problems(&[("PRICES_URL", wrong), ("PRICE_FACTOR", "0")]);
+        let shown = problems.join("\n");
+        assert!(problems.len() == 2 && !shown.contains("hush") && shown.contains("PRICE_FACTOR: "), "{shown}");
+    }
+}
+
+#[test]
 fn the_log() {
     let config = load(&[("LOG", "trace"), ("LOG_FORMAT", "json")]).unwrap();
     assert_eq!((config.log, config.log_format), (Level::Trace, LogFormat::Json));
@@ -277,7 +298,7 @@ fn files_that_are_not_what_they_should_be() {
         problems(&[("TLS_CA_FILE", &path(&ca)), ("PRICES_FILE", &path(&prices))]),
         [
             "TLS_CA_FILE: expected a PEM file with certificates, found none in it",
-            "PRICES_FILE: expected prices in the built-in table's format: \"m\": unknown price field \"x\"",
+            "PRICES_FILE: expected prices in the built-in table's format, or in LiteLLM's: \"m\": unknown price field \"x\"",
         ]
     );
     assert!(problems(&[("PRICES_FILE", &path(&binary))])[0].contains("invalid utf-8"));

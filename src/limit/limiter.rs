@@ -191,6 +191,11 @@ impl Limiter {
         state.give_back(&limits, &reservation, requests, now.mono);
     }
 
+    /// What a record cost at most, whose cost is not certain: the ledger has none of it.
+    pub fn charge_at_most(&mut self, user: &Arc<str>, cost: Cost, now: Now) {
+        self.spending.forfeit(user, cost, now.unix);
+    }
+
     /// What a record says that its user has used. The excess over what is there becomes debt.
     pub fn charge(&mut self, user: &Arc<str>, used: Used, now: Now) {
         self.spending.charge(user, used.cost, now.unix);

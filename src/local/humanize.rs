@@ -88,6 +88,11 @@ pub fn second(unix_ns: u64) -> String {
     rfc3339.replace('T', " ").trim_end_matches('Z').to_owned()
 }
 
+/// `2026-11-23`.
+pub fn day(unix_ns: u64) -> String {
+    second(unix_ns).split(' ').next().unwrap_or_default().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -149,6 +149,9 @@ impl Snapshot {
         let by_side = sides.map(|(side, count)| (label_pairs(&[("side", side)]), count as f64));
         page.family("openai_proxy_connections", by_side);
         page.value("openai_proxy_buffered_bytes", self.gauges.buffered_bytes as f64);
+        let dates = self.gauges.prices.iter();
+        let dates = dates.map(|&(source, at)| (label_pairs(&[("source", source.as_str())]), at as f64));
+        page.family("openai_proxy_prices_timestamp_seconds", dates);
         let version = label_pairs(&[("version", env!("CARGO_PKG_VERSION"))]);
         page.family("openai_proxy_build_info", [(version, 1.0)]);
         page.value("process_start_time_seconds", self.totals.started_at as f64 / NANOS_PER_UNIT);

@@ -1,6 +1,7 @@
 //! The rendered scrape, read back: sums equal the records', names are escaped, and nothing grows past its limit.
 
 use super::*;
+use crate::price::PriceSource;
 use crate::usage::record::{Correction, Outcome};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -109,6 +110,7 @@ fn a_scrape_in_full() {
         ledger_up: true,
         ledger_queue_records: 5,
         buffered_bytes: 6,
+        prices: vec![(PriceSource::Url, 1_795_426_200), (PriceSource::BuiltIn, 7)],
     };
     let process = Process {
         cpu_seconds: 1.25,
@@ -149,6 +151,8 @@ fn a_scrape_in_full() {
         r#"openai_proxy_connections{side="downstream"} 3"#,
         r#"openai_proxy_connections{side="upstream"} 4"#,
         "openai_proxy_buffered_bytes 6",
+        r#"openai_proxy_prices_timestamp_seconds{source="PRICES_URL"} 1795426200"#,
+        r#"openai_proxy_prices_timestamp_seconds{source="built-in"} 7"#,
         concat!("openai_proxy_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         "process_start_time_seconds 1700000000.5",
         "process_cpu_seconds_total 1.25",
@@ -183,7 +187,8 @@ fn every_family_is_described() {
         influx: Some(ExportGauges::default()),
         log_lines_dropped: 0,
     };
-    let body = String::from_utf8(metrics.snapshot(Gauges::default()).render(&around)).unwrap();
+    let gauges = Gauges { prices: vec![(PriceSource::BuiltIn, 1)], ..Gauges::default() };
+    let body = String::from_utf8(metrics.snapshot(gauges).render(&around)).unwrap();
     let described: String =
         body.lines().filter_map(|line| Some(line.strip_prefix("# HELP ")?.to_owned() + "\n")).collect();
     assert_eq!(described, include_str!("families.txt"));

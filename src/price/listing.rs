@@ -5,8 +5,7 @@
 
 use super::model::{Key, Kind, Tier};
 use super::ratio::Ratio;
-use super::{BUILT_IN, Model, PriceSource, PriceTable};
-use serde_json::value::RawValue;
+use super::{Model, PriceSource, PriceTable};
 use std::collections::BTreeMap;
 
 /// Names that are offered in place of one that nobody knows.
@@ -42,32 +41,7 @@ pub struct ListedModel {
     pub uplift: Option<String>,
 }
 
-/// Where the built-in table comes from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct About {
-    pub source: Option<String>,
-    pub version: Option<String>,
-    /// When it was taken from there, `YYYY-MM-DD`.
-    pub date: Option<String>,
-}
-
-/// What the built-in table says of itself.
-pub(super) fn built_in_about() -> About {
-    let entry = |json: &str, name: &str| {
-        let object: BTreeMap<String, Box<RawValue>> = serde_json::from_str(json).ok()?;
-        object.get(name).map(|value| value.get().to_owned())
-    };
-    let meta = entry(BUILT_IN, "_meta").unwrap_or_default();
-    let text = |name| serde_json::from_str(&entry(&meta, name)?).ok();
-    About { source: text("source"), version: text("version"), date: text("date") }
-}
-
 impl PriceTable {
-    /// Where the built-in part comes from.
-    pub fn about_built_in() -> About {
-        built_in_about()
-    }
-
     /// What an answer that names this model is priced by; `None` where there is no such model.
     pub fn listed(&self, name: &str) -> Option<ListedModel> {
         let (model, source) = self.find(name)?;
@@ -87,7 +61,7 @@ impl PriceTable {
 
     /// The factor on all prices, where there is one, and the target's region.
     pub fn adjustments(&self) -> (Option<String>, Option<&str>) {
-        (self.factor.filter(|&factor| factor != Ratio::ONE).map(decimal), self.region.as_deref())
+        (self.factor.map(decimal), self.region.as_deref())
     }
 
     /// The names most like one that is none, the nearest first.

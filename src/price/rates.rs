@@ -6,6 +6,9 @@
 use super::model::{Key, Kind, Model, Tier};
 use crate::usage::record::Usage;
 
+/// Seconds are counted in millionths.
+pub(super) const MICROS_PER_SECOND: u128 = 1_000_000;
+
 /// The prices of text, audio and image tokens in the input: plain, read from the cache, and written to it.
 const INPUT_KINDS: [(Kind, Kind, Option<Kind>); 3] = [
     (Kind::Input, Kind::CachedInput, Some(Kind::CacheWrite)),
@@ -147,7 +150,7 @@ impl Rates<'_> {
     /// Audio by its length and images by their number, in millionths of a femto-dollar: for answers that report no
     /// tokens, since those that do are billed by them.
     pub(super) fn media(&self, usage: &Usage) -> Option<u128> {
-        let images = self.charge(Kind::Image, usage.images)?.checked_mul(super::MICROS_PER_SECOND)?;
+        let images = self.charge(Kind::Image, usage.images)?.checked_mul(MICROS_PER_SECOND)?;
         self.charge(Kind::Second, usage.audio_us)?.checked_add(images)
     }
 

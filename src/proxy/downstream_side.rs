@@ -579,6 +579,7 @@ impl Proxy {
             LocalRequest::Metrics => Question::Metrics(Box::new(self.metrics.snapshot(self.gauges()))),
             LocalRequest::Usage(query) => Question::Usage(query),
             LocalRequest::Dashboard(mut query) => {
+                query.prices = self.prices.dates();
                 query.refused = self.metrics.rate_limited_of(query.user.as_deref());
                 Question::Dashboard(query)
             }

@@ -265,10 +265,15 @@ pub fn used(record: &Record) -> Used {
     }
 }
 
-/// What a record cost, or at most where no more is known.
+/// What a record cost at most, where no more is known.
+pub fn cost_at_most(record: &Record) -> Option<Cost> {
+    let nano_usd = record.at_most_nano_usd.filter(|_| record.cost_nano_usd.is_none())?;
+    Some(Cost { nano_usd: i64::try_from(nano_usd).unwrap_or(i64::MAX), ..cost(record) })
+}
+
+/// What a record cost, where that is known.
 pub fn cost(record: &Record) -> Cost {
-    let known = record.counted_nano_usd().or(record.at_most_nano_usd.map(Into::into));
-    let nano_usd = known.unwrap_or(0).clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+    let nano_usd = record.counted_nano_usd().unwrap_or(0).clamp(i64::MIN.into(), i64::MAX.into()) as i64;
     Cost { seq: record.seq, started_at: record.started_at, nano_usd }
 }
 

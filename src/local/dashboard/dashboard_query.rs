@@ -4,6 +4,7 @@
 
 use super::time_range::Range;
 use crate::local::usage_report::{decoded, parse_name, shown};
+use crate::price::PriceDates;
 use crate::reporting::OverviewQuery;
 
 /// What the page is asked for.
@@ -18,6 +19,8 @@ pub struct DashboardQuery {
     pub own: bool,
     /// Requests that the proxy itself has refused for a limit since it started, where that is known.
     pub refused: Option<u64>,
+    /// Of when the prices are.
+    pub prices: PriceDates,
     /// Where the proxy was reached, as the browser called it.
     pub host: Option<String>,
 }
@@ -40,7 +43,8 @@ impl DashboardQuery {
             }
         }
         let user = user.flatten().map(|user| parse_name("user_id", user)).transpose()?;
-        Ok(Self { user, range: range.unwrap_or_default(), now, own: false, refused: None, host: None })
+        let range = range.unwrap_or_default();
+        Ok(Self { user, range, now, own: false, refused: None, prices: PriceDates::new(), host: None })
     }
 
     /// The first instant of the range, where it has one.

@@ -4,7 +4,7 @@ use super::parts::{Timeline, legend, link, name, ranking, tile};
 use super::time_range::Range;
 use super::view::{View, ending, percentile};
 use crate::local::Answer;
-use crate::local::humanize::{duration, grouped, money, second, share, short};
+use crate::local::humanize::{day, duration, grouped, money, second, share, short};
 use crate::reporting::{Entry, SAMPLE_MAX};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,6 +14,11 @@ use std::sync::LazyLock;
 
 /// Of the newest requests, so many are shown one by one.
 const LATEST_MAX: usize = 20;
+
+/// From so many days on the page says how old the newest prices are.
+const PRICES_OLD_DAYS: u64 = 42;
+const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// The page's one style sheet.
 const STYLE: &str = include_str!("style.css");
@@ -58,8 +63,27 @@ fn page(view: &View) -> Markup {
                     @else if view.overview.totals.requests == 0 { (nothing(view)) }
                     @else { (found(view)) }
                 }
-                footer { p { "Times are UTC. As of " (second(view.query.now)) "; reload for the present." } }
+                footer {
+                    p { "Times are UTC. As of " (second(view.query.now)) "; reload for the present." }
+                    p { (age_of_prices(view)) }
+                }
             }
+        }
+    }
+}
+
+/// Of when the prices are, and a hint where all of them are old.
+fn age_of_prices(view: &View) -> Markup {
+    let newest = view.query.prices.iter().map(|&(_, at)| at).max();
+    let days = newest.map(|at| (view.query.now / NANOS_PER_SECOND).saturating_sub(at) / SECONDS_PER_DAY);
+    html! {
+        @for (place, (source, at)) in view.query.prices.iter().enumerate() {
+            @if place == 0 { "Prices: " } @else { ", " }
+            (source.as_str()) " of " (day(at.saturating_mul(NANOS_PER_SECOND)))
+        }
+        @if let Some(days) = days {
+            "."
+            @if days > PRICES_OLD_DAYS { " " strong { "They are " (days) " days old" } " (PRICES_URL fetches them daily)." }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::view::percentile;
 use super::*;
+use crate::price::{PriceDates, PriceSource};
 use crate::reporting::{Entry, Overview, Ranking, Totals};
 use crate::usage::record::{Endpoint, Outcome, Record};
 use base64::Engine as _;
@@ -45,6 +46,17 @@ fn view(name: &str) -> View {
 
 fn html(view: &View) -> String {
     String::from_utf8(answer(view).body).unwrap()
+}
+
+#[test]
+fn the_age_of_prices_stands_below() {
+    let at = |prices: PriceDates| html(&View { query: DashboardQuery { prices, ..asked("") }, ..view("a") });
+    let (fresh, old) = ((PriceSource::Url, 1_795_426_200), (PriceSource::BuiltIn, 1_795_426_200 - 43 * 86_400));
+    let page = at(vec![fresh, old]);
+    assert!(page.contains("Prices: PRICES_URL of 2026-11-23, built-in of 2026-10-11."), "{page}");
+    assert!(!page.contains("days old"));
+    assert!(at(vec![old]).contains("They are 43 days old"));
+    assert!(!at(Vec::new()).contains("Prices"));
 }
 
 #[test]
