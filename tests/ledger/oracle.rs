@@ -101,7 +101,6 @@ fn request() -> impl Strategy<Value = Record> {
         usage_source: how.3,
         usage: numbers.0,
         cost_nano_usd: numbers.1,
-        at_most_nano_usd: None,
         duration_us: numbers.2[0],
         proxy_us: numbers.2[1],
         request_bytes: numbers.2[2],
