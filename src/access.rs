@@ -79,6 +79,8 @@ pub struct Access {
     /// Only holders of keys may relay.
     keys_only: bool,
     admin: Option<Hash>,
+    /// Without an administrator's token the local endpoints are open to holders of keys only.
+    is_closed: bool,
     keys: BTreeMap<u64, Key>,
     /// Until when each key is valid, by its id.
     valid_until: BTreeMap<i64, u64>,
@@ -94,9 +96,15 @@ pub enum Reader<'a> {
 }
 
 impl Access {
-    /// `admin` opens the local endpoints; without it they are open.
-    pub fn new(keys_only: bool, admin: Option<Hash>) -> Self {
-        Self { keys_only, admin, ..Self::default() }
+    /// `admin` opens the local endpoints. Without it they are open to everybody where `is_open` says so or there are no
+    /// keys, and else to holders of keys.
+    pub fn new(keys_only: bool, admin: Option<Hash>, is_open: bool) -> Self {
+        Self { keys_only, admin, is_closed: keys_only && !is_open, ..Self::default() }
+    }
+
+    /// True for a request that presents the administrator's token: it is for nobody else.
+    pub fn opens_admin(&self, headers: &Headers<'_, '_>) -> bool {
+        self.admin.as_ref().is_some_and(|admin| is_admin(admin, headers))
     }
 
     /// Another token of the administrator's.
@@ -141,6 +149,7 @@ impl Access {
             (Some(admin), _) if is_admin(admin, headers) => Reader::Everything,
             (_, Some(key)) => Reader::Own(&key.user),
             (Some(_), None) => Reader::Nothing,
+            (None, None) if self.is_closed => Reader::Nothing,
             (None, None) => Reader::Everything,
         }
     }
@@ -205,7 +214,7 @@ mod tests {
     }
 
     fn access() -> Access {
-        let mut access = Access::new(true, Some(Hash::of(b"admin")));
+        let mut access = Access::new(true, Some(Hash::of(b"admin")), true);
         let key = |id, secret: &str, expires_at| Key {
             id,
             user: format!("user-{id}").into(),
@@ -280,7 +289,9 @@ mod tests {
         }
         assert_eq!(reader(&format!("Basic {}", STANDARD.encode("admin"))), "nothing");
         assert_eq!(access.reader(&Headers::new(&[]), 0), Reader::Nothing);
-        assert_eq!(Access::new(true, None).reader(&Headers::new(&[]), 0), Reader::Everything);
+        assert_eq!(Access::new(true, None, true).reader(&Headers::new(&[]), 0), Reader::Everything);
+        assert_eq!(Access::new(false, None, false).reader(&Headers::new(&[]), 0), Reader::Everything);
+        assert_eq!(Access::new(true, None, false).reader(&Headers::new(&[]), 0), Reader::Nothing);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! change of the environment.
 
 mod default_limits;
+mod allowed;
 mod influx;
 mod prices;
 mod secret;
@@ -20,6 +21,7 @@ pub use target::Target;
 pub use value::nano_usd;
 
 use crate::base::log::{Level, LogFormat};
+use crate::door::Door;
 use crate::limit::overrides::Limits;
 use crate::metrics;
 use crate::policy::ReadOn;
@@ -40,6 +42,10 @@ pub struct Config {
     pub target: Target,
     /// `OPENAI_API_KEY`: sent upstream in place of the client's own.
     pub api_key: Option<Secret>,
+    /// `OPENAI_ORGANIZATION` and `OPENAI_PROJECT`: sent with that key, as header lines.
+    pub account: Vec<u8>,
+    /// `ALLOWED_HOSTS` and `ALLOWED_ORIGINS`: which requests come in at all.
+    pub door: Door,
     /// `MODEL_NAME`: the model for a JSON request that names none.
     pub model_name: Option<String>,
     /// `HOST` and `PORT`; port 0 is any free one.
@@ -94,6 +100,9 @@ pub struct Config {
     /// `LOG_FORMAT`
     pub log_format: LogFormat,
 }
+
+/// Shortest token of the administrator's, bytes.
+const ADMIN_TOKEN_BYTES_MIN: usize = 16;
 
 const READ_ON_WORDS: [(&str, ReadOn); 3] =
     [("cancel", ReadOn::Nobodys), ("drain", ReadOn::Everybodys), ("auto", ReadOn::LimitedUsers)];
@@ -160,10 +169,13 @@ impl Config {
         let target = source
             .optional("PROXY_TARGET", target::EXPECTED, Target::parse)
             .unwrap_or_else(|| Target::parse("https://api.openai.com").expect("the default target is valid"));
+        let listen = listen(&mut source, api_key.is_some() && !keys_only);
         let config = Self {
-            listen: listen(&mut source, api_key.is_some() && !keys_only),
+            listen,
+            account: account(&mut source),
+            door: allowed::read(&mut source, listen.ip().is_loopback()),
             keys_only,
-            admin_token: secret(&mut source, "ADMIN_TOKEN"),
+            admin_token: admin_token(&mut source),
             api_key,
             model_name: source.optional("MODEL_NAME", "a model's name, at most 128 bytes", model_name),
             database_path: source.os("DATABASE_PATH").unwrap_or_else(|| "usage.db".into()).into(),
@@ -223,6 +235,27 @@ fn secret(source: &mut Source<'_>, name: &'static str) -> Option<Secret> {
             None
         }
     }
+}
+
+/// Whoever guesses it sees everybody's usage.
+fn admin_token(source: &mut Source<'_>) -> Option<Secret> {
+    let token = secret(source, "ADMIN_TOKEN")?;
+    if token.expose().len() < ADMIN_TOKEN_BYTES_MIN {
+        let expected = "expected at least 16 characters, as `openssl rand -hex 16` makes them; its value is not shown";
+        source.problem("ADMIN_TOKEN", expected.to_owned());
+    }
+    Some(token)
+}
+
+/// Whose account pays, as header lines beside our key.
+fn account(source: &mut Source<'_>) -> Vec<u8> {
+    let is_name = |text: &str| text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let mut lines = Vec::new();
+    for (name, header) in [("OPENAI_ORGANIZATION", "openai-organization"), ("OPENAI_PROJECT", "openai-project")] {
+        let value = source.optional(name, "an id without spaces", |text| is_name(text).then(|| text.to_owned()));
+        lines.extend(value.map(|value| format!("{header}: {value}\r\n").into_bytes()).unwrap_or_default());
+    }
+    lines
 }
 
 fn listen(source: &mut Source<'_>, open_to_all: bool) -> SocketAddr {

@@ -59,6 +59,7 @@ pub mod proxy;
 
 // L1: protocols and arithmetic. Bytes and `now` in, decisions out.
 pub mod access;
+pub mod door;
 pub mod http;
 pub mod json;
 pub mod limit;

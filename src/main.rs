@@ -183,7 +183,8 @@ fn warn_of_keys(config: &Config) {
         event(Level::Warn, why, &[]);
     }
     if config.keys_only && config.admin_token.is_none() && !config.listen.ip().is_loopback() {
-        let why = "no ADMIN_TOKEN: who reaches the port may read everybody's /usage, /dashboard and /metrics";
+        let why = "no ADMIN_TOKEN: /usage and /dashboard show each key's holder their own, /metrics is closed; set one \
+                   to see all of it";
         event(Level::Warn, why, &[]);
     }
 }
@@ -196,9 +197,12 @@ fn settings(config: &Config, connections_max: usize) -> Result<Settings, String>
         prefix: target.prefix.clone(),
         tls: tls.map_err(|error| error.to_string())?,
         authorization: changeable.authorization,
+        account: config.account.clone(),
+        door: config.door.clone(),
         model_name: changeable.model_name,
         keys_only: config.keys_only,
         admin: changeable.admin,
+        is_open: config.listen.ip().is_loopback(),
         limits: changeable.limits,
         reserves_average: config.reserves_average,
         allows_unmetered: config.allows_unmetered,

@@ -131,7 +131,7 @@ impl Proxy {
     pub fn new(settings: Settings, prices: PriceTable, metrics: Metrics, started: Now) -> Self {
         Self {
             limiter: Limiter::new(settings.limits),
-            access: Access::new(settings.keys_only, settings.admin),
+            access: Access::new(settings.keys_only, settings.admin, settings.is_open),
             deadlines: Deadlines::new(&timing::durations(&settings.timeouts)),
             deploys: model_in_path::is_of_deployments(&settings.authority, &settings.prefix),
             dialer: Dialer::new(settings.connections_max),

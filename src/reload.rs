@@ -56,7 +56,7 @@ impl Reloader {
 #[rustfmt::skip] // a table
 fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static str>) {
     let Config {
-        target, api_key, model_name, listen, database_path, durability, ledger_fsync, ledger_wait, retention_days,
+        target, api_key, account, door, model_name, listen, database_path, durability, ledger_fsync, ledger_wait, retention_days,
         read_on, read_on_max, limits, reserves_average, allows_unmetered, asks_usage, keys_only, admin_token,
         connections_max, body_bytes_max, buffered_bytes_max, timeouts,
         tls_ca, prices, prices_url, influx, metrics, log, log_format,
@@ -75,6 +75,8 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
     ]);
     let at_restart = names(&[
         (old.target != *target, "PROXY_TARGET"),
+        (old.account != *account, "OPENAI_ORGANIZATION,OPENAI_PROJECT"),
+        (old.door != *door, "ALLOWED_HOSTS,ALLOWED_ORIGINS"),
         (old.tls_ca != *tls_ca, "TLS_CA_FILE"),
         (old.listen != *listen, "HOST,PORT"),
         (old.connections_max != *connections_max, "MAX_CONNECTIONS"),
@@ -147,12 +149,12 @@ mod tests {
         write("PORT=1\nOPENAI_API_KEY=sk-old\n");
         let mut reloader = Reloader::new(read().unwrap(), read);
         assert!(reloader.reload().0.is_none());
-        write("PORT=2\nOPENAI_API_KEY=sk-new\nRATE_LIMIT_TPM=7\nADMIN_TOKEN=t\n");
+        write("PORT=2\nOPENAI_API_KEY=sk-new\nRATE_LIMIT_TPM=7\nADMIN_TOKEN=t-0123456789abcdef\n");
         let (change, lines) = reloader.reload();
         let change = change.unwrap();
         assert_eq!(change.authorization.as_deref(), Some("Bearer sk-new"));
         assert_eq!(change.limits.tokens.map(|rate| rate.per_minute), Some(7));
-        assert_eq!(change.admin, Some(Hash::of(b"t")));
+        assert_eq!(change.admin, Some(Hash::of(b"t-0123456789abcdef")));
         let lines = format!("{lines:?}");
         for part in ["RATE_LIMIT_", "OPENAI_API_KEY", "ADMIN_TOKEN", "need a restart"] {
             assert!(lines.contains(part), "{part} in {lines}");
@@ -161,10 +163,14 @@ mod tests {
     }
 
     /// Another value for each variable, and what must be set beside it so that it counts.
-    const OTHERS: [(&str, &str, &str); 47] = [
+    const OTHERS: [(&str, &str, &str); 51] = [
         ("PROXY_TARGET", "http://other", ""),
         ("OPENAI_API_KEY", "sk-hush", ""),
         ("MODEL_NAME", "other", ""),
+        ("OPENAI_ORGANIZATION", "org-1", ""),
+        ("OPENAI_PROJECT", "proj_1", ""),
+        ("ALLOWED_HOSTS", "box.lan", ""),
+        ("ALLOWED_ORIGINS", "https://app.example.com", ""),
         ("TLS_CA_FILE", CA, ""),
         ("HOST", "127.0.0.2", ""),
         ("PORT", "1", ""),
@@ -178,7 +184,7 @@ mod tests {
         ("BUDGET_USD_DAY", "1", ""),
         ("BUDGET_USD_MONTH", "1", ""),
         ("CLIENT_AUTH", "keys", ""),
-        ("ADMIN_TOKEN", "hush", ""),
+        ("ADMIN_TOKEN", "hush-0123456789ab", ""),
         ("DATABASE_PATH", "other.db", ""),
         ("LEDGER_DURABILITY", "relaxed", ""),
         ("LEDGER_FSYNC", "true", ""),

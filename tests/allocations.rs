@@ -14,9 +14,7 @@ use openai_api_proxy::base::clock::SECOND;
 use openai_api_proxy::io::Io;
 use openai_api_proxy::io::sockets::Sockets;
 use openai_api_proxy::limit::budget::Period;
-use openai_api_proxy::limit::overrides::Limits;
 use openai_api_proxy::metrics::{LabelLimits, Metrics};
-use openai_api_proxy::policy::ReadOn;
 use openai_api_proxy::price::PriceTable;
 use openai_api_proxy::proxy::{Proxy, Settings, Timeouts};
 use openai_api_proxy::reactor::{Reactor, Turn};
@@ -96,22 +94,10 @@ fn settings(target: SocketAddr) -> Settings {
     Settings {
         authority: target.to_string(),
         prefix: "/v1".to_owned(),
-        tls: None,
         authorization: Some("Bearer sk-proj-0123456789".to_owned()),
-        model_name: None,
-        keys_only: false,
-        admin: None,
-        limits: Limits::default(),
-        reserves_average: false,
-        allows_unmetered: false,
-        asks_usage: true,
-        read_on: ReadOn::Nobodys,
         connections_max: 10,
         body_bytes_max: 1024 * 1024,
         buffered_bytes_max: 1024 * 1024,
-        settled: true,
-        journaled: false,
-        ledger_places: 100,
         timeouts: Timeouts {
             connect: minute,
             response: minute,
@@ -121,6 +107,7 @@ fn settings(target: SocketAddr) -> Settings {
             ledger_wait: minute,
             overload: minute,
         },
+        ..Settings::default()
     }
 }
 

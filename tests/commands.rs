@@ -109,7 +109,7 @@ fn check_says_what_is_wrong_and_what_to_do() {
 #[test]
 fn healthcheck() {
     let upstream = Upstream::plain(|_| Reply::json("{}").steps());
-    let proxy = Proxy::before(&upstream, &[("ADMIN_TOKEN", "secret")]);
+    let proxy = Proxy::before(&upstream, &[("ADMIN_TOKEN", "secret-of-the-admin")]);
     let port = proxy.addr().port().to_string();
     for host in ["127.0.0.1", "0.0.0.0", "localhost"] {
         let (status, out, aside) = run(proxy.folder(), &["healthcheck"], &[("PORT", &port), ("HOST", host)]);

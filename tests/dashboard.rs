@@ -200,7 +200,7 @@ fn it_asks_for_the_token_and_shows_holders_of_keys_their_own() {
     let Output { stdout, .. } =
         keys.args(["keys", "create", "太郎"]).stdout(std::process::Stdio::piped()).output().unwrap();
     let key = String::from_utf8(stdout).unwrap();
-    let vars = [("PROXY_TARGET", "http://127.0.0.1:9"), ("ADMIN_TOKEN", "admin"), ("CLIENT_AUTH", "keys")];
+    let vars = [("PROXY_TARGET", "http://127.0.0.1:9"), ("ADMIN_TOKEN", "admin-0123456789"), ("CLIENT_AUTH", "keys")];
     let proxy = Proxy::start_in(folder, &vars);
     let with = |target: &str, secret: &str| {
         let authorization = format!("Bearer {}", secret.trim());
@@ -208,7 +208,7 @@ fn it_asks_for_the_token_and_shows_holders_of_keys_their_own() {
     };
     let refused = get(proxy.addr(), "/dashboard").expect_proxy_error(401, "unauthorized");
     assert!(refused.head.get("www-authenticate").is_some_and(|value| value.starts_with("Basic ")), "a browser asks");
-    assert!(with("/dashboard?range=all", "admin").expect(200).text().contains("user-0009"));
+    assert!(with("/dashboard?range=all", "admin-0123456789").expect(200).text().contains("user-0009"));
     let own = with("/dashboard?range=all", &key).expect(200).text();
     assert!(own.contains("太郎") && !own.contains("user-0") && !own.contains("<form"));
     with("/dashboard?user_id=user-0009", &key).expect_proxy_error(403, "forbidden");

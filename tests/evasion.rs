@@ -156,7 +156,7 @@ fn user(row: usize) -> String {
 /// A row's request by a user.
 fn bytes(user: &str, row: &Row) -> Vec<u8> {
     let mut head =
-        format!("{} {} HTTP/1.1\r\nhost: proxy.test\r\nx-user-id: {user}\r\nx-row: {user}\r\n", row.method, row.target);
+        format!("{} {} HTTP/1.1\r\nhost: localhost\r\nx-user-id: {user}\r\nx-row: {user}\r\n", row.method, row.target);
     for (name, value) in &row.fields {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -325,7 +325,7 @@ fn five_hundred_at_once_spend_the_budget_and_one_answer_at_most() {
         let body = format!(r#"{{"messages":[{{"role":"user","content":"Count"}}],{members}}}"#);
         let head = "x-user-id: u\r\nx-row: u\r\ncontent-type: application/json";
         let length = body.len();
-        format!("POST {CHAT} HTTP/1.1\r\nhost: proxy.test\r\n{head}\r\ncontent-length: {length}\r\n\r\n{body}")
+        format!("POST {CHAT} HTTP/1.1\r\nhost: localhost\r\n{head}\r\ncontent-length: {length}\r\n\r\n{body}")
             .into_bytes()
     };
     let allow = ("UNMETERED", "allow");

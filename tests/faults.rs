@@ -199,7 +199,7 @@ fn a_body_until_close_that_is_cut_ends_by_a_reset_while_another_client_waits() {
     let vars = [("MAX_CONNECTIONS", "1"), ("RESPONSE_TIMEOUT", "500ms")];
     let (_upstream, proxy) = scripted(&vars, |_| vec![bytes("HTTP/1.1 200 OK\r\n\r\nbefore"), Step::AwaitClose]);
     let mut client = Client::connect(proxy.addr());
-    client.send("GET /v1/other HTTP/1.0\r\nhost: proxy.test\r\n\r\n");
+    client.send("GET /v1/other HTTP/1.0\r\nhost: localhost\r\n\r\n");
     let head = client.head().unwrap().unwrap();
     let _waits = Client::connect(proxy.addr());
     let mut framing = response_framing("GET", &head).unwrap();

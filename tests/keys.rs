@@ -166,7 +166,7 @@ fn a_key_reads_its_own_users_usage_only() {
     let [taro, hana] =
         ["taro", "hana"].map(|user| done(folder.path(), &format!("keys create {user}")).trim().to_owned());
     let url = upstream.url();
-    let vars = [("PROXY_TARGET", url.as_str()), ("CLIENT_AUTH", "keys"), ("ADMIN_TOKEN", "admin")];
+    let vars = [("PROXY_TARGET", url.as_str()), ("CLIENT_AUTH", "keys"), ("ADMIN_TOKEN", "admin-0123456789")];
     let proxy = Proxy::start_in(folder, &vars);
     proxy.wait_for_log("CLIENT_AUTH=keys without OPENAI_API_KEY");
     for key in [&taro, &hana, &hana] {
@@ -174,10 +174,10 @@ fn a_key_reads_its_own_users_usage_only() {
     }
     let requests = |target: &str, key: &str| read(&proxy, target, key).expect(200).json()["totals"]["requests"].clone();
     assert_eq!((requests("/usage", &taro), requests("/usage?user_id=hana", &hana)), (json!(1), json!(2)));
-    assert_eq!(requests("/usage", "admin"), json!(3));
+    assert_eq!(requests("/usage", "admin-0123456789"), json!(3));
     read(&proxy, "/usage?user_id=hana", &taro).expect_proxy_error(403, "forbidden");
     read(&proxy, "/metrics", &taro).expect_proxy_error(403, "forbidden");
-    read(&proxy, "/metrics", "admin").expect(200);
+    read(&proxy, "/metrics", "admin-0123456789").expect(200);
     for target in ["/usage", "/metrics"] {
         read(&proxy, target, "guess").expect_proxy_error(401, "unauthorized");
         support::client::get(proxy.addr(), target).expect_proxy_error(401, "unauthorized");

@@ -35,7 +35,7 @@ fn record_of(target_prefix: &str, path: &str, kind: &str, body: &[u8], answer: R
     let proxy = Proxy::start(&[("PROXY_TARGET", &target), ("MODEL_NAME", "never-in-a-form")]);
     let mut rng = Rng::from_env();
     let mut client = Client::connect(proxy.addr());
-    let head = format!("POST {path} HTTP/1.1\r\nhost: proxy.test\r\ncontent-type: {kind}\r\n");
+    let head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\n");
     if rng.coin() {
         client.send(format!("{head}content-length: {}\r\n\r\n", body.len()));
         rng.cut(body, 7).into_iter().for_each(|piece| client.send(piece));

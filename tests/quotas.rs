@@ -333,7 +333,7 @@ fn the_configuration_is_read_again_on_sighup() {
     proxy.signal(Signal::HUP);
     proxy.wait_for_log("nothing has changed");
     assert!(ask().head.get("x-ratelimit-limit-requests").is_none());
-    std::fs::write(&dotenv, "RATE_LIMIT_RPM=5\nADMIN_TOKEN=word\nIDLE_TIMEOUT=9s\n").unwrap();
+    std::fs::write(&dotenv, "RATE_LIMIT_RPM=5\nADMIN_TOKEN=word-0123456789-word\nIDLE_TIMEOUT=9s\n").unwrap();
     proxy.signal(Signal::HUP);
     proxy.wait_for_log("need a restart");
     let start = Instant::now();
@@ -346,7 +346,7 @@ fn the_configuration_is_read_again_on_sighup() {
     assert!(!proxy.stderr().contains("word\""), "{}", proxy.stderr());
     let usage: Value = {
         let mut client = Client::connect(proxy.addr());
-        client.request("GET", "/usage", &[("authorization", "Bearer word")], b"").expect(200).json()
+        client.request("GET", "/usage", &[("authorization", "Bearer word-0123456789-word")], b"").expect(200).json()
     };
     assert!(usage["totals"]["requests"].as_u64().is_some_and(|requests| requests >= 3));
 }

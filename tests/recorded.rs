@@ -234,7 +234,7 @@ fn replay(exchanges: &Exchanges, seed: u64, request: &SeenRequest) -> Vec<Step> 
 
 /// Sends the recorded request (chunked and in pieces, by seed) and reads the response.
 fn send(client: &mut Client, exchange: &Exchange, rng: &mut Rng) -> Response {
-    let mut head = format!("{} {} HTTP/1.1\r\nhost: proxy.test\r\n", exchange.method, exchange.path);
+    let mut head = format!("{} {} HTTP/1.1\r\nhost: localhost\r\n", exchange.method, exchange.path);
     head.push_str("authorization: Bearer sk-recorded\r\n");
     let ours = ["host", "content-length", "transfer-encoding", "connection", "authorization"];
     for (name, value) in exchange.request_fields.iter().filter(|(n, _)| !ours.contains(&n.to_lowercase().as_str())) {

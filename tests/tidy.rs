@@ -29,6 +29,7 @@ use std::path::Path;
 const LAYERS: &[(&str, u8)] = &[
     ("base", 0),
     ("access", 1),
+    ("door", 1),
     ("http", 1),
     ("json", 1),
     ("limit", 1),

@@ -117,7 +117,7 @@ fn everything_can_be_set() {
         ("BUDGET_USD_DAY", "0.5"),
         ("BUDGET_USD_MONTH", "10"),
         ("CLIENT_AUTH", "keys"),
-        ("ADMIN_TOKEN", "letmein"),
+        ("ADMIN_TOKEN", "letmein-0123456789"),
         ("MAX_CONNECTIONS", "17"),
         ("MAX_BODY_BYTES", "1MiB"),
         ("MAX_BUFFERED_BYTES", "2MiB"),
@@ -147,7 +147,7 @@ fn everything_can_be_set() {
         month_nano_usd: Some(10_000_000_000),
     };
     assert_eq!(config.limits, limits);
-    assert_eq!((config.keys_only, config.admin_token.as_ref().map(Secret::expose)), (true, Some("letmein")));
+    assert_eq!((config.keys_only, config.admin_token.as_ref().map(Secret::expose)), (true, Some("letmein-0123456789")));
     assert_eq!((config.connections_max, config.body_bytes_max, config.buffered_bytes_max), (17, 1 << 20, 2 << 20));
     let Timeouts { connect, response, idle, header, drain } = config.timeouts;
     assert_eq!([connect, response, idle, header, drain].map(|it| it.as_millis()), [500, 120_000, 3_600_000, 3_000, 0]);
@@ -159,7 +159,7 @@ fn everything_can_be_set() {
     assert!(config.prices.cost_nano_usd("gpt-4o", &usage, None).is_some());
     assert_eq!((config.metrics.users_max, config.metrics.models_max, config.metrics.series_max), (5_000, 7, 100_000));
     let print = format!("{config:?}");
-    assert!(!print.contains("sk-secret") && !print.contains("letmein"));
+    assert!(!print.contains("sk-secret") && !print.contains("letmein-0123456789"));
 }
 
 #[test]
@@ -251,6 +251,8 @@ fn secrets_are_in_no_problem() {
     let found = load_with(&[], "PORT=1\nOPENAI_API_KEY=sk-secret and more\n").unwrap_err();
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].to_string(), ".env: expected NAME=value lines, got something else after PORT");
+    let found = problems(&[("ADMIN_TOKEN", "hunter2-and-mor")]).join("\n");
+    assert!(found.starts_with("ADMIN_TOKEN: ") && !found.contains("hunter2"), "{found}");
     let found = problems(&[("ADMIN_TOKEN", "hunter2 and more")]).join("\n");
     assert!(found.starts_with("ADMIN_TOKEN: "), "{found}");
     assert!(!found.contains("hunter2"), "{found}");

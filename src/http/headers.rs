@@ -38,6 +38,16 @@ pub enum Known {
     Subprotocols,
     /// The model that answered, as OpenAI and Azure name it.
     ServedModel,
+    Origin,
+    FetchSite,
+    FetchMode,
+    /// What a preflight asks for.
+    RequestMethod,
+    RequestHeaders,
+    RequestPrivateNetwork,
+    AllowOrigin,
+    /// Whose account pays.
+    Account,
     Other,
 }
 
@@ -47,7 +57,7 @@ pub fn known(name: &str) -> Known {
     let candidates: &[(&str, Known)] = match name.len() {
         2 => &[("te", Known::Te)],
         4 => &[("host", Known::Host)],
-        6 => &[("expect", Known::Expect)],
+        6 => &[("expect", Known::Expect), ("origin", Known::Origin)],
         7 => &[("trailer", Known::Trailer), ("upgrade", Known::Upgrade), ("api-key", Known::ApiKey)],
         9 => &[("x-user-id", Known::UserId), ("x-api-key", Known::ApiKey)],
         10 => {
@@ -63,7 +73,13 @@ pub fn known(name: &str) -> Known {
             ("x-http-method", Known::Override),
             ("x-rewrite-url", Known::Override),
         ],
-        14 => &[("content-length", Known::ContentLength), ("x-original-url", Known::Override)],
+        14 => &[
+            ("content-length", Known::ContentLength),
+            ("x-original-url", Known::Override),
+            ("sec-fetch-site", Known::FetchSite),
+            ("sec-fetch-mode", Known::FetchMode),
+            ("openai-project", Known::Account),
+        ],
         15 => &[("accept-encoding", Known::AcceptEncoding), ("idempotency-key", Known::IdempotencyKey)],
         16 => &[("content-encoding", Known::ContentEncoding), ("proxy-connection", Known::ProxyConnection)],
         17 => &[
@@ -72,9 +88,13 @@ pub fn known(name: &str) -> Known {
             ("x-method-override", Known::Override),
         ],
         18 => &[("proxy-authenticate", Known::ProxyAuthenticate)],
-        19 => &[("proxy-authorization", Known::ProxyAuthorization)],
+        19 => &[("proxy-authorization", Known::ProxyAuthorization), ("openai-organization", Known::Account)],
         22 => &[("x-http-method-override", Known::Override), ("sec-websocket-protocol", Known::Subprotocols)],
         24 => &[("sec-websocket-extensions", Known::WebSocketExtensions)],
+        27 => &[("access-control-allow-origin", Known::AllowOrigin)],
+        29 => &[("access-control-request-method", Known::RequestMethod)],
+        30 => &[("access-control-request-headers", Known::RequestHeaders)],
+        38 => &[("access-control-request-private-network", Known::RequestPrivateNetwork)],
         _ => &[],
     };
     let is_it = |known: &str| known.as_bytes().first().copied() == first && is_same(name, known);
@@ -93,13 +113,13 @@ pub struct Headers<'h, 'b> {
     lines: &'h [Header<'b>],
     classes: [Known; HEADERS_MAX],
     /// A bit for each class that is among them.
-    present: u32,
+    present: u64,
 }
 
 impl<'h, 'b> Headers<'h, 'b> {
     /// Classifies the lines. Those beyond [`HEADERS_MAX`], which no parsed head has, are [`Known::Other`].
     pub fn new(lines: &'h [Header<'b>]) -> Self {
-        let (mut classes, mut present) = ([Known::Other; HEADERS_MAX], 0);
+        let (mut classes, mut present) = ([Known::Other; HEADERS_MAX], 0u64);
         for (class, line) in classes.iter_mut().zip(lines) {
             *class = known(line.name);
             present |= 1 << *class as u32;
@@ -225,6 +245,18 @@ pub fn write_number(out: &mut Vec<u8>, name: &str, number: u64) {
 /// Appends `number` in decimal digits.
 pub fn write_decimal(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// What of our own headers a page may read.
+const READABLE: &[u8] = b"x-proxy-error, x-request-id, retry-after, retry-after-ms, x-should-retry, \
+    x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, \
+    x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens";
+
+/// Lines that let a page of this origin read an answer of ours.
+pub fn write_readable(out: &mut Vec<u8>, origin: &str) {
+    write(out, "access-control-allow-origin", origin.as_bytes());
+    write(out, "access-control-expose-headers", READABLE);
+    write(out, "vary", b"origin");
 }
 
 #[cfg(test)]

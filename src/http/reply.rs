@@ -1,7 +1,7 @@
 //! Answers of our own: errors in OpenAI's shape, marked so that nobody takes them for OpenAI's.
 
 use super::HttpError;
-use super::headers::{write, write_decimal, write_number};
+use super::headers::{write, write_decimal, write_number, write_readable};
 use crate::base::civil::write_imf_fixdate;
 use serde_json::Value;
 
@@ -31,12 +31,15 @@ faults! {
     Unauthorized = 401 "unauthorized",
     Forbidden = 403 "forbidden",
     Unmetered = 403 "unmetered",
+    ForeignOrigin = 403 "foreign_origin",
+    NotFound = 404 "not_found",
     MethodNotAllowed = 405 "method_not_allowed",
     HeaderTimeout = 408 "header_timeout",
     BodyTooLarge = 413 "body_too_large",
     UriTooLong = 414 "uri_too_long",
     UnsupportedMediaType = 415 "unsupported_media_type",
     ExpectationFailed = 417 "expectation_failed",
+    Misdirected = 421 "misdirected_request",
     RateLimited = 429 "rate_limit_exceeded",
     QuotaSpent = 429 "insufficient_quota",
     HeadTooLarge = 431 "headers_too_large",
@@ -88,6 +91,8 @@ pub struct Reply<'a> {
     pub error_code: Option<&'a str>,
     /// Further header lines, each ended by CRLF.
     pub extra: &'a [u8],
+    /// The page's origin that may read it.
+    pub origin: Option<&'a str>,
     /// The request was a HEAD: the body stays away, its length is given.
     pub to_head: bool,
     /// When, nanoseconds since the Unix epoch.
@@ -111,6 +116,9 @@ impl Reply<'_> {
         }
         write(out, "x-request-id", request_id.as_bytes());
         out.extend_from_slice(self.extra);
+        if let Some(origin) = self.origin {
+            write_readable(out, origin);
+        }
         if let Some(connection) = connection {
             write(out, "connection", connection.as_bytes());
         }
@@ -125,16 +133,19 @@ impl Reply<'_> {
 pub const fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        204 => "No Content",
         303 => "See Other",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
+        404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         413 => "Content Too Large",
         414 => "URI Too Long",
         415 => "Unsupported Media Type",
         417 => "Expectation Failed",
+        421 => "Misdirected Request",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         501 => "Not Implemented",

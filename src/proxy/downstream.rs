@@ -21,6 +21,7 @@ use crate::http::chunked::Piece;
 use crate::http::head::HeadEnd;
 use crate::http::reply::Reply;
 use crate::http::{HEAD_BYTES_MAX, HttpError};
+use std::sync::Arc;
 
 /// Bytes of an unwanted body that are read to keep the connection; beyond, it is closed.
 pub const DISCARD_BYTES_MAX: u32 = 256 * 1024;
@@ -100,6 +101,8 @@ pub struct Downstream {
     pub after_reply: AfterReply,
     /// The current request is HTTP/1.0: a client that must be told that the connection stays open.
     pub http10: bool,
+    /// The page's origin that may read the current reply.
+    pub origin: Option<Arc<str>>,
     /// It is one more than there may be.
     pub surplus: bool,
     /// A request was read on this connection.
@@ -225,6 +228,7 @@ impl Downstream {
             (true, true) => Some("keep-alive"),
             (true, false) => None,
         };
+        let reply = Reply { origin: self.origin.as_deref(), ..*reply };
         reply.write(self.out.tail(), request_id, connection);
     }
 }

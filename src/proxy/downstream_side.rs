@@ -30,6 +30,7 @@ use super::{
 };
 use crate::base::clock::Now;
 use crate::base::slab::Slab;
+use crate::door::Entrance;
 use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::chunked::Piece;
 use crate::http::framing::Framing;
@@ -263,13 +264,29 @@ impl Proxy {
             down.after_reply = if keep_alive { AfterReply::KeepAlive } else { AfterReply::Close };
             down.http10 = !head.http11;
         }
-        let overridden = head.headers.values(Known::Override).next().is_some();
-        match route::route(head.method, head.target, head.is_websocket()) {
-            Ok(Route::Relay { .. }) if overridden => {
-                let message = "a header would have some servers take the request for another one";
-                self.refuse(now, key, &head, &Refusal::new(Fault::BadRequest, message));
+        let route = route::route(head.method, head.target, head.is_websocket());
+        if !self.comes_in(now, key, &head, !matches!(route, Ok(Route::Local(_)))) {
+            return;
+        }
+        let bad = |message| Refusal::new(Fault::BadRequest, message);
+        let refusal = match route {
+            Ok(Route::Relay { .. }) if head.method == "TRACE" => {
+                Some(Refusal::new(Fault::MethodNotAllowed, "TRACE is not passed on").with(b"allow: GET, POST\r\n"))
             }
-            Err(message) => self.refuse(now, key, &head, &Refusal::new(Fault::BadRequest, message)),
+            Ok(Route::Relay { .. }) if head.headers.values(Known::Override).next().is_some() => {
+                Some(bad("a header would have some servers take the request for another one"))
+            }
+            Ok(Route::Relay { .. }) if self.access.opens_admin(&head.headers) => Some(bad(
+                "this is the administrator's token, which is not sent to the target: is another path meant, or a key?",
+            )),
+            Err(message) => Some(bad(message)),
+            Ok(_) => None,
+        };
+        if let Some(refusal) = refusal {
+            return self.refuse(now, key, &head, &refusal);
+        }
+        match route {
+            Err(_) => {}
             Ok(Route::Local(local)) => self.local_request(now, key, &head, local),
             Ok(Route::Relay { endpoint, cost }) => match identity::who(&head.headers, &self.access, now.unix) {
                 Ok((user, key_id)) => {
@@ -279,6 +296,45 @@ impl Proxy {
                 Err(refusal) => self.refuse(now, key, &head, &refusal),
             },
         }
+    }
+
+    /// True for a request that may come in; else it is answered. `relayed` says that it is for the target.
+    fn comes_in(&mut self, now: Now, key: DownKey, head: &RequestHead<'_, '_>, relayed: bool) -> bool {
+        let entry = self.settings.door.enter(head, relayed);
+        let Some(down) = self.downs.linked_mut(key) else { return false };
+        down.origin = None;
+        match entry {
+            Ok(Entrance::Request(origin)) => {
+                down.origin = origin;
+                return true;
+            }
+            Ok(Entrance::Preflight(origin, lines)) if head.framing == Framing::None => {
+                down.origin = Some(origin);
+                self.answer_preflight(now, key, &lines);
+            }
+            Ok(Entrance::Preflight(..)) => {
+                let refusal = Refusal::new(Fault::BadRequest, "a preflight has no body");
+                self.refuse(now, key, head, &refusal);
+            }
+            Err((fault, message)) => self.refuse(now, key, head, &Refusal::new(fault, message)),
+        }
+        false
+    }
+
+    /// A browser asks whether a page may ask: the target has no part in that, and nobody is counted.
+    fn answer_preflight(&mut self, now: Now, key: DownKey, lines: &[u8]) {
+        let reply = Reply {
+            status: 200,
+            content_type: "text/plain",
+            body: b"",
+            error_code: None,
+            extra: lines,
+            origin: None,
+            to_head: false,
+            unix: now.unix,
+        };
+        self.put_reply(key, &reply, false);
+        self.next_request(now, key);
     }
 
     fn relay(&mut self, now: Now, key: DownKey, head: &RequestHead<'_, '_>, asker: Asker) {
@@ -571,6 +627,11 @@ impl Proxy {
                 let answer = Answer { headers: "location: dashboard\r\n", ..text(303, "") };
                 return self.local_answer(now, key, &answer);
             }
+            LocalRequest::DashboardSlash => {
+                let answer = Answer { headers: "location: ../dashboard\r\n", ..text(303, "") };
+                return self.local_answer(now, key, &answer);
+            }
+            LocalRequest::Robots => return self.local_answer(now, key, &text(200, "User-agent: *\nDisallow: /\n")),
             LocalRequest::Health => return self.local_answer(now, key, &text(200, "ok\n")),
             LocalRequest::Readiness => {
                 let answer = self.readiness();
@@ -618,6 +679,7 @@ impl Proxy {
             body: &answer.body,
             error_code: None,
             extra: extra.as_bytes(),
+            origin: None,
             to_head,
             unix: now.unix,
         };
@@ -746,6 +808,7 @@ impl Proxy {
             body: &error_body(code, &refusal.message),
             error_code: Some(code),
             extra: &refusal.extra,
+            origin: None,
             to_head,
             unix: now.unix,
         };

@@ -2,48 +2,18 @@
 
 use super::api_paths::Cost;
 use super::exchange::{Exchange, Request, Response, Stage};
-use super::{Action, Conn, DownKey, Proxy, Settings, Timeouts, UpKey, Written};
+use super::{Action, Conn, DownKey, Proxy, Settings, UpKey, Written};
 use crate::base::clock::{Now, SECOND};
-use crate::limit::overrides::Limits;
 use crate::limit::reservation::Reservation;
 use crate::limit::status::RateLimitStatus;
 use crate::metrics::{LabelLimits, Metrics};
-use crate::policy::ReadOn;
 use crate::price::PriceTable;
 use crate::usage::draft::Draft;
 use crate::usage::record::Endpoint;
 
-/// Settings with the default timeouts, whose target has no TLS.
+/// Settings in which nothing is in the way.
 pub fn settings() -> Settings {
-    Settings {
-        authority: "target".to_owned(),
-        prefix: String::new(),
-        tls: None,
-        authorization: None,
-        model_name: None,
-        keys_only: false,
-        admin: None,
-        limits: Limits::default(),
-        reserves_average: false,
-        allows_unmetered: false,
-        asks_usage: true,
-        read_on: ReadOn::Nobodys,
-        connections_max: 100,
-        body_bytes_max: 1 << 20,
-        buffered_bytes_max: 256 << 20,
-        settled: true,
-        journaled: false,
-        ledger_places: 100,
-        timeouts: Timeouts {
-            connect: 10 * SECOND,
-            response: 600 * SECOND,
-            idle: 75 * SECOND,
-            header: 10 * SECOND,
-            read_on: 0,
-            ledger_wait: 0,
-            overload: 2 * SECOND,
-        },
-    }
+    Settings::default()
 }
 
 /// A proxy that knows its target's address.

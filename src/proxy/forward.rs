@@ -5,7 +5,7 @@ use crate::access::{subprotocol_key, subprotocols};
 use crate::http::body::BodyWriter;
 use crate::http::framing::Framing;
 use crate::http::head::{RequestHead, ResponseHead};
-use crate::http::headers::{Header, Headers, Known, write, write_decimal};
+use crate::http::headers::{Header, Headers, Known, write, write_decimal, write_readable};
 use crate::limit::status::RateLimitStatus;
 use crate::usage::reader::{Coding, Form};
 
@@ -43,6 +43,7 @@ pub fn write_request(
     }
     if let Some(authorization) = &settings.authorization {
         write(out, "authorization", authorization.as_bytes());
+        out.extend_from_slice(&settings.account);
     }
     let replaces_key = settings.authorization.is_some() || settings.keys_only;
     for (class, header) in head.headers.iter() {
@@ -50,7 +51,8 @@ pub fn write_request(
             // Frames that an extension has changed (compressed) could not be read.
             Known::Host | Known::UserId | Known::EncodedUserId | Known::Expect | Known::WebSocketExtensions => {}
             Known::Authorization if replaces_key => {}
-            Known::ApiKey if settings.keys_only => {} // ours
+            Known::ApiKey if settings.keys_only => {}                // ours
+            Known::Account if settings.authorization.is_some() => {} // of another account than our key's
             _ if class.is_hop_by_hop() || head.connection.names(header.name, class) => {}
             Known::Subprotocols if replaces_key => write_subprotocols(out, header),
             Known::ContentEncoding if decoded => {}
@@ -188,19 +190,33 @@ fn write_status(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// What of a request its response's head depends on.
+#[derive(Clone, Copy, Default)]
+pub struct ClientHead<'a> {
+    pub http11: bool,
+    /// The page's origin that may read it.
+    pub origin: Option<&'a str>,
+}
+
 /// Appends a response head for the client.
 pub fn write_response(
     out: &mut Vec<u8>,
     head: &ResponseHead<'_, '_>,
     plan: &ResponsePlan,
     limit_status: &RateLimitStatus,
-    http11_client: bool,
+    client: ClientHead<'_>,
 ) {
     // With the body, where it is short: the two leave in one piece.
     let body_bytes = plan.length.map_or(0, |length| length.min(JOINED_BYTES_MAX));
     out.reserve(head.headers.wire_bytes() + OWN_LINES_BYTES + body_bytes as usize);
     write_status(out, head);
+    let mut is_readable = false;
     for (class, header) in head.headers.iter() {
+        is_readable |= class == Known::AllowOrigin;
+        if class == Known::ContentType && is_page(header.value) {
+            // It must not be taken for a page of ours, with what those may do.
+            write(out, "content-security-policy", b"sandbox");
+        }
         let told_here = limit_status.writes(header.name);
         // Of a message without a body (HEAD, 304) the length is information about another one, and stays; a 204 has
         // none (RFC 9110 §8.6).
@@ -218,7 +234,10 @@ pub fn write_response(
         _ => {}
     }
     limit_status.write(out);
-    match (plan.keep_alive, http11_client) {
+    if let Some(origin) = client.origin.filter(|_| !is_readable) {
+        write_readable(out, origin);
+    }
+    match (plan.keep_alive, client.http11) {
         (false, _) => write(out, "connection", b"close"),
         (true, false) => write(out, "connection", b"keep-alive"), // 1.0 clients must be told
         (true, true) => {}
@@ -262,6 +281,13 @@ fn form_of(content_type: &[u8]) -> Form {
     } else {
         Form::Opaque
     }
+}
+
+/// True for what a browser would show as a page, with scripts in it.
+fn is_page(content_type: &[u8]) -> bool {
+    [&b"text/html"[..], b"application/xhtml+xml", b"image/svg+xml"]
+        .iter()
+        .any(|page| essence(content_type).eq_ignore_ascii_case(page))
 }
 
 /// A type without its parameters.

@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn a_keys_user_cannot_be_overridden() {
         use crate::access::{Hash, Key};
-        let mut access = Access::new(true, None);
+        let mut access = Access::new(true, None, true);
         access.set_keys([Key { id: 7, user: "key's".into(), hash: Hash::of(b"oap_1"), expires_at: None }]);
         let authorization = Header { name: "authorization", value: b"Bearer oap_1" };
         let other = Header { name: "x-user-id", value: b"other" };

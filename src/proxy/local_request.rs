@@ -19,8 +19,10 @@ const CHALLENGE: &[u8] = b"www-authenticate: Basic realm=\"proxy-server\", chars
 /// What a local endpoint was asked.
 pub enum LocalRequest {
     Home,
+    DashboardSlash,
     Health,
     Readiness,
+    Robots,
     Metrics,
     Usage(Box<UsageQuery>),
     Dashboard(Box<DashboardQuery>),
@@ -39,6 +41,9 @@ pub fn read(now: Now, head: &RequestHead<'_, '_>, local: Local, access: &Access)
         Local::Home => return Ok(LocalRequest::Home),
         Local::Health => return Ok(LocalRequest::Health),
         Local::Ready => return Ok(LocalRequest::Readiness),
+        Local::Robots => return Ok(LocalRequest::Robots),
+        Local::Missing => return Err(Refusal::new(Fault::NotFound, "there is no such thing here")),
+        Local::DashboardSlash => return Ok(LocalRequest::DashboardSlash),
         Local::Dashboard | Local::Metrics | Local::Usage => {}
     }
     let reader = access.reader(&head.headers, now.unix);

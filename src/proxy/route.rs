@@ -23,6 +23,12 @@ pub enum Local {
     Metrics,
     Health,
     Ready,
+    /// What browsers and crawlers ask for by themselves; none of it is the target's business.
+    Robots,
+    /// The same, and it is not there.
+    Missing,
+    /// `/dashboard/`, whose own links would lead astray.
+    DashboardSlash,
 }
 
 /// Splits a target at its query.
@@ -45,10 +51,23 @@ pub fn route(method: &str, target: &str, websocket: bool) -> Result<Route, &'sta
         // Where a person's browser arrives. Other requests for it are for the target.
         "/" if !websocket && matches!(method, "GET" | "HEAD") => return Ok(Route::Local(Local::Home)),
         "/dashboard" => return Ok(Route::Local(Local::Dashboard)),
-        "/usage" => return Ok(Route::Local(Local::Usage)),
-        "/metrics" => return Ok(Route::Local(Local::Metrics)),
-        "/healthz" => return Ok(Route::Local(Local::Health)),
-        "/readyz" => return Ok(Route::Local(Local::Ready)),
+        "/dashboard/" => return Ok(Route::Local(Local::DashboardSlash)),
+        "/usage" | "/usage/" => return Ok(Route::Local(Local::Usage)),
+        "/metrics" | "/metrics/" => return Ok(Route::Local(Local::Metrics)),
+        "/healthz" | "/healthz/" => return Ok(Route::Local(Local::Health)),
+        "/readyz" | "/readyz/" => return Ok(Route::Local(Local::Ready)),
+        "/robots.txt" => return Ok(Route::Local(Local::Robots)),
+        "/favicon.ico"
+        | "/favicon.svg"
+        | "/favicon.png"
+        | "/apple-touch-icon.png"
+        | "/manifest.json"
+        | "/apple-touch-icon-precomposed.png"
+        | "/site.webmanifest"
+        | "/sw.js"
+        | "/service-worker.js"
+        | "/sitemap.xml" => return Ok(Route::Local(Local::Missing)),
+        _ if path.starts_with("/.well-known/") => return Ok(Route::Local(Local::Missing)),
         _ => {}
     }
     if let Some(tail) = path::plain_tail(path) {
@@ -269,7 +288,7 @@ mod tests {
             assert_eq!(endpoint_of(method, target, false), endpoint, "{method} {target}");
         }
         assert_eq!(endpoint_of("GET", "/v1/%52ealtime", true), Endpoint::RealtimeSession);
-        for path in ["/%75sage", "/usage/", "/Metrics", "/metrics;x", "/healthz.", "//usage"] {
+        for path in ["/%75sage", "/Usage", "/usage//", "/Metrics", "/metrics;x", "/healthz.", "//usage"] {
             assert_eq!(endpoint_of("GET", path, false), Endpoint::Other, "local paths are exact: {path}");
         }
     }

@@ -1,6 +1,8 @@
 //! Everything that the operator decides about proxying, as the loop takes it.
 
 use crate::access::Hash;
+use crate::base::clock::SECOND;
+use crate::door::Door;
 use crate::limit::overrides::Limits;
 use crate::policy::ReadOn;
 use crate::tls::Connector;
@@ -34,12 +36,18 @@ pub struct Settings {
     pub tls: Option<Connector>,
     /// Value of `Authorization` in place of the client's.
     pub authorization: Option<String>,
+    /// Header lines that say whose account pays, each ended by CRLF, in place of the client's.
+    pub account: Vec<u8>,
+    /// Which requests come in at all.
+    pub door: Door,
     /// The model for a request that names none.
     pub model_name: Option<String>,
     /// Only holders of our keys may relay; what they present is not sent on.
     pub keys_only: bool,
-    /// What opens the local endpoints; without it they are open.
+    /// What opens the local endpoints.
     pub admin: Option<Hash>,
+    /// Without that, they are open to everybody; else to holders of keys, each for their own.
+    pub is_open: bool,
     /// What each user may do who has no limits of their own.
     pub limits: Limits,
     /// Of a budget a request without a maximum takes its user's average, not the model's largest output.
@@ -63,4 +71,48 @@ pub struct Settings {
     /// Records that may be under way to the ledger, exchanges in flight included.
     pub ledger_places: usize,
     pub timeouts: Timeouts,
+}
+
+/// Settings in which nothing is in the way: of a plain target, with the timeouts of a start without configuration.
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            authority: "target".to_owned(),
+            prefix: String::new(),
+            tls: None,
+            authorization: None,
+            account: Vec::new(),
+            door: Door::default(),
+            model_name: None,
+            keys_only: false,
+            admin: None,
+            is_open: true,
+            limits: Limits::default(),
+            reserves_average: false,
+            allows_unmetered: false,
+            asks_usage: true,
+            read_on: ReadOn::Nobodys,
+            connections_max: 100,
+            body_bytes_max: 1 << 20,
+            buffered_bytes_max: 256 << 20,
+            settled: true,
+            journaled: false,
+            ledger_places: 100,
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: 10 * SECOND,
+            response: 600 * SECOND,
+            idle: 75 * SECOND,
+            header: 10 * SECOND,
+            read_on: 0,
+            ledger_wait: 0,
+            overload: 2 * SECOND,
+        }
+    }
 }

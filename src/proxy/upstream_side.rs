@@ -11,6 +11,7 @@ use super::dialer::{AfterFailure, Loser, RaceKey};
 use super::downstream::{AfterReply, Phase, Sink};
 use super::exchange::{Exchange, ModelName, Progress, Stage};
 use super::failure::{Failure, Reached};
+use super::forward::ClientHead;
 use super::outgoing::Outgoing;
 use super::refusal::Refusal;
 use super::response::{EDITED_BYTES_KEPT, Next, body_pieces, put_piece};
@@ -564,7 +565,8 @@ impl Proxy {
             (false, false) => AfterReply::Close,
         };
         let out = down.out.tail_from(&mut self.spares);
-        forward::write_response(out, &head, &plan, &exchange.limit_status, exchange.request.http11);
+        let client = ClientHead { http11: exchange.request.http11, origin: down.origin.as_deref() };
+        forward::write_response(out, &head, &plan, &exchange.limit_status, client);
         self.actions.push_back(Action::Flush(Conn::Down(exchange.down)));
         self.recount(key);
         Ok(())

@@ -14,7 +14,6 @@ use openai_api_proxy::limit::bucket::Rate;
 use openai_api_proxy::limit::overrides::Limits;
 use openai_api_proxy::local::Answer;
 use openai_api_proxy::metrics::{LabelLimits, Metrics};
-use openai_api_proxy::policy::ReadOn;
 use openai_api_proxy::price::PriceTable;
 use openai_api_proxy::proxy::{Action, Conn, DownKey, Proxy, Settings, Timeouts, UpKey, Written};
 use serde_json::Value;
@@ -145,33 +144,15 @@ struct Harness<'a> {
 
 fn settings(mode: u8) -> Settings {
     Settings {
-        authority: "target".to_owned(),
-        prefix: String::new(),
-        tls: None,
-        authorization: None,
-        model_name: None,
-        keys_only: false,
-        admin: None,
         limits: Limits { requests: (mode & 3 == 2).then_some(Rate { per_minute: 1, burst: 3 }), ..Limits::default() },
-        reserves_average: false,
-        allows_unmetered: false,
-        asks_usage: true,
-        read_on: ReadOn::Nobodys,
         connections_max: 10,
         body_bytes_max: 256,
         buffered_bytes_max: 1 << 20,
         settled: mode & 4 == 0,
         journaled: mode & 1 != 0,
         ledger_places: 1_000,
-        timeouts: Timeouts {
-            connect: 10 * SECOND,
-            response: 600 * SECOND,
-            idle: 75 * SECOND,
-            header: 10 * SECOND,
-            read_on: 60 * SECOND,
-            ledger_wait: 2 * SECOND,
-            overload: 0,
-        },
+        timeouts: Timeouts { read_on: 60 * SECOND, ledger_wait: 2 * SECOND, overload: 0, ..Timeouts::default() },
+        ..Settings::default()
     }
 }
 

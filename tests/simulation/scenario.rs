@@ -181,22 +181,12 @@ pub fn settings(
     buffered_bytes_max: usize,
 ) -> Settings {
     Settings {
-        authority: "target".to_owned(),
-        prefix: String::new(),
         tls: plan.tls.map(|_| tls::connector()),
-        authorization: None,
-        model_name: None,
-        keys_only: false,
-        admin: None,
         limits: Limits { requests: plan.rate, ..Limits::default() },
-        reserves_average: false,
-        allows_unmetered: false,
-        asks_usage: true,
         read_on,
         connections_max: 3,
         body_bytes_max: BODY_BYTES_MAX as u64,
         buffered_bytes_max,
-        settled: true,
         journaled: plan.journaled.is_some(),
         ledger_places,
         timeouts: Timeouts {
@@ -209,6 +199,7 @@ pub fn settings(
             ledger_wait: plan.ledger_wait,
             overload: 0,
         },
+        ..Settings::default()
     }
 }
 

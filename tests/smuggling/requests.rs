@@ -31,7 +31,7 @@ struct Case {
 }
 
 const MALFORMED: Expect = Closed(400, "bad_request");
-const NEXT: &[u8] = b"GET /next HTTP/1.1\r\nhost: proxy.test\r\n\r\n";
+const NEXT: &[u8] = b"GET /next HTTP/1.1\r\nhost: localhost\r\n\r\n";
 const REQUEST_LINE_BYTES_MAX: usize = 16 * 1024;
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 

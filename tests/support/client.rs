@@ -174,7 +174,7 @@ pub fn response_framing(method: &str, head: &Head) -> Result<Framing, Cut> {
 
 /// A request's bytes.
 pub fn request(method: &str, target: &str, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
-    let mut head = format!("{method} {target} HTTP/1.1\r\nhost: proxy.test\r\n");
+    let mut head = format!("{method} {target} HTTP/1.1\r\nhost: localhost\r\n");
     for (name, value) in fields {
         head.push_str(&format!("{name}: {value}\r\n"));
     }

@@ -38,7 +38,7 @@ fn lines(seen: &SeenRequest) -> Vec<String> {
 }
 
 const HEAD: &str = "POST /v1/chat/completions?api-version=1&x=%20 HTTP/1.1\r\n\
-    Host: proxy.test\r\n\
+    Host: localhost\r\n\
     User-Agent: OpenAI/Python 1.0\r\n\
     X-Stainless-Lang: python\r\n\
     Authorization: Bearer sk-client\r\n\
