@@ -59,7 +59,7 @@ struct Mock {
 impl Mock {
     fn start(folder: &Path) -> Self {
         let addr = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let mut command = Command::new(folder.join("node_modules/.bin/steady"));
+        let mut command = Command::new(folder.join("steady"));
         command.args(["--host", "127.0.0.1", "-p", &addr.port().to_string()]);
         for what in ["query-array", "form-array", "query-object", "form-object"] {
             command.arg(format!("--validator-{what}-format=brackets"));
