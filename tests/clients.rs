@@ -4,12 +4,16 @@
 //! hash, and so is what the upstream got; each request has its record.
 //!
 //! Needs `HTTP_PYTHON` (a Python with these packages) and `HTTP_NODE_MODULES` (a folder whose `node_modules` holds
-//! undici); CI installs all.
+//! undici); CI installs all. codex, and the official Python client's own tests, run where `CLIENT_SUITES=1`.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests are the outside world
 
+#[path = "clients/codex.rs"]
+mod codex;
 #[path = "clients/counted.rs"]
 mod counted;
+#[path = "clients/suites.rs"]
+mod suites;
 mod support;
 
 use counted::Counted;
