@@ -252,7 +252,11 @@ impl Facts {
         });
         let usage = reported.map(|reported| {
             let usage = reported.usage(shape.cache_beside_input);
-            if self.images > 0 { of_images(&reported, usage) } else { usage }
+            match shape.speaks {
+                true => Usage { output_audio_tokens: usage.output_tokens, ..usage },
+                false if self.images > 0 => of_images(&reported, usage),
+                false => usage,
+            }
         });
         // The images are the upstream's answer itself: their number needs no usage object to be reported.
         let images = self.images;
