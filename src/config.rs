@@ -4,8 +4,8 @@
 //! variables name are read here, before anything is served. Never: a secret in a problem or in a debug print, or a
 //! change of the environment.
 
-mod default_limits;
 mod allowed;
+mod default_limits;
 mod influx;
 mod prices;
 mod secret;

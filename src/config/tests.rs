@@ -70,7 +70,7 @@ fn prices_and_what_is_on_them() {
     assert_eq!(config.prices.cost_nano_usd("m", &tokens, None), Some(2_000_000));
     let url = "https://example.com/prices.json?token=hush";
     let from = load(&[("PRICES_URL", url)]).unwrap().prices_url.unwrap();
-    assert_eq!((from.url.expose(), from.shown.as_str()), (url, "https://example.com/prices.json"));
+    assert_eq!((from.url.expose(), from.shown.as_str()), (url, "https://example.com"));
     for wrong in ["ftp://hush", "https://user:hush@example.com/", "hush"] {
         let problems = problems(&[("PRICES_URL", wrong), ("PRICE_FACTOR", "0")]);
         let shown = problems.join("\n");

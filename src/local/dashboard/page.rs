@@ -83,7 +83,9 @@ fn age_of_prices(view: &View) -> Markup {
         }
         @if let Some(days) = days {
             "."
-            @if days > PRICES_OLD_DAYS { " " strong { "They are " (days) " days old" } " (PRICES_URL fetches them daily)." }
+            @if days > PRICES_OLD_DAYS {
+                " " strong { "They are " (days) " days old" } " (PRICES_URL fetches them daily)."
+            }
         }
     }
 }
