@@ -199,6 +199,7 @@ fn settings(config: &Config, connections_max: usize) -> Result<Settings, String>
         authorization: changeable.authorization,
         account: config.account.clone(),
         door: config.door.clone(),
+        allowed_paths: config.allowed_paths.clone(),
         model_name: changeable.model_name,
         keys_only: config.keys_only,
         admin: changeable.admin,

@@ -4,7 +4,7 @@ use crate::access::Hash;
 use crate::base::clock::SECOND;
 use crate::door::Door;
 use crate::limit::overrides::Limits;
-use crate::policy::ReadOn;
+use crate::policy::{AllowedPaths, ReadOn};
 use crate::tls::Connector;
 
 /// Durations, nanoseconds.
@@ -40,6 +40,8 @@ pub struct Settings {
     pub account: Vec<u8>,
     /// Which requests come in at all.
     pub door: Door,
+    /// What may be relayed.
+    pub allowed_paths: AllowedPaths,
     /// The model for a request that names none.
     pub model_name: Option<String>,
     /// Only holders of our keys may relay; what they present is not sent on.
@@ -83,6 +85,7 @@ impl Default for Settings {
             authorization: None,
             account: Vec::new(),
             door: Door::default(),
+            allowed_paths: AllowedPaths::All,
             model_name: None,
             keys_only: false,
             admin: None,
