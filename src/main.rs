@@ -10,6 +10,7 @@ use openai_api_proxy::cli::{self, Command, EXIT_USAGE};
 use openai_api_proxy::config::{Config, Durability};
 use openai_api_proxy::io::Io;
 use openai_api_proxy::io::sockets::Sockets;
+use openai_api_proxy::ledger::database;
 use openai_api_proxy::metrics::Metrics;
 use openai_api_proxy::price::PriceTable;
 use openai_api_proxy::proxy::{Proxy, Settings, Timeouts};
@@ -25,6 +26,7 @@ use openai_api_proxy::worker::threads::WorkerThreads;
 use openai_api_proxy::worker::{EventSender, unix_now};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{ErrorKind, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -142,6 +144,7 @@ fn serve(config: Config) -> Result<(), String> {
         event(Level::Warn, why, &[("wanted", wanted.into()), ("connections", connections_max.into())]);
     }
     warn_of_keys(&config);
+    warn_of_modes(&config);
     if let Some(influx) = &config.influx {
         event(Level::Info, "exporting to influx", &[("url", influx.shown.as_str().into())]);
     }
@@ -186,6 +189,15 @@ fn warn_of_keys(config: &Config) {
         let why = "no ADMIN_TOKEN: /usage and /dashboard show each key's holder their own, /metrics is closed; set one \
                    to see all of it";
         event(Level::Warn, why, &[]);
+    }
+}
+
+/// Files that others on the machine may read.
+fn warn_of_modes(config: &Config) {
+    for path in [config.database_path.as_path(), Path::new(".env")].into_iter().filter(|path| database::exposed(path)) {
+        let path = path.display().to_string();
+        let why = "others on this machine may read a file that is nobody else's business: chmod 600";
+        event(Level::Warn, why, &[("path", path.as_str().into())]);
     }
 }
 

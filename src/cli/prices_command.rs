@@ -1,9 +1,10 @@
 //! `proxy-server prices`: what a model costs, and where that comes from.
 
 use super::{Command, next, text, unexpected};
+use crate::base::visible::visible;
 use crate::config::Config;
 use crate::local::humanize::{day, instant, second};
-use crate::local::text_table::{Column, inert, table};
+use crate::local::text_table::{Column, table};
 use crate::price::{About, ListedModel, ListedPrice, PriceSource, PriceTable};
 use crate::worker::price_fetcher;
 use lexopt::{Arg, Parser};
@@ -78,7 +79,8 @@ pub fn run(command: &PricesCommand, config: &Config) -> Result<String, String> {
 }
 
 fn unknown(prices: &PriceTable, name: &str) -> String {
-    let near = inert(&prices.near(name).join(", "));
+    let near = prices.near(name).join(", ");
+    let near = visible(&near);
     format!("no prices are known of {name:?}, so that its cost would be null; near are {near}")
 }
 
@@ -106,8 +108,8 @@ fn one(prices: &PriceTable, asked: &str, model: &ListedModel) -> String {
     });
     let [unit, tier, size] = ["FOR", "TIER", "REQUESTS"].map(Column::Left);
     let mut out = match asked == model.name {
-        true => format!("{}\n\n", inert(asked)),
-        false => format!("{}, priced as {}\n\n", inert(asked), inert(&model.name)),
+        true => format!("{}\n\n", visible(asked)),
+        false => format!("{}, priced as {}\n\n", visible(asked), visible(&model.name)),
     };
     match model.prices.is_empty() {
         true => out.push_str("It has no price: its cost is null.\n"),
