@@ -271,3 +271,22 @@ fn a_name_that_is_led_here_shows_nothing() {
     assert!(refused[r#"openai_proxy_refused_total{reason="misdirected_request"}"#] >= 1.0, "{refused:?}");
     assert!(target.requests().is_empty());
 }
+
+#[test]
+fn files_are_their_owners_alone_and_others_are_told_of() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let upstream = upstream();
+    let proxy = Proxy::before(&upstream, &[]);
+    send(&proxy, &format!("POST {CHAT}"), "host: localhost").expect(200);
+    let files: Vec<_> = std::fs::read_dir(proxy.folder()).unwrap().map(|file| file.unwrap().path()).collect();
+    assert!(files.len() >= 3, "the ledger, and what lies beside it: {files:?}");
+    for file in &files {
+        assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
+    }
+    std::fs::set_permissions(proxy.database(), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let folder = proxy.into_folder();
+    std::fs::write(folder.path().join(".env"), "").unwrap();
+    let again = Proxy::start_in(folder, &[("PROXY_TARGET", &upstream.url())]);
+    again.wait_for_log("usage.db");
+    again.wait_for_log("path=.env");
+}
