@@ -48,7 +48,7 @@ const ANSWER_BYTES: usize = 500;
 /// ledger. Of its way through: the head for the target, the body that is held, the reader of the answer, and the usage
 /// in it.
 const REQUEST_ALLOCATIONS: u64 = 11;
-const REQUEST_BYTES: u64 = 3_200;
+const REQUEST_BYTES: u64 = 3_500;
 /// What a stream allocates in addition. The list of edits in its request, and the one that asks for usage; the counter
 /// of its text, and the editor that takes usage out again, with an event and the longest that was; and once more what
 /// the chunk with the usage calls itself: model, id, tier.

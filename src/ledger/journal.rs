@@ -7,7 +7,7 @@
 
 use super::database::beside;
 use super::marks::LAST_ID;
-use super::numbers::USAGE;
+use super::numbers::{USAGE, USAGE_COLUMNS};
 use crate::usage::record::{Outcome, UsageSource};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::fs::{self, File, TryLockError};
@@ -105,11 +105,12 @@ fn is_gone(path: &Path) -> bool {
 /// What is known of an open request, as a record: all but what it consumed, and how long it took.
 fn interrupt_sql() -> String {
     let (outcome, source) = (Outcome::Interrupted.code(), UsageSource::Unknown.code());
+    let nothing = ["0"; USAGE_COLUMNS].join(", ");
     format!(
         "INSERT INTO records (id, started_at, user_id, endpoint, model_requested_id, status, outcome, usage_source,
             stream, {USAGE}, duration_us, proxy_us, request_bytes, response_bytes, key_id)
          SELECT ({LAST_ID}) + row_number() OVER (ORDER BY id), started_at, user_id, endpoint, model_requested_id, 0,
-            {outcome}, {source}, stream, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, request_bytes, 0, key_id
+            {outcome}, {source}, stream, {nothing}, 0, 0, request_bytes, 0, key_id
          FROM journal WHERE owner = ? ORDER BY id"
     )
 }

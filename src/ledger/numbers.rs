@@ -54,8 +54,11 @@ pub const USAGE: &str = "input_tokens, cached_input_tokens, output_tokens, reaso
     cache_write_tokens, input_audio_tokens, input_image_tokens, output_audio_tokens, output_image_tokens, audio_us,
     images, tool_calls";
 
+/// How many these are.
+pub const USAGE_COLUMNS: usize = 13;
+
 /// What is stored of a record in the columns of [`USAGE`].
-pub fn stored_usage(record: &Record) -> [i64; 13] {
+pub fn stored_usage(record: &Record) -> [i64; USAGE_COLUMNS] {
     let mut more = counts(&record.usage);
     if let Some(correction) = &record.correction {
         more.iter_mut().zip(counts(&correction.less)).for_each(|(more, less)| *more -= less);
@@ -63,7 +66,7 @@ pub fn stored_usage(record: &Record) -> [i64; 13] {
     more
 }
 
-fn counts(usage: &Usage) -> [i64; 13] {
+fn counts(usage: &Usage) -> [i64; USAGE_COLUMNS] {
     [
         usage.input_tokens,
         usage.cached_input_tokens,
@@ -84,14 +87,14 @@ fn counts(usage: &Usage) -> [i64; 13] {
 
 /// Reads the columns of [`USAGE`], the first of which is at `first`: what they add, and what they take back.
 pub fn usage(row: &Row<'_>, first: usize) -> rusqlite::Result<(Usage, Usage)> {
-    let mut numbers = [0; 13];
+    let mut numbers = [0; USAGE_COLUMNS];
     for (column, number) in (first..).zip(&mut numbers) {
         *number = signed(row, column)?;
     }
     Ok((usage_of(numbers), usage_of(numbers.map(|number| -number))))
 }
 
-fn usage_of(numbers: [i128; 13]) -> Usage {
+fn usage_of(numbers: [i128; USAGE_COLUMNS]) -> Usage {
     let numbers = numbers.map(saturated);
     Usage {
         input_tokens: numbers[0],

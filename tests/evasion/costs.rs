@@ -179,7 +179,7 @@ fn endpoints() -> Vec<Row> {
             "/v1/audio/speech",
             r#"{"model":"gpt-4o-mini-tts","input":"x","stream_format":"sse"}"#,
         )
-        .answered(Answer::Fixed("text/event-stream", spoken, 10_000_000)),
+        .answered(Answer::Fixed("text/event-stream", spoken, 12_000_000)),
         Row::new("a form, compressed", words, packed("gzip", form(&[whisper]).as_bytes()))
             .fields(&[FORM, ("content-encoding", "gzip")])
             .answered(Answer::Fixed("application/json", minute, 6_000_000))
