@@ -111,6 +111,7 @@ fn a_scrape_in_full() {
         ledger_queue_records: 5,
         buffered_bytes: 6,
         prices: vec![(PriceSource::Url, 1_795_426_200), (PriceSource::BuiltIn, 7)],
+        certificate_expires_at: Some(1_795_000_000),
     };
     let process = Process {
         cpu_seconds: 1.25,
@@ -153,6 +154,7 @@ fn a_scrape_in_full() {
         "openai_proxy_buffered_bytes 6",
         r#"openai_proxy_prices_timestamp_seconds{source="PRICES_URL"} 1795426200"#,
         r#"openai_proxy_prices_timestamp_seconds{source="built-in"} 7"#,
+        "openai_proxy_tls_certificate_expiry_timestamp_seconds 1795000000",
         concat!("openai_proxy_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         "process_start_time_seconds 1700000000.5",
         "process_cpu_seconds_total 1.25",

@@ -7,7 +7,7 @@
 use super::event::{EventSender, WorkerEvent};
 use super::logger::event;
 use super::process::{spawn, unix_now};
-use crate::base::civil::write_rfc3339;
+use crate::base::civil::civil_from_days;
 use crate::base::log::Level;
 use crate::config::{FilesState, ServerCertificate};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -118,9 +118,18 @@ impl Keeper {
     }
 }
 
-/// An instant, seconds since the Unix epoch, as people read it.
+/// An instant, seconds since the Unix epoch, as people read it. A certificate may outlive what nanoseconds can count.
 pub fn shown(unix: u64) -> String {
-    let mut text = Vec::new();
-    write_rfc3339(&mut text, unix.saturating_mul(1_000_000_000), 0);
-    String::from_utf8_lossy(&text).into_owned()
+    let (year, month, day) = civil_from_days((unix / 86_400).cast_signed());
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", unix / 3600 % 24, unix / 60 % 60, unix % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_instant_that_a_certificate_can_name() {
+        assert_eq!(shown(253_402_300_799), "9999-12-31T23:59:59Z");
+    }
 }
