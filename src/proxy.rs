@@ -60,6 +60,7 @@ pub mod tunnel;
 pub mod upstream;
 pub mod upstream_side;
 mod usage_asking;
+mod written;
 
 use crate::access::Access;
 use crate::base::buffer::{Buffer, Spares};
@@ -74,7 +75,7 @@ use crate::policy::{Change, Policy, ReadOn};
 use crate::price::{PriceSource, PriceTable};
 use crate::tls::Acceptor;
 use crate::usage::record::{Outcome, Record};
-pub use actions::{Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, LOW_WATERMARK, Question, UpKey, Written};
+pub use actions::{Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, LOW_WATERMARK, Question, UpKey};
 use client_limit::ClientLimit;
 use dialer::Dialer;
 use downstream::{AfterReply, Downstream};
@@ -92,6 +93,7 @@ use timing::Class;
 use tls_scratch::TlsScratch;
 use upstream::{Link, Upstream};
 use usage_asking::UsageAsking;
+pub use written::Written;
 
 /// All connections and exchanges of a process.
 pub struct Proxy {

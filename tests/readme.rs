@@ -85,9 +85,15 @@ fn both_languages_say_the_same() {
 
 #[test]
 fn variables_are_those_of_the_configuration() {
-    let source = ["src/config.rs", "src/config/default_limits.rs", "src/config/influx.rs", "src/config/prices.rs"]
-        .map(read)
-        .concat();
+    let source = [
+        "src/config.rs",
+        "src/config/default_limits.rs",
+        "src/config/influx.rs",
+        "src/config/prices.rs",
+        "src/config/certificate.rs",
+    ]
+    .map(read)
+    .concat();
     let accepted = literals(&source, is_variable);
 
     let example = read(".env.example");

@@ -107,7 +107,7 @@ impl Channel {
     ) -> Option<Step> {
         match self {
             Self::New | Self::Plain if plain.is_empty() => Some(Step::default()),
-            Self::New | Self::Plain => taken(write(plain)).map(|count| Step { consumed: count, moved: count }),
+            Self::New | Self::Plain => write(plain).taken().ok().map(|count| Step { consumed: count, moved: count }),
             Self::Secured(secured) => secured.send(plain, scratch, write),
         }
     }
@@ -154,7 +154,7 @@ impl Secured {
         let mut moved = 0;
         // A socket that took a part says that it takes more only once it has refused.
         while !self.cipher.is_empty() {
-            let count = taken(write(self.cipher.as_slice()))?;
+            let count = write(self.cipher.as_slice()).taken().ok()?;
             if count == 0 {
                 return Some(Step { consumed: 0, moved });
             }
@@ -166,20 +166,11 @@ impl Secured {
             // Encrypted once is sent once: the record's number is used up, whatever the socket takes now.
             let sealed_bytes = self.session.encrypt_over(plain, &mut scratch.sealed).ok()?;
             let sealed = &scratch.sealed[..sealed_bytes];
-            let count = taken(write(sealed))?;
+            let count = write(sealed).taken().ok()?;
             self.cipher.append(&sealed[count..]);
             moved += count;
         }
         Some(Step { consumed: plain.len(), moved })
-    }
-}
-
-/// What a write took; `None` where the socket is broken.
-fn taken(written: Written) -> Option<usize> {
-    match written {
-        Written::Taken(count) => Some(count),
-        Written::Blocked => Some(0),
-        Written::Broken(_) => None,
     }
 }
 
