@@ -189,7 +189,8 @@ fn every_family_is_described() {
         influx: Some(ExportGauges::default()),
         log_lines_dropped: 0,
     };
-    let gauges = Gauges { prices: vec![(PriceSource::BuiltIn, 1)], ..Gauges::default() };
+    let prices = vec![(PriceSource::BuiltIn, 1)];
+    let gauges = Gauges { prices, certificate_expires_at: Some(1), ..Gauges::default() };
     let body = String::from_utf8(metrics.snapshot(gauges).render(&around)).unwrap();
     let described: String =
         body.lines().filter_map(|line| Some(line.strip_prefix("# HELP ")?.to_owned() + "\n")).collect();

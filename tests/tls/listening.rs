@@ -463,6 +463,24 @@ fn sessions_are_resumed_also_after_a_renewal() {
     }
 }
 
+/// What is encrypted and waits for the socket is as little sent as what is not.
+#[test]
+fn a_reply_that_waits_encrypted_is_neither_closed_nor_drained_away() {
+    for request in [GET, GET_AND_CLOSE] {
+        let mut visit = Visit::connected(settings());
+        visit.say(request);
+        let mut bytes = visit.outgoing();
+        visit.proxy.received(visit.now, visit.down, &mut bytes);
+        visit.act();
+        visit.flush(10);
+        visit.proxy.drain(visit.now);
+        visit.act();
+        assert_eq!((visit.half_closed, visit.closed), (false, None));
+        visit.settle(usize::MAX);
+        assert_eq!((answers(&visit.got), visit.half_closed), (1, request == GET_AND_CLOSE));
+    }
+}
+
 #[test]
 fn a_drain_says_goodbye() {
     let mut visit = Visit::connected(settings());
