@@ -9,3 +9,4 @@ pub mod log;
 pub mod percent;
 pub mod slab;
 pub mod table;
+pub mod visible;

@@ -26,7 +26,7 @@ use crate::base::log::{Level, LogFormat};
 use crate::door::Door;
 use crate::limit::overrides::Limits;
 use crate::metrics;
-use crate::policy::ReadOn;
+use crate::policy::{AllowedPaths, ReadOn};
 use crate::price::PriceTable;
 use crate::tls::{Connector, TlsError};
 use source::Source;
@@ -48,6 +48,8 @@ pub struct Config {
     pub account: Vec<u8>,
     /// `ALLOWED_HOSTS` and `ALLOWED_ORIGINS`: which requests come in at all.
     pub door: Door,
+    /// `ALLOWED_PATHS`: what may be relayed.
+    pub allowed_paths: AllowedPaths,
     /// `MODEL_NAME`: the model for a JSON request that names none.
     pub model_name: Option<String>,
     /// `HOST` and `PORT`; port 0 is any free one.
@@ -177,6 +179,7 @@ impl Config {
         let config = Self {
             listen,
             account: account(&mut source),
+            allowed_paths: allowed::paths(&mut source, keys_only),
             door: allowed::read(&mut source, listen.ip().is_loopback()),
             keys_only,
             admin_token: admin_token(&mut source),

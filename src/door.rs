@@ -1,11 +1,11 @@
 //! Which requests may come in at all, before it is asked who sends them: a web page that somebody on this machine
 //! looks at reaches the port as well as they do, and must not spend their key or read their usage.
 //!
-//! | | is refused | but for |
-//! |---|---|---|
-//! | a domain or address in `Host` that is none of ours (DNS rebinding) | 421 | while the port is reachable beyond loopback, unless `ALLOWED_HOSTS` is set |
-//! | another origin than our own page (Fetch §3.2), or `Sec-Fetch-Site: cross-site` | 403 | origins in `ALLOWED_ORIGINS` |
-//! | a page that is to come from the target (`Sec-Fetch-Mode: navigate`) | 403 | |
+//! - On loopback, or where `ALLOWED_HOSTS` is set: a domain or an address in `Host` that is none of ours (DNS
+//!   rebinding) is refused with 421.
+//! - Another origin than our own page's (Fetch §3.2), or `Sec-Fetch-Site: cross-site`, is refused with 403, but for
+//!   those in `ALLOWED_ORIGINS`.
+//! - So is a page that is to come from the target (`Sec-Fetch-Mode: navigate`).
 //!
 //! In: a head. Out: the origin that may read the answer, a preflight's answer, or a refusal. Programs that are no
 //! browsers send none of these headers but `Host`.
@@ -78,8 +78,8 @@ impl Door {
     fn check_host(&self, host: &str) -> Result<(), TurnedAway> {
         let Some(hosts) = &self.hosts else { return Ok(()) };
         let name = host_name(host).to_ascii_lowercase();
-        // A name without a dot is nobody's domain: no page can come from there, and be led here later. Where there is no
-        // name (HTTP/1.0), none can be taken for ours.
+        // A name without a dot is nobody's domain: no page can come from there, and be led here later. Where there is
+        // no name (HTTP/1.0), none can be taken for ours.
         let is_bare = !name.contains(['.', ':']);
         if is_bare || is_loopback(&name) || hosts.iter().any(|allowed| **allowed == name) {
             return Ok(());

@@ -10,6 +10,7 @@ use openai_api_proxy::cli::{self, Command, EXIT_USAGE};
 use openai_api_proxy::config::{Config, Durability};
 use openai_api_proxy::io::Io;
 use openai_api_proxy::io::sockets::Sockets;
+use openai_api_proxy::ledger::database;
 use openai_api_proxy::metrics::Metrics;
 use openai_api_proxy::price::PriceTable;
 use openai_api_proxy::proxy::{Proxy, Settings, Timeouts};
@@ -26,6 +27,7 @@ use openai_api_proxy::worker::threads::WorkerThreads;
 use openai_api_proxy::worker::{EventSender, unix_now};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{ErrorKind, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -145,6 +147,7 @@ fn serve(config: Config) -> Result<(), String> {
         event(Level::Warn, why, &[("wanted", wanted.into()), ("connections", connections_max.into())]);
     }
     warn_of_keys(&config);
+    warn_of_modes(&config);
     if let Some(influx) = &config.influx {
         event(Level::Info, "exporting to influx", &[("url", influx.shown.as_str().into())]);
     }
@@ -197,6 +200,15 @@ fn warn_of_keys(config: &Config) {
     }
 }
 
+/// Files that others on the machine may read.
+fn warn_of_modes(config: &Config) {
+    for path in [config.database_path.as_path(), Path::new(".env")].into_iter().filter(|path| database::exposed(path)) {
+        let path = path.display().to_string();
+        let why = "others on this machine may read a file that is nobody else's business: chmod 600";
+        event(Level::Warn, why, &[("path", path.as_str().into())]);
+    }
+}
+
 fn settings(config: &Config, connections_max: usize) -> Result<Settings, String> {
     let (target, changeable) = (&config.target, reload::change(config));
     let tls = target.tls.then(|| Connector::new(&target.host, config.tls_ca.as_deref())).transpose();
@@ -208,6 +220,7 @@ fn settings(config: &Config, connections_max: usize) -> Result<Settings, String>
         account: config.account.clone(),
         acceptor: config.certificate.as_ref().map(|certificate| certificate.acceptor.clone()),
         door: config.door.clone(),
+        allowed_paths: config.allowed_paths.clone(),
         model_name: changeable.model_name,
         keys_only: config.keys_only,
         admin: changeable.admin,

@@ -30,6 +30,17 @@ pub struct Change {
     pub log: Level,
 }
 
+/// What may be relayed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AllowedPaths {
+    #[default]
+    All,
+    /// What generates something, and the list of models: nothing of what the account holds.
+    Inference,
+    /// These paths, and all below them; each begins with a slash and ends in none.
+    Under(Vec<Box<str>>),
+}
+
 /// Whose responses are read on, for their usage, when their clients have gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadOn {

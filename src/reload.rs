@@ -56,9 +56,9 @@ impl Reloader {
 #[rustfmt::skip] // a table
 fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static str>) {
     let Config {
-        target, api_key, account, door, model_name, listen, database_path, durability, ledger_fsync, ledger_wait, retention_days,
-        read_on, read_on_max, limits, reserves_average, allows_unmetered, asks_usage, keys_only, admin_token,
-        connections_max, body_bytes_max, buffered_bytes_max, timeouts,
+        target, api_key, account, door, allowed_paths, model_name, listen, database_path, durability, ledger_fsync,
+        ledger_wait, retention_days, read_on, read_on_max, limits, reserves_average, allows_unmetered, asks_usage,
+        keys_only, admin_token, connections_max, body_bytes_max, buffered_bytes_max, timeouts,
         tls_ca, certificate, prices, prices_url, influx, metrics, log, log_format,
     } = new;
     let Timeouts { connect, response, idle, header, drain } = timeouts;
@@ -81,6 +81,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         (old.target != *target, "PROXY_TARGET"),
         (old.account != *account, "OPENAI_ORGANIZATION,OPENAI_PROJECT"),
         (old.door != *door, "ALLOWED_HOSTS,ALLOWED_ORIGINS"),
+        (old.allowed_paths != *allowed_paths, "ALLOWED_PATHS"),
         (old.tls_ca != *tls_ca, "TLS_CA_FILE"),
         (!is_same_certificate, "TLS_CERT_FILE,TLS_KEY_FILE"),
         (old.listen != *listen, "HOST,PORT"),
@@ -168,13 +169,14 @@ mod tests {
     }
 
     /// Another value for each variable, and what must be set beside it so that it counts.
-    const OTHERS: [(&str, &str, &str); 53] = [
+    const OTHERS: [(&str, &str, &str); 54] = [
         ("PROXY_TARGET", "http://other", ""),
         ("OPENAI_API_KEY", "sk-hush", ""),
         ("MODEL_NAME", "other", ""),
         ("OPENAI_ORGANIZATION", "org-1", ""),
         ("OPENAI_PROJECT", "proj_1", ""),
         ("ALLOWED_HOSTS", "box.lan", ""),
+        ("ALLOWED_PATHS", "/v1/chat", ""),
         ("ALLOWED_ORIGINS", "https://app.example.com", ""),
         ("TLS_CA_FILE", CA, ""),
         ("TLS_CERT_FILE", CA, PAIR),

@@ -1,8 +1,9 @@
 //! `proxy-server prices`: what a model costs, and where that comes from.
 
 use super::{Command, next, text, unexpected};
+use crate::base::visible::visible;
 use crate::config::Config;
-use crate::local::humanize::{day, second};
+use crate::local::humanize::{day, instant, second};
 use crate::local::text_table::{Column, table};
 use crate::price::{About, ListedModel, ListedPrice, PriceSource, PriceTable};
 use crate::worker::price_fetcher;
@@ -79,6 +80,7 @@ pub fn run(command: &PricesCommand, config: &Config) -> Result<String, String> {
 
 fn unknown(prices: &PriceTable, name: &str) -> String {
     let near = prices.near(name).join(", ");
+    let near = visible(&near);
     format!("no prices are known of {name:?}, so that its cost would be null; near are {near}")
 }
 
@@ -106,8 +108,8 @@ fn one(prices: &PriceTable, asked: &str, model: &ListedModel) -> String {
     });
     let [unit, tier, size] = ["FOR", "TIER", "REQUESTS"].map(Column::Left);
     let mut out = match asked == model.name {
-        true => format!("{asked}\n\n"),
-        false => format!("{asked}, priced as {}\n\n", model.name),
+        true => format!("{}\n\n", visible(asked)),
+        false => format!("{}, priced as {}\n\n", visible(asked), visible(&model.name)),
     };
     match model.prices.is_empty() {
         true => out.push_str("It has no price: its cost is null.\n"),
@@ -136,7 +138,7 @@ fn one(prices: &PriceTable, asked: &str, model: &ListedModel) -> String {
 
 /// Where prices come from, and of when they are.
 fn source(prices: &PriceTable, source: PriceSource) -> String {
-    let when = updated(prices, source).map(|at| format!(", of {at} UTC")).unwrap_or_default();
+    let when = updated(prices, source).map(|at| format!(", of {} UTC", second(at))).unwrap_or_default();
     match source {
         PriceSource::BuiltIn => {
             let about = About::built_in();
@@ -147,10 +149,11 @@ fn source(prices: &PriceTable, source: PriceSource) -> String {
     }
 }
 
-fn updated(prices: &PriceTable, source: PriceSource) -> Option<String> {
+/// When that was, nanoseconds since the Unix epoch.
+fn updated(prices: &PriceTable, source: PriceSource) -> Option<u64> {
     let dates = prices.dates();
     let (_, at) = dates.iter().find(|(of, _)| *of == source)?;
-    Some(second(at.saturating_mul(NANOS_PER_SECOND)))
+    Some(at.saturating_mul(NANOS_PER_SECOND))
 }
 
 /// What `check` says of the table's age.
@@ -174,7 +177,7 @@ fn object(prices: &PriceTable, model: &ListedModel) -> Value {
         "model": model.name,
         "source": model.source.as_str(),
         "version": about.version.filter(|_| model.source == PriceSource::BuiltIn),
-        "updated": updated(prices, model.source),
+        "updated": updated(prices, model.source).map(instant),
         "factor": factor.unwrap_or_else(|| "1".to_owned()),
         "region": region,
         "uplift": model.uplift,

@@ -1,7 +1,7 @@
 //! What things cost: `PRICES_FILE`, `PRICES_URL`, `PRICE_FACTOR`.
 //!
-//! In: the variables. Out: a table of what is known at once, and where more may be fetched. Never: an address's query
-//! in a problem, for it may hold a token.
+//! In: the variables. Out: a table of what is known at once, and where more may be fetched. Never: a path or query of
+//! an address in a problem, for it may hold a token.
 
 use super::secret::Secret;
 use super::source::Source;
@@ -15,7 +15,7 @@ use std::time::SystemTime;
 pub struct PricesUrl {
     /// The whole address.
     pub url: Secret,
-    /// Without its query, to be shown.
+    /// Scheme, host and port, to be shown: path and query may hold a token.
     pub shown: String,
 }
 
@@ -28,7 +28,7 @@ impl PricesUrl {
             source.problem("PRICES_URL", expected.to_owned());
             return None;
         };
-        let shown = format!("{}://{}{}", uri.scheme_str()?, uri.authority()?, uri.path());
+        let shown = format!("{}://{}", uri.scheme_str()?, uri.authority()?);
         Some(Self { url: secret, shown })
     }
 }

@@ -27,6 +27,21 @@ impl fmt::Display for Problem {
 /// How much of a wrong value a problem repeats, in characters.
 const SHOWN_MAX: usize = 80;
 
+/// Stands for a dollar sign while a `.env` file is read: one of Unicode's characters that nobody else uses.
+const DOLLAR: char = '\u{10fffd}';
+
+/// A `.env` file in which a dollar sign is a character like any other: of a secret that begins with one, substitution
+/// would leave nothing. One that is escaped is so already.
+fn without_substitution(dotenv: &str) -> String {
+    let mut escaped = false;
+    let replace = |letter: char| {
+        let was_escaped = escaped;
+        escaped = letter == '\\' && !was_escaped;
+        if letter == '$' && !was_escaped { DOLLAR } else { letter }
+    };
+    dotenv.chars().map(replace).collect()
+}
+
 /// Settings by name, and the problems found so far.
 pub(super) struct Source<'a> {
     env: &'a dyn Fn(&str) -> Option<OsString>,
@@ -40,11 +55,12 @@ impl<'a> Source<'a> {
         let mut source = Self { env, dotenv: BTreeMap::new(), problems: Vec::new() };
         let mut before = None;
         // The iterator does not skip a byte order mark by itself.
-        for entry in dotenvy::Iter::new(dotenv.trim_start_matches('\u{feff}').as_bytes()) {
+        let text = without_substitution(dotenv.trim_start_matches('\u{feff}'));
+        for entry in dotenvy::Iter::new(text.as_bytes()) {
             match entry {
                 Ok((name, value)) => {
                     before = Some(name.clone());
-                    source.dotenv.entry(name).or_insert(value);
+                    source.dotenv.entry(name).or_insert(value.replace(DOLLAR, "$"));
                 }
                 // The error's own text repeats the line, which may hold a key: say where it is instead.
                 Err(_) => source.problem(

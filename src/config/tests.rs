@@ -70,7 +70,7 @@ fn prices_and_what_is_on_them() {
     assert_eq!(config.prices.cost_nano_usd("m", &tokens, None), Some(2_000_000));
     let url = "https://example.com/prices.json?token=hush";
     let from = load(&[("PRICES_URL", url)]).unwrap().prices_url.unwrap();
-    assert_eq!((from.url.expose(), from.shown.as_str()), (url, "https://example.com/prices.json"));
+    assert_eq!((from.url.expose(), from.shown.as_str()), (url, "https://example.com"));
     for wrong in ["ftp://hush", "https://user:hush@example.com/", "hush"] {
         let problems = problems(&[("PRICES_URL", wrong), ("PRICE_FACTOR", "0")]);
         let shown = problems.join("\n");
@@ -444,4 +444,17 @@ fn what_an_export_lacks_is_told_without_what_it_has() {
         let env = [("INFLUXDB_URL", url), ("INFLUXDB_DATABASE", "d")];
         assert_eq!(load(&env).is_ok(), url.is_empty(), "{url:?}");
     }
+}
+
+/// In a secret a dollar sign is a letter: `$ecret` was empty once, and the doors were open.
+#[test]
+fn a_dollar_sign_in_dotenv_is_text() {
+    let dotenv = "ADMIN_TOKEN=$ecretWord-0123456789\nMODEL_NAME=\"a$b${c}\"\nDATABASE_PATH='$x\\$y'\nPORT=1\n\
+                  OPENAI_API_KEY=sk-\\$PORT$$\n";
+    let config = Config::load(&|_| None, dotenv).unwrap();
+    let secret = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.expose().to_owned());
+    assert_eq!(secret(&config.admin_token).as_deref(), Some("$ecretWord-0123456789"));
+    assert_eq!(config.model_name.as_deref(), Some("a$b${c}"));
+    assert_eq!(config.database_path.to_str(), Some("$x\\$y"));
+    assert_eq!(secret(&config.api_key).as_deref(), Some("sk-$PORT$$"));
 }

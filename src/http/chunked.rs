@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Size ──CR──▶ SizeLf ──LF, size>0──▶ Data ──all──▶ DataCr ──CR──▶ DataLf ──LF──▶ Size
-//!    │ ';'│ws ▲     └──LF, size=0──▶ TrailerStart ◀──LF── TrailerLf ◀──CR── Trailer
+//!    │ ';'│ws ▲     └──LF, size=0──▶ TrailerStart ◀──LF── TrailerLf ◀──CR── Trailer ◀──':'── TrailerName
 //!    ▼    └ CR                            └──CR──▶ EndLf ──LF──▶ Done
 //!   Extension
 //! ```
@@ -29,6 +29,7 @@ enum State {
     DataCr,
     DataLf,
     TrailerStart,
+    TrailerName,
     Trailer,
     TrailerLf,
     EndLf,
@@ -118,7 +119,7 @@ impl Decoder {
                 return Ok(Some(Piece::ChunkEnd));
             }
             (State::TrailerStart, b'\r') => State::EndLf,
-            (State::TrailerStart | State::Trailer, _) => self.trailer_byte(byte)?,
+            (State::TrailerStart | State::TrailerName | State::Trailer, _) => self.trailer_byte(byte)?,
             (State::TrailerLf, b'\n') => State::TrailerStart,
             (State::EndLf, b'\n') => {
                 self.state = State::Done;
@@ -159,9 +160,12 @@ impl Decoder {
     fn trailer_byte(&mut self, byte: u8) -> Result<State, HttpError> {
         self.trailer_bytes += 1;
         match byte {
-            b'\r' => Ok(State::TrailerLf),
+            b'\r' if self.state == State::Trailer => Ok(State::TrailerLf),
             _ if self.trailer_bytes > TRAILER_BYTES_MAX => Err(HttpError::HeadTooLarge),
             b' ' | b'\t' if self.state == State::TrailerStart => Err(HttpError::Malformed("a trailer is folded")),
+            b':' if self.state == State::TrailerName => Ok(State::Trailer),
+            _ if self.state != State::Trailer && is_token(byte) => Ok(State::TrailerName),
+            _ if self.state != State::Trailer => Err(HttpError::Malformed("a trailer is no field")),
             b'\t' | b' '..=b'~' | 0x80.. => Ok(State::Trailer),
             _ => Err(HttpError::Malformed("a trailer has a character that is not allowed there")),
         }
@@ -196,6 +200,11 @@ pub fn write_size(out: &mut Vec<u8>, size: u64) {
         }
     }
     out.extend_from_slice(&line[start..]);
+}
+
+/// What a field's name consists of (RFC 9110 §5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// What ends a chunked body without trailers.

@@ -48,6 +48,8 @@ pub enum Known {
     AllowOrigin,
     /// Whose account pays.
     Account,
+    /// One with an underscore that servers behind CGI take for one of the others (RFC 3875 §4.1.18).
+    Disguised,
     Other,
 }
 
@@ -98,7 +100,11 @@ pub fn known(name: &str) -> Known {
         _ => &[],
     };
     let is_it = |known: &str| known.as_bytes().first().copied() == first && is_same(name, known);
-    candidates.iter().find(|(known, _)| is_it(known)).map_or(Known::Other, |&(_, known)| known)
+    match candidates.iter().find(|(known, _)| is_it(known)) {
+        Some(&(_, known)) => known,
+        None if name.contains('_') && known(&name.replace('_', "-")) != Known::Other => Known::Disguised,
+        None => Known::Other,
+    }
 }
 
 /// Whether a name is this one of small letters, hyphens and stars, in any case, without a branch for each byte. The bit
@@ -152,7 +158,8 @@ impl<'h, 'b> Headers<'h, 'b> {
 }
 
 impl Known {
-    /// Headers that concern one connection only and never pass (RFC 9110 §7.6.1). Framing is ours to set.
+    /// Headers that concern one connection only and never pass (RFC 9110 §7.6.1). Framing is ours to set; what could be
+    /// taken for one of those that mean something here does not pass either.
     pub const fn is_hop_by_hop(self) -> bool {
         matches!(
             self,
@@ -166,6 +173,7 @@ impl Known {
                 | Self::TransferEncoding
                 | Self::Upgrade
                 | Self::ContentLength
+                | Self::Disguised
         )
     }
 
@@ -262,6 +270,16 @@ pub fn write_readable(out: &mut Vec<u8>, origin: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_underscore_disguises_nothing() {
+        for name in ["Content_Length", "transfer_encoding", "X_User-ID", "x_forwarded_method_override_", "API_KEY"] {
+            let expected = if name.starts_with("x_f") { Known::Other } else { Known::Disguised };
+            assert_eq!(known(name), expected, "{name}");
+        }
+        assert_eq!((known("my_header"), known("_")), (Known::Other, Known::Other));
+        assert!(known("CONTENT_LENGTH").is_hop_by_hop());
+    }
 
     #[test]
     fn connection_names_headers_but_never_protected_ones() {

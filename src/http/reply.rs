@@ -31,6 +31,7 @@ faults! {
     Unauthorized = 401 "unauthorized",
     Forbidden = 403 "forbidden",
     Unmetered = 403 "unmetered",
+    PathNotAllowed = 403 "path_not_allowed",
     ForeignOrigin = 403 "foreign_origin",
     NotFound = 404 "not_found",
     MethodNotAllowed = 405 "method_not_allowed",

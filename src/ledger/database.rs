@@ -15,8 +15,12 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::fmt::Display;
 use std::fs;
 use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+/// The mode of a file that its owner alone may use.
+const OWN_MODE: u32 = 0o600;
 
 /// Memory for pages of the writer and of a reader, in KiB. A fold for many users touches more pages than the writer may
 /// hold, and spills them to the log, which costs time but no memory.
@@ -66,6 +70,11 @@ pub fn open_announced(path: &Path, announce: fn(u32)) -> Result<Connection, Stri
         Ok(_) => Err(unusable(&"its file system cannot hold a write-ahead log")),
         Err(error) => Err(unusable(&error)),
     }
+}
+
+/// Files of ours that others than their owner may read, or write: their names tell who used what.
+pub fn exposed(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & !OWN_MODE & 0o777 != 0)
 }
 
 /// What is at a ledger's path.
@@ -177,6 +186,8 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn open_writer(path: &Path, announce: fn(u32)) -> rusqlite::Result<Connection> {
+    // SQLite gives the files beside it the same mode. One that cannot be made it will say more of.
+    drop(fs::OpenOptions::new().write(true).create_new(true).mode(OWN_MODE).open(path));
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;

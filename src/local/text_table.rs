@@ -1,8 +1,9 @@
 //! Columns of text, aligned for a person who reads them in a terminal.
 //!
 //! In: cells. Out: lines. A character that takes two places (漢字) counts as two, one that steers the terminal or the
-//! direction of what follows is shown as `�`: whatever a user is called, a row stays a row.
+//! direction of what follows as an escape: whatever a user is called, a row stays a row.
 
+use crate::base::visible::visible;
 use unicode_width::UnicodeWidthStr as _;
 
 /// A column's head, and where its cells stand.
@@ -15,8 +16,10 @@ pub enum Column<'a> {
 /// Lays rows out under a head, two spaces between columns, each line ended by `\n`.
 pub fn table(columns: &[Column<'_>], rows: &[Vec<String>]) -> String {
     let head = columns.iter().map(|(Column::Left(head) | Column::Right(head))| (*head).to_owned()).collect();
-    let lines: Vec<Vec<String>> =
-        std::iter::once(&head).chain(rows).map(|line| line.iter().map(|cell| inert(cell)).collect()).collect();
+    let lines: Vec<Vec<String>> = std::iter::once(&head)
+        .chain(rows)
+        .map(|line| line.iter().map(|cell| visible(cell).into_owned()).collect())
+        .collect();
     let width = |column: usize| lines.iter().map(|line| line[column].width()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns.len()).map(width).collect();
     let mut out = String::new();
@@ -34,18 +37,6 @@ pub fn table(columns: &[Column<'_>], rows: &[Vec<String>]) -> String {
     out
 }
 
-/// Text without the characters that move the cursor or turn the direction of writing.
-pub fn inert(text: &str) -> String {
-    text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
-}
-
-/// What steers a terminal, ends a line or changes the order in which it is read (Unicode's bidirectional controls).
-pub fn steers(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{feff}')
-        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +52,6 @@ mod tests {
     #[test]
     fn no_name_steers_the_terminal() {
         let rows = [vec!["\u{1b}[2J\u{202e}\u{61c}a\n".to_owned()]];
-        assert_eq!(table(&[Column::Left("U")], &rows), "U\n\u{fffd}[2J\u{fffd}\u{fffd}a\u{fffd}\n");
+        assert_eq!(table(&[Column::Left("U")], &rows), "U\n\\u001b[2J\\u202e\\u061ca\\u000a\n");
     }
 }

@@ -5,6 +5,7 @@
 
 use super::histogram::Histogram;
 use super::{Snapshot, token_counts};
+use crate::base::visible::visible;
 use crate::usage::record::{Usage, UsageSource};
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram as Buckets, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
@@ -258,7 +259,7 @@ fn label_pairs(labels: &[(&str, &str)]) -> Vec<LabelPair> {
     let pair = |&(name, value): &(&str, &str)| {
         let mut pair = LabelPair::default();
         pair.set_name(name.to_owned());
-        pair.set_value(value.to_owned());
+        pair.set_value(visible(value).into_owned());
         pair
     };
     labels.iter().map(pair).collect()

@@ -1,6 +1,7 @@
 //! The rendered scrape, read back: sums equal the records', names are escaped, and nothing grows past its limit.
 
 use super::*;
+use crate::base::visible::visible;
 use crate::price::PriceSource;
 use crate::usage::record::{Correction, Outcome};
 use proptest::prelude::*;
@@ -200,7 +201,20 @@ fn every_family_is_described() {
 #[test]
 fn hostile_names_come_back_as_they_were() {
     let mut metrics = Metrics::new(LabelLimits::default(), 0);
-    let names = [r#"a"b"#, r"a\", "a\nb", r#"\"} 1"#, "太郎 🙂", "_other", "", " ", "{user=\"x\"}", "#"];
+    let names = [
+        r#"a"b"#,
+        r"a\",
+        "a\nb",
+        "a\u{202e}b",
+        r"a\u202eb",
+        r#"\"} 1"#,
+        "太郎 🙂",
+        "_other",
+        "",
+        " ",
+        "{user=\"x\"}",
+        "#",
+    ];
     for name in names {
         metrics.record(&record(name, name, 200));
         metrics.rate_limited(name, "requests");
@@ -208,16 +222,19 @@ fn hostile_names_come_back_as_they_were() {
     let samples = scrape(&metrics);
     for name in names {
         assert_eq!(
-            sum(&samples, "openai_proxy_requests_total", |sample| sample.label("user") == name),
+            sum(&samples, "openai_proxy_requests_total", |sample| sample.label("user") == visible(name)),
             1.0,
             "{name:?}"
         );
         assert_eq!(
-            sum(&samples, "openai_proxy_requests_total", |sample| sample.label("model") == name),
+            sum(&samples, "openai_proxy_requests_total", |sample| sample.label("model") == visible(name)),
             1.0,
             "{name:?}"
         );
-        assert_eq!(sum(&samples, "openai_proxy_rate_limited_total", |sample| sample.label("user") == name), 1.0);
+        assert_eq!(
+            sum(&samples, "openai_proxy_rate_limited_total", |sample| sample.label("user") == visible(name)),
+            1.0
+        );
     }
 }
 

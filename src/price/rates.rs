@@ -131,8 +131,8 @@ impl Rates<'_> {
         sum.checked_sub(off?.checked_mul(u128::from(cached))?)
     }
 
-    /// The output. Reasoning tokens are part of its text, at its price where they have none of their own. What an answer
-    /// that made images does not tell is images, where the model has a price for those.
+    /// The output. Reasoning tokens are part of its text, at its price where they have none of their own. What an
+    /// answer that made images does not tell is images, where the model has a price for those.
     fn output(&self, usage: &Usage) -> Option<u128> {
         let unsaid = if self.model.knows(Kind::OutputImage) { usage.unsaid_output_tokens } else { 0 };
         let (audio, image) = (usage.output_audio_tokens, usage.output_image_tokens.checked_add(unsaid)?);

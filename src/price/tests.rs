@@ -33,6 +33,11 @@ fn each_token_is_charged_once() {
     // gpt-audio: 2.5 text in, 32 audio in, 10 text out, 64 audio out.
     let usage = Usage { input_audio_tokens: 30, output_audio_tokens: 200, ..tokens(50, 250) };
     assert_eq!(cost("gpt-audio", usage), Some(20 * 2_500 + 30 * 32_000 + 50 * 10_000 + 200 * 64_000));
+    // gpt-4o-mini-tts: 0.6 in, 12 audio out.
+    assert_eq!(
+        cost("gpt-4o-mini-tts", Usage { output_audio_tokens: 101, ..tokens(14, 101) }),
+        Some(14 * 600 + 101 * 12_000)
+    );
     // gpt-image-1: 5 text in, 10 image in, 40 image out.
     let usage = Usage { input_image_tokens: 300, output_image_tokens: 1_056, images: 1, ..tokens(350, 1_056) };
     assert_eq!(cost("gpt-image-1", usage), Some(50 * 5_000 + 300 * 10_000 + 1_056 * 40_000));

@@ -26,10 +26,10 @@ pub struct WorstCase {
 impl PriceTable {
     /// The most that a request of so many input tokens can cost: all of its input and output is of the dearest kind
     /// that the model has a price for in the tier that was asked for, at the prices for a long context where the input
-    /// has one, with all factors on them. `output_tokens` is the most that it lets the target put out; where it does not say, the model's own
-    /// largest output counts, else 128,000, and none for a model whose output costs nothing beside its input
-    /// (embeddings); and such a model takes many inputs of its largest size in one request. A model without prices for
-    /// tokens costs an image, or audio: a minute, or a second for every ten tokens.
+    /// has one, with all factors on them. `output_tokens` is the most that it lets the target put out; where it does
+    /// not say, the model's own largest output counts, else 128,000, and none for a model whose output costs nothing
+    /// beside its input (embeddings); and such a model takes many inputs of its largest size in one request. A model
+    /// without prices for tokens costs an image, or audio: a minute, or a second for every ten tokens.
     ///
     /// `None`: the model is unknown, or it has no price in that tier.
     pub fn worst_case(

@@ -42,6 +42,7 @@ use crate::http::reply::{Fault, Reply, error_body};
 use crate::limit::reservation::Reservation;
 use crate::limit::status::RateLimitStatus;
 use crate::local::Answer;
+use crate::policy::AllowedPaths;
 use crate::usage::draft::Draft;
 use crate::usage::record::{Endpoint, Outcome};
 use std::borrow::Cow;
@@ -334,6 +335,10 @@ impl Proxy {
             Ok(Route::Relay { .. }) if self.access.opens_admin(&head.headers) => Some(bad(
                 "this is the administrator's token, which is not sent to the target: is another path meant, or a key?",
             )),
+            Ok(Route::Relay { endpoint, .. }) if !self.may_relay(&head, endpoint) => {
+                let message = "this path is not among those that are relayed here (ALLOWED_PATHS)";
+                Some(Refusal::new(Fault::PathNotAllowed, message))
+            }
             Err(message) => Some(bad(message)),
             Ok(_) => None,
         };
@@ -351,6 +356,11 @@ impl Proxy {
                 Err(refusal) => self.refuse(now, key, &head, &refusal),
             },
         }
+    }
+
+    fn may_relay(&self, head: &RequestHead<'_, '_>, endpoint: Endpoint) -> bool {
+        let allowed = &self.settings.allowed_paths;
+        *allowed == AllowedPaths::All || route::is_allowed(allowed, head.method, head.target, endpoint)
     }
 
     /// True for a request that may come in; else it is answered. `relayed` says that it is for the target.

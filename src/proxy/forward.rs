@@ -213,9 +213,8 @@ pub fn write_response(
     let mut is_readable = false;
     for (class, header) in head.headers.iter() {
         is_readable |= class == Known::AllowOrigin;
-        if class == Known::ContentType && is_page(header.value) {
-            // It must not be taken for a page of ours, with what those may do.
-            write(out, "content-security-policy", b"sandbox");
+        if class == Known::ContentType {
+            write_beside_type(out, header.value);
         }
         let told_here = limit_status.writes(header.name);
         // Of a message without a body (HEAD, 304) the length is information about another one, and stays; a 204 has
@@ -280,6 +279,17 @@ fn form_of(content_type: &[u8]) -> Form {
         Form::Lines
     } else {
         Form::Opaque
+    }
+}
+
+/// What goes with a response of this type.
+fn write_beside_type(out: &mut Vec<u8>, content_type: &[u8]) {
+    if is_page(content_type) {
+        // It must not be taken for a page of ours, with what those may do.
+        write(out, "content-security-policy", b"sandbox");
+    } else if form_of(content_type) == Form::Events {
+        // nginx would gather its events otherwise.
+        write(out, "x-accel-buffering", b"no");
     }
 }
 

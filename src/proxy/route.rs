@@ -2,6 +2,7 @@
 
 use super::api_paths::{self, Cost};
 use super::path::{self, Tail};
+use crate::policy::AllowedPaths;
 use crate::usage::record::Endpoint;
 
 /// Where a request goes.
@@ -103,6 +104,29 @@ fn relayed(method: &str, path: &str, tail: Tail<'_>, websocket: bool) -> Route {
         _ => api_paths::cost(method, path),
     };
     Route::Relay { endpoint, cost }
+}
+
+/// True for a request that the operator lets through, by its path: one that could be taken for two is not routed.
+pub fn is_allowed(allowed: &AllowedPaths, method: &str, target: &str, endpoint: Endpoint) -> bool {
+    let (path, _) = split(target);
+    let Ok(normal) = path::normalized(path) else { return false };
+    match allowed {
+        AllowedPaths::All => true,
+        AllowedPaths::Under(prefixes) => prefixes
+            .iter()
+            .any(|prefix| normal.strip_prefix(&**prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))),
+        AllowedPaths::Inference => {
+            let folded = path::folded(&normal);
+            endpoint.is_metered()
+                || endpoint.is_session()
+                || endpoint == Endpoint::Moderations
+                || matches!(
+                    (method, path::tail(&folded)),
+                    ("GET" | "HEAD", ["models", ..] | [_, "models", ..])
+                        | ("POST", ["input_tokens", "responses", ..] | ["count_tokens", "messages", ..])
+                )
+        }
+    }
 }
 
 /// The operation that a POST to a path with this tail asks for. Under an id it is one only where its answer is the
@@ -307,5 +331,37 @@ mod tests {
             }
         }
         assert!(route("GET", "/v1/files?after=/../%2f%5c%00", false).is_ok(), "a query is none of the path");
+    }
+
+    #[test]
+    fn what_is_allowed_is_told_by_the_path_that_a_lenient_server_reads() {
+        let under = AllowedPaths::Under(vec!["/v1/chat".into(), "/v1/models".into()]);
+        for (method, target, inference, listed) in [
+            ("POST", "/v1/chat/completions", true, true),
+            ("POST", "/v1/responses", true, false),
+            ("POST", "/v1/responses/input_tokens", true, false),
+            ("POST", "/v1/embeddings?x=1", true, false),
+            ("POST", "/v1/moderations", true, false),
+            ("GET", "/v1/models", true, true),
+            ("GET", "/v1/models/gpt-4o", true, true),
+            ("DELETE", "/v1/models/ft:x", false, true),
+            ("GET", "/v1/chat/completions", false, true),
+            ("GET", "/v1/chat%2e", false, false),
+            ("GET", "/v1/chats", false, false),
+            ("GET", "/v1/%63hat/x", false, true),
+            ("GET", "/v1/files", false, false),
+            ("POST", "/v1/files", false, false),
+            ("GET", "/v1/responses/resp_1", false, false),
+            ("POST", "/v1/batches", false, false),
+            ("POST", "/v1/realtime/client_secrets", false, false),
+            ("GET", "/v1/organization/costs", false, false),
+            ("POST", "/v1/organization/admin_api_keys", false, false),
+        ] {
+            let Ok(Route::Relay { endpoint, .. }) = route(method, target, false) else { panic!("{target}") };
+            let found = |allowed| is_allowed(allowed, method, target, endpoint);
+            assert!(found(&AllowedPaths::All));
+            assert_eq!((found(&AllowedPaths::Inference), found(&under)), (inference, listed), "{method} {target}");
+        }
+        assert!(is_allowed(&AllowedPaths::Inference, "GET", "/v1/realtime", Endpoint::RealtimeSession));
     }
 }

@@ -4,7 +4,7 @@ use crate::access::Hash;
 use crate::base::clock::SECOND;
 use crate::door::Door;
 use crate::limit::overrides::Limits;
-use crate::policy::ReadOn;
+use crate::policy::{AllowedPaths, ReadOn};
 use crate::tls::{Acceptor, Connector};
 
 /// Durations, nanoseconds.
@@ -42,6 +42,8 @@ pub struct Settings {
     pub acceptor: Option<Acceptor>,
     /// Which requests come in at all.
     pub door: Door,
+    /// What may be relayed.
+    pub allowed_paths: AllowedPaths,
     /// The model for a request that names none.
     pub model_name: Option<String>,
     /// Only holders of our keys may relay; what they present is not sent on.
@@ -86,6 +88,7 @@ impl Default for Settings {
             account: Vec::new(),
             acceptor: None,
             door: Door::default(),
+            allowed_paths: AllowedPaths::All,
             model_name: None,
             keys_only: false,
             admin: None,

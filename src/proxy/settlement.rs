@@ -61,9 +61,6 @@ pub fn settle(exchange: &mut Exchange, end: End, prices: &PriceTable) -> Settlem
     if exchange.request.caches_long && record.usage.cache_write_12h_tokens == 0 {
         record.usage.cache_write_12h_tokens = record.usage.cache_write_tokens;
     }
-    if record.endpoint == Endpoint::AudioSpeech && reported.usage.is_some() {
-        record.usage.output_audio_tokens = record.usage.output_tokens; // its usage says no more than how many
-    }
     record.model = reported.model.clone().or(record.model);
     count_search(&mut record);
     record.response_id = exchange.request.retrieved_id.take().or(reported.id.take());
@@ -408,17 +405,6 @@ mod tests {
         assert_eq!(at_most(CACHED, 7, false), Some(5 * 20_000 + 80_000));
         assert_eq!(at_most(NAMELESS, 7, false), Some(7), "as reserved");
         assert_eq!((at_most(NAMELESS, 0, false), at_most(CACHED, 7, true)), (None, None));
-    }
-
-    #[test]
-    fn speech_is_audio() {
-        const SPOKEN: &str = "data: {\"type\":\"speech.audio.done\",\"usage\":{\"input_tokens\":14,\"output_tokens\":101,\
-                              \"total_tokens\":115}}\n\n";
-        let mut exchange = answered(Endpoint::AudioSpeech, SPOKEN);
-        exchange.draft.model_requested = Some("gpt-4o-mini-tts".into());
-        let record = settle(&mut exchange, END, &PriceTable::built_in()).records.0;
-        assert_eq!((record.usage.output_tokens, record.usage.output_audio_tokens), (101, 101));
-        assert_eq!(record.cost_nano_usd, Some(14 * 600 + 101 * 12_000));
     }
 
     #[test]

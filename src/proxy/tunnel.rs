@@ -225,8 +225,8 @@ impl Tunnel {
             return Reported::default();
         }
         let ended = self.session.finish();
-        // A goodbye is the end that both sides wanted, or we, and so is the leaving of a client that had all (codex says
-        // no goodbye); else the target has broken off.
+        // A goodbye is the end that both sides wanted, or we, and so is the leaving of a client that had all (codex
+        // says no goodbye); else the target has broken off.
         record.outcome = match record.outcome {
             _ if ended.closed || is_left => Outcome::Completed,
             Outcome::Completed => Outcome::UpstreamError,

@@ -313,7 +313,9 @@ impl Facts {
         let mut said = self.opening.as_deref().cloned().unwrap_or_default();
         said.merge(self.reported.as_deref()?);
         let mut usage = said.usage(shape.cache_beside_input);
-        if self.images > 0 {
+        if shape.speaks {
+            usage.output_audio_tokens = usage.output_tokens;
+        } else if self.images > 0 {
             usage = of_images(&said, usage);
         }
         if let Some(calls) = &self.tool_calls {

@@ -1,11 +1,11 @@
 //! Reads usage from the server's side of a tunnelled WebSocket, beside its relaying: realtime, responses and live
 //! sessions.
 //!
-//! In: the bytes behind the `101` head, cut anywhere, and the text of the client's messages. Out: a [`Report`] for each response, transcription and decision,
-//! given at the last byte of the message that brings it, so that its record can have a place before the next byte is
-//! read; at the end, what the session reports of itself. It holds the one value that it is after, and between messages
-//! three names and the responses under way. Of the client's side it knows what was asked for and has not begun, and the
-//! models that were named: what was consumed is the server's word alone.
+//! In: the bytes behind the `101` head, cut anywhere, and the text of the client's messages. Out: a [`Report`] for each
+//! response, transcription and decision, given at the last byte of the message that brings it, so that its record can
+//! have a place before the next byte is read; at the end, what the session reports of itself. It holds the one value
+//! that it is after, and between messages three names and the responses under way. Of the client's side it knows what
+//! was asked for and has not begun, and the models that were named: what was consumed is the server's word alone.
 
 mod asked;
 mod message;
@@ -43,8 +43,9 @@ pub struct Ended {
     /// `unreadable` where a part of the stream that may have held a report could not be read.
     pub reported: Reported,
     /// Something was consumed, or may have been, that was never reported: a response had begun and its end did not
-    /// come, or came without numbers; one was asked for, and nothing came of it, not even a goodbye; a live session began and did not report its length; something went by, and
-    /// nothing was reported at all; a part of the stream could not be read.
+    /// come, or came without numbers; one was asked for, and nothing came of it, not even a goodbye; a live session
+    /// began and did not report its length; something went by, and nothing was reported at all; a part of the stream
+    /// could not be read.
     pub unreported: bool,
 }
 

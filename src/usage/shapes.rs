@@ -95,6 +95,8 @@ pub struct Shape {
     pub kinds: &'static [&'static str],
     /// The input's tokens are counted without those read from and written to the cache.
     pub cache_beside_input: bool,
+    /// All output is audio, though the usage does not say so.
+    pub speaks: bool,
 }
 
 macro_rules! shape {
@@ -121,10 +123,16 @@ static COMPLETED: Needle = LazyLock::new(|| Finder::new(b".completed\""));
 pub(super) static ERROR: Needle = LazyLock::new(|| Finder::new(b"\"error\""));
 static EVAL_COUNT_KEY: Needle = LazyLock::new(|| Finder::new(b"eval_count\""));
 
-const PLAIN: Shape =
-    Shape { paths: &const { Paths::new(&[]) }, values: &[], needle: &USAGE_KEY, kinds: &[], cache_beside_input: false };
+const PLAIN: Shape = Shape {
+    paths: &const { Paths::new(&[]) },
+    values: &[],
+    needle: &USAGE_KEY,
+    kinds: &[],
+    cache_beside_input: false,
+    speaks: false,
+};
 
-// Whole answers of all endpoints but those below; chunks of completions; `transcript.text.done`, `speech.audio.done`.
+// Whole answers of all endpoints but those below; chunks of completions; `transcript.text.done`.
 // Groq puts usage under `x_groq` where nobody asked for it, or in both places, equal.
 shape! { TOP:
     Usage: ["usage"] | ["x_groq", "usage"];
@@ -143,6 +151,15 @@ shape! { TRANSCRIPT:
     Model: ["model"];
     Id: ["id"];
     Error: ["error"];
+}
+
+// `speech.audio.done`.
+shape! { SPEECH:
+    Usage: ["usage"];
+    Model: ["model"];
+    Id: ["id"];
+    Error: ["error"];
+    { speaks: true }
 }
 
 // The only tool that echoes a model is the one that makes images.
@@ -244,6 +261,7 @@ impl Shape {
             Endpoint::ThreadsRuns | Endpoint::ThreadsRunsRetrieve => &RUN,
             Endpoint::ImagesGenerations | Endpoint::ImagesEdits | Endpoint::ImagesVariations if event => &IMAGE_EVENT,
             Endpoint::ImagesGenerations | Endpoint::ImagesEdits | Endpoint::ImagesVariations => &IMAGES,
+            Endpoint::AudioSpeech => &SPEECH,
             Endpoint::Messages if event => &MESSAGE_EVENT,
             Endpoint::Messages => &MESSAGE,
             Endpoint::ApiChat | Endpoint::ApiGenerate => &OLLAMA,

@@ -7,10 +7,10 @@
 //!     └──────────────────────────┘
 //! ```
 //!
-//! In: the client's bytes. Out: those that pass, and of messages the text, unmasked. While it is open, all do, whatever they are. Once it is restricted,
-//! nothing is asked of the server any more, but pings are answered, so that what it is at work on can come to its end.
-//! What has not left yet of a frame that must not pass is taken back; where a part of it has left, nothing can follow.
-//! It holds one frame's header, never a payload.
+//! In: the client's bytes. Out: those that pass, and of messages the text, unmasked. While it is open, all do, whatever
+//! they are. Once it is restricted, nothing is asked of the server any more, but pings are answered, so that what it is
+//! at work on can come to its end. What has not left yet of a frame that must not pass is taken back; where a part of
+//! it has left, nothing can follow. It holds one frame's header, never a payload.
 
 use super::{BINARY, CLOSE, FIN, Header, OPCODE, Piece, RSV, TEXT};
 
@@ -238,8 +238,8 @@ mod tests {
         }
     }
 
-    /// What a client says in whole messages, in fragments with a ping between, and cut anywhere; of one that nobody wants
-    /// to hear, the rest is not told.
+    /// What a client says in whole messages, in fragments with a ping between, and cut anywhere; of one that nobody
+    /// wants to hear, the rest is not told.
     #[test]
     fn texts_are_heard_as_they_were_said() {
         let said: String = (0..3000).map(|n| char::from(b'a' + (n % 23) as u8)).collect();

@@ -1,8 +1,8 @@
 //! The thread that fetches prices from `PRICES_URL`, at the start and once a day.
 //!
-//! In: an address, and what is known already. Out: [`WorkerEvent::Prices`], and a copy of the file beside the ledger for
-//! the next start. Never: half of a table, or one that takes all known prices away; a wait without an end, a body
-//! without a bound; the address's query in a line of the log, for it may hold a token.
+//! In: an address, and what is known already. Out: [`WorkerEvent::Prices`], and a copy of the file beside the ledger
+//! for the next start. Never: half of a table, or one that takes all known prices away; a wait without an end, a body
+//! without a bound; more of the address than its host in a line of the log, for the rest may hold a token.
 
 use super::backoff::Retry;
 use super::event::{EventSender, WorkerEvent};

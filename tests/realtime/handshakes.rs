@@ -60,7 +60,7 @@ impl std::io::Write for Pipe {
 
 #[test]
 fn a_handshake_passes_without_extensions() {
-    let vars = [("OPENAI_API_KEY", "sk-operator")];
+    let vars = [("OPENAI_API_KEY", "sk-operator"), ("ALLOWED_ORIGINS", "https://app.test")];
     let (upstream, proxy) = accepting(&vars, |socket| close(socket, 1000));
     let fields = [
         ("sec-websocket-extensions", "permessage-deflate; client_max_window_bits"),

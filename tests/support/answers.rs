@@ -69,6 +69,8 @@ const COMPLETION: &str = r#""usage":{"prompt_tokens":5,"completion_tokens":7,"to
 const RESPONSE: &str = r#""usage":{"input_tokens":5,"input_tokens_details":{"cached_tokens":2},"output_tokens":7,"output_tokens_details":{"reasoning_tokens":3},"total_tokens":12}"#;
 const IN_RESPONSE: Usage = Usage { cached_input_tokens: 2, reasoning_tokens: 3, ..FIVE_SEVEN };
 const IMAGE: &str = r#""usage":{"input_tokens":5,"input_tokens_details":{"text_tokens":1,"image_tokens":4},"output_tokens":7,"output_tokens_details":{"image_tokens":7,"text_tokens":0},"total_tokens":12}"#;
+/// What speech puts out is audio, though its usage does not say so.
+const SPOKEN: Usage = Usage { output_audio_tokens: 7, ..FIVE_SEVEN };
 const IN_IMAGE: Usage = Usage { input_image_tokens: 4, output_image_tokens: 7, images: 1, ..FIVE_SEVEN };
 
 fn post(name: &'static str, target: &'static str, body: impl Into<Vec<u8>>, counted: Counted) -> Answer {
@@ -191,7 +193,7 @@ fn audio() -> Vec<Answer> {
         Answer { content_type: "audio/mpeg", ..post("audio/speech", "/v1/audio/speech", binary, Counted::Unknown) },
         Answer {
             content_type: EVENTS,
-            ..post("audio/speech: stream", "/v1/audio/speech", events(&speech, "\r\n"), Counted::Reported(FIVE_SEVEN))
+            ..post("audio/speech: stream", "/v1/audio/speech", events(&speech, "\r\n"), Counted::Reported(SPOKEN))
         },
     ]
 }

@@ -15,7 +15,14 @@ const FRAMING: [&str; 4] = ["connection", "keep-alive", "transfer-encoding", "co
 pub fn essence(response: &Response) -> (String, Vec<(String, String)>, Vec<u8>) {
     assert_eq!(response.cut, None, "{:?}", response.head);
     let fields = response.head.fields.iter();
-    let fields = fields.filter(|(name, _)| !FRAMING.contains(&name.to_ascii_lowercase().as_str())).cloned();
+    let fields = fields.filter(|(name, _)| !FRAMING.contains(&name.to_ascii_lowercase().as_str()));
+    // Of streams and pages, one line is ours.
+    let ours = match response.head.get("content-type").and_then(|kind| kind.split(';').next()) {
+        Some("text/event-stream") => ("x-accel-buffering", "no"),
+        Some("text/html") => ("content-security-policy", "sandbox"),
+        _ => ("", ""),
+    };
+    let fields = fields.filter(|(name, value)| (name.as_str(), value.as_str()) != ours).cloned();
     (response.head.start.clone(), fields.collect(), response.body.clone())
 }
 

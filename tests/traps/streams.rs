@@ -154,7 +154,7 @@ fn media() -> Vec<Trap> {
     let segment = r#"{"type":"transcript.text.segment","text":"a","start":0.5,"speaker":"A","usage":null}"#;
     let transcript = r#"{"type":"transcript.text.done","text":"a","usage":{"type":"tokens","input_tokens":5,"input_token_details":{"text_tokens":1,"audio_tokens":4},"output_tokens":7,"total_tokens":12}}"#;
     let seconds = r#"{"type":"transcript.text.done","text":"a","usage":{"type":"duration","seconds":1.5}}"#;
-    let of_an_image = Usage { images: 1, ..tokens(5, 7) };
+    let of_an_image = Usage { images: 1, unsaid_output_tokens: 7, ..tokens(5, 7) };
     let partial =
         r#"image_generation.partial_image|{"type":"image_generation.partial_image","b64_json":"iVBO","usage":null}"#;
     let image = r#"image_generation.completed|{"type":"image_generation.completed","b64_json":"iVBO","usage":{"input_tokens":5,"output_tokens":7,"total_tokens":12,"input_tokens_details":{"text_tokens":5,"image_tokens":0}}}"#;

@@ -3,6 +3,7 @@
 use super::parts::{Timeline, legend, link, name, ranking, tile};
 use super::time_range::Range;
 use super::view::{View, ending, percentile};
+use crate::base::visible::visible;
 use crate::local::Answer;
 use crate::local::humanize::{day, duration, grouped, money, second, share, short};
 use crate::reporting::{Entry, SAMPLE_MAX};
@@ -52,7 +53,7 @@ fn page(view: &View) -> Markup {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                title { @if let Some(user) = &view.query.user { (user) " – " } "OpenAI usage" }
+                title { @if let Some(user) = &view.query.user { (visible(user)) " – " } "OpenAI usage" }
                 link rel="icon" href=(ICON);
                 style { (PreEscaped(STYLE)) }
             }
@@ -83,7 +84,9 @@ fn age_of_prices(view: &View) -> Markup {
         }
         @if let Some(days) = days {
             "."
-            @if days > PRICES_OLD_DAYS { " " strong { "They are " (days) " days old" } " (PRICES_URL fetches them daily)." }
+            @if days > PRICES_OLD_DAYS {
+                " " strong { "They are " (days) " days old" } " (PRICES_URL fetches them daily)."
+            }
         }
     }
 }
@@ -93,7 +96,7 @@ fn header(view: &View) -> Markup {
     html! {
         header {
             div {
-                h1 { @match user { Some(user) => bdi { (user) }, None => "OpenAI usage" } }
+                h1 { @match user { Some(user) => bdi { (visible(user)) }, None => "OpenAI usage" } }
                 p {
                     @match user {
                         Some(_) if !query.own => { "One user. " a href=(link(query.range, None)) { "Show everybody" } }
@@ -151,7 +154,7 @@ fn nothing(view: &View) -> Markup {
             h2 { "No request here" }
             p {
                 @match &view.query.user {
-                    Some(user) => { bdi { (user) } " has sent none in this time." }
+                    Some(user) => { bdi { (visible(user)) } " has sent none in this time." }
                     None => "Nobody has sent one in this time.",
                 }
                 @if view.query.range != Range::All {

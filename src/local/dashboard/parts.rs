@@ -6,6 +6,7 @@ use super::chart::{Chart, SIZES};
 use super::time_range::{Range, Step};
 use super::view::View;
 use crate::base::percent::encode;
+use crate::base::visible::visible;
 use crate::local::humanize::{grouped, money, share, short};
 use crate::reporting::{Ranking, Totals};
 use maud::{Markup, PreEscaped, html};
@@ -18,7 +19,7 @@ pub fn link(range: Range, user: Option<&str>) -> String {
 
 /// A name that somebody chose. Its direction of writing stays its own.
 pub fn name(name: &str, nameless: &str) -> Markup {
-    html! { @if name.is_empty() { span.dim { (nameless) } } @else { bdi { (name) } } }
+    html! { @if name.is_empty() { span.dim { (nameless) } } @else { bdi { (visible(name)) } } }
 }
 
 pub fn tile(title: &str, value: &str, note: &str) -> Markup {

@@ -6,6 +6,7 @@
 use super::columns::{self, Columns, Value};
 use crate::base::civil::write_rfc3339;
 use crate::base::digits::write_signed_decimal;
+use crate::base::visible::visible;
 use crate::reporting::{BucketKey, Entry, Report, Totals};
 use crate::usage::record::Record;
 
@@ -80,7 +81,7 @@ impl Columns for Line<'_> {
 /// Quoted where it must be (RFC 4180 §2, rules 5 to 7).
 fn write_text(out: &mut Vec<u8>, text: &str) {
     let lead = if text.starts_with(FORMULA_STARTS) { "'" } else { "" };
-    let text = format!("{lead}{text}");
+    let text = format!("{lead}{}", visible(text));
     if text.contains([',', '"', '\r', '\n']) {
         out.extend_from_slice(format!("\"{}\"", text.replace('"', "\"\"")).as_bytes());
     } else {
@@ -171,7 +172,8 @@ mod tests {
             prop_assert_eq!(rows.len(), 3);
             let cell = &rows[1][2];
             prop_assert!(!cell.starts_with(FORMULA_STARTS));
-            prop_assert_eq!(cell.strip_prefix('\'').filter(|_| user.starts_with(FORMULA_STARTS)).unwrap_or(cell), user);
+            let shown = cell.strip_prefix('\'').filter(|_| user.starts_with(FORMULA_STARTS)).unwrap_or(cell);
+            prop_assert_eq!(shown, visible(&user));
         }
     }
 }

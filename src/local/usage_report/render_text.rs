@@ -3,8 +3,9 @@
 //! Every number is exact, whatever its column's width. Nothing is coloured: what is shared by `curl` and a pipe cannot
 //! know who reads it.
 
+use crate::base::visible::visible;
 use crate::local::humanize::{dollars, grouped, instant, second};
-use crate::local::text_table::{Column, inert, table};
+use crate::local::text_table::{Column, table};
 use crate::reporting::{BucketKey, Entry, GroupBy, Report, Totals};
 use std::fmt::Write as _;
 
@@ -36,9 +37,9 @@ pub fn render(report: &Report) -> String {
 /// Whose sums these are, and of when.
 fn heading(report: &Report) -> String {
     let query = &report.query;
-    let mut out = query.user.as_deref().map_or_else(|| "everybody".to_owned(), inert);
+    let mut out = query.user.as_deref().map_or_else(|| "everybody".to_owned(), |user| visible(user).into_owned());
     if let Some(model) = &query.model {
-        let _ = write!(out, ", {}", inert(model));
+        let _ = write!(out, ", {}", visible(model));
     }
     match (query.from, query.to) {
         (None, None) => out.push_str(", all of time"),

@@ -1,8 +1,9 @@
 //! What a session's client asks for: its messages, as far as they ask for a response, until the server has begun it.
 //!
-//! In: the text of the client's messages, cut anywhere; in which lanes the server begins, ends or refuses. Out: the model
-//! that a response was asked of; whether something is asked for that the server has not taken up. Of a message that asks
-//! for nothing, the rest is not looked at. What a client says is never a report: it decides names, and no numbers.
+//! In: the text of the client's messages, cut anywhere; in which lanes the server begins, ends or refuses. Out: the
+//! model that a response was asked of; whether something is asked for that the server has not taken up. Of a message
+//! that asks for nothing, the rest is not looked at. What a client says is never a report: it decides names, and no
+//! numbers.
 
 use crate::json::{self, Path, Paths, Scanner};
 use crate::usage::capture::{set_id, set_name};

@@ -2,7 +2,7 @@
 //!
 //! In: where to write, and lines. Out: a [`Verdict`]. Never: a wait without an end; a credential in a reason.
 
-use crate::config::Influx;
+use crate::config::{Influx, Secret};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use std::io::{Read as _, Write as _};
@@ -98,11 +98,23 @@ impl Server {
                 let mut answer = Vec::new();
                 // What cannot be read of it explains less, and changes nothing.
                 let _ = response.body_mut().as_reader().take(ANSWER_BYTES_MAX).read_to_end(&mut answer);
-                verdict(response.status(), &String::from_utf8_lossy(&answer), retry_after(&response))
+                let said = self.without_secret(&String::from_utf8_lossy(&answer));
+                verdict(response.status(), &said, retry_after(&response))
             }
             // The one error that repeats the address.
             Err(ureq::Error::BadUri(_)) => Verdict::Trouble(Trouble::new("its address is not valid".to_owned())),
             Err(error) => Verdict::Trouble(Trouble::new(error.to_string())),
+        }
+    }
+}
+
+impl Server {
+    /// What a server says, which may repeat what it was sent: without our token.
+    fn without_secret(&self, said: &str) -> String {
+        let authorization = self.target.authorization.as_ref().map_or("", Secret::expose);
+        match authorization.rsplit(' ').next() {
+            Some(secret) if !secret.is_empty() => said.replace(secret, "[secret]"),
+            _ => said.to_owned(),
         }
     }
 }

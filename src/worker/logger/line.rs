@@ -6,7 +6,7 @@
 use crate::base::civil::write_rfc3339;
 use crate::base::digits::write_signed_decimal;
 use crate::base::log::{Level, LogFormat};
-use crate::local::text_table::steers;
+use crate::base::visible::steers;
 use std::fmt::Display;
 use std::io::Write as _;
 
