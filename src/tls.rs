@@ -1,5 +1,5 @@
-//! TLS to the upstream and with clients: ciphertext in, plaintext and ciphertext out. Only this file and its folder name
-//! rustls, so that the library can be swapped here.
+//! TLS to the upstream and with clients: ciphertext in, plaintext and ciphertext out. Only this file and its folder
+//! name rustls, so that the library can be swapped here.
 //!
 //! In: the target's name or our certificate, bytes read from a socket, plaintext to send. Out: plaintext in pieces,
 //! bytes to write. Never: a socket, a buffer of its own between records, a clock (rustls alone asks for the date, to

@@ -17,8 +17,8 @@ use std::net::SocketAddr;
 
 /// Bytes read from one socket at a time, and from one connection in a turn.
 const READ_BYTES: usize = 64 * 1024;
-/// How long a turn reads, nanoseconds: a crowd of strangers may ask for a TLS handshake each, a millisecond of work with
-/// an RSA key.
+/// How long a turn reads, nanoseconds: a crowd of strangers may ask for a TLS handshake each, which is a millisecond of
+/// work with an RSA key.
 const READ_TIME: u64 = 5 * MILLISECOND;
 
 /// A socket to close at the end of the turn.
@@ -132,8 +132,8 @@ impl<I: Io> Connections<I> {
         !self.run_queue.is_empty()
     }
 
-    /// Reads each connection that waits now, once: its share of the turn. Who has more waits for the next, and so do all
-    /// others once the turn has taken its time: what was read is to be written meanwhile.
+    /// Reads each connection that waits now, once: its share of the turn. Who has more waits for the next, and so do
+    /// all others once the turn has taken its time: what was read is to be written meanwhile.
     pub fn serve_run_queue(&mut self, proxy: &mut Proxy, now: Now) {
         let until = self.io.now().mono + READ_TIME;
         for _ in 0..self.run_queue.len() {
