@@ -5,6 +5,7 @@
 //! change of the environment.
 
 mod allowed;
+mod certificate;
 mod default_limits;
 mod influx;
 mod prices;
@@ -13,6 +14,7 @@ mod source;
 mod target;
 mod value;
 
+pub use certificate::{FilesState, ServerCertificate};
 pub use influx::Influx;
 pub use prices::PricesUrl;
 pub use secret::Secret;
@@ -89,6 +91,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// `TLS_CA_FILE`: the file's contents, PEM.
     pub tls_ca: Option<Vec<u8>>,
+    /// `TLS_CERT_FILE` and `TLS_KEY_FILE`: what clients are shown; `None` speaks plain HTTP with them.
+    pub certificate: Option<ServerCertificate>,
     /// The built-in prices, with those of `PRICES_FILE`, `PRICE_FACTOR` and what the target's region adds.
     pub prices: PriceTable,
     /// `PRICES_URL`: where more are fetched from.
@@ -213,6 +217,7 @@ impl Config {
                 drain: duration(&mut source, "DRAIN_TIMEOUT", 30, 0),
             },
             tls_ca: tls_ca(&mut source),
+            certificate: ServerCertificate::read(&mut source),
             prices: prices::read(&mut source, &target.host),
             prices_url: PricesUrl::read(&mut source),
             target,

@@ -33,9 +33,12 @@
 //!   that it does not need.
 //! - **The machine and its operator are trusted.** Who reads the environment or the memory has the key. The ledger's
 //!   file holds no key, only hashes of those that are made here.
+//! - **Who listens on the network** learns nothing of what goes to the target; nor, with `TLS_CERT_FILE`, of what
+//!   clients send. A reply that was broken off has no close_notify. Strangers have `HEADER_TIMEOUT` to shake hands, and
+//!   a bound on what of a hello is kept; what is kept of a session is the client's ticket.
 //!
-//! Not defended against: who listens between clients and the proxy (it speaks plain HTTP; TLS is for a server before
-//! it), a page in a browser that can reach the port, floods beyond what the machine's network takes.
+//! Not defended against: who listens between clients and the proxy where it speaks plain HTTP, a page in a browser that
+//! can reach the port, floods beyond what the machine's network takes.
 //!
 #![doc = include_str!("proofs.md")]
 #![forbid(unsafe_code)]

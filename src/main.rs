@@ -19,6 +19,7 @@ use openai_api_proxy::reload::{self, Reloader};
 use openai_api_proxy::signal::Watch;
 use openai_api_proxy::systemd;
 use openai_api_proxy::tls::Connector;
+use openai_api_proxy::worker::certificate_watch::CertificateWatch;
 use openai_api_proxy::worker::ledger::Options;
 use openai_api_proxy::worker::logger::{self, event, say};
 use openai_api_proxy::worker::price_fetcher::{self, PriceFetcher};
@@ -53,7 +54,7 @@ fn main() -> ExitCode {
             code
         }
         Ok(Command::Check) => cli::check::run(Config::from_process(), &mut print),
-        Ok(Command::Healthcheck) => configured(|config| cli::health::run(config.listen)),
+        Ok(Command::Healthcheck) => configured(|config| cli::health::run(config.listen, config.certificate.is_some())),
         Ok(Command::Keys(command)) => configured(|config| {
             let (out, aside) = cli::keys_command::run(&command, &config.database_path, unix_now())?;
             print(&out);
@@ -136,8 +137,10 @@ fn serve(config: Config) -> Result<(), String> {
         WorkerThreads::start(&config.database_path, ledger, export, (&target.host, target.port), events.clone())?;
     let mut prices = config.prices.clone();
     let _fetcher = fetched_prices(&config, &mut prices, &events)?;
+    let certificate = config.certificate.clone().map(|found| CertificateWatch::start(found, events.clone()));
     let reloader = Reloader::new(config.clone(), Config::from_process);
-    let _watch = Watch::start(events, reloader).map_err(|error| format!("cannot watch for signals: {error}"))?;
+    let _watch = Watch::start(events, reloader, certificate.transpose()?)
+        .map_err(|error| format!("cannot watch for signals: {error}"))?;
     if connections_max < wanted {
         let why = "MAX_CONNECTIONS lowered: a client may need two open files, and the hard limit of them (ulimit -Hn) \
                    is too low";
@@ -185,6 +188,11 @@ fn warn_of_keys(config: &Config) {
         let why = "CLIENT_AUTH=keys without OPENAI_API_KEY: requests go to the target without any key";
         event(Level::Warn, why, &[]);
     }
+    if config.keys_only && config.certificate.is_none() && !config.listen.ip().is_loopback() {
+        let why = "client keys cross the network unencrypted: set TLS_CERT_FILE and TLS_KEY_FILE, or let only a server \
+                   in front that speaks HTTPS reach this port";
+        event(Level::Warn, why, &[]);
+    }
     if config.keys_only && config.admin_token.is_none() && !config.listen.ip().is_loopback() {
         let why = "no ADMIN_TOKEN: /usage and /dashboard show each key's holder their own, /metrics is closed; set one \
                    to see all of it";
@@ -210,6 +218,7 @@ fn settings(config: &Config, connections_max: usize) -> Result<Settings, String>
         tls: tls.map_err(|error| error.to_string())?,
         authorization: changeable.authorization,
         account: config.account.clone(),
+        acceptor: config.certificate.as_ref().map(|certificate| certificate.acceptor.clone()),
         door: config.door.clone(),
         allowed_paths: config.allowed_paths.clone(),
         model_name: changeable.model_name,

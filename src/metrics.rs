@@ -71,6 +71,8 @@ pub struct Gauges {
     pub buffered_bytes: u64,
     /// Of when the prices are.
     pub prices: PriceDates,
+    /// When the certificate that clients see expires, seconds since the Unix epoch.
+    pub certificate_expires_at: Option<u64>,
 }
 
 /// The counters of one process.

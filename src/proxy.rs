@@ -23,6 +23,7 @@
 
 mod actions;
 pub mod api_paths;
+mod channel;
 mod client_limit;
 pub mod content_coding;
 pub mod dialer;
@@ -54,10 +55,12 @@ pub mod route;
 pub mod settings;
 pub mod settlement;
 pub mod timing;
+mod tls_scratch;
 pub mod tunnel;
 pub mod upstream;
 pub mod upstream_side;
 mod usage_asking;
+mod written;
 
 use crate::access::Access;
 use crate::base::buffer::{Buffer, Spares};
@@ -70,8 +73,9 @@ use crate::limit::limiter::Limiter;
 use crate::metrics::{Gauges, Metrics};
 use crate::policy::{Change, Policy, ReadOn};
 use crate::price::{PriceSource, PriceTable};
+use crate::tls::Acceptor;
 use crate::usage::record::{Outcome, Record};
-pub use actions::{Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, LOW_WATERMARK, Question, UpKey, Written};
+pub use actions::{Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, LOW_WATERMARK, Question, UpKey};
 use client_limit::ClientLimit;
 use dialer::Dialer;
 use downstream::{AfterReply, Downstream};
@@ -86,8 +90,10 @@ use settlement::End;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use timing::Class;
-use upstream::{Link, TlsScratch, Upstream};
+use tls_scratch::TlsScratch;
+use upstream::{Link, Upstream};
 use usage_asking::UsageAsking;
+pub use written::Written;
 
 /// All connections and exchanges of a process.
 pub struct Proxy {
@@ -312,6 +318,7 @@ impl Proxy {
             ledger_queue_records: self.permits.under_way(),
             buffered_bytes: self.held_bodies.bytes() as u64,
             prices: self.prices.dates(),
+            certificate_expires_at: self.settings.acceptor.as_ref().map(Acceptor::expires_at),
         }
     }
 
@@ -348,6 +355,11 @@ impl Proxy {
         fetched.into_iter().for_each(|fetched| self.prices.merge(fetched));
         self.log_up_to(change.log);
         self.check_sessions(now);
+    }
+
+    /// The certificate was renewed: for those who connect from here on.
+    pub fn set_acceptor(&mut self, acceptor: Acceptor) {
+        self.settings.acceptor = Some(acceptor);
     }
 
     /// Prices that were fetched, in place of those that were before. Requests in flight are priced by them.

@@ -178,6 +178,7 @@ impl<I: Io, W: Workers> Reactor<I, W> {
                 }
                 WorkerEvent::Reconfigure(change) => self.proxy.reconfigure(now, *change),
                 WorkerEvent::Prices(fetched) => self.proxy.set_fetched_prices(fetched),
+                WorkerEvent::Certificate(acceptor) => self.proxy.set_acceptor(acceptor),
                 WorkerEvent::Answered { ticket, answer } => self.proxy.answered(now, ticket, &answer),
                 WorkerEvent::Resolved { addresses } => self.proxy.resolved(now, addresses),
                 WorkerEvent::Stop => self.stop(now),

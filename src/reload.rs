@@ -59,11 +59,15 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         target, api_key, account, door, allowed_paths, model_name, listen, database_path, durability, ledger_fsync,
         ledger_wait, retention_days, read_on, read_on_max, limits, reserves_average, allows_unmetered, asks_usage,
         keys_only, admin_token, connections_max, body_bytes_max, buffered_bytes_max, timeouts,
-        tls_ca, prices, prices_url, influx, metrics, log, log_format,
+        tls_ca, certificate, prices, prices_url, influx, metrics, log, log_format,
     } = new;
     let Timeouts { connect, response, idle, header, drain } = timeouts;
     let names = |settings: &[(bool, &'static str)]| {
         settings.iter().filter_map(|&(differs, names)| differs.then_some(names)).collect()
+    };
+    let is_same_certificate = match (&old.certificate, certificate) {
+        (Some(old), Some(new)) => old.is_of_same_files(new), // what is in them is looked after elsewhere
+        (old, new) => old.is_none() && new.is_none(),
     };
     let at_once = names(&[
         (old.limits != *limits, "RATE_LIMIT_*,MAX_CONCURRENT_PER_USER,BUDGET_*"),
@@ -79,6 +83,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         (old.door != *door, "ALLOWED_HOSTS,ALLOWED_ORIGINS"),
         (old.allowed_paths != *allowed_paths, "ALLOWED_PATHS"),
         (old.tls_ca != *tls_ca, "TLS_CA_FILE"),
+        (!is_same_certificate, "TLS_CERT_FILE,TLS_KEY_FILE"),
         (old.listen != *listen, "HOST,PORT"),
         (old.connections_max != *connections_max, "MAX_CONNECTIONS"),
         (old.body_bytes_max != *body_bytes_max, "MAX_BODY_BYTES"),
@@ -164,7 +169,7 @@ mod tests {
     }
 
     /// Another value for each variable, and what must be set beside it so that it counts.
-    const OTHERS: [(&str, &str, &str); 52] = [
+    const OTHERS: [(&str, &str, &str); 54] = [
         ("PROXY_TARGET", "http://other", ""),
         ("OPENAI_API_KEY", "sk-hush", ""),
         ("MODEL_NAME", "other", ""),
@@ -174,6 +179,8 @@ mod tests {
         ("ALLOWED_PATHS", "/v1/chat", ""),
         ("ALLOWED_ORIGINS", "https://app.example.com", ""),
         ("TLS_CA_FILE", CA, ""),
+        ("TLS_CERT_FILE", CA, PAIR),
+        ("TLS_KEY_FILE", KEY, PAIR),
         ("HOST", "127.0.0.2", ""),
         ("PORT", "1", ""),
         ("MAX_CONNECTIONS", "1", ""),
@@ -223,6 +230,8 @@ mod tests {
     /// Stand for files that the test makes.
     const CA: &str = "ca.pem";
     const PRICES: &str = "prices.json";
+    const KEY: &str = "other.key";
+    const PAIR: &str = "TLS_CERT_FILE=FOLDER/pair.pem\nTLS_KEY_FILE=FOLDER/pair.key\n";
 
     /// `INFLUXDB_*` names every variable that begins so.
     fn names(list: &str, variable: &str) -> bool {
@@ -234,7 +243,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let key = rcgen::KeyPair::generate().unwrap();
         let ca = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
-        std::fs::write(folder.path().join(CA), ca).unwrap();
+        for (name, text) in
+            [(CA, ca.clone()), ("pair.pem", ca), (KEY, key.serialize_pem()), ("pair.key", key.serialize_pem())]
+        {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
         std::fs::write(folder.path().join(PRICES), r#"{"mine": {"input_cost_per_token": 1e-6}}"#).unwrap();
         let example =
             include_str!("../.env.example").lines().filter_map(|line| line.strip_prefix('#')?.split_once('='));
@@ -244,10 +257,11 @@ mod tests {
             let found = OTHERS.iter().find(|(name, ..)| *name == variable);
             let (_, value, beside) = found.unwrap_or_else(|| panic!("no other value for {variable}"));
             let value = match *value {
-                CA | PRICES => folder.path().join(value).to_str().unwrap().to_owned(),
+                CA | PRICES | KEY => folder.path().join(value).to_str().unwrap().to_owned(),
                 value => value.to_owned(),
             };
-            write(beside);
+            let beside = beside.replace("FOLDER", folder.path().to_str().unwrap());
+            write(&beside);
             let mut reloader = Reloader::new(read().unwrap(), read);
             write(&format!("{variable}={value}\n{beside}")); // the first of two counts
             let (change, lines) = reloader.reload();

@@ -1,5 +1,5 @@
 //! SIGTERM and SIGINT become [`WorkerEvent::Stop`]: the first means drain, the next at once. SIGHUP has the
-//! configuration read anew. The service manager, where there is one, is notified of both.
+//! configuration and the certificate read anew. The service manager, where there is one, is notified of both.
 //!
 //! A small thread waits for them, so that the loop hears of a signal like of any other worker and never handles one.
 //! SIGPIPE needs nothing here: Rust's runtime ignores it before `main`, and a write to a closed socket is an error.
@@ -9,6 +9,7 @@
 use crate::base::log::Level;
 use crate::reload::Reloader;
 use crate::systemd::{notify_ready, notify_reloading, notify_stopping};
+use crate::worker::certificate_watch::CertificateWatch;
 use crate::worker::{EventSender, WorkerEvent, logger};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::{Handle, Signals};
@@ -29,7 +30,11 @@ impl Watch {
     ///
     /// # Errors
     /// The system gives no descriptors or no thread.
-    pub fn start(events: EventSender, mut reloader: Reloader) -> io::Result<Self> {
+    pub fn start(
+        events: EventSender,
+        mut reloader: Reloader,
+        certificate: Option<CertificateWatch>,
+    ) -> io::Result<Self> {
         signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         let watch = Self { handle: signals.handle() };
@@ -45,6 +50,9 @@ impl Watch {
                         events.send(WorkerEvent::Reconfigure(Box::new(change)));
                     }
                     logger::notes(lines);
+                    if let Some(certificate) = &certificate {
+                        certificate.read_again();
+                    }
                     notify_ready();
                     continue;
                 }
@@ -77,7 +85,7 @@ mod tests {
         let events = EventSender::new(move || wake.send(()).expect("the test listens to its end"));
         let read = || Config::load(&|_| None, "MODEL_NAME=other");
         let reloader = Reloader::new(Config::load(&|_| None, "").unwrap(), read);
-        let watch = Watch::start(events.clone(), reloader).unwrap();
+        let watch = Watch::start(events.clone(), reloader, None).unwrap();
         for signal in [SIGTERM, SIGINT, SIGTERM] {
             raise(signal).unwrap();
             woken.recv().unwrap();

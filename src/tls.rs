@@ -1,9 +1,9 @@
-//! TLS to the upstream: ciphertext in, plaintext and ciphertext out. The only file that names rustls, so that the
-//! library can be swapped here.
+//! TLS to the upstream and with clients: ciphertext in, plaintext and ciphertext out. Only this file and its folder
+//! name rustls, so that the library can be swapped here.
 //!
-//! In: the target's name, bytes read from its socket, plaintext to send. Out: plaintext in pieces, bytes to write.
-//! Never: a socket, a buffer of its own between records, a clock (rustls alone asks for the date, to judge a
-//! certificate's validity).
+//! In: the target's name or our certificate, bytes read from a socket, plaintext to send. Out: plaintext in pieces,
+//! bytes to write. Never: a socket, a buffer of its own between records, a clock (rustls alone asks for the date, to
+//! judge a certificate's validity, and to change the key of its tickets).
 //!
 //! rustls' unbuffered API works inside the caller's buffer. All sessions share the loop's scratch, and each keeps bytes
 //! of its own only while a record, or a handshake message over several records, is incomplete:
@@ -15,19 +15,22 @@
 //!              '---'----> partial completes, is decrypted there and freed; what follows is decrypted in place again
 //! ```
 
+mod acceptor;
+mod unverified;
+
+pub use acceptor::{Acceptor, PairError, ServerSession};
+
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
-use rustls::{CertificateError, ClientConfig, Error, HandshakeKind, InvalidMessage, RootCertStore};
+use rustls::{CertificateError, ClientConfig, CommonState, Error, HandshakeKind, InvalidMessage, RootCertStore};
 use std::fmt;
 use std::sync::Arc;
 
 /// RFC 8446 §5.1: type, version, length.
 const RECORD_HEADER_BYTES: usize = 5;
-/// Bytes kept for one session at most: a handshake message is at most 64 KiB for rustls, here with its records' own
-/// overhead. Application data needs one record, 16 KiB and a little.
-const PARTIAL_BYTES_MAX: usize = 96 * 1024;
 /// Plaintext in one record (RFC 8446 §5.1).
 const RECORD_PLAIN_BYTES_MAX: usize = 16 * 1024;
 /// Header, explicit nonce and tag of the largest cipher suite offered, rounded up; rustls says if it needs more.
@@ -62,6 +65,21 @@ impl Connector {
         Ok(Self { config: Arc::new(config), name })
     }
 
+    /// For this machine's own port, which shows whatever certificate it has: nothing is told to whoever answers there
+    /// that a stranger may not know.
+    ///
+    /// # Errors
+    /// [`TlsError::Handshake`] where rustls has no protocol version, which cannot be.
+    pub fn to_own_port() -> Result<Self, TlsError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = Arc::new(unverified::AnyCertificate(provider.signature_verification_algorithms));
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.map_err(TlsError::Handshake)?;
+        let config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+        let name = ServerName::try_from("localhost").map_err(|_| TlsError::ServerName("localhost".to_owned()))?;
+        Ok(Self { config: Arc::new(config), name })
+    }
+
     /// A new session, which resumes an earlier one where the target allows it.
     ///
     /// # Errors
@@ -69,7 +87,7 @@ impl Connector {
     pub fn open(&self) -> Result<Session, TlsError> {
         let tls =
             UnbufferedClientConnection::new(self.config.clone(), self.name.clone()).map_err(TlsError::Handshake)?;
-        Ok(Session { tls, partial: Vec::new(), peer_closed: false, failed: false })
+        Ok(Session::new(tls))
     }
 }
 
@@ -86,9 +104,51 @@ fn add_anchors(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), TlsError> {
     Ok(())
 }
 
+/// Our side of a connection: rustls has a type for each.
+pub trait Side {
+    type Data;
+
+    /// Bytes kept for one session at most: for an incomplete record, which has 18 KiB at most (RFC 5246 §6.2.3), or for
+    /// a handshake message over several, with their own overhead.
+    const PARTIAL_BYTES_MAX: usize;
+
+    /// rustls' own step over the records in `input`.
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+
+    fn common(&self) -> &CommonState;
+}
+
+impl Side for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+    /// A server's certificates: a message is at most 64 KiB for rustls.
+    const PARTIAL_BYTES_MAX: usize = 96 * 1024;
+
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, ClientConnectionData> {
+        self.process_tls_records(input)
+    }
+
+    fn common(&self) -> &CommonState {
+        self
+    }
+}
+
+impl Side for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+    /// A client's hello, which strangers send: a few KiB with all that there is to offer.
+    const PARTIAL_BYTES_MAX: usize = 24 * 1024;
+
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, ServerConnectionData> {
+        self.process_tls_records(input)
+    }
+
+    fn common(&self) -> &CommonState {
+        self
+    }
+}
+
 /// One connection's TLS. After an error it only refuses: send what is in `reply`, then close the socket.
-pub struct Session {
-    tls: UnbufferedClientConnection,
+pub struct Session<S = UnbufferedClientConnection> {
+    tls: S,
     /// Ciphertext that waits for the rest of its record; no capacity when nothing does.
     partial: Vec<u8>,
     peer_closed: bool,
@@ -102,6 +162,12 @@ impl Session {
     /// [`TlsError::Handshake`] when no hello can be made.
     pub fn start(&mut self, reply: &mut Vec<u8>) -> Result<(), TlsError> {
         self.process(&mut [], reply, &mut |_| {}).map(|_| ())
+    }
+}
+
+impl<S: Side> Session<S> {
+    fn new(tls: S) -> Self {
+        Self { tls, partial: Vec::new(), peer_closed: false, failed: false }
     }
 
     /// Takes ciphertext just read, decrypting it in place; calls `plain` for each piece of application data in order
@@ -144,7 +210,7 @@ impl Session {
 
     /// True until both sides may send application data.
     pub fn is_handshaking(&self) -> bool {
-        self.tls.is_handshaking()
+        self.tls.common().is_handshaking()
     }
 
     /// The peer sent close_notify: all that it had to say has arrived. An end of the socket without it is a cut.
@@ -154,7 +220,7 @@ impl Session {
 
     /// The handshake is done, and was a short one thanks to an earlier session.
     pub fn is_resumed(&self) -> bool {
-        self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
+        self.tls.common().handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
     /// Bytes held back for an incomplete record; 0 on an idle connection.
@@ -221,7 +287,7 @@ impl Session {
     fn run(&mut self, buffer: &mut [u8], reply: &mut Vec<u8>, plain: &mut impl FnMut(&[u8])) -> Result<usize, Error> {
         let mut used = 0;
         loop {
-            let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(&mut buffer[used..]);
+            let UnbufferedStatus { mut discard, state } = self.tls.process(&mut buffer[used..]);
             match state? {
                 ConnectionState::ReadTraffic(mut traffic) => {
                     while let Some(record) = traffic.next_record() {
@@ -239,7 +305,7 @@ impl Session {
                 ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) | ConnectionState::Closed => {
                     return Ok(used + discard);
                 }
-                // Early data is a server's, and the enum is open: neither can reach this client.
+                // Early data is not accepted, and the enum is open: neither can come.
                 other => return Err(Error::General(format!("unexpected state {other:?}"))),
             }
             used += discard;
@@ -252,12 +318,12 @@ impl Session {
         out: &mut Vec<u8>,
         start: usize,
         room: usize,
-        write: impl Fn(&mut WriteTraffic<'_, ClientConnectionData>, &mut [u8]) -> Result<usize, EncryptError>,
+        write: impl Fn(&mut WriteTraffic<'_, S::Data>, &mut [u8]) -> Result<usize, EncryptError>,
     ) -> Result<usize, TlsError> {
         let mut end = start;
         while !self.failed {
             // The partial record goes along only because rustls may hold positions in it; it stays incomplete.
-            let written = match self.tls.process_tls_records(&mut self.partial).state {
+            let written = match self.tls.process(&mut self.partial).state {
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
                     put(out, end, room, |free| Ok(write(&mut traffic, free)?)).map(|end| (true, end))
                 }
@@ -288,8 +354,8 @@ impl Session {
         self.failed = true;
         self.partial = Vec::new();
         // What is queued comes out before rustls looks at any input, so none is given.
-        while self.tls.wants_write() {
-            let Ok(ConnectionState::EncodeTlsData(mut data)) = self.tls.process_tls_records(&mut []).state else {
+        while self.tls.common().wants_write() {
+            let Ok(ConnectionState::EncodeTlsData(mut data)) = self.tls.process(&mut []).state else {
                 break;
             };
             if append(reply, |free| Ok(data.encode(free)?)).is_err() {
@@ -305,7 +371,7 @@ impl Session {
 
     /// Bounds what a peer can make us keep.
     fn check_partial(&mut self, reply: &mut Vec<u8>) -> Result<(), TlsError> {
-        if self.partial.len() <= PARTIAL_BYTES_MAX {
+        if self.partial.len() <= S::PARTIAL_BYTES_MAX {
             return Ok(());
         }
         let handshaking = self.is_handshaking();
@@ -377,7 +443,7 @@ fn put(
     }
 }
 
-/// Why there is no TLS with the target. `Display` says what to do about it.
+/// Why there is no TLS with a peer. `Display` says what to do about it where that is the target.
 #[derive(Clone, Debug)]
 pub enum TlsError {
     /// The extra trust anchors cannot be used.
@@ -404,6 +470,14 @@ impl TlsError {
             Self::Handshake(_) => "handshake",
             Self::Protocol(_) => "protocol",
             Self::Finished => "finished",
+        }
+    }
+
+    /// What has happened, whoever the peer is.
+    pub fn cause(&self) -> String {
+        match self {
+            Self::Handshake(error) | Self::Protocol(error) => error.to_string(),
+            other => other.to_string(),
         }
     }
 }

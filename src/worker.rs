@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
 mod backoff;
+pub mod certificate_watch;
 pub mod checkpoint;
 pub mod event;
 pub mod export;

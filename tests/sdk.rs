@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 use support::DEADLINE;
+use support::ca::{Ca, Server};
 use support::client::post_json;
 use support::proxy::Proxy;
 use support::upstream::Upstream;
@@ -33,6 +34,7 @@ fn client(program: &str, check: &[&str], script: &str, what: &str) -> Option<Com
 /// Runs every call against one server; the results by the call's name.
 fn calls(client: &Command, server: &str) -> Map<String, Value> {
     let mut command = Command::new(client.get_program());
+    command.envs(client.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let output = command.args(client.get_args()).arg(format!("{server}/v1")).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
@@ -77,13 +79,27 @@ fn expected() -> Vec<Expected> {
 }
 
 /// Makes all calls directly and through the proxy, and compares both what they return and what is counted.
-fn sees_no_difference_and_is_counted(client: &Command, expected: &[Expected]) -> Map<String, Value> {
-    let upstream = Upstream::plain(|request| sockets::answer(request).unwrap_or_else(|| api::answer(request).steps()));
+/// With `tls`, both the upstream and the proxy speak it.
+fn sees_no_difference_and_is_counted(client: &mut Command, expected: &[Expected], tls: bool) -> Map<String, Value> {
+    let answer = |request: &_| sockets::answer(request).unwrap_or_else(|| api::answer(request).steps());
+    let (ca, folder) = (Ca::new(), tempfile::tempdir().unwrap());
+    let (chain, key) = ca.pair(&["127.0.0.1"], Server::Usual);
+    for (name, pem) in [("ca.pem", ca.pem()), ("chain.pem", chain), ("key.pem", key)] {
+        std::fs::write(folder.path().join(name), pem).unwrap();
+    }
+    client.env("NODE_EXTRA_CA_CERTS", folder.path().join("ca.pem"));
+    let upstream = match tls {
+        true => Upstream::tls(ca.server(&["127.0.0.1"], Server::Usual), answer),
+        false => Upstream::plain(answer),
+    };
     let target = upstream.url();
-    let mut proxy = Proxy::start(&[("PROXY_TARGET", target.as_str())]);
+    let files = [("TLS_CA_FILE", "ca.pem"), ("TLS_CERT_FILE", "chain.pem"), ("TLS_KEY_FILE", "key.pem")];
+    let vars = [&[("PROXY_TARGET", target.as_str())][..], if tls { &files[..] } else { &[] }].concat();
+    let mut proxy = Proxy::start_in(folder, &vars);
+    let url = if tls { proxy.url().replacen("http", "https", 1) } else { proxy.url() };
 
     let direct = calls(client, &target);
-    let through = calls(client, &proxy.url());
+    let through = calls(client, &url);
     assert_eq!(direct.len(), expected.len());
     for (name, result) in &direct {
         assert_eq!(&through[name], result, "{name}");
@@ -189,11 +205,11 @@ fn the_official_python_client_comes_in_with_a_key_of_ours() {
 fn the_official_python_client_sees_no_difference_and_is_counted() {
     let python = std::env::var("SDK_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let missing = "no Python with the packages openai and websockets (set SDK_PYTHON)";
-    let Some(client) = client(&python, &["-c", "import openai, websockets"], "calls.py", missing) else { return };
+    let Some(mut client) = client(&python, &["-c", "import openai, websockets"], "calls.py", missing) else { return };
     let mut expected = expected();
     let usages = vec![sockets::realtime_usage()];
     expected.push(Expected { call: "realtime_async", records: 2, errors: 0, usages });
-    sees_no_difference_and_is_counted(&client, &expected);
+    sees_no_difference_and_is_counted(&mut client, &expected, false);
 }
 
 #[test]
@@ -201,6 +217,7 @@ fn the_official_node_client_sees_no_difference_and_is_counted() {
     let folder = std::env::var("SDK_NODE_MODULES").unwrap_or_default();
     let find = format!("for (const name of ['openai', 'ws']) require({folder:?} + '/node_modules/' + name)");
     let missing = "no Node with the packages openai and ws (set SDK_NODE_MODULES)";
-    let Some(client) = client("node", &["-e", &find], "calls.mjs", missing) else { return };
-    sees_no_difference_and_is_counted(&client, &expected());
+    let Some(mut client) = client("node", &["-e", &find], "calls.mjs", missing) else { return };
+    // It opens WebSockets by `wss:`, whatever its base URL says.
+    sees_no_difference_and_is_counted(&mut client, &expected(), true);
 }

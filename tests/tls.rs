@@ -1,6 +1,11 @@
 //! The TLS core against rustls' own server, in memory: any split of the bytes gives the same plaintext, a peer that is
-//! not to be trusted is refused with the right alert, and nothing that a peer sends makes us panic or keep much.
+//! not to be trusted is refused with the right alert, and nothing that a peer sends makes us panic or keep much. The
+//! side of the clients is in `tls/listening.rs`, in memory too, and in `tls/port.rs`, with the binary.
 
+#[path = "tls/listening.rs"]
+mod listening;
+#[path = "tls/port.rs"]
+mod port;
 mod support;
 
 use openai_api_proxy::base::clock::{Now, SECOND};

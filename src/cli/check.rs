@@ -7,7 +7,9 @@ use super::{EXIT_USAGE, health, prices_command};
 use crate::config::{Config, Problem};
 use crate::ledger::database::{self, Found};
 use crate::tls::Connector;
+use crate::worker::certificate_watch::{WARN_BEFORE, shown};
 use crate::worker::export::Server;
+use crate::worker::unix_now;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
 use std::process::ExitCode;
@@ -37,7 +39,10 @@ pub fn run(config: Result<Config, Vec<Problem>>, print: &mut dyn FnMut(&str)) ->
         }
     };
     line("configuration", Ok("every variable has a valid value".to_owned()));
-    line("listen", listen(config.listen));
+    line("listen", listen(config.listen, config.certificate.is_some()));
+    if let Some(certificate) = &config.certificate {
+        line("certificate", validity(certificate.acceptor.expires_at()));
+    }
     match resolve(&config) {
         Ok(addresses) => {
             let list: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
@@ -59,10 +64,20 @@ pub fn run(config: Result<Config, Vec<Problem>>, print: &mut dyn FnMut(&str)) ->
     status
 }
 
-fn listen(address: SocketAddr) -> Result<String, Failure> {
+/// Of the certificate that clients are shown, which expires then, seconds since the Unix epoch.
+fn validity(expires_at: u64) -> Result<String, Failure> {
+    let (expiry, left) = (shown(expires_at), expires_at.saturating_sub(unix_now() / 1_000_000_000));
+    match left {
+        0 => Err((format!("it has expired on {expiry}"), "renew the file that TLS_CERT_FILE names")),
+        left if left < WARN_BEFORE => Ok(format!("it expires on {expiry}: renew it soon")),
+        _ => Ok(format!("it is good until {expiry}")),
+    }
+}
+
+fn listen(address: SocketAddr, tls: bool) -> Result<String, Failure> {
     match TcpListener::bind(address) {
         Ok(_) => Ok(format!("{address} is free")),
-        Err(error) if error.kind() == ErrorKind::AddrInUse && health::run(address).is_ok() => {
+        Err(error) if error.kind() == ErrorKind::AddrInUse && health::run(address, tls).is_ok() => {
             Ok(format!("{address} is served by a proxy that answers"))
         }
         Err(error) => {

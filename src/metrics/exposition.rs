@@ -153,6 +153,8 @@ impl Snapshot {
         let dates = self.gauges.prices.iter();
         let dates = dates.map(|&(source, at)| (label_pairs(&[("source", source.as_str())]), at as f64));
         page.family("openai_proxy_prices_timestamp_seconds", dates);
+        let expiry = self.gauges.certificate_expires_at.map(|at| (Vec::new(), at as f64));
+        page.family("openai_proxy_tls_certificate_expiry_timestamp_seconds", expiry);
         let version = label_pairs(&[("version", env!("CARGO_PKG_VERSION"))]);
         page.family("openai_proxy_build_info", [(version, 1.0)]);
         page.value("process_start_time_seconds", self.totals.started_at as f64 / NANOS_PER_UNIT);

@@ -112,6 +112,7 @@ fn a_scrape_in_full() {
         ledger_queue_records: 5,
         buffered_bytes: 6,
         prices: vec![(PriceSource::Url, 1_795_426_200), (PriceSource::BuiltIn, 7)],
+        certificate_expires_at: Some(1_795_000_000),
     };
     let process = Process {
         cpu_seconds: 1.25,
@@ -154,6 +155,7 @@ fn a_scrape_in_full() {
         "openai_proxy_buffered_bytes 6",
         r#"openai_proxy_prices_timestamp_seconds{source="PRICES_URL"} 1795426200"#,
         r#"openai_proxy_prices_timestamp_seconds{source="built-in"} 7"#,
+        "openai_proxy_tls_certificate_expiry_timestamp_seconds 1795000000",
         concat!("openai_proxy_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         "process_start_time_seconds 1700000000.5",
         "process_cpu_seconds_total 1.25",
@@ -188,7 +190,8 @@ fn every_family_is_described() {
         influx: Some(ExportGauges::default()),
         log_lines_dropped: 0,
     };
-    let gauges = Gauges { prices: vec![(PriceSource::BuiltIn, 1)], ..Gauges::default() };
+    let prices = vec![(PriceSource::BuiltIn, 1)];
+    let gauges = Gauges { prices, certificate_expires_at: Some(1), ..Gauges::default() };
     let body = String::from_utf8(metrics.snapshot(gauges).render(&around)).unwrap();
     let described: String =
         body.lines().filter_map(|line| Some(line.strip_prefix("# HELP ")?.to_owned() + "\n")).collect();

@@ -1,5 +1,4 @@
-//! What the proxy and whoever drives it say to each other: connections by their keys, what must be done, what became of
-//! a write.
+//! What the proxy and whoever drives it say to each other: connections by their keys, and what must be done.
 
 use super::downstream::Downstream;
 use super::exchange::Exchange;
@@ -8,7 +7,6 @@ use crate::base::slab::Key;
 use crate::local::dashboard::DashboardQuery;
 use crate::local::usage_report::UsageQuery;
 use crate::metrics::Snapshot;
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 /// Key of a client's connection.
@@ -75,15 +73,4 @@ pub enum Question {
     Usage(Box<UsageQuery>),
     Dashboard(Box<DashboardQuery>),
     Metrics(Box<Snapshot>),
-}
-
-/// What became of a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
-    /// This many bytes were taken.
-    Taken(usize),
-    /// None, until the socket is writable again.
-    Blocked,
-    /// The connection is broken.
-    Broken(ErrorKind),
 }

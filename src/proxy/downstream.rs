@@ -12,7 +12,9 @@
 //! In: the client's bytes, what its socket takes. Out: heads and pieces of bodies, bytes for the socket. Never: an
 //! exchange, or a decision about one.
 
+use super::channel::Channel;
 use super::timing::Class;
+use super::tls_scratch::TlsScratch;
 use super::{ExchangeKey, HIGH_WATERMARK, Written};
 use crate::base::buffer::{Buffer, Spares};
 use crate::base::deadlines::Timer;
@@ -87,6 +89,7 @@ pub enum Arrived<'b> {
 /// One client's connection.
 #[derive(Debug, Default)]
 pub struct Downstream {
+    pub channel: Channel,
     pub phase: Phase,
     pub input: Buffer,
     pub head_end: HeadEnd,
@@ -130,7 +133,7 @@ impl Downstream {
 
     /// True for a connection that owes nobody anything.
     pub fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::Head) && self.input.is_empty() && self.out.is_empty() && self.exchange.is_none()
+        matches!(self.phase, Phase::Head) && self.input.is_empty() && self.waiting() == 0 && self.exchange.is_none()
     }
 
     /// True where reading makes sense now. `streaming` bytes of the current body wait for the target; `paused` says
@@ -138,7 +141,7 @@ impl Downstream {
     pub fn wants_bytes(&self, streaming: impl Fn() -> usize, paused: impl Fn() -> bool) -> bool {
         !self.ended
             && match self.phase {
-                Phase::Head => self.out.len() < HIGH_WATERMARK && self.input.len() <= HEAD_BYTES_MAX,
+                Phase::Head => self.waiting() < HIGH_WATERMARK && self.input.len() <= HEAD_BYTES_MAX,
                 Phase::Body { sink: Sink::Stream, .. } => streaming() < HIGH_WATERMARK,
                 Phase::Body { sink: Sink::Hold, .. } => !paused(),
                 Phase::Body { .. } | Phase::Closing | Phase::Lingering => true,
@@ -149,9 +152,10 @@ impl Downstream {
 
     /// Reads the next thing that there is in `bytes`, all that is here.
     pub fn read<'b>(&mut self, bytes: &'b [u8]) -> Arrived<'b> {
+        let piles_up = self.waiting() >= HIGH_WATERMARK;
         match &mut self.phase {
             // Pipelined requests wait while replies pile up.
-            Phase::Head if self.out.len() >= HIGH_WATERMARK || bytes.is_empty() => Arrived::Nothing,
+            Phase::Head if piles_up || bytes.is_empty() => Arrived::Nothing,
             Phase::Head => match self.head_end.find(bytes) {
                 Ok(None) => Arrived::Nothing,
                 Ok(Some(end)) => {
@@ -181,9 +185,19 @@ impl Downstream {
         }
     }
 
-    /// Bytes that may go out now.
-    pub fn sendable(&self) -> usize {
+    /// Bytes of `out` that may go out now.
+    fn sendable(&self) -> usize {
         self.out.len() - self.held_back
+    }
+
+    /// Bytes that may go out now, those that are encrypted included.
+    pub fn unsent(&self) -> usize {
+        self.sendable() + self.channel.waiting()
+    }
+
+    /// Bytes that the client is still to be sent.
+    pub fn waiting(&self) -> usize {
+        self.out.len() + self.channel.waiting()
     }
 
     /// What waits for a commit will never leave: nobody waits for that commit any more.
@@ -204,21 +218,24 @@ impl Downstream {
     }
 
     /// Writes what may go out, until the socket takes no more; true where bytes have moved, `None` where it is broken.
-    pub fn write(&mut self, spares: &mut Spares, write: &mut dyn FnMut(&[u8]) -> Written) -> Option<bool> {
+    pub fn write(
+        &mut self,
+        spares: &mut Spares,
+        scratch: &mut TlsScratch,
+        write: &mut dyn FnMut(&[u8]) -> Written,
+    ) -> Option<bool> {
         let mut progress = false;
-        while self.sendable() > 0 {
-            match write(&self.out.as_slice()[..self.sendable()]) {
-                Written::Taken(count) => {
-                    self.out.consume_to(spares, count);
-                    self.sent += count as u64;
-                    self.moved += count as u64;
-                    progress = true;
-                }
-                Written::Blocked => break,
-                Written::Broken(_) => return None,
+        loop {
+            let sendable = self.sendable();
+            let step = self.channel.send(&self.out.as_slice()[..sendable], scratch, write)?;
+            self.moved += step.moved as u64;
+            progress |= step.moved > 0;
+            if step.consumed == 0 {
+                return Some(progress);
             }
+            self.out.consume_to(spares, step.consumed);
+            self.sent += step.consumed as u64;
         }
-        Some(progress)
     }
 
     /// Puts out a reply of ours, with what becomes of the connection after it.
@@ -258,7 +275,7 @@ mod tests {
         let start = down.position();
         down.out.append(b"reply");
         let mut taken = 8;
-        down.write(&mut Spares::default(), &mut |_| match std::mem::take(&mut taken) {
+        down.write(&mut Spares::default(), &mut TlsScratch::default(), &mut |_| match std::mem::take(&mut taken) {
             0 => Written::Blocked,
             count => Written::Taken(count),
         });

@@ -12,6 +12,7 @@
 //! be told; where it cannot, the connection closes once the answer is read.
 
 use super::api_paths::Cost;
+use super::channel::{Mistake, NO_TLS_ALERT};
 use super::content_coding::Coding;
 use super::downstream::{AfterReply, Arrived, DISCARD_BYTES_MAX, Downstream, Phase, Sink};
 use super::exchange::{Exchange, ModelName, Request, Response, Stage};
@@ -24,6 +25,7 @@ use super::request_estimate::{self, Denied, Size};
 use super::retrieved_id::retrieved_id;
 use super::route::{Local, Route};
 use super::timing::Class;
+use super::tls_scratch::{Received, TlsProgress};
 use super::{
     Action, Conn, DownKey, ExchangeKey, LOW_WATERMARK, Proxy, Question, Written, forward, identity, log_notes,
     model_in_path, route,
@@ -78,9 +80,53 @@ impl Proxy {
         down.wants_bytes(|| outgoing().map_or(0, |out| out.stream.len()), || outgoing().is_some_and(|out| out.paused))
     }
 
-    pub(super) fn client_bytes(&mut self, now: Now, key: DownKey, bytes: &[u8]) {
+    pub(super) fn client_bytes(&mut self, now: Now, key: DownKey, bytes: &mut [u8]) {
         let Some(down) = self.downs.get_mut(key) else { return };
         down.moved += bytes.len() as u64;
+        if let Err(mistake) = down.channel.begin(bytes, self.settings.acceptor.as_ref()) {
+            return self.turn_away(now, key, mistake);
+        }
+        let mut scratch = std::mem::take(&mut self.tls);
+        let Received { plain, replies, tls } = down.channel.receive(bytes, &mut scratch);
+        if replies {
+            self.actions.push_back(Action::Flush(Conn::Down(key)));
+        }
+        if !plain.is_empty() {
+            self.client_plain(now, key, plain);
+        }
+        self.tls = scratch;
+        match tls {
+            Ok(TlsProgress { closed: true, .. }) => self.client_ended(now, key),
+            Ok(_) => {}
+            Err(error) => {
+                log_notes::client_tls(&mut self.notes, &error);
+                self.drop_down(now, key);
+            }
+        }
+        self.retime_down(now, key, true);
+    }
+
+    /// A client speaks what this port does not: it is told in its own words, and the connection closes.
+    fn turn_away(&mut self, now: Now, key: DownKey, mistake: Mistake) {
+        log_notes::mistaken(&mut self.notes, mistake);
+        match mistake {
+            Mistake::Unable => self.drop_down(now, key),
+            Mistake::Plain => {
+                let message = "this port speaks HTTPS: the address begins with https://";
+                self.refuse_and_close(now, key, &Refusal::new(Fault::BadRequest, message));
+            }
+            Mistake::Tls => {
+                if let Some(down) = self.downs.linked_mut(key) {
+                    down.out.append(NO_TLS_ALERT);
+                }
+                self.close_when_sent(now, key);
+            }
+        }
+    }
+
+    /// Bytes of a client, as it wrote them.
+    fn client_plain(&mut self, now: Now, key: DownKey, bytes: &[u8]) {
+        let Some(down) = self.downs.get_mut(key) else { return };
         if down.input.is_empty() {
             let used = self.consume(now, key, bytes);
             if let Some(down) = self.downs.get_mut(key).filter(|_| used < bytes.len()) {
@@ -90,7 +136,6 @@ impl Proxy {
             down.input.append(bytes);
             self.advance_client(now, key);
         }
-        self.retime_down(now, key, true);
     }
 
     /// Goes on with what waits in `input`: the answer to [`Action::Read`], before the socket is read.
@@ -218,15 +263,25 @@ impl Proxy {
                 }
             }
             (Phase::Asking { .. }, None) => {}
-            (_, None) if down.out.is_empty() => self.drop_down(now, key),
+            (_, None) if down.waiting() == 0 => self.drop_down(now, key),
             (_, None) => self.close_when_sent(now, key),
         }
     }
 
     pub(super) fn flush_down(&mut self, now: Now, key: DownKey, write: &mut dyn FnMut(&[u8]) -> Written) {
         let Some(down) = self.downs.get_mut(key) else { return };
-        let Some(progress) = down.write(&mut self.spares, write) else { return self.drop_down(now, key) };
-        let (waiting, exchange) = (down.out.len(), down.exchange);
+        let (spares, scratch) = (&mut self.spares, &mut self.tls);
+        let mut written = down.write(spares, scratch, write);
+        // TLS says that nothing follows before the sending side is shut down; once, after all else.
+        if down.waiting() == 0
+            && down.exchange.is_none()
+            && matches!(down.phase, Phase::Closing)
+            && down.channel.close()
+        {
+            written = written.and_then(|moved| Some(down.write(spares, scratch, write)? | moved));
+        }
+        let Some(progress) = written else { return self.drop_down(now, key) };
+        let (waiting, exchange) = (down.waiting(), down.exchange);
         if waiting == 0 {
             self.local_answers.give_room_back(std::mem::take(&mut down.answer_bytes));
         }
@@ -538,7 +593,7 @@ impl Proxy {
         self.local_answers.give_room_back(down.answer_bytes);
         // A reply that would end like this is cut, not ended; what has come of it is worth having all the same.
         let reset = down.after_reply == AfterReply::EndsReply;
-        let last = if reset { down.out.as_slice().to_vec() } else { Vec::new() };
+        let last = down.channel.last(down.out.as_slice(), reset);
         self.actions.push_back(Action::Close { conn: Conn::Down(key), last, reset });
     }
 }

@@ -29,7 +29,7 @@ impl Audit<'_> {
         let ups = || self.0.ups.keys().filter_map(|key| self.0.ups.get(key));
         let exchanges = || self.0.exchanges.keys().filter_map(|key| self.0.exchanges.get(key));
         Waiting {
-            to_client: downs().map(|down| down.out.len()).max().unwrap_or(0),
+            to_client: downs().map(|down| down.waiting()).max().unwrap_or(0),
             from_client: downs().map(|down| down.input.len()).max().unwrap_or(0),
             to_target: exchanges().map(|exchange| exchange.request.outgoing.stream.len()).max().unwrap_or(0),
             from_target: ups().map(|up| up.input.len()).max().unwrap_or(0),
@@ -44,7 +44,7 @@ impl Audit<'_> {
             let sends = |exchange: &Exchange| up.link == Link::Ready && !exchange.request.outgoing.next().is_empty();
             up.broken.is_none() && (!up.cipher.is_empty() || exchange.is_some_and(sends))
         };
-        let downs = self.0.downs.keys().filter(|&key| self.0.downs.get(key).is_some_and(|down| down.sendable() > 0));
+        let downs = self.0.downs.keys().filter(|&key| self.0.downs.get(key).is_some_and(|down| down.unsent() > 0));
         let ups = self.0.ups.keys().filter(|&key| self.0.ups.get(key).is_some_and(is_unsent));
         downs.map(Conn::Down).chain(ups.map(Conn::Up)).collect()
     }

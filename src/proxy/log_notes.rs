@@ -3,14 +3,31 @@
 //! In: what happens. Out: notes, taken once a turn. Never: a path, a header, a key or a text of a client's; those who
 //! ask are told apart by their records.
 
+use super::channel::Mistake;
 use super::failure::{Failure, Reached};
 use crate::base::log::{Level, Notes};
 use crate::http::reply::Fault;
+use crate::tls::TlsError;
 use std::net::SocketAddr;
 
 /// A client has come or gone; so many are connected now.
 pub fn client(notes: &mut Notes, what: &'static str, connections: usize) {
     notes.add(Level::Trace, what, |note| note.with("connections", connections));
+}
+
+/// A client speaks what its port does not.
+pub fn mistaken(notes: &mut Notes, mistake: Mistake) {
+    let (what, next) = match mistake {
+        Mistake::Tls => ("a client speaks TLS", "set TLS_CERT_FILE and TLS_KEY_FILE, or have it use http://"),
+        Mistake::Plain => ("a client does not speak TLS", "have it use https://"),
+        Mistake::Unable => ("no random bytes for TLS", "the client is sent away"),
+    };
+    notes.add(Level::Debug, what, |note| note.with("next", next));
+}
+
+/// TLS with a client is over before its connection.
+pub fn client_tls(notes: &mut Notes, error: &TlsError) {
+    notes.add(Level::Debug, "TLS with a client failed", |note| note.with("error", error.cause()));
 }
 
 /// A connection to the target is being opened.

@@ -5,7 +5,7 @@ use crate::base::clock::SECOND;
 use crate::door::Door;
 use crate::limit::overrides::Limits;
 use crate::policy::{AllowedPaths, ReadOn};
-use crate::tls::Connector;
+use crate::tls::{Acceptor, Connector};
 
 /// Durations, nanoseconds.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +38,8 @@ pub struct Settings {
     pub authorization: Option<String>,
     /// Header lines that say whose account pays, each ended by CRLF, in place of the client's.
     pub account: Vec<u8>,
+    /// How to speak TLS with clients; `None` for a plain port.
+    pub acceptor: Option<Acceptor>,
     /// Which requests come in at all.
     pub door: Door,
     /// What may be relayed.
@@ -84,6 +86,7 @@ impl Default for Settings {
             tls: None,
             authorization: None,
             account: Vec::new(),
+            acceptor: None,
             door: Door::default(),
             allowed_paths: AllowedPaths::All,
             model_name: None,

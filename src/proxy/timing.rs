@@ -4,6 +4,7 @@
 //!
 //! | what is waited for | deadline | starts again |
 //! |---|---|---|
+//! | a client's TLS handshake with its first head, from the connect | `HEADER_TIMEOUT` | never |
 //! | a client's head, a target's head, from the first byte | `HEADER_TIMEOUT`, `RESPONSE_TIMEOUT` | never |
 //! | a client between requests, a pooled connection | `IDLE_TIMEOUT` | never |
 //! | a lookup, a connect, a TLS handshake | `CONNECT_TIMEOUT` | for each address, of which there are few |
@@ -122,10 +123,12 @@ impl Downstream {
         holds_up_others: impl Fn() -> bool,
     ) -> Option<Class> {
         match &self.phase {
-            _ if self.sendable() > 0 => Some(Class::Write),
+            // Whatever TLS has to say meanwhile.
+            Phase::Head if !self.served => Some(Class::Header),
+            _ if self.unsent() > 0 => Some(Class::Write),
             Phase::Lingering => Some(Class::Linger),
             _ if awaits_commit() => Some(Class::LedgerWait),
-            Phase::Head if !self.input.is_empty() || !self.served => Some(Class::Header),
+            Phase::Head if !self.input.is_empty() => Some(Class::Header),
             Phase::Head => Some(Class::Idle),
             // Nothing is asked of a client that we do not read from.
             Phase::Body { .. } if !is_read() => None,

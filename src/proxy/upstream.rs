@@ -15,6 +15,7 @@ use super::exchange::{Exchange, Progress, Response};
 use super::failure::{Failure, Reached};
 use super::outgoing::Outgoing;
 use super::timing::Class;
+use super::tls_scratch::{ENCRYPT_BYTES, Received, TlsScratch};
 use super::{ExchangeKey, Written};
 use crate::base::buffer::Buffer;
 use crate::base::clock::Now;
@@ -23,9 +24,6 @@ use crate::http::body::BodyReader;
 use crate::http::head::HeadEnd;
 use crate::tls::{Connector, Session, TlsError};
 use std::io::ErrorKind;
-
-/// Plaintext that is encrypted before the socket is tried: as much as a socket usually takes at once.
-const ENCRYPT_BYTES: usize = 64 * 1024;
 
 /// What is no trickle: the least that a target must move, answer and request together, within so many times
 /// `RESPONSE_TIMEOUT`. It may well send next to nothing for long, to keep a connection alive while a model is at work.
@@ -67,36 +65,6 @@ pub enum Sent {
     Begun,
     /// Bytes of it were taken by the socket.
     Written,
-}
-
-/// Memory for TLS' work on one connection at a time: no connection has a buffer of its own for it.
-#[derive(Default)]
-pub struct TlsScratch {
-    /// What was decrypted.
-    plain: Vec<u8>,
-    /// What TLS itself has to say.
-    reply: Vec<u8>,
-    /// Ciphertext on its way out; it only grows.
-    sealed: Vec<u8>,
-}
-
-/// What bytes from the target's socket came to.
-pub struct Received<'a> {
-    /// Plaintext, which came before anything else that is said here.
-    pub plain: &'a [u8],
-    /// TLS has something to say: the connection is to be flushed.
-    pub replies: bool,
-    /// What became of TLS.
-    pub tls: Result<TlsProgress, TlsError>,
-}
-
-/// What bytes from the socket meant for TLS.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TlsProgress {
-    /// The handshake is done with them.
-    pub ready: bool,
-    /// The target has said that nothing follows.
-    pub closed: bool,
 }
 
 /// One connection to the target.
@@ -180,18 +148,9 @@ impl Upstream {
     pub fn receive<'a>(&mut self, bytes: &'a mut [u8], scratch: &'a mut TlsScratch) -> Received<'a> {
         self.moved += bytes.len() as u64;
         let Some(session) = &mut self.tls else {
-            return Received { plain: bytes, replies: false, tls: Ok(TlsProgress::default()) };
+            return Received::plain(bytes);
         };
-        let TlsScratch { plain, reply, .. } = scratch;
-        plain.clear();
-        reply.clear();
-        let was_handshaking = session.is_handshaking();
-        let received = session.receive(bytes, reply, |piece| plain.extend_from_slice(piece));
-        let (ready, closed) = (was_handshaking && !session.is_handshaking(), session.peer_closed());
-        if !reply.is_empty() {
-            self.cipher.append(reply);
-        }
-        Received { plain, replies: !reply.is_empty(), tls: received.map(|()| TlsProgress { ready, closed }) }
+        scratch.open(session, &mut self.cipher, bytes)
     }
 
     /// Writes what waits, and then what there is of the request, until nothing is left or the socket takes no more;

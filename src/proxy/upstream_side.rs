@@ -16,8 +16,9 @@ use super::outgoing::Outgoing;
 use super::refusal::Refusal;
 use super::response::{EDITED_BYTES_KEPT, Next, body_pieces, put_piece};
 use super::timing::Class;
+use super::tls_scratch::Received;
 use super::tunnel::{Part, Tunnel};
-use super::upstream::{Link, Received, Upstream, reached};
+use super::upstream::{Link, Upstream, reached};
 use super::usage_asking::Held;
 use super::{
     Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, Proxy, UpKey, Written, forward, log_notes, request_estimate,
@@ -284,7 +285,7 @@ impl Proxy {
         let tunnel = self.tunnel_of(key);
         let waits = tunnel.is_some_and(Tunnel::is_paused);
         // What comes of one that is left is not for the client.
-        let has_room = || down.is_none_or(|down| down.out.len() < HIGH_WATERMARK);
+        let has_room = || down.is_none_or(|down| down.waiting() < HIGH_WATERMARK);
         up.link != Link::Resolving && !waits && (tunnel.is_some_and(Tunnel::is_leaving) || has_room())
     }
 

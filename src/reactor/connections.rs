@@ -8,7 +8,7 @@
 //! In: events of the poller, and what the proxy's actions ask of a socket. Out: calls of the proxy. Never: a worker.
 
 use super::socket_table::SocketTable;
-use crate::base::clock::Now;
+use crate::base::clock::{MILLISECOND, Now};
 use crate::io::{Io, Readiness};
 use crate::proxy::{Conn, DownKey, Proxy, UpKey, Written};
 use std::collections::VecDeque;
@@ -17,6 +17,9 @@ use std::net::SocketAddr;
 
 /// Bytes read from one socket at a time, and from one connection in a turn.
 const READ_BYTES: usize = 64 * 1024;
+/// How long a turn reads, nanoseconds: a crowd of strangers may ask for a TLS handshake each, which is a millisecond of
+/// work with an RSA key.
+const READ_TIME: u64 = 5 * MILLISECOND;
 
 /// A socket to close at the end of the turn.
 struct Closing<S> {
@@ -129,8 +132,10 @@ impl<I: Io> Connections<I> {
         !self.run_queue.is_empty()
     }
 
-    /// Reads each connection that waits now, once: its share of the turn. Who has more waits for the next.
+    /// Reads each connection that waits now, once: its share of the turn. Who has more waits for the next, and so do
+    /// all others once the turn has taken its time: what was read is to be written meanwhile.
     pub fn serve_run_queue(&mut self, proxy: &mut Proxy, now: Now) {
+        let until = self.io.now().mono + READ_TIME;
         for _ in 0..self.run_queue.len() {
             let Some(conn) = self.run_queue.pop_front() else { break };
             let Some(found) = self.sockets.get(conn) else { continue };
@@ -141,6 +146,9 @@ impl<I: Io> Connections<I> {
             let wants_more = proxy.wants_read(conn);
             if self.sockets.get(conn).is_some_and(|sock| sock.readable && !sock.connecting && wants_more) {
                 self.enqueue(conn);
+            }
+            if until <= self.io.now().mono {
+                return;
             }
         }
     }
@@ -245,5 +253,84 @@ impl<I: Io> Connections<I> {
                 false => self.io.close(socket),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Event;
+    use crate::metrics::{LabelLimits, Metrics};
+    use crate::price::PriceTable;
+    use crate::proxy::Settings;
+    use std::io;
+
+    /// A network in which each read takes two milliseconds, and finds one byte.
+    #[derive(Default)]
+    struct SlowReads {
+        mono: u64,
+        reads: Vec<usize>,
+    }
+
+    impl Io for SlowReads {
+        type Socket = usize;
+
+        fn now(&mut self) -> Now {
+            Now { mono: self.mono, unix: 0 }
+        }
+
+        fn poll(&mut self, _: &mut Vec<Event>, _: Option<u64>) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn accept(&mut self) -> io::Result<usize> {
+            Err(ErrorKind::WouldBlock.into())
+        }
+
+        fn stop_accepting(&mut self) {}
+
+        fn register(&mut self, _: &mut usize, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn connect(&mut self, _: SocketAddr) -> io::Result<usize> {
+            Err(ErrorKind::ConnectionRefused.into())
+        }
+
+        fn is_connected(&mut self, _: &mut usize) -> io::Result<bool> {
+            Ok(true)
+        }
+
+        fn read(&mut self, socket: &mut usize, into: &mut [u8]) -> io::Result<usize> {
+            self.mono += 2 * MILLISECOND;
+            self.reads.push(*socket);
+            into[0] = b'G';
+            Ok(1)
+        }
+
+        fn write(&mut self, _: &mut usize, from: &[u8]) -> io::Result<usize> {
+            Ok(from.len())
+        }
+
+        fn shutdown(&mut self, _: &mut usize) {}
+
+        fn close(&mut self, _: usize) {}
+    }
+
+    #[test]
+    fn a_turn_reads_for_a_few_milliseconds_and_nobody_is_forgotten() {
+        let metrics = Metrics::new(LabelLimits::default(), 0);
+        let mut proxy = Proxy::new(Settings::default(), PriceTable::built_in(), metrics, Now::default());
+        let mut connections = Connections::new(SlowReads::default());
+        for client in 0..8 {
+            connections.add_client(&mut proxy, Now::default(), client);
+        }
+        for (turn, readers) in [(0, 0..3), (1, 3..6), (2, 6..8)] {
+            assert!(connections.has_queued(), "before turn {turn}");
+            let now = connections.io.now();
+            connections.serve_run_queue(&mut proxy, now);
+            assert_eq!(connections.io.reads.drain(..).collect::<Vec<_>>(), readers.collect::<Vec<_>>());
+        }
+        assert!(!connections.has_queued());
     }
 }

@@ -7,6 +7,7 @@ use crate::limit::budget::SpendByUser;
 use crate::local::Answer;
 use crate::policy::{Change, Policy};
 use crate::price::PriceTable;
+use crate::tls::Acceptor;
 use crate::usage::record::Record;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +29,8 @@ pub enum WorkerEvent {
     Reconfigure(Box<Change>),
     /// Prices that were fetched.
     Prices(PriceTable),
+    /// The certificate that clients are shown was renewed.
+    Certificate(Acceptor),
     /// The answer to the question with this ticket.
     Answered { ticket: u64, answer: Answer },
     /// The target's addresses, or why they cannot be had.

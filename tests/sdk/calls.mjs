@@ -4,7 +4,6 @@
 // differs between a run against the upstream and one through the proxy.
 
 import { createRequire } from "node:module";
-import net from "node:net";
 import path from "node:path";
 
 const require = createRequire(path.resolve(process.env.SDK_NODE_MODULES, "calls.mjs"));
@@ -50,9 +49,6 @@ const failing = (name, stream) => async () => {
   throw new Error("no error was raised");
 };
 
-// This client says `wss:` whatever the base URL says; here the server speaks no TLS, nor does the proxy.
-const plain = (name) => ({ ...user(name), createConnection: ({ host, port }) => net.connect({ host, port }) });
-
 // Runs a conversation: `next(event)` is called with each event, and ends it with `true`. All events, in order.
 const conversation = (socket, next) =>
   new Promise((resolve, reject) => {
@@ -66,7 +62,7 @@ const conversation = (socket, next) =>
   });
 
 function realtime() {
-  const socket = new OpenAIRealtimeWS({ model: "gpt-realtime", options: plain("realtime") }, client);
+  const socket = new OpenAIRealtimeWS({ model: "gpt-realtime", options: user("realtime") }, client);
   const item = { type: "message", role: "user", content: [{ type: "input_text", text: "Hi" }] };
   let responses = 0;
   return conversation(socket, (event) => {
@@ -92,7 +88,7 @@ function realtime() {
 }
 
 async function realtimeRefused() {
-  const options = { model: "gpt-realtime", options: plain("realtime_refused") };
+  const options = { model: "gpt-realtime", options: user("realtime_refused") };
   const socket = new OpenAIRealtimeWS(options, client.withOptions({ apiKey: "sk-wrong" }));
   const refusal = await new Promise((resolve) => socket.on("error", resolve));
   return [refusal.constructor.name, refusal.message];

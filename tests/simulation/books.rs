@@ -130,6 +130,7 @@ fn setup(seed: u64) -> Setup {
         idle_closes: false,
         journaled: journaled.then(BTreeSet::new),
         tls: None,
+        client_tls: false,
         rate: None,
         budget: None,
         committed: 0,

@@ -11,7 +11,7 @@ use openai_api_proxy::limit::overrides::Overrides;
 use openai_api_proxy::policy::Policy;
 use openai_api_proxy::price::PriceTable;
 use openai_api_proxy::proxy::Proxy;
-use openai_api_proxy::usage::record::{Record, UsageSource};
+use openai_api_proxy::usage::record::Record;
 use openai_api_proxy::worker::WorkerEvent;
 use std::collections::BTreeMap;
 
@@ -131,8 +131,8 @@ pub fn judge(user: &str, requests: &[&Planned], records: &[Record], budget: u64,
         let (asked_at, answered_at) = (request.asked_at, request.answered_at);
         if request.refused_as("insufficient_quota") {
             let most = spent(asked_at, &|record| ended(record) <= answered_at + 1000);
-            // What nobody knows the use of has spent what it held: all that was left, as nothing here has a price.
-            let is_unknown = |record: &&Record| record.usage_source == UsageSource::Unknown;
+            // What nobody knows the use or the cost of has spent what it held: all that was left.
+            let is_unknown = |record: &&Record| record.cost_nano_usd.is_none();
             let mut forfeits = records.iter().filter(|record| *record.user == *user).filter(is_unknown);
             let mut is_forfeited = || forfeits.any(|record| ended(record) <= answered_at + 1000);
             let is_over = most >= budget || month(asked_at) != month(answered_at) || is_forfeited();

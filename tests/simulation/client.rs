@@ -58,6 +58,7 @@ impl Client {
             self.pipe = Some(world.dial());
             return true;
         };
+        let moves = world.tls_moves;
         let bytes = world.peer_read(pipe, self.grain.1);
         self.received_in_all += bytes.len();
         self.received.extend_from_slice(&bytes);
@@ -78,7 +79,7 @@ impl Client {
         if self.to_send.is_empty() && self.awaited.is_empty() && self.unsent.is_empty() {
             return self.leave(world, plan, false);
         }
-        !bytes.is_empty() || parsed || begun || wrote
+        !bytes.is_empty() || parsed || begun || wrote || world.tls_moves > moves
     }
 
     fn begin(&mut self, plan: &mut Plan, pipe: usize, now: u64) -> bool {

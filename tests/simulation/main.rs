@@ -6,7 +6,8 @@
 //! and right, byte for byte, and its record was committed before its end; there is one record for each request that an
 //! upstream saw, and none for the others; nothing is left in the slabs, and no place is reserved. A run in which nothing
 //! can happen any more although somebody still waits is a lost wake-up and fails, and so does one that turns and does
-//! nothing. In some runs the target speaks TLS, sends tickets when it likes, and ends without a goodbye.
+//! nothing. In some runs the target speaks TLS, sends tickets when it likes, and ends without a goodbye; in some
+//! the proxy does with its clients, who end with a goodbye, without one, or within a record.
 //!
 //! Of a session: every byte arrives in order on both sides, and all of them that came before an orderly end; there is
 //! one record for it and exactly one for each report that passed; a report's last byte leaves after its commit, or

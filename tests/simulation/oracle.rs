@@ -30,6 +30,9 @@ pub struct Seen {
     pub unknown_spend: usize,
     /// Requests that went over TLS, and those whose answer was cut without its goodbye.
     pub encrypted: usize,
+    /// Requests that came over TLS, and those of them that went on so.
+    pub came_encrypted: usize,
+    pub encrypted_both: usize,
     pub truncated: usize,
     /// Connections to addresses that never answer.
     pub silent: usize,
@@ -55,6 +58,8 @@ pub struct Sums {
     over_budget: usize,
     unknown_spend: usize,
     encrypted: usize,
+    came_encrypted: usize,
+    encrypted_both: usize,
     truncated: usize,
     silent: usize,
     sessions: Sessions,
@@ -76,6 +81,8 @@ impl Sums {
         self.over_budget += seen.over_budget;
         self.unknown_spend += seen.unknown_spend;
         self.encrypted += seen.encrypted;
+        self.came_encrypted += seen.came_encrypted;
+        self.encrypted_both += seen.encrypted_both;
         self.truncated += seen.truncated;
         self.silent += seen.silent;
         self.sessions.add(&seen.sessions);
@@ -98,6 +105,8 @@ impl Sums {
             self.over_budget,
             self.unknown_spend,
             self.encrypted,
+            self.came_encrypted,
+            self.encrypted_both,
             self.truncated,
             self.silent,
         ];
@@ -123,6 +132,8 @@ impl fmt::Display for Sums {
             over_budget,
             unknown_spend,
             encrypted,
+            came_encrypted,
+            encrypted_both,
             truncated,
             silent,
             sessions,
@@ -133,7 +144,7 @@ impl fmt::Display for Sums {
              their client; {records} records, {aborted} of them aborted, {drained} read on; {retried} sent twice; \
              {limited} over their limit, {statuses} limit statuses right; {over_budget} over their budget, \
              {unknown_spend} before it was known what was spent; {encrypted} over TLS, \
-             {truncated} of them truncated; {silent} connections to addresses that never answer; {sessions}"
+             {truncated} of them truncated; {came_encrypted} came over TLS, {encrypted_both} of them went on so; {silent} connections to addresses that never answer; {sessions}"
         )
     }
 }
@@ -171,6 +182,7 @@ pub fn judge(
         sessions.add(&judge_session(session, &of_it, run));
     }
     let count = |test: fn(&Planned) -> bool| plan.requests.iter().filter(|request| test(request)).count();
+    let seen = count(|request| request.seen > 0);
     Seen {
         requests: plan.requests.len(),
         whole: count(|request| request.got.as_ref().is_some_and(|got| got.whole && got.ours.is_none())),
@@ -185,7 +197,9 @@ pub fn judge(
         statuses,
         over_budget,
         unknown_spend,
-        encrypted: if plan.tls.is_some() { count(|request| request.seen > 0) } else { 0 },
+        encrypted: if plan.tls.is_some() { seen } else { 0 },
+        came_encrypted: if plan.client_tls { seen } else { 0 },
+        encrypted_both: if plan.client_tls && plan.tls.is_some() { seen } else { 0 },
         truncated: count(|request| request.seen > 0 && request.fault == Some(Fault::Truncated)),
         silent: world.judge_silent(),
         sessions,

@@ -151,6 +151,8 @@ pub struct Plan {
     pub journaled: Option<BTreeSet<String>>,
     /// The target speaks TLS, and only 1.2.
     pub tls: Option<bool>,
+    /// So does the proxy with its clients.
+    pub client_tls: bool,
     /// The limit of each user.
     pub rate: Option<Rate>,
     /// What each may spend in a month, from some time on; nano-dollars.
@@ -182,6 +184,7 @@ pub fn settings(
 ) -> Settings {
     Settings {
         tls: plan.tls.map(|_| tls::connector()),
+        acceptor: plan.client_tls.then(tls::acceptor),
         limits: Limits { requests: plan.rate, ..Limits::default() },
         read_on,
         connections_max: 3,
@@ -228,6 +231,10 @@ pub fn run(seed: u64) -> Seen {
     let journaled = sessions == 0 && ledger_wait == 0 && ledger_places == 100 && world.rng.below(4) > 0;
     // Of what is drawn for it, nothing else depends.
     let mut own = Rng::new(seed ^ 0xb0d9e7);
+    let mut of_clients = Rng::new(seed ^ 0x715);
+    if sessions == 0 && of_clients.coin() {
+        world.client_tls = Some(tls::clients(of_clients.coin()));
+    }
     let limits_sessions = sessions > 0 && !limited && world.clock_hours == 0 && own.below(3) == 0;
     let mut plan = Plan {
         requests,
@@ -237,6 +244,7 @@ pub fn run(seed: u64) -> Seen {
         idle_closes: faults && world.rng.coin(),
         journaled: journaled.then(BTreeSet::new),
         tls,
+        client_tls: world.client_tls.is_some(),
         rate,
         budget,
         committed: 0,

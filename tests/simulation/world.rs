@@ -10,9 +10,12 @@ mod net;
 pub use net::Net;
 
 use crate::rng::Rng;
+use crate::tls::Visitor;
 use openai_api_proxy::base::clock::{MILLISECOND, SECOND};
 use openai_api_proxy::io::{Event, Readiness};
+use rustls::ClientConfig;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// The wall clock at the start.
 pub const EPOCH: u64 = 1_700_000_000_000_000_000;
@@ -38,6 +41,8 @@ pub struct Pipe {
     pub proxy_ended: bool,
     /// The proxy has closed the socket.
     pub proxy_closed: bool,
+    /// TLS on the client's side.
+    pub tls: Option<Visitor>,
     /// And so that the peer is told of an error.
     pub proxy_reset: bool,
     /// When it closed it.
@@ -66,6 +71,10 @@ pub struct World {
     pub fine: bool,
     /// A socket takes all that it is given.
     pub roomy: bool,
+    /// Clients speak TLS.
+    pub client_tls: Option<Arc<ClientConfig>>,
+    /// Reads and writes of TLS by clients that moved something.
+    pub tls_moves: u64,
     pub pipes: Vec<Pipe>,
     pub mono: u64,
     /// One turn in so many comes long after the one before; 0 is none.
@@ -111,6 +120,8 @@ impl World {
             rng,
             fine,
             roomy,
+            client_tls: None,
+            tls_moves: 0,
             pipes: Vec::new(),
             mono: MILLISECOND,
             jumps: 0,
@@ -207,13 +218,21 @@ impl World {
     pub fn dial(&mut self) -> usize {
         let pipe = self.pipe();
         self.pipes[pipe].is_clients = true;
+        self.pipes[pipe].tls = self.client_tls.as_ref().map(Visitor::new);
         self.backlog.push_back(pipe);
         self.accept_edge = true;
         pipe
     }
 
-    /// A peer writes.
+    /// A peer writes. Where it speaks TLS, this leaves in pieces when it reads.
     pub fn peer_write(&mut self, pipe: usize, bytes: &[u8]) {
+        match &mut self.pipes[pipe].tls {
+            Some(tls) => tls.seal(bytes),
+            None => self.put(pipe, bytes),
+        }
+    }
+
+    fn put(&mut self, pipe: usize, bytes: &[u8]) {
         let pipe = &mut self.pipes[pipe];
         if !pipe.proxy_closed && !pipe.broken {
             pipe.to_proxy.extend(bytes);
@@ -223,6 +242,21 @@ impl World {
 
     /// A peer reads at most `count` bytes.
     pub fn peer_read(&mut self, pipe: usize, count: usize) -> Vec<u8> {
+        let bytes = self.take(pipe, count);
+        let Some(tls) = &mut self.pipes[pipe].tls else { return bytes };
+        let plain = tls.open(&bytes);
+        let sends = tls.out.len().min(1 + self.rng.below(count));
+        let sealed: Vec<u8> = tls.out.drain(..sends).collect();
+        self.tls_moves += (bytes.len() + sends) as u64;
+        self.put(pipe, &sealed);
+        let pipe = &self.pipes[pipe];
+        let must_be_told = pipe.proxy_ended && pipe.from_proxy.is_empty() && !pipe.broken;
+        let was_told = pipe.tls.as_ref().is_some_and(|tls| tls.was_told_the_end);
+        assert!(was_told || !must_be_told, "the proxy has shut its sending side without a close_notify");
+        plain
+    }
+
+    fn take(&mut self, pipe: usize, count: usize) -> Vec<u8> {
         let pipe = &mut self.pipes[pipe];
         let count = count.min(pipe.from_proxy.len());
         if count > 0 && pipe.write_refused {
@@ -234,6 +268,19 @@ impl World {
 
     /// A peer shuts its sending side down.
     pub fn peer_end(&mut self, pipe: usize) {
+        // Some say so, some do not, and some stop in the middle of a record.
+        let (says, cuts) = match self.pipes[pipe].tls {
+            Some(_) => (self.rng.coin(), self.rng.coin()),
+            None => (false, false),
+        };
+        if let Some(mut tls) = self.pipes[pipe].tls.take() {
+            if says {
+                tls.close();
+            }
+            let count = if cuts { self.rng.below(tls.out.len() + 1) } else { tls.out.len() };
+            let sealed: Vec<u8> = tls.out.drain(..count).collect();
+            self.put(pipe, &sealed);
+        }
         let pipe = &mut self.pipes[pipe];
         pipe.peer_ended = true;
         pipe.readable_edge = true;
