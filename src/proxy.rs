@@ -53,6 +53,7 @@ mod retrieved_id;
 pub mod route;
 pub mod settings;
 pub mod settlement;
+mod slow_holders;
 pub mod timing;
 pub mod tunnel;
 pub mod upstream;
@@ -136,7 +137,7 @@ impl Proxy {
             deploys: model_in_path::is_of_deployments(&settings.authority, &settings.prefix),
             dialer: Dialer::new(settings.connections_max),
             permits: Permits::new(settings.ledger_places),
-            held_bodies: HeldBodies::new(settings.buffered_bytes_max),
+            held_bodies: HeldBodies::new(settings.buffered_bytes_max, settings.timeouts.header),
             client_limit: ClientLimit::new(settings.connections_max, settings.timeouts.overload),
             boot: started.unix,
             replies: 0,
@@ -236,7 +237,13 @@ impl Proxy {
 
     /// When [`Proxy::expire`] must be called next, monotonic nanoseconds.
     pub fn next_deadline(&self) -> Option<u64> {
-        let due = [self.deadlines.next_due(), self.limiter.sweep_due(), self.permits.due(), self.open_sessions.due()];
+        let due = [
+            self.deadlines.next_due(),
+            self.limiter.sweep_due(),
+            self.permits.due(),
+            self.open_sessions.due(),
+            self.held_bodies.look_due(),
+        ];
         due.into_iter().flatten().min()
     }
 
@@ -253,6 +260,9 @@ impl Proxy {
         }
         if self.open_sessions.are_due(now) {
             self.check_sessions(now);
+        }
+        if self.held_bodies.look_due().is_some_and(|due| due <= now.mono) {
+            self.look_at_holders(now);
         }
     }
 

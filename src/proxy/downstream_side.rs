@@ -385,11 +385,15 @@ impl Proxy {
             return Err(Refusal::new(Fault::LedgerUnavailable, message).with(b"retry-after: 1\r\n"));
         }
         let mut exchange = self.exchange(now, key, head, asker, hold);
-        // One that is held reserves when it is whole, and is refused here only where it would be anyway.
+        // One that is held takes its place among the requests here, and its tokens and money when it is whole; for
+        // these it is refused here only where it would be anyway.
         let reserved = match hold {
             true => {
                 let may_cost = exchange.request.cost != Cost::Free && !self.prices.has_free();
-                self.limiter.check(&exchange.draft.user, may_cost, now).map_err(Denied::Limit)
+                self.limiter
+                    .check(&exchange.draft.user, may_cost, now)
+                    .map_err(Denied::Limit)
+                    .and_then(|()| request_estimate::reserve_place(&mut self.limiter, &mut exchange, now))
             }
             false => {
                 let size = Size::default();
@@ -405,6 +409,7 @@ impl Proxy {
     fn exchange(&self, now: Now, down: DownKey, head: &RequestHead<'_, '_>, asker: Asker, hold: bool) -> Exchange {
         let Asker { user, key_id, endpoint, cost } = asker;
         let mut outgoing = Outgoing::default();
+        outgoing.holder = hold.then(|| Arc::clone(&user));
         let captured = endpoint != Endpoint::Other;
         let coding = if hold { Coding::of(head) } else { Coding::Identity };
         let decoded = coding.is_decodable();
@@ -468,6 +473,8 @@ impl Proxy {
         let reserved = match request_body::finish(exchange, &reading) {
             Err(refusal) => return self.refuse_held(now, key, &refusal),
             Ok(size) => {
+                // In place of what its head has taken.
+                self.limiter.withdraw(&user, std::mem::take(&mut exchange.reservation), now);
                 request_estimate::reserve(&mut self.limiter, &self.prices, &self.settings, exchange, &size, now)
             }
         };
@@ -542,12 +549,14 @@ impl Proxy {
         let Some(exchange) = self.downs.get(key).and_then(|down| down.exchange).filter(|_| growth > 0) else {
             return false;
         };
-        if self.held_bodies.admits(exchange, growth) {
+        let Some(found) = self.exchanges.linked_mut(exchange) else { return false };
+        let outgoing = &mut found.request.outgoing;
+        let Some(user) = &outgoing.holder else { return false };
+        if self.held_bodies.admits(exchange, user, growth) {
             return false;
         }
-        let Some(found) = self.exchanges.linked_mut(exchange) else { return false };
-        if !std::mem::replace(&mut found.request.outgoing.paused, true) {
-            self.held_bodies.pause(exchange);
+        if !std::mem::replace(&mut outgoing.paused, true) {
+            self.held_bodies.pause(exchange, user, now.mono);
             // Who holds others up has less time from now on.
             let holder = self.held_bodies.holding_up().and_then(|key| self.exchanges.linked(key));
             if let Some(down) = holder.map(|holder| holder.down) {
@@ -579,8 +588,9 @@ impl Proxy {
         let outgoing = &mut exchange.request.outgoing;
         let (before, after) = (outgoing.counted, outgoing.held_bytes());
         outgoing.counted = after;
+        let Some(user) = &outgoing.holder else { return };
         let was_favoured = after == 0 && exchange.stage != Stage::Receiving && self.held_bodies.leave(key);
-        if self.held_bodies.change(before, after) || was_favoured {
+        if self.held_bodies.change(user, before, after) || was_favoured {
             self.resume_held();
         }
     }
@@ -588,11 +598,12 @@ impl Proxy {
     /// An exchange is gone, and what it held with it.
     pub(super) fn uncount(&mut self, key: ExchangeKey, exchange: &Exchange) {
         let outgoing = &exchange.request.outgoing;
+        let Some(user) = &outgoing.holder else { return };
         if outgoing.paused {
-            self.held_bodies.forget_paused(key);
+            self.held_bodies.forget_paused(key, user);
         }
         let was_favoured = self.held_bodies.leave(key);
-        if self.held_bodies.change(outgoing.counted, 0) || was_favoured {
+        if self.held_bodies.change(user, outgoing.counted, 0) || was_favoured || outgoing.paused {
             self.resume_held();
         }
     }
@@ -899,7 +910,7 @@ fn growth(downs: &Slab<Downstream>, exchanges: &Slab<Exchange>, max: u64, key: D
 }
 
 /// The most bytes that a held body can have in the end, of which so many are here.
-fn body_bytes_max(max: u64, reader: &BodyReader, have: usize) -> usize {
+pub(super) fn body_bytes_max(max: u64, reader: &BodyReader, have: usize) -> usize {
     match reader {
         BodyReader::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).saturating_add(have),
         BodyReader::Chunked(_) | BodyReader::Close => usize::try_from(max).unwrap_or(usize::MAX).max(have),

@@ -9,7 +9,7 @@
 //! | a lookup, a connect, a TLS handshake | `CONNECT_TIMEOUT` | for each address, of which there are few |
 //! | a connect where there is another address | [`ATTEMPT_DELAY`], after which that is tried as well | never |
 //! | a client's body, a client that takes an answer | `IDLE_TIMEOUT` | once [`CLIENT_BYTES_PER_SECOND`] have moved |
-//! | the same, where [others wait](super::held_bodies) for the body | `HEADER_TIMEOUT` | likewise |
+//! | the same, where [others wait](super::held_bodies) for the body | `HEADER_TIMEOUT` | never |
 //! | a target that answers, or takes a request | `RESPONSE_TIMEOUT` | with any byte that is not part of a trickle |
 //! | a commit, a target read on without a client, a linger | their own | never |
 //!
@@ -40,7 +40,7 @@ pub enum Class {
     Header,
     /// A client that sends a body: for the next part of it.
     Body,
-    /// The same while others wait for it.
+    /// The same while others wait for it: for all of the rest.
     HurriedBody,
     /// A client that takes an answer: for the next part of it.
     Write,
@@ -142,7 +142,6 @@ impl Downstream {
     pub fn wants_new_deadline(&mut self, wanted: Option<Class>, progress: bool, timeouts: &Timeouts) -> bool {
         let time = match wanted {
             Some(Class::Body | Class::Write) => Some(timeouts.idle),
-            Some(Class::HurriedBody) => Some(timeouts.header),
             _ => None,
         };
         let bytes_min = time.map(|time| time / MILLISECOND * CLIENT_BYTES_PER_SECOND / 1000);
