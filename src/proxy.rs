@@ -22,9 +22,11 @@
 //! dispatch on, every way out leads through [`settlement`], once: one record, one release of its permits.
 
 mod actions;
+mod addresses;
 pub mod api_paths;
 mod client_limit;
 pub mod content_coding;
+mod crowding;
 pub mod dialer;
 pub mod downstream;
 mod downstream_side;
@@ -37,7 +39,9 @@ mod group_commit;
 mod held_bodies;
 pub mod identity;
 pub mod invariants;
+mod key_guesses;
 pub mod local_answers;
+mod local_limit;
 mod local_request;
 mod log_notes;
 pub mod model_in_path;
@@ -73,13 +77,16 @@ use crate::policy::{Change, Policy, ReadOn};
 use crate::price::{PriceSource, PriceTable};
 use crate::usage::record::{Outcome, Record};
 pub use actions::{Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, LOW_WATERMARK, Question, UpKey, Written};
+use addresses::Addresses;
 use client_limit::ClientLimit;
 use dialer::Dialer;
 use downstream::{AfterReply, Downstream};
 use exchange::{Exchange, Progress, Stage};
 use held_bodies::HeldBodies;
 use invariants::Audit;
+use key_guesses::KeyGuesses;
 use local_answers::LocalAnswers;
+use local_limit::LocalLimit;
 use open_sessions::OpenSessions;
 use permits::Permits;
 pub use settings::{Settings, Timeouts};
@@ -104,7 +111,12 @@ pub struct Proxy {
     held_bodies: HeldBodies,
     usage_asking: UsageAsking,
     local_answers: LocalAnswers,
+    local_limit: LocalLimit,
     client_limit: ClientLimit,
+    addresses: Addresses,
+    key_guesses: KeyGuesses,
+    /// The log was told that there are too many clients, monotonic nanoseconds.
+    crowd_told_at: Option<u64>,
     open_sessions: OpenSessions,
     deadlines: Deadlines<Conn>,
     actions: VecDeque<Action>,
@@ -139,6 +151,9 @@ impl Proxy {
             permits: Permits::new(settings.ledger_places),
             held_bodies: HeldBodies::new(settings.buffered_bytes_max, settings.timeouts.header),
             client_limit: ClientLimit::new(settings.connections_max, settings.timeouts.overload),
+            addresses: Addresses::new(settings.connections_of_address_max),
+            key_guesses: KeyGuesses::default(),
+            crowd_told_at: None,
             boot: started.unix,
             replies: 0,
             settings,
@@ -148,6 +163,7 @@ impl Proxy {
             ups: Slab::default(),
             exchanges: Slab::default(),
             local_answers: LocalAnswers::default(),
+            local_limit: LocalLimit::default(),
             usage_asking: UsageAsking::default(),
             open_sessions: OpenSessions::default(),
             actions: VecDeque::new(),

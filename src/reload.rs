@@ -58,7 +58,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
     let Config {
         target, api_key, account, door, model_name, listen, database_path, durability, ledger_fsync, ledger_wait,
         retention_days, read_on, read_on_max, limits, reserves_average, allows_unmetered, asks_usage,
-        keys_only, admin_token, connections_max, body_bytes_max, buffered_bytes_max, timeouts,
+        keys_only, admin_token, connections_max, connections_of_address_max, body_bytes_max, buffered_bytes_max, timeouts,
         tls_ca, prices, prices_url, influx, metrics, log, log_format,
     } = new;
     let Timeouts { connect, response, idle, header, drain } = timeouts;
@@ -80,6 +80,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         (old.tls_ca != *tls_ca, "TLS_CA_FILE"),
         (old.listen != *listen, "HOST,PORT"),
         (old.connections_max != *connections_max, "MAX_CONNECTIONS"),
+        (old.connections_of_address_max != *connections_of_address_max, "MAX_CONNECTIONS_PER_ADDRESS"),
         (old.body_bytes_max != *body_bytes_max, "MAX_BODY_BYTES"),
         (old.buffered_bytes_max != *buffered_bytes_max, "MAX_BUFFERED_BYTES"),
         (old.keys_only != *keys_only, "CLIENT_AUTH"),
@@ -163,7 +164,7 @@ mod tests {
     }
 
     /// Another value for each variable, and what must be set beside it so that it counts.
-    const OTHERS: [(&str, &str, &str); 51] = [
+    const OTHERS: [(&str, &str, &str); 52] = [
         ("PROXY_TARGET", "http://other", ""),
         ("OPENAI_API_KEY", "sk-hush", ""),
         ("MODEL_NAME", "other", ""),
@@ -175,6 +176,7 @@ mod tests {
         ("HOST", "127.0.0.2", ""),
         ("PORT", "1", ""),
         ("MAX_CONNECTIONS", "1", ""),
+        ("MAX_CONNECTIONS_PER_ADDRESS", "1", ""),
         ("MAX_BODY_BYTES", "1KiB", ""),
         ("MAX_BUFFERED_BYTES", "1KiB", ""),
         ("RATE_LIMIT_RPM", "1", ""),

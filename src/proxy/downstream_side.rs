@@ -25,8 +25,8 @@ use super::retrieved_id::retrieved_id;
 use super::route::{Local, Route};
 use super::timing::Class;
 use super::{
-    Action, Conn, DownKey, ExchangeKey, LOW_WATERMARK, Proxy, Question, Written, forward, identity, log_notes,
-    model_in_path, route,
+    Action, Conn, DownKey, ExchangeKey, LOW_WATERMARK, Proxy, Question, Written, forward, identity, local_limit,
+    log_notes, model_in_path, route,
 };
 use crate::base::clock::Now;
 use crate::base::slab::Slab;
@@ -58,7 +58,12 @@ struct Asker {
 impl Proxy {
     /// When one more client may be accepted, monotonic nanoseconds; `None` while that depends on others' leaving.
     pub fn accepts_at(&self) -> Option<u64> {
-        if self.draining { None } else { self.client_limit.accepts_at(self.downs.len()) }
+        if self.draining {
+            return None;
+        }
+        let makes_room_at = self.idlest().map(|(_, from)| from).filter(|_| self.is_full());
+        let accepts_at = self.client_limit.accepts_at(self.downs.len());
+        accepts_at.into_iter().chain(makes_room_at).min()
     }
 
     /// A client has connected.
@@ -371,9 +376,13 @@ impl Proxy {
         asker: Asker,
         hold: bool,
     ) -> Result<Exchange, Refusal> {
-        let surplus = self.downs.linked(key).is_some_and(|down| down.surplus);
-        if surplus && self.client_limit.is_exceeded(self.downs.len()) {
-            let message = "too many clients are connected; try again in a moment";
+        let surplus = self.downs.linked(key).filter(|down| down.surplus);
+        let is_crowded = surplus.and_then(|down| down.address).is_some_and(|from| self.addresses.is_exceeded(from));
+        if is_crowded || surplus.is_some() && self.client_limit.is_exceeded(self.downs.len()) {
+            let message = match is_crowded {
+                true => "this address has too many connections (MAX_CONNECTIONS_PER_ADDRESS); try again in a moment",
+                false => "too many clients are connected; try again in a moment",
+            };
             return Err(Refusal::new(Fault::Overloaded, message).with(b"retry-after: 1\r\n"));
         }
         if matches!(head.framing, Framing::Length(length) if hold && length > self.settings.body_bytes_max) {
@@ -531,6 +540,7 @@ impl Proxy {
         let Some(mut down) = self.downs.remove(key) else { return };
         log_notes::client(&mut self.notes, "client gone", self.downs.len());
         self.client_limit.went(self.downs.len());
+        down.address.into_iter().for_each(|address| self.addresses.went(address));
         self.deadlines.cancel(&mut down.timer);
         self.local_answers.give_room_back(down.answer_bytes);
         // A reply that would end like this is cut, not ended; what has come of it is worth having all the same.
@@ -631,8 +641,12 @@ impl Proxy {
             Ok(request) => request,
             Err(refusal) => return self.refuse(now, key, head, &refusal),
         };
+        if let Err(refusal) = self.local_limit.take(&request, now.mono) {
+            return self.refuse(now, key, head, &refusal);
+        }
+        let is_own = local_limit::asker(&request).is_some();
         let Some(down) = self.downs.linked_mut(key) else { return };
-        down.phase = Phase::Asking { to_head: head.method == "HEAD" };
+        down.phase = Phase::Asking { to_head: head.method == "HEAD", is_own };
         let question = match request {
             LocalRequest::Home => {
                 let answer = Answer { headers: "location: dashboard\r\n", ..text(303, "") };
@@ -670,12 +684,14 @@ impl Proxy {
     /// Puts out an answer to a local request.
     fn local_answer(&mut self, now: Now, key: DownKey, answer: &Answer) {
         let Some(down) = self.downs.get_mut(key) else { return };
-        let Phase::Asking { to_head } = down.phase else { return debug_assert!(false, "an answer nobody asked for") };
+        let Phase::Asking { to_head, is_own } = down.phase else {
+            return debug_assert!(false, "an answer nobody asked for");
+        };
         let length = if to_head { 0 } else { answer.body.len() };
         let refusal;
-        let answer = match self.local_answers.take_room(length) {
+        let answer = match self.local_answers.take_room(length, is_own) {
             Some(counted) => {
-                down.answer_bytes += counted;
+                down.answer_bytes.add(counted);
                 answer
             }
             None => {
@@ -723,9 +739,14 @@ impl Proxy {
             Framing::Close => false,
         };
         // A client that waits for 100 Continue sends its body only if it likes: nobody can tell what comes next.
-        let close = !short || head.expects_continue;
+        // Nor is a place kept for strangers.
+        let close = !short || head.expects_continue || refusal.fault.is_of_strangers();
         self.count_refusal(refusal.fault);
-        self.write_error(now, key, refusal, head.method == "HEAD", close);
+        let to_head = head.method == "HEAD";
+        if self.is_guessed(now, key, head, refusal.fault) {
+            return self.refuse_later(now, key, refusal, to_head);
+        }
+        self.write_error(now, key, refusal, to_head, close);
         let Some(down) = self.downs.linked_mut(key) else { return };
         if close {
             self.close_when_sent(now, key);
@@ -811,7 +832,7 @@ impl Proxy {
         self.write_error(now, down, &Refusal::new(fault, message).with(extra), to_head, close);
     }
 
-    fn write_error(&mut self, now: Now, key: DownKey, refusal: &Refusal, to_head: bool, close: bool) {
+    pub(super) fn write_error(&mut self, now: Now, key: DownKey, refusal: &Refusal, to_head: bool, close: bool) {
         let code = refusal.fault.code();
         let reply = Reply {
             status: refusal.fault.status(),
@@ -875,6 +896,7 @@ impl Proxy {
             (Class::Header, _) if has_begun => {
                 self.refuse_and_close(now, key, &late("the request's head did not arrive in time"));
             }
+            (Class::Delay, _) => self.refuse_after_delay(now, key),
             // Nobody waits for it any more.
             (Class::HurriedBody, _) if self.down_class(key) == Some(Class::Body) => self.retime_down(now, key, false),
             (Class::Body | Class::HurriedBody, Some((_, exchange))) if exchange.may_still_refuse() => {

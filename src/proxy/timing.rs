@@ -11,7 +11,7 @@
 //! | a client's body, a client that takes an answer | `IDLE_TIMEOUT` | once [`CLIENT_BYTES_PER_SECOND`] have moved |
 //! | the same, where [others wait](super::held_bodies) for the body | `HEADER_TIMEOUT` | never |
 //! | a target that answers, or takes a request | `RESPONSE_TIMEOUT` | with any byte that is not part of a trickle |
-//! | a commit, a target read on without a client, a linger | their own | never |
+//! | a commit, a target read on without a client, a linger, an answer to [key guesses](super::key_guesses) | their own | never |
 //!
 //! A client that we do not read from is not timed, as it waits for us; whoever it is that we wait for is. Interim
 //! responses are signs of life of the target; there is a bound on their number. A WebSocket has no such bounds: either
@@ -46,6 +46,8 @@ pub enum Class {
     Write,
     /// A client whose connection we have closed for sending; a target that was told that its session ends.
     Linger,
+    /// A refusal that waits, as its client guesses keys.
+    Delay,
     /// A reply that waits for its commit.
     LedgerWait,
     /// A connection that waits for the target's addresses.
@@ -69,13 +71,14 @@ pub enum Class {
 }
 
 /// The classes in the order of their discriminants.
-const CLASSES: [Class; 16] = [
+const CLASSES: [Class; 17] = [
     Class::Idle,
     Class::Header,
     Class::Body,
     Class::HurriedBody,
     Class::Write,
     Class::Linger,
+    Class::Delay,
     Class::LedgerWait,
     Class::Resolve,
     Class::ConnectDelay,
@@ -101,6 +104,7 @@ pub fn durations(timeouts: &Timeouts) -> [u64; CLASSES.len()] {
         Class::Idle | Class::Body | Class::Write => timeouts.idle,
         Class::Header | Class::HurriedBody => timeouts.header,
         Class::Linger => LINGER,
+        Class::Delay => SECOND,
         Class::LedgerWait => timeouts.ledger_wait,
         Class::Resolve | Class::Connect | Class::Handshake => timeouts.connect,
         Class::ConnectDelay => timeouts.connect.min(ATTEMPT_DELAY),
@@ -124,6 +128,7 @@ impl Downstream {
         match &self.phase {
             _ if self.sendable() > 0 => Some(Class::Write),
             Phase::Lingering => Some(Class::Linger),
+            Phase::Delayed { .. } => Some(Class::Delay),
             _ if awaits_commit() => Some(Class::LedgerWait),
             Phase::Head if !self.input.is_empty() || !self.served => Some(Class::Header),
             Phase::Head => Some(Class::Idle),
