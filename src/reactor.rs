@@ -224,14 +224,21 @@ impl<I: Io, W: Workers> Reactor<I, W> {
         if self.accept_again_at.is_some_and(|at| at <= now.mono) {
             self.accept_again_at = None;
         }
-        for accepted in 0..ACCEPTS_PER_TURN {
+        if self.accept_ready && self.accept_again_at.is_none() && self.proxy.is_full() {
+            // Who has a request for us is not idle, and does not make room.
+            self.connections.serve_run_queue(&mut self.proxy, now);
+            self.perform_actions(now);
+        }
+        for _ in 0..ACCEPTS_PER_TURN {
             let may_accept = self.proxy.accepts_at().is_some_and(|at| at <= now.mono);
             if !self.accept_ready || self.accept_again_at.is_some() || !may_accept {
                 return;
             }
             match self.connections.io.accept() {
                 Ok(socket) => {
-                    self.make_room(now, accepted == 0);
+                    if self.proxy.make_room(now) {
+                        self.perform_actions(now); // its slot may have a next tenant
+                    }
                     self.connections.add_client(&mut self.proxy, now, socket);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.accept_ready = false,
@@ -240,19 +247,6 @@ impl<I: Io, W: Workers> Reactor<I, W> {
                 Err(_) => self.accept_again_at = Some(now.mono + ACCEPT_PAUSE),
             }
         }
-    }
-
-    /// Where there is no place for a client, the idlest connection makes room: not one that has a request for us, which
-    /// is read before, `first`.
-    fn make_room(&mut self, now: Now, first: bool) {
-        if !self.proxy.is_full() {
-            return;
-        }
-        if first {
-            self.connections.serve_run_queue(&mut self.proxy, now);
-        }
-        self.proxy.make_room(now);
-        self.perform_actions(now); // the slot may have a next tenant
     }
 
     /// Performs the proxy's actions and writes, until neither is left.

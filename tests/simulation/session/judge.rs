@@ -58,6 +58,8 @@ pub struct Run {
     pub crowded: bool,
     /// Time jumps.
     pub jumps: bool,
+    /// More clients come than there may be: idle ones make room.
+    pub full: bool,
     /// Sockets take all that they are given.
     pub roomy: bool,
 }
