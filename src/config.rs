@@ -84,6 +84,8 @@ pub struct Config {
     pub admin_token: Option<Secret>,
     /// `MAX_CONNECTIONS`: of clients, at least 1.
     pub connections_max: usize,
+    /// `MAX_CONNECTIONS_PER_ADDRESS`: of one address; 0 for no such bound.
+    pub connections_of_address_max: usize,
     /// `MAX_BODY_BYTES`: one request's body held in memory.
     pub body_bytes_max: usize,
     /// `MAX_BUFFERED_BYTES`: all of them together.
@@ -176,6 +178,9 @@ impl Config {
             .optional("PROXY_TARGET", target::EXPECTED, Target::parse)
             .unwrap_or_else(|| Target::parse("https://api.openai.com").expect("the default target is valid"));
         let listen = listen(&mut source, api_key.is_some() && !keys_only);
+        let connections_max = source.count("MAX_CONNECTIONS", 10_000, 1..=1_000_000);
+        // On loopback all clients have one address.
+        let share = if listen.ip().is_loopback() { 0 } else { (connections_max / 4).max(1) };
         let config = Self {
             listen,
             account: account(&mut source),
@@ -196,7 +201,8 @@ impl Config {
             reserves_average: source.word("BUDGET_RESERVE", false, &[("max", false), ("average", true)]),
             allows_unmetered: source.word("UNMETERED", false, &[("refuse", false), ("allow", true)]),
             asks_usage: source.word("STREAM_USAGE", true, &[("ask", true), ("never", false)]),
-            connections_max: source.count("MAX_CONNECTIONS", 10_000, 1..=1_000_000) as usize,
+            connections_max: connections_max as usize,
+            connections_of_address_max: source.count("MAX_CONNECTIONS_PER_ADDRESS", share, 0..=1_000_000) as usize,
             body_bytes_max: source.value(
                 "MAX_BODY_BYTES",
                 64 << 20,

@@ -5,7 +5,7 @@ pub mod sockets;
 
 use crate::base::clock::Now;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Something that has become possible. Edges, not levels: each is told once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,11 @@ pub trait Io {
 
     /// The next waiting client; an error of kind `WouldBlock` where none waits.
     fn accept(&mut self) -> io::Result<Self::Socket>;
+
+    /// Where an accepted client is, as far as the network tells.
+    fn peer(&mut self, _socket: &Self::Socket) -> Option<IpAddr> {
+        None
+    }
 
     /// Stops listening.
     fn stop_accepting(&mut self);

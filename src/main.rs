@@ -231,6 +231,7 @@ fn settings(config: &Config, connections_max: usize) -> Result<Settings, String>
         asks_usage: config.asks_usage,
         read_on: config.read_on,
         connections_max,
+        connections_of_address_max: config.connections_of_address_max,
         body_bytes_max: config.body_bytes_max as u64,
         buffered_bytes_max: config.buffered_bytes_max,
         settled: config.durability != Durability::Relaxed,

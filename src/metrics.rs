@@ -97,6 +97,7 @@ struct Totals {
     duration: Histogram,
     first_byte: Histogram,
     overhead: Histogram,
+    connections_evicted: u64,
     ledger_committed: u64,
     ledger_released: u64,
     ledger_failures: u64,
@@ -199,6 +200,7 @@ impl Metrics {
                 duration: Histogram::new(SECONDS_BOUNDS_US),
                 first_byte: Histogram::new(SECONDS_BOUNDS_US),
                 overhead: Histogram::new(OVERHEAD_BOUNDS_US),
+                connections_evicted: 0,
                 ledger_committed: 0,
                 ledger_released: 0,
                 ledger_failures: 0,
@@ -258,6 +260,11 @@ impl Metrics {
     /// Counts a request that was answered with an error of our own and never relayed.
     pub fn refused(&mut self, reason: &'static str) {
         *self.refused.cell(reason, reason) += 1;
+    }
+
+    /// Counts a connection that was closed for another one.
+    pub fn connection_evicted(&mut self) {
+        self.totals.connections_evicted += 1;
     }
 
     /// So many records are committed by now.

@@ -22,10 +22,12 @@
 //! dispatch on, every way out leads through [`settlement`], once: one record, one release of its permits.
 
 mod actions;
+mod addresses;
 pub mod api_paths;
 mod channel;
 mod client_limit;
 pub mod content_coding;
+mod crowding;
 pub mod dialer;
 pub mod downstream;
 mod downstream_side;
@@ -38,7 +40,9 @@ mod group_commit;
 mod held_bodies;
 pub mod identity;
 pub mod invariants;
+mod key_guesses;
 pub mod local_answers;
+mod local_limit;
 mod local_request;
 mod log_notes;
 pub mod model_in_path;
@@ -54,6 +58,7 @@ mod retrieved_id;
 pub mod route;
 pub mod settings;
 pub mod settlement;
+mod slow_holders;
 pub mod timing;
 mod tls_scratch;
 pub mod tunnel;
@@ -76,13 +81,16 @@ use crate::price::{PriceSource, PriceTable};
 use crate::tls::Acceptor;
 use crate::usage::record::{Outcome, Record};
 pub use actions::{Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, LOW_WATERMARK, Question, UpKey};
+use addresses::Addresses;
 use client_limit::ClientLimit;
 use dialer::Dialer;
 use downstream::{AfterReply, Downstream};
 use exchange::{Exchange, Progress, Stage};
 use held_bodies::HeldBodies;
 use invariants::Audit;
+use key_guesses::KeyGuesses;
 use local_answers::LocalAnswers;
+use local_limit::LocalLimit;
 use open_sessions::OpenSessions;
 use permits::Permits;
 pub use settings::{Settings, Timeouts};
@@ -109,7 +117,12 @@ pub struct Proxy {
     held_bodies: HeldBodies,
     usage_asking: UsageAsking,
     local_answers: LocalAnswers,
+    local_limit: LocalLimit,
     client_limit: ClientLimit,
+    addresses: Addresses,
+    key_guesses: KeyGuesses,
+    /// The log was told that there are too many clients, monotonic nanoseconds.
+    crowd_told_at: Option<u64>,
     open_sessions: OpenSessions,
     deadlines: Deadlines<Conn>,
     actions: VecDeque<Action>,
@@ -142,8 +155,11 @@ impl Proxy {
             deploys: model_in_path::is_of_deployments(&settings.authority, &settings.prefix),
             dialer: Dialer::new(settings.connections_max),
             permits: Permits::new(settings.ledger_places),
-            held_bodies: HeldBodies::new(settings.buffered_bytes_max),
+            held_bodies: HeldBodies::new(settings.buffered_bytes_max, settings.timeouts.header),
             client_limit: ClientLimit::new(settings.connections_max, settings.timeouts.overload),
+            addresses: Addresses::new(settings.connections_of_address_max),
+            key_guesses: KeyGuesses::default(),
+            crowd_told_at: None,
             boot: started.unix,
             replies: 0,
             settings,
@@ -153,6 +169,7 @@ impl Proxy {
             ups: Slab::default(),
             exchanges: Slab::default(),
             local_answers: LocalAnswers::default(),
+            local_limit: LocalLimit::default(),
             usage_asking: UsageAsking::default(),
             open_sessions: OpenSessions::default(),
             actions: VecDeque::new(),
@@ -242,7 +259,13 @@ impl Proxy {
 
     /// When [`Proxy::expire`] must be called next, monotonic nanoseconds.
     pub fn next_deadline(&self) -> Option<u64> {
-        let due = [self.deadlines.next_due(), self.limiter.sweep_due(), self.permits.due(), self.open_sessions.due()];
+        let due = [
+            self.deadlines.next_due(),
+            self.limiter.sweep_due(),
+            self.permits.due(),
+            self.open_sessions.due(),
+            self.held_bodies.look_due(),
+        ];
         due.into_iter().flatten().min()
     }
 
@@ -259,6 +282,9 @@ impl Proxy {
         }
         if self.open_sessions.are_due(now) {
             self.check_sessions(now);
+        }
+        if self.held_bodies.look_due().is_some_and(|due| due <= now.mono) {
+            self.look_at_holders(now);
         }
     }
 

@@ -225,13 +225,23 @@ impl<I: Io, W: Workers> Reactor<I, W> {
         if self.accept_again_at.is_some_and(|at| at <= now.mono) {
             self.accept_again_at = None;
         }
+        if self.accept_ready && self.accept_again_at.is_none() && self.proxy.is_full() {
+            // Who has a request for us is not idle, and does not make room.
+            self.connections.serve_run_queue(&mut self.proxy, now);
+            self.perform_actions(now);
+        }
         for _ in 0..ACCEPTS_PER_TURN {
             let may_accept = self.proxy.accepts_at().is_some_and(|at| at <= now.mono);
             if !self.accept_ready || self.accept_again_at.is_some() || !may_accept {
                 return;
             }
             match self.connections.io.accept() {
-                Ok(socket) => self.connections.add_client(&mut self.proxy, now, socket),
+                Ok(socket) => {
+                    if self.proxy.make_room(now) {
+                        self.perform_actions(now); // its slot may have a next tenant
+                    }
+                    self.connections.add_client(&mut self.proxy, now, socket);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.accept_ready = false,
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
                 // Out of descriptors or memory: the client waits in the backlog, the loop does not spin.

@@ -58,7 +58,8 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
     let Config {
         target, api_key, account, door, allowed_paths, model_name, listen, database_path, durability, ledger_fsync,
         ledger_wait, retention_days, read_on, read_on_max, limits, reserves_average, allows_unmetered, asks_usage,
-        keys_only, admin_token, connections_max, body_bytes_max, buffered_bytes_max, timeouts,
+        keys_only, admin_token, connections_max, connections_of_address_max,
+        body_bytes_max, buffered_bytes_max, timeouts,
         tls_ca, certificate, prices, prices_url, influx, metrics, log, log_format,
     } = new;
     let Timeouts { connect, response, idle, header, drain } = timeouts;
@@ -86,6 +87,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         (!is_same_certificate, "TLS_CERT_FILE,TLS_KEY_FILE"),
         (old.listen != *listen, "HOST,PORT"),
         (old.connections_max != *connections_max, "MAX_CONNECTIONS"),
+        (old.connections_of_address_max != *connections_of_address_max, "MAX_CONNECTIONS_PER_ADDRESS"),
         (old.body_bytes_max != *body_bytes_max, "MAX_BODY_BYTES"),
         (old.buffered_bytes_max != *buffered_bytes_max, "MAX_BUFFERED_BYTES"),
         (old.keys_only != *keys_only, "CLIENT_AUTH"),
@@ -169,7 +171,7 @@ mod tests {
     }
 
     /// Another value for each variable, and what must be set beside it so that it counts.
-    const OTHERS: [(&str, &str, &str); 54] = [
+    const OTHERS: [(&str, &str, &str); 55] = [
         ("PROXY_TARGET", "http://other", ""),
         ("OPENAI_API_KEY", "sk-hush", ""),
         ("MODEL_NAME", "other", ""),
@@ -184,6 +186,7 @@ mod tests {
         ("HOST", "127.0.0.2", ""),
         ("PORT", "1", ""),
         ("MAX_CONNECTIONS", "1", ""),
+        ("MAX_CONNECTIONS_PER_ADDRESS", "1", ""),
         ("MAX_BODY_BYTES", "1KiB", ""),
         ("MAX_BUFFERED_BYTES", "1KiB", ""),
         ("RATE_LIMIT_RPM", "1", ""),

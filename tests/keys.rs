@@ -115,7 +115,8 @@ fn a_browsers_key_is_a_key() {
     let folder = tempfile::tempdir().unwrap();
     let key = done(folder.path(), "keys create taro").trim().to_owned();
     let own = ("OPENAI_API_KEY", "sk-real");
-    let mut proxy = Proxy::start_in(folder, &[target, own, ("CLIENT_AUTH", "keys"), ("LOG", "trace")]);
+    let admin = ("ADMIN_TOKEN", "admin-0123456789");
+    let mut proxy = Proxy::start_in(folder, &[target, own, admin, ("CLIENT_AUTH", "keys"), ("LOG", "trace")]);
     let offered = format!("realtime,{PLACE}{key} , openai-organization.org-1, openai-beta.realtime-v1");
     let bearer = format!("Bearer {key}");
     for fields in [&[][..], &[("authorization", bearer.as_str())], &[("authorization", "Basic eDp5")]] {
@@ -142,7 +143,7 @@ fn a_browsers_key_is_a_key() {
     handshake(&proxy, &twice, &[]).expect_proxy_error(400, "bad_request");
     assert_eq!(upstream.requests().len(), seen.len());
     let start = Instant::now();
-    while read(&proxy, "/usage", &key).expect(200).json()["totals"]["requests"] != 4 {
+    while read(&proxy, "/usage", admin.1).expect(200).json()["totals"]["requests"] != 4 {
         assert!(start.elapsed() < DEADLINE, "never four sessions");
     }
     assert!(proxy.terminate().success());
@@ -157,6 +158,39 @@ fn a_browsers_key_is_a_key() {
     assert_eq!(last[0].head.get("authorization"), Some("Bearer sk-real"));
     assert_eq!(last[1].head.get("sec-websocket-protocol"), Some("realtime,openai-insecure-api-key.sk-own"));
     assert_eq!(last[1].head.get("authorization"), None);
+}
+
+/// However much the holder of a key asks, the operator is answered.
+#[test]
+fn who_asks_too_often_for_their_usage_is_told_to_wait_and_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let [taro, hana] =
+        ["taro", "hana"].map(|user| done(folder.path(), &format!("keys create {user}")).trim().to_owned());
+    let upstream = upstream();
+    let url = upstream.url();
+    let vars = [("PROXY_TARGET", url.as_str()), ("CLIENT_AUTH", "keys"), ("ADMIN_TOKEN", "admin-0123456789")];
+    let proxy = Proxy::start_in(folder, &vars);
+    let refused = std::iter::repeat_with(|| read(&proxy, "/usage", &taro)).take(500).find(|found| found.status != 200);
+    let refused = refused.expect("a bucket that is emptied").expect_proxy_error(429, "rate_limit_exceeded");
+    assert_eq!(refused.head.get("retry-after"), Some("1"));
+    for (target, key) in [("/usage", "admin-0123456789"), ("/metrics", "admin-0123456789"), ("/dashboard", &*hana)] {
+        read(&proxy, target, key).expect(200);
+    }
+    with_key(&proxy, &taro).expect(200);
+}
+
+/// The ten first wrong keys are answered at once; a right one always is.
+#[test]
+fn who_guesses_keys_waits_for_the_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = done(folder.path(), "keys create taro").trim().to_owned();
+    let upstream = upstream();
+    let url = upstream.url();
+    let proxy = Proxy::start_in(folder, &[("PROXY_TARGET", url.as_str()), ("CLIENT_AUTH", "keys")]);
+    let start = Instant::now();
+    (0..13).for_each(|n| _ = with_key(&proxy, &format!("oap_{n}")).expect_proxy_error(401, "invalid_client_key"));
+    assert!(start.elapsed().as_millis() >= 2 * 995, "at least two of them wait for a second each");
+    with_key(&proxy, &key).expect(200);
 }
 
 #[test]

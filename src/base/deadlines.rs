@@ -93,6 +93,13 @@ impl<K: Copy> Deadlines<K> {
         (node.due <= now).then_some((node.owner, node.class))
     }
 
+    /// The owner in `class` whose deadline comes first, and when it was armed.
+    pub fn first(&self, class: u8) -> Option<(K, u64)> {
+        let list = &self.lists[usize::from(class)];
+        let node = self.nodes.get(list.head as usize)?;
+        Some((node.owner, node.due.saturating_sub(list.duration)))
+    }
+
     fn heads(&self) -> impl Iterator<Item = u32> + '_ {
         self.lists.iter().map(|list| list.head).filter(|&head| head != NONE)
     }

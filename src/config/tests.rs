@@ -119,6 +119,7 @@ fn everything_can_be_set() {
         ("CLIENT_AUTH", "keys"),
         ("ADMIN_TOKEN", "letmein-0123456789"),
         ("MAX_CONNECTIONS", "17"),
+        ("MAX_CONNECTIONS_PER_ADDRESS", "5"),
         ("MAX_BODY_BYTES", "1MiB"),
         ("MAX_BUFFERED_BYTES", "2MiB"),
         ("CONNECT_TIMEOUT", "500ms"),
@@ -181,6 +182,7 @@ fn all_problems_are_reported_at_once() {
         ("BUDGET_USD_MONTH", "0.0000000001"),
         ("ADMIN_TOKEN", "two words"),
         ("MAX_CONNECTIONS", "0"),
+        ("MAX_CONNECTIONS_PER_ADDRESS", "-1"),
         ("MAX_BODY_BYTES", "64MB"),
         ("MAX_BUFFERED_BYTES", "1023"),
         ("CONNECT_TIMEOUT", "0"),
@@ -209,6 +211,7 @@ fn all_problems_are_reported_at_once() {
         "ADMIN_TOKEN",
         "CLIENT_AUTH",
         "MAX_CONNECTIONS",
+        "MAX_CONNECTIONS_PER_ADDRESS",
         "MAX_BODY_BYTES",
         "MAX_BUFFERED_BYTES",
         "CONNECT_TIMEOUT",
@@ -221,7 +224,7 @@ fn all_problems_are_reported_at_once() {
         let about = found.iter().filter(|problem| problem.starts_with(&format!("{name}: "))).count();
         assert_eq!(about, 1, "{name} in {found:#?}");
     }
-    assert_eq!(found.len(), 25, "{found:#?}");
+    assert_eq!(found.len(), 26, "{found:#?}");
     for exact in [
         r#"PORT: expected a port number, 0 to 65535 (0: any free one), got "65536""#,
         r#"LEDGER_DURABILITY: expected relaxed, settled or journaled, got "eventual""#,
@@ -353,6 +356,7 @@ fn the_example_file_shows_the_defaults() {
         "ADMIN_TOKEN",
         "CLIENT_AUTH",
         "MAX_CONNECTIONS",
+        "MAX_CONNECTIONS_PER_ADDRESS",
         "MAX_BODY_BYTES",
         "MAX_BUFFERED_BYTES",
         "CONNECT_TIMEOUT",

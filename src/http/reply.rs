@@ -54,6 +54,11 @@ faults! {
 }
 
 impl Fault {
+    /// True where whoever asks is not known here, or has come by a way that is not theirs.
+    pub const fn is_of_strangers(self) -> bool {
+        matches!(self, Self::InvalidClientKey | Self::Unauthorized | Self::ForeignOrigin | Self::Misdirected)
+    }
+
     /// How a request that broke the protocol is answered.
     pub const fn of(error: HttpError) -> Self {
         match error {

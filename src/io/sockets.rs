@@ -8,7 +8,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustix::net::sockopt::set_socket_linger;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -90,6 +90,10 @@ impl Io for Sockets {
         // Events of a stream are small and wanted now; without it a socket still works.
         let _ = socket.set_nodelay(true);
         Ok(socket)
+    }
+
+    fn peer(&mut self, socket: &TcpStream) -> Option<IpAddr> {
+        socket.peer_addr().ok().map(|address| address.ip())
     }
 
     fn stop_accepting(&mut self) {

@@ -149,6 +149,7 @@ impl Snapshot {
             [("downstream", self.gauges.downstream_connections), ("upstream", self.gauges.upstream_connections)];
         let by_side = sides.map(|(side, count)| (label_pairs(&[("side", side)]), count as f64));
         page.family("openai_proxy_connections", by_side);
+        page.value("openai_proxy_connections_evicted_total", self.totals.connections_evicted as f64);
         page.value("openai_proxy_buffered_bytes", self.gauges.buffered_bytes as f64);
         let dates = self.gauges.prices.iter();
         let dates = dates.map(|&(source, at)| (label_pairs(&[("source", source.as_str())]), at as f64));

@@ -55,6 +55,11 @@ impl ClientLimit {
         }
     }
 
+    /// True where there is no place for one more.
+    pub fn is_full(&self, clients: usize) -> bool {
+        clients >= self.max
+    }
+
     /// True where there are more clients than there may be.
     pub fn is_exceeded(&self, clients: usize) -> bool {
         clients > self.max

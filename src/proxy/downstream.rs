@@ -13,6 +13,8 @@
 //! exchange, or a decision about one.
 
 use super::channel::Channel;
+use super::local_answers::AnswerBytes;
+use super::refusal::Refusal;
 use super::timing::Class;
 use super::tls_scratch::TlsScratch;
 use super::{ExchangeKey, HIGH_WATERMARK, Written};
@@ -23,6 +25,7 @@ use crate::http::chunked::Piece;
 use crate::http::head::HeadEnd;
 use crate::http::reply::Reply;
 use crate::http::{HEAD_BYTES_MAX, HttpError};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Bytes of an unwanted body that are read to keep the connection; beyond, it is closed.
@@ -38,8 +41,10 @@ pub enum Phase {
     Body { reader: BodyReader, sink: Sink },
     /// The request is whole, its reply is under way.
     Busy,
-    /// A local answer is awaited; with `to_head` without its body.
-    Asking { to_head: bool },
+    /// A local answer is awaited; with `to_head` without its body. With `is_own` it is about the asker alone.
+    Asking { to_head: bool, is_own: bool },
+    /// The request is refused, and its answer waits: whatever comes is read and dropped.
+    Delayed { refusal: Box<Refusal>, to_head: bool },
     /// Nothing more is understood: whatever comes is read and dropped, until all of `out` is sent.
     Closing,
     /// All is sent and our sending side is shut down. The connection is read on for a while, so that our last reply is
@@ -100,12 +105,14 @@ pub struct Downstream {
     pub sent: u64,
     pub exchange: Option<ExchangeKey>,
     /// Bytes of large local answers since `out` was empty the last time.
-    pub answer_bytes: usize,
+    pub answer_bytes: AnswerBytes,
     pub after_reply: AfterReply,
     /// The current request is HTTP/1.0: a client that must be told that the connection stays open.
     pub http10: bool,
     /// The page's origin that may read the current reply.
     pub origin: Option<Arc<str>>,
+    /// Where its client is.
+    pub address: Option<IpAddr>,
     /// It is one more than there may be.
     pub surplus: bool,
     /// A request was read on this connection.
@@ -144,7 +151,7 @@ impl Downstream {
                 Phase::Head => self.waiting() < HIGH_WATERMARK && self.input.len() <= HEAD_BYTES_MAX,
                 Phase::Body { sink: Sink::Stream, .. } => streaming() < HIGH_WATERMARK,
                 Phase::Body { sink: Sink::Hold, .. } => !paused(),
-                Phase::Body { .. } | Phase::Closing | Phase::Lingering => true,
+                Phase::Body { .. } | Phase::Delayed { .. } | Phase::Closing | Phase::Lingering => true,
                 // Read on while busy, or a client that goes away would not be noticed.
                 Phase::Busy | Phase::Asking { .. } => self.input.len() < HIGH_WATERMARK,
             }
@@ -181,7 +188,7 @@ impl Downstream {
                 Arrived::Body { used, piece, sink: *sink, from_chunks }
             }
             Phase::Busy | Phase::Asking { .. } => Arrived::Nothing,
-            Phase::Closing | Phase::Lingering => Arrived::Ignored,
+            Phase::Delayed { .. } | Phase::Closing | Phase::Lingering => Arrived::Ignored,
         }
     }
 

@@ -27,8 +27,8 @@ use super::route::{Local, Route};
 use super::timing::Class;
 use super::tls_scratch::{Received, TlsProgress};
 use super::{
-    Action, Conn, DownKey, ExchangeKey, LOW_WATERMARK, Proxy, Question, Written, forward, identity, log_notes,
-    model_in_path, route,
+    Action, Conn, DownKey, ExchangeKey, LOW_WATERMARK, Proxy, Question, Written, forward, identity, local_limit,
+    log_notes, model_in_path, route,
 };
 use crate::base::clock::Now;
 use crate::base::slab::Slab;
@@ -61,7 +61,12 @@ struct Asker {
 impl Proxy {
     /// When one more client may be accepted, monotonic nanoseconds; `None` while that depends on others' leaving.
     pub fn accepts_at(&self) -> Option<u64> {
-        if self.draining { None } else { self.client_limit.accepts_at(self.downs.len()) }
+        if self.draining {
+            return None;
+        }
+        let makes_room_at = self.idlest().map(|(_, from)| from).filter(|_| self.is_full());
+        let accepts_at = self.client_limit.accepts_at(self.downs.len());
+        accepts_at.into_iter().chain(makes_room_at).min()
     }
 
     /// A client has connected.
@@ -436,9 +441,13 @@ impl Proxy {
         asker: Asker,
         hold: bool,
     ) -> Result<Exchange, Refusal> {
-        let surplus = self.downs.linked(key).is_some_and(|down| down.surplus);
-        if surplus && self.client_limit.is_exceeded(self.downs.len()) {
-            let message = "too many clients are connected; try again in a moment";
+        let surplus = self.downs.linked(key).filter(|down| down.surplus);
+        let is_crowded = surplus.and_then(|down| down.address).is_some_and(|from| self.addresses.is_exceeded(from));
+        if is_crowded || surplus.is_some() && self.client_limit.is_exceeded(self.downs.len()) {
+            let message = match is_crowded {
+                true => "this address has too many connections (MAX_CONNECTIONS_PER_ADDRESS); try again in a moment",
+                false => "too many clients are connected; try again in a moment",
+            };
             return Err(Refusal::new(Fault::Overloaded, message).with(b"retry-after: 1\r\n"));
         }
         if matches!(head.framing, Framing::Length(length) if hold && length > self.settings.body_bytes_max) {
@@ -450,11 +459,15 @@ impl Proxy {
             return Err(Refusal::new(Fault::LedgerUnavailable, message).with(b"retry-after: 1\r\n"));
         }
         let mut exchange = self.exchange(now, key, head, asker, hold);
-        // One that is held reserves when it is whole, and is refused here only where it would be anyway.
+        // One that is held takes its place among the requests here, and its tokens and money when it is whole; for
+        // these it is refused here only where it would be anyway.
         let reserved = match hold {
             true => {
                 let may_cost = exchange.request.cost != Cost::Free && !self.prices.has_free();
-                self.limiter.check(&exchange.draft.user, may_cost, now).map_err(Denied::Limit)
+                self.limiter
+                    .check(&exchange.draft.user, may_cost, now)
+                    .map_err(Denied::Limit)
+                    .and_then(|()| request_estimate::reserve_place(&mut self.limiter, &mut exchange, now))
             }
             false => {
                 let size = Size::default();
@@ -470,6 +483,7 @@ impl Proxy {
     fn exchange(&self, now: Now, down: DownKey, head: &RequestHead<'_, '_>, asker: Asker, hold: bool) -> Exchange {
         let Asker { user, key_id, endpoint, cost } = asker;
         let mut outgoing = Outgoing::default();
+        outgoing.holder = hold.then(|| Arc::clone(&user));
         let captured = endpoint != Endpoint::Other;
         let coding = if hold { Coding::of(head) } else { Coding::Identity };
         let decoded = coding.is_decodable();
@@ -533,6 +547,8 @@ impl Proxy {
         let reserved = match request_body::finish(exchange, &reading) {
             Err(refusal) => return self.refuse_held(now, key, &refusal),
             Ok(size) => {
+                // In place of what its head has taken.
+                self.limiter.withdraw(&user, std::mem::take(&mut exchange.reservation), now);
                 request_estimate::reserve(&mut self.limiter, &self.prices, &self.settings, exchange, &size, now)
             }
         };
@@ -589,6 +605,7 @@ impl Proxy {
         let Some(mut down) = self.downs.remove(key) else { return };
         log_notes::client(&mut self.notes, "client gone", self.downs.len());
         self.client_limit.went(self.downs.len());
+        down.address.into_iter().for_each(|address| self.addresses.went(address));
         self.deadlines.cancel(&mut down.timer);
         self.local_answers.give_room_back(down.answer_bytes);
         // A reply that would end like this is cut, not ended; what has come of it is worth having all the same.
@@ -607,12 +624,14 @@ impl Proxy {
         let Some(exchange) = self.downs.get(key).and_then(|down| down.exchange).filter(|_| growth > 0) else {
             return false;
         };
-        if self.held_bodies.admits(exchange, growth) {
+        let Some(found) = self.exchanges.linked_mut(exchange) else { return false };
+        let outgoing = &mut found.request.outgoing;
+        let Some(user) = &outgoing.holder else { return false };
+        if self.held_bodies.admits(exchange, user, growth) {
             return false;
         }
-        let Some(found) = self.exchanges.linked_mut(exchange) else { return false };
-        if !std::mem::replace(&mut found.request.outgoing.paused, true) {
-            self.held_bodies.pause(exchange);
+        if !std::mem::replace(&mut outgoing.paused, true) {
+            self.held_bodies.pause(exchange, user, now.mono);
             // Who holds others up has less time from now on.
             let holder = self.held_bodies.holding_up().and_then(|key| self.exchanges.linked(key));
             if let Some(down) = holder.map(|holder| holder.down) {
@@ -644,8 +663,9 @@ impl Proxy {
         let outgoing = &mut exchange.request.outgoing;
         let (before, after) = (outgoing.counted, outgoing.held_bytes());
         outgoing.counted = after;
+        let Some(user) = &outgoing.holder else { return };
         let was_favoured = after == 0 && exchange.stage != Stage::Receiving && self.held_bodies.leave(key);
-        if self.held_bodies.change(before, after) || was_favoured {
+        if self.held_bodies.change(user, before, after) || was_favoured {
             self.resume_held();
         }
     }
@@ -653,11 +673,12 @@ impl Proxy {
     /// An exchange is gone, and what it held with it.
     pub(super) fn uncount(&mut self, key: ExchangeKey, exchange: &Exchange) {
         let outgoing = &exchange.request.outgoing;
+        let Some(user) = &outgoing.holder else { return };
         if outgoing.paused {
-            self.held_bodies.forget_paused(key);
+            self.held_bodies.forget_paused(key, user);
         }
         let was_favoured = self.held_bodies.leave(key);
-        if self.held_bodies.change(outgoing.counted, 0) || was_favoured {
+        if self.held_bodies.change(user, outgoing.counted, 0) || was_favoured || outgoing.paused {
             self.resume_held();
         }
     }
@@ -685,8 +706,12 @@ impl Proxy {
             Ok(request) => request,
             Err(refusal) => return self.refuse(now, key, head, &refusal),
         };
+        if let Err(refusal) = self.local_limit.take(&request, now.mono) {
+            return self.refuse(now, key, head, &refusal);
+        }
+        let is_own = local_limit::asker(&request).is_some();
         let Some(down) = self.downs.linked_mut(key) else { return };
-        down.phase = Phase::Asking { to_head: head.method == "HEAD" };
+        down.phase = Phase::Asking { to_head: head.method == "HEAD", is_own };
         let question = match request {
             LocalRequest::Home => {
                 let answer = Answer { headers: "location: dashboard\r\n", ..text(303, "") };
@@ -724,12 +749,14 @@ impl Proxy {
     /// Puts out an answer to a local request.
     fn local_answer(&mut self, now: Now, key: DownKey, answer: &Answer) {
         let Some(down) = self.downs.get_mut(key) else { return };
-        let Phase::Asking { to_head } = down.phase else { return debug_assert!(false, "an answer nobody asked for") };
+        let Phase::Asking { to_head, is_own } = down.phase else {
+            return debug_assert!(false, "an answer nobody asked for");
+        };
         let length = if to_head { 0 } else { answer.body.len() };
         let refusal;
-        let answer = match self.local_answers.take_room(length) {
+        let answer = match self.local_answers.take_room(length, is_own) {
             Some(counted) => {
-                down.answer_bytes += counted;
+                down.answer_bytes.add(counted);
                 answer
             }
             None => {
@@ -777,9 +804,14 @@ impl Proxy {
             Framing::Close => false,
         };
         // A client that waits for 100 Continue sends its body only if it likes: nobody can tell what comes next.
-        let close = !short || head.expects_continue;
+        // Nor is a place kept for strangers.
+        let close = !short || head.expects_continue || refusal.fault.is_of_strangers();
         self.count_refusal(refusal.fault);
-        self.write_error(now, key, refusal, head.method == "HEAD", close);
+        let to_head = head.method == "HEAD";
+        if self.is_guessed(now, key, head, refusal.fault) {
+            return self.refuse_later(now, key, refusal, to_head);
+        }
+        self.write_error(now, key, refusal, to_head, close);
         let Some(down) = self.downs.linked_mut(key) else { return };
         if close {
             self.close_when_sent(now, key);
@@ -865,7 +897,7 @@ impl Proxy {
         self.write_error(now, down, &Refusal::new(fault, message).with(extra), to_head, close);
     }
 
-    fn write_error(&mut self, now: Now, key: DownKey, refusal: &Refusal, to_head: bool, close: bool) {
+    pub(super) fn write_error(&mut self, now: Now, key: DownKey, refusal: &Refusal, to_head: bool, close: bool) {
         let code = refusal.fault.code();
         let reply = Reply {
             status: refusal.fault.status(),
@@ -929,6 +961,7 @@ impl Proxy {
             (Class::Header, _) if has_begun => {
                 self.refuse_and_close(now, key, &late("the request's head did not arrive in time"));
             }
+            (Class::Delay, _) => self.refuse_after_delay(now, key),
             // Nobody waits for it any more.
             (Class::HurriedBody, _) if self.down_class(key) == Some(Class::Body) => self.retime_down(now, key, false),
             (Class::Body | Class::HurriedBody, Some((_, exchange))) if exchange.may_still_refuse() => {
@@ -964,7 +997,7 @@ fn growth(downs: &Slab<Downstream>, exchanges: &Slab<Exchange>, max: u64, key: D
 }
 
 /// The most bytes that a held body can have in the end, of which so many are here.
-fn body_bytes_max(max: u64, reader: &BodyReader, have: usize) -> usize {
+pub(super) fn body_bytes_max(max: u64, reader: &BodyReader, have: usize) -> usize {
     match reader {
         BodyReader::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).saturating_add(have),
         BodyReader::Chunked(_) | BodyReader::Close => usize::try_from(max).unwrap_or(usize::MAX).max(have),

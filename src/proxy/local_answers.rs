@@ -16,13 +16,31 @@ use std::collections::BTreeMap;
 /// Those of up to [`HIGH_WATERMARK`] are not counted: there are as many as connections.
 pub const ANSWER_BYTES_MAX: usize = 64 << 20;
 
+/// Of these, the bytes of answers to holders of keys about themselves: whoever may read everything has the rest.
+const OWN_BYTES_MAX: usize = ANSWER_BYTES_MAX / 2;
+
+/// Bytes of large answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AnswerBytes {
+    all: usize,
+    /// Of those, of answers to holders of keys about themselves.
+    own: usize,
+}
+
+impl AnswerBytes {
+    /// So many more.
+    pub fn add(&mut self, more: Self) {
+        (self.all, self.own) = (self.all + more.all, self.own + more.own);
+    }
+}
+
 /// Questions that are under way, and large answers that wait for their clients.
 #[derive(Default)]
 pub struct LocalAnswers {
     asked: BTreeMap<u64, DownKey>,
     last_ticket: u64,
-    /// Bytes of large answers that wait for their clients.
-    waiting_bytes: usize,
+    /// What waits for its clients.
+    waiting: AnswerBytes,
 }
 
 impl LocalAnswers {
@@ -38,20 +56,24 @@ impl LocalAnswers {
         self.asked.remove(&ticket)
     }
 
-    /// Takes room for an answer of this length until its client has taken it: the bytes that are counted for it, 0 for
-    /// a small one; `None` where too much waits already.
-    pub fn take_room(&mut self, length: usize) -> Option<usize> {
-        let counted = if length <= HIGH_WATERMARK { 0 } else { length };
-        if self.waiting_bytes + counted > ANSWER_BYTES_MAX {
+    /// Takes room for an answer of this length until its client has taken it: what is counted for it, nothing for a
+    /// small one; `None` where too much waits already. `is_own` says that it is about its asker, who sees nobody else.
+    pub fn take_room(&mut self, length: usize, is_own: bool) -> Option<AnswerBytes> {
+        let all = if length <= HIGH_WATERMARK { 0 } else { length };
+        let counted = AnswerBytes { all, own: if is_own { all } else { 0 } };
+        let mut waiting = self.waiting;
+        waiting.add(counted);
+        if all > 0 && (waiting.all > ANSWER_BYTES_MAX || is_own && waiting.own > OWN_BYTES_MAX) {
             return None;
         }
-        self.waiting_bytes += counted;
+        self.waiting = waiting;
         Some(counted)
     }
 
     /// Gives the room of answers back that their client has taken, or never will.
-    pub fn give_room_back(&mut self, counted: usize) {
-        self.waiting_bytes -= counted;
+    pub fn give_room_back(&mut self, counted: AnswerBytes) {
+        let AnswerBytes { all, own } = self.waiting;
+        self.waiting = AnswerBytes { all: all - counted.all, own: own - counted.own };
     }
 }
 

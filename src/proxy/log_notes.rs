@@ -30,6 +30,13 @@ pub fn client_tls(notes: &mut Notes, error: &TlsError) {
     notes.add(Level::Debug, "TLS with a client failed", |note| note.with("error", error.cause()));
 }
 
+/// There are as many clients as there may be.
+pub fn crowd(notes: &mut Notes, what: &'static str, connections: usize) {
+    notes.add(Level::Warn, what, |note| {
+        note.with("connections", connections).with("next", "said once a minute at most")
+    });
+}
+
 /// A connection to the target is being opened.
 pub fn connecting(notes: &mut Notes, address: SocketAddr) {
     notes.add(Level::Debug, "connecting to the upstream", |note| note.with("address", address));

@@ -5,6 +5,7 @@
 
 use crate::base::buffer::Buffer;
 use crate::usage::splice::{Splice, write_spliced};
+use std::sync::Arc;
 
 /// A held body up to this size travels in one piece with its head: one copy, but one write and one TLS record.
 const COALESCE_BYTES_MAX: usize = 16 * 1024;
@@ -21,8 +22,12 @@ pub struct Outgoing {
     joined_bytes: usize,
     /// What of [`Outgoing::held_bytes`] is in the sum of all.
     pub counted: usize,
+    /// Whose held body it is, where it is held.
+    pub holder: Option<Arc<str>>,
     /// The body does not fit beside the others that are held: its client is not read from.
     pub paused: bool,
+    /// Bytes of the held body that were here when all holders were looked at.
+    pub looked_at: usize,
     /// Bytes of head and body that were taken.
     sent: usize,
     /// Bytes of the stream were taken: they are gone, nothing can be sent again.

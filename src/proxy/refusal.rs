@@ -4,7 +4,7 @@ use crate::http::reply::Fault;
 use std::borrow::Cow;
 
 /// Why a request is refused, and how its client is told.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub fault: Fault,
     /// A sentence for the client. Never an address or a key.

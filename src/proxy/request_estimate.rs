@@ -2,7 +2,8 @@
 //! exchange and the limiter.
 //!
 //! A request whose body is held is looked at twice: by its head, so that who would be refused anyway need not send a
-//! body; and when it is whole, which is when its reservation is made. One that streams through makes it with its head.
+//! body, and nobody sends more bodies at once than they may have requests in flight; and when it is whole, which is when
+//! its tokens and money are reserved. One that streams through does both with its head.
 //!
 //! | | takes of the tokens of a minute | takes of a budget |
 //! |---|---|---|
@@ -92,6 +93,17 @@ pub fn reserve(
         // Its body came on another day than its head: it is spent on the day whose budget has let it through.
         exchange.draft.started_at = now.unix;
     }
+    Ok(())
+}
+
+/// Has an exchange whose body is still to come take one of its user's requests, and a place among those in flight: all
+/// that does not depend on the body.
+///
+/// # Errors
+/// The limit that refuses it.
+pub fn reserve_place(limiter: &mut Limiter, exchange: &mut Exchange, now: Now) -> Result<(), Denied> {
+    let taken = limiter.admit(&exchange.draft.user, ReservationRequest::default(), now).map_err(Denied::Limit)?;
+    (exchange.reservation, exchange.limit_status) = taken;
     Ok(())
 }
 

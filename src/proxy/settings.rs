@@ -64,6 +64,8 @@ pub struct Settings {
     pub read_on: ReadOn,
     /// Most connections from clients.
     pub connections_max: usize,
+    /// Most of them from one address; 0 for no such bound.
+    pub connections_of_address_max: usize,
     /// Largest request body that is held for inspection, bytes.
     pub body_bytes_max: u64,
     /// All request bodies held for inspection together, bytes; beyond, clients are not read from.
@@ -99,6 +101,7 @@ impl Default for Settings {
             asks_usage: true,
             read_on: ReadOn::Nobodys,
             connections_max: 100,
+            connections_of_address_max: 0,
             body_bytes_max: 1 << 20,
             buffered_bytes_max: 256 << 20,
             settled: true,

@@ -10,9 +10,9 @@
 //! | a lookup, a connect, a TLS handshake | `CONNECT_TIMEOUT` | for each address, of which there are few |
 //! | a connect where there is another address | [`ATTEMPT_DELAY`], after which that is tried as well | never |
 //! | a client's body, a client that takes an answer | `IDLE_TIMEOUT` | once [`CLIENT_BYTES_PER_SECOND`] have moved |
-//! | the same, where [others wait](super::held_bodies) for the body | `HEADER_TIMEOUT` | likewise |
+//! | the same, where [others wait](super::held_bodies) for the body | `HEADER_TIMEOUT` | never |
 //! | a target that answers, or takes a request | `RESPONSE_TIMEOUT` | with any byte that is not part of a trickle |
-//! | a commit, a target read on without a client, a linger | their own | never |
+//! | a commit, a target read on without a client, a linger, an answer to [key guesses](super::key_guesses) | their own | never |
 //!
 //! A client that we do not read from is not timed, as it waits for us; whoever it is that we wait for is. Interim
 //! responses are signs of life of the target; there is a bound on their number. A WebSocket has no such bounds: either
@@ -41,12 +41,14 @@ pub enum Class {
     Header,
     /// A client that sends a body: for the next part of it.
     Body,
-    /// The same while others wait for it.
+    /// The same while others wait for it: for all of the rest.
     HurriedBody,
     /// A client that takes an answer: for the next part of it.
     Write,
     /// A client whose connection we have closed for sending; a target that was told that its session ends.
     Linger,
+    /// A refusal that waits, as its client guesses keys.
+    Delay,
     /// A reply that waits for its commit.
     LedgerWait,
     /// A connection that waits for the target's addresses.
@@ -70,13 +72,14 @@ pub enum Class {
 }
 
 /// The classes in the order of their discriminants.
-const CLASSES: [Class; 16] = [
+const CLASSES: [Class; 17] = [
     Class::Idle,
     Class::Header,
     Class::Body,
     Class::HurriedBody,
     Class::Write,
     Class::Linger,
+    Class::Delay,
     Class::LedgerWait,
     Class::Resolve,
     Class::ConnectDelay,
@@ -102,6 +105,7 @@ pub fn durations(timeouts: &Timeouts) -> [u64; CLASSES.len()] {
         Class::Idle | Class::Body | Class::Write => timeouts.idle,
         Class::Header | Class::HurriedBody => timeouts.header,
         Class::Linger => LINGER,
+        Class::Delay => SECOND,
         Class::LedgerWait => timeouts.ledger_wait,
         Class::Resolve | Class::Connect | Class::Handshake => timeouts.connect,
         Class::ConnectDelay => timeouts.connect.min(ATTEMPT_DELAY),
@@ -127,6 +131,7 @@ impl Downstream {
             Phase::Head if !self.served => Some(Class::Header),
             _ if self.unsent() > 0 => Some(Class::Write),
             Phase::Lingering => Some(Class::Linger),
+            Phase::Delayed { .. } => Some(Class::Delay),
             _ if awaits_commit() => Some(Class::LedgerWait),
             Phase::Head if !self.input.is_empty() => Some(Class::Header),
             Phase::Head => Some(Class::Idle),
@@ -145,7 +150,6 @@ impl Downstream {
     pub fn wants_new_deadline(&mut self, wanted: Option<Class>, progress: bool, timeouts: &Timeouts) -> bool {
         let time = match wanted {
             Some(Class::Body | Class::Write) => Some(timeouts.idle),
-            Some(Class::HurriedBody) => Some(timeouts.header),
             _ => None,
         };
         let bytes_min = time.map(|time| time / MILLISECOND * CLIENT_BYTES_PER_SECOND / 1000);

@@ -56,7 +56,14 @@ impl<I: Io> Connections<I> {
 
     /// A client's socket was accepted.
     pub fn add_client(&mut self, proxy: &mut Proxy, now: Now, mut socket: I::Socket) {
-        let conn = Conn::Down(proxy.accepted(now));
+        let key = proxy.accepted(now);
+        let conn = Conn::Down(key);
+        if let Some(address) = self.io.peer(&socket)
+            && !proxy.comes_from(now, key, address)
+        {
+            self.io.close(socket);
+            return proxy.failed(now, conn, ErrorKind::ConnectionRefused);
+        }
         if let Err(error) = self.io.register(&mut socket, conn.token()) {
             self.io.close(socket);
             return proxy.failed(now, conn, error.kind());

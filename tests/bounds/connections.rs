@@ -25,18 +25,87 @@ fn full(vars: &[(&str, &str)], count: usize) -> (super::support::upstream::Upstr
     (upstream, proxy, clients)
 }
 
+/// Each of them has a request in flight from here on.
+fn begin(clients: &mut [Client]) {
+    let head = "POST /v1/files HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n";
+    clients.iter_mut().for_each(|client| client.send(format!("{head}x")));
+}
+
+/// What [`begin`] began is answered.
+fn end(clients: &mut [Client]) -> bool {
+    clients.iter_mut().for_each(|client| client.send("y"));
+    clients.iter_mut().all(|client| client.response("POST").status == 200)
+}
+
+fn in_flight(proxy: &Proxy, count: usize) {
+    let start = std::time::Instant::now();
+    while proxy.metrics()["openai_proxy_requests_in_flight"] < count as f64 {
+        assert!(start.elapsed() < super::support::DEADLINE, "they never arrive");
+    }
+}
+
+#[test]
+fn the_idlest_makes_room_for_one_more() {
+    let (_upstream, proxy, mut clients) = full(&[("MAX_CONNECTIONS", "3")], 3);
+    begin(&mut clients[..1]);
+    let mut one_more = Client::connect(proxy.addr());
+    assert_eq!(ask(&mut one_more), 200);
+    assert_eq!(clients[1].expect_end(), Ok(()), "it was idle for the longest");
+    assert!(ask(&mut clients[2]) == 200 && end(&mut clients[..1]));
+    assert!(proxy.metrics()["openai_proxy_connections_evicted_total"] >= 1.0);
+}
+
+#[test]
+fn strangers_do_not_stay() {
+    let (_upstream, proxy) =
+        scripted(&[("CLIENT_AUTH", "keys"), ("ADMIN_TOKEN", "letmein-0123456789")], |_| Reply::new(200, "ok").steps());
+    for (target, code) in [("/v1/models", "invalid_client_key"), ("/usage", "unauthorized")] {
+        let mut client = Client::connect(proxy.addr());
+        client.request("GET", target, &[], b"").expect_proxy_error(401, code);
+        assert_eq!(client.expect_end(), Ok(()));
+    }
+}
+
+#[test]
+fn one_address_does_not_take_all_places() {
+    let (_upstream, proxy, mut clients) = full(&[("MAX_CONNECTIONS_PER_ADDRESS", "2")], 2);
+    let mut crowded = Client::connect(proxy.addr());
+    assert_eq!(crowded.request("GET", "/healthz", &[], b"").status, 200, "it is told how it is here");
+    assert_eq!(crowded.expect_end(), Ok(()));
+    let refused = Client::connect(proxy.addr()).request("GET", "/v1/models", &[], b"");
+    assert!(refused.expect_proxy_error(503, "overloaded").text().contains("MAX_CONNECTIONS_PER_ADDRESS"));
+    // Those that are told are few.
+    let silent: Vec<Client> = (0..16).map(|_| Client::connect(proxy.addr())).collect();
+    let mut unheard = Client::connect(proxy.addr());
+    assert!(matches!(unheard.expect_end(), Ok(()) | Err(Cut::Reset)), "closed at once");
+    drop((silent, crowded, clients.pop()));
+    let start = std::time::Instant::now();
+    let is_served = || {
+        let mut client = Client::connect(proxy.addr());
+        client.try_send("GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n");
+        client.try_response("GET").is_ok_and(|response| response.status == 200)
+    };
+    while !is_served() {
+        assert!(start.elapsed() < super::support::DEADLINE, "their leaving goes unnoticed");
+    }
+    assert_eq!(ask(&mut clients[0]), 200);
+}
+
 #[test]
 fn one_more_than_there_may_be_waits_for_a_place() {
     let (_upstream, proxy, mut clients) = full(&[("MAX_CONNECTIONS", "3")], 3);
+    begin(&mut clients);
     let mut waits = Client::connect(proxy.addr()); // the backlog takes it
     drop(clients.pop());
     assert_eq!(ask(&mut waits), 200, "there is a place");
-    assert!(clients.iter_mut().all(|client| ask(client) == 200));
+    assert!(end(&mut clients));
 }
 
 #[test]
 fn who_waits_in_vain_is_told_and_the_others_are_not_disturbed() {
     let (upstream, proxy, mut clients) = full(&[("MAX_CONNECTIONS", "3"), ("HEADER_TIMEOUT", "1s")], 3);
+    begin(&mut clients);
+    in_flight(&proxy, 3);
     // More than are taken in beside the others, most of which say nothing.
     let silent: Vec<Client> = (0..40).map(|_| Client::connect(proxy.addr())).collect();
     for (method, body) in [("GET", ""), ("POST", "a body")] {
@@ -49,7 +118,7 @@ fn who_waits_in_vain_is_told_and_the_others_are_not_disturbed() {
     let page = scrape.request("GET", "/metrics", &[], b"").expect(200);
     assert!(page.text().contains("openai_proxy_refused_total{reason=\"overloaded\"} 2"), "{}", page.text());
     assert_eq!(scrape.expect_end(), Ok(()), "nobody stays who has no place");
-    assert!(clients.iter_mut().all(|client| ask(client) == 200));
+    assert!(end(&mut clients));
     drop((clients, silent));
     // Once all have left, there is room for as many as before.
     proxy.wait_until_left();

@@ -124,7 +124,9 @@ pub fn judge(user: &str, requests: &[&Planned], records: &[Record], budget: u64,
     let ended = |record: &Record| began(record) + (record.duration_us + 1) * 1000;
     let spent = |at: u64, counts: &dyn Fn(&Record) -> bool| -> u64 {
         let mine = records.iter().filter(|record| *record.user == *user && month(began(record)) == month(at));
-        mine.filter(|record| counts(record)).map(|record| record.cost_nano_usd.unwrap_or(0)).sum()
+        // What has no certain cost has spent the most that it can be.
+        let cost = |record: &Record| record.cost_nano_usd.or(record.at_most_nano_usd).unwrap_or(0);
+        mine.filter(|record| counts(record)).map(cost).sum()
     };
     let (mut over, mut unknown) = (0, 0);
     for request in requests {

@@ -187,7 +187,7 @@ pub fn settings(
         acceptor: plan.client_tls.then(tls::acceptor),
         limits: Limits { requests: plan.rate, ..Limits::default() },
         read_on,
-        connections_max: 3,
+        connections_max: CONNECTIONS_MAX,
         body_bytes_max: BODY_BYTES_MAX as u64,
         buffered_bytes_max,
         journaled: plan.journaled.is_some(),
@@ -283,6 +283,7 @@ pub fn run(seed: u64) -> Seen {
         stopped_early: stop_early,
         crowded: ledger_places < 100,
         jumps: world.jumps > 0,
+        full: peers.clients.len() + sessions > CONNECTIONS_MAX || peers.late.len() > CONNECTIONS_MAX,
         roomy: world.roomy,
     };
     let buffered_bytes_max = [256 << 20, 1 << 10, 40_000][world.rng.below(3)];
@@ -334,6 +335,9 @@ pub fn clients(world: &mut World, mut ids: Vec<usize>, share_max: usize, faults:
     }
     clients
 }
+
+/// Clients that there may be at once.
+const CONNECTIONS_MAX: usize = 3;
 
 /// Everybody whom the proxy has a connection with.
 pub struct Peers {

@@ -1,5 +1,7 @@
 //! Bodies that do not all fit: nobody is refused, nobody waits for ever, and the sum keeps its bound.
 
+use crate::limit::bucket::Rate;
+use crate::limit::overrides::Limits;
 use crate::proxy::fixture::{act, at, proxy, send, settings, take};
 use crate::proxy::{Conn, DownKey, Proxy, Settings, UpKey};
 use proptest::prelude::*;
@@ -42,29 +44,98 @@ fn who_is_paused_is_not_timed_and_goes_on_in_order() {
     let mut proxy = bounded(50_000);
     let keys: Vec<DownKey> = (0..4).map(|_| proxy.accepted(at(0))).collect();
     let request = request(BODY_MAX, false);
-    // The first fits, the second is favoured, the others wait.
-    let left: Vec<usize> = keys.iter().map(|&key| send(&mut proxy, at(0), key, &request[..39_000]).len()).collect();
+    // The first is whole, the second is favoured, the others wait.
+    let sent = |n: usize| if n == 0 { request.len() } else { 39_000 };
+    let left: Vec<usize> = (0..4).map(|n| send(&mut proxy, at(0), keys[n], &request[..sent(n)]).len()).collect();
     assert!(left[0] == 0 && left[1] == 0 && left[2] > 0 && left[3] > 0, "{left:?}");
-    for now in 1..10 {
+    for now in 1..6 {
         proxy.expire(at(now));
     }
     let exchange = |proxy: &Proxy, n: usize| proxy.downs.get(keys[n]).and_then(|down| down.exchange);
     assert!((0..4).all(|n| exchange(&proxy, n).is_some()), "a moment's silence is nothing");
-    proxy.expire(at(10));
-    assert!(exchange(&proxy, 1).is_none(), "who falls silent while others wait for it is cut");
-    act(&mut proxy, at(10));
-    assert_eq!(send(&mut proxy, at(10), keys[2], &request[39_000 - left[2]..]).len(), 0, "the next one is favoured");
-    assert_ne!(send(&mut proxy, at(10), keys[3], &request[39_000 - left[3]..]).len(), 0, "and the last one waits");
-    let to_flush = act(&mut proxy, at(10));
+    proxy.expire(at(6));
+    assert!(exchange(&proxy, 1).is_none(), "who falls silent while others starve is refused");
+    assert!(take(&mut proxy, at(6), Conn::Down(keys[1])).starts_with(b"HTTP/1.1 503 "));
+    act(&mut proxy, at(6));
+    assert_eq!(send(&mut proxy, at(6), keys[2], &request[39_000 - left[2]..]).len(), 0, "the next one is favoured");
+    assert_ne!(send(&mut proxy, at(6), keys[3], &request[39_000 - left[3]..]).len(), 0, "and the last one waits");
+    let to_flush = act(&mut proxy, at(6));
     for now in (15..75).step_by(5) {
         proxy.expire(at(now));
     }
-    assert!(exchange(&proxy, 0).is_some(), "who holds up nobody has more time");
-    assert!(exchange(&proxy, 2).is_some(), "a body that is whole is not timed here");
+    assert!(exchange(&proxy, 0).is_some() && exchange(&proxy, 2).is_some(), "what is whole is not timed here");
     assert!(exchange(&proxy, 3).is_some() && !proxy.wants_read(Conn::Down(keys[3])), "nor is one that waits");
     to_flush.into_iter().for_each(|up| _ = take(&mut proxy, at(75), Conn::Up(up)));
     act(&mut proxy, at(75));
     assert!(proxy.wants_read(Conn::Down(keys[3])), "the last one goes on when the one before it is sent on");
+}
+
+fn request_of(user: &str) -> Vec<u8> {
+    let request = String::from_utf8(request(BODY_MAX, false)).unwrap();
+    request.replace("host: a\r\n", &format!("host: a\r\nx-user-id: {user}\r\n")).into_bytes()
+}
+
+#[test]
+fn who_holds_more_than_half_waits_behind_others() {
+    let mut proxy = bounded(80_500);
+    let keys: Vec<DownKey> = (0..5).map(|_| proxy.accepted(at(0))).collect();
+    let much = request_of("much");
+    let left: Vec<usize> = keys[..4].iter().map(|&key| send(&mut proxy, at(0), key, &much[..39_000]).len()).collect();
+    assert_eq!((&left[..3], left[3] > 0), (&[0; 3][..], true), "two fit, one is favoured, one waits");
+    assert_ne!(send(&mut proxy, at(0), keys[4], &request_of("little")).len(), 0, "another user waits behind them");
+    proxy.failed(at(0), Conn::Down(keys[2]), std::io::ErrorKind::ConnectionReset);
+    act(&mut proxy, at(0));
+    assert_eq!(keys[3..].iter().map(|&key| proxy.wants_read(Conn::Down(key))).collect::<Vec<_>>(), [false, true]);
+    proxy.failed(at(0), Conn::Down(keys[4]), std::io::ErrorKind::ConnectionReset);
+    act(&mut proxy, at(0));
+    assert!(proxy.wants_read(Conn::Down(keys[3])), "who is alone takes all that there is");
+}
+
+#[test]
+fn who_is_favoured_has_one_deadline_whatever_they_send() {
+    for others_wait in [true, false] {
+        let mut proxy = bounded(10_000);
+        let keys: Vec<DownKey> = (0..2).map(|_| proxy.accepted(at(0))).collect();
+        let request = request(BODY_MAX, false);
+        send(&mut proxy, at(0), keys[0], &request[..30_000]);
+        if others_wait {
+            assert_ne!(send(&mut proxy, at(0), keys[1], &request).len(), 0);
+        }
+        // Always quick enough not to be the slowest, and never done.
+        let mut rest = &request[30_000..];
+        for now in 1..=10 {
+            let (piece, after) = rest.split_at(rest.len() / 4);
+            send(&mut proxy, at(now), keys[0], piece);
+            rest = after;
+            proxy.expire(at(now));
+        }
+        let is_there = proxy.downs.get(keys[0]).and_then(|down| down.exchange).is_some();
+        assert_eq!(is_there, !others_wait);
+        let told = take(&mut proxy, at(10), Conn::Down(keys[0]));
+        assert_eq!(told.starts_with(b"HTTP/1.1 408 "), others_wait);
+    }
+}
+
+#[test]
+fn a_place_among_the_users_requests_is_taken_with_the_head() {
+    let limits = Limits { concurrent: Some(2), requests: Some(Rate { per_minute: 3, burst: 3 }), ..Limits::default() };
+    let mut proxy = proxy(Settings { limits, ..settings() });
+    let request = request(1000, false);
+    let keys: Vec<DownKey> = (0..3).map(|_| proxy.accepted(at(0))).collect();
+    keys.iter().for_each(|&key| _ = send(&mut proxy, at(0), key, &request[..500]));
+    let told = |proxy: &mut Proxy, n: usize| String::from_utf8(take(proxy, at(0), Conn::Down(keys[n]))).unwrap();
+    assert!(told(&mut proxy, 2).contains("2 requests in flight"));
+    assert_eq!(proxy.audit().reservations(), (2, 2));
+    // What is given up has taken nothing, and what is completed takes one of three and no more.
+    proxy.failed(at(0), Conn::Down(keys[0]), std::io::ErrorKind::ConnectionReset);
+    send(&mut proxy, at(0), keys[1], &request[500..]);
+    assert_eq!(proxy.audit().reservations(), (1, 1));
+    let key = proxy.accepted(at(0));
+    send(&mut proxy, at(0), key, &request);
+    let key = proxy.accepted(at(0));
+    send(&mut proxy, at(0), key, &request);
+    let told = String::from_utf8(take(&mut proxy, at(0), Conn::Down(key))).unwrap();
+    assert!(told.contains("x-ratelimit-remaining-requests: 1\r\n"), "{told}");
 }
 
 #[test]

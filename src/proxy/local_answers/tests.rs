@@ -50,7 +50,7 @@ fn large_answers_are_bounded_all_together() {
     }
     assert_eq!([3, 4, 5].map(|n| take(&mut proxy, keys[n])), ["200", "200", "503"]);
     assert_eq!(take(&mut proxy, keys[2]), "200");
-    assert_eq!(proxy.local_answers.waiting_bytes, 0);
+    assert_eq!(proxy.local_answers.waiting, Default::default());
 }
 
 /// Where the ledger's queue is full, requests are refused from that moment on, before the ledger itself says that it
@@ -66,4 +66,16 @@ fn a_proxy_that_refuses_requests_is_not_ready() {
         });
         assert_eq!(status, ["200", "503"], "journaled: {journaled}");
     }
+}
+
+#[test]
+fn holders_of_keys_take_half_of_the_room_and_leave_the_rest() {
+    let mut answers = super::LocalAnswers::default();
+    let quarter = super::ANSWER_BYTES_MAX / 4;
+    let own = [(); 3].map(|()| answers.take_room(quarter, true));
+    assert!(own[1].is_some() && own[2].is_none());
+    let others = [(); 3].map(|()| answers.take_room(quarter, false));
+    assert!(others[1].is_some() && others[2].is_none());
+    own.into_iter().chain(others).flatten().for_each(|counted| answers.give_room_back(counted));
+    assert_eq!(answers.waiting, Default::default());
 }

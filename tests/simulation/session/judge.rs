@@ -58,6 +58,8 @@ pub struct Run {
     pub crowded: bool,
     /// Time jumps.
     pub jumps: bool,
+    /// More clients come than there may be: idle ones make room.
+    pub full: bool,
     /// Sockets take all that they are given.
     pub roomy: bool,
 }
@@ -162,7 +164,8 @@ fn judge_end(session: &Session, parts: &[&Record], whole: &[&Record], run: Run) 
     // A reset takes with it what has not been read.
     let is_lost = session.refused || matches!(session.ending, Ending::Reset(_));
     // Under a budget it is refused while nobody knows what is spent.
-    let could_open = !(run.faults || run.stopped_early || run.crowded || is_lost || session.limited);
+    // Nor does a client without a whole head keep its place where others find none.
+    let could_open = !(run.faults || run.stopped_early || run.crowded || run.full || is_lost || session.limited);
     if could_open && session.leaving != Some(Leaving::AtOnce) {
         assert!(session.switched, "{user} was not taken up: {:?}, {:?}", session.over, session.refusal);
     }
