@@ -12,7 +12,6 @@
 //! In: the client's bytes, what its socket takes. Out: heads and pieces of bodies, bytes for the socket. Never: an
 //! exchange, or a decision about one.
 
-use super::local_answers::AnswerBytes;
 use super::refusal::Refusal;
 use super::timing::Class;
 use super::{ExchangeKey, HIGH_WATERMARK, Written};
@@ -87,6 +86,21 @@ pub enum Arrived<'b> {
     /// So is the body of a request that has its reply, or there is too much of it: a second reply would be taken for
     /// the next request's.
     BadUnwanted,
+}
+
+/// Bytes of large answers that wait for their client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AnswerBytes {
+    pub all: usize,
+    /// Of those, of answers to holders of keys about themselves.
+    pub own: usize,
+}
+
+impl AnswerBytes {
+    /// So many more.
+    pub fn add(&mut self, more: Self) {
+        (self.all, self.own) = (self.all + more.all, self.own + more.own);
+    }
 }
 
 /// One client's connection.
