@@ -83,6 +83,7 @@ use crate::usage::record::{Outcome, Record};
 pub use actions::{Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, LOW_WATERMARK, Question, UpKey};
 use addresses::Addresses;
 use client_limit::ClientLimit;
+use crowding::CrowdTold;
 use dialer::Dialer;
 use downstream::{AfterReply, Downstream};
 use exchange::{Exchange, Progress, Stage};
@@ -121,8 +122,7 @@ pub struct Proxy {
     client_limit: ClientLimit,
     addresses: Addresses,
     key_guesses: KeyGuesses,
-    /// The log was told that there are too many clients, monotonic nanoseconds.
-    crowd_told_at: Option<u64>,
+    crowd_told: CrowdTold,
     open_sessions: OpenSessions,
     deadlines: Deadlines<Conn>,
     actions: VecDeque<Action>,
@@ -159,7 +159,7 @@ impl Proxy {
             client_limit: ClientLimit::new(settings.connections_max, settings.timeouts.overload),
             addresses: Addresses::new(settings.connections_of_address_max),
             key_guesses: KeyGuesses::default(),
-            crowd_told_at: None,
+            crowd_told: CrowdTold::default(),
             boot: started.unix,
             replies: 0,
             settings,

@@ -13,7 +13,6 @@
 //! exchange, or a decision about one.
 
 use super::channel::Channel;
-use super::local_answers::AnswerBytes;
 use super::refusal::Refusal;
 use super::timing::Class;
 use super::tls_scratch::TlsScratch;
@@ -89,6 +88,21 @@ pub enum Arrived<'b> {
     /// So is the body of a request that has its reply, or there is too much of it: a second reply would be taken for
     /// the next request's.
     BadUnwanted,
+}
+
+/// Bytes of large answers that wait for their client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AnswerBytes {
+    pub all: usize,
+    /// Of those, of answers to holders of keys about themselves.
+    pub own: usize,
+}
+
+impl AnswerBytes {
+    /// So many more.
+    pub fn add(&mut self, more: Self) {
+        (self.all, self.own) = (self.all + more.all, self.own + more.own);
+    }
 }
 
 /// One client's connection.

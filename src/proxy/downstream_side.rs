@@ -11,14 +11,16 @@
 //! reserved, for a request that another check refuses. A refused request leaves the connection usable where its end can
 //! be told; where it cannot, the connection closes once the answer is read.
 
+use super::addresses::{Room, network};
 use super::api_paths::Cost;
 use super::channel::{Mistake, NO_TLS_ALERT};
 use super::content_coding::Coding;
 use super::downstream::{AfterReply, Arrived, DISCARD_BYTES_MAX, Downstream, Phase, Sink};
 use super::exchange::{Exchange, ModelName, Request, Response, Stage};
+use super::key_guesses::presents_key;
 use super::local_answers::{overloaded, text};
 use super::local_request::{self, LocalRequest};
-use super::outgoing::Outgoing;
+use super::outgoing::{Outgoing, body_bytes_max};
 use super::refusal::Refusal;
 use super::request_body::{self, Reading};
 use super::request_estimate::{self, Denied, Size};
@@ -27,8 +29,8 @@ use super::route::{Local, Route};
 use super::timing::Class;
 use super::tls_scratch::{Received, TlsProgress};
 use super::{
-    Action, Conn, DownKey, ExchangeKey, LOW_WATERMARK, Proxy, Question, Written, forward, identity, local_limit,
-    log_notes, model_in_path, route,
+    Action, Conn, DownKey, ExchangeKey, LOW_WATERMARK, Proxy, Question, Written, crowding, forward, identity,
+    local_limit, log_notes, model_in_path, route, slow_holders,
 };
 use crate::base::clock::Now;
 use crate::base::slab::Slab;
@@ -46,6 +48,7 @@ use crate::policy::AllowedPaths;
 use crate::usage::draft::Draft;
 use crate::usage::record::{Endpoint, Outcome};
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Who asks, and for which operation.
@@ -64,7 +67,7 @@ impl Proxy {
         if self.draining {
             return None;
         }
-        let makes_room_at = self.idlest().map(|(_, from)| from).filter(|_| self.is_full());
+        let makes_room_at = crowding::idlest(&self.deadlines).map(|(_, from)| from).filter(|_| self.is_full());
         let accepts_at = self.client_limit.accepts_at(self.downs.len());
         accepts_at.into_iter().chain(makes_room_at).min()
     }
@@ -615,6 +618,62 @@ impl Proxy {
     }
 }
 
+// ------------------------------------------------------------------------------------------------ crowds and strangers
+
+impl Proxy {
+    /// True where there are as many clients as there may be.
+    pub fn is_full(&self) -> bool {
+        self.client_limit.is_full(self.downs.len())
+    }
+
+    /// A client is at the door: where there is no place, the idlest connection makes room. True where one did.
+    pub fn make_room(&mut self, now: Now) -> bool {
+        let idlest = crowding::idlest(&self.deadlines).filter(|(_, from)| *from <= now.mono && self.is_full());
+        let Some((key, _)) = idlest else { return false };
+        self.metrics.connection_evicted();
+        self.tell_of_crowd(now, "all connections are taken: idle ones are closed for new ones");
+        self.drop_down(now, key);
+        true
+    }
+
+    /// Where a client comes from. False where its address has so many connections that this one is closed unheard.
+    pub fn comes_from(&mut self, now: Now, key: DownKey, address: IpAddr) -> bool {
+        let Some(down) = self.downs.get_mut(key) else { return true };
+        let address = network(address);
+        down.address = Some(address);
+        let room = self.addresses.came(address);
+        down.surplus |= room != Room::Enough;
+        if room == Room::NotEvenForThat {
+            self.metrics.refused(Fault::Overloaded.code());
+        }
+        if room != Room::Enough {
+            self.tell_of_crowd(now, "an address has all the connections that it may have");
+        }
+        room != Room::NotEvenForThat
+    }
+
+    fn tell_of_crowd(&mut self, now: Now, what: &'static str) {
+        if self.crowd_told.is_due(now.mono) {
+            log_notes::crowd(&mut self.notes, what, self.downs.len());
+        }
+    }
+
+    /// True where a request is refused for a wrong key, as too many were lately from its client's address.
+    fn is_guessed(&mut self, now: Now, key: DownKey, head: &RequestHead<'_, '_>, fault: Fault) -> bool {
+        let is_wrong = matches!(fault, Fault::InvalidClientKey | Fault::Unauthorized) && presents_key(&head.headers);
+        let address = self.downs.get(key).and_then(|down| down.address).filter(|_| is_wrong);
+        address.is_some_and(|address| self.key_guesses.wrong(address, now.mono))
+    }
+
+    /// A refusal has waited; the connection closes with it.
+    fn refuse_after_delay(&mut self, now: Now, key: DownKey) {
+        let Some(down) = self.downs.linked_mut(key) else { return };
+        let Phase::Delayed { refusal, to_head } = std::mem::take(&mut down.phase) else { return };
+        self.write_error(now, key, &refusal, to_head, true);
+        self.close_when_sent(now, key);
+    }
+}
+
 // ---------------------------------------------------------------------------------------------------- bodies in memory
 
 impl Proxy {
@@ -680,6 +739,20 @@ impl Proxy {
         let was_favoured = self.held_bodies.leave(key);
         if self.held_bodies.change(user, outgoing.counted, 0) || was_favoured || outgoing.paused {
             self.resume_held();
+        }
+    }
+
+    /// Looks at all who hold a body in memory; where somebody starves, the slowest go until somebody goes on.
+    pub(super) fn look_at_holders(&mut self, now: Now) {
+        let starves = self.held_bodies.look(now.mono);
+        let (favoured, waiting) = (self.held_bodies.holding_up(), self.held_bodies.waiting());
+        let max = self.settings.body_bytes_max;
+        for down in slow_holders::look(&self.downs, &mut self.exchanges, favoured, max, starves) {
+            if self.held_bodies.waiting() < waiting {
+                return;
+            }
+            let message = "others wait for the memory that this request's body takes, and it comes too slowly";
+            self.refuse_and_close(now, down, &Refusal::new(Fault::Overloaded, message).with(b"retry-after: 1\r\n"));
         }
     }
 
@@ -809,7 +882,9 @@ impl Proxy {
         self.count_refusal(refusal.fault);
         let to_head = head.method == "HEAD";
         if self.is_guessed(now, key, head, refusal.fault) {
-            return self.refuse_later(now, key, refusal, to_head);
+            let Some(down) = self.downs.linked_mut(key) else { return };
+            down.phase = Phase::Delayed { refusal: Box::new(refusal.clone()), to_head };
+            return self.retime_down(now, key, false);
         }
         self.write_error(now, key, refusal, to_head, close);
         let Some(down) = self.downs.linked_mut(key) else { return };
@@ -897,7 +972,7 @@ impl Proxy {
         self.write_error(now, down, &Refusal::new(fault, message).with(extra), to_head, close);
     }
 
-    pub(super) fn write_error(&mut self, now: Now, key: DownKey, refusal: &Refusal, to_head: bool, close: bool) {
+    fn write_error(&mut self, now: Now, key: DownKey, refusal: &Refusal, to_head: bool, close: bool) {
         let code = refusal.fault.code();
         let reply = Reply {
             status: refusal.fault.status(),
@@ -994,14 +1069,6 @@ fn growth(downs: &Slab<Downstream>, exchanges: &Slab<Exchange>, max: u64, key: D
     let have = exchange.request.outgoing.body.len();
     let max = body_bytes_max(max, reader, have);
     exchange.request.outgoing.growth(count.min(max - have), max)
-}
-
-/// The most bytes that a held body can have in the end, of which so many are here.
-pub(super) fn body_bytes_max(max: u64, reader: &BodyReader, have: usize) -> usize {
-    match reader {
-        BodyReader::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).saturating_add(have),
-        BodyReader::Chunked(_) | BodyReader::Close => usize::try_from(max).unwrap_or(usize::MAX).max(have),
-    }
 }
 
 /// True for what may be sent again after bytes of it were written: it is safe, or its client gave it a key (RFC 9110

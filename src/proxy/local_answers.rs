@@ -7,6 +7,7 @@
 //! In: clients that ask, answers' sizes. Out: tickets, and whether an answer may be put out. Never: an answer's
 //! content.
 
+use super::downstream::AnswerBytes;
 use super::{DownKey, HIGH_WATERMARK};
 use crate::http::reply::{Fault, error_body};
 use crate::local::Answer;
@@ -18,21 +19,6 @@ pub const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Of these, the bytes of answers to holders of keys about themselves: whoever may read everything has the rest.
 const OWN_BYTES_MAX: usize = ANSWER_BYTES_MAX / 2;
-
-/// Bytes of large answers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AnswerBytes {
-    all: usize,
-    /// Of those, of answers to holders of keys about themselves.
-    own: usize,
-}
-
-impl AnswerBytes {
-    /// So many more.
-    pub fn add(&mut self, more: Self) {
-        (self.all, self.own) = (self.all + more.all, self.own + more.own);
-    }
-}
 
 /// Questions that are under way, and large answers that wait for their clients.
 #[derive(Default)]

@@ -4,6 +4,7 @@
 //! none of the stream have left. Never: a connection.
 
 use crate::base::buffer::Buffer;
+use crate::http::body::BodyReader;
 use crate::usage::splice::{Splice, write_spliced};
 use std::sync::Arc;
 
@@ -149,6 +150,14 @@ impl Outgoing {
 
     fn fixed_bytes(&self) -> usize {
         self.head.len() + self.body.len() - self.body_start
+    }
+}
+
+/// The most bytes that a held body can have in the end, of which so many are here.
+pub fn body_bytes_max(max: u64, reader: &BodyReader, have: usize) -> usize {
+    match reader {
+        BodyReader::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).saturating_add(have),
+        BodyReader::Chunked(_) | BodyReader::Close => usize::try_from(max).unwrap_or(usize::MAX).max(have),
     }
 }
 

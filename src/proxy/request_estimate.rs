@@ -2,8 +2,8 @@
 //! exchange and the limiter.
 //!
 //! A request whose body is held is looked at twice: by its head, so that who would be refused anyway need not send a
-//! body, and nobody sends more bodies at once than they may have requests in flight; and when it is whole, which is when
-//! its tokens and money are reserved. One that streams through does both with its head.
+//! body, and nobody sends more bodies at once than they may have requests in flight; and when it is whole, which is
+//! when its tokens and money are reserved. One that streams through does both with its head.
 //!
 //! | | takes of the tokens of a minute | takes of a budget |
 //! |---|---|---|

@@ -12,7 +12,8 @@
 //! | a client's body, a client that takes an answer | `IDLE_TIMEOUT` | once [`CLIENT_BYTES_PER_SECOND`] have moved |
 //! | the same, where [others wait](super::held_bodies) for the body | `HEADER_TIMEOUT` | never |
 //! | a target that answers, or takes a request | `RESPONSE_TIMEOUT` | with any byte that is not part of a trickle |
-//! | a commit, a target read on without a client, a linger, an answer to [key guesses](super::key_guesses) | their own | never |
+//! | a commit, a target read on without a client, a linger | their own | never |
+//! | an answer to one who [guesses keys](super::key_guesses) | a second | never |
 //!
 //! A client that we do not read from is not timed, as it waits for us; whoever it is that we wait for is. Interim
 //! responses are signs of life of the target; there is a bound on their number. A WebSocket has no such bounds: either
