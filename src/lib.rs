@@ -36,9 +36,13 @@
 //! - **Who listens on the network** learns nothing of what goes to the target; nor, with `TLS_CERT_FILE`, of what
 //!   clients send. A reply that was broken off has no close_notify. Strangers have `HEADER_TIMEOUT` to shake hands, and
 //!   a bound on what of a hello is kept; what is kept of a session is the client's ticket.
+//! - **A page in a browser** on this machine, or one whose name was led here, comes in only where it is listed. Beyond
+//!   loopback any name is served, and who names no origin is no page.
+//! - **Who holds a client key** generates, and reads their own usage: nothing of what the account holds. Who guesses
+//!   keys waits; who takes memory or connections that others need gives them up.
 //!
-//! Not defended against: who listens between clients and the proxy where it speaks plain HTTP, a page in a browser that
-//! can reach the port, floods beyond what the machine's network takes.
+//! Not defended against: who listens between clients and the proxy where it speaks plain HTTP, a body of many megabytes
+//! that takes a turn of the loop long to read, floods beyond what the machine's network takes.
 //!
 #![doc = include_str!("proofs.md")]
 #![forbid(unsafe_code)]

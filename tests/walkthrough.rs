@@ -146,6 +146,15 @@ fn every_command_does_what_is_said() {
                 }
                 None => say("the backup was not tried"),
             },
+            first if first.starts_with("openssl req") => match tools::find("openssl") {
+                Some(_) => {
+                    terminal.run(&lines[..2].join("\n"));
+                    let encrypted = terminal.start(lines[2]);
+                    let port = encrypted.addr().port();
+                    assert_eq!(terminal.run(&format!("export SERVER_PORT={port}\n{}", lines[3])), "ok\n");
+                }
+                None => say("HTTPS was not tried"),
+            },
             _ if is_built_elsewhere(&block) => {}
             _ => panic!("tests/walkthrough.rs does not know this block of the README:\n{block}"),
         }

@@ -28,7 +28,8 @@ fn generated(make: fn(&mut Rng) -> Spelling) -> (Rng, Vec<Spelling>) {
 /// The fields that pass through untouched in any case.
 fn passed(fields: &[(String, String)]) -> Vec<(String, String)> {
     let passes = |name: &str| name.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("x-"));
-    fields.iter().filter(|(name, _)| passes(name) && name != "x-dropped").cloned().collect()
+    let is_ours = |name: &str| matches!(name, "x-dropped" | "x-accel-buffering"); // of streams
+    fields.iter().filter(|(name, _)| passes(name) && !is_ours(name)).cloned().collect()
 }
 
 /// Every parser reads the record as the strict reader does.

@@ -43,7 +43,7 @@ pub fn request(rng: &mut Rng) -> Spelling {
     let fields = fields(rng);
     let mut lines: Vec<String> = fields.iter().map(|(name, value)| line(rng, name, value)).collect();
     let host = any_case(rng, "host");
-    let named = pick(rng, &["a", "a.test:80", "[::1]:8080"]);
+    let named = pick(rng, &["a", "a.localhost:80", "[::1]:8080"]);
     lines.push(line(rng, &host, named));
     if rng.below(4) == 0 {
         let name = any_case(rng, "connection");
