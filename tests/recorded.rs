@@ -278,12 +278,12 @@ fn check_response(exchange: &Exchange, response: &Response, body: &[u8]) {
 /// True for a stream that says itself that it has failed, or says nothing at all.
 fn has_failed(exchange: &Exchange) -> bool {
     let body = String::from_utf8_lossy(&exchange.response_body);
-    let documents = body.lines().filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data:")?).ok());
+    let mut documents = body.lines().filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data:")?).ok());
     let says = |document: Value| {
         let fails = matches!(document["type"].as_str(), Some("error" | "response.failed"));
         fails || !matches!(&document["error"], Value::Null | Value::Bool(false))
     };
-    exchange.streaming && (body.trim().is_empty() || documents.map(says).any(|fails| fails))
+    exchange.streaming && (body.trim().is_empty() || documents.any(says))
 }
 
 /// Whether `/usage` of the exchange's own user shows exactly its usage.
