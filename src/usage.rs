@@ -23,4 +23,4 @@ pub mod response_id;
 pub mod session;
 pub mod shapes;
 pub mod splice;
-mod tool_calls;
+pub mod tool_calls;

@@ -44,7 +44,6 @@ use crate::http::reply::{Fault, Reply, error_body};
 use crate::limit::reservation::Reservation;
 use crate::limit::status::RateLimitStatus;
 use crate::local::Answer;
-use crate::policy::AllowedPaths;
 use crate::usage::draft::Draft;
 use crate::usage::record::{Endpoint, Outcome};
 use std::borrow::Cow;
@@ -332,43 +331,42 @@ impl Proxy {
         if !self.comes_in(now, key, &head, !matches!(route, Ok(Route::Local(_)))) {
             return;
         }
-        let bad = |message| Refusal::new(Fault::BadRequest, message);
-        let refusal = match route {
-            Ok(Route::Relay { .. }) if head.method == "TRACE" => {
-                Some(Refusal::new(Fault::MethodNotAllowed, "TRACE is not passed on").with(b"allow: GET, POST\r\n"))
-            }
-            Ok(Route::Relay { .. }) if head.headers.values(Known::Override).next().is_some() => {
-                Some(bad("a header would have some servers take the request for another one"))
-            }
-            Ok(Route::Relay { .. }) if self.access.opens_admin(&head.headers) => Some(bad(
-                "this is the administrator's token, which is not sent to the target: is another path meant, or a key?",
-            )),
-            Ok(Route::Relay { endpoint, .. }) if !self.may_relay(&head, endpoint) => {
-                let message = "this path is not among those that are relayed here (ALLOWED_PATHS)";
-                Some(Refusal::new(Fault::PathNotAllowed, message))
-            }
-            Err(message) => Some(bad(message)),
-            Ok(_) => None,
-        };
-        if let Some(refusal) = refusal {
-            return self.refuse(now, key, &head, &refusal);
-        }
         match route {
-            Err(_) => {}
+            Err(message) => self.refuse(now, key, &head, &Refusal::new(Fault::BadRequest, message)),
             Ok(Route::Local(local)) => self.local_request(now, key, &head, local),
-            Ok(Route::Relay { endpoint, cost }) => match identity::who(&head.headers, &self.access, now.unix) {
-                Ok((user, key_id)) => {
-                    let user = user.unwrap_or_else(|name| self.limiter.name(&name));
-                    self.relay(now, key, &head, Asker { user, key_id, endpoint, cost });
+            Ok(Route::Relay { endpoint, cost }) => {
+                let may_relay = self.may_relay(&head, endpoint);
+                match may_relay.and_then(|()| identity::who(&head.headers, &self.access, now.unix)) {
+                    Ok((user, key_id)) => {
+                        let user = user.unwrap_or_else(|name| self.limiter.name(&name));
+                        self.relay(now, key, &head, Asker { user, key_id, endpoint, cost });
+                    }
+                    Err(refusal) => self.refuse(now, key, &head, &refusal),
                 }
-                Err(refusal) => self.refuse(now, key, &head, &refusal),
-            },
+            }
         }
     }
 
-    fn may_relay(&self, head: &RequestHead<'_, '_>, endpoint: Endpoint) -> bool {
-        let allowed = &self.settings.allowed_paths;
-        *allowed == AllowedPaths::All || route::is_allowed(allowed, head.method, head.target, endpoint)
+    /// Why a request is not for the target, whoever asks.
+    fn may_relay(&self, head: &RequestHead<'_, '_>, endpoint: Endpoint) -> Result<(), Refusal> {
+        let bad = |message| Err(Refusal::new(Fault::BadRequest, message));
+        if head.method == "TRACE" {
+            let refusal = Refusal::new(Fault::MethodNotAllowed, "TRACE is not passed on");
+            return Err(refusal.with(b"allow: GET, POST\r\n"));
+        }
+        if head.headers.values(Known::Override).next().is_some() {
+            return bad("a header would have some servers take the request for another one");
+        }
+        if self.access.opens_admin(&head.headers) {
+            return bad(
+                "this is the administrator's token, which is not sent to the target: is another path meant, or a key?",
+            );
+        }
+        if !route::is_allowed(&self.settings.allowed_paths, head.method, head.target, endpoint) {
+            let message = "this path is not among those that are relayed here (ALLOWED_PATHS)";
+            return Err(Refusal::new(Fault::PathNotAllowed, message));
+        }
+        Ok(())
     }
 
     /// True for a request that may come in; else it is answered. `relayed` says that it is for the target.

@@ -28,6 +28,7 @@ use crate::limit::status::Refused;
 use crate::price::PriceTable;
 use crate::usage::inspect::HostedTools;
 use crate::usage::record::{Endpoint, Record, Usage, UsageSource};
+use crate::usage::tool_calls::searches_by_itself;
 
 /// Output tokens that are expected of a user's first request which sets no maximum.
 const OUTPUT_TOKENS_GUESSED: u64 = 256;
@@ -211,10 +212,9 @@ fn tool_fees(prices: &PriceTable, exchange: &Exchange, tools: &HostedTools) -> u
     let web = |calls| fee(Usage { tool_calls: calls, web_searches: [0, 0, calls], ..Usage::NOTHING });
     let files = |calls| fee(Usage { tool_calls: calls, file_searches: calls, ..Usage::NOTHING });
     let images = || prices.worst_case(IMAGE_TOOL_MODEL, 0, Some(IMAGE_TOKENS_MAX), None);
-    let searches = exchange.draft.endpoint == Endpoint::ChatCompletions && model.contains("-search-");
     let searched = [tools.web_search.then(|| web(calls)), tools.file_search.then(|| files(calls))];
     let others = [
-        searches.then(|| web(1)),
+        searches_by_itself(exchange.draft.endpoint, model).then(|| web(1)),
         tools.code_interpreter.then(|| fee(Usage { tool_calls: 1, ..Usage::NOTHING })),
         tools.images.then(|| images().map_or(0, |images| images.nano_usd)),
     ];

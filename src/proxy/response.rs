@@ -13,7 +13,7 @@ use crate::http::HttpError;
 use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::chunked::Piece;
 use crate::http::framing::Framing;
-use crate::http::head::{self, ResponseHead};
+use crate::http::head::ResponseHead;
 use crate::http::headers::Known;
 use crate::usage::inspect::clip;
 use crate::usage::reader::{Coding, Form, UsageReader};
@@ -50,24 +50,18 @@ impl Exchange {
         if too_many { Err(HttpError::Malformed("too many interim responses")) } else { Ok(()) }
     }
 
-    /// Holds an answer with this head back where it may refuse that we asked for usage; true where it does.
-    ///
-    /// # Errors
-    /// The head is not HTTP.
-    pub(super) fn holds_answer(&mut self, bytes: &[u8]) -> Result<bool, HttpError> {
-        let request = &self.request;
-        let may_repeat = request.outgoing.is_sent() && request.outgoing.is_replayable() && !self.abandoned;
-        if request.asked.is_none() || !may_repeat {
-            return Ok(false);
-        }
-        let mut storage = head::storage();
-        let head = ResponseHead::parse(bytes, &mut storage, request.to_head)?;
+    /// Holds an answer with this head, of these bytes, back where it may refuse that we asked for usage; true where it
+    /// does.
+    pub(super) fn holds_answer(&mut self, head: &ResponseHead<'_, '_>, bytes: &[u8]) -> bool {
+        let outgoing = &self.request.outgoing;
+        let may_repeat = outgoing.is_sent() && outgoing.is_replayable() && !self.abandoned;
         let has_body = !matches!(head.framing, Framing::None | Framing::Length(0));
-        let holds = matches!(head.status, 400 | 422) && has_body && forward::form(&head.headers).1 == Coding::Identity;
+        let may_refuse = self.request.asked.is_some() && matches!(head.status, 400 | 422) && has_body;
+        let holds = may_refuse && may_repeat && forward::form(&head.headers).1 == Coding::Identity;
         if holds {
             self.response.held = Some(Box::new(HeldAnswer::new(bytes, BodyReader::new(head.framing))));
         }
-        Ok(holds)
+        holds
     }
 
     /// The response's head has come: decides how its body is read, and what goes on to the client. `keep_alive` says

@@ -109,13 +109,13 @@ fn relayed(method: &str, path: &str, tail: Tail<'_>, websocket: bool) -> Route {
 /// True for a request that the operator lets through, by its path: one that could be taken for two is not routed.
 pub fn is_allowed(allowed: &AllowedPaths, method: &str, target: &str, endpoint: Endpoint) -> bool {
     let (path, _) = split(target);
-    let Ok(normal) = path::normalized(path) else { return false };
-    match allowed {
-        AllowedPaths::All => true,
-        AllowedPaths::Under(prefixes) => prefixes
+    match (allowed, path::normalized(path)) {
+        (AllowedPaths::All, _) => true,
+        (_, Err(_)) => false,
+        (AllowedPaths::Under(prefixes), Ok(normal)) => prefixes
             .iter()
             .any(|prefix| normal.strip_prefix(&**prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))),
-        AllowedPaths::Inference => {
+        (AllowedPaths::Inference, Ok(normal)) => {
             let folded = path::folded(&normal);
             endpoint.is_metered()
                 || endpoint.is_session()

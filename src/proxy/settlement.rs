@@ -21,6 +21,7 @@ use crate::price::PriceTable;
 use crate::usage::capture::Reported;
 use crate::usage::estimate;
 use crate::usage::record::{Endpoint, Journal, Outcome, Record, Usage, UsageSource};
+use crate::usage::tool_calls::searches_by_itself;
 
 /// How an exchange ended.
 #[derive(Clone, Copy, Debug)]
@@ -85,10 +86,10 @@ pub fn settle(exchange: &mut Exchange, end: End, prices: &PriceTable) -> Settlem
     Settlement { records, forfeits }
 }
 
-/// Models of chat completions that search the web do it once for each request, and do not report that.
+/// Counts the search of a model that does not report it.
 fn count_search(record: &mut Record) {
-    let searches = record.endpoint == Endpoint::ChatCompletions && record.usage_source.is_report();
-    if searches && record.model.as_deref().is_some_and(|model| model.contains("-search-")) {
+    let searches = record.model.as_deref().is_some_and(|model| searches_by_itself(record.endpoint, model));
+    if searches && record.usage_source.is_report() {
         (record.usage.tool_calls, record.usage.web_searches) = (1, [0, 1, 0]);
     }
 }

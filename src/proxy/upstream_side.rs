@@ -450,7 +450,7 @@ impl Proxy {
             return match up.head_end.find(bytes)? {
                 Some(end) => {
                     up.head_end = HeadEnd::default();
-                    self.take_head(now, exchange, &bytes[..end])?;
+                    self.response_head(now, exchange, &bytes[..end])?;
                     Ok(self.complete_if_empty(exchange, end))
                 }
                 None => {
@@ -464,14 +464,8 @@ impl Proxy {
         let Some(end) = up.head_end.find(up.input.as_slice())? else { return Ok(Next::Wait) };
         up.head_end = HeadEnd::default();
         let input = std::mem::take(&mut up.input);
-        self.take_head(now, exchange, &input.as_slice()[..end])?;
+        self.response_head(now, exchange, &input.as_slice()[..end])?;
         Ok(self.complete_if_empty(exchange, end - waited))
-    }
-
-    /// A response head is all here: it is held where it may refuse what only we asked for.
-    fn take_head(&mut self, now: Now, key: ExchangeKey, bytes: &[u8]) -> Result<(), HttpError> {
-        let Some(exchange) = self.exchanges.linked_mut(key) else { return Ok(()) };
-        if exchange.holds_answer(bytes)? { Ok(()) } else { self.response_head(now, key, bytes) }
     }
 
     /// Bytes of an answer that is held: once it is told, its request is sent again, or it goes on its way.
@@ -514,6 +508,7 @@ impl Proxy {
     fn release_answer(&mut self, now: Now, key: ExchangeKey) -> Result<Next, HttpError> {
         let Some(exchange) = self.exchanges.linked_mut(key) else { return Ok(Next::Wait) };
         let Some(held) = exchange.response.held.take() else { return Ok(Next::Wait) };
+        exchange.request.asked = None; // it is told that this is no refusal, and in no error there is anything of ours
         self.response_head(now, key, &held.head)?;
         self.body(now, key, &held.raw)
     }
@@ -538,7 +533,7 @@ impl Proxy {
         if response.progress == Progress::Body && without_body { Next::Complete(used) } else { Next::Bytes(used) }
     }
 
-    /// A response head: chooses how its body goes on, and writes ours.
+    /// A response head: chooses how its body goes on, and writes ours; one that may refuse what we asked for is held.
     fn response_head(&mut self, now: Now, key: ExchangeKey, bytes: &[u8]) -> Result<(), HttpError> {
         let Some(exchange) = self.exchanges.linked_mut(key) else { return Ok(()) };
         let mut storage = head::storage();
@@ -548,6 +543,9 @@ impl Proxy {
         }
         if head.status < 200 {
             return exchange.interim_head();
+        }
+        if exchange.holds_answer(&head, bytes) {
+            return Ok(());
         }
         if let Some(kind) = exchange.request.refused_asking.take_if(|_| head.status < 300) {
             self.usage_asking.remember(now, kind);

@@ -36,8 +36,6 @@ static FINISH_KEY: Needle = LazyLock::new(|| Finder::new(b"\"finish_reason\""));
 /// The choices of a chunk that says nothing.
 const NO_WORDS: &[u8] = br#"[{"index":0,"delta":{},"finish_reason":null}]"#;
 
-const USAGE_NAME: &[u8] = b"\"usage\"";
-
 /// Memory that is kept for the parts of the next event, bytes.
 const HELD_BYTES_KEPT: usize = 4096;
 
@@ -110,7 +108,7 @@ impl Editor {
         let is_whole = !self.passing && self.data_lines <= 1 && event.len() <= EVENT_BYTES_MAX;
         let data = self.data.take().filter(|_| is_whole);
         let finishes = data.as_ref().is_some_and(|data| finishes(&event[data.clone()]));
-        let ours = data.map_or(Ours::Nothing, |data| ours(event, data));
+        let ours = data.and_then(|data| ours(event, data)).unwrap_or(Ours::Part(event.len()..event.len()));
         self.put_event(event, &ours, finishes, out);
         (self.data_lines, self.passing, self.after_cr) = (0, false, event.ends_with(b"\r"));
         held.clear();
@@ -134,12 +132,12 @@ impl Editor {
         }
         match ours {
             Ours::All => self.dropped = true,
-            Ours::Nothing if finishes => self.put_later(event, &(0..0)),
-            Ours::Part(part) if finishes => self.put_later(event, part),
-            Ours::Nothing => self.put(event, out),
             Ours::Part(part) => {
+                let mut finish = Vec::new();
+                let out = if finishes { &mut finish } else { out };
                 self.put(&event[..part.start], out);
                 out.extend_from_slice(&event[part.end..]);
+                self.finish = finish; // it may go with what comes at once
             }
             Ours::ButTimings { usage, choices, .. } => {
                 let (first, second, with): (_, _, [&[u8]; 2]) = if usage.start < choices.start {
@@ -155,19 +153,9 @@ impl Editor {
         }
     }
 
-    /// Keeps an event for what comes with it, without this part of it.
-    fn put_later(&mut self, event: &[u8], without: &Range<usize>) {
-        let mut finish = std::mem::take(&mut self.finish);
-        self.put(&event[..without.start], &mut finish);
-        finish.extend_from_slice(&event[without.end..]);
-        self.finish = finish;
-    }
-
     /// All that came at once was read.
     pub(super) fn release(&mut self, out: &mut Vec<u8>) {
-        if !self.finish.is_empty() {
-            out.append(&mut std::mem::take(&mut self.finish));
-        }
+        out.append(&mut std::mem::take(&mut self.finish));
     }
 
     /// The input ends within the event, of which it brought `part`.
@@ -194,7 +182,6 @@ impl Editor {
 
 /// What is there only because we asked for usage, by its place in the event.
 enum Ours {
-    Nothing,
     All,
     Part(Range<usize>),
     /// The chunk, but for a member that would stand on another.
@@ -213,17 +200,17 @@ fn finishes(data: &[u8]) -> bool {
     })
 }
 
-fn ours(event: &[u8], at: Range<usize>) -> Ours {
+/// `None` where nothing of it is.
+fn ours(event: &[u8], at: Range<usize>) -> Option<Ours> {
     let data = &event[at.clone()];
     let in_event = |range: Range<usize>| range.start + at.start..range.end + at.start;
-    let found = USAGE_KEY.find(data).and_then(|_| find(data));
-    match found {
-        None => Ours::Nothing,
-        Some(Chunk { usage: (value, true), .. } | Chunk { usage: (value, _), has_more: true, .. }) => {
-            member(data, &value, USAGE_NAME).map_or(Ours::Nothing, |range| Ours::Part(in_event(range)))
+    USAGE_KEY.find(data)?;
+    Some(match find(data)? {
+        Chunk { usage: (value, true), .. } | Chunk { usage: (value, _), has_more: true, .. } => {
+            Ours::Part(in_event(member(data, &value)?))
         }
-        Some(Chunk { usage: (value, _), choices: Some(choices), timings: Some(timings), .. }) => {
-            let usage = member(data, &value, USAGE_NAME).filter(|usage| !overlap(usage, &choices));
+        Chunk { usage: (value, _), choices: Some(choices), timings: Some(timings), .. } => {
+            let usage = member(data, &value).filter(|usage| !overlap(usage, &choices));
             match (usage, key(data, &timings, b"\"timings\"")) {
                 (Some(usage), Some(start)) => Ours::ButTimings {
                     usage: in_event(usage),
@@ -233,8 +220,8 @@ fn ours(event: &[u8], at: Range<usize>) -> Ours {
                 _ => Ours::All,
             }
         }
-        Some(_) => Ours::All,
-    }
+        _ => Ours::All,
+    })
 }
 
 fn overlap(one: &Range<usize>, other: &Range<usize>) -> bool {
@@ -283,10 +270,10 @@ fn key(data: &[u8], value: &Range<usize>, name: &[u8]) -> Option<usize> {
     (quote + 1).checked_sub(name.len()).filter(|&at| data[at..=quote] == *name)
 }
 
-/// The range of the whole member whose value stands at `value`: its key, and one of the commas beside it.
-fn member(data: &[u8], value: &Range<usize>, name: &[u8]) -> Option<Range<usize>> {
+/// The range of the whole member of usage, whose value stands at `value`: its key, and one of the commas beside it.
+fn member(data: &[u8], value: &Range<usize>) -> Option<Range<usize>> {
     let before = |at: usize| data[..at].iter().rposition(|byte| !byte.is_ascii_whitespace());
-    let start = key(data, value, name)?;
+    let start = key(data, value, b"\"usage\"")?;
     if let Some(comma) = before(start).filter(|&at| data[at] == b',') {
         return Some(comma..value.end);
     }

@@ -4,13 +4,18 @@
 //! (functions) is no such call.
 
 use super::dialects::number;
-use super::record::Usage;
+use super::record::{Endpoint, Usage};
 use super::shapes::Attribute;
 use crate::json::string;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Containers that are told apart in one answer; more are counted as one.
 const CONTAINERS_MAX: usize = 256;
+
+/// True for a model of chat completions that searches the web, which it does once for each request and does not report.
+pub fn searches_by_itself(endpoint: Endpoint, model: &str) -> bool {
+    endpoint == Endpoint::ChatCompletions && model.contains("-search-")
+}
 
 /// What has been found in one answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
