@@ -11,6 +11,8 @@
 
 mod connections;
 mod socket_table;
+#[cfg(test)]
+mod tests;
 
 use crate::base::clock::{MILLISECOND, Now};
 use crate::io::{Event, Io};
