@@ -10,3 +10,4 @@ pub mod percent;
 pub mod slab;
 pub mod table;
 pub mod visible;
+pub mod work;

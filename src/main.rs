@@ -41,6 +41,8 @@ const SPARE_DESCRIPTORS: u64 = 64;
 
 /// How long clients beyond `MAX_CONNECTIONS` wait for a place before they are refused.
 const OVERLOAD_WAIT: Duration = Duration::from_secs(2);
+/// Request bodies of so many bytes are read by a thread: the worst of them take the loop a few milliseconds.
+const LONG_BODY_BYTES: usize = 64 * 1024;
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1)) {
@@ -233,6 +235,7 @@ fn settings(config: &Config, connections_max: usize) -> Result<Settings, String>
         connections_max,
         connections_of_address_max: config.connections_of_address_max,
         body_bytes_max: config.body_bytes_max as u64,
+        long_body_bytes: LONG_BODY_BYTES,
         buffered_bytes_max: config.buffered_bytes_max,
         settled: config.durability != Durability::Relaxed,
         journaled: config.durability == Durability::Journaled,

@@ -24,6 +24,7 @@
 mod actions;
 mod addresses;
 pub mod api_paths;
+mod bodies_away;
 mod channel;
 mod client_limit;
 pub mod content_coding;
@@ -76,12 +77,13 @@ use crate::base::slab::Slab;
 use crate::limit::budget::{Cost, Period, SpendByUser};
 use crate::limit::limiter::Limiter;
 use crate::metrics::{Gauges, Metrics};
-use crate::policy::{Change, Policy, ReadOn};
+use crate::policy::{AllowedPaths, Change, Policy, ReadOn};
 use crate::price::{PriceSource, PriceTable};
 use crate::tls::Acceptor;
 use crate::usage::record::{Outcome, Record};
 pub use actions::{Action, Conn, DownKey, ExchangeKey, HIGH_WATERMARK, LOW_WATERMARK, Question, UpKey};
 use addresses::Addresses;
+use bodies_away::BodiesAway;
 use client_limit::ClientLimit;
 use crowding::CrowdTold;
 use dialer::Dialer;
@@ -96,7 +98,7 @@ use open_sessions::OpenSessions;
 use permits::Permits;
 pub use settings::{Settings, Timeouts};
 use settlement::End;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 use timing::Class;
 use tls_scratch::TlsScratch;
@@ -112,10 +114,15 @@ pub struct Proxy {
     exchanges: Slab<Exchange>,
     limiter: Limiter,
     access: Access,
+    /// What users may ask for who have a rule of their own.
+    own_paths: BTreeMap<Box<str>, AllowedPaths>,
     metrics: Metrics,
     prices: PriceTable,
     permits: Permits,
     held_bodies: HeldBodies,
+    bodies_away: BodiesAway,
+    /// Connections whose compressed answers go on in a later turn, one in each.
+    postponed: VecDeque<UpKey>,
     usage_asking: UsageAsking,
     local_answers: LocalAnswers,
     local_limit: LocalLimit,
@@ -159,6 +166,9 @@ impl Proxy {
             client_limit: ClientLimit::new(settings.connections_max, settings.timeouts.overload),
             addresses: Addresses::new(settings.connections_of_address_max),
             key_guesses: KeyGuesses::default(),
+            own_paths: BTreeMap::new(),
+            bodies_away: BodiesAway::default(),
+            postponed: VecDeque::new(),
             crowd_told: CrowdTold::default(),
             boot: started.unix,
             replies: 0,
@@ -265,12 +275,14 @@ impl Proxy {
             self.permits.due(),
             self.open_sessions.due(),
             self.held_bodies.look_due(),
+            self.postponed.front().map(|_| 0),
         ];
         due.into_iter().flatten().min()
     }
 
     /// Acts on every deadline that has passed.
     pub fn expire(&mut self, now: Now) {
+        self.read_postponed(now);
         while let Some((conn, class)) = self.deadlines.expired(now.mono) {
             match conn {
                 Conn::Down(key) => self.expire_down(now, key, Class::from_index(class)),
@@ -322,6 +334,9 @@ impl Proxy {
         for key in self.ups.keys().collect::<Vec<_>>() {
             self.close_up(key);
         }
+        for away in self.bodies_away.take_all() {
+            self.held_bodies.change(&away.user, away.bytes, 0);
+        }
     }
 
     /// The ledger began to fail, or works again; where it will not take records any more, new requests are refused.
@@ -355,6 +370,7 @@ impl Proxy {
     pub fn set_policy(&mut self, now: Now, policy: Policy) {
         self.access.set_keys(policy.keys);
         self.limiter.set_overrides(policy.overrides);
+        self.own_paths = policy.paths;
         self.check_sessions(now);
     }
 

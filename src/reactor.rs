@@ -181,6 +181,7 @@ impl<I: Io, W: Workers> Reactor<I, W> {
                 WorkerEvent::Reconfigure(change) => self.proxy.reconfigure(now, *change),
                 WorkerEvent::Prices(fetched) => self.proxy.set_fetched_prices(fetched),
                 WorkerEvent::Certificate(acceptor) => self.proxy.set_acceptor(acceptor),
+                WorkerEvent::Worked { ticket } => self.proxy.worked(now, ticket),
                 WorkerEvent::Answered { ticket, answer } => self.proxy.answered(now, ticket, &answer),
                 WorkerEvent::Resolved { addresses } => self.proxy.resolved(now, addresses),
                 WorkerEvent::Stop => self.stop(now),
@@ -273,6 +274,7 @@ impl<I: Io, W: Workers> Reactor<I, W> {
                 Action::Close { conn, last, reset } => connections.close(conn, last, reset),
                 Action::HalfClose(key) => connections.half_close(key),
                 Action::Resolve => self.workers.resolve(),
+                Action::Work(work) => self.workers.work(work),
                 Action::Ask { ticket, question } => self.ask(now, ticket, question),
             }
         }

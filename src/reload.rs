@@ -8,6 +8,7 @@ use crate::access::Hash;
 use crate::base::log::{Level, Note};
 use crate::config::{Config, Problem, Timeouts};
 use crate::policy::Change;
+use std::sync::Arc;
 
 /// The configuration in force, and how to read it.
 pub struct Reloader {
@@ -129,7 +130,7 @@ pub fn change(config: &Config) -> Change {
         limits: config.limits,
         authorization: config.api_key.as_ref().map(|key| format!("Bearer {}", key.expose())),
         admin: config.admin_token.as_ref().map(|token| Hash::of(token.expose().as_bytes())),
-        model_name: config.model_name.clone(),
+        model_name: config.model_name.as_deref().map(Arc::from),
         prices: config.prices.clone(),
         log: config.log,
     }

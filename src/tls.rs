@@ -33,6 +33,8 @@ use std::sync::Arc;
 const RECORD_HEADER_BYTES: usize = 5;
 /// Plaintext in one record (RFC 8446 §5.1).
 const RECORD_PLAIN_BYTES_MAX: usize = 16 * 1024;
+/// Longest record of a peer's behind its header (RFC 5246 §6.2.3), bytes.
+const RECORD_BYTES_MAX: usize = 18 * 1024;
 /// Header, explicit nonce and tag of the largest cipher suite offered, rounded up; rustls says if it needs more.
 const RECORD_OVERHEAD_BYTES: usize = 32;
 
@@ -380,10 +382,15 @@ impl<S: Side> Session<S> {
 }
 
 /// How many bytes the record at the front of `partial` lacks (or first its header). `None` when it is complete: then it
-/// is to be processed, together with all that came after it, however often its handshake message goes on.
+/// is to be processed, together with all that came after it, however often its handshake message goes on. So is one
+/// that is longer than any, to be refused at once.
 fn missing(partial: &[u8]) -> Option<usize> {
     let &[_, _, _, high, low, ..] = partial else { return Some(RECORD_HEADER_BYTES - partial.len()) };
-    let record = RECORD_HEADER_BYTES + usize::from(u16::from_be_bytes([high, low]));
+    let length = usize::from(u16::from_be_bytes([high, low]));
+    if length > RECORD_BYTES_MAX {
+        return None;
+    }
+    let record = RECORD_HEADER_BYTES + length;
     record.checked_sub(partial.len()).filter(|&lacking| lacking > 0)
 }
 

@@ -12,6 +12,7 @@ pub mod content;
 mod counted;
 pub mod dialects;
 pub mod draft;
+pub mod each_member;
 mod editor;
 pub mod estimate;
 mod gunzip;

@@ -1,5 +1,5 @@
-//! The threads that may block (ledger, checkpoint, query, export, resolver, log), each behind a bounded mailbox, and
-//! the one mailbox back.
+//! The threads that may block or take long (ledger, checkpoint, query, long work, export, resolver, log), each behind a
+//! bounded mailbox, and the one mailbox back.
 //!
 //! In: records, questions and names from the loop. Out: [`WorkerEvent`]s. Never: a decision about an exchange.
 
@@ -10,8 +10,10 @@ pub mod certificate_watch;
 pub mod checkpoint;
 pub mod event;
 pub mod export;
+mod fair_queue;
 pub mod ledger;
 pub mod logger;
+pub mod long_work;
 pub mod price_fetcher;
 pub mod process;
 pub mod query;

@@ -11,6 +11,7 @@ mod support;
 
 use allocation_counter::{AllocationInfo, measure};
 use openai_api_proxy::base::clock::SECOND;
+use openai_api_proxy::base::work::LongWork;
 use openai_api_proxy::io::Io;
 use openai_api_proxy::io::sockets::Sockets;
 use openai_api_proxy::limit::budget::Period;
@@ -75,6 +76,10 @@ impl Workers for Ledger {
 
     fn ask(&mut self, _: Job) -> bool {
         false
+    }
+
+    fn work(&mut self, work: LongWork) {
+        panic!("no body is long: {work:?}");
     }
 
     fn sum_spend_by_user(&mut self, _: Period) {}

@@ -6,6 +6,7 @@ mod support;
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
 use support::DEADLINE;
 use support::client::{Client, Response};
 use support::proxy::{Proxy, command};
@@ -135,6 +136,48 @@ fn without_a_token_holders_of_keys_read_their_own_beyond_loopback() {
     }
     send(&proxy, "GET /usage", &format!("host: localhost|authorization: Bearer {}", key.trim())).expect(200);
     proxy.wait_for_log("no ADMIN_TOKEN");
+}
+
+/// What generates, and no more; and a user's own rule, which a running server follows.
+#[test]
+fn what_a_client_key_opens() {
+    let upstream = upstream();
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &str| {
+        let done = command(folder.path(), &[]).args(arguments.split(' ')).stdout(Stdio::piped()).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let keys = ["taro", "hana"].map(|user| run(&format!("keys create {user}")).trim().to_owned());
+    let shown = run("limits set taro --paths /v1/files,/v1/models/");
+    assert!(
+        shown.lines().nth(1).is_some_and(|row| row.split_whitespace().last() == Some("/v1/files,/v1/models")),
+        "{shown}"
+    );
+    let target = upstream.url();
+    let proxy = Proxy::start_in(folder, &[("PROXY_TARGET", &target), ("CLIENT_AUTH", "keys"), KEY]);
+    let ask = |key: &str, start: &str| send(&proxy, start, &format!("host: localhost|authorization: Bearer {key}"));
+    let chat = format!("POST {CHAT}");
+    let opens = |start: &str| keys.each_ref().map(|key| ask(key, start).head.status());
+    for (start, statuses) in [
+        (&*chat, [403, 200]),
+        ("GET /v1/models", [200, 200]),
+        ("GET /v1/files", [200, 403]),
+        ("POST /v1/files/x", [200, 403]),
+        ("GET /v1/organization/admin_api_keys", [403, 403]),
+        ("GET /v1/responses/resp_1/input_items", [403, 403]),
+    ] {
+        assert_eq!(opens(start), statuses, "{start}");
+    }
+    let refused = ask(&keys[0], &chat);
+    refused.expect_proxy_error(403, "path_not_allowed");
+    let done = command(proxy.folder(), &[]).args(["limits", "clear", "taro"]).output().unwrap();
+    assert!(done.status.success());
+    let start = Instant::now();
+    while ask(&keys[0], &chat).head.status() != 200 {
+        assert!(start.elapsed() < DEADLINE, "its rule is followed still");
+    }
+    ask(&keys[0], "GET /v1/files").expect_proxy_error(403, "path_not_allowed");
 }
 
 #[test]

@@ -66,3 +66,8 @@ fn connection() {
 fn websocket() {
     replay("websocket", properties::websocket);
 }
+
+#[test]
+fn first_bytes() {
+    replay("first_bytes", properties::first_bytes::first_bytes);
+}

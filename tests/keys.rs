@@ -253,7 +253,10 @@ fn a_users_own_limits_are_followed() {
     assert_eq!(limit("taro").as_deref(), Some("100"));
     let shown = done(proxy.folder(), "limits set taro --rpm 7 --tpm 100000 --usd-month 2.50");
     assert!(
-        shown.lines().nth(1).is_some_and(|row| row.split_whitespace().eq(["taro", "7", "100000", "-", "-", "2.5"]))
+        shown
+            .lines()
+            .nth(1)
+            .is_some_and(|row| row.split_whitespace().eq(["taro", "7", "100000", "-", "-", "2.5", "-"]))
     );
     let start = Instant::now();
     while limit("taro").as_deref() != Some("7") {
@@ -306,6 +309,7 @@ fn commands_help_succeed_and_fail_as_documented() {
         ("limits set taro", 2, "no limit is named"),
         ("limits set taro --rpm -1", 2, "-1"),
         ("limits set taro --usd-day 1e3", 2, "1e3"),
+        ("limits set taro --paths v1/chat", 2, "v1/chat"),
         ("limits list --rpm 1", 2, "limits set"),
         ("limits frobnicate", 2, "expected limits set"),
         ("nothing", 2, "\"nothing\""),

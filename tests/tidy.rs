@@ -140,8 +140,8 @@ const LONG_FILES: &[(&str, &str)] = &[
 /// Lines of a function, from `fn` to its closing brace.
 const FUNCTION_LINES_MAX: usize = 69;
 const COLUMNS_MAX: usize = 120;
-/// The table of the crate's docs: which test holds which promise.
-const PROOFS: &str = "src/proofs.md";
+/// The tables of the crate's docs: which test holds which promise.
+const PROOFS: [&str; 2] = ["src/proofs.md", "src/threats.md"];
 /// The faults that `tests/mutations/run` puts into the sources.
 const FAULTS: &str = "tests/mutations/faults.txt";
 /// What the repository's top level may hold beside dot files and what `.gitignore` names.
@@ -317,13 +317,13 @@ fn sizes(file: &str, text: &str) -> Vec<String> {
 
 /// Every row of the table of proofs has a promise, of its own or of the row above, and names a test that is there.
 /// `read` gives a file's text.
-fn proofs(table: &str, read: impl Fn(&str) -> Option<String>) -> Vec<String> {
+fn proofs(name: &str, table: &str, read: impl Fn(&str) -> Option<String>) -> Vec<String> {
     let mut found = Vec::new();
     let (mut promised, mut tests) = (false, 0);
     for (line, text) in (1..).zip(table.lines()).filter(|(_, text)| text.starts_with("| ")) {
         let cells: Vec<&str> = text.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
         let ["", promise, file, test, ""] = cells[..] else {
-            found.push(format!("{PROOFS}:{line}: not three cells"));
+            found.push(format!("{name}:{line}: not three cells"));
             continue;
         };
         if [promise, file, test] == ["promise", "file", "test"] || promise.starts_with("**") {
@@ -334,14 +334,14 @@ fn proofs(table: &str, read: impl Fn(&str) -> Option<String>) -> Vec<String> {
         tests += 1;
         let is_there = read(file).is_some_and(|text| has_test(&text, test));
         if !promised {
-            found.push(format!("{PROOFS}:{line}: proves nothing"));
+            found.push(format!("{name}:{line}: proves nothing"));
         }
         if !is_there {
-            found.push(format!("{PROOFS}:{line}: no test `{test}` in {file}"));
+            found.push(format!("{name}:{line}: no test `{test}` in {file}"));
         }
     }
     if tests == 0 {
-        found.push(format!("{PROOFS}:1: no table"));
+        found.push(format!("{name}:1: no table"));
     }
     found
 }
@@ -525,7 +525,7 @@ fn files_are_readable_and_finished() {
 #[test]
 fn every_promise_has_its_test_and_every_fault_its_place() {
     let there = |file: &str| std::fs::read_to_string(root().join(file)).ok();
-    none(proofs(&read(PROOFS), there));
+    PROOFS.iter().for_each(|name| none(proofs(name, &read(name), there)));
     none(faults_fit(&read(FAULTS), there));
 }
 

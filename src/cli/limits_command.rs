@@ -4,12 +4,14 @@ use super::{Command, next, text, unexpected};
 use crate::access::is_user;
 use crate::base::digits::whole_number;
 use crate::config::nano_usd;
-use crate::ledger::keys_and_limits::{Editor, limits};
+use crate::ledger::keys_and_limits::{Editor, read};
 use crate::ledger::offline;
 use crate::limit::overrides::Overrides;
 use crate::limit::status::dollars;
 use crate::local::text_table::{Column, table};
+use crate::policy::{AllowedPaths, Policy};
 use lexopt::{Arg, Parser};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The text of `limits --help`.
@@ -21,13 +23,13 @@ const MOST: u64 = 1_000_000_000_000_000;
 /// What to do with limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LimitsCommand {
-    Set { user: String, own: Overrides },
+    Set { user: String, own: Overrides, paths: Option<AllowedPaths> },
     List,
     Clear(String),
 }
 
 pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
-    let (mut words, mut own) = (Vec::new(), Overrides::default());
+    let (mut words, mut own, mut paths) = (Vec::new(), Overrides::default(), None);
     while let Some(argument) = next(parser)? {
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Print(HELP)),
@@ -38,18 +40,20 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
             }
             Arg::Long("usd-day") => own.day_nano_usd = Some(money(parser, "--usd-day")?),
             Arg::Long("usd-month") => own.month_nano_usd = Some(money(parser, "--usd-month")?),
+            Arg::Long("paths") => paths = Some(allowed(parser)?),
             Arg::Value(word) => words.push(word.to_string_lossy().into_owned()),
             other => return Err(unexpected(&other)),
         }
     }
+    let names_none = own == Overrides::default() && paths.is_none();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let command = match words[..] {
         ["set" | "clear", user] if !is_user(user) => {
             return Err("a user's name has 1 to 128 bytes, and no control character".to_owned());
         }
-        ["set", _] if own == Overrides::default() => return Err("no limit is named; try limits --help".to_owned()),
-        ["set", user] => LimitsCommand::Set { user: user.to_owned(), own },
-        _ if own != Overrides::default() => return Err("limits belong to limits set; try limits --help".to_owned()),
+        ["set", _] if names_none => return Err("no limit is named; try limits --help".to_owned()),
+        ["set", user] => LimitsCommand::Set { user: user.to_owned(), own, paths },
+        _ if !names_none => return Err("limits belong to limits set; try limits --help".to_owned()),
         ["list"] => LimitsCommand::List,
         ["clear", user] => LimitsCommand::Clear(user.to_owned()),
         _ => return Err("expected limits set USER, limits list or limits clear USER; try limits --help".to_owned()),
@@ -68,6 +72,11 @@ fn money(parser: &mut Parser, option: &str) -> Result<u64, String> {
     nano_usd(&text).ok_or_else(|| format!("{option} {text:?}: expected an amount in US dollars, as in 5 or 0.50"))
 }
 
+fn allowed(parser: &mut Parser) -> Result<AllowedPaths, String> {
+    let text = text(parser)?;
+    AllowedPaths::parse(&text).ok_or_else(|| format!("--paths {text:?}: expected {}", AllowedPaths::EXPECTED))
+}
+
 /// Runs the command on the ledger at `path`: what to print. Only `set` makes a ledger where there is none, and `list`
 /// changes nothing.
 ///
@@ -75,14 +84,18 @@ fn money(parser: &mut Parser, option: &str) -> Result<u64, String> {
 /// One sentence.
 pub fn run(command: &LimitsCommand, path: &Path) -> Result<String, String> {
     match command {
-        LimitsCommand::Set { user, own } => {
-            let own = Editor::open(path)?.set_limits(user, own)?;
-            Ok(list([(user.as_str(), &own)]))
+        LimitsCommand::Set { user, own, paths } => {
+            let mut editor = Editor::open(path)?;
+            if *own != Overrides::default() {
+                editor.set_limits(user, own)?;
+            }
+            if let Some(allowed) = paths {
+                editor.set_paths(user, allowed)?;
+            }
+            drop(editor); // what it has written is in the file then
+            Ok(list(&offline::read(path, read)?, Some(user)))
         }
-        LimitsCommand::List => {
-            let limits = offline::read(path, limits)?;
-            Ok(list(limits.iter().map(|(user, own)| (&**user, own))))
-        }
+        LimitsCommand::List => Ok(list(&offline::read(path, read)?, None)),
         LimitsCommand::Clear(user) => match Editor::open_existing(path)?.clear_limits(user)? {
             true => Ok(format!("{user} has everybody's limits again\n")),
             false => Ok(format!("{user} had no limits of their own\n")),
@@ -90,11 +103,14 @@ pub fn run(command: &LimitsCommand, path: &Path) -> Result<String, String> {
     }
 }
 
-/// A dash is everybody's limit.
-fn list<'a>(limits: impl IntoIterator<Item = (&'a str, &'a Overrides)>) -> String {
+/// All that users have of their own; or one of them. A dash is what everybody has.
+fn list(policy: &Policy, only: Option<&str>) -> String {
+    let users: BTreeSet<&str> = policy.overrides.keys().chain(policy.paths.keys()).map(|user| &**user).collect();
+    let users = users.into_iter().filter(|user| only.is_none_or(|only| only == *user));
     let count = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     let money = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), dollars);
-    let rows = limits.into_iter().map(|(user, own)| {
+    let rows = users.map(|user| {
+        let own = policy.overrides.get(user).copied().unwrap_or_default();
         vec![
             user.to_owned(),
             count(own.rpm),
@@ -102,8 +118,9 @@ fn list<'a>(limits: impl IntoIterator<Item = (&'a str, &'a Overrides)>) -> Strin
             count(own.concurrent.map(u64::from)),
             money(own.day_nano_usd),
             money(own.month_nano_usd),
+            policy.paths.get(user).map_or_else(|| "-".to_owned(), ToString::to_string),
         ]
     });
     let [rpm, tpm, concurrent, day, month] = ["RPM", "TPM", "CONCURRENT", "USD/DAY", "USD/MONTH"].map(Column::Right);
-    table(&[Column::Left("USER"), rpm, tpm, concurrent, day, month], &rows.collect::<Vec<_>>())
+    table(&[Column::Left("USER"), rpm, tpm, concurrent, day, month, Column::Left("PATHS")], &rows.collect::<Vec<_>>())
 }

@@ -21,19 +21,7 @@ pub(super) fn read(source: &mut Source<'_>, is_loopback: bool) -> Door {
 /// What may be relayed: by default all of it, and to holders of keys what generates.
 pub(super) fn paths(source: &mut Source<'_>, keys_only: bool) -> AllowedPaths {
     let default = if keys_only { AllowedPaths::Inference } else { AllowedPaths::All };
-    let expected = "`inference`, `all`, or paths that begin with a slash (/v1/chat), parted by commas";
-    source.value("ALLOWED_PATHS", default, expected, |text| match text {
-        "all" => Some(AllowedPaths::All),
-        "inference" => Some(AllowedPaths::Inference),
-        _ => list(text, path).map(AllowedPaths::Under),
-    })
-}
-
-/// A path as it is compared: without escapes and a slash at its end.
-fn path(text: &str) -> Option<Box<str>> {
-    let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"%;?#\\".contains(&byte);
-    let path = text.strip_suffix('/').unwrap_or(text);
-    (path.starts_with('/') && path.bytes().all(is_plain)).then(|| path.into())
+    source.value("ALLOWED_PATHS", default, AllowedPaths::EXPECTED, AllowedPaths::parse)
 }
 
 /// What is between the commas, each as it should be.
@@ -81,10 +69,6 @@ mod tests {
         for bad in ["*", "null", "app.example.com", "https://", "https://a/b", "https://a/", "https://u@a", "://a", ""]
         {
             assert_eq!(origin(bad), None, "{bad}");
-        }
-        assert_eq!((path("/v1/chat/").as_deref(), path("/v1").as_deref()), (Some("/v1/chat"), Some("/v1")));
-        for bad in ["v1", "", "/", "/a b", "/%61", "/v1?x"] {
-            assert_eq!(path(bad), None, "{bad}");
         }
         assert_eq!(list("a, b,c", host).map(|list| list.len()), Some(3));
         assert_eq!(list("a,,b", host), None);

@@ -6,7 +6,7 @@
 use super::database;
 use crate::access::{Hash, Key};
 use crate::limit::overrides::Overrides;
-use crate::policy::Policy;
+use crate::policy::{AllowedPaths, Policy};
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,7 +20,7 @@ pub fn version(conn: &Connection) -> rusqlite::Result<i64> {
 pub fn read(conn: &Connection) -> rusqlite::Result<Policy> {
     let keys = keys(conn)?.into_iter().filter(|(row, _)| row.revoked_at.is_none());
     let keys = keys.map(|(row, hash)| Key { id: row.id, user: row.user.into(), hash, expires_at: row.expires_at });
-    Ok(Policy { keys: keys.collect(), overrides: limits(conn)? })
+    Ok(Policy { keys: keys.collect(), overrides: limits(conn)?, paths: paths(conn)? })
 }
 
 /// A client key as an operator sees it. Instants in nanoseconds since the Unix epoch.
@@ -113,9 +113,18 @@ impl Editor {
         })
     }
 
-    /// Takes a user's own limits away; false where there were none.
+    /// Sets what a user may ask for.
+    pub fn set_paths(&mut self, user: &str, allowed: &AllowedPaths) -> Result<(), String> {
+        let sql = "INSERT OR REPLACE INTO user_paths VALUES (?, ?)";
+        self.change(|conn| conn.execute(sql, [user, &allowed.to_string()]).map(drop))
+    }
+
+    /// Takes a user's own limits away, of paths too; false where there were none.
     pub fn clear_limits(&mut self, user: &str) -> Result<bool, String> {
-        self.change(|conn| Ok(conn.execute("DELETE FROM user_limits WHERE user = ?", [user])? > 0))
+        self.change(|conn| {
+            let limits = conn.execute("DELETE FROM user_limits WHERE user = ?", [user])?;
+            Ok(limits + conn.execute("DELETE FROM user_paths WHERE user = ?", [user])? > 0)
+        })
     }
 
     fn change<T>(&mut self, edit: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, String> {
@@ -149,6 +158,16 @@ pub fn keys(conn: &Connection) -> rusqlite::Result<Vec<(KeyRow, Hash)>> {
     })?;
     // A hash of another length is none of ours, and opens nothing.
     rows.filter_map(Result::transpose).collect()
+}
+
+/// What users may ask for who have a rule of their own. One that cannot be read, of a later version, allows nothing.
+pub fn paths(conn: &Connection) -> rusqlite::Result<BTreeMap<Box<str>, AllowedPaths>> {
+    let mut select = conn.prepare_cached("SELECT user, paths FROM user_paths")?;
+    let rows = select.query_map([], |row| {
+        let allowed = AllowedPaths::parse(&row.get::<_, String>(1)?);
+        Ok((row.get::<_, String>(0)?.into(), allowed.unwrap_or(AllowedPaths::Under(Vec::new()))))
+    })?;
+    rows.collect()
 }
 
 /// Users' own limits, in the order of their names.

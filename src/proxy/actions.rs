@@ -4,6 +4,7 @@ use super::downstream::Downstream;
 use super::exchange::Exchange;
 use super::upstream::Upstream;
 use crate::base::slab::Key;
+use crate::base::work::LongWork;
 use crate::local::dashboard::DashboardQuery;
 use crate::local::usage_report::UsageQuery;
 use crate::metrics::Snapshot;
@@ -63,6 +64,8 @@ pub enum Action {
     HalfClose(DownKey),
     /// Look the target up again.
     Resolve,
+    /// Have it done by a thread; then tell [`Proxy::worked`].
+    Work(LongWork),
     /// Answer with [`Proxy::answered`].
     Ask { ticket: u64, question: Question },
 }

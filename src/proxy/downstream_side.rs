@@ -22,7 +22,7 @@ use super::local_answers::{overloaded, text};
 use super::local_request::{self, LocalRequest};
 use super::outgoing::{Outgoing, body_bytes_max};
 use super::refusal::Refusal;
-use super::request_body::{self, Reading};
+use super::request_body::{self, BodyRead, Unread};
 use super::request_estimate::{self, Denied, Size};
 use super::retrieved_id::retrieved_id;
 use super::route::{Local, Route};
@@ -335,10 +335,13 @@ impl Proxy {
             Err(message) => self.refuse(now, key, &head, &Refusal::new(Fault::BadRequest, message)),
             Ok(Route::Local(local)) => self.local_request(now, key, &head, local),
             Ok(Route::Relay { endpoint, cost }) => {
-                let may_relay = self.may_relay(&head, endpoint);
+                let may_relay = self.may_relay(&head);
                 match may_relay.and_then(|()| identity::who(&head.headers, &self.access, now.unix)) {
                     Ok((user, key_id)) => {
                         let user = user.unwrap_or_else(|name| self.limiter.name(&name));
+                        if let Err(refusal) = self.may_ask(&user, &head, endpoint) {
+                            return self.refuse(now, key, &head, &refusal);
+                        }
                         self.relay(now, key, &head, Asker { user, key_id, endpoint, cost });
                     }
                     Err(refusal) => self.refuse(now, key, &head, &refusal),
@@ -348,7 +351,7 @@ impl Proxy {
     }
 
     /// Why a request is not for the target, whoever asks.
-    fn may_relay(&self, head: &RequestHead<'_, '_>, endpoint: Endpoint) -> Result<(), Refusal> {
+    fn may_relay(&self, head: &RequestHead<'_, '_>) -> Result<(), Refusal> {
         let bad = |message| Err(Refusal::new(Fault::BadRequest, message));
         if head.method == "TRACE" {
             let refusal = Refusal::new(Fault::MethodNotAllowed, "TRACE is not passed on");
@@ -362,11 +365,20 @@ impl Proxy {
                 "this is the administrator's token, which is not sent to the target: is another path meant, or a key?",
             );
         }
-        if !route::is_allowed(&self.settings.allowed_paths, head.method, head.target, endpoint) {
-            let message = "this path is not among those that are relayed here (ALLOWED_PATHS)";
-            return Err(Refusal::new(Fault::PathNotAllowed, message));
-        }
         Ok(())
+    }
+
+    /// Why a request is not for the target from this user, by its path.
+    fn may_ask(&self, user: &str, head: &RequestHead<'_, '_>, endpoint: Endpoint) -> Result<(), Refusal> {
+        let own = self.own_paths.get(user);
+        if route::is_allowed(own.unwrap_or(&self.settings.allowed_paths), head.method, head.target, endpoint) {
+            return Ok(());
+        }
+        let message = match own {
+            Some(_) => "this path is not among those that this user may ask for (limits set --paths)",
+            None => "this path is not among those that are relayed here (ALLOWED_PATHS)",
+        };
+        Err(Refusal::new(Fault::PathNotAllowed, message))
     }
 
     /// True for a request that may come in; else it is answered. `relayed` says that it is for the target.
@@ -533,21 +545,45 @@ impl Proxy {
         }
     }
 
-    /// A held body is complete: reads it, makes the edits, and sends the request on its way.
+    /// A held body is complete: it is read, here or by a thread.
     fn request_held(&mut self, now: Now, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.linked_mut(key) else { return };
-        let user = exchange.draft.user.clone();
-        let reading = Reading {
-            default_model: self.settings.model_name.as_deref(),
-            is_limited: self.limiter.measures(&user).tokens,
-            bytes_max: self.settings.body_bytes_max,
-            asking: self.settings.asks_usage.then_some(&self.usage_asking),
-            now,
-        };
         exchange.ready = now.mono;
-        let reserved = match request_body::finish(exchange, &reading) {
+        let user = exchange.draft.user.clone();
+        let (bytes, is_limited) = (exchange.request.outgoing.held_bytes(), self.limiter.measures(&user).tokens);
+        let body = Unread::take(exchange, &self.settings, is_limited);
+        if body.takes_long(self.settings.long_body_bytes) {
+            self.held_bodies.change(&user, 0, bytes);
+            return self.actions.push_back(Action::Work(self.bodies_away.send(key, user, bytes, body)));
+        }
+        let may_ask = |model: Option<&str>, body: &[u8]| {
+            !self.usage_asking.is_refused(now, &exchange.request.outgoing.head, model, body)
+        };
+        let read = body.read(may_ask);
+        self.request_read(now, key, read);
+    }
+
+    /// The work of [`Action::Work`] is done: a body was read.
+    pub fn worked(&mut self, now: Now, ticket: u64) {
+        let Some(away) = self.bodies_away.take(ticket) else { return };
+        let has_room = self.held_bodies.change(&away.user, away.bytes, 0);
+        if let Some(read) = away.read().filter(|_| self.exchanges.get(away.exchange).is_some()) {
+            self.request_read(now, away.exchange, read);
+            self.recount(away.exchange);
+        }
+        if has_room {
+            self.resume_held();
+        }
+    }
+
+    /// A held body was read: its request takes what it may need, and goes on its way.
+    fn request_read(&mut self, now: Now, key: ExchangeKey, read: Result<BodyRead, Refusal>) {
+        let Some(exchange) = self.exchanges.linked_mut(key) else { return };
+        let user = exchange.draft.user.clone();
+        let reserved = match read {
             Err(refusal) => return self.refuse_held(now, key, &refusal),
-            Ok(size) => {
+            Ok(read) => {
+                let size = read.finish(exchange);
                 // In place of what its head has taken.
                 self.limiter.withdraw(&user, std::mem::take(&mut exchange.reservation), now);
                 request_estimate::reserve(&mut self.limiter, &self.prices, &self.settings, exchange, &size, now)

@@ -4,6 +4,7 @@ use super::api_paths::Cost;
 use super::exchange::{Exchange, Request, Response, Stage};
 use super::{Action, Conn, DownKey, Proxy, Settings, UpKey, Written};
 use crate::base::clock::{Now, SECOND};
+use crate::base::work::LongWork;
 use crate::limit::reservation::Reservation;
 use crate::limit::status::RateLimitStatus;
 use crate::metrics::{LabelLimits, Metrics};
@@ -82,6 +83,10 @@ pub fn act(proxy: &mut Proxy, now: Now) -> Vec<UpKey> {
         match action {
             Action::Connect { up, .. } => proxy.connected(now, up),
             Action::Look(up) => proxy.looked(now, up),
+            Action::Work(LongWork { ticket, work, .. }) => {
+                work();
+                proxy.worked(now, ticket);
+            }
             Action::Read(conn) => proxy.resumed(now, conn),
             Action::Flush(Conn::Up(up)) => to_flush.push(up),
             _ => {}

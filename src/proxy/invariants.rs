@@ -1,6 +1,7 @@
 //! What holds between any two turns, whatever the peers do: counts for tests, which look for leaks, lost wake-ups and
 //! bytes without bounds. Reads everything, changes nothing.
 
+use super::downstream::Phase;
 use super::exchange::{Exchange, Stage};
 use super::upstream::{Link, Upstream};
 use super::{Conn, ExchangeKey, Proxy, UpKey};
@@ -104,8 +105,8 @@ impl Audit<'_> {
     }
 
     /// How many exchanges hold bytes back, or have stopped reading, although nothing that would let them go on is under
-    /// way, or for longer than a reply may wait; or are read on for reports that will not come. For tests of lost
-    /// wake-ups.
+    /// way, or for longer than a reply may wait; or are read on for reports that will not come; or have a whole body
+    /// that nobody reads. For tests of lost wake-ups.
     pub fn forgotten(&self) -> usize {
         let is_forgotten = |&key: &ExchangeKey| {
             let Some(exchange) = self.0.exchanges.get(key) else { return false };
@@ -123,7 +124,13 @@ impl Audit<'_> {
             });
             is_over || is_untimed || (holding.is_some() || waits) && !commits && !queues
         };
-        self.0.exchanges.keys().filter(is_forgotten).count() + usize::from(self.0.held_bodies.is_stuck())
+        let is_unread = |&key: &ExchangeKey| {
+            let Some(exchange) = self.0.exchanges.get(key) else { return false };
+            let sends = self.0.downs.get(exchange.down).is_some_and(|down| matches!(down.phase, Phase::Body { .. }));
+            exchange.stage == Stage::Receiving && !sends && !self.0.bodies_away.has(key)
+        };
+        let forgotten = |key: &ExchangeKey| is_forgotten(key) || is_unread(key);
+        self.0.exchanges.keys().filter(forgotten).count() + usize::from(self.0.held_bodies.is_stuck())
     }
 
     /// True where no record waits, or only until the next deadline. For tests of lost wake-ups, after a turn.

@@ -9,7 +9,7 @@ use crate::usage::splice::{Splice, write_spliced};
 use std::sync::Arc;
 
 /// A held body up to this size travels in one piece with its head: one copy, but one write and one TLS record.
-const COALESCE_BYTES_MAX: usize = 16 * 1024;
+pub const COALESCE_BYTES_MAX: usize = 16 * 1024;
 
 /// The bytes for the target: the head, then a held body, then what streams through.
 #[derive(Default)]
@@ -60,7 +60,8 @@ impl Outgoing {
         self.body.capacity() + self.joined_bytes
     }
 
-    /// The body is whole: makes its edits, and joins it to the head where that is worth it.
+    /// The body is whole: makes its edits, none of which is behind its first [`COALESCE_BYTES_MAX`], and joins it to
+    /// the head as far as that is worth it.
     pub fn finish_body(&mut self, splices: &[Splice]) {
         let added: usize = splices.iter().map(|splice| splice.with.len()).sum();
         let edited = splices.last().map_or(0, |splice| splice.at.end);
@@ -69,16 +70,10 @@ impl Outgoing {
             self.head.reserve_exact(self.body.len() + added);
             write_spliced(&mut self.head, &self.body, splices);
             self.body = Vec::new();
-        } else if edited <= COALESCE_BYTES_MAX {
+        } else {
             self.head.reserve_exact(edited + added);
             write_spliced(&mut self.head, &self.body[..edited], splices);
             self.body_start = edited;
-        } else {
-            // An edit far behind: no second copy of all before it.
-            self.body.reserve_exact(added);
-            for splice in splices.iter().rev() {
-                self.body.splice(splice.at.clone(), splice.with.iter().copied());
-            }
         }
         self.joined_bytes = self.head.capacity() - head_bytes;
     }
@@ -164,6 +159,7 @@ pub fn body_bytes_max(max: u64, reader: &BodyReader, have: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::usage::splice::splice_far;
 
     fn drain(outgoing: &mut Outgoing, step: usize) -> Vec<u8> {
         let mut sent = Vec::new();
@@ -194,6 +190,8 @@ mod tests {
             let mut expected = b"head".to_vec();
             write_spliced(&mut expected, &body, &splices);
             let mut outgoing = Outgoing { head: b"head".to_vec(), body, ..Outgoing::default() };
+            splice_far(&mut outgoing.body, &mut splices, COALESCE_BYTES_MAX);
+            assert_eq!(splices.is_empty(), late || body_bytes <= 4);
             outgoing.finish_body(&splices);
             assert!(drain(&mut outgoing, 7) == expected && outgoing.is_sent() && outgoing.is_replayable());
             outgoing.rewind();

@@ -6,6 +6,7 @@ use crate::door::Door;
 use crate::limit::overrides::Limits;
 use crate::policy::{AllowedPaths, ReadOn};
 use crate::tls::{Acceptor, Connector};
+use std::sync::Arc;
 
 /// Durations, nanoseconds.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +46,7 @@ pub struct Settings {
     /// What may be relayed.
     pub allowed_paths: AllowedPaths,
     /// The model for a request that names none.
-    pub model_name: Option<String>,
+    pub model_name: Option<Arc<str>>,
     /// Only holders of our keys may relay; what they present is not sent on.
     pub keys_only: bool,
     /// What opens the local endpoints.
@@ -68,6 +69,8 @@ pub struct Settings {
     pub connections_of_address_max: usize,
     /// Largest request body that is held for inspection, bytes.
     pub body_bytes_max: u64,
+    /// From so many bytes on, reading a body would take milliseconds of everybody's time: a thread does.
+    pub long_body_bytes: usize,
     /// All request bodies held for inspection together, bytes; beyond, clients are not read from.
     pub buffered_bytes_max: usize,
     /// A reply's last byte waits for its record's commit.
@@ -103,6 +106,7 @@ impl Default for Settings {
             connections_max: 100,
             connections_of_address_max: 0,
             body_bytes_max: 1 << 20,
+            long_body_bytes: 64 << 10,
             buffered_bytes_max: 256 << 20,
             settled: true,
             journaled: false,

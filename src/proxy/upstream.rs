@@ -73,8 +73,10 @@ pub struct Upstream {
     tls: Option<Box<Session>>,
     /// Ciphertext, or last words, that wait for the socket.
     pub cipher: Buffer,
-    /// A response head that is not whole yet; or what comes of a tunnel while it must wait.
+    /// A response head that is not whole yet; or what comes of a tunnel, or of a compressed body, while it must wait.
     pub input: Buffer,
+    /// What waits of a compressed body is read in a later turn; nothing more is taken from the socket until then.
+    pub postponed: bool,
     pub head_end: HeadEnd,
     pub exchange: Option<ExchangeKey>,
     /// It has carried an exchange before this one.
@@ -99,6 +101,7 @@ impl Upstream {
             tls: None,
             cipher: Buffer::new(),
             input: Buffer::new(),
+            postponed: false,
             head_end: HeadEnd::default(),
             exchange: Some(exchange),
             reused: false,

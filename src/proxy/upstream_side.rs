@@ -281,12 +281,17 @@ impl Proxy {
     /// True where reading from the target makes sense now: always, but for a client that does not keep up.
     pub(super) fn wants_upstream_bytes(&self, key: UpKey) -> bool {
         let Some(up) = self.ups.get(key) else { return false };
-        let down = self.exchange_of(key).and_then(|exchange| self.downs.get(exchange.down));
         let tunnel = self.tunnel_of(key);
-        let waits = tunnel.is_some_and(Tunnel::is_paused);
+        let waits = up.postponed || tunnel.is_some_and(Tunnel::is_paused);
         // What comes of one that is left is not for the client.
-        let has_room = || down.is_none_or(|down| down.waiting() < HIGH_WATERMARK);
-        up.link != Link::Resolving && !waits && (tunnel.is_some_and(Tunnel::is_leaving) || has_room())
+        let has_room = || tunnel.is_some_and(Tunnel::is_leaving) || self.client_has_room(key);
+        up.link != Link::Resolving && !waits && has_room()
+    }
+
+    /// True where the client of a connection's exchange keeps up, or is gone.
+    fn client_has_room(&self, key: UpKey) -> bool {
+        let down = self.exchange_of(key).and_then(|exchange| self.downs.get(exchange.down));
+        down.is_none_or(|down| down.waiting() < HIGH_WATERMARK)
     }
 
     pub(super) fn upstream_bytes(&mut self, now: Now, key: UpKey, bytes: &mut [u8]) {
@@ -410,19 +415,29 @@ impl Proxy {
 
 // ----------------------------------------------------------------------------------------------------------- responses
 
+/// How much of compressed bodies is decoded in a turn, of one connection, bytes: a millisecond's work or two.
+const DECODED_BYTES_A_TURN: u64 = 128 * 1024;
+/// How much of a compressed body is decoded at a time, bytes, which may become a thousand times as many.
+const COMPRESSED_BYTES: usize = 256;
+
 impl Proxy {
     /// Decrypted bytes of a connection to the target.
     pub(super) fn upstream_plain(&mut self, now: Now, key: UpKey, bytes: &[u8]) {
-        let mut rest = bytes;
+        let (mut rest, decoded_before) = (bytes, self.decoded_bytes(key));
         while !rest.is_empty() {
+            let decoded = self.decoded_bytes(key);
+            if decoded.unwrap_or(0) >= decoded_before.unwrap_or(0) + DECODED_BYTES_A_TURN {
+                return self.postpone(key, rest);
+            }
+            let piece = &rest[..rest.len().min(decoded.map_or(usize::MAX, |_| COMPRESSED_BYTES))];
             let Some(up) = self.ups.get(key) else { return };
             let Some(exchange) = up.exchange.filter(|_| up.has_begun()) else {
                 // Bytes that nobody asked for: whatever they are, the next response could not be told from them.
                 return self.fail_up(now, key, Failure::Protocol(HttpError::Malformed("bytes outside of a response")));
             };
-            match self.response_bytes(now, key, exchange, rest) {
+            match self.response_bytes(now, key, exchange, piece) {
                 Ok(Next::Bytes(used)) => rest = &rest[used..],
-                Ok(Next::Wait) => return,
+                Ok(Next::Wait) => rest = &rest[piece.len()..],
                 Ok(Next::Later) => {
                     let Some(up) = self.ups.linked_mut(key) else { return };
                     return up.input.append(rest);
@@ -434,6 +449,30 @@ impl Proxy {
                 Err(error) => return self.fail_up(now, key, Failure::Protocol(error)),
             }
         }
+    }
+
+    /// Bytes that were decoded of a compressed body so far; `None` for any other.
+    fn decoded_bytes(&self, key: UpKey) -> Option<u64> {
+        self.exchange_of(key)?.response.usage_reader.decoded_bytes()
+    }
+
+    /// A compressed body has taken its time in this turn.
+    fn postpone(&mut self, key: UpKey, rest: &[u8]) {
+        let Some(up) = self.ups.linked_mut(key) else { return };
+        up.input.append(rest);
+        up.postponed = true;
+        self.postponed.push_back(key);
+    }
+
+    /// One of those whose time was up in an earlier turn goes on; where its client does not keep up, it is
+    /// [`Proxy::advance_upstream`] that has it wait for its turn again.
+    pub(super) fn read_postponed(&mut self, now: Now) {
+        let Some(key) = self.postponed.pop_front() else { return };
+        let has_room = self.client_has_room(key);
+        let Some(up) = self.ups.get_mut(key).filter(|_| has_room) else { return };
+        up.postponed = false;
+        self.read_waiting(now, key);
+        self.actions.push_back(Action::Read(Conn::Up(key)));
     }
 
     fn response_bytes(&mut self, now: Now, key: UpKey, exchange: ExchangeKey, bytes: &[u8]) -> Result<Next, HttpError> {
@@ -494,7 +533,7 @@ impl Proxy {
         if let Some(asked) = request.asked.take() {
             asked.take_out(&mut request.outgoing);
             let (Outgoing { head, body, .. }, model) = (&request.outgoing, exchange.draft.model_requested.as_deref());
-            request.refused_asking = Some(self.usage_asking.kind(head, model, body));
+            request.refused_asking = self.usage_asking.kind(head, model, body);
             request.outgoing.finish_body(&[]);
         }
         self.recount(key);
@@ -760,12 +799,20 @@ impl Proxy {
 
     /// Goes on with what the target sent while it had to wait, and with its end if that has come meanwhile.
     pub(super) fn advance_upstream(&mut self, now: Now, key: UpKey) {
+        if self.ups.get(key).is_some_and(|up| up.postponed) && !self.postponed.contains(&key) {
+            self.postponed.push_back(key);
+        }
         if self.tunnel_of(key).is_none_or(Tunnel::is_paused) {
             return;
         }
         if let Some(exchange) = self.ups.get(key).and_then(|up| up.exchange) {
             self.end_dismissed(now, exchange);
         }
+        self.read_waiting(now, key);
+    }
+
+    /// Reads what waits in a connection, and acts on its end if that has come meanwhile.
+    fn read_waiting(&mut self, now: Now, key: UpKey) {
         let Some(up) = self.ups.get_mut(key) else { return };
         let input = std::mem::take(&mut up.input);
         self.upstream_plain(now, key, input.as_slice());
@@ -780,9 +827,9 @@ impl Proxy {
     /// Puts the end of the target's side off, where bytes that came before it are still to be relayed. Of several, the
     /// first counts: where it has ended in good order, writing to it breaks later.
     pub(super) fn puts_end_off(&mut self, key: UpKey, end: Result<(), ErrorKind>) -> bool {
-        let Some(paused) = self.tunnel_of(key).map(Tunnel::is_paused) else { return false };
-        let Some(up) = self.ups.linked_mut(key) else { return false };
-        let waits = paused || !up.input.is_empty();
+        let tunnel_paused = self.tunnel_of(key).map(Tunnel::is_paused);
+        let Some(up) = self.ups.get_mut(key) else { return false };
+        let waits = up.postponed || tunnel_paused.is_some_and(|paused| paused || !up.input.is_empty());
         if waits {
             up.ended.get_or_insert(end);
         }

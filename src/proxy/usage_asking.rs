@@ -14,17 +14,18 @@ use crate::base::clock::{Now, SECOND};
 use crate::http::HttpError;
 use crate::http::body::BodyReader;
 use crate::http::chunked::Piece;
+use crate::usage::each_member::each_member;
 use crate::usage::splice::{Splice, write_spliced};
 use memchr::memmem;
-use serde_json::value::RawValue;
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 
 /// How long a refusal is remembered, nanoseconds.
 const REMEMBERED: u64 = 24 * 3600 * SECOND;
 /// Refusals that are remembered; beyond, the oldest is forgotten.
 const REFUSALS_MAX: usize = 1024;
+/// Longest request whose refusal is remembered, bytes; a longer one is asked for its usage each time.
+const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Longest answer that is looked into, bytes of its body. A refusal has a few hundred.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// What an answer names that refuses it.
@@ -41,7 +42,8 @@ pub struct UsageAsking {
 impl UsageAsking {
     /// True where requests like this one were refused. `head` is the request's own for the target, `body` its JSON.
     pub fn is_refused(&self, now: Now, head: &[u8], model: Option<&str>, body: &[u8]) -> bool {
-        let since = if self.refused.is_empty() { None } else { self.refused.get(&self.kind(head, model, body)) };
+        let kind = if self.refused.is_empty() { None } else { self.kind(head, model, body) };
+        let since = kind.and_then(|kind| self.refused.get(&kind));
         since.is_some_and(|since| now.mono - since < REMEMBERED)
     }
 
@@ -54,13 +56,33 @@ impl UsageAsking {
         self.refused.insert(kind, now.mono);
     }
 
-    /// The hash of all requests like this one.
-    pub fn kind(&self, head: &[u8], model: Option<&str>, body: &[u8]) -> u64 {
+    /// The hash of all requests like this one; none for a long one, which it would take too long to look through.
+    pub fn kind(&self, head: &[u8], model: Option<&str>, body: &[u8]) -> Option<u64> {
+        if body.len() > BODY_BYTES_MAX {
+            return None;
+        }
         let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-        let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(body).unwrap_or_default();
-        let members = members.into_keys().filter(|name| name != "model" && name != NAMES[0]);
-        self.hasher.hash_one((line, model, members.collect::<Vec<_>>()))
+        let mut members = BTreeSet::new();
+        let told = each_member(body, |name, _| {
+            members.insert(name.to_owned());
+        });
+        members.retain(|name| name != "model" && name != NAMES[0]);
+        Some(self.hasher.hash_one((line, model, told.is_ok().then_some(members))))
     }
+}
+
+/// Of a body, in which these edits are about to be made: what takes those out again that ask for usage.
+pub fn undo(body: &[u8], splices: &[Splice]) -> Vec<Splice> {
+    let (mut undo, mut added, mut removed) = (Vec::new(), 0, 0);
+    for Splice { at, with, asks } in splices {
+        let start = at.start + added - removed;
+        if *asks {
+            undo.push(Splice { at: start..start + with.len(), with: body[at.clone()].to_vec(), asks: false });
+        }
+        added += with.len();
+        removed += at.len();
+    }
+    undo
 }
 
 /// Of a request with which usage is asked for: what it was before.
@@ -72,17 +94,8 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Of a body, the edits that are about to be made in it; the request's head has so many bytes.
-    pub fn new(head_bytes: usize, body: &[u8], splices: &[Splice]) -> Self {
-        let (mut undo, mut added, mut removed) = (Vec::new(), 0, 0);
-        for Splice { at, with, asks } in splices {
-            let start = at.start + added - removed;
-            if *asks {
-                undo.push(Splice { at: start..start + with.len(), with: body[at.clone()].to_vec(), asks: false });
-            }
-            added += with.len();
-            removed += at.len();
-        }
+    /// Of a request with a head of so many bytes, what takes the asking out of its body again.
+    pub fn new(head_bytes: usize, undo: Vec<Splice>) -> Self {
         Self { head_bytes, undo }
     }
 
@@ -164,8 +177,10 @@ impl HeldAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::outgoing::COALESCE_BYTES_MAX;
     use crate::usage::inspect::inspect;
     use crate::usage::record::Endpoint;
+    use crate::usage::splice::splice_far;
 
     fn at(seconds: u64) -> Now {
         Now { mono: seconds * SECOND, ..Now::default() }
@@ -177,7 +192,10 @@ mod tests {
         const BODY: &[u8] = br#"{"model":"m","data_sources":[1],"stream":true}"#;
         let mut asking = UsageAsking::default();
         assert!(!asking.is_refused(at(1), HEAD, Some("m"), BODY));
-        let kind = asking.kind(HEAD, Some("m"), br#"{"stream":1,"data_sources":2,"stream_options":3,"model":4}"#);
+        let kind = asking
+            .kind(HEAD, Some("m"), br#"{"stream":1,"data_sources":2,"stream_options":3,"model":4}"#)
+            .expect("it is short");
+        assert_eq!(asking.kind(HEAD, Some("m"), &vec![b' '; BODY_BYTES_MAX + 1]), None);
         asking.remember(at(1), kind);
         assert!(asking.is_refused(at(1), HEAD, Some("m"), BODY));
         assert!(asking.is_refused(at(86_400), HEAD, Some("m"), BODY));
@@ -207,12 +225,13 @@ mod tests {
                     format!(r#"{{{model}"stream":true,"messages":"{text}"{options}}}"#),
                     format!(r#"{{{model}"stream":true{options},"messages":"{text}"}}"#),
                 ] {
-                    let inspected = inspect(body.as_bytes(), Endpoint::ChatCompletions, Some("m"));
+                    let mut inspected = inspect(body.as_bytes(), Endpoint::ChatCompletions, Some("m"));
                     assert!(inspected.usage_asked);
                     let head = b"POST / HTTP/1.1\r\ncontent-length: 9\r\n\r\n".to_vec();
-                    let asked = Asked::new(head.len(), body.as_bytes(), &inspected.splices);
+                    let asked = Asked::new(head.len(), undo(body.as_bytes(), &inspected.splices));
                     let mut outgoing = Outgoing::default();
                     (outgoing.head, outgoing.body) = (head, body.clone().into());
+                    splice_far(&mut outgoing.body, &mut inspected.splices, COALESCE_BYTES_MAX);
                     outgoing.finish_body(&inspected.splices);
                     outgoing.advance(7);
                     asked.take_out(&mut outgoing);

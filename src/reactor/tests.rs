@@ -2,6 +2,7 @@
 
 use super::{Reactor, Turn};
 use crate::base::clock::Now;
+use crate::base::work::LongWork;
 use crate::io::{Event, Io};
 use crate::limit::budget::{Period, SpendByUser};
 use crate::limit::overrides::Limits;
@@ -77,6 +78,8 @@ impl Workers for Sums {
     fn ask(&mut self, _: Job) -> bool {
         false
     }
+
+    fn work(&mut self, _: LongWork) {}
 
     fn sum_spend_by_user(&mut self, period: Period) {
         self.0.borrow_mut().0.push(period);

@@ -3,14 +3,13 @@
 //!
 //! In: the whole body. Out: facts, and splices by position; the body itself is never copied here.
 
+use super::each_member::each_member;
 use super::record::Endpoint;
 use super::splice::{Edit, Splice, is_empty_object};
 use crate::base::digits::whole_number;
 use crate::json::{self, EACH, Found, Path, Paths, Scanner};
 use crate::sse::BYTE_ORDER_MARK;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -188,15 +187,25 @@ pub fn inspect(body: &[u8], endpoint: Endpoint, default_model: Option<&str>) -> 
 /// differs from it only in case.
 pub fn unclear_key(body: &[u8]) -> Option<&'static str> {
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
-    let Ok(members) = serde_json::from_slice::<BTreeMap<Cow<'_, str>, &RawValue>>(body) else {
+    // Of a repeated key the last value counts.
+    let (mut odd, mut options, mut predict) = (false, None, None);
+    let whole = each_member(body, |key, value| {
+        odd |= is_odd(&PATHS, key);
+        match key {
+            "stream_options" => options = Some(value),
+            "options" => predict = Some(value),
+            _ => {}
+        }
+    });
+    if whole.is_err() {
         return Some("its body is not a JSON object that can be read");
-    };
-    let is_odd = members.keys().any(|key| is_odd(&PATHS, key))
-        || ["stream_options", "options"].iter().filter_map(|key| members.get(*key)).any(|raw| {
-            let nested = serde_json::from_str::<BTreeMap<Cow<'_, str>, &RawValue>>(raw.get()).unwrap_or_default();
-            nested.keys().any(|key| is_odd(&OPTION_PATHS, key) || is_odd(&PREDICT_PATHS, key))
-        });
-    is_odd.then_some("the case of one of its keys is not the API's")
+    }
+    for nested in [options, predict].into_iter().flatten() {
+        // What is no object has no keys.
+        let is_odd = |key: &str| is_odd(&OPTION_PATHS, key) || is_odd(&PREDICT_PATHS, key);
+        drop(each_member(nested.get().as_bytes(), |key, _| odd |= is_odd(key)));
+    }
+    odd.then_some("the case of one of its keys is not the API's")
 }
 
 /// True for a key that is a watched one but for its case. U+017F and U+212A are s and k without regard to it (Unicode's

@@ -75,6 +75,11 @@ impl UsageReader {
         self.editing
     }
 
+    /// Bytes that have been decoded so far: a few may stand for very many. `None` for a body that is not decoded.
+    pub fn decoded_bytes(&self) -> Option<u64> {
+        self.gunzip.as_ref().map(|gunzip| gunzip.sink_ref().map_or(0, |decoded| decoded.bytes))
+    }
+
     /// Takes the body's next bytes. Of an edited stream, appends to `out` what goes to the client.
     ///
     /// # Errors
@@ -150,18 +155,21 @@ impl UsageReader {
 #[derive(Default)]
 struct Decoded {
     body: Option<Box<Body>>,
+    /// How many bytes it has taken.
+    bytes: u64,
     /// What goes to the client in its place.
     edited: Vec<u8>,
 }
 
 impl Decoded {
     fn new(body: Option<Body>) -> Self {
-        Self { body: body.map(Box::new), edited: Vec::new() }
+        Self { body: body.map(Box::new), ..Self::default() }
     }
 }
 
 impl Write for Decoded {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.bytes += bytes.len() as u64;
         if let Some(body) = &mut self.body {
             body.feed(bytes, &mut self.edited);
         }
@@ -222,9 +230,17 @@ impl Body {
         }
     }
 
-    fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) {
+    fn feed(&mut self, mut input: &[u8], out: &mut Vec<u8>) {
         if self.told {
             return self.read(input, out);
+        }
+        if self.start.is_empty() {
+            // White space says nothing, and there may be any amount of it: some send it to keep a connection alive.
+            let space = input.len() - input.trim_ascii_start().len();
+            if !matches!(self.output, Output::Same) {
+                out.extend_from_slice(&input[..space]);
+            }
+            input = &input[space..];
         }
         if self.start.is_empty()
             && let Some(form) = told_by(self.form, input)

@@ -26,6 +26,18 @@ pub fn write_spliced(out: &mut Vec<u8>, body: &[u8], splices: &[Splice]) {
     out.extend_from_slice(&body[at..]);
 }
 
+/// Makes all splices in the body itself, where one of them is behind its first `near` bytes: no second copy of all that
+/// is before it.
+pub fn splice_far(body: &mut Vec<u8>, splices: &mut Vec<Splice>, near: usize) {
+    if splices.last().is_none_or(|splice| splice.at.end <= near) {
+        return;
+    }
+    body.reserve_exact(splices.iter().map(|splice| splice.with.len()).sum());
+    for splice in splices.drain(..).rev() {
+        body.splice(splice.at, splice.with);
+    }
+}
+
 /// The edits of one JSON object, as they are chosen.
 pub(super) struct Edit {
     brace: usize,

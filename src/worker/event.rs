@@ -33,6 +33,8 @@ pub enum WorkerEvent {
     Certificate(Acceptor),
     /// The answer to the question with this ticket.
     Answered { ticket: u64, answer: Answer },
+    /// The piece of work with this ticket is done.
+    Worked { ticket: u64 },
     /// The target's addresses, or why they cannot be had.
     Resolved { addresses: Result<Vec<SocketAddr>, String> },
     /// Stop: the first means drain, the next means at once.

@@ -5,9 +5,8 @@
 //! In: [`Job`]s, a bounded number waiting. Out: one [`WorkerEvent::Answered`] for each job taken. Never: a write; a
 //! read transaction that outlives its question.
 
-mod fair_queue;
-
 use super::event::{EventSender, WorkerEvent};
+use super::fair_queue::{Asker, FairInbox, FairQueue};
 use super::logger::event;
 use super::process::{lower_priority, spawn};
 use crate::base::log::Level;
@@ -15,15 +14,17 @@ use crate::ledger::{answer, database};
 use crate::local::dashboard::{DashboardQuery, View};
 use crate::local::usage_report::UsageQuery;
 use crate::local::{Answer, dashboard, usage_report};
-use fair_queue::{Asker, FairQueue};
 use rusqlite::{Connection, ErrorCode};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// Questions that may wait, and of one user.
+const QUESTIONS_MAX: usize = 64;
+const QUESTIONS_OF_USER_MAX: usize = 8;
 /// Scrapes that may wait.
 const RENDERS_MAX: usize = 8;
 /// How long one question may take.
@@ -57,7 +58,7 @@ impl Job {
 
 /// The loop's end of the threads.
 pub struct QueryHandle {
-    inbox: Arc<Inbox>,
+    inbox: Arc<FairInbox<Job>>,
     renders: SyncSender<(u64, Render)>,
     stopping: Arc<AtomicBool>,
     threads: [JoinHandle<()>; 2],
@@ -69,7 +70,8 @@ impl QueryHandle {
     /// # Errors
     /// One sentence, if the system gives no thread.
     pub fn start(path: &Path, events: EventSender) -> Result<Self, String> {
-        let (inbox, stopping) = (Arc::new(Inbox::new()), Arc::new(AtomicBool::new(false)));
+        let inbox = Arc::new(FairInbox::new(FairQueue::new(QUESTIONS_MAX, QUESTIONS_OF_USER_MAX)));
+        let stopping = Arc::new(AtomicBool::new(false));
         let (renders, rendered) = sync_channel(RENDERS_MAX);
         let reader = LedgerReader {
             path: database::absolute(path)?,
@@ -89,7 +91,7 @@ impl QueryHandle {
     pub fn ask(&self, job: Job) -> bool {
         match job {
             Job::Render { ticket, render } => self.renders.try_send((ticket, render)).is_ok(),
-            question => self.inbox.push(question),
+            question => self.inbox.push(question.asker(), question),
         }
     }
 
@@ -109,45 +111,6 @@ fn render(inbox: &Receiver<(u64, Render)>, events: &EventSender) {
     }
 }
 
-/// Questions on their way to the thread that asks the ledger.
-struct Inbox {
-    /// `None` once the thread is to end.
-    waiting: Mutex<Option<FairQueue<Job>>>,
-    changed: Condvar,
-}
-
-impl Inbox {
-    fn new() -> Self {
-        Self { waiting: Mutex::new(Some(FairQueue::default())), changed: Condvar::new() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<FairQueue<Job>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn push(&self, job: Job) -> bool {
-        let pushed = self.lock().as_mut().is_some_and(|waiting| waiting.push(job.asker(), job));
-        self.changed.notify_one();
-        pushed
-    }
-
-    fn close(&self) {
-        *self.lock() = None;
-        self.changed.notify_one();
-    }
-
-    /// Waits for the next question; `None` at the end.
-    fn pop(&self) -> Option<Job> {
-        let mut waiting = self.lock();
-        loop {
-            match waiting.as_mut()?.pop() {
-                Some(job) => return Some(job),
-                None => waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner),
-            }
-        }
-    }
-}
-
 /// Asks the ledger, on a connection of its own.
 struct LedgerReader {
     path: PathBuf,
@@ -161,7 +124,7 @@ struct LedgerReader {
 }
 
 impl LedgerReader {
-    fn run(mut self, inbox: &Inbox, events: &EventSender) {
+    fn run(mut self, inbox: &FairInbox<Job>, events: &EventSender) {
         lower_priority();
         // So that it is the ledger's file, whatever is at the path when the first question comes.
         self.conn = self.open().ok();

@@ -4,9 +4,11 @@ use super::event::{EventSender, WorkerEvent};
 use super::export::{self, ExportHandle};
 use super::ledger::{Ledger, LedgerHandle, Options};
 use super::logger;
+use super::long_work::LongWorkHandle;
 use super::query::{Job, QueryHandle};
 use super::resolver::Resolver;
 use crate::base::log::Note;
+use crate::base::work::LongWork;
 use crate::config::Influx;
 use crate::limit::budget::Period;
 use crate::usage::record::Record;
@@ -20,6 +22,9 @@ pub trait Workers {
 
     /// A question, answered by [`WorkerEvent::Answered`]; false where too many wait.
     fn ask(&mut self, job: Job) -> bool;
+
+    /// What takes too long for the loop; answered by [`WorkerEvent::Worked`].
+    fn work(&mut self, work: LongWork);
 
     /// What the log is told of this turn.
     fn tell(&mut self, notes: Vec<Note>) {
@@ -41,11 +46,12 @@ pub trait Workers {
     }
 }
 
-/// Ledger, query, export and resolver threads of a process.
+/// Ledger, query, long-work, export and resolver threads of a process.
 pub struct WorkerThreads {
     events: EventSender,
     ledger: LedgerHandle,
     query: QueryHandle,
+    long_work: LongWorkHandle,
     export: Option<ExportHandle>,
     resolver: Resolver,
 }
@@ -66,9 +72,10 @@ impl WorkerThreads {
         let options = Options { export: export.is_some(), backfill, ..options };
         let ledger = Ledger::start(database, options, events.clone())?;
         let query = QueryHandle::start(database, events.clone())?;
+        let long_work = LongWorkHandle::start(events.clone())?;
         let export = export.map(|to| ExportHandle::start(database, to, ledger.marker()));
         let resolver = Resolver::start(host, port, events.clone())?;
-        Ok(Self { events, ledger, query, export: export.transpose()?, resolver })
+        Ok(Self { events, ledger, query, long_work, export: export.transpose()?, resolver })
     }
 
     /// Ends the threads, the ledger last and only when all that was submitted is committed.
@@ -78,6 +85,7 @@ impl WorkerThreads {
     pub fn shutdown(self) -> Result<(), String> {
         drop(self.resolver);
         self.query.shutdown();
+        self.long_work.shutdown();
         if let Some(export) = self.export {
             export.shutdown();
         }
@@ -92,6 +100,10 @@ impl Workers for WorkerThreads {
 
     fn ask(&mut self, job: Job) -> bool {
         self.query.ask(job)
+    }
+
+    fn work(&mut self, work: LongWork) {
+        self.long_work.put(work);
     }
 
     fn tell(&mut self, notes: Vec<Note>) {

@@ -7,6 +7,7 @@ use super::support::script::{Ending, Reply};
 use super::support::upstream::Upstream;
 use openai_api_proxy::base::clock::SECOND;
 use openai_api_proxy::base::log::{Level, Note};
+use openai_api_proxy::base::work::LongWork;
 use openai_api_proxy::io::sockets::Sockets;
 use openai_api_proxy::limit::budget::Period;
 use openai_api_proxy::reactor::Reactor;
@@ -49,6 +50,10 @@ impl Workers for Instant {
 
     fn ask(&mut self, _: Job) -> bool {
         false
+    }
+
+    fn work(&mut self, work: LongWork) {
+        panic!("no body is long: {work:?}");
     }
 
     fn tell(&mut self, notes: Vec<Note>) {

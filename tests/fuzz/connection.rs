@@ -6,6 +6,7 @@
 
 use super::Input;
 use openai_api_proxy::base::clock::{Now, SECOND};
+use openai_api_proxy::base::work::LongWork;
 use openai_api_proxy::http::chunked::{Decoder, Piece};
 use openai_api_proxy::http::framing::Framing;
 use openai_api_proxy::http::head::{HeadEnd, RequestHead, storage};
@@ -212,6 +213,10 @@ impl Harness<'_> {
                 self.targets.remove(&conn.token());
             }
             Action::HalfClose(_) => {}
+            Action::Work(LongWork { ticket, work, .. }) => {
+                work();
+                self.proxy.worked(now, ticket);
+            }
             Action::Resolve => {
                 let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
                 self.proxy.resolved(now, Ok(vec![address]));

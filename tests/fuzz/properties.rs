@@ -9,6 +9,8 @@
 
 #[path = "connection.rs"]
 pub mod connection;
+#[path = "first_bytes.rs"]
+pub mod first_bytes;
 
 use flate2::{Compression, write::GzEncoder};
 use openai_api_proxy::base::clock::Now;

@@ -147,7 +147,7 @@ fn setup(seed: u64) -> Setup {
     let read_on = [ReadOn::Nobodys, ReadOn::LimitedUsers, ReadOn::Everybodys][world.rng.below(3)];
     let stall_max = [0, 0, 20 * MILLISECOND, 50 * SECOND][world.rng.below(4)];
     let limits = limits(&mut world.rng);
-    let settings = settings(read_on, &plan, 100, world.jumps > 0, 256 << 20);
+    let settings = settings(read_on, &plan, 100, world.jumps > 0, (256 << 20, [64 << 10, 1][world.rng.below(2)]));
     let places = |plan: &Plan| plan.requests.iter().map(|_| Books::default()).collect::<Vec<_>>();
     let mut entries = places(&plan);
     entries.iter_mut().zip(&truths).for_each(|(entry, truth)| entry.cost = truth.cost());

@@ -75,7 +75,7 @@ impl Budgets {
             self.set_at = Some(now);
             let own = Overrides { month_nano_usd: self.to_set.take(), ..Overrides::default() };
             let overrides = self.users.iter().map(|user| (user.as_str().into(), own)).collect();
-            return Some(WorkerEvent::Policy(Policy { keys: Vec::new(), overrides }));
+            return Some(WorkerEvent::Policy(Policy { overrides, ..Policy::default() }));
         }
         // Rather late, when something has settled since.
         if self.sum.is_some() && rng.below(if settled { 2 } else { 30 }) == 0 {

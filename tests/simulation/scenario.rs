@@ -180,7 +180,7 @@ pub fn settings(
     plan: &Plan,
     ledger_places: usize,
     jumps: bool,
-    buffered_bytes_max: usize,
+    (buffered_bytes_max, long_body_bytes): (usize, usize),
 ) -> Settings {
     Settings {
         tls: plan.tls.map(|_| tls::connector()),
@@ -190,6 +190,7 @@ pub fn settings(
         connections_max: CONNECTIONS_MAX,
         body_bytes_max: BODY_BYTES_MAX as u64,
         buffered_bytes_max,
+        long_body_bytes,
         journaled: plan.journaled.is_some(),
         ledger_places,
         timeouts: Timeouts {
@@ -287,7 +288,8 @@ pub fn run(seed: u64) -> Seen {
         roomy: world.roomy,
     };
     let buffered_bytes_max = [256 << 20, 1 << 10, 40_000][world.rng.below(3)];
-    let settings = settings(read_on, &plan, ledger_places, world.jumps > 0, buffered_bytes_max);
+    let long_body_bytes = [64 << 10, 100, 1][world.rng.below(3)];
+    let settings = settings(read_on, &plan, ledger_places, world.jumps > 0, (buffered_bytes_max, long_body_bytes));
     let world = Rc::new(RefCell::new(world));
     let plan = Rc::new(RefCell::new(plan));
     let peers = Rc::new(RefCell::new(peers));

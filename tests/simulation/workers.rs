@@ -3,6 +3,7 @@
 use crate::budgets::Budgets;
 use crate::rng::Rng;
 use crate::scenario::name_of;
+use openai_api_proxy::base::work::LongWork;
 use openai_api_proxy::limit::budget::Period;
 use openai_api_proxy::local::Answer;
 use openai_api_proxy::usage::record::{Correction, Journal, Record, Usage, UsageSource};
@@ -30,6 +31,8 @@ pub struct FakeWorkers {
     pub journaled: BTreeSet<String>,
     replies: VecDeque<WorkerEvent>,
     tickets: VecDeque<u64>,
+    /// Bodies to read.
+    work: VecDeque<LongWork>,
     resolving: bool,
     /// How long the ledger may be in trouble, the longest of its pauses; 0 is never.
     stall_max: u64,
@@ -78,7 +81,7 @@ impl FakeWorkers {
         }
         let may_commit = self.stalled_until.is_none() && self.budgets.sum.is_none();
         let commits = !self.pending.is_empty() && may_commit;
-        match rng.below(3) {
+        match rng.below(4) {
             0 if commits && self.stall_max > 0 && rng.below(8) == 0 => {
                 self.stalled_until = Some(now + self.stall_max / [1, 5, 100, 10_000][rng.below(4)]);
             }
@@ -94,6 +97,11 @@ impl FakeWorkers {
                 let answer = Answer::new(200, "text/plain", format!("answer {ticket}"));
                 self.replies.push_back(WorkerEvent::Answered { ticket, answer });
             }
+            3 if !self.work.is_empty() => {
+                let LongWork { ticket, work, .. } = self.work.pop_front().expect("not empty");
+                work();
+                self.replies.push_back(WorkerEvent::Worked { ticket });
+            }
             2 if self.resolving => {
                 self.resolving = false;
                 let address = |n| SocketAddr::from((Ipv4Addr::LOCALHOST, FIRST_PORT + n));
@@ -104,7 +112,10 @@ impl FakeWorkers {
         }
         let commits = !self.pending.is_empty() && self.stalled_until.is_none();
         let sums = self.budgets.are_busy() && (self.budgets.sum.is_some() || self.pending.is_empty());
-        commits || sums || !(self.tickets.is_empty() && self.replies.is_empty()) || self.resolving
+        commits
+            || sums
+            || !(self.tickets.is_empty() && self.work.is_empty() && self.replies.is_empty())
+            || self.resolving
     }
 
     pub fn stop(&mut self) {
@@ -159,6 +170,10 @@ impl Workers for SharedWorkers {
             tickets.push_back(ticket);
         }
         has_room
+    }
+
+    fn work(&mut self, work: LongWork) {
+        self.0.borrow_mut().work.push_back(work);
     }
 
     fn sum_spend_by_user(&mut self, period: Period) {

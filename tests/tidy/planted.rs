@@ -145,13 +145,13 @@ fn proofs_catches_a_promise_without_a_test() {
     let read = |file: &str| (file == "tests/a.rs").then(|| "fn helper() {}\n#[test]\nfn holds() {}".to_string());
     let table = |rows: &str| format!("# Title\n\n| promise | file | test |\n|---|---|---|\n{rows}");
     let there = "| **Part** | | |\n| It holds | `tests/a.rs` | `holds` |\n| | `tests/a.rs` | `holds` |\n";
-    caught(&proofs(&table(there), read), &[]);
+    caught(&proofs("src/proofs.md", &table(there), read), &[]);
     let gone =
         "| It holds | `tests/a.rs` | `held` |\n| It helps | `tests/a.rs` | `helper` |\n| It is | `b.rs` | `holds` |\n";
-    caught(&proofs(&table(gone), read), &["src/proofs.md:5", "src/proofs.md:6", "src/proofs.md:7"]);
+    caught(&proofs("src/proofs.md", &table(gone), read), &["src/proofs.md:5", "src/proofs.md:6", "src/proofs.md:7"]);
     let nothing = "| **Part** | | |\n| | `tests/a.rs` | `holds` |\n| It holds | `tests/a.rs` |\n";
-    caught(&proofs(&table(nothing), read), &["src/proofs.md:6", "src/proofs.md:7"]);
-    caught(&proofs(&table(""), read), &["src/proofs.md:1"]);
+    caught(&proofs("src/proofs.md", &table(nothing), read), &["src/proofs.md:6", "src/proofs.md:7"]);
+    caught(&proofs("src/proofs.md", &table(""), read), &["src/proofs.md:1"]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::support::upstream::{Options, Upstream};
 use super::support::{DEADLINE, client, free_port};
 use super::world;
 use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::io::{Read, Write};
@@ -101,10 +102,14 @@ fn clients_and_commands_are_served_and_a_drain_ends_it() {
 
 /// Each of them has sent its hello before any is answered.
 #[test]
-fn five_hundred_handshakes_at_once() {
+fn two_thousand_handshakes_at_once() {
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit { current: getrlimit(Resource::Nofile).maximum, ..getrlimit(Resource::Nofile) },
+    );
     let proxy = start(folder(Server::Usual), &[]);
     for config in [trusting(&world().ca), Arc::new(world().ca.client(&[&TLS12]))] {
-        let mut clients: Vec<_> = (0..500).map(|_| connect(proxy.addr(), &config)).collect();
+        let mut clients: Vec<_> = (0..2_000).map(|_| connect(proxy.addr(), &config)).collect();
         for StreamOwned { conn, sock } in &mut clients {
             conn.write_tls(sock).unwrap();
         }

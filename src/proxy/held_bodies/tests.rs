@@ -1,10 +1,12 @@
 //! Bodies that do not all fit: nobody is refused, nobody waits for ever, and the sum keeps its bound.
 
+use crate::base::work::LongWork;
 use crate::limit::bucket::Rate;
 use crate::limit::overrides::Limits;
 use crate::proxy::fixture::{act, at, proxy, send, settings, take};
-use crate::proxy::{Conn, DownKey, Proxy, Settings, UpKey};
+use crate::proxy::{Action, Conn, DownKey, Proxy, Settings, UpKey};
 use proptest::prelude::*;
+use std::io::ErrorKind;
 
 const BODY_MAX: usize = 40_000;
 /// What an edit, or joining a short body to its head, may take in addition for a moment.
@@ -37,6 +39,41 @@ fn a_body_takes_no_more_memory_than_it_has_bytes() {
     let up = act(&mut proxy, at(0)).pop().expect("something to send");
     take(&mut proxy, at(0), Conn::Up(up));
     assert_eq!(proxy.audit().held_bytes(), 0, "what is sent on is not held");
+}
+
+/// Reading a long one is a thread's: what it takes is counted until the thread has done with it, whoever is still there.
+#[test]
+fn a_body_that_a_thread_reads_is_held_until_it_is_read() {
+    let work = |proxy: &mut Proxy| {
+        std::iter::from_fn(|| proxy.next_action())
+            .filter_map(|action| if let Action::Work(work) = action { Some(work) } else { None })
+            .collect::<Vec<_>>()
+    };
+    for leaves in [false, true] {
+        let long_body_bytes = 30_000;
+        let body_bytes_max = BODY_MAX as u64;
+        let mut proxy = proxy(Settings { long_body_bytes, body_bytes_max, ..settings() });
+        let short = proxy.accepted(at(0));
+        send(&mut proxy, at(0), short, &request(29_999, false));
+        assert!(work(&mut proxy).is_empty() && proxy.audit().slots().1 == 1, "it is on its way");
+        proxy.failed(at(0), Conn::Down(short), ErrorKind::ConnectionReset);
+        let key = proxy.accepted(at(0));
+        send(&mut proxy, at(0), key, &request(30_000, false));
+        let LongWork { ticket, work: read, .. } = work(&mut proxy).pop().expect("a thread reads it");
+        assert_eq!((proxy.audit().held_bytes(), proxy.audit().slots().1, proxy.audit().forgotten()), (30_000, 0, 0));
+        if leaves {
+            proxy.failed(at(0), Conn::Down(key), ErrorKind::ConnectionReset);
+            assert_eq!((proxy.audit().held_bytes(), proxy.audit().slots().2), (30_000, 0), "the thread has it still");
+        }
+        read();
+        proxy.worked(at(0), ticket);
+        let up = act(&mut proxy, at(0)).pop();
+        assert_eq!(up.is_none(), leaves, "who stays is served");
+        assert_eq!(proxy.audit().held_bytes(), if leaves { 0 } else { 30_000 });
+        if let Some(up) = up {
+            assert!(take(&mut proxy, at(0), Conn::Up(up)).ends_with(b"xxx"));
+        }
+    }
 }
 
 #[test]

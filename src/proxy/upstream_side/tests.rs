@@ -1,11 +1,15 @@
 //! A target with several addresses: who is connected to when, whose connection an exchange gets, and that no attempt is
-//! left on any way out.
+//! left on any way out. Compressed answers, of which a turn decodes its share.
 
 use crate::base::clock::{MILLISECOND, Now};
 use crate::http::reply::Fault;
-use crate::proxy::fixture::{at, proxy, settings, take};
+use crate::proxy::fixture::{act, at, proxy, sent, settings, take};
 use crate::proxy::{Action, Conn, DownKey, Proxy, UpKey};
 use crate::tls::Connector;
+use crate::usage::record::UsageSource;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use std::io::Write;
 
 const GET: &str = "GET /v1/x HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -131,4 +135,80 @@ fn no_attempt_is_left_on_any_way_out() {
         assert_eq!((proxy.audit().slots().1, proxy.dialer.attempts()), (0, 0));
         assert!(begun.iter().all(|up| closed.contains(up)) && closed.len() == begun.len());
     }
+}
+
+/// A proxy with an answer on its way that is compressed, ends with its connection, and whose first bytes have come.
+fn answered(content_type: &str, body: &[u8]) -> (Proxy, DownKey, UpKey) {
+    let mut proxy = proxy(settings());
+    let body_asked = r#"{"model":"m","stream":true}"#;
+    let request = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{body_asked}",
+        body_asked.len()
+    );
+    let (down, up) = sent(&mut proxy, &request);
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(body).unwrap();
+    let mut answer = format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\n").into_bytes();
+    answer.extend_from_slice(b"content-encoding: gzip\r\nconnection: close\r\n\r\n");
+    answer.extend_from_slice(&encoder.finish().unwrap());
+    assert!(answer.len() < 64 * 1024, "it comes at once: {}", answer.len());
+    proxy.received(at(0), Conn::Up(up), &mut answer);
+    proxy.ended(at(0), Conn::Up(up));
+    act(&mut proxy, at(0));
+    (proxy, down, up)
+}
+
+/// What a few bytes become takes as many turns as it needs, and everybody else has theirs meanwhile.
+#[test]
+fn no_turn_decodes_more_than_its_share() {
+    let usage = r#"{"model":"m","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}"#;
+    let (spaces, events) = (" ".repeat(1 << 24), ": nothing\n\n".repeat(1 << 20));
+    for (content_type, body) in [
+        ("application/json", format!("{spaces}{usage}")),
+        ("text/event-stream", format!("{events}data: {usage}\n\ndata: [DONE]\n\n")),
+    ] {
+        let (mut proxy, down, up) = answered(content_type, body.as_bytes());
+        let mut out = take(&mut proxy, at(0), Conn::Down(down)).len();
+        act(&mut proxy, at(0));
+        let (mut turns, mut out_max) = (0, 0);
+        while !proxy.wants_read(Conn::Up(up)) && proxy.audit().slots().1 > 0 {
+            assert_eq!(proxy.next_deadline(), Some(0), "it is forgotten");
+            proxy.expire(at(0));
+            act(&mut proxy, at(0));
+            out_max = out_max.max(proxy.audit().waiting_max().to_client);
+            out += take(&mut proxy, at(0), Conn::Down(down)).len();
+            act(&mut proxy, at(0));
+            turns += 1;
+            assert!(turns < 10_000, "a turn in which nothing happens");
+        }
+        assert!(turns > 40, "{content_type}: {turns}");
+        assert!(out_max < 1 << 20, "{content_type}: {out_max} bytes waited for the client");
+        let record = proxy.take_records(at(1)).pop().expect("it has ended");
+        assert_eq!((record.usage.total_tokens, record.usage_source), (7, UsageSource::Reported), "{content_type}");
+        out += proxy.audit().waiting_max().to_client;
+        assert!(out as u64 > record.response_bytes, "{content_type}: {out}");
+    }
+}
+
+/// An edited stream grows as it is decoded: it waits for a client that does not keep up, and goes on with it.
+#[test]
+fn decoding_waits_for_a_slow_client() {
+    let event = "data: {\"choices\":[]}\n\n";
+    let (mut proxy, down, _) = answered("text/event-stream", event.repeat(1 << 17).as_bytes());
+    for _ in 0..100 {
+        proxy.expire(at(0));
+        act(&mut proxy, at(0));
+    }
+    assert_eq!(proxy.next_deadline().filter(|due| *due == 0), None, "the loop is busy with nothing");
+    let waiting = proxy.audit().waiting_max().to_client;
+    assert!((64 << 10..1 << 20).contains(&waiting), "{waiting}");
+    let mut out = 0;
+    while proxy.audit().slots().1 > 0 {
+        out += take(&mut proxy, at(0), Conn::Down(down)).len();
+        act(&mut proxy, at(0));
+        assert_eq!(proxy.next_deadline(), Some(0), "who keeps up is read on for");
+        proxy.expire(at(0));
+    }
+    out += proxy.audit().waiting_max().to_client;
+    assert!(out > event.len() << 17, "{out}");
 }

@@ -107,6 +107,18 @@ fn a_body_is_told_by_its_bytes() {
     assert_eq!((sound.usage, sound.unreadable), (None, true));
 }
 
+/// Some gateways send it while a model is at work; and a target could send it for ever.
+#[test]
+fn white_space_before_an_answer_is_not_kept() {
+    let mut reader = UsageReader::new(Endpoint::ChatCompletions, Form::Json, Coding::Identity, false);
+    for _ in 0..100 {
+        reader.feed(&[b'\n'; 1000], &mut Vec::new()).unwrap();
+        assert_eq!(reader.decoded.body.as_ref().unwrap().start.capacity(), 0);
+    }
+    reader.feed(br#" {"usage":{"prompt_tokens":3,"completion_tokens":4}}"#, &mut Vec::new()).unwrap();
+    assert_eq!(reader.finish().usage, usage(3, 4));
+}
+
 fn edited(form: Form, coding: Coding, body: &[u8], cut: usize) -> String {
     let mut reader = UsageReader::new(Endpoint::ChatCompletions, form, coding, true);
     let mut out = Vec::new();
