@@ -7,6 +7,7 @@
 mod allowed;
 mod certificate;
 mod default_limits;
+mod egress;
 mod influx;
 mod prices;
 mod secret;
@@ -15,6 +16,7 @@ mod target;
 mod value;
 
 pub use certificate::{FilesState, ServerCertificate};
+pub use egress::{Egress, EgressProxy, Way};
 pub use influx::Influx;
 pub use prices::PricesUrl;
 pub use secret::Secret;
@@ -42,6 +44,8 @@ use std::time::Duration;
 pub struct Config {
     /// `PROXY_TARGET`
     pub target: Target,
+    /// `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`: the way out, to the target and to whatever else is called.
+    pub egress: Egress,
     /// `OPENAI_API_KEY`: sent upstream in place of the client's own.
     pub api_key: Option<Secret>,
     /// `OPENAI_ORGANIZATION` and `OPENAI_PROJECT`: sent with that key, as header lines.
@@ -183,6 +187,7 @@ impl Config {
         let share = if listen.ip().is_loopback() { 0 } else { (connections_max / 4).max(1) };
         let config = Self {
             listen,
+            egress: Egress::read(&mut source),
             account: account(&mut source),
             allowed_paths: allowed::paths(&mut source, keys_only),
             door: allowed::read(&mut source, listen.ip().is_loopback()),
@@ -222,7 +227,7 @@ impl Config {
                 header: duration(&mut source, "HEADER_TIMEOUT", 10, 1),
                 drain: duration(&mut source, "DRAIN_TIMEOUT", 30, 0),
             },
-            tls_ca: tls_ca(&mut source),
+            tls_ca: authorities(&mut source, "TLS_CA_FILE"),
             certificate: ServerCertificate::read(&mut source),
             prices: prices::read(&mut source, &target.host),
             prices_url: PricesUrl::read(&mut source),
@@ -299,12 +304,16 @@ fn metrics_limits(source: &mut Source<'_>) -> metrics::LabelLimits {
     metrics::LabelLimits { users_max, models_max, series_max: defaults.series_max.max(users_max.saturating_mul(20)) }
 }
 
-fn tls_ca(source: &mut Source<'_>) -> Option<Vec<u8>> {
-    let pem = source.file("TLS_CA_FILE", "a readable PEM file")?;
+/// Certificates of authorities, PEM. The mark that editors put at a file's head would hide the first of them.
+fn authorities(source: &mut Source<'_>, name: &'static str) -> Option<Vec<u8>> {
+    let mut pem = source.file(name, "a readable PEM file")?;
+    if pem.starts_with("\u{feff}".as_bytes()) {
+        pem.drain(.."\u{feff}".len());
+    }
     if memchr::memmem::find(&pem, b"-----BEGIN CERTIFICATE-----").is_none() {
-        source.problem("TLS_CA_FILE", "expected a PEM file with certificates, found none in it".to_owned());
+        source.problem(name, "expected a PEM file with certificates, found none in it".to_owned());
     } else if let Err(TlsError::Anchors(why)) = Connector::new("localhost", Some(&pem)) {
-        source.problem("TLS_CA_FILE", format!("expected a PEM file with certificates, found a bad one: {why}"));
+        source.problem(name, format!("expected a PEM file with certificates, found a bad one: {why}"));
     }
     Some(pem)
 }

@@ -12,6 +12,7 @@ pub mod event;
 pub mod export;
 pub mod ledger;
 pub mod logger;
+mod outbound;
 pub mod price_fetcher;
 pub mod process;
 pub mod query;
