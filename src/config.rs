@@ -5,6 +5,7 @@
 //! change of the environment.
 
 mod allowed;
+mod authorities;
 mod certificate;
 mod default_limits;
 mod egress;
@@ -30,7 +31,6 @@ use crate::limit::overrides::Limits;
 use crate::metrics;
 use crate::policy::{AllowedPaths, ReadOn};
 use crate::price::PriceTable;
-use crate::tls::{Connector, TlsError};
 use source::Source;
 use std::ffi::OsString;
 use std::fs;
@@ -227,7 +227,7 @@ impl Config {
                 header: duration(&mut source, "HEADER_TIMEOUT", 10, 1),
                 drain: duration(&mut source, "DRAIN_TIMEOUT", 30, 0),
             },
-            tls_ca: authorities(&mut source, "TLS_CA_FILE"),
+            tls_ca: authorities::read(&mut source, "TLS_CA_FILE"),
             certificate: ServerCertificate::read(&mut source),
             prices: prices::read(&mut source, &target.host),
             prices_url: PricesUrl::read(&mut source),
@@ -302,20 +302,6 @@ fn metrics_limits(source: &mut Source<'_>) -> metrics::LabelLimits {
     let users_max = label("METRICS_MAX_USERS", defaults.users_max);
     let models_max = label("METRICS_MAX_MODELS", defaults.models_max);
     metrics::LabelLimits { users_max, models_max, series_max: defaults.series_max.max(users_max.saturating_mul(20)) }
-}
-
-/// Certificates of authorities, PEM. The mark that editors put at a file's head would hide the first of them.
-fn authorities(source: &mut Source<'_>, name: &'static str) -> Option<Vec<u8>> {
-    let mut pem = source.file(name, "a readable PEM file")?;
-    if pem.starts_with("\u{feff}".as_bytes()) {
-        pem.drain(.."\u{feff}".len());
-    }
-    if memchr::memmem::find(&pem, b"-----BEGIN CERTIFICATE-----").is_none() {
-        source.problem(name, "expected a PEM file with certificates, found none in it".to_owned());
-    } else if let Err(TlsError::Anchors(why)) = Connector::new("localhost", Some(&pem)) {
-        source.problem(name, format!("expected a PEM file with certificates, found a bad one: {why}"));
-    }
-    Some(pem)
 }
 
 fn duration(source: &mut Source<'_>, name: &'static str, default_seconds: u64, least_ms: u64) -> Duration {

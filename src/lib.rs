@@ -31,8 +31,8 @@
 //!   as strictly as requests, and what cannot be read is unknown, never zero.
 //! - **InfluxDB, name servers and the log's reader** may fail, hang or lie: nobody waits for them, and none gets a key
 //!   that it does not need.
-//! - **The proxy on the way out**, where there is one, learns where the target is, and of an `https://` target no more than
-//!   whoever listens: TLS and its verification are within the tunnel. It is read up to the end of one head.
+//! - **The proxy on the way out**, where there is one, learns where the target is, and of an `https://` target no more
+//!   than whoever listens: TLS and its verification are within the tunnel. It is read up to the end of one head.
 //! - **The machine and its operator are trusted.** Who reads the environment or the memory has the key. The ledger's
 //!   file holds no key, only hashes of those that are made here.
 //! - **Who listens on the network** learns nothing of what goes to the target; nor, with `TLS_CERT_FILE`, of what

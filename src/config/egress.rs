@@ -147,7 +147,7 @@ impl EgressProxy {
         self.authorization.as_ref().map(Secret::expose)
     }
 
-    /// `http://[user:password@]host[:port]`, or the same without the scheme. What is wrong with it, without a part of it.
+    /// `http://[user:password@]host[:port]`, or the same without the scheme. What is wrong with it, without any of it.
     fn parse(text: &str, variable: &'static str) -> Result<Self, String> {
         const EXPECTED: &str = "expected http://host:port of a proxy, or http://user:password@host:port with user and \
                                 password percent-encoded";
@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(host(&both, "").as_deref(), Some("small"));
         assert_eq!(host(&both[..1], "https_proxy=file:1").as_deref(), Some("large"));
         assert_eq!(host(&[("https_proxy", "")], "HTTPS_PROXY=file:1").as_deref(), Some("file"));
-        assert_eq!(host(&[("HTTP_PROXY", "plain:1"), ("ALL_PROXY", "all:1"), ("HTTPS_PROXY", "")], ""), None);
+        assert_eq!(host(&[("HTTP_PROXY", "plain:1"), ("all_proxy", "all:1"), ("HTTPS_PROXY", "")], ""), None);
     }
 
     #[test]

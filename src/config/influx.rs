@@ -65,7 +65,7 @@ impl Influx {
         }
         parts.check(source, is_full);
         let authorization = parts.authorization(source);
-        let ca = authorities(source, "INFLUXDB_CA_FILE");
+        let ca = authorities::read(source, "INFLUXDB_CA_FILE");
         let write = match (is_full, parts.bucket, parts.database) {
             (true, _, _) => url,
             (false, Some(bucket), _) => {

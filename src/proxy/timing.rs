@@ -7,7 +7,7 @@
 //! | a client's TLS handshake with its first head, from the connect | `HEADER_TIMEOUT` | never |
 //! | a client's head, a target's head, from the first byte | `HEADER_TIMEOUT`, `RESPONSE_TIMEOUT` | never |
 //! | a client between requests, a pooled connection | `IDLE_TIMEOUT` | never |
-//! | a lookup, a connect, a tunnel from the proxy on the way out, a TLS handshake | `CONNECT_TIMEOUT` | for each address, of which there are few |
+//! | a lookup, a connect, a tunnel, a TLS handshake | `CONNECT_TIMEOUT` | for each address, of which there are few |
 //! | a connect where there is another address | [`ATTEMPT_DELAY`], after which that is tried as well | never |
 //! | a client's body, a client that takes an answer | `IDLE_TIMEOUT` | once [`CLIENT_BYTES_PER_SECOND`] have moved |
 //! | the same, where [others wait](super::held_bodies) for the body | `HEADER_TIMEOUT` | never |
