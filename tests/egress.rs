@@ -101,7 +101,11 @@ fn a_plain_target_is_reached_by_a_tunnel_too() {
     let asked = tunnels.asked();
     assert_eq!((asked.len(), asked[0].start.as_str()), (1, "CONNECT target.invalid:80 HTTP/1.1"));
     assert_eq!(asked[0].get("proxy-authorization"), None);
-    assert_eq!(check(proxy.folder(), &vars).0, Some(0));
+    let (status, said) = check(proxy.folder(), &vars);
+    assert!(
+        status == Some(0) && said.contains(&format!("by the proxy http://{} (HTTP_PROXY)", tunnels.addr())),
+        "{said}"
+    );
 }
 
 /// The client is told that it was the way out, and what can be done; nothing of the request has left.

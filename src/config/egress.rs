@@ -32,7 +32,7 @@ pub struct EgressProxy {
     pub url: Secret,
     /// Scheme, host and port, to be shown.
     shown: String,
-    /// The variable that names it, as it is spelled.
+    /// The variable that names it, in capitals.
     variable: &'static str,
 }
 
@@ -133,11 +133,11 @@ impl fmt::Display for EgressProxy {
     }
 }
 
-/// The proxy that the first of these names that is set names.
+/// The proxy of a variable, which is spelled in small letters or, second, in capitals.
 fn proxy(source: &mut Source<'_>, spellings: [&'static str; 2]) -> Option<EgressProxy> {
     let name = source.spelling(spellings)?;
     let value = source.os(name)?;
-    let proxy = EgressProxy::parse(&value.to_string_lossy(), name);
+    let proxy = EgressProxy::parse(&value.to_string_lossy(), spellings[1]);
     proxy.inspect_err(|why| source.problem(name, format!("{why}; its value is not shown"))).ok()
 }
 
