@@ -148,12 +148,12 @@ fn a_proxy_that_is_not_there_or_does_not_go_on_is_told() {
     let upstream = Upstream::plain(|_| Reply::json("{}").steps());
     let tunnels = Tunnels::to(upstream.addr(), |_| Fate::Hang("HTTP/1.1 200 OK\r\n"));
     let (hangs, gone) = (tunnels.addr().to_string(), format!("127.0.0.1:{}", free_port()));
-    for (by, status, code, told) in [
-        (hangs.as_str(), 504, "upstream_timeout", "opened no tunnel in time"),
-        (gone.as_str(), 502, "upstream_unreachable", "the proxy on the way out could not be connected"),
-        ("nobody.invalid:1", 502, "upstream_unreachable", "the name of the proxy on the way out could not be resolved"),
+    for (by, patience, status, code, told) in [
+        (hangs.as_str(), "300ms", 504, "upstream_timeout", "opened no tunnel in time"),
+        (gone.as_str(), "19s", 502, "upstream_unreachable", "the proxy on the way out could not be connected"),
+        ("nobody.invalid:1", "19s", 502, "upstream_unreachable", "proxy on the way out could not be resolved"),
     ] {
-        let vars = [("PROXY_TARGET", "http://target.invalid"), ("HTTP_PROXY", by), ("CONNECT_TIMEOUT", "300ms")];
+        let vars = [("PROXY_TARGET", "http://target.invalid"), ("HTTP_PROXY", by), ("CONNECT_TIMEOUT", patience)];
         let proxy = Proxy::start(&vars);
         let answer = post_json(proxy.addr(), CHAT, &[], r#"{"model":"m"}"#).expect_proxy_error(status, code);
         assert!(answer.text().contains(told), "{by}: {}", answer.text());
