@@ -5,8 +5,10 @@
 //! change of the environment.
 
 mod allowed;
+mod authorities;
 mod certificate;
 mod default_limits;
+mod egress;
 mod influx;
 mod prices;
 mod secret;
@@ -15,6 +17,7 @@ mod target;
 mod value;
 
 pub use certificate::{FilesState, ServerCertificate};
+pub use egress::{Egress, EgressProxy, Way};
 pub use influx::Influx;
 pub use prices::PricesUrl;
 pub use secret::Secret;
@@ -28,7 +31,6 @@ use crate::limit::overrides::Limits;
 use crate::metrics;
 use crate::policy::{AllowedPaths, ReadOn};
 use crate::price::PriceTable;
-use crate::tls::{Connector, TlsError};
 use source::Source;
 use std::ffi::OsString;
 use std::fs;
@@ -42,6 +44,8 @@ use std::time::Duration;
 pub struct Config {
     /// `PROXY_TARGET`
     pub target: Target,
+    /// `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`: the way out, to the target and to whatever else is called.
+    pub egress: Egress,
     /// `OPENAI_API_KEY`: sent upstream in place of the client's own.
     pub api_key: Option<Secret>,
     /// `OPENAI_ORGANIZATION` and `OPENAI_PROJECT`: sent with that key, as header lines.
@@ -183,6 +187,7 @@ impl Config {
         let share = if listen.ip().is_loopback() { 0 } else { (connections_max / 4).max(1) };
         let config = Self {
             listen,
+            egress: Egress::read(&mut source),
             account: account(&mut source),
             allowed_paths: allowed::paths(&mut source, keys_only),
             door: allowed::read(&mut source, listen.ip().is_loopback()),
@@ -222,7 +227,7 @@ impl Config {
                 header: duration(&mut source, "HEADER_TIMEOUT", 10, 1),
                 drain: duration(&mut source, "DRAIN_TIMEOUT", 30, 0),
             },
-            tls_ca: tls_ca(&mut source),
+            tls_ca: authorities::read(&mut source, "TLS_CA_FILE"),
             certificate: ServerCertificate::read(&mut source),
             prices: prices::read(&mut source, &target.host),
             prices_url: PricesUrl::read(&mut source),
@@ -297,16 +302,6 @@ fn metrics_limits(source: &mut Source<'_>) -> metrics::LabelLimits {
     let users_max = label("METRICS_MAX_USERS", defaults.users_max);
     let models_max = label("METRICS_MAX_MODELS", defaults.models_max);
     metrics::LabelLimits { users_max, models_max, series_max: defaults.series_max.max(users_max.saturating_mul(20)) }
-}
-
-fn tls_ca(source: &mut Source<'_>) -> Option<Vec<u8>> {
-    let pem = source.file("TLS_CA_FILE", "a readable PEM file")?;
-    if memchr::memmem::find(&pem, b"-----BEGIN CERTIFICATE-----").is_none() {
-        source.problem("TLS_CA_FILE", "expected a PEM file with certificates, found none in it".to_owned());
-    } else if let Err(TlsError::Anchors(why)) = Connector::new("localhost", Some(&pem)) {
-        source.problem("TLS_CA_FILE", format!("expected a PEM file with certificates, found a bad one: {why}"));
-    }
-    Some(pem)
 }
 
 fn duration(source: &mut Source<'_>, name: &'static str, default_seconds: u64, least_ms: u64) -> Duration {

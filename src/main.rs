@@ -13,7 +13,7 @@ use openai_api_proxy::io::sockets::Sockets;
 use openai_api_proxy::ledger::database;
 use openai_api_proxy::metrics::Metrics;
 use openai_api_proxy::price::PriceTable;
-use openai_api_proxy::proxy::{Proxy, Settings, Timeouts};
+use openai_api_proxy::proxy::{Proxy, Settings, Timeouts, egress_tunnel};
 use openai_api_proxy::reactor::Reactor;
 use openai_api_proxy::reload::{self, Reloader};
 use openai_api_proxy::signal::Watch;
@@ -134,9 +134,10 @@ fn serve(config: Config) -> Result<(), String> {
         backfill: false,
         budgets: config.limits.has_budget(),
     };
-    let export = config.influx.clone();
-    let workers =
-        WorkerThreads::start(&config.database_path, ledger, export, (&target.host, target.port), events.clone())?;
+    let export = (config.influx.clone(), &config.egress);
+    let way = config.egress.way(target.tls, &target.host, target.port);
+    let next = way.proxy().map_or((target.host.as_str(), target.port), |proxy| (proxy.host.as_str(), proxy.port));
+    let workers = WorkerThreads::start(&config.database_path, ledger, export, next, events.clone())?;
     let mut prices = config.prices.clone();
     let _fetcher = fetched_prices(&config, &mut prices, &events)?;
     let certificate = config.certificate.clone().map(|found| CertificateWatch::start(found, events.clone()));
@@ -155,6 +156,9 @@ fn serve(config: Config) -> Result<(), String> {
     }
     let scheme = if target.tls { "https" } else { "http" };
     let (address, shown) = (address.to_string(), format!("{scheme}://{}{}", target.authority, target.prefix));
+    if config.egress.is_set() {
+        event(Level::Info, "the way to the target", &[("way", way.to_string().as_str().into())]);
+    }
     event(Level::Info, "listening", &[("addr", address.as_str().into()), ("target", shown.as_str().into())]);
     systemd::notify_ready();
 
@@ -181,7 +185,7 @@ fn fetched_prices(
         Err(why) => event(Level::Warn, "the prices fetched last cannot be read", &[("error", why.as_str().into())]),
     }
     let (database, host) = (&config.database_path, &config.target.host);
-    PriceFetcher::start(url.clone(), database, host, prices.clone(), events.clone()).map(Some)
+    PriceFetcher::start((url.clone(), config.egress.clone()), database, host, prices.clone(), events.clone()).map(Some)
 }
 
 /// What operators of client keys easily overlook.
@@ -214,9 +218,11 @@ fn warn_of_modes(config: &Config) {
 fn settings(config: &Config, connections_max: usize) -> Result<Settings, String> {
     let (target, changeable) = (&config.target, reload::change(config));
     let tls = target.tls.then(|| Connector::new(&target.host, config.tls_ca.as_deref())).transpose();
+    let proxy = config.egress.way(target.tls, &target.host, target.port).proxy();
     Ok(Settings {
         authority: target.authority.clone(),
         prefix: target.prefix.clone(),
+        egress: proxy.map(|proxy| egress_tunnel::request(&target.host, target.port, proxy.credentials())),
         tls: tls.map_err(|error| error.to_string())?,
         authorization: changeable.authorization,
         account: config.account.clone(),

@@ -32,6 +32,7 @@ mod crowding;
 pub mod dialer;
 pub mod downstream;
 mod downstream_side;
+pub mod egress_tunnel;
 pub mod exchange;
 mod failure;
 #[cfg(test)]

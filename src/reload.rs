@@ -57,9 +57,9 @@ impl Reloader {
 #[rustfmt::skip] // a table
 fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static str>) {
     let Config {
-        target, api_key, account, door, allowed_paths, model_name, listen, database_path, durability, ledger_fsync,
-        ledger_wait, retention_days, read_on, read_on_max, limits, reserves_average, allows_unmetered, asks_usage,
-        keys_only, admin_token, connections_max, connections_of_address_max,
+        target, egress, api_key, account, door, allowed_paths, model_name, listen, database_path, durability,
+        ledger_fsync, ledger_wait, retention_days, read_on, read_on_max, limits, reserves_average, allows_unmetered,
+        asks_usage, keys_only, admin_token, connections_max, connections_of_address_max,
         body_bytes_max, buffered_bytes_max, timeouts,
         tls_ca, certificate, prices, prices_url, influx, metrics, log, log_format,
     } = new;
@@ -81,6 +81,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
     ]);
     let at_restart = names(&[
         (old.target != *target, "PROXY_TARGET"),
+        (old.egress != *egress, "HTTPS_PROXY,HTTP_PROXY,NO_PROXY"),
         (old.account != *account, "OPENAI_ORGANIZATION,OPENAI_PROJECT"),
         (old.door != *door, "ALLOWED_HOSTS,ALLOWED_ORIGINS"),
         (old.allowed_paths != *allowed_paths, "ALLOWED_PATHS"),
@@ -172,7 +173,7 @@ mod tests {
     }
 
     /// Another value for each variable, and what must be set beside it so that it counts.
-    const OTHERS: [(&str, &str, &str); 55] = [
+    const OTHERS: [(&str, &str, &str); 59] = [
         ("PROXY_TARGET", "http://other", ""),
         ("OPENAI_API_KEY", "sk-hush", ""),
         ("MODEL_NAME", "other", ""),
@@ -182,6 +183,9 @@ mod tests {
         ("ALLOWED_PATHS", "/v1/chat", ""),
         ("ALLOWED_ORIGINS", "https://app.example.com", ""),
         ("TLS_CA_FILE", CA, ""),
+        ("HTTPS_PROXY", "http://u:hush@other:1", ""),
+        ("HTTP_PROXY", "http://u:hush@other:1", ""),
+        ("NO_PROXY", "other", "HTTP_PROXY=h:1\n"),
         ("TLS_CERT_FILE", CA, PAIR),
         ("TLS_KEY_FILE", KEY, PAIR),
         ("HOST", "127.0.0.2", ""),
@@ -227,6 +231,7 @@ mod tests {
         ("INFLUXDB_BUCKET", "other", INFLUX_2),
         ("INFLUXDB_ORG", "other", INFLUX_2),
         ("INFLUXDB_TOKEN", "hush", INFLUX_2),
+        ("INFLUXDB_CA_FILE", CA, INFLUX_2),
         ("INFLUXDB_BACKFILL", "false", INFLUX_2),
     ];
     const INFLUX_1: &str = "INFLUXDB_URL=http://h\nINFLUXDB_DATABASE=d\nINFLUXDB_USERNAME=u\n";

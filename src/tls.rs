@@ -96,14 +96,26 @@ impl Connector {
 fn add_anchors(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), TlsError> {
     let mut found = 0;
     for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|e| TlsError::Anchors(e.to_string()))?;
-        roots.add(certificate).map_err(|e| TlsError::Anchors(e.to_string()))?;
         found += 1;
+        let bad = |why: &dyn fmt::Display| TlsError::Anchors(format!("the {} certificate: {why}", ordinal(found)));
+        roots.add(certificate.map_err(|error| bad(&error))?).map_err(|error| bad(&error))?;
     }
     if found == 0 {
         return Err(TlsError::Anchors("no BEGIN CERTIFICATE in it".to_owned()));
     }
     Ok(())
+}
+
+/// `1st`, `2nd`, `3rd`, `4th` …
+fn ordinal(number: usize) -> String {
+    let ending = match (number % 100, number % 10) {
+        (11..=13, _) => "th",
+        (_, 1) => "st",
+        (_, 2) => "nd",
+        (_, 3) => "rd",
+        _ => "th",
+    };
+    format!("{number}{ending}")
 }
 
 /// Our side of a connection: rustls has a type for each.

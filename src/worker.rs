@@ -14,6 +14,7 @@ mod fair_queue;
 pub mod ledger;
 pub mod logger;
 pub mod long_work;
+mod outbound;
 pub mod price_fetcher;
 pub mod process;
 pub mod query;

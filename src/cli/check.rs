@@ -4,13 +4,14 @@
 //! and what to do. It may take as long as the target's timeouts. Never: a change of the ledger, a secret in a line.
 
 use super::{EXIT_USAGE, health, prices_command};
-use crate::config::{Config, Problem};
+use crate::config::{Config, EgressProxy, Problem, Way};
 use crate::ledger::database::{self, Found};
+use crate::proxy::egress_tunnel::{self, EgressAnswer};
 use crate::tls::Connector;
 use crate::worker::certificate_watch::{WARN_BEFORE, shown};
 use crate::worker::export::Server;
 use crate::worker::unix_now;
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{Error, ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -43,10 +44,18 @@ pub fn run(config: Result<Config, Vec<Problem>>, print: &mut dyn FnMut(&str)) ->
     if let Some(certificate) = &config.certificate {
         line("certificate", validity(certificate.acceptor.expires_at()));
     }
-    match resolve(&config) {
+    if config.tls_ca.is_none() && std::env::var_os("SSL_CERT_FILE").is_some_and(|file| !file.is_empty()) {
+        let found = "SSL_CERT_FILE is not read: TLS_CA_FILE names authorities to trust beside Mozilla's";
+        line("authorities", Ok(found.to_owned()));
+    }
+    for (whom, way) in ways(&config) {
+        line("egress", Ok(format!("{whom} {way}")));
+    }
+    let (host, port) = next_hop(&config);
+    match resolve(host, port) {
         Ok(addresses) => {
             let list: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
-            line("resolve", Ok(format!("{} is {}", config.target.host, list.join(", "))));
+            line("resolve", Ok(format!("{host} is {}", list.join(", "))));
             line(if config.target.tls { "tls" } else { "connect" }, reach(&config, &addresses));
         }
         Err(failure) => line("resolve", Err(failure)),
@@ -56,7 +65,7 @@ pub fn run(config: Result<Config, Vec<Problem>>, print: &mut dyn FnMut(&str)) ->
     let prices = prices_command::prices(&config);
     line("prices", prices.map(|prices| prices_command::ages(&prices)).map_err(|why| (why, remedy)));
     if let Some(influx) = &config.influx {
-        let checked = Server::new(influx.clone()).check();
+        let checked = Server::new(influx.clone(), &config.egress).check();
         let remedy = "look at INFLUXDB_URL and the variables around it, and whether the server runs";
         let failure = |why| (format!("{}: {why}", influx.shown), remedy);
         line("influx", checked.map(|()| format!("{} lets writes in", influx.shown)).map_err(failure));
@@ -91,45 +100,75 @@ fn listen(address: SocketAddr, tls: bool) -> Result<String, Failure> {
     }
 }
 
-fn resolve(config: &Config) -> Result<Vec<SocketAddr>, Failure> {
-    let target = &config.target;
-    let why = match (target.host.as_str(), target.port).to_socket_addrs().map(Iterator::collect::<Vec<_>>) {
+/// How the target and whatever else is called are reached, where there is a proxy on any way out.
+fn ways(config: &Config) -> Vec<(&str, Way<'_>)> {
+    let (egress, target) = (&config.egress, &config.target);
+    let others = [config.influx.as_ref().map(|influx| &influx.shown), config.prices_url.as_ref().map(|url| &url.shown)];
+    let others =
+        others.into_iter().flatten().filter_map(|shown| Some((shown.as_str(), egress.way_to(&shown.parse().ok()?))));
+    let first = (target.authority.as_str(), egress.way(target.tls, &target.host, target.port));
+    [first].into_iter().chain(others).filter(|_| egress.is_set()).collect()
+}
+
+/// The proxy on the way to the target.
+fn proxy(config: &Config) -> Option<&EgressProxy> {
+    config.egress.way(config.target.tls, &config.target.host, config.target.port).proxy()
+}
+
+/// What is connected to.
+fn next_hop(config: &Config) -> (&str, u16) {
+    proxy(config).map_or((&config.target.host, config.target.port), |proxy| (&proxy.host, proxy.port))
+}
+
+fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
+    let why = match (host, port).to_socket_addrs().map(Iterator::collect::<Vec<_>>) {
         Ok(addresses) if !addresses.is_empty() => return Ok(addresses),
         Ok(_) => "it has no address".to_owned(),
         Err(error) => error.to_string(),
     };
-    let remedy = "look at PROXY_TARGET, at the network, and at /etc/resolv.conf";
-    Err((format!("{}: {why}", target.host), remedy))
+    let remedy = "look at PROXY_TARGET and HTTPS_PROXY, at the network, and at /etc/resolv.conf";
+    Err((format!("{host}: {why}"), remedy))
 }
 
 /// Any of the addresses will do, as for the server.
 fn reach(config: &Config, addresses: &[SocketAddr]) -> Result<String, Failure> {
     let mut failures = Vec::new();
     for &address in addresses {
+        let answers = match proxy(config) {
+            None => format!("{address} answers"),
+            Some(_) => format!("{} answers through {address}", config.target.authority),
+        };
         match handshake(config, address) {
-            Ok(()) if failures.is_empty() => return Ok(format!("{address} answers")),
-            Ok(()) => return Ok(format!("{address} answers, others do not: {}", failures.join("; "))),
+            Ok(()) if failures.is_empty() => return Ok(answers),
+            Ok(()) => return Ok(format!("{answers}, others do not: {}", failures.join("; "))),
             Err(why) => failures.push(format!("{address}: {why}")),
         }
     }
-    let remedy = match config.target.tls {
-        true => "is PROXY_TARGET right, and reachable from here? A private authority belongs into TLS_CA_FILE",
-        false => "is PROXY_TARGET right, and reachable from here?",
+    let remedy = match (proxy(config), config.target.tls) {
+        (Some(_), _) => "look at HTTPS_PROXY, HTTP_PROXY and NO_PROXY; a private authority belongs into TLS_CA_FILE",
+        (None, true) => "is PROXY_TARGET right, and reachable from here? A private authority belongs into TLS_CA_FILE",
+        (None, false) => "is PROXY_TARGET right, and reachable from here?",
     };
     Err((failures.join("; "), remedy))
 }
 
-fn handshake(config: &Config, address: SocketAddr) -> Result<(), String> {
-    let words = |error: std::io::Error| match error.kind() {
+fn words(error: Error) -> String {
+    match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => "no answer within CONNECT_TIMEOUT".to_owned(),
         _ => error.to_string(),
-    };
+    }
+}
+
+fn handshake(config: &Config, address: SocketAddr) -> Result<(), String> {
     let patience = config.timeouts.connect.max(Duration::from_millis(1));
     let mut stream = TcpStream::connect_timeout(&address, patience).map_err(words)?;
+    stream.set_read_timeout(Some(patience)).and_then(|()| stream.set_write_timeout(Some(patience))).map_err(words)?;
+    if let Some(proxy) = proxy(config) {
+        tunnel(config, proxy, &mut stream).map_err(|why| format!("the proxy on the way out {why}"))?;
+    }
     if !config.target.tls {
         return Ok(());
     }
-    stream.set_read_timeout(Some(patience)).and_then(|()| stream.set_write_timeout(Some(patience))).map_err(words)?;
     let connector = Connector::new(&config.target.host, config.tls_ca.as_deref()).map_err(|error| error.to_string())?;
     let mut session = connector.open().map_err(|error| error.to_string())?;
     let mut reply = Vec::new();
@@ -150,6 +189,23 @@ fn handshake(config: &Config, address: SocketAddr) -> Result<(), String> {
             return Err("it closed the connection in the middle of the TLS handshake".to_owned());
         }
         received = session.receive(&mut buffer[..count], &mut reply, |_| {});
+    }
+}
+
+/// Has the proxy on the way out open a tunnel to the target. Nothing comes through it before we have spoken.
+fn tunnel(config: &Config, proxy: &EgressProxy, stream: &mut TcpStream) -> Result<(), String> {
+    let broke = |error| format!("gave no answer: {}", words(error));
+    let request = egress_tunnel::request(&config.target.host, config.target.port, proxy.credentials());
+    stream.write_all(&request).map_err(broke)?;
+    let (mut answer, mut buffer) = (EgressAnswer::default(), [0; 4096]);
+    loop {
+        let count = stream.read(&mut buffer).map_err(broke)?;
+        if count == 0 {
+            return Err("closed the connection before it opened a tunnel".to_owned());
+        }
+        if answer.take(&buffer[..count]).map_err(|error| error.to_string())?.is_some() {
+            return Ok(());
+        }
     }
 }
 

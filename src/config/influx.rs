@@ -3,9 +3,8 @@
 //! In: the `INFLUXDB_…` variables as they are. Out: one URL and one `Authorization`, or every problem with them. Never:
 //! a part of them in a problem: a token or a password may stand anywhere.
 
-use super::Secret;
 use super::source::Source;
-use super::value;
+use super::{Secret, authorities, value};
 use crate::base::percent::encode;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 
@@ -16,6 +15,8 @@ pub struct Influx {
     pub url: Secret,
     /// The value of the `Authorization` header.
     pub authorization: Option<Secret>,
+    /// `INFLUXDB_CA_FILE`: authorities to trust beside the built-in ones, PEM.
+    pub ca: Option<Vec<u8>>,
     /// Scheme, host and port, to be shown.
     pub shown: String,
     /// `INFLUXDB_BACKFILL`: records that were there before the first export are exported too.
@@ -64,6 +65,7 @@ impl Influx {
         }
         parts.check(source, is_full);
         let authorization = parts.authorization(source);
+        let ca = authorities::read(source, "INFLUXDB_CA_FILE");
         let write = match (is_full, parts.bucket, parts.database) {
             (true, _, _) => url,
             (false, Some(bucket), _) => {
@@ -77,7 +79,7 @@ impl Influx {
             }
         };
         let url = Secret::parse(&write).ok()?; // checked by `http_url`
-        (source.problems.len() == before).then_some(Self { url, authorization, shown: origin, backfill })
+        (source.problems.len() == before).then_some(Self { url, authorization, ca, shown: origin, backfill })
     }
 }
 

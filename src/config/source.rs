@@ -85,6 +85,13 @@ impl<'a> Source<'a> {
         from_env.or_else(|| self.dotenv.get(name).filter(|value| !value.is_empty()).map(OsString::from))
     }
 
+    /// Which of several spellings of a name counts: the first that is set in the environment, else in the file.
+    pub fn spelling(&self, names: [&'static str; 2]) -> Option<&'static str> {
+        let in_env = |name: &&str| (self.env)(name).is_some_and(|value| !value.is_empty());
+        let in_file = |name: &&str| self.dotenv.get(*name).is_some_and(|value| !value.is_empty());
+        names.into_iter().find(in_env).or_else(|| names.into_iter().find(in_file))
+    }
+
     /// The value that `parse` makes of the text; none, with a problem noted, where it makes none.
     pub fn optional<T>(
         &mut self,

@@ -314,6 +314,36 @@ fn files_that_are_not_what_they_should_be() {
     );
 }
 
+/// The file of an authority is often put together by hand, from many.
+#[test]
+fn a_bad_certificate_is_told_by_its_place() {
+    let good = rcgen::CertificateParams::default().self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem();
+    let bad = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let no_base64 = bad.replace("AAAA", "AA!A");
+    let with = |variable, text: &str| {
+        let file = file(text.as_bytes());
+        let influx = [("INFLUXDB_URL", "https://h"), ("INFLUXDB_DATABASE", "d")];
+        load(&[&influx[..], &[(variable, file.path().to_str().unwrap())]].concat())
+    };
+    for variable in ["TLS_CA_FILE", "INFLUXDB_CA_FILE"] {
+        for (text, place) in [
+            (bad.to_owned(), "the 1st certificate: "),
+            (format!("{good}# a comment\n{no_base64}{good}"), "the 2nd certificate: "),
+            (good.repeat(2) + bad + bad, "the 3rd certificate: "),
+            (good.repeat(10) + bad, "the 11th certificate: "),
+            (good.repeat(22) + bad, "the 23rd certificate: "),
+        ] {
+            let problems = with(variable, &text).unwrap_err();
+            let told = format!("{variable}: expected a PEM file with certificates, found a bad one: {place}");
+            assert!(problems.len() == 1 && problems[0].to_string().starts_with(&told), "{problems:?}");
+        }
+    }
+    // What editors put at a file's head hides nothing.
+    assert_eq!(with("TLS_CA_FILE", &format!("\u{feff}{good}")).unwrap().tls_ca.as_deref(), Some(good.as_bytes()));
+    let influx = with("INFLUXDB_CA_FILE", &format!("\u{feff}{good}")).unwrap().influx.unwrap();
+    assert_eq!(influx.ca.as_deref(), Some(good.as_bytes()));
+}
+
 #[cfg(unix)]
 #[test]
 fn a_path_need_not_be_utf_8_but_a_port_must_be() {

@@ -78,7 +78,7 @@ pub fn http_url(text: &str) -> Option<Uri> {
 
 /// A DNS name or an IPv4 address (letters, digits, `-`, and `_` as in private names, in labels of at most 63), or an
 /// IPv6 address in brackets.
-fn is_host(host: &str) -> bool {
+pub fn is_host(host: &str) -> bool {
     if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         return address.parse::<Ipv6Addr>().is_ok();
     }

@@ -2,6 +2,7 @@
 //!
 //! In: what failed, and how far the answer had come. Out: a fault, words, a label. Never: an address or a key.
 
+use super::egress_tunnel::EgressError;
 use crate::http::HttpError;
 use crate::http::reply::Fault;
 use crate::tls::TlsError;
@@ -16,6 +17,8 @@ pub enum Failure {
     Broken(ErrorKind),
     /// The target closed it.
     Closed,
+    /// The proxy on the way out has opened no tunnel.
+    Egress(EgressError),
     /// TLS failed.
     Tls(TlsError),
     /// What the target sent is not HTTP.
@@ -27,6 +30,8 @@ pub enum Failure {
 /// How far a connection, and the answer on it, had come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reached {
+    /// It was not even the target's: the proxy on the way out had not opened a tunnel.
+    Egress,
     /// It was not ready for a request.
     Nothing,
     /// It was, and nothing of an answer has come.
@@ -45,8 +50,10 @@ impl Failure {
     /// How a client is told.
     pub fn fault(&self, reached: Reached) -> Fault {
         match self {
-            Self::Resolve(_) | Self::Tls(_) => Fault::UpstreamUnreachable,
-            Self::Broken(_) | Self::Closed if reached == Reached::Nothing => Fault::UpstreamUnreachable,
+            Self::Resolve(_) | Self::Egress(_) | Self::Tls(_) => Fault::UpstreamUnreachable,
+            Self::Broken(_) | Self::Closed if matches!(reached, Reached::Egress | Reached::Nothing) => {
+                Fault::UpstreamUnreachable
+            }
             Self::Broken(_) | Self::Closed => Fault::UpstreamClosed,
             Self::Protocol(_) => Fault::UpstreamProtocol,
             Self::Timeout => Fault::UpstreamTimeout,
@@ -56,13 +63,24 @@ impl Failure {
     /// Words for the client, and what to do where that is known.
     pub fn message(&self, reached: Reached) -> String {
         let place = match reached {
-            Reached::Nothing | Reached::Connected => "before it answered",
+            Reached::Egress | Reached::Nothing | Reached::Connected => "before it answered",
             Reached::Head => "within its answer's head",
             Reached::Body => "after its answer's head, in the middle of the body",
             Reached::Chunk => "after its answer's head, within a chunk of the body",
             Reached::Session => "in the middle of a session",
         };
         match (self, reached) {
+            (Self::Resolve(why), Reached::Egress) => {
+                format!("the name of the proxy on the way out could not be resolved: {why}")
+            }
+            (Self::Broken(why), Reached::Egress) => {
+                format!("the proxy on the way out could not be connected: {why}")
+            }
+            (Self::Closed, Reached::Egress) => {
+                "the proxy on the way out closed the connection before it opened a tunnel".to_owned()
+            }
+            (Self::Timeout, Reached::Egress) => "the proxy on the way out opened no tunnel in time".to_owned(),
+            (Self::Egress(error), _) => format!("the proxy on the way out {error}"),
             (Self::Resolve(why), _) => format!("the upstream's name could not be resolved: {why}"),
             (Self::Tls(error), _) => format!("TLS with the upstream failed: {error}"),
             (Self::Protocol(error), _) => format!("the upstream's response is not valid HTTP: {}", error.message()),
@@ -81,6 +99,7 @@ impl Failure {
             Self::Resolve(_) => "resolve",
             Self::Broken(_) => "broken",
             Self::Closed => "closed",
+            Self::Egress(_) => "egress",
             Self::Tls(_) => "tls",
             Self::Protocol(_) => "protocol",
             Self::Timeout => "timeout",

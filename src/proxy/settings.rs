@@ -33,6 +33,8 @@ pub struct Settings {
     pub authority: String,
     /// Put before every path; empty or `/…` without a slash at the end.
     pub prefix: String,
+    /// What the proxy on the way out is asked for a tunnel with; `None` where there is none.
+    pub egress: Option<Vec<u8>>,
     /// How to encrypt; `None` for a plain target.
     pub tls: Option<Connector>,
     /// Value of `Authorization` in place of the client's.
@@ -88,6 +90,7 @@ impl Default for Settings {
         Self {
             authority: "target".to_owned(),
             prefix: String::new(),
+            egress: None,
             tls: None,
             authorization: None,
             account: Vec::new(),

@@ -7,7 +7,7 @@
 //! | a client's TLS handshake with its first head, from the connect | `HEADER_TIMEOUT` | never |
 //! | a client's head, a target's head, from the first byte | `HEADER_TIMEOUT`, `RESPONSE_TIMEOUT` | never |
 //! | a client between requests, a pooled connection | `IDLE_TIMEOUT` | never |
-//! | a lookup, a connect, a TLS handshake | `CONNECT_TIMEOUT` | for each address, of which there are few |
+//! | a lookup, a connect, a tunnel, a TLS handshake | `CONNECT_TIMEOUT` | for each address, of which there are few |
 //! | a connect where there is another address | [`ATTEMPT_DELAY`], after which that is tried as well | never |
 //! | a client's body, a client that takes an answer | `IDLE_TIMEOUT` | once [`CLIENT_BYTES_PER_SECOND`] have moved |
 //! | the same, where [others wait](super::held_bodies) for the body | `HEADER_TIMEOUT` | never |
@@ -60,6 +60,8 @@ pub enum Class {
     ConnectRest,
     /// One that connects, with all of its time.
     Connect,
+    /// One that waits for the proxy on the way out to open a tunnel.
+    Egress,
     /// One that shakes hands.
     Handshake,
     /// The target owes an answer: between two signs of life.
@@ -73,7 +75,7 @@ pub enum Class {
 }
 
 /// The classes in the order of their discriminants.
-const CLASSES: [Class; 17] = [
+const CLASSES: [Class; 18] = [
     Class::Idle,
     Class::Header,
     Class::Body,
@@ -86,6 +88,7 @@ const CLASSES: [Class; 17] = [
     Class::ConnectDelay,
     Class::ConnectRest,
     Class::Connect,
+    Class::Egress,
     Class::Handshake,
     Class::Response,
     Class::ResponseHead,
@@ -108,7 +111,7 @@ pub fn durations(timeouts: &Timeouts) -> [u64; CLASSES.len()] {
         Class::Linger => LINGER,
         Class::Delay => SECOND,
         Class::LedgerWait => timeouts.ledger_wait,
-        Class::Resolve | Class::Connect | Class::Handshake => timeouts.connect,
+        Class::Resolve | Class::Connect | Class::Egress | Class::Handshake => timeouts.connect,
         Class::ConnectDelay => timeouts.connect.min(ATTEMPT_DELAY),
         Class::ConnectRest => timeouts.connect.saturating_sub(ATTEMPT_DELAY),
         Class::Response | Class::ResponseHead => timeouts.response,

@@ -1,9 +1,9 @@
 //! A connection to the target: opened for one exchange, kept for the next.
 //!
 //! ```text
-//!   Resolving ─▶ Connecting ─▶ Handshaking ─▶ Ready ◀─────────── Looking
-//!                                             │ exchange complete   ▲ taken for an exchange
-//!                                             └──▶ (in the pool) ───┘
+//!   Resolving ─▶ Connecting ─▶ Egress ─▶ Handshaking ─▶ Ready ◀─────────── Looking
+//!                                                       │ exchange complete   ▲ taken for an exchange
+//!                                                       └──▶ (in the pool) ───┘
 //! ```
 //!
 //! In: bytes read from its socket, and what its exchange has to send. Out: plaintext, bytes to write, the deadline that
@@ -11,6 +11,7 @@
 //! it. Ciphertext that the socket would not take waits in `cipher`; a TLS session has no buffers of its own.
 
 use super::dialer::RaceKey;
+use super::egress_tunnel::{EgressAnswer, EgressError};
 use super::exchange::{Exchange, Progress, Response};
 use super::failure::{Failure, Reached};
 use super::outgoing::Outgoing;
@@ -39,6 +40,8 @@ pub enum Link {
     Resolving,
     /// One attempt of a race.
     Connecting(RaceKey),
+    /// Connected to the proxy on the way out, which is asked for a tunnel.
+    Egress(RaceKey),
     /// Connected, and the race is not over before TLS is ready.
     Handshaking(RaceKey),
     /// Taken from the pool; whether it still lives is being looked at.
@@ -50,8 +53,16 @@ impl Link {
     /// The race that it is an attempt of.
     pub fn race(self) -> Option<RaceKey> {
         match self {
-            Self::Connecting(race) | Self::Handshaking(race) => Some(race),
+            Self::Connecting(race) | Self::Egress(race) | Self::Handshaking(race) => Some(race),
             Self::Resolving | Self::Looking | Self::Ready => None,
+        }
+    }
+
+    /// How far it has come that is not ready; `by_egress` where there is a proxy on the way out.
+    pub fn reached(self, by_egress: bool) -> Reached {
+        match self {
+            Self::Resolving | Self::Connecting(_) | Self::Egress(_) if by_egress => Reached::Egress,
+            _ => Reached::Nothing,
         }
     }
 }
@@ -71,6 +82,8 @@ pub enum Sent {
 pub struct Upstream {
     pub link: Link,
     tls: Option<Box<Session>>,
+    /// What the proxy on the way out has said, while it is asked.
+    answer: Option<Box<EgressAnswer>>,
     /// Ciphertext, or last words, that wait for the socket.
     pub cipher: Buffer,
     /// A response head that is not whole yet; or what comes of a tunnel, or of a compressed body, while it must wait.
@@ -99,6 +112,7 @@ impl Upstream {
         Self {
             link: Link::Resolving,
             tls: None,
+            answer: None,
             cipher: Buffer::new(),
             input: Buffer::new(),
             postponed: false,
@@ -134,6 +148,22 @@ impl Upstream {
     /// else's, and what ends by it cannot be trusted to be whole.
     pub fn ends_cleanly(&self) -> bool {
         self.tls.as_ref().is_none_or(|session| session.peer_closed())
+    }
+
+    /// Asks the proxy on the way out for a tunnel.
+    pub fn start_egress(&mut self, request: &[u8]) {
+        self.cipher.append(request);
+        self.answer = Some(Box::default());
+    }
+
+    /// Takes bytes of its answer. How many of them were that, once the tunnel is open; `None` before.
+    ///
+    /// # Errors
+    /// It opens none.
+    pub fn take_answer(&mut self, bytes: &[u8]) -> Result<Option<usize>, EgressError> {
+        let used = self.answer.get_or_insert_default().take(bytes)?;
+        self.answer.take_if(|_| used.is_some());
+        Ok(used)
     }
 
     /// Begins the handshake.
@@ -270,6 +300,7 @@ impl Upstream {
             _ if exchange.is_some_and(|exchange| exchange.abandoned) => Some(Class::ReadOn),
             (Link::Resolving, _) => Some(Class::Resolve),
             (Link::Connecting(_), _) => connect,
+            (Link::Egress(_), _) => Some(Class::Egress),
             (Link::Handshaking(_), _) => Some(Class::Handshake),
             // Nothing is asked of a target that we do not read from.
             (_, Some(_)) if is_paused => None,
@@ -289,10 +320,11 @@ impl Upstream {
     }
 }
 
-/// How far an exchange's answer had come on a connection in this state; `head_begun` says that bytes of its head have.
-pub fn reached(link: Link, head_begun: bool, exchange: &Exchange) -> Reached {
+/// How far an exchange's answer had come on a connection in this state; `by_egress` where there is a proxy on the way
+/// out, `head_begun` says that bytes of the answer's head have come.
+pub fn reached(link: Link, by_egress: bool, head_begun: bool, exchange: &Exchange) -> Reached {
     match (link, &exchange.response) {
-        (Link::Resolving | Link::Connecting(_) | Link::Handshaking(_), _) => Reached::Nothing,
+        (Link::Resolving | Link::Connecting(_) | Link::Egress(_) | Link::Handshaking(_), _) => link.reached(by_egress),
         _ if exchange.tunnel.is_some() => Reached::Session,
         (_, Response { progress: Progress::Awaited, .. }) if head_begun => Reached::Head,
         (_, Response { progress: Progress::Awaited, .. }) => Reached::Connected,

@@ -134,6 +134,16 @@ impl Proxy {
             }
         }
         self.set_up(exchange, key);
+        let Some(request) = &self.settings.egress else { return self.connected_through(now, key, race) };
+        let Some(up) = self.ups.get_mut(key) else { return };
+        up.link = Link::Egress(race);
+        up.start_egress(request);
+        self.actions.push_back(Action::Flush(Conn::Up(key)));
+        self.retime_up(now, key, false);
+    }
+
+    /// There is a connection to the target itself, or a tunnel to it.
+    fn connected_through(&mut self, now: Now, key: UpKey, race: RaceKey) {
         let Some(up) = self.ups.get_mut(key) else { return };
         let Some(connector) = &self.settings.tls else { return self.link_ready(now, key) };
         up.link = Link::Handshaking(race);
@@ -185,7 +195,8 @@ impl Proxy {
             return self.fail_request(now, key, exchange, &failure);
         }
         self.remove_up(key);
-        log_notes::failure(&mut self.notes, Level::Warn, &failure, Reached::Nothing, "its next address is tried");
+        let reached = link.reached(self.settings.egress.is_some());
+        log_notes::failure(&mut self.notes, Level::Warn, &failure, reached, "its next address is tried");
         match after {
             AfterFailure::TryNext(race) => self.attempt(now, exchange, race),
             AfterFailure::Others(other) => self.set_up(exchange, other),
@@ -202,7 +213,7 @@ impl Proxy {
         let Some(found) = self.exchanges.get_mut(exchange) else { return debug_assert!(false, "no exchange") };
         found.up = None;
         found.request.reached |= written;
-        let reached = reached(link, head_begun, found);
+        let reached = reached(link, self.settings.egress.is_some(), head_begun, found);
         let resend = Resend {
             reused,
             written,
@@ -215,7 +226,7 @@ impl Proxy {
             Failure::Closed | Failure::Broken(_) => true,
             // What a kept connection said before our request cannot be an answer to it: a 408 on its way to the pool.
             Failure::Protocol(_) | Failure::Tls(_) => !begun,
-            Failure::Resolve(_) | Failure::Timeout => false,
+            Failure::Resolve(_) | Failure::Egress(_) | Failure::Timeout => false,
         };
         if found.abandoned {
             return self.end_abandoned(now, exchange);
@@ -263,7 +274,7 @@ impl Proxy {
         let Some(up) = self.ups.get(key) else { return };
         match up.link {
             Link::Resolving => self.dialer.cancel_lookup(key),
-            Link::Connecting(race) | Link::Handshaking(race) => {
+            Link::Connecting(race) | Link::Egress(race) | Link::Handshaking(race) => {
                 self.dialer.cancel(race).into_iter().for_each(|attempt| self.remove_up(attempt));
             }
             Link::Looking | Link::Ready => {}
@@ -294,7 +305,25 @@ impl Proxy {
         down.is_none_or(|down| down.waiting() < HIGH_WATERMARK)
     }
 
+    /// What of these bytes comes from the target: nothing, while the proxy on the way out is asked for a tunnel.
+    fn behind_egress<'b>(&mut self, now: Now, key: UpKey, bytes: &'b mut [u8]) -> Option<&'b mut [u8]> {
+        let up = self.ups.get_mut(key)?;
+        let Link::Egress(race) = up.link else { return Some(bytes) };
+        match up.take_answer(bytes) {
+            Ok(Some(used)) => {
+                self.connected_through(now, key, race);
+                Some(&mut bytes[used..]).filter(|bytes| !bytes.is_empty())
+            }
+            Ok(None) => None,
+            Err(error) => {
+                self.fail_up(now, key, Failure::Egress(error));
+                None
+            }
+        }
+    }
+
     pub(super) fn upstream_bytes(&mut self, now: Now, key: UpKey, bytes: &mut [u8]) {
+        let Some(bytes) = self.behind_egress(now, key, bytes) else { return };
         let Some(up) = self.ups.get_mut(key) else { return };
         let mut scratch = std::mem::take(&mut self.tls);
         let Received { plain, replies, tls } = up.receive(bytes, &mut scratch);
@@ -324,7 +353,9 @@ impl Proxy {
             Err(Failure::Broken(why)) => {
                 if let Some(up) = self.ups.get_mut(key) {
                     up.broken = Some(why);
-                    let exchange = up.exchange.and_then(|exchange| self.exchanges.get_mut(exchange));
+                    // Before it is ready, all of the request is still for another connection.
+                    let exchange = up.exchange.filter(|_| up.link == Link::Ready);
+                    let exchange = exchange.and_then(|exchange| self.exchanges.get_mut(exchange));
                     drop(exchange.map(|exchange| exchange.request.outgoing.take_stream()));
                 }
                 self.resume_client(key);

@@ -25,7 +25,7 @@ use super::backoff::Retry;
 use super::logger::{Value, event};
 use super::process::{lower_priority, spawn, unix_now};
 use crate::base::log::Level;
-use crate::config::Influx;
+use crate::config::{Egress, Influx};
 use crate::ledger::database;
 use crate::ledger::marks::{self, LAST_ID};
 use delivery::{Delivery, deliver};
@@ -65,7 +65,11 @@ impl ExportHandle {
     ///
     /// # Errors
     /// One sentence: the path is none, or the system gives no thread.
-    pub fn start(path: &Path, target: Influx, mark: impl Fn(i64) + Send + 'static) -> Result<Self, String> {
+    pub fn start(
+        path: &Path,
+        (target, egress): (Influx, &Egress),
+        mark: impl Fn(i64) + Send + 'static,
+    ) -> Result<Self, String> {
         let path = database::absolute(path)?;
         let (stop, stopped) = channel();
         let (end, ended) = channel();
@@ -75,7 +79,7 @@ impl ExportHandle {
             path,
             locked: None,
             conn: None,
-            server: Server::new(target),
+            server: Server::new(target, egress),
             mark: Box::new(mark),
             cursor: None,
             batch_lines_max: BATCH_LINES_MAX,

@@ -7,18 +7,21 @@
 use super::backoff::Retry;
 use super::event::{EventSender, WorkerEvent};
 use super::logger::event;
+use super::outbound;
 use super::process::{lower_priority, spawn, unix_now};
 use crate::base::log::Level;
-use crate::config::PricesUrl;
+use crate::config::{Egress, PricesUrl};
 use crate::ledger::database;
 use crate::price::{PriceSource, PriceTable};
+use http::Uri;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, SystemTime};
-use ureq::Agent;
+use std::time::{Duration, Instant, SystemTime};
+use ureq::Body;
+use ureq::http::Response;
 
 /// The largest file that is taken, bytes: ten times LiteLLM's.
 const BYTES_MAX: u64 = 32 << 20;
@@ -29,7 +32,7 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(120);
 const FETCH_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 const PAUSE_MIN: Duration = Duration::from_secs(60);
 const PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
-const REDIRECTS_MAX: u32 = 3;
+const REDIRECTS_MAX: usize = 3;
 
 /// The thread's handle. Dropped, the thread ends after the fetch that it is at, which nobody waits for.
 pub struct PriceFetcher {
@@ -42,7 +45,7 @@ impl PriceFetcher {
     /// # Errors
     /// One sentence: the path is none, or the system gives no thread.
     pub fn start(
-        from: PricesUrl,
+        (from, egress): (PricesUrl, Egress),
         database: &Path,
         host: &str,
         known: PriceTable,
@@ -52,7 +55,7 @@ impl PriceFetcher {
         let (stop, stopped) = channel();
         let retry = Retry::new("prices cannot be fetched, those that are known hold", "prices can be fetched again");
         let retry = retry.pausing(PAUSE_MIN, PAUSE_MAX);
-        let fetcher = Fetcher { agent: agent(&from), from, kept, host: host.to_owned(), known, events, retry };
+        let fetcher = Fetcher { from, egress, kept, host: host.to_owned(), known, events, retry };
         spawn("prices", move || {
             lower_priority();
             fetcher.run(&stopped);
@@ -80,8 +83,8 @@ fn kept_at(database: &Path) -> PathBuf {
 }
 
 struct Fetcher {
-    agent: Agent,
     from: PricesUrl,
+    egress: Egress,
     kept: PathBuf,
     host: String,
     known: PriceTable,
@@ -123,28 +126,60 @@ impl Fetcher {
         Ok(())
     }
 
+    /// Redirects are followed here, as each may ask for another way out.
     fn fetch(&self) -> Result<String, String> {
-        let words = |error| match error {
-            // The one error that repeats the address.
-            ureq::Error::BadUri(_) => "its address is not valid".to_owned(),
-            error => error.to_string(),
-        };
-        let mut response = self.agent.get(self.from.url.expose()).call().map_err(words)?;
-        let body = response.body_mut().with_config().limit(BYTES_MAX).read_to_vec().map_err(words)?;
-        String::from_utf8(body).map_err(|_| "it is not UTF-8".to_owned())
+        let ends = Instant::now() + FETCH_TIMEOUT;
+        let mut url: Uri = self.from.url.expose().parse().expect("checked by `config`");
+        for _ in 0..=REDIRECTS_MAX {
+            let mut response = self.get(&url, ends)?;
+            if !response.status().is_redirection() {
+                let body = response.body_mut().with_config().limit(BYTES_MAX).read_to_vec().map_err(words)?;
+                return String::from_utf8(body).map_err(|_| "it is not UTF-8".to_owned());
+            }
+            let location = response.headers().get("location").and_then(|value| value.to_str().ok());
+            let next = location.and_then(|location| redirected(&url, location));
+            let next = next.ok_or("it redirects to nowhere")?;
+            if url.scheme_str() == Some("https") && next.scheme_str() != Some("https") {
+                return Err("it redirects from https to http".to_owned());
+            }
+            url = next;
+        }
+        Err(format!("it redirects more than {REDIRECTS_MAX} times"))
+    }
+
+    fn get(&self, url: &Uri, ends: Instant) -> Result<Response<Body>, String> {
+        let agent: ureq::Agent = outbound::agent(self.egress.way_to(url))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_global(Some(ends.saturating_duration_since(Instant::now())))
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .build()
+            .into();
+        agent.get(url).call().map_err(words)
     }
 }
 
-fn agent(from: &PricesUrl) -> Agent {
-    Agent::config_builder()
-        .timeout_connect(Some(CONNECT_TIMEOUT))
-        .timeout_global(Some(FETCH_TIMEOUT))
-        .https_only(from.url.expose().starts_with("https:"))
-        .max_redirects(REDIRECTS_MAX)
-        .proxy(None)
-        .user_agent(concat!("openai-api-proxy/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .into()
+fn words(error: ureq::Error) -> String {
+    match error {
+        // The one error that repeats the address.
+        ureq::Error::BadUri(_) => "its address is not valid".to_owned(),
+        error => error.to_string(),
+    }
+}
+
+/// Where a redirect leads (RFC 3986 section 5.2; dot segments are the server's to resolve).
+fn redirected(from: &Uri, location: &str) -> Option<Uri> {
+    let location = location.split('#').next().unwrap_or_default();
+    let (scheme, authority, path) = (from.scheme_str()?, from.authority()?, from.path());
+    let folder = &path[..path.rfind('/').map_or(0, |slash| slash + 1)];
+    let absolute = match location.split_once("://") {
+        Some((scheme, _)) if !scheme.contains(['/', '?']) => location.to_owned(),
+        _ if location.starts_with("//") => format!("{scheme}:{location}"),
+        _ if location.starts_with('/') => format!("{scheme}://{authority}{location}"),
+        _ if location.starts_with('?') => format!("{scheme}://{authority}{path}{location}"),
+        _ => format!("{scheme}://{authority}{folder}{location}"),
+    };
+    absolute.parse().ok().filter(|uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
 }
 
 /// A fetched table, where it is whole, has prices, and leaves some that was known before: of what was fetched last, and
@@ -205,6 +240,25 @@ mod tests {
         let names: Vec<_> = built_in.priced_names().map(|name| format!("\"{name}\": {{}}")).collect();
         let hides_all = format!("{{{}, \"new\": {{\"input_cost_per_token\": 1}}}}", names.join(","));
         assert!(checked(&hides_all, "", &built_in).is_err());
+    }
+
+    #[test]
+    fn a_redirect_may_be_relative() {
+        let from = "https://a.example:8443/x/y.json?token=1".parse().unwrap();
+        for (location, to) in [
+            ("http://b.example/z#part", Some("http://b.example/z")),
+            ("HTTPS://b.example", Some("https://b.example/")),
+            ("//b.example/z", Some("https://b.example/z")),
+            ("/z?u=http://c", Some("https://a.example:8443/z?u=http://c")),
+            ("z?u=http://c", Some("https://a.example:8443/x/z?u=http://c")),
+            ("?page=2", Some("https://a.example:8443/x/y.json?page=2")),
+            ("ftp://b.example/z", None),
+            ("https://", None),
+            ("/a b", None),
+        ] {
+            let found = redirected(&from, location).map(|uri| uri.to_string());
+            assert_eq!(found.as_deref(), to, "{location}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::query::{Job, QueryHandle};
 use super::resolver::Resolver;
 use crate::base::log::Note;
 use crate::base::work::LongWork;
-use crate::config::Influx;
+use crate::config::{Egress, Influx};
 use crate::limit::budget::Period;
 use crate::usage::record::Record;
 use std::path::Path;
@@ -57,14 +57,15 @@ pub struct WorkerThreads {
 }
 
 impl WorkerThreads {
-    /// Opens the ledger and starts the threads; the target is being looked up from here on.
+    /// Opens the ledger and starts the threads. The host is being looked up from here on: the target's, or that of the
+    /// proxy on the way to it.
     ///
     /// # Errors
     /// One sentence: the ledger cannot be used, or the system gives no thread.
     pub fn start(
         database: &Path,
         options: Options,
-        export: Option<Influx>,
+        (export, egress): (Option<Influx>, &Egress),
         (host, port): (&str, u16),
         events: EventSender,
     ) -> Result<Self, String> {
@@ -73,7 +74,7 @@ impl WorkerThreads {
         let ledger = Ledger::start(database, options, events.clone())?;
         let query = QueryHandle::start(database, events.clone())?;
         let long_work = LongWorkHandle::start(events.clone())?;
-        let export = export.map(|to| ExportHandle::start(database, to, ledger.marker()));
+        let export = export.map(|to| ExportHandle::start(database, (to, egress), ledger.marker()));
         let resolver = Resolver::start(host, port, events.clone())?;
         Ok(Self { events, ledger, query, long_work, export: export.transpose()?, resolver })
     }

@@ -283,7 +283,7 @@ fn influxdb_is_not_asked_again_for_what_is_beyond_its_retention() {
 fn a_check_says_whether_writes_are_let_in() {
     let check = |url: String| {
         let config = Config::load(&|name| (name == "INFLUXDB_URL").then(|| url.clone().into()), "").unwrap();
-        Exported::new(config.influx.unwrap()).check()
+        Exported::new(config.influx.unwrap(), &config.egress).check()
     };
     for kind in [Kind::Influx, Kind::Victoria] {
         let Some(mut server) = kind.start() else { continue };

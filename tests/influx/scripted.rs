@@ -245,3 +245,26 @@ fn a_server_that_cannot_be_trusted_gets_nothing() {
     assert_eq!(influx.requests().len(), 0);
     assert!(why.contains("certificate"), "{why}");
 }
+
+/// A server that shows a certificate of a private authority's.
+#[test]
+fn a_private_authority_is_trusted_for_the_export() {
+    let (mine, others) = (Ca::new(), Ca::new());
+    let influx = Upstream::tls(mine.server(&["127.0.0.1"], Usual), |_| taken());
+    for (authority, is_trusted) in [(Some(&mine), true), (Some(&others), false), (None, false)] {
+        let folder = ledger(3, 8);
+        let file = folder.path().join("influx-ca.pem");
+        std::fs::write(&file, authority.unwrap_or(&mine).pem()).unwrap();
+        let before = influx.requests().len();
+        let own = [("INFLUXDB_CA_FILE", file.to_str().unwrap()), DATABASE];
+        let proxy = exporting(folder, &influx, if authority.is_some() { &own } else { &own[1..] });
+        if is_trusted {
+            wait_until_exported(&proxy);
+            assert!(influx.requests().len() > before);
+        } else {
+            let told = proxy.wait_for_log("influx export fails");
+            assert!(told.contains("UnknownIssuer"), "{told}");
+            assert_eq!(influx.requests().len(), before);
+        }
+    }
+}

@@ -131,6 +131,8 @@ fn setup(seed: u64) -> Setup {
         journaled: journaled.then(BTreeSet::new),
         tls: None,
         client_tls: false,
+        egress: false,
+        tunnels: (0, 0),
         rate: None,
         budget: None,
         committed: 0,

@@ -18,6 +18,9 @@
 //! has spent it ends between two messages and behind its response, with our goodbye whole on both sides, at borders of
 //! frames, and one record.
 //!
+//! In some runs the target is behind a proxy, which opens a tunnel when it likes, a byte at a time, or refuses it, lies or
+//! goes away: nothing of a request leaves before there is one.
+//!
 //! In runs of their own the target keeps books of what it truly puts out, reported or not: no budget is exceeded by more
 //! than is promised, whatever the clock does, and nothing is missing in the ledger ([`books`]).
 //!

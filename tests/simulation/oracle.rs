@@ -36,6 +36,8 @@ pub struct Seen {
     pub truncated: usize,
     /// Connections to addresses that never answer.
     pub silent: usize,
+    /// Tunnels that the proxy on the way out has opened, and has refused.
+    pub tunnels: (usize, usize),
     pub sessions: Sessions,
     pub sleeps: u64,
     pub elapsed: u64,
@@ -62,6 +64,7 @@ pub struct Sums {
     encrypted_both: usize,
     truncated: usize,
     silent: usize,
+    tunnels: (usize, usize),
     sessions: Sessions,
 }
 
@@ -85,6 +88,8 @@ impl Sums {
         self.encrypted_both += seen.encrypted_both;
         self.truncated += seen.truncated;
         self.silent += seen.silent;
+        self.tunnels.0 += seen.tunnels.0;
+        self.tunnels.1 += seen.tunnels.1;
         self.sessions.add(&seen.sessions);
     }
 
@@ -109,6 +114,8 @@ impl Sums {
             self.encrypted_both,
             self.truncated,
             self.silent,
+            self.tunnels.0,
+            self.tunnels.1,
         ];
         let all = all.into_iter().chain(self.sessions.counts());
         assert!(all.into_iter().all(|count| count > 0), "some outcome never happened: {self}");
@@ -136,6 +143,7 @@ impl fmt::Display for Sums {
             encrypted_both,
             truncated,
             silent,
+            tunnels: (opened, refused_tunnels),
             sessions,
         } = self;
         write!(
@@ -144,7 +152,8 @@ impl fmt::Display for Sums {
              their client; {records} records, {aborted} of them aborted, {drained} read on; {retried} sent twice; \
              {limited} over their limit, {statuses} limit statuses right; {over_budget} over their budget, \
              {unknown_spend} before it was known what was spent; {encrypted} over TLS, \
-             {truncated} of them truncated; {came_encrypted} came over TLS, {encrypted_both} of them went on so; {silent} connections to addresses that never answer; {sessions}"
+             {truncated} of them truncated; {came_encrypted} came over TLS, {encrypted_both} of them went on so; {silent} connections to addresses that never answer; \
+             {opened} tunnels through a proxy, {refused_tunnels} refused; {sessions}"
         )
     }
 }
@@ -202,6 +211,7 @@ pub fn judge(
         encrypted_both: if plan.client_tls && plan.tls.is_some() { seen } else { 0 },
         truncated: count(|request| request.seen > 0 && request.fault == Some(Fault::Truncated)),
         silent: world.judge_silent(),
+        tunnels: plan.tunnels,
         sessions,
         sleeps: world.sleeps,
         elapsed: world.mono,

@@ -11,7 +11,7 @@ use crate::rng::Rng;
 use crate::session::client::Client as SessionClient;
 use crate::session::{self, Session};
 use crate::tls;
-use crate::upstream::Upstream;
+use crate::upstream::{CONNECT, Upstream};
 use crate::workers::{FIRST_PORT, FakeWorkers, SharedWorkers};
 use crate::world::{Net, World};
 use openai_api_proxy::base::clock::{MILLISECOND, Now, SECOND};
@@ -153,6 +153,9 @@ pub struct Plan {
     pub tls: Option<bool>,
     /// So does the proxy with its clients.
     pub client_tls: bool,
+    /// The target is behind a proxy; the tunnels that this has opened, and has refused.
+    pub egress: bool,
+    pub tunnels: (usize, usize),
     /// The limit of each user.
     pub rate: Option<Rate>,
     /// What each may spend in a month, from some time on; nano-dollars.
@@ -183,6 +186,7 @@ pub fn settings(
     (buffered_bytes_max, long_body_bytes): (usize, usize),
 ) -> Settings {
     Settings {
+        egress: plan.egress.then(|| CONNECT.to_vec()),
         tls: plan.tls.map(|_| tls::connector()),
         acceptor: plan.client_tls.then(tls::acceptor),
         limits: Limits { requests: plan.rate, ..Limits::default() },
@@ -246,6 +250,8 @@ pub fn run(seed: u64) -> Seen {
         journaled: journaled.then(BTreeSet::new),
         tls,
         client_tls: world.client_tls.is_some(),
+        egress: Rng::new(seed ^ 0xc044ec7).below(4) == 0,
+        tunnels: (0, 0),
         rate,
         budget,
         committed: 0,
@@ -354,7 +360,7 @@ impl Peers {
     /// Lets some act; false where none could do anything.
     pub fn act(&mut self, world: &mut World, plan: &mut Plan) -> bool {
         for pipe in std::mem::take(&mut world.opened) {
-            self.upstreams.push(Upstream::new(world, pipe, plan.tls));
+            self.upstreams.push(Upstream::new(world, pipe, plan.tls, plan.egress));
         }
         let mut acted = false;
         let count = self.clients.len() + self.sessions.len();

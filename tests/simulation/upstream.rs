@@ -16,6 +16,8 @@ pub const EARLY_BODY: &[u8] = &[b'x'; 300_000];
 /// One connection's server side.
 pub struct Upstream {
     pipe: usize,
+    /// The proxy on the way out, as long as there is no tunnel.
+    egress: Option<Egress>,
     tls: Option<Layer>,
     received: Vec<u8>,
     unsent: VecDeque<u8>,
@@ -34,12 +36,42 @@ pub struct Upstream {
     pub done: bool,
 }
 
+/// What the proxy on the way out is asked with.
+pub const CONNECT: &[u8] = b"CONNECT target:443 HTTP/1.1\r\nhost: target:443\r\n\r\n";
+
+/// A proxy on the way out that is asked for a tunnel, and answers.
+#[derive(Default)]
+struct Egress {
+    received: Vec<u8>,
+    unsent: VecDeque<u8>,
+    is_asked: bool,
+    /// There is no tunnel, and it goes away behind its answer.
+    refuses: bool,
+}
+
+impl Egress {
+    /// The whole of the request has come.
+    fn answer(&mut self, world: &mut World) {
+        self.is_asked = true;
+        let fate = if world.connect_faults { world.rng.below(12) } else { 11 };
+        self.refuses = fate < 3;
+        self.unsent.extend(match fate {
+            0 => &b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n"[..],
+            1 => b"HTTP/1.1 200 O",
+            2 => b"no HTTP\r\n\r\n",
+            3..6 => b"HTTP/1.0 100 Continue\r\n\r\nHTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+            _ => b"HTTP/1.1 200 Connection established\r\n\r\n",
+        });
+    }
+}
+
 impl Upstream {
-    /// `tls`: it speaks TLS, and only 1.2.
-    pub fn new(world: &mut World, pipe: usize, tls: Option<bool>) -> Self {
+    /// `tls`: it speaks TLS, and only 1.2. `egress`: it is behind a proxy.
+    pub fn new(world: &mut World, pipe: usize, tls: Option<bool>, egress: bool) -> Self {
         let grain = (world.grain(), world.grain());
         Self {
             pipe,
+            egress: egress.then(Egress::default),
             tls: tls.map(Layer::new),
             received: Vec::new(),
             unsent: VecDeque::new(),
@@ -57,6 +89,9 @@ impl Upstream {
     pub fn act(&mut self, world: &mut World, plan: &mut Plan) -> bool {
         if self.done {
             return false;
+        }
+        if self.egress.is_some() {
+            return self.open(world, plan);
         }
         if let Some(talk) = &mut self.talk {
             let acted = talk.act(world, &mut plan.sessions[talk.session]);
@@ -105,6 +140,36 @@ impl Upstream {
             return true;
         }
         progress
+    }
+
+    /// Has the proxy on the way out do one thing; false where there was nothing to do.
+    fn open(&mut self, world: &mut World, plan: &mut Plan) -> bool {
+        let Some(egress) = &mut self.egress else { return false };
+        let bytes = world.peer_read(self.pipe, self.grain.1);
+        assert!(bytes.is_empty() || !egress.is_asked, "bytes came before there was a tunnel");
+        egress.received.extend_from_slice(&bytes);
+        assert!(CONNECT.starts_with(&egress.received), "another request: {}", egress.received.escape_ascii());
+        if !egress.is_asked && egress.received == CONNECT {
+            egress.answer(world);
+            return true;
+        }
+        let count = egress.unsent.len().min(1 + world.rng.below(self.grain.0));
+        let piece: Vec<u8> = egress.unsent.drain(..count).collect();
+        world.peer_write(self.pipe, &piece);
+        if egress.is_asked && egress.unsent.is_empty() {
+            plan.tunnels.0 += usize::from(!egress.refuses);
+            plan.tunnels.1 += usize::from(egress.refuses);
+            match egress.refuses {
+                true if world.rng.coin() => world.peer_reset(self.pipe),
+                true => world.peer_end(self.pipe),
+                false => {}
+            }
+            self.done = egress.refuses;
+            self.egress = None;
+            return true;
+        }
+        self.done = world.pipes[self.pipe].proxy_closed && world.pipes[self.pipe].from_proxy.is_empty();
+        self.done || count > 0 || !bytes.is_empty()
     }
 
     /// Writes some of what is to be sent; false where nothing is.

@@ -17,6 +17,7 @@ pub mod rows;
 pub mod script;
 pub mod sockets;
 pub mod tools;
+pub mod tunnels;
 pub mod upstream;
 pub mod usage;
 pub mod websocket;

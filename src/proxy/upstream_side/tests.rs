@@ -4,12 +4,12 @@
 use crate::base::clock::{MILLISECOND, Now};
 use crate::http::reply::Fault;
 use crate::proxy::fixture::{act, at, proxy, sent, settings, take};
-use crate::proxy::{Action, Conn, DownKey, Proxy, UpKey};
+use crate::proxy::{Action, Conn, DownKey, Proxy, UpKey, Written};
 use crate::tls::Connector;
 use crate::usage::record::UsageSource;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 const GET: &str = "GET /v1/x HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -101,6 +101,32 @@ fn a_handshake_has_its_own_time() {
     assert_eq!(asked(&mut proxy), (vec![], vec![]));
     proxy.expire(at(19));
     assert_eq!(asked(&mut proxy), (vec![], vec![first[0].1]));
+}
+
+/// A connection that breaks before it is the target's takes nothing of the request with it.
+#[test]
+fn a_body_that_streams_waits_for_the_tunnel_that_carries_it() {
+    const CONNECT: &[u8] = b"CONNECT target:80 HTTP/1.1\r\n\r\n";
+    let mut proxy = before(2);
+    proxy.settings.egress = Some(CONNECT.to_vec());
+    let down = proxy.accepted(at(0));
+    let request = b"POST /v1/x HTTP/1.1\r\nhost: a\r\ncontent-length: 8\r\n\r\nbody";
+    proxy.received(at(0), Conn::Down(down), &mut request.to_vec());
+    let first = asked(&mut proxy).0[0].1;
+    proxy.connected(at(0), first);
+    proxy.flush(at(0), Conn::Up(first), &mut |_| Written::Broken(ErrorKind::BrokenPipe));
+    proxy.looked(at(0), first);
+    let (begun, closed) = asked(&mut proxy);
+    assert_eq!((begun[0].0, closed), (2, vec![first]), "the next address is tried");
+    let second = begun[0].1;
+    proxy.connected(at(0), second);
+    assert_eq!(take(&mut proxy, at(0), Conn::Up(second)), CONNECT);
+    for piece in [&b"HTTP/1.1 200 "[..], b"OK\r\n\r"] {
+        proxy.received(at(0), Conn::Up(second), &mut piece.to_vec());
+        assert!(take(&mut proxy, at(0), Conn::Up(second)).is_empty(), "there is no tunnel yet");
+    }
+    proxy.received(at(0), Conn::Up(second), &mut b"\n".to_vec());
+    assert!(take(&mut proxy, at(0), Conn::Up(second)).ends_with(b"\r\n\r\nbody"));
 }
 
 #[test]

@@ -2,13 +2,17 @@
 //!
 //! In: where to write, and lines. Out: a [`Verdict`]. Never: a wait without an end; a credential in a reason.
 
-use crate::config::{Influx, Secret};
+use crate::config::{Egress, Influx, Secret};
+use crate::worker::outbound;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use std::io::{Read as _, Write as _};
+use http::Uri;
+use std::cell::Cell;
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::time::Duration;
-use ureq::Agent;
 use ureq::http::{Response, StatusCode};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, Body};
 
 /// Connecting, TLS included, to one address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,26 +52,25 @@ impl Trouble {
 
 /// A client of one server, with its connection.
 pub struct Server {
-    agent: Agent,
+    /// One that trusts the built-in authorities, and one that trusts those of `INFLUXDB_CA_FILE`: ureq takes either.
+    agents: Vec<Agent>,
+    /// Which of them has reached the server.
+    agent: Cell<usize>,
     target: Influx,
 }
 
 impl Server {
     /// Connects to nothing yet.
-    pub fn new(target: Influx) -> Self {
-        let agent = Agent::config_builder()
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_global(Some(REQUEST_TIMEOUT))
-            .http_status_as_error(false)
-            // A redirect would carry the credentials elsewhere, and turn the request into a GET.
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .max_idle_connections(1)
-            .proxy(None)
-            .user_agent(concat!("openai-api-proxy/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .into();
-        Self { agent, target }
+    pub fn new(target: Influx, egress: &Egress) -> Self {
+        let own = target.ca.as_deref().map(|pem| {
+            let certificates = parse_pem(pem).filter_map(|item| match item {
+                Ok(PemItem::Certificate(certificate)) => Some(certificate),
+                _ => None,
+            });
+            RootCerts::new_with_certs(&certificates.collect::<Vec<_>>())
+        });
+        let trusted = own.into_iter().chain([RootCerts::WebPki]);
+        Self { agents: trusted.map(|roots| agent(&target, egress, roots)).collect(), agent: Cell::new(0), target }
     }
 
     /// Whether writes are let in: sends a comment, which is no point.
@@ -85,15 +88,7 @@ impl Server {
 
     /// Sends these lines in one request.
     pub fn post(&self, lines: &[u8]) -> Verdict {
-        let mut request = self
-            .agent
-            .post(self.target.url.expose())
-            .header("content-type", "text/plain; charset=utf-8")
-            .header("content-encoding", "gzip");
-        if let Some(authorization) = &self.target.authorization {
-            request = request.header("authorization", authorization.expose());
-        }
-        match request.send(compressed(lines).as_slice()) {
+        match self.send(&compressed(lines)) {
             Ok(mut response) => {
                 let mut answer = Vec::new();
                 // What cannot be read of it explains less, and changes nothing.
@@ -105,6 +100,54 @@ impl Server {
             Err(ureq::Error::BadUri(_)) => Verdict::Trouble(Trouble::new("its address is not valid".to_owned())),
             Err(error) => Verdict::Trouble(Trouble::new(error.to_string())),
         }
+    }
+
+    /// By the agent that has reached the server; by the other one where that does not trust its certificate any more,
+    /// so that nothing was sent.
+    fn send(&self, body: &[u8]) -> Result<Response<Body>, ureq::Error> {
+        let first = self.agent.get();
+        let sent = self.send_by(first, body);
+        let other = (first + 1) % self.agents.len();
+        if other == first || !sent.as_ref().is_err_and(is_of_tls) {
+            return sent;
+        }
+        self.agent.set(other);
+        self.send_by(other, body)
+    }
+
+    fn send_by(&self, agent: usize, body: &[u8]) -> Result<Response<Body>, ureq::Error> {
+        let mut request = self.agents[agent]
+            .post(self.target.url.expose())
+            .header("content-type", "text/plain; charset=utf-8")
+            .header("content-encoding", "gzip");
+        if let Some(authorization) = &self.target.authorization {
+            request = request.header("authorization", authorization.expose());
+        }
+        request.send(body)
+    }
+}
+
+fn agent(target: &Influx, egress: &Egress, roots: RootCerts) -> Agent {
+    let url: Uri = target.shown.parse().expect("checked by `config`");
+    outbound::agent(egress.way_to(&url))
+        .timeout_connect(Some(CONNECT_TIMEOUT))
+        .timeout_global(Some(REQUEST_TIMEOUT))
+        .tls_config(TlsConfig::builder().root_certs(roots).build())
+        .http_status_as_error(false)
+        // A redirect would carry the credentials elsewhere, and turn the request into a GET.
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .max_idle_connections(1)
+        .build()
+        .into()
+}
+
+/// True for an error of the handshake, before which nothing is sent.
+fn is_of_tls(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Rustls(_) => true,
+        ureq::Error::Io(error) => error.kind() == ErrorKind::InvalidData,
+        _ => false,
     }
 }
 

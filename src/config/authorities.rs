@@ -1,0 +1,24 @@
+//! The authorities to trust beside the built-in ones, from a file that a variable names.
+//!
+//! In: a PEM file. Out: what is in it, all of whose certificates can be used; or which one is wrong, by its place.
+//! Never: a certificate passed over.
+
+use super::source::Source;
+use crate::tls::{Connector, TlsError};
+
+/// What editors put at a file's head. It would hide the first certificate.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// The contents of the file that `name` names, without a byte order mark.
+pub(super) fn read(source: &mut Source<'_>, name: &'static str) -> Option<Vec<u8>> {
+    let mut pem = source.file(name, "a readable PEM file")?;
+    if pem.starts_with(BYTE_ORDER_MARK) {
+        pem.drain(..BYTE_ORDER_MARK.len());
+    }
+    if memchr::memmem::find(&pem, b"-----BEGIN CERTIFICATE-----").is_none() {
+        source.problem(name, "expected a PEM file with certificates, found none in it".to_owned());
+    } else if let Err(TlsError::Anchors(why)) = Connector::new("localhost", Some(&pem)) {
+        source.problem(name, format!("expected a PEM file with certificates, found a bad one: {why}"));
+    }
+    Some(pem)
+}
