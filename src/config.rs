@@ -7,6 +7,7 @@
 mod allowed;
 mod certificate;
 mod default_limits;
+mod front;
 mod influx;
 mod prices;
 mod secret;
@@ -24,6 +25,8 @@ pub use value::nano_usd;
 
 use crate::base::log::{Level, LogFormat};
 use crate::door::Door;
+use crate::http::forwarded_for::TrustedProxies;
+use crate::http::front_headers::ForwardedHeaders;
 use crate::limit::overrides::Limits;
 use crate::metrics;
 use crate::policy::{AllowedPaths, ReadOn};
@@ -50,6 +53,10 @@ pub struct Config {
     pub door: Door,
     /// `ALLOWED_PATHS`: what may be relayed.
     pub allowed_paths: AllowedPaths,
+    /// `FORWARD_HEADERS`: what of that which servers in front add is sent on.
+    pub forward_headers: ForwardedHeaders,
+    /// `TRUSTED_PROXIES`: whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: TrustedProxies,
     /// `MODEL_NAME`: the model for a JSON request that names none.
     pub model_name: Option<String>,
     /// `HOST` and `PORT`; port 0 is any free one.
@@ -185,6 +192,8 @@ impl Config {
             listen,
             account: account(&mut source),
             allowed_paths: allowed::paths(&mut source, keys_only),
+            forward_headers: front::forward_headers(&mut source),
+            trusted_proxies: front::trusted_proxies(&mut source),
             door: allowed::read(&mut source, listen.ip().is_loopback()),
             keys_only,
             admin_token: admin_token(&mut source),
@@ -215,13 +224,7 @@ impl Config {
                 "at least 1 KiB, as in 268435456 or 256MiB",
                 |text| value::size(text).filter(|bytes| *bytes >= 1 << 10),
             ),
-            timeouts: Timeouts {
-                connect: duration(&mut source, "CONNECT_TIMEOUT", 10, 1),
-                response: duration(&mut source, "RESPONSE_TIMEOUT", 600, 1),
-                idle: duration(&mut source, "IDLE_TIMEOUT", 75, 1),
-                header: duration(&mut source, "HEADER_TIMEOUT", 10, 1),
-                drain: duration(&mut source, "DRAIN_TIMEOUT", 30, 0),
-            },
+            timeouts: timeouts(&mut source),
             tls_ca: tls_ca(&mut source),
             certificate: ServerCertificate::read(&mut source),
             prices: prices::read(&mut source, &target.host),
@@ -307,6 +310,16 @@ fn tls_ca(source: &mut Source<'_>) -> Option<Vec<u8>> {
         source.problem("TLS_CA_FILE", format!("expected a PEM file with certificates, found a bad one: {why}"));
     }
     Some(pem)
+}
+
+fn timeouts(source: &mut Source<'_>) -> Timeouts {
+    Timeouts {
+        connect: duration(source, "CONNECT_TIMEOUT", 10, 1),
+        response: duration(source, "RESPONSE_TIMEOUT", 600, 1),
+        idle: duration(source, "IDLE_TIMEOUT", 75, 1),
+        header: duration(source, "HEADER_TIMEOUT", 10, 1),
+        drain: duration(source, "DRAIN_TIMEOUT", 30, 0),
+    }
 }
 
 fn duration(source: &mut Source<'_>, name: &'static str, default_seconds: u64, least_ms: u64) -> Duration {

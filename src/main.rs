@@ -221,6 +221,8 @@ fn settings(config: &Config, connections_max: usize) -> Result<Settings, String>
         acceptor: config.certificate.as_ref().map(|certificate| certificate.acceptor.clone()),
         door: config.door.clone(),
         allowed_paths: config.allowed_paths.clone(),
+        forward_headers: config.forward_headers.clone(),
+        trusted_proxies: config.trusted_proxies.clone(),
         model_name: changeable.model_name,
         keys_only: config.keys_only,
         admin: changeable.admin,

@@ -56,7 +56,8 @@ impl Reloader {
 #[rustfmt::skip] // a table
 fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static str>) {
     let Config {
-        target, api_key, account, door, allowed_paths, model_name, listen, database_path, durability, ledger_fsync,
+        target, api_key, account, door, allowed_paths, forward_headers, trusted_proxies,
+        model_name, listen, database_path, durability, ledger_fsync,
         ledger_wait, retention_days, read_on, read_on_max, limits, reserves_average, allows_unmetered, asks_usage,
         keys_only, admin_token, connections_max, connections_of_address_max,
         body_bytes_max, buffered_bytes_max, timeouts,
@@ -83,6 +84,8 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         (old.account != *account, "OPENAI_ORGANIZATION,OPENAI_PROJECT"),
         (old.door != *door, "ALLOWED_HOSTS,ALLOWED_ORIGINS"),
         (old.allowed_paths != *allowed_paths, "ALLOWED_PATHS"),
+        (old.forward_headers != *forward_headers, "FORWARD_HEADERS"),
+        (old.trusted_proxies != *trusted_proxies, "TRUSTED_PROXIES"),
         (old.tls_ca != *tls_ca, "TLS_CA_FILE"),
         (!is_same_certificate, "TLS_CERT_FILE,TLS_KEY_FILE"),
         (old.listen != *listen, "HOST,PORT"),
@@ -171,7 +174,7 @@ mod tests {
     }
 
     /// Another value for each variable, and what must be set beside it so that it counts.
-    const OTHERS: [(&str, &str, &str); 55] = [
+    const OTHERS: [(&str, &str, &str); 57] = [
         ("PROXY_TARGET", "http://other", ""),
         ("OPENAI_API_KEY", "sk-hush", ""),
         ("MODEL_NAME", "other", ""),
@@ -180,6 +183,8 @@ mod tests {
         ("ALLOWED_HOSTS", "box.lan", ""),
         ("ALLOWED_PATHS", "/v1/chat", ""),
         ("ALLOWED_ORIGINS", "https://app.example.com", ""),
+        ("FORWARD_HEADERS", "cookie", ""),
+        ("TRUSTED_PROXIES", "10.0.0.0/8", ""),
         ("TLS_CA_FILE", CA, ""),
         ("TLS_CERT_FILE", CA, PAIR),
         ("TLS_KEY_FILE", KEY, PAIR),

@@ -37,7 +37,7 @@ fn path(text: &str) -> Option<Box<str>> {
 }
 
 /// What is between the commas, each as it should be.
-fn list<T>(text: &str, entry: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+pub(super) fn list<T>(text: &str, entry: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
     let entries: Option<Vec<T>> = text.split(',').map(|part| entry(part.trim())).collect();
     entries.filter(|entries| entries.len() <= ENTRIES_MAX)
 }
