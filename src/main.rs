@@ -146,6 +146,7 @@ fn serve(config: Config) -> Result<(), String> {
                    is too low";
         event(Level::Warn, why, &[("wanted", wanted.into()), ("connections", connections_max.into())]);
     }
+    config.warnings.iter().for_each(|why| event(Level::Warn, why, &[]));
     warn_of_keys(&config);
     warn_of_modes(&config);
     if let Some(influx) = &config.influx {

@@ -62,6 +62,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         keys_only, admin_token, connections_max, connections_of_address_max,
         body_bytes_max, buffered_bytes_max, timeouts,
         tls_ca, certificate, prices, prices_url, influx, metrics, log, log_format,
+        warnings: _,
     } = new;
     let Timeouts { connect, response, idle, header, drain } = timeouts;
     let names = |settings: &[(bool, &'static str)]| {
@@ -73,8 +74,8 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
     };
     let at_once = names(&[
         (old.limits != *limits, "RATE_LIMIT_*,MAX_CONCURRENT_PER_USER,BUDGET_*"),
-        (old.api_key != *api_key, "OPENAI_API_KEY"),
-        (old.admin_token != *admin_token, "ADMIN_TOKEN"),
+        (old.api_key != *api_key, "OPENAI_API_KEY,OPENAI_API_KEY_FILE"),
+        (old.admin_token != *admin_token, "ADMIN_TOKEN,ADMIN_TOKEN_FILE"),
         (old.model_name != *model_name, "MODEL_NAME"),
         (old.prices != *prices, "PRICES_FILE,PRICE_FACTOR"),
         (old.log != *log, "LOG"),
@@ -112,7 +113,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         (old.metrics != *metrics, "METRICS_*"),
         (old.log_format != *log_format, "LOG_FORMAT"),
         (old.influx != *influx, "INFLUXDB_*"),
-        (old.prices_url != *prices_url, "PRICES_URL"),
+        (old.prices_url != *prices_url, "PRICES_URL,PRICES_URL_FILE"),
     ]);
     (at_once, at_restart)
 }
@@ -174,12 +175,13 @@ mod tests {
     }
 
     /// Another value for each variable, and what must be set beside it so that it counts.
-    const OTHERS: [(&str, &str, &str); 57] = [
+    const OTHERS: [(&str, &str, &str); 63] = [
         ("PROXY_TARGET", "http://other", ""),
         ("OPENAI_API_KEY", "sk-hush", ""),
+        ("OPENAI_API_KEY_FILE", HUSH, ""),
         ("MODEL_NAME", "other", ""),
-        ("OPENAI_ORGANIZATION", "org-1", ""),
-        ("OPENAI_PROJECT", "proj_1", ""),
+        ("OPENAI_ORGANIZATION", "org-1", "OPENAI_API_KEY=k\n"),
+        ("OPENAI_PROJECT", "proj_1", "OPENAI_API_KEY=k\n"),
         ("ALLOWED_HOSTS", "box.lan", ""),
         ("ALLOWED_PATHS", "/v1/chat", ""),
         ("ALLOWED_ORIGINS", "https://app.example.com", ""),
@@ -202,6 +204,7 @@ mod tests {
         ("BUDGET_USD_MONTH", "1", ""),
         ("CLIENT_AUTH", "keys", ""),
         ("ADMIN_TOKEN", "hush-0123456789ab", ""),
+        ("ADMIN_TOKEN_FILE", HUSH, ""),
         ("DATABASE_PATH", "other.db", ""),
         ("LEDGER_DURABILITY", "relaxed", ""),
         ("LEDGER_FSYNC", "true", ""),
@@ -214,6 +217,7 @@ mod tests {
         ("STREAM_USAGE", "never", ""),
         ("PRICES_FILE", PRICES, ""),
         ("PRICES_URL", "http://other/?token=hush", ""),
+        ("PRICES_URL_FILE", URL, ""),
         ("PRICE_FACTOR", "2", ""),
         ("CONNECT_TIMEOUT", "1s", ""),
         ("RESPONSE_TIMEOUT", "1s", ""),
@@ -225,12 +229,15 @@ mod tests {
         ("LOG", "debug", ""),
         ("LOG_FORMAT", "json", ""),
         ("INFLUXDB_URL", "http://other", INFLUX_2),
+        ("INFLUXDB_URL_FILE", URL, ""),
         ("INFLUXDB_DATABASE", "other", INFLUX_1),
         ("INFLUXDB_USERNAME", "other", INFLUX_1),
         ("INFLUXDB_PASSWORD", "hush", INFLUX_1),
+        ("INFLUXDB_PASSWORD_FILE", HUSH, INFLUX_1),
         ("INFLUXDB_BUCKET", "other", INFLUX_2),
         ("INFLUXDB_ORG", "other", INFLUX_2),
         ("INFLUXDB_TOKEN", "hush", INFLUX_2),
+        ("INFLUXDB_TOKEN_FILE", HUSH, "INFLUXDB_URL=http://h\nINFLUXDB_BUCKET=b\n"),
         ("INFLUXDB_BACKFILL", "false", INFLUX_2),
     ];
     const INFLUX_1: &str = "INFLUXDB_URL=http://h\nINFLUXDB_DATABASE=d\nINFLUXDB_USERNAME=u\n";
@@ -238,6 +245,8 @@ mod tests {
     /// Stand for files that the test makes.
     const CA: &str = "ca.pem";
     const PRICES: &str = "prices.json";
+    const HUSH: &str = "secret";
+    const URL: &str = "url";
     const KEY: &str = "other.key";
     const PAIR: &str = "TLS_CERT_FILE=FOLDER/pair.pem\nTLS_KEY_FILE=FOLDER/pair.key\n";
 
@@ -256,6 +265,8 @@ mod tests {
         {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
+        std::fs::write(folder.path().join(HUSH), "hush-0123456789ab\n").unwrap();
+        std::fs::write(folder.path().join(URL), "http://other/write?db=hush\n").unwrap();
         std::fs::write(folder.path().join(PRICES), r#"{"mine": {"input_cost_per_token": 1e-6}}"#).unwrap();
         let example =
             include_str!("../.env.example").lines().filter_map(|line| line.strip_prefix('#')?.split_once('='));
@@ -265,13 +276,15 @@ mod tests {
             let found = OTHERS.iter().find(|(name, ..)| *name == variable);
             let (_, value, beside) = found.unwrap_or_else(|| panic!("no other value for {variable}"));
             let value = match *value {
-                CA | PRICES | KEY => folder.path().join(value).to_str().unwrap().to_owned(),
+                CA | PRICES | KEY | HUSH | URL => folder.path().join(value).to_str().unwrap().to_owned(),
                 value => value.to_owned(),
             };
             let beside = beside.replace("FOLDER", folder.path().to_str().unwrap());
             write(&beside);
             let mut reloader = Reloader::new(read().unwrap(), read);
-            write(&format!("{variable}={value}\n{beside}")); // the first of two counts
+            let set = |line: &&str| line.split_once('=').is_none_or(|(name, _)| name != variable);
+            let others: Vec<_> = beside.lines().filter(set).collect();
+            write(&format!("{variable}={value}\n{}", others.join("\n")));
             let (change, lines) = reloader.reload();
             let [Note { level, fields, .. }] = &lines[..] else { panic!("{variable}: {lines:?}") };
             let named = fields.iter().any(|(name, list)| *name == "variables" && names(list, variable));

@@ -48,6 +48,22 @@ fn every_problem_of_the_configuration_is_named_at_once() {
 }
 
 #[test]
+fn misspelt_names_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(".env"), "LOG=warn\n\nRATE_LIMIT_RMP=5\n").unwrap();
+    let output = command(folder.path(), &[]).stderr(Stdio::piped()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert_eq!(said, "proxy-server: .env:3: unknown RATE_LIMIT_RMP; did you mean RATE_LIMIT_RPM?\n");
+    // What is in the environment may be another program's.
+    let mut proxy = Proxy::start(&[("OPENAI_API_KEYS", "sk-hush"), ("OPENAI_BASE_URL", "http://other")]);
+    let line = proxy.wait_for_log("OPENAI_API_KEYS");
+    assert!(line.contains("level=warn") && line.contains("did you mean OPENAI_API_KEY?"), "{line}");
+    assert!(proxy.terminate().success());
+    assert!(!proxy.stderr().contains("OPENAI_BASE_URL") && !proxy.stderr().contains("hush"), "{}", proxy.stderr());
+}
+
+#[test]
 fn a_relay_that_is_open_on_the_operators_bill_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let vars = [("HOST", "0.0.0.0"), ("OPENAI_API_KEY", "sk-operator")];
