@@ -152,7 +152,9 @@ pub struct Timeouts {
     pub idle: Duration,
     /// `HEADER_TIMEOUT`: a client's request head from its first byte.
     pub header: Duration,
-    /// `DRAIN_TIMEOUT`: exchanges in flight after the first signal to stop.
+    /// `SHUTDOWN_DELAY`: after the first signal to stop, until new clients are turned away.
+    pub shutdown_delay: Duration,
+    /// `DRAIN_TIMEOUT`: exchanges in flight after that.
     pub drain: Duration,
 }
 
@@ -341,6 +343,7 @@ fn timeouts(source: &mut Source<'_>) -> Timeouts {
         response: duration(source, "RESPONSE_TIMEOUT", 600, 1),
         idle: duration(source, "IDLE_TIMEOUT", 75, 1),
         header: duration(source, "HEADER_TIMEOUT", 10, 1),
+        shutdown_delay: duration(source, "SHUTDOWN_DELAY", 0, 0),
         drain: duration(source, "DRAIN_TIMEOUT", 30, 0),
     }
 }

@@ -154,14 +154,17 @@ fn serve(config: Config) -> Result<(), String> {
     }
     let scheme = if target.tls { "https" } else { "http" };
     let (address, shown) = (address.to_string(), format!("{scheme}://{}{}", target.authority, target.prefix));
-    event(Level::Info, "listening", &[("addr", address.as_str().into()), ("target", shown.as_str().into())]);
+    let families = sockets.families().map_err(|error| error.to_string())?;
+    let (families, target) = (("families", families.into()), ("target", shown.as_str().into()));
+    event(Level::Info, "listening", &[("addr", address.as_str().into()), families, target]);
     systemd::notify_ready();
 
     let started: Now = sockets.now();
     let metrics = Metrics::new(config.metrics, started.unix);
     let mut proxy = Proxy::new(settings, prices, metrics, started);
     proxy.log_up_to(config.log);
-    let mut reactor = Reactor::new(sockets, workers, proxy, nanoseconds(config.timeouts.drain));
+    let (delay, drain) = (config.timeouts.shutdown_delay, config.timeouts.drain);
+    let mut reactor = Reactor::new(sockets, workers, proxy, nanoseconds(drain)).delayed_by(nanoseconds(delay));
     reactor.run().map_err(|error| format!("cannot wait for events: {error}"))?;
     let ended = reactor.into_workers().shutdown();
     event(Level::Info, "stopped", &[]);

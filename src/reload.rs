@@ -21,6 +21,11 @@ impl Reloader {
         Self { current, read }
     }
 
+    /// True where a signal to stop does not drain at once.
+    pub fn delays_stop(&self) -> bool {
+        !self.current.timeouts.shutdown_delay.is_zero()
+    }
+
     /// The new settings, if the configuration is valid and any of them differs; and what to tell the operator.
     pub fn reload(&mut self) -> (Option<Change>, Vec<Note>) {
         let new = match (self.read)() {
@@ -64,7 +69,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         tls_ca, certificate, prices, prices_url, influx, metrics, log, log_format,
         warnings: _,
     } = new;
-    let Timeouts { connect, response, idle, header, drain } = timeouts;
+    let Timeouts { connect, response, idle, header, shutdown_delay, drain } = timeouts;
     let names = |settings: &[(bool, &'static str)]| {
         settings.iter().filter_map(|&(differs, names)| differs.then_some(names)).collect()
     };
@@ -109,6 +114,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         (old.timeouts.response != *response, "RESPONSE_TIMEOUT"),
         (old.timeouts.idle != *idle, "IDLE_TIMEOUT"),
         (old.timeouts.header != *header, "HEADER_TIMEOUT"),
+        (old.timeouts.shutdown_delay != *shutdown_delay, "SHUTDOWN_DELAY"),
         (old.timeouts.drain != *drain, "DRAIN_TIMEOUT"),
         (old.metrics != *metrics, "METRICS_*"),
         (old.log_format != *log_format, "LOG_FORMAT"),
@@ -175,7 +181,7 @@ mod tests {
     }
 
     /// Another value for each variable, and what must be set beside it so that it counts.
-    const OTHERS: [(&str, &str, &str); 63] = [
+    const OTHERS: [(&str, &str, &str); 64] = [
         ("PROXY_TARGET", "http://other", ""),
         ("OPENAI_API_KEY", "sk-hush", ""),
         ("OPENAI_API_KEY_FILE", HUSH, ""),
@@ -223,6 +229,7 @@ mod tests {
         ("RESPONSE_TIMEOUT", "1s", ""),
         ("IDLE_TIMEOUT", "1s", ""),
         ("HEADER_TIMEOUT", "1s", ""),
+        ("SHUTDOWN_DELAY", "1s", ""),
         ("DRAIN_TIMEOUT", "1s", ""),
         ("METRICS_MAX_USERS", "1", ""),
         ("METRICS_MAX_MODELS", "1", ""),

@@ -48,8 +48,8 @@ fn no_configuration_at_all_works() {
         (10_000, 64 << 20, 256 << 20)
     );
     let seconds = Duration::from_secs;
-    let Timeouts { connect, response, idle, header, drain } = config.timeouts;
-    assert_eq!([connect, response, idle, header, drain], [10, 600, 75, 10, 30].map(seconds));
+    let Timeouts { connect, response, idle, header, shutdown_delay, drain } = config.timeouts;
+    assert_eq!([connect, response, idle, header, shutdown_delay, drain], [10, 600, 75, 10, 0, 30].map(seconds));
     assert_eq!(config.prices, PriceTable::built_in());
     assert_eq!(config.metrics, metrics::LabelLimits::default());
     assert_eq!((config.read_on, config.read_on_max), (ReadOn::LimitedUsers, Duration::from_secs(60)));
@@ -150,7 +150,7 @@ fn everything_can_be_set() {
     assert_eq!(config.limits, limits);
     assert_eq!((config.keys_only, config.admin_token.as_ref().map(Secret::expose)), (true, Some("letmein-0123456789")));
     assert_eq!((config.connections_max, config.body_bytes_max, config.buffered_bytes_max), (17, 1 << 20, 2 << 20));
-    let Timeouts { connect, response, idle, header, drain } = config.timeouts;
+    let Timeouts { connect, response, idle, header, drain, shutdown_delay: _ } = config.timeouts;
     assert_eq!([connect, response, idle, header, drain].map(|it| it.as_millis()), [500, 120_000, 3_600_000, 3_000, 0]);
     assert_eq!(config.tls_ca.as_deref(), Some(pem.as_bytes()));
     assert_eq!((config.read_on, config.read_on_max), (ReadOn::Everybodys, Duration::from_secs(5)));

@@ -863,6 +863,8 @@ impl Proxy {
     fn readiness(&self) -> Answer {
         if self.draining {
             text(503, "draining\n")
+        } else if self.leaving {
+            text(503, "stopping soon: requests are still served\n")
         } else if let Some(trouble) = &self.ledger_trouble {
             text(503, &format!("the ledger cannot commit: {trouble}\n"))
         } else if self.permits.available() <= u64::from(self.settings.journaled) {
