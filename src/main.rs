@@ -23,6 +23,7 @@ use openai_api_proxy::worker::certificate_watch::CertificateWatch;
 use openai_api_proxy::worker::ledger::Options;
 use openai_api_proxy::worker::logger::{self, event, say};
 use openai_api_proxy::worker::price_fetcher::{self, PriceFetcher};
+use openai_api_proxy::worker::process;
 use openai_api_proxy::worker::threads::WorkerThreads;
 use openai_api_proxy::worker::{EventSender, unix_now};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -36,8 +37,6 @@ use std::time::Duration;
 const RECORDS_PER_CLIENT: usize = 4;
 /// Records under way to the ledger beside those of the exchanges in flight.
 const LEDGER_QUEUE_RECORDS: usize = 10_000;
-/// Descriptors that are neither a client's nor its upstream connection's.
-const SPARE_DESCRIPTORS: u64 = 64;
 
 /// How long clients beyond `MAX_CONNECTIONS` wait for a place before they are refused.
 const OVERLOAD_WAIT: Duration = Duration::from_secs(2);
@@ -53,7 +52,7 @@ fn main() -> ExitCode {
             logger::finish();
             code
         }
-        Ok(Command::Check) => cli::check::run(Config::from_process(), &mut print),
+        Ok(Command::Check { json }) => cli::check::run(Config::from_process(), json, &mut print),
         Ok(Command::Healthcheck) => configured(|config| cli::health::run(config.listen, config.certificate.is_some())),
         Ok(Command::Keys(command)) => configured(|config| {
             let (out, aside) = cli::keys_command::run(&command, &config.database_path, unix_now())?;
@@ -120,7 +119,13 @@ fn serve(config: Config) -> Result<(), String> {
         Some(listener) => Sockets::from_listener(listener),
         None => Sockets::listen(listen),
     };
-    let mut sockets = sockets.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
+    let mut sockets = sockets.map_err(|error| {
+        let remedy = match error.kind() {
+            ErrorKind::AddrInUse => "; another program has it: set PORT, or look with `ss -ltnp`",
+            _ => "",
+        };
+        format!("cannot listen on {listen}: {error}{remedy}")
+    })?;
     let address = sockets.local_addr().map_err(|error| error.to_string())?;
     let events = EventSender::new(sockets.waker());
     let ledger = Options {
@@ -261,7 +266,5 @@ fn within_descriptors(wanted: usize) -> usize {
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     // Where it may not be raised, what is there must do.
     let current = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
-    let Some(descriptors) = current else { return wanted };
-    let possible = usize::try_from(descriptors.saturating_sub(SPARE_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1);
-    wanted.min(possible)
+    current.map_or(wanted, |descriptors| wanted.min(process::clients_of(descriptors)))
 }

@@ -2,6 +2,8 @@
 //! others: a stop while the ledger is in trouble (`ledger_faults`), sockets and notes of systemd (`packaging`), SIGHUP
 //! (`quotas`, `log`), `kill -9` over and over (`ledger_crash`).
 
+#![allow(clippy::disallowed_methods)] // tests are the outside world
+
 mod support;
 
 use rustix::process::Signal;

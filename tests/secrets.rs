@@ -2,6 +2,8 @@
 //! ledger's files or a debug print. The binary runs at `LOG=trace` through success and every kind of failure; then
 //! everything that it wrote or said itself is searched.
 
+#![allow(clippy::disallowed_methods)] // tests are the outside world
+
 mod support;
 
 use openai_api_proxy::base::buffer::Buffer;
