@@ -200,6 +200,8 @@ fn healthcheck() {
     assert_eq!(run(proxy.folder(), &["healthcheck"], &[("PORT", "0")]).0, Some(1));
     assert_eq!(run(proxy.folder(), &["healthcheck"], &[("PORT", "x")]).0, Some(2));
     assert_eq!(run(proxy.folder(), &["no-such-command"], &[]).0, Some(2));
+    let (status, _, why) = run(proxy.folder(), &["usage", "--from", "1h", "--to", "2h"], &[]);
+    assert!(status == Some(2) && why.contains("--from must be before --to"), "{why}");
 }
 
 /// A reader who has had enough, as `| head -1` has.
