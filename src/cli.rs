@@ -6,10 +6,12 @@
 #![allow(clippy::disallowed_methods)] // the outside world: clocks
 
 pub mod check;
+mod findings;
 pub mod health;
 pub mod keys_command;
 pub mod limits_command;
 pub mod prices_command;
+mod target_probe;
 pub mod usage_command;
 
 use keys_command::KeysCommand;
@@ -26,8 +28,10 @@ pub enum Command {
     Serve,
     /// Print this: a help, the version, [`GRAFANA_DASHBOARD`] or [`ALERT_RULES`].
     Print(&'static str),
-    /// `check`: look at everything that the server needs.
-    Check,
+    /// `check`: look at everything that the server needs, and tell it as JSON or in lines.
+    Check {
+        json: bool,
+    },
     /// `healthcheck`: ask the running server how it is.
     Healthcheck,
     Keys(KeysCommand),
@@ -65,7 +69,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
             "serve" => Command::Serve,
             "grafana-dashboard" => Command::Print(GRAFANA_DASHBOARD),
             "alert-rules" => Command::Print(ALERT_RULES),
-            "check" => Command::Check,
+            "check" => check_arguments(&mut parser)?,
             "healthcheck" => Command::Healthcheck,
             "help" => Command::Print(HELP),
             "keys" => keys_command::parse(&mut parser)?,
@@ -78,6 +82,15 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
     };
     match next(&mut parser)? {
         None => Ok(command),
+        Some(Arg::Short('h') | Arg::Long("help")) => Ok(Command::Print(HELP)),
+        Some(extra) => Err(unexpected(&extra)),
+    }
+}
+
+fn check_arguments(parser: &mut Parser) -> Result<Command, String> {
+    match next(parser)? {
+        None => Ok(Command::Check { json: false }),
+        Some(Arg::Long("json")) => Ok(Command::Check { json: true }),
         Some(Arg::Short('h') | Arg::Long("help")) => Ok(Command::Print(HELP)),
         Some(extra) => Err(unexpected(&extra)),
     }
@@ -118,7 +131,9 @@ mod tests {
         }
         assert_eq!(parse("grafana-dashboard"), Ok(Command::Print(GRAFANA_DASHBOARD)));
         assert_eq!(parse("alert-rules"), Ok(Command::Print(ALERT_RULES)));
-        assert_eq!(parse("check"), Ok(Command::Check));
+        assert_eq!(parse("check"), Ok(Command::Check { json: false }));
+        assert_eq!(parse("check --json"), Ok(Command::Check { json: true }));
+        assert_eq!(parse("check --help"), Ok(Command::Print(HELP)));
         assert_eq!(parse("healthcheck"), Ok(Command::Healthcheck));
         assert_eq!(parse("-V"), Ok(Command::Print(VERSION)));
         for (line, part) in

@@ -9,11 +9,13 @@ mod authorities;
 mod certificate;
 mod default_limits;
 mod egress;
+mod front;
 mod influx;
 mod prices;
 mod secret;
 mod source;
 mod target;
+mod unknown;
 mod value;
 
 pub use certificate::{FilesState, ServerCertificate};
@@ -27,6 +29,8 @@ pub use value::nano_usd;
 
 use crate::base::log::{Level, LogFormat};
 use crate::door::Door;
+use crate::http::forwarded_for::TrustedProxies;
+use crate::http::front_headers::ForwardedHeaders;
 use crate::limit::overrides::Limits;
 use crate::metrics;
 use crate::policy::{AllowedPaths, ReadOn};
@@ -54,6 +58,10 @@ pub struct Config {
     pub door: Door,
     /// `ALLOWED_PATHS`: what may be relayed.
     pub allowed_paths: AllowedPaths,
+    /// `FORWARD_HEADERS`: what of that which servers in front add is sent on.
+    pub forward_headers: ForwardedHeaders,
+    /// `TRUSTED_PROXIES`: whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: TrustedProxies,
     /// `MODEL_NAME`: the model for a JSON request that names none.
     pub model_name: Option<String>,
     /// `HOST` and `PORT`; port 0 is any free one.
@@ -111,6 +119,8 @@ pub struct Config {
     pub log: Level,
     /// `LOG_FORMAT`
     pub log_format: LogFormat,
+    /// What is no mistake, and probably not meant: a sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// Shortest token of the administrator's, bytes.
@@ -146,7 +156,9 @@ pub struct Timeouts {
     pub idle: Duration,
     /// `HEADER_TIMEOUT`: a client's request head from its first byte.
     pub header: Duration,
-    /// `DRAIN_TIMEOUT`: exchanges in flight after the first signal to stop.
+    /// `SHUTDOWN_DELAY`: after the first signal to stop, until new clients are turned away.
+    pub shutdown_delay: Duration,
+    /// `DRAIN_TIMEOUT`: exchanges in flight after that.
     pub drain: Duration,
 }
 
@@ -157,13 +169,14 @@ impl Config {
     /// All problems together.
     pub fn from_process() -> Result<Self, Vec<Problem>> {
         let env = |name: &str| std::env::var_os(name);
+        let names: Vec<String> = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
         match fs::read_to_string(".env") {
-            Ok(dotenv) => Self::load(&env, &dotenv),
-            Err(error) if error.kind() == ErrorKind::NotFound => Self::load(&env, ""),
+            Ok(dotenv) => Self::load_among(&env, &names, &dotenv),
+            Err(error) if error.kind() == ErrorKind::NotFound => Self::load_among(&env, &names, ""),
             Err(error) => {
                 let mut problems = Self::load(&env, "").err().unwrap_or_default();
                 let message = format!("expected a readable text file: {error}");
-                problems.insert(0, Problem { variable: ".env", message });
+                problems.insert(0, Problem { variable: ".env", line: None, message });
                 Err(problems)
             }
         }
@@ -175,24 +188,42 @@ impl Config {
     /// # Errors
     /// All problems together.
     pub fn load(env: &dyn Fn(&str) -> Option<OsString>, dotenv: &str) -> Result<Self, Vec<Problem>> {
+        Self::load_among(env, &[], dotenv)
+    }
+
+    /// The same with all names of the environment, among which misspelt ones are looked for.
+    fn load_among(
+        env: &dyn Fn(&str) -> Option<OsString>,
+        names: &[String],
+        dotenv: &str,
+    ) -> Result<Self, Vec<Problem>> {
         let mut source = Source::new(env, dotenv);
-        let api_key = secret(&mut source, "OPENAI_API_KEY");
+        let config = Self::read(&mut source);
+        source.finish(names);
+        if source.problems.is_empty() { Ok(Self { warnings: source.warnings, ..config }) } else { Err(source.problems) }
+    }
+
+    /// All settings; where one is wrong, `source` has that as a problem.
+    fn read(source: &mut Source<'_>) -> Self {
+        let api_key = secret(source, "OPENAI_API_KEY", "OPENAI_API_KEY_FILE");
         let keys_only = source.word("CLIENT_AUTH", false, &[("none", false), ("keys", true)]);
         let target = source
             .optional("PROXY_TARGET", target::EXPECTED, Target::parse)
             .unwrap_or_else(|| Target::parse("https://api.openai.com").expect("the default target is valid"));
-        let listen = listen(&mut source, api_key.is_some() && !keys_only);
+        let listen = listen(source, api_key.is_some() && !keys_only);
         let connections_max = source.count("MAX_CONNECTIONS", 10_000, 1..=1_000_000);
         // On loopback all clients have one address.
         let share = if listen.ip().is_loopback() { 0 } else { (connections_max / 4).max(1) };
-        let config = Self {
+        Self {
             listen,
-            egress: Egress::read(&mut source),
-            account: account(&mut source),
-            allowed_paths: allowed::paths(&mut source, keys_only),
-            door: allowed::read(&mut source, listen.ip().is_loopback()),
+            egress: Egress::read(source),
+            account: account(source, api_key.is_some()),
+            allowed_paths: allowed::paths(source, keys_only),
+            forward_headers: front::forward_headers(source),
+            trusted_proxies: front::trusted_proxies(source),
+            door: allowed::read(source, listen.ip().is_loopback()),
             keys_only,
-            admin_token: admin_token(&mut source),
+            admin_token: admin_token(source),
             api_key,
             model_name: source.optional("MODEL_NAME", "a model's name, at most 128 bytes", model_name),
             database_path: source.os("DATABASE_PATH").unwrap_or_else(|| "usage.db".into()).into(),
@@ -200,9 +231,9 @@ impl Config {
             ledger_fsync: source.switch("LEDGER_FSYNC", false),
             read_on: source.word("ON_CLIENT_ABORT", ReadOn::LimitedUsers, &READ_ON_WORDS),
             read_on_max: Duration::from_secs(source.count("DRAIN_MAX_SECONDS", 60, 1..=86_400).into()),
-            ledger_wait: Some(duration(&mut source, "LEDGER_WAIT", 2, 0)).filter(|wait| !wait.is_zero()),
+            ledger_wait: Some(duration(source, "LEDGER_WAIT", 2, 0)).filter(|wait| !wait.is_zero()),
             retention_days: source.count("RETENTION_DAYS", 0, 0..=36_500),
-            limits: default_limits::read(&mut source),
+            limits: default_limits::read(source),
             reserves_average: source.word("BUDGET_RESERVE", false, &[("max", false), ("average", true)]),
             allows_unmetered: source.word("UNMETERED", false, &[("refuse", false), ("allow", true)]),
             asks_usage: source.word("STREAM_USAGE", true, &[("ask", true), ("never", false)]),
@@ -220,37 +251,31 @@ impl Config {
                 "at least 1 KiB, as in 268435456 or 256MiB",
                 |text| value::size(text).filter(|bytes| *bytes >= 1 << 10),
             ),
-            timeouts: Timeouts {
-                connect: duration(&mut source, "CONNECT_TIMEOUT", 10, 1),
-                response: duration(&mut source, "RESPONSE_TIMEOUT", 600, 1),
-                idle: duration(&mut source, "IDLE_TIMEOUT", 75, 1),
-                header: duration(&mut source, "HEADER_TIMEOUT", 10, 1),
-                drain: duration(&mut source, "DRAIN_TIMEOUT", 30, 0),
-            },
-            tls_ca: authorities::read(&mut source, "TLS_CA_FILE"),
-            certificate: ServerCertificate::read(&mut source),
-            prices: prices::read(&mut source, &target.host),
-            prices_url: PricesUrl::read(&mut source),
+            timeouts: timeouts(source),
+            tls_ca: authorities::read(source, "TLS_CA_FILE"),
+            certificate: ServerCertificate::read(source),
+            prices: prices::read(source, &target.host),
+            prices_url: PricesUrl::read(source),
             target,
-            influx: Influx::read(&mut source),
-            metrics: metrics_limits(&mut source),
+            influx: Influx::read(source),
+            metrics: metrics_limits(source),
             log: source.value("LOG", Level::Info, "error, warn, info, debug or trace", Level::parse),
             log_format: source.word(
                 "LOG_FORMAT",
                 LogFormat::Logfmt,
                 &[("logfmt", LogFormat::Logfmt), ("json", LogFormat::Json)],
             ),
-        };
-        if source.problems.is_empty() { Ok(config) } else { Err(source.problems) }
+            warnings: Vec::new(),
+        }
     }
 }
 
-fn secret(source: &mut Source<'_>, name: &'static str) -> Option<Secret> {
-    let value = source.os(name)?;
-    match Secret::parse(&value.to_string_lossy()) {
+fn secret(source: &mut Source<'_>, name: &'static str, file: &'static str) -> Option<Secret> {
+    let (value, variable) = source.secret(name, file)?;
+    match Secret::parse(&value) {
         Ok(secret) => Some(secret),
         Err(expected) => {
-            source.problem(name, format!("expected {expected}; its value is not shown"));
+            source.problem(variable, format!("expected {expected}; its value is not shown"));
             None
         }
     }
@@ -258,7 +283,7 @@ fn secret(source: &mut Source<'_>, name: &'static str) -> Option<Secret> {
 
 /// Whoever guesses it sees everybody's usage.
 fn admin_token(source: &mut Source<'_>) -> Option<Secret> {
-    let token = secret(source, "ADMIN_TOKEN")?;
+    let token = secret(source, "ADMIN_TOKEN", "ADMIN_TOKEN_FILE")?;
     if token.expose().len() < ADMIN_TOKEN_BYTES_MIN {
         let expected = "expected at least 16 characters, as `openssl rand -hex 16` makes them; its value is not shown";
         source.problem("ADMIN_TOKEN", expected.to_owned());
@@ -267,11 +292,14 @@ fn admin_token(source: &mut Source<'_>) -> Option<Secret> {
 }
 
 /// Whose account pays, as header lines beside our key.
-fn account(source: &mut Source<'_>) -> Vec<u8> {
+fn account(source: &mut Source<'_>, has_key: bool) -> Vec<u8> {
     let is_name = |text: &str| text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_graphic());
     let mut lines = Vec::new();
     for (name, header) in [("OPENAI_ORGANIZATION", "openai-organization"), ("OPENAI_PROJECT", "openai-project")] {
         let value = source.optional(name, "an id without spaces", |text| is_name(text).then(|| text.to_owned()));
+        if value.is_some() && !has_key {
+            source.warnings.push(format!("{name} is set without OPENAI_API_KEY: it is not sent"));
+        }
         lines.extend(value.map(|value| format!("{header}: {value}\r\n").into_bytes()).unwrap_or_default());
     }
     lines
@@ -302,6 +330,17 @@ fn metrics_limits(source: &mut Source<'_>) -> metrics::LabelLimits {
     let users_max = label("METRICS_MAX_USERS", defaults.users_max);
     let models_max = label("METRICS_MAX_MODELS", defaults.models_max);
     metrics::LabelLimits { users_max, models_max, series_max: defaults.series_max.max(users_max.saturating_mul(20)) }
+}
+
+fn timeouts(source: &mut Source<'_>) -> Timeouts {
+    Timeouts {
+        connect: duration(source, "CONNECT_TIMEOUT", 10, 1),
+        response: duration(source, "RESPONSE_TIMEOUT", 600, 1),
+        idle: duration(source, "IDLE_TIMEOUT", 75, 1),
+        header: duration(source, "HEADER_TIMEOUT", 10, 1),
+        shutdown_delay: duration(source, "SHUTDOWN_DELAY", 0, 0),
+        drain: duration(source, "DRAIN_TIMEOUT", 30, 0),
+    }
 }
 
 fn duration(source: &mut Source<'_>, name: &'static str, default_seconds: u64, least_ms: u64) -> Duration {

@@ -3,7 +3,9 @@
 
 pub mod body;
 pub mod chunked;
+pub mod forwarded_for;
 pub mod framing;
+pub mod front_headers;
 pub mod head;
 pub mod headers;
 pub mod reply;

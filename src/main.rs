@@ -7,7 +7,7 @@
 use openai_api_proxy::base::clock::{Now, nanoseconds};
 use openai_api_proxy::base::log::Level;
 use openai_api_proxy::cli::{self, Command, EXIT_USAGE};
-use openai_api_proxy::config::{Config, Durability};
+use openai_api_proxy::config::{Config, Durability, Way};
 use openai_api_proxy::io::Io;
 use openai_api_proxy::io::sockets::Sockets;
 use openai_api_proxy::ledger::database;
@@ -23,6 +23,7 @@ use openai_api_proxy::worker::certificate_watch::CertificateWatch;
 use openai_api_proxy::worker::ledger::Options;
 use openai_api_proxy::worker::logger::{self, event, say};
 use openai_api_proxy::worker::price_fetcher::{self, PriceFetcher};
+use openai_api_proxy::worker::process;
 use openai_api_proxy::worker::threads::WorkerThreads;
 use openai_api_proxy::worker::{EventSender, unix_now};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -36,8 +37,6 @@ use std::time::Duration;
 const RECORDS_PER_CLIENT: usize = 4;
 /// Records under way to the ledger beside those of the exchanges in flight.
 const LEDGER_QUEUE_RECORDS: usize = 10_000;
-/// Descriptors that are neither a client's nor its upstream connection's.
-const SPARE_DESCRIPTORS: u64 = 64;
 
 /// How long clients beyond `MAX_CONNECTIONS` wait for a place before they are refused.
 const OVERLOAD_WAIT: Duration = Duration::from_secs(2);
@@ -55,7 +54,7 @@ fn main() -> ExitCode {
             logger::finish();
             code
         }
-        Ok(Command::Check) => cli::check::run(Config::from_process(), &mut print),
+        Ok(Command::Check { json }) => cli::check::run(Config::from_process(), json, &mut print),
         Ok(Command::Healthcheck) => configured(|config| cli::health::run(config.listen, config.certificate.is_some())),
         Ok(Command::Keys(command)) => configured(|config| {
             let (out, aside) = cli::keys_command::run(&command, &config.database_path, unix_now())?;
@@ -122,7 +121,13 @@ fn serve(config: Config) -> Result<(), String> {
         Some(listener) => Sockets::from_listener(listener),
         None => Sockets::listen(listen),
     };
-    let mut sockets = sockets.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
+    let mut sockets = sockets.map_err(|error| {
+        let remedy = match error.kind() {
+            ErrorKind::AddrInUse => "; another program has it: set PORT, or look with `ss -ltnp`",
+            _ => "",
+        };
+        format!("cannot listen on {listen}: {error}{remedy}")
+    })?;
     let address = sockets.local_addr().map_err(|error| error.to_string())?;
     let events = EventSender::new(sockets.waker());
     let ledger = Options {
@@ -149,28 +154,37 @@ fn serve(config: Config) -> Result<(), String> {
                    is too low";
         event(Level::Warn, why, &[("wanted", wanted.into()), ("connections", connections_max.into())]);
     }
+    config.warnings.iter().for_each(|why| event(Level::Warn, why, &[]));
     warn_of_keys(&config);
     warn_of_modes(&config);
     if let Some(influx) = &config.influx {
         event(Level::Info, "exporting to influx", &[("url", influx.shown.as_str().into())]);
     }
-    let scheme = if target.tls { "https" } else { "http" };
-    let (address, shown) = (address.to_string(), format!("{scheme}://{}{}", target.authority, target.prefix));
-    if config.egress.is_set() {
-        event(Level::Info, "the way to the target", &[("way", way.to_string().as_str().into())]);
-    }
-    event(Level::Info, "listening", &[("addr", address.as_str().into()), ("target", shown.as_str().into())]);
+    let (address, shown) = (address.to_string(), told_target(&config, way));
+    let families = sockets.families().map_err(|error| error.to_string())?;
+    let (families, target) = (("families", families.into()), ("target", shown.as_str().into()));
+    event(Level::Info, "listening", &[("addr", address.as_str().into()), families, target]);
     systemd::notify_ready();
 
     let started: Now = sockets.now();
     let metrics = Metrics::new(config.metrics, started.unix);
     let mut proxy = Proxy::new(settings, prices, metrics, started);
     proxy.log_up_to(config.log);
-    let mut reactor = Reactor::new(sockets, workers, proxy, nanoseconds(config.timeouts.drain));
+    let (delay, drain) = (config.timeouts.shutdown_delay, config.timeouts.drain);
+    let mut reactor = Reactor::new(sockets, workers, proxy, nanoseconds(drain)).delayed_by(nanoseconds(delay));
     reactor.run().map_err(|error| format!("cannot wait for events: {error}"))?;
     let ended = reactor.into_workers().shutdown();
     event(Level::Info, "stopped", &[]);
     ended
+}
+
+/// The target as it is told, after the way to it where there is a proxy on one.
+fn told_target(config: &Config, way: Way<'_>) -> String {
+    if config.egress.is_set() {
+        event(Level::Info, "the way to the target", &[("way", way.to_string().as_str().into())]);
+    }
+    let target = &config.target;
+    format!("{}://{}{}", if target.tls { "https" } else { "http" }, target.authority, target.prefix)
 }
 
 /// Adds the prices that were fetched last, and begins to fetch them anew.
@@ -229,6 +243,8 @@ fn settings(config: &Config, connections_max: usize) -> Result<Settings, String>
         acceptor: config.certificate.as_ref().map(|certificate| certificate.acceptor.clone()),
         door: config.door.clone(),
         allowed_paths: config.allowed_paths.clone(),
+        forward_headers: config.forward_headers.clone(),
+        trusted_proxies: config.trusted_proxies.clone(),
         model_name: changeable.model_name,
         keys_only: config.keys_only,
         admin: changeable.admin,
@@ -264,7 +280,5 @@ fn within_descriptors(wanted: usize) -> usize {
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     // Where it may not be raised, what is there must do.
     let current = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
-    let Some(descriptors) = current else { return wanted };
-    let possible = usize::try_from(descriptors.saturating_sub(SPARE_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1);
-    wanted.min(possible)
+    current.map_or(wanted, |descriptors| wanted.min(process::clients_of(descriptors)))
 }

@@ -145,6 +145,8 @@ pub struct Proxy {
     replies: u64,
     /// For the log.
     notes: Notes,
+    /// It stops soon: nobody should come any more.
+    leaving: bool,
     draining: bool,
     tls: TlsScratch,
     /// Memory that waits for a buffer to need it.
@@ -187,6 +189,7 @@ impl Proxy {
             dispatched: Vec::new(),
             ledger_trouble: None,
             notes: Notes::default(),
+            leaving: false,
             draining: false,
             tls: TlsScratch::default(),
             spares: Spares::default(),
@@ -299,6 +302,11 @@ impl Proxy {
         if self.held_bodies.look_due().is_some_and(|due| due <= now.mono) {
             self.look_at_holders(now);
         }
+    }
+
+    /// A stop is announced: `/readyz` says so, and all else goes on.
+    pub fn leave(&mut self) {
+        self.leaving = true;
     }
 
     /// Stop taking work: idle connections close, exchanges run to their end, nothing is kept alive.

@@ -43,6 +43,10 @@ pub enum Turn {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shutdown {
     Running,
+    /// Whoever balances loads is told to go elsewhere; until then all goes on as before, monotonic nanoseconds.
+    Leaving {
+        until: u64,
+    },
     /// No new clients; exchanges may end until then, monotonic nanoseconds.
     Draining {
         until: u64,
@@ -65,6 +69,7 @@ pub struct Reactor<I: Io, W: Workers> {
     accept_ready: bool,
     /// The system would give no more sockets: not before then, monotonic nanoseconds.
     accept_again_at: Option<u64>,
+    shutdown_delay: u64,
     drain_timeout: u64,
     shutdown: Shutdown,
 }
@@ -81,9 +86,16 @@ impl<I: Io, W: Workers> Reactor<I, W> {
             spend_asked: None,
             accept_ready: true,
             accept_again_at: None,
+            shutdown_delay: 0,
             drain_timeout,
             shutdown: Shutdown::Running,
         }
+    }
+
+    /// Has the drain begin only so many nanoseconds after the first [`WorkerEvent::Stop`]; until then only the
+    /// readiness has changed.
+    pub fn delayed_by(self, shutdown_delay: u64) -> Self {
+        Self { shutdown_delay, ..self }
     }
 
     /// Turns until everything is ended.
@@ -111,15 +123,17 @@ impl<I: Io, W: Workers> Reactor<I, W> {
         self.accept(now);
         self.connections.serve_run_queue(&mut self.proxy, now);
         self.perform_and_flush(now);
-        if matches!(self.shutdown, Shutdown::Draining { until } if until <= now.mono) {
-            self.abort(now);
+        match self.shutdown {
+            Shutdown::Leaving { until } if until <= now.mono => self.drain(now),
+            Shutdown::Draining { until } if until <= now.mono => self.abort(now),
+            _ => {}
         }
         self.hand_over(now);
         let after = self.connections.io.now();
         self.proxy.turn_ended(after);
         self.connections.close_ended();
         let is_over = match self.shutdown {
-            Shutdown::Running => false,
+            Shutdown::Running | Shutdown::Leaving { .. } => false,
             Shutdown::Draining { .. } => self.proxy.is_drained(),
             Shutdown::Aborted => self.proxy.is_quiet(),
         };
@@ -141,15 +155,15 @@ impl<I: Io, W: Workers> Reactor<I, W> {
         if self.connections.has_queued() {
             return Some(0);
         }
-        let drain_until = match self.shutdown {
-            Shutdown::Draining { until } => Some(until),
+        let shutdown_at = match self.shutdown {
+            Shutdown::Leaving { until } | Shutdown::Draining { until } => Some(until),
             Shutdown::Running | Shutdown::Aborted => None,
         };
         let accept_at = match self.accept_again_at {
             None if self.accept_ready => self.proxy.accepts_at(),
             again_at => again_at,
         };
-        let due = [self.proxy.next_deadline(), drain_until, accept_at].into_iter().flatten().min()?;
+        let due = [self.proxy.next_deadline(), shutdown_at, accept_at].into_iter().flatten().min()?;
         Some(due.saturating_sub(self.connections.io.now().mono))
     }
 
@@ -190,18 +204,29 @@ impl<I: Io, W: Workers> Reactor<I, W> {
         self.worker_events = events;
     }
 
-    /// Drains; or, the second time, ends everything at once.
+    /// Drains, at once or after the delay; or, the second time, ends everything at once.
     fn stop(&mut self, now: Now) {
-        if self.shutdown != Shutdown::Running {
-            return self.abort(now);
+        match (self.shutdown, self.shutdown_delay) {
+            (Shutdown::Running, 0) => self.drain(now),
+            (Shutdown::Running, delay) => {
+                self.shutdown = Shutdown::Leaving { until: now.mono.saturating_add(delay) };
+                self.proxy.leave();
+            }
+            _ => self.abort(now),
         }
+    }
+
+    fn drain(&mut self, now: Now) {
         self.shutdown = Shutdown::Draining { until: now.mono.saturating_add(self.drain_timeout) };
         self.connections.io.stop_accepting();
         self.proxy.drain(now);
+        // At the end of a turn nothing else would before the next event.
+        self.perform_and_flush(now);
     }
 
     fn abort(&mut self, now: Now) {
         self.shutdown = Shutdown::Aborted;
+        self.connections.io.stop_accepting();
         self.proxy.abort(now);
         self.perform_and_flush(now);
     }

@@ -22,6 +22,11 @@ impl Reloader {
         Self { current, read }
     }
 
+    /// True where a signal to stop does not drain at once.
+    pub fn delays_stop(&self) -> bool {
+        !self.current.timeouts.shutdown_delay.is_zero()
+    }
+
     /// The new settings, if the configuration is valid and any of them differs; and what to tell the operator.
     pub fn reload(&mut self) -> (Option<Change>, Vec<Note>) {
         let new = match (self.read)() {
@@ -57,13 +62,15 @@ impl Reloader {
 #[rustfmt::skip] // a table
 fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static str>) {
     let Config {
-        target, egress, api_key, account, door, allowed_paths, model_name, listen, database_path, durability,
-        ledger_fsync, ledger_wait, retention_days, read_on, read_on_max, limits, reserves_average, allows_unmetered,
-        asks_usage, keys_only, admin_token, connections_max, connections_of_address_max,
+        target, egress, api_key, account, door, allowed_paths, forward_headers, trusted_proxies,
+        model_name, listen, database_path, durability, ledger_fsync,
+        ledger_wait, retention_days, read_on, read_on_max, limits, reserves_average, allows_unmetered, asks_usage,
+        keys_only, admin_token, connections_max, connections_of_address_max,
         body_bytes_max, buffered_bytes_max, timeouts,
         tls_ca, certificate, prices, prices_url, influx, metrics, log, log_format,
+        warnings: _,
     } = new;
-    let Timeouts { connect, response, idle, header, drain } = timeouts;
+    let Timeouts { connect, response, idle, header, shutdown_delay, drain } = timeouts;
     let names = |settings: &[(bool, &'static str)]| {
         settings.iter().filter_map(|&(differs, names)| differs.then_some(names)).collect()
     };
@@ -73,8 +80,8 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
     };
     let at_once = names(&[
         (old.limits != *limits, "RATE_LIMIT_*,MAX_CONCURRENT_PER_USER,BUDGET_*"),
-        (old.api_key != *api_key, "OPENAI_API_KEY"),
-        (old.admin_token != *admin_token, "ADMIN_TOKEN"),
+        (old.api_key != *api_key, "OPENAI_API_KEY,OPENAI_API_KEY_FILE"),
+        (old.admin_token != *admin_token, "ADMIN_TOKEN,ADMIN_TOKEN_FILE"),
         (old.model_name != *model_name, "MODEL_NAME"),
         (old.prices != *prices, "PRICES_FILE,PRICE_FACTOR"),
         (old.log != *log, "LOG"),
@@ -85,6 +92,8 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         (old.account != *account, "OPENAI_ORGANIZATION,OPENAI_PROJECT"),
         (old.door != *door, "ALLOWED_HOSTS,ALLOWED_ORIGINS"),
         (old.allowed_paths != *allowed_paths, "ALLOWED_PATHS"),
+        (old.forward_headers != *forward_headers, "FORWARD_HEADERS"),
+        (old.trusted_proxies != *trusted_proxies, "TRUSTED_PROXIES"),
         (old.tls_ca != *tls_ca, "TLS_CA_FILE"),
         (!is_same_certificate, "TLS_CERT_FILE,TLS_KEY_FILE"),
         (old.listen != *listen, "HOST,PORT"),
@@ -107,11 +116,12 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         (old.timeouts.response != *response, "RESPONSE_TIMEOUT"),
         (old.timeouts.idle != *idle, "IDLE_TIMEOUT"),
         (old.timeouts.header != *header, "HEADER_TIMEOUT"),
+        (old.timeouts.shutdown_delay != *shutdown_delay, "SHUTDOWN_DELAY"),
         (old.timeouts.drain != *drain, "DRAIN_TIMEOUT"),
         (old.metrics != *metrics, "METRICS_*"),
         (old.log_format != *log_format, "LOG_FORMAT"),
         (old.influx != *influx, "INFLUXDB_*"),
-        (old.prices_url != *prices_url, "PRICES_URL"),
+        (old.prices_url != *prices_url, "PRICES_URL,PRICES_URL_FILE"),
     ]);
     (at_once, at_restart)
 }
@@ -173,15 +183,18 @@ mod tests {
     }
 
     /// Another value for each variable, and what must be set beside it so that it counts.
-    const OTHERS: [(&str, &str, &str); 59] = [
+    const OTHERS: [(&str, &str, &str); 68] = [
         ("PROXY_TARGET", "http://other", ""),
         ("OPENAI_API_KEY", "sk-hush", ""),
+        ("OPENAI_API_KEY_FILE", HUSH, ""),
         ("MODEL_NAME", "other", ""),
-        ("OPENAI_ORGANIZATION", "org-1", ""),
-        ("OPENAI_PROJECT", "proj_1", ""),
+        ("OPENAI_ORGANIZATION", "org-1", "OPENAI_API_KEY=k\n"),
+        ("OPENAI_PROJECT", "proj_1", "OPENAI_API_KEY=k\n"),
         ("ALLOWED_HOSTS", "box.lan", ""),
         ("ALLOWED_PATHS", "/v1/chat", ""),
         ("ALLOWED_ORIGINS", "https://app.example.com", ""),
+        ("FORWARD_HEADERS", "cookie", ""),
+        ("TRUSTED_PROXIES", "10.0.0.0/8", ""),
         ("TLS_CA_FILE", CA, ""),
         ("HTTPS_PROXY", "http://u:hush@other:1", ""),
         ("HTTP_PROXY", "http://u:hush@other:1", ""),
@@ -202,6 +215,7 @@ mod tests {
         ("BUDGET_USD_MONTH", "1", ""),
         ("CLIENT_AUTH", "keys", ""),
         ("ADMIN_TOKEN", "hush-0123456789ab", ""),
+        ("ADMIN_TOKEN_FILE", HUSH, ""),
         ("DATABASE_PATH", "other.db", ""),
         ("LEDGER_DURABILITY", "relaxed", ""),
         ("LEDGER_FSYNC", "true", ""),
@@ -214,24 +228,29 @@ mod tests {
         ("STREAM_USAGE", "never", ""),
         ("PRICES_FILE", PRICES, ""),
         ("PRICES_URL", "http://other/?token=hush", ""),
+        ("PRICES_URL_FILE", URL, ""),
         ("PRICE_FACTOR", "2", ""),
         ("CONNECT_TIMEOUT", "1s", ""),
         ("RESPONSE_TIMEOUT", "1s", ""),
         ("IDLE_TIMEOUT", "1s", ""),
         ("HEADER_TIMEOUT", "1s", ""),
+        ("SHUTDOWN_DELAY", "1s", ""),
         ("DRAIN_TIMEOUT", "1s", ""),
         ("METRICS_MAX_USERS", "1", ""),
         ("METRICS_MAX_MODELS", "1", ""),
         ("LOG", "debug", ""),
         ("LOG_FORMAT", "json", ""),
         ("INFLUXDB_URL", "http://other", INFLUX_2),
+        ("INFLUXDB_URL_FILE", URL, ""),
         ("INFLUXDB_DATABASE", "other", INFLUX_1),
         ("INFLUXDB_USERNAME", "other", INFLUX_1),
         ("INFLUXDB_PASSWORD", "hush", INFLUX_1),
+        ("INFLUXDB_PASSWORD_FILE", HUSH, INFLUX_1),
         ("INFLUXDB_BUCKET", "other", INFLUX_2),
         ("INFLUXDB_ORG", "other", INFLUX_2),
         ("INFLUXDB_TOKEN", "hush", INFLUX_2),
         ("INFLUXDB_CA_FILE", CA, INFLUX_2),
+        ("INFLUXDB_TOKEN_FILE", HUSH, "INFLUXDB_URL=http://h\nINFLUXDB_BUCKET=b\n"),
         ("INFLUXDB_BACKFILL", "false", INFLUX_2),
     ];
     const INFLUX_1: &str = "INFLUXDB_URL=http://h\nINFLUXDB_DATABASE=d\nINFLUXDB_USERNAME=u\n";
@@ -239,6 +258,8 @@ mod tests {
     /// Stand for files that the test makes.
     const CA: &str = "ca.pem";
     const PRICES: &str = "prices.json";
+    const HUSH: &str = "secret";
+    const URL: &str = "url";
     const KEY: &str = "other.key";
     const PAIR: &str = "TLS_CERT_FILE=FOLDER/pair.pem\nTLS_KEY_FILE=FOLDER/pair.key\n";
 
@@ -257,6 +278,8 @@ mod tests {
         {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
+        std::fs::write(folder.path().join(HUSH), "hush-0123456789ab\n").unwrap();
+        std::fs::write(folder.path().join(URL), "http://other/write?db=hush\n").unwrap();
         std::fs::write(folder.path().join(PRICES), r#"{"mine": {"input_cost_per_token": 1e-6}}"#).unwrap();
         let example =
             include_str!("../.env.example").lines().filter_map(|line| line.strip_prefix('#')?.split_once('='));
@@ -266,13 +289,15 @@ mod tests {
             let found = OTHERS.iter().find(|(name, ..)| *name == variable);
             let (_, value, beside) = found.unwrap_or_else(|| panic!("no other value for {variable}"));
             let value = match *value {
-                CA | PRICES | KEY => folder.path().join(value).to_str().unwrap().to_owned(),
+                CA | PRICES | KEY | HUSH | URL => folder.path().join(value).to_str().unwrap().to_owned(),
                 value => value.to_owned(),
             };
             let beside = beside.replace("FOLDER", folder.path().to_str().unwrap());
             write(&beside);
             let mut reloader = Reloader::new(read().unwrap(), read);
-            write(&format!("{variable}={value}\n{beside}")); // the first of two counts
+            let set = |line: &&str| line.split_once('=').is_none_or(|(name, _)| name != variable);
+            let others: Vec<_> = beside.lines().filter(set).collect();
+            write(&format!("{variable}={value}\n{}", others.join("\n")));
             let (change, lines) = reloader.reload();
             let [Note { level, fields, .. }] = &lines[..] else { panic!("{variable}: {lines:?}") };
             let named = fields.iter().any(|(name, list)| *name == "variables" && names(list, variable));

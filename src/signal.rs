@@ -39,7 +39,10 @@ impl Watch {
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         let watch = Self { handle: signals.handle() };
         thread::Builder::new().name("signals".into()).spawn(move || {
-            let mut message = "draining: requests in flight may finish, a second signal stops at once";
+            let mut message = match reloader.delays_stop() {
+                true => "stopping after SHUTDOWN_DELAY, until which requests are served; a second signal stops at once",
+                false => "draining: requests in flight may finish, a second signal stops at once",
+            };
             for signal in signals.forever() {
                 // Logged from here: the loop itself never writes to a pipe that may be full.
                 if signal == SIGHUP {

@@ -1,6 +1,8 @@
 //! `check`, `healthcheck` and what the command line promises: lines that say what to do, and exit statuses. Left to
 //! others: `keys` and `limits` (`keys`), `usage` (`formats`), the README's commands as they are typed (`walkthrough`).
 
+#![allow(clippy::disallowed_methods)] // tests are the outside world
+
 mod support;
 
 use std::net::TcpListener;
@@ -36,10 +38,12 @@ fn check_where_all_is_well() {
         names
     };
     let before = files(proxy.folder());
-    let vars = [("PROXY_TARGET", target.as_str()), ("PORT", port.as_str())];
+    let vars = [("PROXY_TARGET", target.as_str()), ("PORT", port.as_str()), ("MAX_CONNECTIONS", "100")];
     let (status, said, aside) = run(proxy.folder(), &["check"], &vars);
     assert_eq!((status, aside.as_str()), (Some(0), ""), "{said}");
-    assert!(said.lines().all(|line| line.starts_with("ok ")), "{said}");
+    // The built-in prices grow old.
+    let others = said.split_once("prices").map(|(before, _)| before.trim_end_matches("warn  ")).unwrap();
+    assert!(others.lines().all(|line| line.starts_with("ok ")), "{said}");
     assert!(line(&said, "listen").contains("a proxy that answers") && line(&said, "ledger").contains("sound"));
     assert_eq!(files(proxy.folder()), before, "it leaves nothing");
     support::client::post_json(proxy.addr(), "/v1/chat/completions", &[], r#"{"model":"m"}"#).expect(200);
@@ -64,7 +68,7 @@ fn check_shakes_hands() {
     assert!(line(&said, "tls").starts_with("ok "), "{said}");
     let (status, said, _) = run(folder.path(), &["check"], &[("PROXY_TARGET", &target)]);
     assert_eq!(status, Some(1), "{said}");
-    assert!(line(&said, "tls").starts_with("FAILED") && said.contains("TLS_CA_FILE"), "{said}");
+    assert!(line(&said, "tls").starts_with("FAIL ") && said.contains("TLS_CA_FILE"), "{said}");
 }
 
 #[test]
@@ -84,13 +88,10 @@ fn check_says_what_is_wrong_and_what_to_do() {
     ];
     let (status, said, aside) = run(folder.path(), &["check"], &vars);
     assert_eq!((status, aside.as_str()), (Some(1), ""), "{said}");
-    for (what, remedy) in [
-        ("listen", "another PORT"),
-        ("connect", "PROXY_TARGET"),
-        ("ledger", "DATABASE_PATH"),
-        ("influx", "INFLUXDB_URL"),
-    ] {
-        assert!(line(&said, what).starts_with("FAILED  ") && said.contains(remedy), "{what}: {said}");
+    for (what, remedy) in
+        [("listen", "ss -ltnp"), ("connect", "PROXY_TARGET"), ("ledger", "DATABASE_PATH"), ("influx", "INFLUXDB_URL")]
+    {
+        assert!(line(&said, what).starts_with("FAIL  ") && said.contains(remedy), "{what}: {said}");
     }
     assert!(!said.contains("hunter2"), "{said}");
     let letter = std::fs::read_to_string(folder.path().join("usage.db")).unwrap();
@@ -99,11 +100,85 @@ fn check_says_what_is_wrong_and_what_to_do() {
     let vars = [("PROXY_TARGET", "http://no-such-host.invalid"), ("DATABASE_PATH", "/nowhere/at/all.db")];
     let (status, said, _) = run(folder.path(), &["check"], &vars);
     assert_eq!(status, Some(1), "{said}");
-    assert!(line(&said, "resolve").starts_with("FAILED") && line(&said, "ledger").starts_with("FAILED"), "{said}");
+    assert!(line(&said, "resolve").starts_with("FAIL ") && line(&said, "ledger").starts_with("FAIL "), "{said}");
 
     let (status, said, _) = run(folder.path(), &["check"], &[("PORT", "x"), ("LOG", "loud")]);
     assert_eq!(status, Some(2), "{said}");
     assert!(said.contains("PORT: expected") && said.contains("LOG: expected"), "{said}");
+}
+
+/// A target whose clock is an hour off, and that takes one key.
+fn strict_target() -> Upstream {
+    Upstream::plain(|request| {
+        let status = match request.head.get("authorization") {
+            Some("Bearer sk-right") if request.target == "/v1/models" => 200,
+            _ => 401,
+        };
+        let hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+        let unix = hour_ago.duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+        let mut date = Vec::new();
+        openai_api_proxy::base::civil::write_imf_fixdate(&mut date, unix);
+        Reply::new(status, "{}").field("Date", &String::from_utf8(date).unwrap()).steps()
+    })
+}
+
+#[test]
+fn check_asks_with_the_key_and_looks_at_the_clock() {
+    let (upstream, folder) = (strict_target(), tempfile::tempdir().unwrap());
+    let target = upstream.url();
+    for (key, status, word) in [("sk-right", 0, "ok "), ("sk-wrong-hush", 1, "FAIL ")] {
+        let vars = [("PROXY_TARGET", target.as_str()), ("OPENAI_API_KEY", key)];
+        let (found, said, _) = run(folder.path(), &["check"], &vars);
+        assert_eq!(found, Some(status), "{said}");
+        assert!(line(&said, "answer").starts_with(word) && !said.contains("hush"), "{said}");
+        let clock = line(&said, "clock");
+        assert!(clock.starts_with("warn ") && clock.contains("ahead of the target's"), "{said}");
+    }
+    let (status, said, _) = run(folder.path(), &["check"], &[("PROXY_TARGET", &target)]);
+    assert!(status == Some(0) && line(&said, "answer").contains("without a key"), "{said}");
+}
+
+#[test]
+fn check_as_one_document() {
+    let (upstream, folder) = (strict_target(), tempfile::tempdir().unwrap());
+    let target = upstream.url();
+    let exposed = folder.path().join(".env");
+    std::fs::write(&exposed, "LOG=info\n").unwrap();
+    std::fs::set_permissions(&exposed, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let vars = [("PROXY_TARGET", target.as_str()), ("OPENAI_API_KEY", "sk-wrong"), ("MAX_CONNECTIONS", "1000000")];
+    let (status, said, aside) = run(folder.path(), &["check", "--json"], &vars);
+    assert_eq!((status, aside.as_str()), (Some(1), ""), "{said}");
+    let document: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(document["ok"], false);
+    let checks = document["checks"].as_array().unwrap();
+    for (name, status) in [
+        ("configuration", "warn"), // PORT=0
+        ("listen", "ok"),
+        ("anonymous", "ok"),
+        ("descriptors", "warn"),
+        ("resolve", "ok"),
+        ("connect", "ok"),
+        ("answer", "fail"),
+        ("clock", "warn"),
+        ("ledger", "ok"),
+        ("files", "warn"),
+    ] {
+        let check = checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("no {name}: {said}"));
+        assert_eq!((&check["status"], check["remedy"].is_null()), (&status.into(), status == "ok"), "{check}");
+        assert!(!check["detail"].as_str().unwrap().is_empty());
+    }
+    let (status, said, _) = run(folder.path(), &["check", "--json"], &[("LOG", "loud")]);
+    let document: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((status, &document["ok"]), (Some(2), &false.into()));
+    assert!(document["checks"][0]["detail"].as_str().unwrap().contains("LOG: expected"), "{said}");
+}
+
+#[test]
+fn a_port_that_another_program_has_is_told() {
+    let (folder, taken) = (tempfile::tempdir().unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let port = taken.local_addr().unwrap().port().to_string();
+    let (status, _, said) = run(folder.path(), &["serve"], &[("PORT", &port)]);
+    assert!(status == Some(1) && said.contains("another program has it: set PORT"), "{said}");
 }
 
 #[test]
@@ -125,6 +200,8 @@ fn healthcheck() {
     assert_eq!(run(proxy.folder(), &["healthcheck"], &[("PORT", "0")]).0, Some(1));
     assert_eq!(run(proxy.folder(), &["healthcheck"], &[("PORT", "x")]).0, Some(2));
     assert_eq!(run(proxy.folder(), &["no-such-command"], &[]).0, Some(2));
+    let (status, _, why) = run(proxy.folder(), &["usage", "--from", "1h", "--to", "2h"], &[]);
+    assert!(status == Some(2) && why.contains("--from must be before --to"), "{why}");
 }
 
 /// A reader who has had enough, as `| head -1` has.

@@ -136,7 +136,7 @@ fn a_proxy_that_opens_no_tunnel_is_told() {
             proxy.metrics().iter().filter(|(name, _)| name.contains("upstream_errors_total")).map(|it| it.1).sum();
         assert_eq!(errors, 1.0, "{shown}");
         let (status, said) = check(proxy.folder(), &vars);
-        assert!(status == Some(1) && said.contains("FAILED  tls") && said.contains("look at HTTPS_PROXY"), "{said}");
+        assert!(status == Some(1) && said.contains("FAIL  tls") && said.contains("look at HTTPS_PROXY"), "{said}");
         proxy.terminate();
         assert_untold(&(said + &proxy.stderr() + &message));
         assert_eq!(upstream.connections(), 0);

@@ -2,6 +2,8 @@
 //! others: a stop while the ledger is in trouble (`ledger_faults`), sockets and notes of systemd (`packaging`), SIGHUP
 //! (`quotas`, `log`), `kill -9` over and over (`ledger_crash`).
 
+#![allow(clippy::disallowed_methods)] // tests are the outside world
+
 mod support;
 
 use rustix::process::Signal;
@@ -45,6 +47,22 @@ fn every_problem_of_the_configuration_is_named_at_once() {
         assert!(said.contains(name), "{name} is not named:\n{said}");
     }
     assert!(!said.contains("secret"), "{said}");
+}
+
+#[test]
+fn misspelt_names_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(".env"), "LOG=warn\n\nRATE_LIMIT_RMP=5\n").unwrap();
+    let output = command(folder.path(), &[]).stderr(Stdio::piped()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert_eq!(said, "proxy-server: .env:3: unknown RATE_LIMIT_RMP; did you mean RATE_LIMIT_RPM?\n");
+    // What is in the environment may be another program's.
+    let mut proxy = Proxy::start(&[("OPENAI_API_KEYS", "sk-hush"), ("OPENAI_BASE_URL", "http://other")]);
+    let line = proxy.wait_for_log("OPENAI_API_KEYS");
+    assert!(line.contains("level=warn") && line.contains("did you mean OPENAI_API_KEY?"), "{line}");
+    assert!(proxy.terminate().success());
+    assert!(!proxy.stderr().contains("OPENAI_BASE_URL") && !proxy.stderr().contains("hush"), "{}", proxy.stderr());
 }
 
 #[test]
@@ -262,4 +280,56 @@ fn draining_does_not_last_for_ever() {
     flight.proxy.terminate();
     assert!(matches!(flight.rest(), Err(Cut::Closed | Cut::Reset)));
     assert_eq!(flight.row_afterwards()["outcome"], "interrupted");
+}
+
+#[test]
+fn a_stop_that_is_announced_serves_on_until_it_comes() {
+    let (upstream, mut proxy) = scripted(&[("SHUTDOWN_DELAY", "10m")], |request| api::answer(request).steps());
+    let mut open = Client::connect(proxy.addr());
+    open.request("POST", "/v1/chat/completions", &[], CHAT.as_bytes()).expect(200);
+    proxy.signal(Signal::TERM);
+    let start = std::time::Instant::now();
+    while get(proxy.addr(), "/readyz").text() != "stopping soon: requests are still served\n" {
+        assert!(start.elapsed() < support::DEADLINE, "nobody is told");
+    }
+    get(proxy.addr(), "/readyz").expect(503);
+    get(proxy.addr(), "/healthz").expect(200);
+    let mut new = Client::connect(proxy.addr());
+    for client in [&mut open, &mut new] {
+        for _ in 0..2 {
+            let answer = client.request("POST", "/v1/chat/completions", &[], CHAT.as_bytes()).expect(200);
+            assert_eq!(answer.head.get("connection"), None, "connections are kept as before");
+        }
+    }
+    assert_eq!(upstream.requests().len(), 5);
+    proxy.signal(Signal::TERM);
+    assert!(proxy.wait().success(), "a second signal does not wait");
+}
+
+#[test]
+fn after_the_delay_it_drains() {
+    let mut flight = in_flight(&[("SHUTDOWN_DELAY", "100ms")]);
+    let mut idle = Client::connect(flight.proxy.addr());
+    idle.request("GET", "/healthz", &[], b"").expect(200);
+    flight.proxy.signal(Signal::TERM);
+    assert_eq!(idle.expect_end(), Ok(()), "idle connections are closed, in the end");
+    flight.gate.send(()).unwrap();
+    assert!(flight.rest().unwrap().starts_with(b"event: response.completed"));
+    assert!(flight.proxy.wait().success());
+    assert_eq!(flight.row_afterwards()["outcome"], "completed");
+}
+
+#[test]
+fn every_address_is_of_both_families() {
+    for (host, families, reached) in [
+        ("::", "families=\"IPv4 and IPv6\"", &["127.0.0.1", "::1"][..]),
+        ("0.0.0.0", "families=IPv4 ", &["127.0.0.1"]),
+        ("::1", "families=IPv6 ", &["::1"]),
+    ] {
+        let proxy = Proxy::start(&[("HOST", host)]);
+        assert!(proxy.wait_for_log("msg=listening").contains(families), "{}", proxy.stderr());
+        for address in reached {
+            get((address.parse::<std::net::IpAddr>().unwrap(), proxy.addr().port()).into(), "/healthz").expect(200);
+        }
+    }
 }

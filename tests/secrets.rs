@@ -2,6 +2,8 @@
 //! ledger's files or a debug print. The binary runs at `LOG=trace` through success and every kind of failure; then
 //! everything that it wrote or said itself is searched.
 
+#![allow(clippy::disallowed_methods)] // tests are the outside world
+
 mod support;
 
 use openai_api_proxy::base::buffer::Buffer;
@@ -212,6 +214,34 @@ fn when_the_target_cannot_be_trusted_or_reached() {
         expect_no_secret("its log", proxy.stderr().as_bytes());
         expect_no_secret("the ledger", &files(proxy.folder()));
     }
+}
+
+#[test]
+fn from_a_file_that_is_read_again() {
+    let upstream = Upstream::plain(answer);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("key");
+    std::fs::write(&file, format!("{OPERATORS}\n")).unwrap();
+    std::fs::write(folder.path().join("admin_token"), format!("{PASSWORD}\n")).unwrap();
+    let (target, credentials) = (upstream.url(), folder.path().to_str().unwrap().to_owned());
+    let vars = [("PROXY_TARGET", target.as_str()), ("OPENAI_API_KEY_FILE", file.to_str().unwrap()), ("LOG", "trace")];
+    let vars = [&vars[..], &[("CREDENTIALS_DIRECTORY", &credentials)]].concat();
+    let mut proxy = Proxy::start(&vars);
+    let sent = |proxy: &Proxy| {
+        get(proxy.addr(), "/v1/models");
+        upstream.requests().last().unwrap().head.get("authorization").unwrap().to_owned()
+    };
+    assert_eq!(sent(&proxy), format!("Bearer {OPERATORS}"));
+    get(proxy.addr(), "/usage").expect_proxy_error(401, "unauthorized");
+    std::fs::write(&file, format!("{CLIENTS}\n")).unwrap();
+    proxy.signal(rustix::process::Signal::HUP);
+    assert!(proxy.wait_for_log("configuration changed").contains("OPENAI_API_KEY_FILE"));
+    let start = std::time::Instant::now();
+    while sent(&proxy) != format!("Bearer {CLIENTS}") {
+        assert!(start.elapsed() < support::DEADLINE, "the old one is sent");
+    }
+    assert!(proxy.terminate().success());
+    expect_no_secret("its log", proxy.stderr().as_bytes());
 }
 
 /// A start that fails: what it says of its settings.

@@ -113,7 +113,8 @@ fn every_command_does_what_is_said() {
             }
             "proxy-server check" => {
                 let said = terminal.run(&block);
-                assert!(said.lines().all(|line| line.starts_with("ok ")) && said.contains("ledger"), "{said}");
+                // What it warns of depends on the machine (open files) and on what was tried before.
+                assert!(!said.contains("FAIL") && said.contains("\nok    ledger"), "{said}");
             }
             first if first.starts_with("proxy-server keys create") => {
                 let said = terminal.run(&block);

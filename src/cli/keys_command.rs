@@ -9,6 +9,7 @@ use crate::ledger::keys_and_limits::{Editor, KeyRow, keys};
 use crate::ledger::offline;
 use crate::local::humanize::instant;
 use crate::local::text_table::{Column, table};
+use crate::worker::unix_now;
 use lexopt::{Arg, Parser};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use std::fmt::Write as _;
@@ -55,6 +56,8 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
             if !name.is_empty() && !is_user(&name) {
                 return Err("a key's name has at most 128 bytes, and no control character".to_owned());
             }
+            // A mistake of the command line is told as one, before the ledger is looked for.
+            expires.as_deref().map(|text| expiry(text, unix_now())).transpose()?;
             KeysCommand::Create { user: user.to_owned(), name, expires }
         }
         _ if has_options => return Err("--name and --expires belong to keys create; try keys --help".to_owned()),

@@ -4,6 +4,7 @@ use super::{Command, next, text, unexpected};
 use crate::ledger::answer::report;
 use crate::ledger::offline;
 use crate::local::usage_report::{Format, Given, UsageQuery, answer};
+use crate::worker::unix_now;
 use lexopt::{Arg, Parser};
 use std::path::Path;
 
@@ -41,6 +42,7 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
         given.set(parameter, value.clone(), 0).map_err(|why| in_options(&why))?;
         command.parameters.push((parameter, value));
     }
+    query(&command, unix_now())?; // what is wrong of two together is known at the end
     Ok(Command::Usage(command))
 }
 
@@ -110,7 +112,6 @@ mod tests {
             let why = parse(line).unwrap_err();
             assert!(why.contains(part), "{line}: {why}");
         }
-        let Ok(Command::Usage(command)) = parse("usage --from 1h --to 2h") else { panic!("a command") };
-        assert_eq!(query(&command, u64::MAX >> 1).unwrap_err(), "--from must be before --to");
+        assert_eq!(parse("usage --from 1h --to 2h").unwrap_err(), "--from must be before --to");
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn paths(source: &mut Source<'_>, keys_only: bool) -> AllowedPaths {
 }
 
 /// What is between the commas, each as it should be.
-fn list<T>(text: &str, entry: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+pub(super) fn list<T>(text: &str, entry: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
     let entries: Option<Vec<T>> = text.split(',').map(|part| entry(part.trim())).collect();
     entries.filter(|entries| entries.len() <= ENTRIES_MAX)
 }

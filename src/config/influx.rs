@@ -25,7 +25,8 @@ pub struct Influx {
 
 /// The variables that make a write request, as they are set.
 struct Parts {
-    token: Option<String>,
+    /// With the variable that it comes from.
+    token: Option<(String, &'static str)>,
     org: Option<String>,
     bucket: Option<String>,
     database: Option<String>,
@@ -42,15 +43,24 @@ impl Influx {
     /// also where something is wrong, which `source` then has as problems.
     pub(super) fn read(source: &mut Source<'_>) -> Option<Self> {
         let backfill = source.switch("INFLUXDB_BACKFILL", true);
+        let url = source.secret(URL, "INFLUXDB_URL_FILE").map(|(url, _)| url);
+        let ca = authorities::read(source, "INFLUXDB_CA_FILE");
+        let token = source.secret("INFLUXDB_TOKEN", "INFLUXDB_TOKEN_FILE");
+        let password = source.secret("INFLUXDB_PASSWORD", "INFLUXDB_PASSWORD_FILE").map(|(password, _)| password);
         let text = |name| source.os(name).map(|value| value.to_string_lossy().into_owned());
-        let url = text(URL)?;
         let parts = Parts {
-            token: text("INFLUXDB_TOKEN"),
+            token,
             org: text("INFLUXDB_ORG"),
             bucket: text("INFLUXDB_BUCKET"),
             database: text("INFLUXDB_DATABASE"),
             username: text("INFLUXDB_USERNAME"),
-            password: text("INFLUXDB_PASSWORD"),
+            password,
+        };
+        let Some(url) = url else {
+            source
+                .warnings
+                .extend(parts.first().map(|name| format!("{name} is set without {URL}: nothing is exported")));
+            return None;
         };
         let before = source.problems.len();
         let Some(uri) = value::http_url(&url) else {
@@ -65,7 +75,6 @@ impl Influx {
         }
         parts.check(source, is_full);
         let authorization = parts.authorization(source);
-        let ca = authorities::read(source, "INFLUXDB_CA_FILE");
         let write = match (is_full, parts.bucket, parts.database) {
             (true, _, _) => url,
             (false, Some(bucket), _) => {
@@ -84,6 +93,19 @@ impl Influx {
 }
 
 impl Parts {
+    /// One that is set, by its variable.
+    fn first(&self) -> Option<&'static str> {
+        let text = [
+            ("INFLUXDB_ORG", &self.org),
+            ("INFLUXDB_BUCKET", &self.bucket),
+            ("INFLUXDB_DATABASE", &self.database),
+            ("INFLUXDB_USERNAME", &self.username),
+            ("INFLUXDB_PASSWORD", &self.password),
+        ];
+        let token = self.token.as_ref().map(|(_, variable)| *variable);
+        token.or_else(|| text.iter().find(|(_, value)| value.is_some()).map(|(name, _)| *name))
+    }
+
     /// What does not go together.
     fn check(&self, source: &mut Source<'_>, is_full: bool) {
         let mut wrong = |name, why: &str| source.problem(name, why.to_owned());
@@ -118,11 +140,11 @@ impl Parts {
     }
 
     fn authorization(&self, source: &mut Source<'_>) -> Option<Secret> {
-        if let Some(token) = &self.token {
+        if let Some((token, variable)) = &self.token {
             match Secret::parse(token) {
                 Ok(token) => return Some(token.after("Token ")),
                 Err(expected) => {
-                    source.problem("INFLUXDB_TOKEN", format!("expected {expected}; its value is not shown"));
+                    source.problem(variable, format!("expected {expected}; its value is not shown"));
                     return None;
                 }
             }

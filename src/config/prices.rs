@@ -21,11 +21,11 @@ pub struct PricesUrl {
 
 impl PricesUrl {
     pub(super) fn read(source: &mut Source<'_>) -> Option<Self> {
-        let url = source.os("PRICES_URL")?.to_string_lossy().into_owned();
+        let (url, variable) = source.secret("PRICES_URL", "PRICES_URL_FILE")?;
         let (Some(uri), Ok(secret)) = (value::http_url(&url), Secret::parse(&url)) else {
             let expected = "expected http:// or https://, a host, and optionally :port, /path and a query (no user); \
                             its value is not shown";
-            source.problem("PRICES_URL", expected.to_owned());
+            source.problem(variable, expected.to_owned());
             return None;
         };
         let shown = format!("{}://{}", uri.scheme_str()?, uri.authority()?);

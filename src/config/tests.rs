@@ -48,8 +48,8 @@ fn no_configuration_at_all_works() {
         (10_000, 64 << 20, 256 << 20)
     );
     let seconds = Duration::from_secs;
-    let Timeouts { connect, response, idle, header, drain } = config.timeouts;
-    assert_eq!([connect, response, idle, header, drain], [10, 600, 75, 10, 30].map(seconds));
+    let Timeouts { connect, response, idle, header, shutdown_delay, drain } = config.timeouts;
+    assert_eq!([connect, response, idle, header, shutdown_delay, drain], [10, 600, 75, 10, 0, 30].map(seconds));
     assert_eq!(config.prices, PriceTable::built_in());
     assert_eq!(config.metrics, metrics::LabelLimits::default());
     assert_eq!((config.read_on, config.read_on_max), (ReadOn::LimitedUsers, Duration::from_secs(60)));
@@ -150,7 +150,7 @@ fn everything_can_be_set() {
     assert_eq!(config.limits, limits);
     assert_eq!((config.keys_only, config.admin_token.as_ref().map(Secret::expose)), (true, Some("letmein-0123456789")));
     assert_eq!((config.connections_max, config.body_bytes_max, config.buffered_bytes_max), (17, 1 << 20, 2 << 20));
-    let Timeouts { connect, response, idle, header, drain } = config.timeouts;
+    let Timeouts { connect, response, idle, header, drain, shutdown_delay: _ } = config.timeouts;
     assert_eq!([connect, response, idle, header, drain].map(|it| it.as_millis()), [500, 120_000, 3_600_000, 3_000, 0]);
     assert_eq!(config.tls_ca.as_deref(), Some(pem.as_bytes()));
     assert_eq!((config.read_on, config.read_on_max), (ReadOn::Everybodys, Duration::from_secs(5)));
@@ -253,7 +253,7 @@ fn secrets_are_in_no_problem() {
     assert!(found.starts_with("PROXY_TARGET: ") && !found.contains("hunter2"), "{found}");
     let found = load_with(&[], "PORT=1\nOPENAI_API_KEY=sk-secret and more\n").unwrap_err();
     assert_eq!(found.len(), 1);
-    assert_eq!(found[0].to_string(), ".env: expected NAME=value lines, got something else after PORT");
+    assert_eq!(found[0].to_string(), ".env:2: expected NAME=value, got something else");
     let found = problems(&[("ADMIN_TOKEN", "hunter2-and-mor")]).join("\n");
     assert!(found.starts_with("ADMIN_TOKEN: ") && !found.contains("hunter2"), "{found}");
     let found = problems(&[("ADMIN_TOKEN", "hunter2 and more")]).join("\n");
@@ -263,14 +263,13 @@ fn secrets_are_in_no_problem() {
 
 #[test]
 fn the_environment_wins_over_dotenv_and_empty_is_unset() {
-    let dotenv =
-        "\u{feff}PORT=9001\nMODEL_NAME = \"from file\" # a comment\nexport RATE_LIMIT_RPM=7\nHOST=\nPORT=9002\n";
+    let dotenv = "\u{feff}PORT=9001\nMODEL_NAME = \"from file\" # a comment\nexport RATE_LIMIT_RPM=7\nHOST=\n";
     let config = load_with(&[("PORT", "9000"), ("MODEL_NAME", ""), ("DATABASE_PATH", "")], dotenv).unwrap();
     assert_eq!(config.listen.to_string(), "127.0.0.1:9000");
     assert_eq!(config.model_name.as_deref(), Some("from file"));
     assert_eq!(config.limits.requests, rate(7, 7));
     assert_eq!(config.database_path, PathBuf::from("usage.db"));
-    assert_eq!(load_with(&[], dotenv).unwrap().listen.port(), 9001, "the first of two in the file");
+    assert_eq!(load_with(&[], dotenv).unwrap().listen.port(), 9001);
 }
 
 #[test]
@@ -491,4 +490,81 @@ fn a_dollar_sign_in_dotenv_is_text() {
     assert_eq!(config.model_name.as_deref(), Some("a$b${c}"));
     assert_eq!(config.database_path.to_str(), Some("$x\\$y"));
     assert_eq!(secret(&config.api_key).as_deref(), Some("sk-$PORT$$"));
+}
+
+#[test]
+fn mistakes_in_dotenv_have_their_lines() {
+    let dotenv = "# a comment\r\n\r\nLOG=\"warn\"\nMODEL_NAME='two\nlines'\n\n  # another\nRATE_LIMIT_RMP=5\nsk-line of a key\n\
+                  LOG=info\nc2VjcmV0=\nNONSENSE=1\nOPENAI_API_KEY='never closed\nPORT=1\n";
+    let mut found: Vec<_> = load_with(&[], dotenv).unwrap_err().iter().map(Problem::to_string).collect();
+    found.sort();
+    let expected = [
+        ".env:10: LOG is set twice, in line 3 already",
+        ".env:11: unknown name (not shown); .env.example lists all names",
+        ".env:12: unknown NONSENSE; .env.example lists all names",
+        ".env:13: expected NAME=value, got something else",
+        ".env:8: unknown RATE_LIMIT_RMP; did you mean RATE_LIMIT_RPM?",
+        ".env:9: expected NAME=value, got something else",
+        "MODEL_NAME: expected a model's name, at most 128 bytes, got \"two\\nlines\"",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn what_is_probably_not_meant_is_told() {
+    let names = ["RATE_LIMIT_RMP", "OPENAI_BASE_URL", "PATH", "LOG"].map(str::to_owned);
+    let config = Config::load_among(&|_| None, &names, "INFLUXDB_BUCKET=b\nOPENAI_PROJECT=p\n").unwrap();
+    assert_eq!(
+        config.warnings,
+        [
+            "OPENAI_PROJECT is set without OPENAI_API_KEY: it is not sent",
+            "INFLUXDB_BUCKET is set without INFLUXDB_URL: nothing is exported",
+            "RATE_LIMIT_RMP of the environment is unknown; did you mean RATE_LIMIT_RPM?",
+        ]
+    );
+}
+
+#[test]
+fn secrets_come_from_one_place() {
+    let key = |vars: &[(&str, &str)], dotenv: &str| load_with(vars, dotenv).map(|config| config.api_key.unwrap());
+    for content in ["sk-hush", "sk-hush\n", "sk-hush\r\n"] {
+        let file = file(content.as_bytes());
+        let path = file.path().to_str().unwrap();
+        assert_eq!(key(&[("OPENAI_API_KEY_FILE", path)], "").unwrap().expose(), "sk-hush", "{content:?}");
+        assert_eq!(key(&[], &format!("OPENAI_API_KEY_FILE={path}\n")).unwrap().expose(), "sk-hush");
+        let both = key(&[("OPENAI_API_KEY", "sk-hush")], &format!("OPENAI_API_KEY_FILE={path}\n")).unwrap_err();
+        let expected = "OPENAI_API_KEY: expected one place for it, got OPENAI_API_KEY and OPENAI_API_KEY_FILE";
+        assert_eq!(both[0].to_string(), expected);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let credentials = [("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap())];
+    std::fs::write(folder.path().join("openai_api_key"), "sk-hush\n").unwrap();
+    assert_eq!(key(&credentials, "").unwrap().expose(), "sk-hush");
+    std::fs::write(folder.path().join("OPENAI_API_KEY"), "sk-hush\n").unwrap();
+    let both = key(&credentials, "").unwrap_err()[0].to_string();
+    assert!(both.contains("/OPENAI_API_KEY and the credential /") && !both.contains("hush"), "{both}");
+}
+
+#[test]
+fn files_that_are_no_secrets_are_named_without_what_they_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |name: &str, content: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    for (path, why) in [
+        (with("empty", b""), "is empty"),
+        (with("blank", b"\n"), "is empty"),
+        (with("two", b"sk-hush\n\n"), "the key alone"),
+        (with("large", "hush".repeat(20_000).as_bytes()), "more than 64 KiB"),
+        (with("binary", b"hush\xff"), "not UTF-8"),
+        (folder.path().to_str().unwrap().to_owned(), "no regular file"),
+        ("/nowhere/at/all".to_owned(), "/nowhere/at/all: No such file"),
+        ("hush-instead-of-a-name".to_owned(), "No such file"),
+    ] {
+        let found = problems(&[("ADMIN_TOKEN_FILE", &path)]).join("\n");
+        assert!(found.starts_with("ADMIN_TOKEN_FILE: expected") && found.contains(why), "{found}");
+        assert!(!found.contains("hush"), "{found}");
+    }
 }

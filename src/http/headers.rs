@@ -1,5 +1,6 @@
 //! Header fields: which ones we know, what `Connection` names, and which may pass a proxy.
 
+use super::front_headers::is_added_in_front;
 use super::{HEADERS_MAX, HttpError};
 
 /// One header line: name as sent, value without surrounding white space.
@@ -17,6 +18,10 @@ pub enum Known {
     ContentLength,
     ContentType,
     Expect,
+    /// Where servers in front say that a client is.
+    ForwardedFor,
+    /// What else [servers in front](super::front_headers) add.
+    Front,
     Host,
     IdempotencyKey,
     KeepAlive,
@@ -82,7 +87,11 @@ pub fn known(name: &str) -> Known {
             ("sec-fetch-mode", Known::FetchMode),
             ("openai-project", Known::Account),
         ],
-        15 => &[("accept-encoding", Known::AcceptEncoding), ("idempotency-key", Known::IdempotencyKey)],
+        15 => &[
+            ("accept-encoding", Known::AcceptEncoding),
+            ("idempotency-key", Known::IdempotencyKey),
+            ("x-forwarded-for", Known::ForwardedFor),
+        ],
         16 => &[("content-encoding", Known::ContentEncoding), ("proxy-connection", Known::ProxyConnection)],
         17 => &[
             ("transfer-encoding", Known::TransferEncoding),
@@ -102,6 +111,7 @@ pub fn known(name: &str) -> Known {
     let is_it = |known: &str| known.as_bytes().first().copied() == first && is_same(name, known);
     match candidates.iter().find(|(known, _)| is_it(known)) {
         Some(&(_, known)) => known,
+        None if is_added_in_front(name) => Known::Front,
         None if name.contains('_') && known(&name.replace('_', "-")) != Known::Other => Known::Disguised,
         None => Known::Other,
     }
@@ -273,8 +283,10 @@ mod tests {
 
     #[test]
     fn an_underscore_disguises_nothing() {
-        for name in ["Content_Length", "transfer_encoding", "X_User-ID", "x_forwarded_method_override_", "API_KEY"] {
-            let expected = if name.starts_with("x_f") { Known::Other } else { Known::Disguised };
+        for name in
+            ["Content_Length", "transfer_encoding", "X_User-ID", "x_http_method_override_", "API_KEY", "X_Real_IP"]
+        {
+            let expected = if name.ends_with('_') { Known::Other } else { Known::Disguised };
             assert_eq!(known(name), expected, "{name}");
         }
         assert_eq!((known("my_header"), known("_")), (Known::Other, Known::Other));

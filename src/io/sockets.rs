@@ -6,9 +6,10 @@ use super::{Event, Io, Readiness};
 use crate::base::clock::{Now, nanoseconds};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
-use rustix::net::sockopt::set_socket_linger;
+use rustix::net::sockopt::{ipv6_v6only, set_ipv6_v6only, set_socket_linger, set_socket_reuseaddr};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -16,6 +17,23 @@ const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
 /// Events fetched by one poll.
 const EVENTS_MAX: usize = 1024;
+
+/// A socket that listens on `address`; on `::` for both families, whatever the system does by itself
+/// (`net.ipv6.bindv6only`).
+///
+/// # Errors
+/// The system's.
+pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    if address.ip() != Ipv6Addr::UNSPECIFIED {
+        return std::net::TcpListener::bind(address);
+    }
+    let socket = rustix::net::socket_with(AddressFamily::INET6, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_ipv6_v6only(&socket, false)?;
+    set_socket_reuseaddr(&socket, true)?; // as for any other address
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, i32::MAX)?; // as many as the system lets wait
+    Ok(socket.into())
+}
 
 /// The listening socket, the poller and the clocks of a process.
 pub struct Sockets {
@@ -29,7 +47,12 @@ pub struct Sockets {
 impl Sockets {
     /// Listens on `address`.
     pub fn listen(address: SocketAddr) -> io::Result<Self> {
-        Self::accept_from(TcpListener::bind(address)?)
+        if address.ip() != Ipv6Addr::UNSPECIFIED {
+            return Self::accept_from(TcpListener::bind(address)?);
+        }
+        let listener = bind(address)?;
+        listener.set_nonblocking(true)?;
+        Self::from_listener(listener)
     }
 
     /// Accepts from a socket that listens already, and does not block.
@@ -48,6 +71,16 @@ impl Sockets {
     /// Where it listens; differs from what was asked for where that named port 0.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.as_ref().ok_or(ErrorKind::NotConnected)?.local_addr()
+    }
+
+    /// Of which versions of IP clients may come.
+    pub fn families(&self) -> io::Result<&'static str> {
+        let listener = self.listener.as_ref().ok_or(ErrorKind::NotConnected)?;
+        Ok(match self.local_addr()?.ip() {
+            IpAddr::V4(_) => "IPv4",
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) if !ipv6_v6only(listener)? => "IPv4 and IPv6",
+            IpAddr::V6(_) => "IPv6",
+        })
     }
 
     /// Makes [`Io::poll`] return, from any thread.

@@ -125,8 +125,10 @@ pub struct Downstream {
     pub http10: bool,
     /// The page's origin that may read the current reply.
     pub origin: Option<Arc<str>>,
-    /// Where its client is.
+    /// Where its client is, or the server in front that it came through.
     pub address: Option<IpAddr>,
+    /// That is such a server, which is believed: its connections are those of many clients.
+    pub trusted: bool,
     /// It is one more than there may be.
     pub surplus: bool,
     /// A request was read on this connection.

@@ -642,7 +642,7 @@ impl Proxy {
         let Some(mut down) = self.downs.remove(key) else { return };
         log_notes::client(&mut self.notes, "client gone", self.downs.len());
         self.client_limit.went(self.downs.len());
-        down.address.into_iter().for_each(|address| self.addresses.went(address));
+        down.address.filter(|_| !down.trusted).into_iter().for_each(|address| self.addresses.went(address));
         self.deadlines.cancel(&mut down.timer);
         self.local_answers.give_room_back(down.answer_bytes);
         // A reply that would end like this is cut, not ended; what has come of it is worth having all the same.
@@ -670,11 +670,16 @@ impl Proxy {
         true
     }
 
-    /// Where a client comes from. False where its address has so many connections that this one is closed unheard.
+    /// Where a client comes from; the connections of a server in front that is trusted are not counted, as each may be
+    /// of another client. False where its address has so many connections that this one is closed unheard.
     pub fn comes_from(&mut self, now: Now, key: DownKey, address: IpAddr) -> bool {
         let Some(down) = self.downs.get_mut(key) else { return true };
+        down.trusted = self.settings.trusted_proxies.holds(address);
         let address = network(address);
         down.address = Some(address);
+        if down.trusted {
+            return true;
+        }
         let room = self.addresses.came(address);
         down.surplus |= room != Room::Enough;
         if room == Room::NotEvenForThat {
@@ -695,7 +700,9 @@ impl Proxy {
     /// True where a request is refused for a wrong key, as too many were lately from its client's address.
     fn is_guessed(&mut self, now: Now, key: DownKey, head: &RequestHead<'_, '_>, fault: Fault) -> bool {
         let is_wrong = matches!(fault, Fault::InvalidClientKey | Fault::Unauthorized) && presents_key(&head.headers);
-        let address = self.downs.get(key).and_then(|down| down.address).filter(|_| is_wrong);
+        let Some(down) = self.downs.get(key).filter(|_| is_wrong) else { return false };
+        let forwarded = || self.settings.trusted_proxies.client(head.headers.values(Known::ForwardedFor));
+        let address = down.trusted.then(forwarded).flatten().or(down.address);
         address.is_some_and(|address| self.key_guesses.wrong(address, now.mono))
     }
 
@@ -892,6 +899,8 @@ impl Proxy {
     fn readiness(&self) -> Answer {
         if self.draining {
             text(503, "draining\n")
+        } else if self.leaving {
+            text(503, "stopping soon: requests are still served\n")
         } else if let Some(trouble) = &self.ledger_trouble {
             text(503, &format!("the ledger cannot commit: {trouble}\n"))
         } else if self.permits.available() <= u64::from(self.settings.journaled) {

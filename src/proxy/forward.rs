@@ -53,6 +53,7 @@ pub fn write_request(
             Known::Authorization if replaces_key => {}
             Known::ApiKey if settings.keys_only => {}                // ours
             Known::Account if settings.authorization.is_some() => {} // of another account than our key's
+            Known::ForwardedFor | Known::Front if !settings.forward_headers.holds(header.name) => {}
             _ if class.is_hop_by_hop() || head.connection.names(header.name, class) => {}
             Known::Subprotocols if replaces_key => write_subprotocols(out, header),
             Known::ContentEncoding if decoded => {}

@@ -3,6 +3,8 @@
 use crate::access::Hash;
 use crate::base::clock::SECOND;
 use crate::door::Door;
+use crate::http::forwarded_for::TrustedProxies;
+use crate::http::front_headers::ForwardedHeaders;
 use crate::limit::overrides::Limits;
 use crate::policy::{AllowedPaths, ReadOn};
 use crate::tls::{Acceptor, Connector};
@@ -47,6 +49,10 @@ pub struct Settings {
     pub door: Door,
     /// What may be relayed.
     pub allowed_paths: AllowedPaths,
+    /// What of that which servers in front add is sent on.
+    pub forward_headers: ForwardedHeaders,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: TrustedProxies,
     /// The model for a request that names none.
     pub model_name: Option<Arc<str>>,
     /// Only holders of our keys may relay; what they present is not sent on.
@@ -97,6 +103,8 @@ impl Default for Settings {
             acceptor: None,
             door: Door::default(),
             allowed_paths: AllowedPaths::All,
+            forward_headers: ForwardedHeaders::default(),
+            trusted_proxies: TrustedProxies::default(),
             model_name: None,
             keys_only: false,
             admin: None,

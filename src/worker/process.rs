@@ -12,6 +12,9 @@ use std::time::SystemTime;
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
 
+/// Descriptors that are neither a client's nor its upstream connection's.
+const SPARE_DESCRIPTORS: u64 = 64;
+
 /// The process now; `None` where there is no Linux `/proc`.
 pub fn read() -> Option<Process> {
     let [cpu_ticks, virtual_bytes, resident_pages] = stat(&fs::read_to_string("/proc/self/stat").ok()?)?;
@@ -24,6 +27,16 @@ pub fn read() -> Option<Process> {
         open_fds,
         max_fds: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
     })
+}
+
+/// Clients that may be connected with so many open files: each may need a second one, for its connection to the target.
+pub fn clients_of(descriptors: u64) -> usize {
+    usize::try_from(descriptors.saturating_sub(SPARE_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1)
+}
+
+/// Clients that may be connected where the limit of open files is raised as far as it may be; `None` for any number.
+pub fn clients_max() -> Option<usize> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.map(clients_of)
 }
 
 /// Has the calling thread leave the CPU to the others where they want it: relaying does not wait for an answer, nor for

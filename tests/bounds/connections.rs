@@ -92,6 +92,17 @@ fn one_address_does_not_take_all_places() {
 }
 
 #[test]
+fn a_trusted_proxy_brings_many_clients() {
+    let vars = [("MAX_CONNECTIONS_PER_ADDRESS", "2"), ("TRUSTED_PROXIES", "10.0.0.0/8, 127.0.0.1")];
+    let (_upstream, proxy, clients) = full(&vars, 25);
+    drop(clients);
+    // Its leaving is not counted either.
+    proxy.wait_until_left();
+    let mut clients: Vec<Client> = (0..25).map(|_| Client::connect(proxy.addr())).collect();
+    assert!(clients.iter_mut().all(|client| ask(client) == 200));
+}
+
+#[test]
 fn one_more_than_there_may_be_waits_for_a_place() {
     let (_upstream, proxy, mut clients) = full(&[("MAX_CONNECTIONS", "3")], 3);
     begin(&mut clients);

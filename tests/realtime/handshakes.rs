@@ -69,6 +69,8 @@ fn a_handshake_passes_without_extensions() {
         ("origin", "https://app.test"),
         ("authorization", "Bearer sk-client"),
         ("x-user-id", "u"),
+        ("cookie", "session=1"),
+        ("x-forwarded-for", "192.0.2.7"),
     ];
     let mut client = Client::connect(proxy.addr());
     let fields: Vec<_> = HANDSHAKE.into_iter().chain(fields).collect();
@@ -85,7 +87,7 @@ fn a_handshake_passes_without_extensions() {
     assert_eq!((seen.method.as_str(), seen.target.as_str()), ("GET", TARGET));
     for (name, value) in &fields {
         let passed = match *name {
-            "sec-websocket-extensions" | "x-user-id" => None,
+            "sec-websocket-extensions" | "x-user-id" | "cookie" | "x-forwarded-for" => None,
             "authorization" => Some("Bearer sk-operator"),
             _ => Some(*value),
         };

@@ -80,6 +80,32 @@ fn heads_arrive_in_order_without_what_is_not_the_upstreams() {
     assert_eq!(seen.body, body.as_bytes());
 }
 
+/// What nginx, a CDN, an identity-aware proxy and a tracer add, and beside each a header of a client's own.
+const IN_FRONT: &str = "GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\
+    X-Forwarded-For: 192.0.2.7\r\nx-forwarded-proto: https\r\nForwarded: for=192.0.2.7\r\nX-Real-IP: 192.0.2.7\r\n\
+    Via: 1.1 front\r\nCF-Ray: 1\r\nCF-Connecting-IP: 192.0.2.7\r\nCDN-Loop: cloudflare\r\nTrue-Client-IP: 1\r\n\
+    X-Amzn-Trace-Id: Root=1\r\nCookie: session=1\r\nRemote-User: taro\r\nX-Auth-Request-Email: t@example.com\r\n\
+    traceparent: 00-1\r\nTraceState: a=b\r\nbaggage: a=b\r\nX-B3-TraceId: 1\r\nb3: 1\r\nX-Request-Start: t=1\r\n\
+    X_Forwarded_For: 192.0.2.8\r\n\
+    X-Request-ID: mine\r\nX-Client-Request-ID: mine\r\nUser-Agent: mine\r\nX-Stainless-OS: Linux\r\n\r\n";
+
+#[test]
+fn what_servers_in_front_add_goes_no_further() {
+    let own = [
+        "host: (upstream)",
+        "X-Request-ID: mine",
+        "X-Client-Request-ID: mine",
+        "User-Agent: mine",
+        "X-Stainless-OS: Linux",
+    ];
+    assert_eq!(lines(&seen(&[], "", IN_FRONT.as_bytes())), own);
+    // Whom the proxy believes is another question.
+    assert_eq!(lines(&seen(&[("TRUSTED_PROXIES", "127.0.0.1")], "", IN_FRONT.as_bytes())), own);
+    let listed = seen(&[("FORWARD_HEADERS", "TraceParent, x-b3-*,cookie")], "", IN_FRONT.as_bytes());
+    let passed = ["Cookie: session=1", "traceparent: 00-1", "X-B3-TraceId: 1"];
+    assert_eq!(lines(&listed), [&own[..1], &passed[..], &own[1..]].concat());
+}
+
 #[test]
 fn a_key_of_ours_replaces_the_clients() {
     let request = format!("{HEAD}AUTHORIZATION: Bearer sk-second\r\nContent-Length: 2\r\n\r\n{{}}");

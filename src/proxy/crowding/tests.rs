@@ -1,6 +1,7 @@
 //! Who goes for another one, and who stays; and how wrong keys are answered.
 
 use crate::access::{Hash, Key};
+use crate::http::forwarded_for::{Network, TrustedProxies};
 use crate::policy::Policy;
 use crate::proxy::fixture::{act, at, proxy, send, settings, take};
 use crate::proxy::{Conn, DownKey, Proxy, Settings};
@@ -72,4 +73,27 @@ fn who_guesses_keys_waits_for_each_answer_and_holders_of_keys_do_not() {
     proxy.expire(at(1));
     let told = told(&mut proxy, 1, late);
     assert!(told.starts_with("HTTP/1.1 401 ") && told.matches("HTTP/1.1").count() == 1, "{told}");
+}
+
+#[test]
+fn wrong_keys_count_by_the_address_that_a_trusted_proxy_forwards_and_nobody_elses() {
+    let trusted_proxies = TrustedProxies(vec![Network::parse("10.0.0.0/8").unwrap()]);
+    let mut proxy = proxy(Settings { keys_only: true, trusted_proxies, ..settings() });
+    let mut is_told = |from: [u8; 4], forwarded: &str| {
+        let key = proxy.accepted(at(0));
+        assert!(proxy.comes_from(at(0), key, IpAddr::from(from)));
+        let lines = format!("x-api-key: oap_wrong\r\nx-forwarded-for: {forwarded}\r\n");
+        send(&mut proxy, at(0), key, format!("GET /v1/models HTTP/1.1\r\nhost: a\r\n{lines}\r\n").as_bytes());
+        !take(&mut proxy, at(0), Conn::Down(key)).is_empty()
+    };
+    let trusted = [10, 0, 0, 1];
+    assert!((0..10).all(|n| is_told(trusted, &format!("203.0.113.{n}, 192.0.2.1"))));
+    assert!(!is_told(trusted, "203.0.113.99, 192.0.2.1"), "what the client claims before it does not count");
+    assert!(is_told(trusted, "192.0.2.2"), "another client of the same proxy does not wait");
+    assert!((0..10).all(|_| is_told(trusted, "unknown")));
+    assert!(!is_told(trusted, "hidden"), "those without an address are one");
+    let stranger = [203, 0, 113, 7];
+    assert!((0..10).all(|n| is_told(stranger, &format!("192.0.2.{}", 10 + n))));
+    assert!(!is_told(stranger, "192.0.2.99"), "a stranger gains nothing by the header");
+    assert!(is_told(trusted, "192.0.2.10"), "nor does anybody wait for it");
 }
