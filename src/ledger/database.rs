@@ -60,15 +60,27 @@ pub fn open_announced(path: &Path, announce: fn(u32)) -> Result<Connection, Stri
     let path = &absolute(path)?;
     inspect(path).map_err(|why| format!("the ledger {} {why}; it was left untouched", path.display()))?;
     let unusable = |why: &dyn Display| format!("the ledger {} cannot be opened: {why}", path.display());
-    let conn = open_writer(path, announce).map_err(|error| unusable(&error))?;
+    let conn = open_writer(path, announce).map_err(|error| unusable(&unopened(path, &error)))?;
     // SQLite opens a file that may only be read, and a file system without shared memory, without a word.
     if conn.is_readonly("main").map_err(|error| unusable(&error))? {
-        return Err(unusable(&"it may not be written"));
+        return Err(unusable(&"it may not be written: this user needs to write the file and its folder"));
     }
     match conn.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0)) {
         Ok(mode) if mode == "wal" => Ok(conn),
         Ok(_) => Err(unusable(&"its file system cannot hold a write-ahead log")),
         Err(error) => Err(unusable(&error)),
+    }
+}
+
+/// Why a file could not be opened. SQLite says only that it was not.
+fn unopened(path: &Path, error: &rusqlite::Error) -> String {
+    let folder = path.parent().unwrap_or(path);
+    if !folder.is_dir() {
+        return format!("its folder {} is not there; make it, or set DATABASE_PATH", folder.display());
+    }
+    match fs::OpenOptions::new().read(true).append(true).create(true).open(path) {
+        Ok(_) => error.to_string(),
+        Err(why) => format!("{why}; this user needs to write the file and its folder"),
     }
 }
 
@@ -98,7 +110,11 @@ pub fn check(path: &Path) -> Result<Found, String> {
     inspect(path).map_err(|why| format!("the ledger {} {why}", path.display()))?;
     let unusable = |why: &dyn Display| format!("the ledger {} cannot be written: {why}", path.display());
     let probe = beside(path, &format!("-check-{}", std::process::id()));
-    fs::File::create_new(&probe).and_then(|_| fs::remove_file(&probe)).map_err(|error| unusable(&error))?;
+    let probed = fs::File::create_new(&probe).and_then(|_| fs::remove_file(&probe));
+    probed.map_err(|error| match path.parent().filter(|folder| !folder.is_dir()) {
+        Some(folder) => unusable(&format!("its folder {} is not there", folder.display())),
+        None => unusable(&error),
+    })?;
     if !fs::metadata(path).is_ok_and(|file| file.len() > 0) {
         return Ok(Found::Nothing);
     }
@@ -218,7 +234,13 @@ fn inspect(path: &Path) -> Result<(), String> {
     }
     inspect_header(path)?;
     let conn = open_untouched(path).map_err(|error| format!("cannot be read: {error}"))?;
-    inspect_content(&conn)
+    inspect_content(&conn).map_err(|why| match beside(path, "-wal") {
+        log if why.contains("corrupt") && log.exists() => {
+            let log = log.display();
+            format!("{why} (where it was restored from a backup, {log} is of the file before it: remove that)")
+        }
+        _ => why,
+    })
 }
 
 /// What the first hundred bytes say (SQLite's file format, §1.3), before SQLite itself may touch the file.

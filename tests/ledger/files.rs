@@ -77,7 +77,8 @@ fn not_a_file() {
 fn no_folder() {
     let folder = tempfile::tempdir().unwrap();
     let error = database::open(&folder.path().join("missing/usage.db")).unwrap_err();
-    assert!(error.contains("missing/usage.db cannot be opened"), "{error}");
+    assert!(error.contains("missing/usage.db cannot be opened: its folder "), "{error}");
+    assert!(error.contains("is not there; make it, or set DATABASE_PATH"), "{error}");
     assert_eq!(contents(folder.path()), BTreeMap::new());
 }
 
@@ -123,6 +124,11 @@ fn corrupt() {
     assert!(whole.len() > 10 * 4096);
     fs::write(&path, &whole[..whole.len() / 2]).unwrap();
     assert_refused(&path, "is corrupt");
+    // As where a backup was put in the place of the file alone.
+    let log = folder.path().join("usage.db-wal");
+    fs::write(&log, b"").unwrap();
+    assert!(database::open(&path).unwrap_err().contains("usage.db-wal is of the file before it: remove that"));
+    fs::remove_file(&log).unwrap();
     for page in 0..whole.len() / 4096 {
         let mut damaged = whole.clone();
         // Its B-tree header; on the first page, after the file's own.

@@ -173,7 +173,10 @@ fn verdict(status: StatusCode, answer: &str, retry_after: Option<Duration>) -> V
     let why = reason(status, answer);
     match status.as_u16() {
         200..=299 => Verdict::Taken,
-        400 | 413 | 422 => Verdict::Refused { why, is_final: answer.contains("beyond retention policy") },
+        // InfluxDB 2 says 500 where it has written some of the points only.
+        status if matches!(status, 400 | 413 | 422) || status >= 400 && answer.contains("partial write") => {
+            Verdict::Refused { why, is_final: answer.contains("beyond retention policy") }
+        }
         _ => Verdict::Trouble(Trouble { why, retry_after }),
     }
 }
@@ -214,6 +217,11 @@ mod tests {
         }
         let old = r#"{"error":"partial write: points beyond retention policy dropped=2"}"#;
         assert!(matches!(judge(400, old), Verdict::Refused { is_final: true, .. }));
+        let some = r#"{"code":"internal error","message":"unexpected error writing points to database: partial write: points beyond retention policy dropped=1"}"#;
+        assert!(matches!(judge(500, some), Verdict::Refused { is_final: true, .. }));
+        let conflict = "partial write: field type conflict: input field \"requests\" is type float dropped=1";
+        assert!(matches!(judge(500, conflict), Verdict::Refused { is_final: false, .. }));
+        assert!(matches!(judge(301, conflict), Verdict::Trouble(_)));
     }
 
     #[test]
