@@ -4,13 +4,15 @@
 //! "whole and right" or what was wrong. Never: an answer that is taken for right by its status alone.
 
 use crate::answers::{COMPLETION, STREAM_END, stream_bytes};
+use crate::link::Link;
 use crate::wire::{ResponseReader, TAIL_BYTES};
 use crate::work::{Load, Order};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use std::io::{ErrorKind, IoSlice, Read, Write};
-use std::net::SocketAddr;
+use rustls::ClientConfig;
+use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What an answer must be.
@@ -81,7 +83,7 @@ impl Requests {
 
 /// One connection and its request in flight.
 pub struct Client {
-    socket: TcpStream,
+    link: Link,
     user: usize,
     written: usize,
     pub sent_at: Instant,
@@ -89,14 +91,21 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects; its events come under `token`.
-    pub fn connect(address: SocketAddr, registry: &Registry, token: Token) -> Result<Self, String> {
+    /// Connects, with TLS where there is a way to speak it; its events come under the token.
+    pub fn connect(order: &Order, tls: Option<&Arc<ClientConfig>>, to: (&Registry, Token)) -> Result<Self, String> {
+        let (address, (registry, token)) = (order.address, to);
         let failed = |e| format!("cannot connect to {address}: {e}");
         let socket = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(5)).map_err(failed)?;
         socket.set_nodelay(true).and_then(|()| socket.set_nonblocking(true)).map_err(failed)?;
         let mut socket = TcpStream::from_std(socket);
         registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE).map_err(failed)?;
-        Ok(Self { socket, user: 0, written: 0, sent_at: Instant::now(), response: ResponseReader::new() })
+        Ok(Self {
+            link: Link::new(socket, tls),
+            user: 0,
+            written: 0,
+            sent_at: Instant::now(),
+            response: ResponseReader::new(),
+        })
     }
 
     /// The next user's request on an idle connection.
@@ -115,7 +124,7 @@ impl Client {
             return Ok(false);
         }
         loop {
-            match self.socket.read(scratch) {
+            match self.link.read(scratch) {
                 Ok(0) => return Err("the connection was closed before the answer's end".into()),
                 Ok(n) => {
                     if self.response.feed(&scratch[..n])? {
@@ -134,17 +143,18 @@ impl Client {
     fn write(&mut self, requests: &Requests) -> Result<(), String> {
         let head = &requests.heads[self.user];
         let total = head.len() + requests.body.len();
+        self.link.flush().map_err(|e| e.to_string())?;
         while self.written < total {
             let head_left = &head[self.written.min(head.len())..];
             let body_left = &requests.body[self.written.saturating_sub(head.len())..];
-            match self.socket.write_vectored(&[IoSlice::new(head_left), IoSlice::new(body_left)]) {
+            match self.link.write([head_left, body_left]) {
                 Ok(n) => self.written += n,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(e.to_string()),
             }
         }
-        Ok(())
+        self.link.flush().map_err(|e| e.to_string())
     }
 
     /// Is the complete answer the one that the mock gave?

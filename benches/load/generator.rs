@@ -4,11 +4,14 @@
 //! answer, and measuring when it is over. Every answer is checked. Never: a request to anything but loopback.
 
 use crate::client::{Client, Requests};
+use crate::link::trusting;
 use crate::measured::Measured;
 use crate::process;
 use crate::work::Order;
 use mio::{Events, Poll, Token};
+use rustls::ClientConfig;
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A run that meets this many errors is over.
@@ -28,6 +31,7 @@ pub fn run(args: &[String]) -> Result<(), String> {
 
 struct Generator {
     order: Order,
+    tls: Option<Arc<ClientConfig>>,
     requests: Requests,
     poll: Poll,
     clients: Vec<Client>,
@@ -40,6 +44,7 @@ struct Generator {
 impl Generator {
     fn new(order: Order) -> Result<Self, String> {
         Ok(Self {
+            tls: order.authority.as_deref().map(trusting).transpose()?,
             requests: Requests::new(&order),
             poll: Poll::new().map_err(|e| e.to_string())?,
             clients: Vec::new(),
@@ -134,6 +139,6 @@ impl Generator {
     }
 
     fn connect(&self, n: usize) -> Result<Client, String> {
-        Client::connect(self.order.address, self.poll.registry(), Token(n))
+        Client::connect(&self.order, self.tls.as_ref(), (self.poll.registry(), Token(n)))
     }
 }

@@ -6,13 +6,16 @@
 
 use crate::client::{Client, Requests};
 use crate::generator::{ERRORS_MAX, WAITING_MAX};
+use crate::link::trusting;
 use crate::measured::Measured;
 use crate::process;
 use crate::work::Order;
 use mio::event::Event;
 use mio::{Events, Poll, Token};
+use rustls::ClientConfig;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Streams that are opened in a second.
@@ -39,6 +42,7 @@ struct Stream {
 
 struct Holder {
     order: Order,
+    tls: Option<Arc<ClientConfig>>,
     requests: Requests,
     poll: Poll,
     /// `None` once it has ended.
@@ -52,6 +56,7 @@ struct Holder {
 impl Holder {
     fn new(order: Order) -> Result<Self, String> {
         Ok(Self {
+            tls: order.authority.as_deref().map(trusting).transpose()?,
             requests: Requests::new(&order),
             poll: Poll::new().map_err(|e| e.to_string())?,
             streams: Vec::new(),
@@ -105,7 +110,7 @@ impl Holder {
         let due = (start.elapsed().as_secs_f64() * RAMP_A_SECOND) as usize + 1;
         while self.streams.len() < due.min(self.order.load.connections) && self.waiting < WAITING_MAX {
             let token = Token(self.streams.len());
-            let mut client = Client::connect(self.order.address, self.poll.registry(), token)?;
+            let mut client = Client::connect(&self.order, self.tls.as_ref(), (self.poll.registry(), token))?;
             client.send(&mut self.requests);
             self.streams.push(Some(Stream { client, has_begun: false }));
             self.waiting += 1;

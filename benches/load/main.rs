@@ -1,5 +1,5 @@
-//! Load benchmark: the release binary between a TLS mock upstream and a closed-loop generator, beside nginx, haproxy and
-//! LiteLLM on the same work in the same run.
+//! Load benchmark: the release binary between a TLS mock upstream and a closed-loop generator, beside nginx, haproxy, Caddy
+//! and LiteLLM on the same work in the same run.
 //!
 //! `cargo bench --bench load -- --help` lists the options. Prints, for each case and target, the CPU microseconds that
 //! one request costs (all threads, from the kernel's accounting), requests a second, p50 and p99 of the latency, and
@@ -19,6 +19,7 @@ mod figure;
 mod generator;
 mod growth;
 mod hold;
+mod link;
 mod machine;
 mod measured;
 mod mock;
@@ -140,6 +141,7 @@ fn measure(
         address: target.address,
         mock: upstream.plain_address(),
         rewritten: kind.rewrites(),
+        authority: kind.speaks_tls().then(|| upstream.ca_file().into()),
         pids: target.tree(),
         warm_up: options.warm_up,
         measure: options.measure,

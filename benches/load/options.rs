@@ -12,7 +12,8 @@ pub const USAGE: &str = "\
 usage: cargo bench --bench load -- [options]
   --only NAMES   comma list of targets and cases. Targets: proxy, proxy-relaxed, proxy-journaled, proxy-fsync,
                  proxy-quiet (no line for each request: LOG=warn), proxy-asked (while ten ask for everybody's usage by
-                 the days of a year), proxy-influx (while the server that it exports to hangs), nginx, haproxy, litellm
+                 the days of a year), proxy-influx (while the server that it exports to hangs), nginx, haproxy; with TLS
+                 for clients proxy-tls, nginx-tls, haproxy-tls, caddy-tls; litellm
                  (on the PATH, or named by the variable LITELLM), direct (the mock itself, without TLS). Cases: json1,
                  json32, json128, stream1, stream, stream128, body. Without targets: proxy, proxy-relaxed, nginx and
                  haproxy

@@ -21,6 +21,8 @@ pub struct Site<'a> {
     pub folder: &'a Path,
     /// The most that it must serve at once.
     pub clients: usize,
+    /// It speaks TLS with its clients.
+    pub tls: bool,
 }
 
 /// The executable of a peer; `LITELLM` names one that is not on the PATH.
@@ -52,13 +54,22 @@ pub fn proxy(binary: &str, site: &Site<'_>, more: &[(&str, &str)]) -> Command {
         ("RATE_LIMIT_RPM", "1000000000".to_string()),
         ("MAX_CONNECTIONS", site.clients.to_string()),
     ]);
+    if site.tls {
+        let [certificate, key] = site.upstream.pair();
+        command.env("TLS_CERT_FILE", certificate).env("TLS_KEY_FILE", key);
+    }
     command.envs(more.iter().copied());
     command
 }
 
 /// One worker.
 pub fn nginx(site: &Site<'_>) -> Result<Command, String> {
-    let Site { upstream, address, folder, clients } = site;
+    let Site { upstream, address, folder, clients, tls } = site;
+    let [certificate, key] = upstream.pair();
+    let (ssl, pair) = match tls {
+        true => (" ssl", format!("ssl_certificate {certificate}; ssl_certificate_key {key};")),
+        false => ("", String::new()),
+    };
     // Two a client, and some: it closes connections that it could keep while less than a sixteenth is free.
     let (port, ca, connections) = (upstream.tls_port, upstream.ca_file(), clients * 5 / 2);
     let configuration = format!(
@@ -74,7 +85,7 @@ http {{
   client_max_body_size 10m; client_body_buffer_size 256k;
   upstream mock {{ server 127.0.0.1:{port}; keepalive 512; keepalive_requests 100000000; keepalive_timeout 600s; }}
   server {{
-    listen {address} backlog=4096;
+    listen {address}{ssl} backlog=4096; {pair} ssl_protocols TLSv1.2 TLSv1.3;
     location / {{
       proxy_pass https://mock; proxy_http_version 1.1; proxy_buffering off;
       proxy_set_header Connection ""; proxy_set_header Host localhost;
@@ -94,7 +105,12 @@ http {{
 
 /// One thread.
 pub fn haproxy(site: &Site<'_>) -> Result<Command, String> {
-    let Site { upstream, address, folder, clients } = site;
+    let Site { upstream, address, folder, clients, tls } = site;
+    let pair = folder.join("pair.pem");
+    let texts = upstream.pair().map(|file| std::fs::read_to_string(&file).map_err(|e| format!("{file}: {e}")));
+    let [certificate, key] = texts;
+    write(pair.clone(), certificate? + &key?)?;
+    let ssl = if *tls { format!(" ssl crt {} alpn http/1.1", pair.display()) } else { String::new() };
     let (port, ca) = (upstream.tls_port, upstream.ca_file());
     let configuration = format!(
         r#"
@@ -113,7 +129,7 @@ defaults
   timeout server 600s
   timeout http-keep-alive 600s
 frontend clients
-  bind {address}
+  bind {address}{ssl}
   default_backend mock
 backend mock
   http-reuse always
@@ -125,6 +141,46 @@ backend mock
     let file = write(folder.join("haproxy.cfg"), configuration)?;
     let mut command = command("haproxy")?;
     command.args(["-db", "-f"]).arg(file);
+    Ok(command)
+}
+
+/// On one core, without its administration.
+pub fn caddy(site: &Site<'_>) -> Result<Command, String> {
+    let Site { upstream, address, folder, .. } = site;
+    let (port, ca, [certificate, key]) = (upstream.tls_port, upstream.ca_file(), upstream.pair());
+    let (own, host) = (address.port(), address.ip());
+    let configuration = format!(
+        r#"
+{{
+  admin off
+  auto_https off
+  servers {{
+    protocols h1
+  }}
+}}
+:{own} {{
+  bind {host}
+  tls {certificate} {key}
+  log {{
+    output file access.log
+  }}
+  reverse_proxy https://localhost:{port} {{
+    flush_interval -1
+    header_up Host localhost
+    header_up Authorization "Bearer {UPSTREAM_KEY}"
+    transport http {{
+      tls_trusted_ca_certs {ca}
+      tls_server_name localhost
+      versions 1.1
+      keepalive_idle_conns_per_host 512
+    }}
+  }}
+}}
+"#
+    );
+    let file = write(folder.join("Caddyfile"), configuration)?;
+    let mut command = command("caddy")?;
+    command.args(["run", "--adapter", "caddyfile", "--config"]).arg(file).env("GOMAXPROCS", "1").env("HOME", folder);
     Ok(command)
 }
 

@@ -4,14 +4,17 @@
 //! and configuration; it stops when dropped. Never: a target that has served another case's clients, but for those of
 //! the same round.
 
+use crate::link::{session, trusting};
 use crate::peers::{self, Site};
 use crate::process::Running;
 use crate::upstream::{Upstream, folder};
 use crate::wire::ResponseReader;
+use rustls::ClientConfig;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -37,10 +40,18 @@ pub enum Kind {
     ProxyAsked,
     /// The proxy as it is by default, while the InfluxDB server that it exports to takes connections and never answers.
     ProxyInflux,
+    /// The proxy as it is by default, with TLS for its clients.
+    ProxyTls,
     /// nginx with one worker.
     Nginx,
+    /// The same with TLS for its clients.
+    NginxTls,
     /// haproxy with one thread.
     Haproxy,
+    /// The same with TLS for its clients.
+    HaproxyTls,
+    /// Caddy on one core, with TLS for its clients.
+    CaddyTls,
     /// LiteLLM with one worker.
     Litellm,
     /// Nothing in between: the mock itself, without TLS.
@@ -48,7 +59,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::Proxy,
         Self::ProxyRelaxed,
         Self::ProxyJournaled,
@@ -56,8 +67,12 @@ impl Kind {
         Self::ProxyQuiet,
         Self::ProxyAsked,
         Self::ProxyInflux,
+        Self::ProxyTls,
         Self::Nginx,
+        Self::NginxTls,
         Self::Haproxy,
+        Self::HaproxyTls,
+        Self::CaddyTls,
         Self::Litellm,
         Self::Direct,
     ];
@@ -72,8 +87,12 @@ impl Kind {
             Self::ProxyQuiet => "proxy-quiet",
             Self::ProxyAsked => "proxy-asked",
             Self::ProxyInflux => "proxy-influx",
+            Self::ProxyTls => "proxy-tls",
             Self::Nginx => "nginx",
+            Self::NginxTls => "nginx-tls",
             Self::Haproxy => "haproxy",
+            Self::HaproxyTls => "haproxy-tls",
+            Self::CaddyTls => "caddy-tls",
             Self::Litellm => "litellm",
             Self::Direct => "direct",
         }
@@ -81,7 +100,17 @@ impl Kind {
 
     /// A program of others, which may be missing.
     pub fn is_peer(self) -> bool {
-        matches!(self, Self::Nginx | Self::Haproxy | Self::Litellm)
+        matches!(self, Self::Nginx | Self::NginxTls | Self::Haproxy | Self::HaproxyTls | Self::CaddyTls | Self::Litellm)
+    }
+
+    /// Clients come to it by HTTPS.
+    pub fn speaks_tls(self) -> bool {
+        matches!(self, Self::ProxyTls | Self::NginxTls | Self::HaproxyTls | Self::CaddyTls)
+    }
+
+    /// The program of others that it is.
+    fn program(self) -> &'static str {
+        self.name().trim_end_matches("-tls")
     }
 
     pub fn is_proxy(self) -> bool {
@@ -90,7 +119,7 @@ impl Kind {
 
     /// The proxy always is.
     pub fn is_installed(self) -> bool {
-        !self.is_peer() || peers::executable(self.name()).is_some()
+        !self.is_peer() || peers::executable(self.program()).is_some()
     }
 
     /// Writes answers of its own from those that it gets.
@@ -126,7 +155,7 @@ impl Setup<'_> {
     pub fn file_bytes(&self, kind: Kind) -> Option<u64> {
         let file = match kind {
             Kind::Litellm | Kind::Direct => None,
-            kind if kind.is_peer() => peers::executable(kind.name()),
+            kind if kind.is_peer() => peers::executable(kind.program()),
             _ => Some(self.binary.into()),
         };
         std::fs::metadata(file?).ok().map(|metadata| metadata.len())
@@ -138,6 +167,7 @@ pub struct Target {
     kind: Kind,
     /// Where it listens.
     pub address: SocketAddr,
+    tls: Option<Arc<ClientConfig>>,
     /// `None` where the mock itself is the target.
     running: Option<Running>,
     launched_at: Instant,
@@ -153,10 +183,11 @@ impl Target {
         let folder = folder()?;
         let unbound = |e| format!("no free port: {e}");
         let mut address = free_address().map_err(unbound)?;
-        let site = Site { upstream, address, folder: folder.path(), clients };
+        let site = Site { upstream, address, folder: folder.path(), clients, tls: kind.speaks_tls() };
         let mut command = match kind {
-            Kind::Nginx => peers::nginx(&site)?,
-            Kind::Haproxy => peers::haproxy(&site)?,
+            Kind::Nginx | Kind::NginxTls => peers::nginx(&site)?,
+            Kind::Haproxy | Kind::HaproxyTls => peers::haproxy(&site)?,
+            Kind::CaddyTls => peers::caddy(&site)?,
             Kind::Litellm => peers::litellm(&site)?,
             _ => peers::proxy(binary, &site, kind.settings()),
         };
@@ -178,7 +209,8 @@ impl Target {
             }
             _ => Some(Running::start(&mut command)?),
         };
-        Ok(Self { kind, address, running, launched_at, folder, _influx: influx })
+        let tls = kind.speaks_tls().then(|| trusting(upstream.ca_file().as_ref())).transpose()?;
+        Ok(Self { kind, address, tls, running, launched_at, folder, _influx: influx })
     }
 
     /// Starts it and waits until it is quiet again after its first answer, which came after so long.
@@ -219,6 +251,11 @@ impl Target {
     fn ask(&self) -> std::io::Result<()> {
         let mut socket = TcpStream::connect(self.address)?;
         socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let mut session = self.tls.as_ref().map(session);
+        let mut socket: Box<dyn ReadWrite + '_> = match &mut session {
+            Some(session) => Box::new(rustls::Stream::new(session, &mut socket)),
+            None => Box::new(&mut socket),
+        };
         let body = r#"{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hi"}]}"#;
         let (host, length) = (self.address, body.len());
         write!(
@@ -239,6 +276,10 @@ impl Target {
         }
     }
 }
+
+/// A connection, encrypted or not.
+trait ReadWrite: Read + Write {}
+impl<T: Read + Write> ReadWrite for T {}
 
 /// What a target says.
 fn log(folder: &Path) -> PathBuf {

@@ -43,6 +43,11 @@ impl Upstream {
         (Ipv4Addr::LOCALHOST, self.plain_port).into()
     }
 
+    /// The files of a certificate for `localhost` and of its key, for a target that speaks TLS.
+    pub fn pair(&self) -> [String; 2] {
+        ["server.pem", "server.key"].map(|name| self.folder.path().join(name).display().to_string())
+    }
+
     /// The authority's certificate.
     pub fn ca_file(&self) -> String {
         self.folder.path().join("ca.pem").display().to_string()

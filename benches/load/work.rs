@@ -4,6 +4,7 @@
 //! case that only one target has.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Content chunks of a streamed answer that nobody holds open.
@@ -102,6 +103,8 @@ pub struct Order {
     pub mock: SocketAddr,
     /// Answers are not the mock's bytes, but the target's own writing of them.
     pub rewritten: bool,
+    /// The target speaks TLS, with a certificate of this authority's, whose file this is.
+    pub authority: Option<PathBuf>,
     /// The target's processes.
     pub pids: Vec<u32>,
     pub warm_up: Duration,
@@ -116,19 +119,21 @@ impl Order {
         let ms = |duration: Duration| duration.as_millis().to_string();
         let rewritten = self.rewritten.to_string();
         let to = [self.address.to_string(), self.mock.to_string()];
-        let how = [rewritten, pids.join(","), ms(self.warm_up), ms(self.measure)];
+        let authority = self.authority.as_ref().map_or("-".to_owned(), |file| file.display().to_string());
+        let how = [rewritten, authority, pids.join(","), ms(self.warm_up), ms(self.measure)];
         to.into_iter().chain(how).chain(self.load.numbers().map(|n| n.to_string())).collect()
     }
 
     /// Reads what `arguments` wrote.
     pub fn parse(args: &[String]) -> Option<Self> {
-        let [address, mock, rewritten, pids, warm_up, measure, numbers @ ..] = args else { return None };
+        let [address, mock, rewritten, authority, pids, warm_up, measure, numbers @ ..] = args else { return None };
         let ms = |text: &String| text.parse().map(Duration::from_millis).ok();
         let numbers: Vec<u64> = numbers.iter().map_while(|number| number.parse().ok()).collect();
         Some(Self {
             address: loopback(address)?,
             mock: loopback(mock)?,
             rewritten: rewritten.parse().ok()?,
+            authority: (authority != "-").then(|| authority.into()),
             pids: pids.split(',').filter_map(|pid| pid.parse().ok()).collect(),
             warm_up: ms(warm_up)?,
             measure: ms(measure)?,

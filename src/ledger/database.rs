@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The mode of a file that its owner alone may use.
-const OWN_MODE: u32 = 0o600;
+pub const OWN_MODE: u32 = 0o600;
 
 /// Memory for pages of the writer and of a reader, in KiB. A fold for many users touches more pages than the writer may
 /// hold, and spills them to the log, which costs time but no memory.

@@ -5,12 +5,13 @@
 //! on the same file: each holds a lock on a file of its own beside the ledger while it runs (`flock`, which ends with
 //! the process however that ends).
 
-use super::database::beside;
+use super::database::{OWN_MODE, beside};
 use super::marks::LAST_ID;
 use super::numbers::{USAGE, USAGE_COLUMNS};
 use crate::usage::record::{Outcome, UsageSource};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::fs::{self, File, TryLockError};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// What stands between the ledger's name and an owner's in the name of the owner's lock.
@@ -46,7 +47,7 @@ impl Drop for Owner {
 /// It has its name only once it is locked: a file of that name which is not is of nobody who lives.
 fn lock(path: &Path) -> Result<File, String> {
     let unnamed = beside(path, "-new");
-    let locked = File::create_new(&unnamed).and_then(|file| {
+    let locked = File::options().write(true).create_new(true).mode(OWN_MODE).open(&unnamed).and_then(|file| {
         file.lock()?;
         fs::rename(&unnamed, path)?;
         Ok(file)

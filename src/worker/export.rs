@@ -33,6 +33,7 @@ use influx_client::{Trouble, Verdict};
 use line_protocol::Batch;
 use rusqlite::Connection;
 use std::fs::{File, TryLockError};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
@@ -195,7 +196,9 @@ impl Exporter {
             return Ok(true);
         }
         let failed = |error: std::io::Error| Trouble::new(format!("{}: {error}", self.lock.display()));
-        let file = File::options().write(true).create(true).truncate(false).open(&self.lock).map_err(failed)?;
+        let mut options = File::options();
+        options.write(true).create(true).truncate(false).mode(database::OWN_MODE);
+        let file = options.open(&self.lock).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => self.locked = Some(file),
             Err(TryLockError::WouldBlock) => return Ok(false),
