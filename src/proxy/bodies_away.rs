@@ -60,6 +60,11 @@ impl BodiesAway {
         std::mem::take(&mut self.away).into_values()
     }
 
+    /// Memory of those whose exchange is gone, bytes.
+    pub fn unclaimed(&self, is_there: impl Fn(ExchangeKey) -> bool) -> usize {
+        self.away.values().filter(|away| !is_there(away.exchange)).map(|away| away.bytes).sum()
+    }
+
     /// True where this exchange's body is away.
     pub fn has(&self, exchange: ExchangeKey) -> bool {
         self.away.values().any(|away| away.exchange == exchange)

@@ -85,6 +85,11 @@ impl Audit<'_> {
         self.0.held_bodies.bytes()
     }
 
+    /// Those of them that a thread reads for nobody any more: a stop does not wait for it.
+    pub fn unclaimed_bytes(&self) -> usize {
+        self.0.bodies_away.unclaimed(|exchange| self.0.exchanges.get(exchange).is_some())
+    }
+
     /// Requests in flight that have taken of their users' limits, by the limiter and by the exchanges. For tests of
     /// leaks.
     pub fn reservations(&self) -> (u64, u64) {
