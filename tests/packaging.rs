@@ -85,7 +85,7 @@ fn the_static_binary_runs_in_an_empty_root() {
     };
     let checked = inside("check").stdout(Stdio::piped()).output().unwrap();
     let said = String::from_utf8(checked.stdout).unwrap();
-    assert!(checked.status.success() && said.contains("ok      tls"), "{said}");
+    assert!(checked.status.success() && said.contains("ok    tls"), "{said}");
 
     let mut proxy = Proxy::start_by(folder, inside("serve"));
     post_json(proxy.addr(), CHAT, &[("x-user-id", "太郎")], BODY).expect(200);
