@@ -12,6 +12,8 @@ use std::sync::OnceLock;
 /// The type of a TLS record (RFC 8446 §5.1).
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
+/// More than is lacking of any record that may be, bytes.
+const FILLING_BYTES: usize = 20_000;
 /// A hello may be so long, and a head; more than both is not kept, bytes.
 const KEPT_MAX: usize = 256 << 10;
 
@@ -63,6 +65,10 @@ fn visit(parts: &[&[u8]], encrypted: bool) -> Told {
     let mut visitor = Visitor { proxy, now, down, told: Vec::new(), closed: false };
     for part in parts {
         visitor.say(part);
+    }
+    if encrypted {
+        // A record that is not whole may be judged sooner where more of it comes at once; now each is.
+        visitor.say(&[0; FILLING_BYTES]);
     }
     let told = match visitor.told.first() {
         None => Told::Nothing,
