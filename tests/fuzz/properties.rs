@@ -450,7 +450,9 @@ pub fn capture(input: &[u8]) -> bool {
             reader.feed(part, &mut out).expect("it is not compressed, or not edited");
         }
         assert!(out.is_empty(), "what is not edited goes out as it came");
-        (reader.estimate(1), reader.finish())
+        let (estimate, reported) = (reader.estimate(1), reader.finish());
+        // Where corrupt gzip is noticed, the bytes at hand decide: of what came before there may be an estimate or none.
+        (estimate.filter(|_| coding == Coding::Identity || !reported.unreadable), reported)
     };
     let own_coding = if input.mode & 4 == 0 { Coding::Identity } else { Coding::Gzip };
     let whole = report(own_coding, &[input.bytes]);
