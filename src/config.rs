@@ -163,6 +163,16 @@ pub struct Timeouts {
 }
 
 impl Config {
+    /// How the target is reached.
+    pub fn way(&self) -> Way<'_> {
+        self.egress.way(self.target.tls, &self.target.host, self.target.port)
+    }
+
+    /// What is connected to on that way: the target, or the proxy before it.
+    pub fn next_hop(&self) -> (&str, u16) {
+        self.way().proxy().map_or((&self.target.host, self.target.port), |proxy| (&proxy.host, proxy.port))
+    }
+
     /// Reads the process's environment and `.env` in the working directory.
     ///
     /// # Errors

@@ -7,7 +7,7 @@
 use openai_api_proxy::base::clock::{Now, nanoseconds};
 use openai_api_proxy::base::log::Level;
 use openai_api_proxy::cli::{self, Command, EXIT_USAGE};
-use openai_api_proxy::config::{Config, Durability, Way};
+use openai_api_proxy::config::{Config, Durability};
 use openai_api_proxy::io::Io;
 use openai_api_proxy::io::sockets::Sockets;
 use openai_api_proxy::ledger::database;
@@ -113,7 +113,7 @@ fn configured(run: impl FnOnce(Config) -> Result<(), String>) -> ExitCode {
 fn serve(config: Config) -> Result<(), String> {
     let handed_over = systemd::listener();
     logger::start(config.log, config.log_format).map_err(|error| format!("the log thread cannot start: {error}"))?;
-    let (wanted, listen, target) = (config.connections_max, config.listen, &config.target);
+    let (wanted, listen) = (config.connections_max, config.listen);
     let connections_max = within_descriptors(wanted);
     let settings = settings(&config, connections_max)?;
 
@@ -140,9 +140,7 @@ fn serve(config: Config) -> Result<(), String> {
         budgets: config.limits.has_budget(),
     };
     let export = (config.influx.clone(), &config.egress);
-    let way = config.egress.way(target.tls, &target.host, target.port);
-    let next = way.proxy().map_or((target.host.as_str(), target.port), |proxy| (proxy.host.as_str(), proxy.port));
-    let workers = WorkerThreads::start(&config.database_path, ledger, export, next, events.clone())?;
+    let workers = WorkerThreads::start(&config.database_path, ledger, export, config.next_hop(), events.clone())?;
     let mut prices = config.prices.clone();
     let _fetcher = fetched_prices(&config, &mut prices, &events)?;
     let certificate = config.certificate.clone().map(|found| CertificateWatch::start(found, events.clone()));
@@ -160,7 +158,7 @@ fn serve(config: Config) -> Result<(), String> {
     if let Some(influx) = &config.influx {
         event(Level::Info, "exporting to influx", &[("url", influx.shown.as_str().into())]);
     }
-    let (address, shown) = (address.to_string(), told_target(&config, way));
+    let (address, shown) = (address.to_string(), told_target(&config));
     let families = sockets.families().map_err(|error| error.to_string())?;
     let (families, target) = (("families", families.into()), ("target", shown.as_str().into()));
     event(Level::Info, "listening", &[("addr", address.as_str().into()), families, target]);
@@ -179,9 +177,9 @@ fn serve(config: Config) -> Result<(), String> {
 }
 
 /// The target as it is told, after the way to it where there is a proxy on one.
-fn told_target(config: &Config, way: Way<'_>) -> String {
+fn told_target(config: &Config) -> String {
     if config.egress.is_set() {
-        event(Level::Info, "the way to the target", &[("way", way.to_string().as_str().into())]);
+        event(Level::Info, "the way to the target", &[("way", config.way().to_string().as_str().into())]);
     }
     let target = &config.target;
     format!("{}://{}{}", if target.tls { "https" } else { "http" }, target.authority, target.prefix)
@@ -232,11 +230,13 @@ fn warn_of_modes(config: &Config) {
 fn settings(config: &Config, connections_max: usize) -> Result<Settings, String> {
     let (target, changeable) = (&config.target, reload::change(config));
     let tls = target.tls.then(|| Connector::new(&target.host, config.tls_ca.as_deref())).transpose();
-    let proxy = config.egress.way(target.tls, &target.host, target.port).proxy();
     Ok(Settings {
         authority: target.authority.clone(),
         prefix: target.prefix.clone(),
-        egress: proxy.map(|proxy| egress_tunnel::request(&target.host, target.port, proxy.credentials())),
+        egress: config
+            .way()
+            .proxy()
+            .map(|proxy| egress_tunnel::request(&target.host, target.port, proxy.credentials())),
         tls: tls.map_err(|error| error.to_string())?,
         authorization: changeable.authorization,
         account: config.account.clone(),

@@ -1,6 +1,7 @@
 //! What an operator decides, as the loop is given it: what may change while it runs, and words of the settings.
 
 use crate::access::{Hash, Key};
+use crate::base::list::list;
 use crate::base::log::Level;
 use crate::limit::overrides::{Limits, Overrides};
 use crate::price::PriceTable;
@@ -45,9 +46,6 @@ pub enum AllowedPaths {
     Under(Vec<Box<str>>),
 }
 
-/// The most paths of a list.
-const PATHS_MAX: usize = 256;
-
 impl AllowedPaths {
     /// What [`AllowedPaths::parse`] takes.
     pub const EXPECTED: &str = "`inference`, `all`, or paths that begin with a slash (/v1/chat), parted by commas";
@@ -55,12 +53,10 @@ impl AllowedPaths {
     /// Reads `all`, `inference`, or paths that are parted by commas; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         match text {
-            "all" => return Some(Self::All),
-            "inference" => return Some(Self::Inference),
-            _ => {}
+            "all" => Some(Self::All),
+            "inference" => Some(Self::Inference),
+            _ => list(text, path).map(Self::Under),
         }
-        let paths: Option<Vec<Box<str>>> = text.split(',').map(|part| path(part.trim())).collect();
-        paths.filter(|paths| paths.len() <= PATHS_MAX).map(Self::Under)
     }
 }
 

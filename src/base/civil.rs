@@ -51,16 +51,26 @@ pub fn write_rfc3339(out: &mut Vec<u8>, unix_ns: u64, fraction_digits: u32) {
     out.push(b'Z');
 }
 
+/// The months as HTTP writes them.
+const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
 /// Appends an instant as HTTP writes it, to the second: `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 §5.6.7).
 pub fn write_imf_fixdate(out: &mut Vec<u8>, unix_ns: u64) {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"]; // 1970-01-01 was a Thursday
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let seconds = unix_ns / SECOND;
     let days = seconds / 86_400;
     let (year, month, day) = civil_from_days(days as i64);
     let (weekday, month) = (DAYS[(days % 7) as usize], MONTHS[month as usize - 1]);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     let _ = write!(out, "{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT");
+}
+
+/// The inverse of [`write_imf_fixdate`], nanoseconds since the Unix epoch; the day of the week is passed over.
+pub fn parse_imf_fixdate(date: &str) -> Option<u64> {
+    let mut words = date.split(' ').skip(1);
+    let (day, month, year, time) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    let month = MONTHS.iter().position(|name| *name == month)? + 1;
+    parse_rfc3339(&format!("{year}-{month:02}-{day}T{time}Z"))
 }
 
 /// Days since 1970-01-01 of a date in the proleptic Gregorian calendar. The date must be valid.

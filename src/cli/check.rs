@@ -7,7 +7,7 @@
 use super::findings::{Finding, Findings};
 use super::target_probe::{self, Answer, Peer};
 use super::{EXIT_USAGE, health, prices_command};
-use crate::config::{Config, EgressProxy, Problem, Way};
+use crate::config::{Config, Problem, Way};
 use crate::io::sockets;
 use crate::ledger::database::{self, Found};
 use crate::policy::AllowedPaths;
@@ -122,18 +122,8 @@ fn ways(config: &Config) -> Vec<(&str, Way<'_>)> {
     let others = [config.influx.as_ref().map(|influx| &influx.shown), config.prices_url.as_ref().map(|url| &url.shown)];
     let others =
         others.into_iter().flatten().filter_map(|shown| Some((shown.as_str(), egress.way_to(&shown.parse().ok()?))));
-    let first = (target.authority.as_str(), egress.way(target.tls, &target.host, target.port));
+    let first = (target.authority.as_str(), config.way());
     [first].into_iter().chain(others).filter(|_| egress.is_set()).collect()
-}
-
-/// The proxy on the way to the target.
-fn proxy(config: &Config) -> Option<&EgressProxy> {
-    config.egress.way(config.target.tls, &config.target.host, config.target.port).proxy()
-}
-
-/// What is connected to.
-fn next_hop(config: &Config) -> (&str, u16) {
-    proxy(config).map_or((&config.target.host, config.target.port), |proxy| (&proxy.host, proxy.port))
 }
 
 /// What whoever reaches the port may do without a key or a token.
@@ -189,7 +179,7 @@ fn target(config: &Config, findings: &mut Findings<'_>) {
     for (whom, way) in ways(config) {
         findings.add("egress", Finding::ok(format!("{whom} {way}")));
     }
-    let (host, port) = next_hop(config);
+    let (host, port) = config.next_hop();
     let addresses = match resolve(host, port) {
         Ok(addresses) => addresses,
         Err(failure) => return findings.add("resolve", failure),
@@ -226,7 +216,7 @@ fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Finding> {
 fn reach(config: &Config, addresses: &[SocketAddr]) -> (Finding, Option<Peer>) {
     let mut failures = Vec::new();
     for &address in addresses {
-        let answers = match proxy(config) {
+        let answers = match config.way().proxy() {
             None => format!("{address} answers"),
             Some(_) => format!("{} answers through {address}", config.target.authority),
         };
@@ -239,7 +229,7 @@ fn reach(config: &Config, addresses: &[SocketAddr]) -> (Finding, Option<Peer>) {
             Err(why) => failures.push(format!("{address}: {why}")),
         }
     }
-    let remedy = match (proxy(config), config.target.tls) {
+    let remedy = match (config.way().proxy(), config.target.tls) {
         (Some(_), _) => "look at HTTPS_PROXY, HTTP_PROXY and NO_PROXY; a private authority belongs into TLS_CA_FILE",
         (None, true) => "is PROXY_TARGET right, and reachable from here? A private authority belongs into TLS_CA_FILE",
         (None, false) => "is PROXY_TARGET right, and reachable from here?",

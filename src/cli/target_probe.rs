@@ -3,7 +3,7 @@
 //! In: the configuration, an address. Out: whether it connects and shakes hands, and what it says to `GET /v1/models`:
 //! the status, and its clock. Every step ends after `CONNECT_TIMEOUT`. Never: a part of the answer's body.
 
-use crate::base::civil::parse_rfc3339;
+use crate::base::civil::parse_imf_fixdate;
 use crate::config::{Config, EgressProxy, Secret};
 use crate::http::head::{HeadEnd, ResponseHead, storage};
 use crate::proxy::egress_tunnel::{self, EgressAnswer};
@@ -34,7 +34,7 @@ pub fn connect(config: &Config, address: SocketAddr) -> Result<Peer, String> {
     let patience = config.timeouts.connect.max(Duration::from_millis(1));
     let mut stream = TcpStream::connect_timeout(&address, patience).map_err(words)?;
     stream.set_read_timeout(Some(patience)).and_then(|()| stream.set_write_timeout(Some(patience))).map_err(words)?;
-    if let Some(proxy) = config.egress.way(config.target.tls, &config.target.host, config.target.port).proxy() {
+    if let Some(proxy) = config.way().proxy() {
         tunnel(config, proxy, &mut stream).map_err(|why| format!("the proxy on the way out {why}"))?;
     }
     if !config.target.tls {
@@ -123,17 +123,8 @@ fn read(head: &[u8]) -> Result<Answer, String> {
     let mut storage = storage();
     let head = ResponseHead::parse(head, &mut storage, false).map_err(|error| error.message())?;
     let line = head.headers.lines().iter().find(|line| line.name.eq_ignore_ascii_case("date"));
-    let date = line.and_then(|line| unix_of(std::str::from_utf8(line.value).ok()?));
+    let date = line.and_then(|line| parse_imf_fixdate(std::str::from_utf8(line.value).ok()?));
     Ok(Answer { status: head.status, date })
-}
-
-/// An instant as HTTP writes it (RFC 9110 §5.6.7), nanoseconds since the Unix epoch.
-fn unix_of(date: &str) -> Option<u64> {
-    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
-    let mut words = date.split(' ').skip(1);
-    let (day, month, year, time) = (words.next()?, words.next()?, words.next()?, words.next()?);
-    let month = MONTHS.find(month)? / 3 + 1;
-    parse_rfc3339(&format!("{year}-{month:02}-{day}T{time}Z"))
 }
 
 fn words(error: std::io::Error) -> String {
@@ -152,7 +143,7 @@ mod tests {
         let head = b"HTTP/1.1 401 Unauthorized\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\ncontent-length: 0\r\n\r\n";
         assert_eq!(read(head), Ok(Answer { status: 401, date: Some(784_111_777_000_000_000) }));
         for bad in ["", "Sun, 06 Nov 1994", "Sun, 06 Nvo 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT"] {
-            assert_eq!(unix_of(bad), None, "{bad}");
+            assert_eq!(parse_imf_fixdate(bad), None, "{bad}");
         }
     }
 }

@@ -2,13 +2,11 @@
 //! of the API.
 
 use super::source::Source;
+use crate::base::list::list;
 use crate::door::{Door, host_name};
 use crate::policy::AllowedPaths;
 use http::Uri;
 use std::sync::Arc;
-
-/// The most entries of a list.
-const ENTRIES_MAX: usize = 256;
 
 /// The rules of a port that `is_loopback`.
 pub(super) fn read(source: &mut Source<'_>, is_loopback: bool) -> Door {
@@ -22,12 +20,6 @@ pub(super) fn read(source: &mut Source<'_>, is_loopback: bool) -> Door {
 pub(super) fn paths(source: &mut Source<'_>, keys_only: bool) -> AllowedPaths {
     let default = if keys_only { AllowedPaths::Inference } else { AllowedPaths::All };
     source.value("ALLOWED_PATHS", default, AllowedPaths::EXPECTED, AllowedPaths::parse)
-}
-
-/// What is between the commas, each as it should be.
-pub(super) fn list<T>(text: &str, entry: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
-    let entries: Option<Vec<T>> = text.split(',').map(|part| entry(part.trim())).collect();
-    entries.filter(|entries| entries.len() <= ENTRIES_MAX)
 }
 
 fn host(text: &str) -> Option<Box<str>> {

@@ -4,14 +4,13 @@
 //! Never: a certificate passed over.
 
 use super::source::Source;
+use crate::sse::BYTE_ORDER_MARK;
 use crate::tls::{Connector, TlsError};
-
-/// What editors put at a file's head. It would hide the first certificate.
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// The contents of the file that `name` names, without a byte order mark.
 pub(super) fn read(source: &mut Source<'_>, name: &'static str) -> Option<Vec<u8>> {
     let mut pem = source.file(name, "a readable PEM file")?;
+    // Editors put it at a file's head, where it would hide the first certificate.
     if pem.starts_with(BYTE_ORDER_MARK) {
         pem.drain(..BYTE_ORDER_MARK.len());
     }

@@ -6,6 +6,7 @@
 use super::Secret;
 use super::source::Source;
 use super::value;
+use crate::base::network::Network;
 use crate::base::percent::{decode, encode};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::Uri;
@@ -57,8 +58,7 @@ struct Exception {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Whom {
     Everybody,
-    /// The addresses that share so many bits with this one.
-    Network(IpAddr, u32),
+    Network(Network),
     /// This name and all below it; in lower case, without dots at its ends.
     Domain(String),
 }
@@ -186,24 +186,22 @@ impl Exception {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let bare = |text: &str| text.trim_matches(['[', ']']).parse::<IpAddr>().ok().map(|it| it.to_canonical());
         if text == "*" {
             return Some(Self { whom: Whom::Everybody, port: None });
         }
-        if let Some((address, bits)) = text.split_once('/') {
-            let address = address.parse::<IpAddr>().ok()?;
-            let bits = value::number(bits).filter(|&bits| bits <= bits_of(address))?;
-            return Some(Self { whom: Whom::Network(address, bits), port: None });
-        }
-        if let Some(address) = bare(text) {
-            return Some(Self { whom: Whom::Network(address, bits_of(address)), port: None });
+        let bare = |text: &str| {
+            let address = text.trim_matches(['[', ']']);
+            Network::parse(address).filter(|_| !address.contains('/'))
+        };
+        if let Some(network) = bare(text).or_else(|| Network::parse(text)) {
+            return Some(Self { whom: Whom::Network(network), port: None });
         }
         let (host, port) = match text.rsplit_once(':') {
             Some((host, port)) => (host, Some(value::number::<u16>(port)?)),
             None => (text, None),
         };
         let whom = match bare(host) {
-            Some(address) => Whom::Network(address, bits_of(address)),
+            Some(address) => Whom::Network(address),
             None => {
                 let name = host.strip_prefix('*').unwrap_or(host).trim_matches('.').to_ascii_lowercase();
                 Whom::Domain(Some(name).filter(|name| value::is_host(name))?)
@@ -216,25 +214,13 @@ impl Exception {
     fn is_of(&self, name: &str, address: Option<IpAddr>, port: u16) -> bool {
         let is_host = match &self.whom {
             Whom::Everybody => true,
-            Whom::Network(network, bits) => address.is_some_and(|address| shares(address, *network, *bits)),
+            Whom::Network(network) => address.is_some_and(|address| {
+                network.is_ipv4() == address.is_ipv4() && network.holds(address) // `::/0` is of version 6 only
+            }),
             Whom::Domain(domain) => name.strip_suffix(domain).is_some_and(|sub| sub.is_empty() || sub.ends_with('.')),
         };
         is_host && self.port.is_none_or(|only| only == port)
     }
-}
-
-fn bits_of(address: IpAddr) -> u32 {
-    if address.is_ipv4() { 32 } else { 128 }
-}
-
-/// True where two addresses of one family have their first bits in common.
-fn shares(one: IpAddr, other: IpAddr, bits: u32) -> bool {
-    let differ = match (one, other) {
-        (IpAddr::V4(one), IpAddr::V4(other)) => u128::from(one.to_bits() ^ other.to_bits()) << 96,
-        (IpAddr::V6(one), IpAddr::V6(other)) => one.to_bits() ^ other.to_bits(),
-        _ => return false,
-    };
-    differ.leading_zeros() >= bits
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! `FORWARD_HEADERS`, `TRUSTED_PROXIES`: what servers in front of the proxy add, and which of them is believed.
 
-use super::allowed::list;
 use super::source::Source;
-use crate::http::forwarded_for::{Network, TrustedProxies};
+use crate::base::list::list;
+use crate::base::network::Network;
+use crate::http::forwarded_for::TrustedProxies;
 use crate::http::front_headers::ForwardedHeaders;
 use crate::http::headers::{Known, known};
 

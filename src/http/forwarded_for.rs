@@ -10,46 +10,8 @@
 //!
 //! In: networks that are trusted, the header's lines. Out: an address, or none. Never: an address on a stranger's word.
 
-use std::net::{IpAddr, Ipv6Addr};
-
-/// A network: its first address, and how many bits of it count, of the 128 of version 6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    bits: u128,
-    prefix: u32,
-}
-
-/// Bits before the address of version 4 in one of version 6.
-const MAPPED_BITS: u32 = 96;
-
-impl Network {
-    /// `192.0.2.7`, `10.0.0.0/8`, `2001:db8::/32`; `None` for anything else. Bits beyond the prefix do not count.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(crate::base::digits::whole_number(prefix.as_bytes())?)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().ok()?;
-        let before = if address.is_ipv4() { MAPPED_BITS } else { 0 };
-        let prefix = match prefix {
-            Some(bits) => u32::try_from(bits).ok().filter(|&bits| bits <= 128 - before)? + before,
-            None => 128,
-        };
-        Some(Self { bits: bits(address) & mask(prefix), prefix })
-    }
-}
-
-fn mask(prefix: u32) -> u128 {
-    u128::MAX.checked_shl(128 - prefix).unwrap_or(0)
-}
-
-/// An address as one of version 6.
-fn bits(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(v6) => Ipv6Addr::to_bits(v6),
-    }
-}
+use crate::base::network::Network;
+use std::net::IpAddr;
 
 /// The servers in front that are believed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,7 +20,7 @@ pub struct TrustedProxies(pub Vec<Network>);
 impl TrustedProxies {
     /// True for the address of one of them.
     pub fn holds(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|network| bits(address) & mask(network.prefix) == network.bits)
+        self.0.iter().any(|network| network.holds(address))
     }
 
     /// The client's address after the lines that one of them has sent: the last that is not one of theirs; where all

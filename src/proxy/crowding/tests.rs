@@ -1,7 +1,8 @@
 //! Who goes for another one, and who stays; and how wrong keys are answered.
 
 use crate::access::{Hash, Key};
-use crate::http::forwarded_for::{Network, TrustedProxies};
+use crate::base::network::Network;
+use crate::http::forwarded_for::TrustedProxies;
 use crate::policy::Policy;
 use crate::proxy::fixture::{act, at, proxy, send, settings, take};
 use crate::proxy::{Conn, DownKey, Proxy, Settings};
