@@ -151,7 +151,10 @@ impl Search {
                     self.at = match byte {
                         b' ' | b'\t' => At::Value,
                         b'"' => At::String { escaped: false },
-                        b'{' | b'[' => At::Inside(1, Inside::Between),
+                        b'{' | b'[' => {
+                            self.name.counts = false; // the last object's key is none of this one's
+                            At::Inside(1, Inside::Between)
+                        }
                         _ => At::Key(0),
                     };
                     1

@@ -354,12 +354,15 @@ fn told_by(declared: Form, start: &[u8]) -> Option<Form> {
     let text = start.trim_ascii_start();
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     let is_begun = |field: &&[u8]| field.starts_with(text) && text.len() < field.len();
+    if is_begun(&BYTE_ORDER_MARK) {
+        return None;
+    }
     match (declared, *text.first()?) {
         (Form::Lines, b'{') => Some(Form::Lines),
         (_, b'{' | b'[') => Some(Form::Json),
         (Form::Events, _) => Some(Form::Events),
         _ if EVENT_STARTS.iter().any(|field| text.starts_with(field)) => Some(Form::Events),
-        _ if EVENT_STARTS.iter().any(is_begun) || BYTE_ORDER_MARK.starts_with(text) => None,
+        _ if EVENT_STARTS.iter().any(is_begun) => None,
         _ => Some(declared),
     }
 }
