@@ -14,7 +14,7 @@ use openai_api_proxy::base::clock::Now;
 use openai_api_proxy::http::chunked::{self, Decoder};
 use openai_api_proxy::http::head::{HeadEnd, RequestHead, ResponseHead, storage};
 use openai_api_proxy::limit::bucket::Rate;
-use openai_api_proxy::limit::budget::{Cost, SpendByUser};
+use openai_api_proxy::limit::budget::{Cost, SpendSums};
 use openai_api_proxy::limit::limiter::{Limiter, Used};
 use openai_api_proxy::limit::overrides::Limits;
 use openai_api_proxy::limit::reservation::{Money, ReservationRequest};
@@ -345,10 +345,10 @@ fn limits(c: &mut Criterion) {
     for count in [10, 100_000] {
         group.bench_function(format!("one request under all limits, of {count} users"), |b| {
             let users: Vec<Arc<str>> = (0..count).map(|n| format!("user-{n:05}").into()).collect();
-            let (mut limiter, mut turn) = (Limiter::new(limits), 0);
+            let (mut limiter, mut turn) = (Limiter::new(limits, Limits::default()), 0);
             let mut now = Now { mono: 0, unix: 1_800_000_000_000_000_000 };
             let period = limiter.wants_spending(now).expect("there is a budget");
-            limiter.load(SpendByUser { period, ..SpendByUser::default() }, now);
+            limiter.load(SpendSums { period, ..SpendSums::default() }, now);
             let mut request = || {
                 turn = (turn + 7_919) % count;
                 now = Now { mono: now.mono + 1_000, unix: now.unix + 1_000 };

@@ -68,6 +68,8 @@ pub fn is_user(id: &str) -> bool {
 pub struct Key {
     pub id: i64,
     pub user: Arc<str>,
+    /// The team that its requests count to, whatever team the user belongs to.
+    pub team: Option<Arc<str>>,
     pub hash: Hash,
     /// From then on it opens nothing; nanoseconds since the Unix epoch.
     pub expires_at: Option<u64>,
@@ -84,6 +86,8 @@ pub struct Access {
     keys: BTreeMap<u64, Key>,
     /// Until when each key is valid, by its id.
     valid_until: BTreeMap<i64, u64>,
+    /// Users who belong to a team.
+    members: BTreeMap<Box<str>, Arc<str>>,
 }
 
 /// What a request to a local endpoint may see.
@@ -116,6 +120,16 @@ impl Access {
     pub fn set_keys(&mut self, keys: impl IntoIterator<Item = Key>) {
         self.keys = keys.into_iter().map(|key| (key.hash.head(), key)).collect();
         self.valid_until = self.keys.values().map(|key| (key.id, key.expires_at.unwrap_or(u64::MAX))).collect();
+    }
+
+    /// Who belongs to which team, in place of all that were.
+    pub fn set_members(&mut self, members: BTreeMap<Box<str>, Arc<str>>) {
+        self.members = members;
+    }
+
+    /// The team that a user belongs to.
+    pub fn team_of(&self, user: &str) -> Option<&Arc<str>> {
+        self.members.get(user)
     }
 
     /// From when on the key with this id opens nothing, nanoseconds since the Unix epoch: 0 for one that is revoked,
@@ -216,6 +230,7 @@ mod tests {
     fn access() -> Access {
         let mut access = Access::new(true, Some(Hash::of(b"admin")), true);
         let key = |id, secret: &str, expires_at| Key {
+            team: None,
             id,
             user: format!("user-{id}").into(),
             hash: Hash::of(secret.as_bytes()),

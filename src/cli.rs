@@ -13,13 +13,17 @@ pub mod limits_command;
 pub mod prices_command;
 mod target_probe;
 pub mod usage_command;
+pub mod users_command;
 
+use crate::ledger::keys_and_limits::Editor;
 use keys_command::KeysCommand;
 use lexopt::{Arg, Parser};
 use limits_command::LimitsCommand;
 use prices_command::PricesCommand;
 use std::ffi::OsString;
+use std::path::Path;
 use usage_command::UsageCommand;
+use users_command::UsersCommand;
 
 /// What the program is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +42,7 @@ pub enum Command {
     Limits(LimitsCommand),
     Prices(PricesCommand),
     Usage(UsageCommand),
+    Users(UsersCommand),
 }
 
 /// A Grafana dashboard for the metrics, to be imported as it is.
@@ -74,6 +79,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
             "help" => Command::Print(HELP),
             "keys" => keys_command::parse(&mut parser)?,
             "usage" => usage_command::parse(&mut parser)?,
+            "users" => users_command::parse(&mut parser)?,
             "limits" => limits_command::parse(&mut parser)?,
             "prices" => prices_command::parse(&mut parser)?,
             unknown => return Err(format!("unknown command {unknown:?}; try --help")),
@@ -106,6 +112,22 @@ fn unexpected(argument: &Arg<'_>) -> String {
         Arg::Long(name) => format!("unknown option --{name}; try --help"),
         Arg::Value(value) => format!("unexpected argument {:?}; try --help", value.to_string_lossy()),
     }
+}
+
+/// The tables of keys, limits and teams in the ledger at `path`, to be changed by this command at `now`, nanoseconds
+/// since the Unix epoch. A new ledger is made where there is none.
+fn editor(path: &Path, now: u64) -> Result<Editor, String> {
+    Editor::open(path, &who(), now)
+}
+
+/// The same, of a ledger that is there.
+fn editor_of_existing(path: &Path, now: u64) -> Result<Editor, String> {
+    Editor::open_existing(path, &who(), now)
+}
+
+/// Who runs a command, for the audit.
+fn who() -> String {
+    format!("command, uid {}", rustix::process::getuid().as_raw())
 }
 
 /// The value of the option that was read last, as text.

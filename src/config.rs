@@ -83,6 +83,8 @@ pub struct Config {
     /// `RATE_LIMIT_RPM`, `RATE_LIMIT_BURST`, `RATE_LIMIT_TPM`, `MAX_CONCURRENT_PER_USER`, `BUDGET_USD_DAY` and
     /// `BUDGET_USD_MONTH`: what each user may do.
     pub limits: Limits,
+    /// What everybody may do together.
+    pub total_limits: Limits,
     /// `BUDGET_RESERVE`: of a budget a request without a maximum takes its user's average, not the model's largest
     /// output.
     pub reserves_average: bool,
@@ -244,6 +246,7 @@ impl Config {
             ledger_wait: Some(duration(source, "LEDGER_WAIT", 2, 0)).filter(|wait| !wait.is_zero()),
             retention_days: source.count("RETENTION_DAYS", 0, 0..=36_500),
             limits: default_limits::read(source),
+            total_limits: default_limits::read_total(source),
             reserves_average: source.word("BUDGET_RESERVE", false, &[("max", false), ("average", true)]),
             allows_unmetered: source.word("UNMETERED", false, &[("refuse", false), ("allow", true)]),
             asks_usage: source.word("STREAM_USAGE", true, &[("ask", true), ("never", false)]),

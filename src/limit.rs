@@ -1,10 +1,12 @@
-//! Limits: what each user may ask for now. Token buckets, requests in flight and budgets, in exact integer arithmetic.
+//! Limits: what each user, each team and everybody together may ask for now. Token buckets, requests in flight and
+//! budgets, in exact integer arithmetic.
 //! Pure: `now` in, reservations and refusals out.
 
+mod account;
 pub mod bucket;
 pub mod budget;
+pub mod levels;
 pub mod limiter;
 pub mod overrides;
 pub mod reservation;
 pub mod status;
-mod user;

@@ -76,7 +76,11 @@ fn main() -> ExitCode {
             Ok(())
         }),
         Ok(Command::Limits(command)) => configured(|config| {
-            print(&cli::limits_command::run(&command, &config.database_path)?);
+            print(&cli::limits_command::run(&command, &config.database_path, unix_now())?);
+            Ok(())
+        }),
+        Ok(Command::Users(command)) => configured(|config| {
+            print(&cli::users_command::run(&command, &config.database_path, unix_now())?);
             Ok(())
         }),
         Err(message) => {
@@ -137,7 +141,7 @@ fn serve(config: Config) -> Result<(), String> {
         retention_days: config.retention_days,
         export: false,
         backfill: false,
-        budgets: config.limits.has_budget(),
+        budgets: config.limits.has_budget() || config.total_limits.has_budget(),
     };
     let export = (config.influx.clone(), &config.egress);
     let workers = WorkerThreads::start(&config.database_path, ledger, export, config.next_hop(), events.clone())?;
@@ -250,6 +254,7 @@ fn settings(config: &Config, connections_max: usize) -> Result<Settings, String>
         admin: changeable.admin,
         is_open: config.listen.ip().is_loopback(),
         limits: changeable.limits,
+        total_limits: changeable.total_limits,
         reserves_average: config.reserves_average,
         allows_unmetered: config.allows_unmetered,
         asks_usage: config.asks_usage,

@@ -3,6 +3,7 @@
 use crate::access::{Hash, Key};
 use crate::base::list::list;
 use crate::base::log::Level;
+use crate::limit::levels::Levels;
 use crate::limit::overrides::{Limits, Overrides};
 use crate::price::PriceTable;
 use std::collections::BTreeMap;
@@ -14,16 +15,90 @@ use std::sync::Arc;
 pub struct Policy {
     /// Keys that are not revoked; some may have expired.
     pub keys: Vec<Key>,
-    /// Users' own limits.
-    pub overrides: BTreeMap<Box<str>, Overrides>,
-    /// What users may ask for who have a rule of their own.
-    pub paths: BTreeMap<Box<str>, AllowedPaths>,
+    /// Which users belong to which team.
+    pub members: BTreeMap<Box<str>, Arc<str>>,
+    /// What is set for users, teams and everybody together.
+    pub rules: Levels<Rule>,
+}
+
+/// What an operator has set for a user, a team or everybody together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rule {
+    pub limits: Overrides,
+    /// The models that may be asked for; each level's must allow one.
+    pub models: Option<Models>,
+    /// What may be asked for, in place of the settings'; the nearest level's stands.
+    pub paths: Option<AllowedPaths>,
+}
+
+impl Rule {
+    /// This with what the other one names in place of it.
+    pub fn with(&self, given: &Self) -> Self {
+        let (own, new) = (&self.limits, &given.limits);
+        Self {
+            limits: Overrides {
+                rpm: new.rpm.or(own.rpm),
+                tpm: new.tpm.or(own.tpm),
+                concurrent: new.concurrent.or(own.concurrent),
+                day_nano_usd: new.day_nano_usd.or(own.day_nano_usd),
+                month_nano_usd: new.month_nano_usd.or(own.month_nano_usd),
+            },
+            models: given.models.clone().or_else(|| self.models.clone()),
+            paths: given.paths.clone().or_else(|| self.paths.clone()),
+        }
+    }
+}
+
+/// Models by their names, in which `*` stands for anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Models(Vec<Box<str>>);
+
+impl Models {
+    /// What [`Models::parse`] takes.
+    pub const EXPECTED: &str = "names of models parted by commas, in which * stands for anything (gpt-5-mini,gpt-4o*)";
+
+    /// Reads names that are parted by commas; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_name = |name: &&str| !name.is_empty() && name.chars().all(|c| !c.is_control() && !c.is_whitespace());
+        list(text, |name| Some(name).filter(is_name).map(Into::into)).map(Self)
+    }
+
+    /// None at all.
+    pub fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    /// True for a model that one of the names is of.
+    pub fn allow(&self, model: &str) -> bool {
+        self.0.iter().any(|pattern| matches(pattern, model))
+    }
+}
+
+impl fmt::Display for Models {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(","))
+    }
+}
+
+/// True where the pattern is of the whole text. Each part between two stars is taken where it first stands.
+fn matches(pattern: &str, text: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
+    let Some(mut text) = text.strip_prefix(start) else { return false };
+    let (middle, end) = rest.rsplit_once('*').unwrap_or(("", rest));
+    for part in middle.split('*') {
+        let Some(at) = text.find(part) else { return false };
+        text = &text[at + part.len()..];
+    }
+    text.ends_with(end)
 }
 
 /// The settings that can be read anew.
 #[derive(Clone, Debug)]
 pub struct Change {
+    /// Of each user.
     pub limits: Limits,
+    /// Of everybody together.
+    pub total_limits: Limits,
     /// Value of `Authorization` towards the target.
     pub authorization: Option<String>,
     /// What opens the local endpoints.

@@ -23,6 +23,7 @@
 
 mod actions;
 mod addresses;
+mod allowed_models;
 pub mod api_paths;
 mod bodies_away;
 mod channel;
@@ -75,10 +76,11 @@ use crate::base::clock::{MICROSECOND, Now};
 use crate::base::deadlines::Deadlines;
 use crate::base::log::{Level, Note, Notes};
 use crate::base::slab::Slab;
-use crate::limit::budget::{Cost, Period, SpendByUser};
+use crate::limit::budget::{Cost, Period, SpendSums};
+use crate::limit::levels::{Levels, Payer};
 use crate::limit::limiter::Limiter;
 use crate::metrics::{Gauges, Metrics};
-use crate::policy::{AllowedPaths, Change, Policy, ReadOn};
+use crate::policy::{AllowedPaths, Change, Models, Policy, ReadOn};
 use crate::price::{PriceSource, PriceTable};
 use crate::tls::Acceptor;
 use crate::usage::record::{Outcome, Record};
@@ -99,7 +101,7 @@ use open_sessions::OpenSessions;
 use permits::Permits;
 pub use settings::{Settings, Timeouts};
 use settlement::End;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io::ErrorKind;
 use timing::Class;
 use tls_scratch::TlsScratch;
@@ -115,8 +117,10 @@ pub struct Proxy {
     exchanges: Slab<Exchange>,
     limiter: Limiter,
     access: Access,
-    /// What users may ask for who have a rule of their own.
-    own_paths: BTreeMap<Box<str>, AllowedPaths>,
+    /// What may be asked for, where that is not what the settings say.
+    own_paths: Levels<AllowedPaths>,
+    /// The models that may be asked for, where not all may.
+    models: Levels<Models>,
     metrics: Metrics,
     prices: PriceTable,
     permits: Permits,
@@ -159,7 +163,7 @@ impl Proxy {
     /// `started` gives request ids that differ between processes.
     pub fn new(settings: Settings, prices: PriceTable, metrics: Metrics, started: Now) -> Self {
         Self {
-            limiter: Limiter::new(settings.limits),
+            limiter: Limiter::new(settings.limits, settings.total_limits),
             access: Access::new(settings.keys_only, settings.admin, settings.is_open),
             deadlines: Deadlines::new(&timing::durations(&settings.timeouts)),
             deploys: model_in_path::is_of_deployments(&settings.authority, &settings.prefix),
@@ -169,7 +173,8 @@ impl Proxy {
             client_limit: ClientLimit::new(settings.connections_max, settings.timeouts.overload),
             addresses: Addresses::new(settings.connections_of_address_max),
             key_guesses: KeyGuesses::default(),
-            own_paths: BTreeMap::new(),
+            own_paths: Levels::default(),
+            models: Levels::default(),
             bodies_away: BodiesAway::default(),
             postponed: VecDeque::new(),
             crowd_told: CrowdTold::default(),
@@ -375,29 +380,31 @@ impl Proxy {
     // What an operator changes while the proxy runs. Requests in flight keep the limits that they came in under; but
     // WebSockets, which have no end of their own, do not.
 
-    /// Keys and users' overrides, in place of all that were.
+    /// Keys, teams and limits, in place of all that were.
     pub fn set_policy(&mut self, now: Now, policy: Policy) {
         self.access.set_keys(policy.keys);
-        self.limiter.set_overrides(policy.overrides);
-        self.own_paths = policy.paths;
+        self.access.set_members(policy.members);
+        self.limiter.set_overrides(policy.rules.filter_map(|rule| Some(rule.limits)));
+        self.own_paths = policy.rules.filter_map(|rule| rule.paths.clone());
+        self.models = policy.rules.filter_map(|rule| rule.models.clone());
         self.check_sessions(now);
     }
 
-    /// The period of which [`Proxy::set_spend_by_user`] must tell what users have spent: somebody has a budget, and
+    /// The period of which [`Proxy::set_spend_sums`] must tell what users have spent: somebody has a budget, and
     /// that is not known.
-    pub fn wants_spend_by_user(&mut self, now: Now) -> Option<Period> {
+    pub fn wants_spend_sums(&mut self, now: Now) -> Option<Period> {
         self.limiter.wants_spending(now)
     }
 
     /// What users have spent in a period, as the ledger has it.
-    pub fn set_spend_by_user(&mut self, now: Now, spend_by_user: SpendByUser) {
-        self.limiter.load(spend_by_user, now);
+    pub fn set_spend_sums(&mut self, now: Now, spend_sums: SpendSums) {
+        self.limiter.load(spend_sums, now);
         self.check_sessions(now);
     }
 
     /// Settings that were read anew.
     pub fn reconfigure(&mut self, now: Now, change: Change) {
-        self.limiter.set_limits(change.limits);
+        self.limiter.set_limits(change.limits, change.total_limits);
         self.access.set_admin(change.admin);
         self.settings.authorization = change.authorization;
         self.settings.model_name = change.model_name;
@@ -453,7 +460,8 @@ impl Proxy {
         let (written, unread) = up.map_or((false, false), |up| (up.has_written(), !up.input.is_empty()));
         let duration_us = (now.mono - exchange.started) / MICROSECOND;
         let settlement = settlement::settle(exchange, End { outcome, duration_us, written, unread }, &self.prices);
-        let (reservation, user) = (std::mem::take(&mut exchange.reservation), settlement.records.0.user.clone());
+        let reservation = std::mem::take(&mut exchange.reservation);
+        let (user, team) = (settlement.records.0.user.clone(), settlement.records.0.team.clone());
         let last_words = if is_tunnel { exchange.request.outgoing.take_stream() } else { Buffer::new() };
         exchange.request.outgoing.forget_held();
         let permits = std::mem::take(&mut exchange.permits);
@@ -469,10 +477,11 @@ impl Proxy {
         }
         let record = request_estimate::cost(&settlement.records.0);
         let seq = self.submit(now, settlement.records);
+        let payer = Payer { user: &user, team: team.as_deref() };
         if settlement.forfeits {
-            self.limiter.forfeit(&user, reservation, Cost { seq, ..record }, now);
+            self.limiter.forfeit(payer, reservation, Cost { seq, ..record }, now);
         } else {
-            self.limiter.release(&user, reservation, now);
+            self.limiter.release(payer, reservation, now);
         }
         if let Some(exchange) = self.exchanges.linked_mut(key) {
             exchange.stage = Stage::Settled { seq };
@@ -499,11 +508,14 @@ impl Proxy {
     /// A record counts: in the metrics, and in its user's limits, which may end their sessions.
     fn count(&mut self, now: Now, record: &Record) {
         self.metrics.record(record);
-        self.limiter.charge(&record.user, request_estimate::used(record), now);
-        if let Some(cost) = request_estimate::cost_at_most(record) {
-            self.limiter.charge_at_most(&record.user, cost, now);
+        if !self.models.is_empty() && allowed_models::is_evaded(&self.models, record) {
+            log_notes::other_model(&mut self.notes, record);
         }
-        self.check_sessions_of(now, &record.user);
+        self.limiter.charge(record.payer(), request_estimate::used(record), now);
+        if let Some(cost) = request_estimate::cost_at_most(record) {
+            self.limiter.charge_at_most(record.payer(), cost, now);
+        }
+        self.check_sessions_of(now, record.payer());
     }
 
     /// A settled exchange's reply goes out when its record is committed, or at once where that is not promised.
@@ -613,7 +625,7 @@ impl Proxy {
         };
         let reads_on = match self.settings.read_on {
             ReadOn::Nobodys => false,
-            ReadOn::LimitedUsers => self.limiter.measures(&exchange.draft.user).tokens,
+            ReadOn::LimitedUsers => self.limiter.measures(exchange.draft.payer()).tokens,
             ReadOn::Everybodys => true,
         };
         reads_on && begun && will_report

@@ -188,9 +188,9 @@ impl<I: Io, W: Workers> Reactor<I, W> {
                 WorkerEvent::Committed { upto, retrieved } => self.proxy.committed(now, upto, &retrieved),
                 WorkerEvent::Ledger { trouble, takes_records } => self.proxy.ledger_state(now, trouble, takes_records),
                 WorkerEvent::Policy(policy) => self.proxy.set_policy(now, policy),
-                WorkerEvent::SpendByUser(spend_by_user) => {
+                WorkerEvent::SpendSums(spend_sums) => {
                     self.spend_asked = None;
-                    self.proxy.set_spend_by_user(now, spend_by_user);
+                    self.proxy.set_spend_sums(now, spend_sums);
                 }
                 WorkerEvent::Reconfigure(change) => self.proxy.reconfigure(now, *change),
                 WorkerEvent::Prices(fetched) => self.proxy.set_fetched_prices(fetched),
@@ -242,9 +242,9 @@ impl<I: Io, W: Workers> Reactor<I, W> {
             self.workers.tell(notes);
         }
         // After the records: the sum is of all that was submitted before.
-        let wanted = self.proxy.wants_spend_by_user(now);
+        let wanted = self.proxy.wants_spend_sums(now);
         if let Some(period) = wanted.filter(|_| wanted != self.spend_asked) {
-            self.workers.sum_spend_by_user(period);
+            self.workers.sum_spend_sums(period);
         }
         self.spend_asked = wanted;
     }

@@ -64,8 +64,8 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
     let Config {
         target, egress, api_key, account, door, allowed_paths, forward_headers, trusted_proxies,
         model_name, listen, database_path, durability, ledger_fsync,
-        ledger_wait, retention_days, read_on, read_on_max, limits, reserves_average, allows_unmetered, asks_usage,
-        keys_only, admin_token, connections_max, connections_of_address_max,
+        ledger_wait, retention_days, read_on, read_on_max, limits, total_limits, reserves_average, allows_unmetered,
+        asks_usage, keys_only, admin_token, connections_max, connections_of_address_max,
         body_bytes_max, buffered_bytes_max, timeouts,
         tls_ca, certificate, prices, prices_url, influx, metrics, log, log_format,
         warnings: _,
@@ -80,6 +80,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
     };
     let at_once = names(&[
         (old.limits != *limits, "RATE_LIMIT_*,MAX_CONCURRENT_PER_USER,BUDGET_*"),
+        (old.total_limits != *total_limits, "TOTAL_*"),
         (old.api_key != *api_key, "OPENAI_API_KEY,OPENAI_API_KEY_FILE"),
         (old.admin_token != *admin_token, "ADMIN_TOKEN,ADMIN_TOKEN_FILE"),
         (old.model_name != *model_name, "MODEL_NAME"),
@@ -128,6 +129,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
 
 fn take(current: &mut Config, new: &Config) {
     current.limits = new.limits;
+    current.total_limits = new.total_limits;
     current.api_key.clone_from(&new.api_key);
     current.admin_token.clone_from(&new.admin_token);
     current.model_name.clone_from(&new.model_name);
@@ -139,6 +141,7 @@ fn take(current: &mut Config, new: &Config) {
 pub fn change(config: &Config) -> Change {
     Change {
         limits: config.limits,
+        total_limits: config.total_limits,
         authorization: config.api_key.as_ref().map(|key| format!("Bearer {}", key.expose())),
         admin: config.admin_token.as_ref().map(|token| Hash::of(token.expose().as_bytes())),
         model_name: config.model_name.as_deref().map(Arc::from),

@@ -25,12 +25,14 @@ pub enum GroupBy {
     Day,
     Model,
     User,
+    /// The team that a user belonged to at the time; empty where that was none.
+    Team,
     Endpoint,
 }
 
 impl GroupBy {
     /// Every value.
-    pub const ALL: &'static [Self] = &[Self::Hour, Self::Day, Self::Model, Self::User, Self::Endpoint];
+    pub const ALL: &'static [Self] = &[Self::Hour, Self::Day, Self::Model, Self::User, Self::Team, Self::Endpoint];
 
     /// As users type it.
     pub const fn as_str(self) -> &'static str {
@@ -39,6 +41,7 @@ impl GroupBy {
             Self::Day => "day",
             Self::Model => "model",
             Self::User => "user",
+            Self::Team => "team",
             Self::Endpoint => "endpoint",
         }
     }
@@ -48,7 +51,7 @@ impl GroupBy {
         match self {
             Self::Hour => Some(HOUR),
             Self::Day => Some(DAY),
-            Self::Model | Self::User | Self::Endpoint => None,
+            Self::Model | Self::User | Self::Team | Self::Endpoint => None,
         }
     }
 }
@@ -58,6 +61,8 @@ impl GroupBy {
 pub struct Query {
     /// Only this user's; all users where `None`.
     pub user: Option<String>,
+    /// Only what counted to this team; not beside a user.
+    pub team: Option<String>,
     /// Only what started at or after this.
     pub from: Option<u64>,
     /// Only what started before this.
@@ -74,7 +79,16 @@ pub struct Query {
 
 impl Default for Query {
     fn default() -> Self {
-        Self { user: None, from: None, to: None, model: None, limit: LIMIT_DEFAULT, cursor: None, group_by: None }
+        Self {
+            user: None,
+            team: None,
+            from: None,
+            to: None,
+            model: None,
+            limit: LIMIT_DEFAULT,
+            cursor: None,
+            group_by: None,
+        }
     }
 }
 
@@ -129,7 +143,7 @@ impl Totals {
 pub enum BucketKey {
     /// The start of an hour or a day, nanoseconds since the Unix epoch.
     Start(u64),
-    /// A model, a user or an endpoint.
+    /// A model, a user, a team or an endpoint.
     Name(String),
 }
 

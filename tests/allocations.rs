@@ -82,7 +82,7 @@ impl Workers for Ledger {
         panic!("no body is long: {work:?}");
     }
 
-    fn sum_spend_by_user(&mut self, _: Period) {}
+    fn sum_spend_sums(&mut self, _: Period) {}
 
     fn resolve(&mut self) {
         self.done.push(WorkerEvent::Resolved { addresses: Ok(vec![self.target]) });

@@ -157,13 +157,13 @@ fn endpoints_are_those_that_are_recorded() {
 fn usage_parameters_are_those_that_are_read() {
     for half in halves() {
         let prose = prose(&half);
-        let parameters = ["user_id", "from", "to", "model", "limit", "cursor", "group_by", "format"];
+        let parameters = ["user_id", "team", "from", "to", "model", "limit", "cursor", "group_by", "format"];
         let table = rows(&prose).into_iter().skip_while(|cells| cells[0] != "`user_id`").take(parameters.len() - 1);
         let documented: BTreeSet<&str> = table.flat_map(|cells| names(cells[0])).collect();
         assert_eq!(documented, BTreeSet::from(parameters));
     }
     let unknown = UsageQuery::parse("surely_unknown=1", 0, Format::Json).expect_err("an unknown parameter is refused");
-    assert!(unknown.ends_with("user_id, from, to, model, limit, cursor, group_by, format"), "{unknown}");
+    assert!(unknown.ends_with("user_id, team, from, to, model, limit, cursor, group_by, format"), "{unknown}");
 }
 
 #[test]

@@ -121,7 +121,8 @@ fn every_command_does_what_is_said() {
                 assert!(said.contains("laptop") && said.contains("key 1 is revoked"), "{said}");
             }
             first if first.starts_with("proxy-server limits set") => {
-                assert!(terminal.run(&block).contains("taro"));
+                let said = terminal.run(&block);
+                assert!(said.contains("taro") && said.contains("research"), "{said}");
             }
             first if first.starts_with("proxy-server usage") => {
                 let said = terminal.run(&block);

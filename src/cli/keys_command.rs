@@ -5,7 +5,7 @@ use crate::access::{Hash, KEY_PREFIX, is_user};
 use crate::base::civil::{parse_date, parse_rfc3339};
 use crate::base::clock::{DAY, HOUR, SECOND};
 use crate::base::digits::whole_number;
-use crate::ledger::keys_and_limits::{Editor, KeyRow, keys};
+use crate::ledger::keys_and_limits::{KeyRow, keys};
 use crate::ledger::offline;
 use crate::local::humanize::instant;
 use crate::local::text_table::{Column, table};
@@ -27,6 +27,7 @@ pub enum KeysCommand {
     /// `expires` is as it was typed.
     Create {
         user: String,
+        team: Option<String>,
         name: String,
         expires: Option<String>,
     },
@@ -35,10 +36,11 @@ pub enum KeysCommand {
 }
 
 pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
-    let (mut words, mut name, mut expires) = (Vec::new(), None, None);
+    let (mut words, mut team, mut name, mut expires) = (Vec::new(), None, None, None);
     while let Some(argument) = next(parser)? {
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Print(HELP)),
+            Arg::Long("team") => team = Some(super::users_command::name(text(parser)?)?),
             Arg::Long("name") => name = Some(text(parser)?),
             Arg::Long("expires") => expires = Some(text(parser)?),
             Arg::Value(word) => words.push(word.to_string_lossy().into_owned()),
@@ -46,7 +48,7 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
         }
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let has_options = name.is_some() || expires.is_some();
+    let has_options = team.is_some() || name.is_some() || expires.is_some();
     let command = match words[..] {
         ["create", user] => {
             if !is_user(user) {
@@ -58,9 +60,11 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
             }
             // A mistake of the command line is told as one, before the ledger is looked for.
             expires.as_deref().map(|text| expiry(text, unix_now())).transpose()?;
-            KeysCommand::Create { user: user.to_owned(), name, expires }
+            KeysCommand::Create { user: user.to_owned(), team, name, expires }
         }
-        _ if has_options => return Err("--name and --expires belong to keys create; try keys --help".to_owned()),
+        _ if has_options => {
+            return Err("--team, --name and --expires belong to keys create; try keys --help".to_owned());
+        }
         ["list"] => KeysCommand::List,
         ["revoke", id] => {
             let id = id.parse().map_err(|_| format!("{id:?} is no key's number; keys list shows them"))?;
@@ -78,17 +82,18 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
 /// One sentence.
 pub fn run(command: &KeysCommand, path: &Path, now: u64) -> Result<(String, Option<String>), String> {
     match command {
-        KeysCommand::Create { user, name, expires } => {
+        KeysCommand::Create { user, team, name, expires } => {
             let expires = expires.as_deref().map(|text| expiry(text, now)).transpose()?;
             let secret = new_secret()?;
-            let id = Editor::open(path)?.add_key(user, name, &Hash::of(secret.as_bytes()), now, expires)?;
+            let hash = Hash::of(secret.as_bytes());
+            let id = super::editor(path, now)?.add_key(user, team.as_deref(), name, &hash, expires)?;
             Ok((format!("{secret}\n"), Some(format!("key {id} is {user}'s; it cannot be shown again"))))
         }
         KeysCommand::List => {
             let keys: Vec<KeyRow> = offline::read(path, keys)?.into_iter().map(|(key, _)| key).collect();
             Ok((list(&keys, now), None))
         }
-        KeysCommand::Revoke(id) => match Editor::open_existing(path)?.revoke(*id, now)? {
+        KeysCommand::Revoke(id) => match super::editor_of_existing(path, now)?.revoke(*id)? {
             None => Err(format!("there is no key {id}; keys list shows them")),
             Some(true) => Ok((format!("key {id} is revoked\n"), None)),
             Some(false) => Ok((format!("key {id} was revoked before\n"), None)),
@@ -107,13 +112,14 @@ fn list(keys: &[KeyRow], now: u64) -> String {
         vec![
             key.id.to_string(),
             key.user.clone(),
+            key.team.clone().unwrap_or_else(|| "-".to_owned()),
             if key.name.is_empty() { "-".to_owned() } else { key.name.clone() },
             second(key.created_at),
             key.expires_at.map_or_else(|| "-".to_owned(), second),
             state.to_owned(),
         ]
     });
-    table(&["ID", "USER", "NAME", "CREATED", "EXPIRES", "STATE"].map(Column::Left), &rows.collect::<Vec<_>>())
+    table(&["ID", "USER", "TEAM", "NAME", "CREATED", "EXPIRES", "STATE"].map(Column::Left), &rows.collect::<Vec<_>>())
 }
 
 fn expiry(text: &str, now: u64) -> Result<u64, String> {

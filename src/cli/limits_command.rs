@@ -1,17 +1,16 @@
-//! `proxy-server limits`: a user's own limits, in the ledger's file.
+//! `proxy-server limits`: limits of users, teams and everybody together, in the ledger's file.
 
+use super::users_command::name;
 use super::{Command, next, text, unexpected};
-use crate::access::is_user;
 use crate::base::digits::whole_number;
 use crate::config::nano_usd;
-use crate::ledger::keys_and_limits::{Editor, read};
+use crate::ledger::keys_and_limits::{rules, whose};
 use crate::ledger::offline;
-use crate::limit::overrides::Overrides;
+use crate::limit::levels::{Levels, LimitLevel};
 use crate::limit::status::dollars;
 use crate::local::text_table::{Column, table};
-use crate::policy::{AllowedPaths, Policy};
+use crate::policy::{AllowedPaths, Models, Rule};
 use lexopt::{Arg, Parser};
-use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The text of `limits --help`.
@@ -20,43 +19,61 @@ pub const HELP: &str = include_str!("limits_help.txt");
 /// The largest number that is taken.
 const MOST: u64 = 1_000_000_000_000_000;
 
-/// What to do with limits.
+/// What to do with limits. Everybody's name is empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LimitsCommand {
-    Set { user: String, own: Overrides, paths: Option<AllowedPaths> },
+    Set { level: LimitLevel, name: String, rule: Rule },
     List,
-    Clear(String),
+    Clear { level: LimitLevel, name: String },
 }
 
 pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
-    let (mut words, mut own, mut paths) = (Vec::new(), Overrides::default(), None);
+    let (mut words, mut rule, mut team, mut total) = (Vec::new(), Rule::default(), None, false);
     while let Some(argument) = next(parser)? {
+        let limits = &mut rule.limits;
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Print(HELP)),
-            Arg::Long("rpm") => own.rpm = Some(count(parser, "--rpm")?),
-            Arg::Long("tpm") => own.tpm = Some(count(parser, "--tpm")?),
+            Arg::Long("team") => team = Some(name(text(parser)?)?),
+            Arg::Long("total") => total = true,
+            Arg::Long("rpm") => limits.rpm = Some(count(parser, "--rpm")?),
+            Arg::Long("tpm") => limits.tpm = Some(count(parser, "--tpm")?),
             Arg::Long("concurrent") => {
-                own.concurrent = Some(u32::try_from(count(parser, "--concurrent")?).unwrap_or(u32::MAX))
+                limits.concurrent = Some(u32::try_from(count(parser, "--concurrent")?).unwrap_or(u32::MAX))
             }
-            Arg::Long("usd-day") => own.day_nano_usd = Some(money(parser, "--usd-day")?),
-            Arg::Long("usd-month") => own.month_nano_usd = Some(money(parser, "--usd-month")?),
-            Arg::Long("paths") => paths = Some(allowed(parser)?),
+            Arg::Long("usd-day") => limits.day_nano_usd = Some(money(parser, "--usd-day")?),
+            Arg::Long("usd-month") => limits.month_nano_usd = Some(money(parser, "--usd-month")?),
+            Arg::Long("models") => rule.models = Some(models(parser)?),
+            Arg::Long("paths") => rule.paths = Some(allowed(parser)?),
             Arg::Value(word) => words.push(word.to_string_lossy().into_owned()),
             other => return Err(unexpected(&other)),
         }
     }
-    let names_none = own == Overrides::default() && paths.is_none();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let command = match words[..] {
-        ["set" | "clear", user] if !is_user(user) => {
-            return Err("a user's name has 1 to 128 bytes, and no control character".to_owned());
+    let names_none = rule == Rule::default();
+    let (verb, user) = match &words[..] {
+        [verb] => (verb.as_str(), None),
+        [verb, user] => (verb.as_str(), Some(name(user.clone())?)),
+        _ => ("", None),
+    };
+    let target = match (user, team, total) {
+        (Some(user), None, false) => Some((LimitLevel::User, user)),
+        (None, Some(team), false) => Some((LimitLevel::Team, team)),
+        (None, None, true) => Some((LimitLevel::Total, String::new())),
+        (None, None, false) => None,
+        _ => {
+            return Err("limits are of a USER, of --team TEAM or of --total: one of them; try limits --help".to_owned());
         }
-        ["set", _] if names_none => return Err("no limit is named; try limits --help".to_owned()),
-        ["set", user] => LimitsCommand::Set { user: user.to_owned(), own, paths },
-        _ if !names_none => return Err("limits belong to limits set; try limits --help".to_owned()),
-        ["list"] => LimitsCommand::List,
-        ["clear", user] => LimitsCommand::Clear(user.to_owned()),
-        _ => return Err("expected limits set USER, limits list or limits clear USER; try limits --help".to_owned()),
+    };
+    let command = match (verb, target) {
+        ("set", Some(_)) if names_none => return Err("no limit is named; try limits --help".to_owned()),
+        ("set", Some((level, name))) => LimitsCommand::Set { level, name, rule },
+        ("list" | "clear", _) if !names_none => return Err("limits belong to limits set; try limits --help".to_owned()),
+        ("list", None) => LimitsCommand::List,
+        ("clear", Some((level, name))) => LimitsCommand::Clear { level, name },
+        _ => {
+            let message = "expected limits set or limits clear with USER, --team TEAM or --total, or limits list; try \
+                           limits --help";
+            return Err(message.to_owned());
+        }
     };
     Ok(Command::Limits(command))
 }
@@ -77,50 +94,55 @@ fn allowed(parser: &mut Parser) -> Result<AllowedPaths, String> {
     AllowedPaths::parse(&text).ok_or_else(|| format!("--paths {text:?}: expected {}", AllowedPaths::EXPECTED))
 }
 
-/// Runs the command on the ledger at `path`: what to print. Only `set` makes a ledger where there is none, and `list`
-/// changes nothing.
+fn models(parser: &mut Parser) -> Result<Models, String> {
+    let text = text(parser)?;
+    Models::parse(&text).ok_or_else(|| format!("--models {text:?}: expected {}", Models::EXPECTED))
+}
+
+/// Runs the command on the ledger at `path`, at `now` in nanoseconds since the Unix epoch: what to print. Only `set`
+/// makes a ledger where there is none, and `list` changes nothing.
 ///
 /// # Errors
 /// One sentence.
-pub fn run(command: &LimitsCommand, path: &Path) -> Result<String, String> {
+pub fn run(command: &LimitsCommand, path: &Path, now: u64) -> Result<String, String> {
     match command {
-        LimitsCommand::Set { user, own, paths } => {
-            let mut editor = Editor::open(path)?;
-            if *own != Overrides::default() {
-                editor.set_limits(user, own)?;
-            }
-            if let Some(allowed) = paths {
-                editor.set_paths(user, allowed)?;
-            }
-            drop(editor); // what it has written is in the file then
-            Ok(list(&offline::read(path, read)?, Some(user)))
+        LimitsCommand::Set { level, name, rule } => {
+            let mut set = Levels::default();
+            set.set(*level, name, super::editor(path, now)?.set_rule(*level, name, rule)?);
+            Ok(list(&set))
         }
-        LimitsCommand::List => Ok(list(&offline::read(path, read)?, None)),
-        LimitsCommand::Clear(user) => match Editor::open_existing(path)?.clear_limits(user)? {
-            true => Ok(format!("{user} has everybody's limits again\n")),
-            false => Ok(format!("{user} had no limits of their own\n")),
-        },
+        LimitsCommand::List => Ok(list(&offline::read(path, rules)?)),
+        LimitsCommand::Clear { level, name } => {
+            let was_set = super::editor_of_existing(path, now)?.clear_rule(*level, name)?;
+            let whose = whose(*level, name);
+            Ok(match was_set {
+                true => format!("nothing is set for {whose} any more\n"),
+                false => format!("nothing was set for {whose}\n"),
+            })
+        }
     }
 }
 
-/// All that users have of their own; or one of them. A dash is what everybody has.
-fn list(policy: &Policy, only: Option<&str>) -> String {
-    let users: BTreeSet<&str> = policy.overrides.keys().chain(policy.paths.keys()).map(|user| &**user).collect();
-    let users = users.into_iter().filter(|user| only.is_none_or(|only| only == *user));
-    let count = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
-    let money = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), dollars);
-    let rows = users.map(|user| {
-        let own = policy.overrides.get(user).copied().unwrap_or_default();
+/// All that is set. A dash is what the settings say.
+fn list(rules: &Levels<Rule>) -> String {
+    let dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let count = |value: Option<u64>| dash(value.map(|value| value.to_string()));
+    let money = |value: Option<u64>| dash(value.map(dollars));
+    let rows = rules.iter().map(|(level, name, rule)| {
+        let Rule { limits, models, paths } = rule;
         vec![
-            user.to_owned(),
-            count(own.rpm),
-            count(own.tpm),
-            count(own.concurrent.map(u64::from)),
-            money(own.day_nano_usd),
-            money(own.month_nano_usd),
-            policy.paths.get(user).map_or_else(|| "-".to_owned(), ToString::to_string),
+            level.label().to_owned(),
+            if name.is_empty() { "-".to_owned() } else { name.to_owned() },
+            count(limits.rpm),
+            count(limits.tpm),
+            count(limits.concurrent.map(u64::from)),
+            money(limits.day_nano_usd),
+            money(limits.month_nano_usd),
+            dash(models.as_ref().map(ToString::to_string)),
+            dash(paths.as_ref().map(ToString::to_string)),
         ]
     });
     let [rpm, tpm, concurrent, day, month] = ["RPM", "TPM", "CONCURRENT", "USD/DAY", "USD/MONTH"].map(Column::Right);
-    table(&[Column::Left("USER"), rpm, tpm, concurrent, day, month, Column::Left("PATHS")], &rows.collect::<Vec<_>>())
+    let [level, name, models, paths] = ["LEVEL", "NAME", "MODELS", "PATHS"].map(Column::Left);
+    table(&[level, name, rpm, tpm, concurrent, day, month, models, paths], &rows.collect::<Vec<_>>())
 }

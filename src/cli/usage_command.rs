@@ -12,8 +12,9 @@ use std::path::Path;
 pub const HELP: &str = include_str!("usage_help.txt");
 
 /// The options, and the parameters of `/usage` that they are.
-const OPTIONS: [(&str, &str); 8] = [
+const OPTIONS: [(&str, &str); 9] = [
     ("--user", "user_id"),
+    ("--team", "team"),
     ("--from", "from"),
     ("--to", "to"),
     ("--model", "model"),

@@ -1,30 +1,52 @@
 //! What each user may do who has no limits of their own: the `RATE_LIMIT_*`, `MAX_CONCURRENT_PER_USER` and `BUDGET_*`
-//! variables. Everywhere 0 is no limit.
+//! variables; and what everybody may do together: `TOTAL_*`. Everywhere 0 is no limit.
 
 use super::source::Source;
 use super::value;
 use crate::limit::bucket::Rate;
 use crate::limit::overrides::Limits;
 
-/// The maximum that can be set.
+/// The maxima that can be set.
+const REQUESTS_MAX: u32 = 1_000_000_000;
 const TOKENS_MAX: u64 = 1_000_000_000_000_000;
 
-/// Reads them all.
+/// Reads those of each user.
 pub fn read(source: &mut Source<'_>) -> Limits {
-    let rpm = source.count("RATE_LIMIT_RPM", 600, 0..=1_000_000_000);
-    let burst = source.count("RATE_LIMIT_BURST", rpm.max(1), 1..=1_000_000_000);
-    let expected = format!("a whole number, 0 to {TOKENS_MAX}");
-    let tpm =
-        source.value("RATE_LIMIT_TPM", 0, &expected, |text| value::number(text).filter(|&tokens| tokens <= TOKENS_MAX));
-    let concurrent = source.count("MAX_CONCURRENT_PER_USER", 0, 0..=1_000_000);
-    let rate = |per_minute: u64, burst: u64| (per_minute > 0).then_some(Rate { per_minute, burst });
+    let rpm = source.count("RATE_LIMIT_RPM", 600, 0..=REQUESTS_MAX);
+    let burst = source.count("RATE_LIMIT_BURST", rpm.max(1), 1..=REQUESTS_MAX);
     Limits {
-        requests: rate(rpm.into(), burst.into()),
-        tokens: rate(tpm, tpm),
-        concurrent: Some(concurrent).filter(|&max| max > 0),
+        requests: (rpm > 0).then_some(Rate { per_minute: rpm.into(), burst: burst.into() }),
+        tokens: tokens(source, "RATE_LIMIT_TPM"),
+        concurrent: concurrent(source, "MAX_CONCURRENT_PER_USER"),
         day_nano_usd: budget(source, "BUDGET_USD_DAY"),
         month_nano_usd: budget(source, "BUDGET_USD_MONTH"),
     }
+}
+
+/// Reads those of everybody together.
+pub fn read_total(source: &mut Source<'_>) -> Limits {
+    let rpm = source.count("TOTAL_RATE_LIMIT_RPM", 0, 0..=REQUESTS_MAX);
+    Limits {
+        requests: rate(rpm.into()),
+        tokens: tokens(source, "TOTAL_RATE_LIMIT_TPM"),
+        concurrent: concurrent(source, "TOTAL_MAX_CONCURRENT"),
+        day_nano_usd: budget(source, "TOTAL_BUDGET_USD_DAY"),
+        month_nano_usd: budget(source, "TOTAL_BUDGET_USD_MONTH"),
+    }
+}
+
+/// A bucket that holds what flows in within a minute.
+fn rate(per_minute: u64) -> Option<Rate> {
+    (per_minute > 0).then_some(Rate { per_minute, burst: per_minute })
+}
+
+fn tokens(source: &mut Source<'_>, name: &'static str) -> Option<Rate> {
+    let expected = format!("a whole number, 0 to {TOKENS_MAX}");
+    rate(source.value(name, 0, &expected, |text| value::number(text).filter(|&tokens| tokens <= TOKENS_MAX)))
+}
+
+fn concurrent(source: &mut Source<'_>, name: &'static str) -> Option<u32> {
+    Some(source.count(name, 0, 0..=1_000_000)).filter(|&max| max > 0)
 }
 
 fn budget(source: &mut Source<'_>, name: &'static str) -> Option<u64> {

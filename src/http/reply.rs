@@ -32,6 +32,7 @@ faults! {
     Forbidden = 403 "forbidden",
     Unmetered = 403 "unmetered",
     PathNotAllowed = 403 "path_not_allowed",
+    ModelNotAllowed = 403 "model_not_allowed",
     ForeignOrigin = 403 "foreign_origin",
     NotFound = 404 "not_found",
     MethodNotAllowed = 405 "method_not_allowed",
@@ -71,20 +72,20 @@ impl Fault {
     }
 }
 
-/// The error body in OpenAI's shape, `type` being `proxy_error`.
-pub fn error_body(code: &str, message: &str) -> Vec<u8> {
-    let (message, code) = (Value::from(message), Value::from(code));
+/// The error body in OpenAI's shape, `type` being `proxy_error`. `param` is what it is about.
+pub fn error_body(code: &str, message: &str, param: Option<&str>) -> Vec<u8> {
+    let (message, code, param) = (Value::from(message), Value::from(code), Value::from(param));
     // In OpenAI's order, for people; a map would sort it.
-    format!("{{\"error\":{{\"message\":{message},\"type\":\"proxy_error\",\"param\":null,\"code\":{code}}}}}\n")
+    format!("{{\"error\":{{\"message\":{message},\"type\":\"proxy_error\",\"param\":{param},\"code\":{code}}}}}\n")
         .into_bytes()
 }
 
 /// The same as an event of a WebSocket session, in which `place` are the members beside the error.
-pub fn error_event(place: &str, code: &str, message: &str) -> String {
-    let (message, code) = (Value::from(message), Value::from(code));
+pub fn error_event(place: &str, code: &str, message: &str, param: Option<&str>) -> String {
+    let (message, code, param) = (Value::from(message), Value::from(code), Value::from(param));
     format!(
         "{{\"type\":\"error\",{place},\"error\":{{\"type\":\"proxy_error\",\"code\":{code},\"message\":{message},\
-         \"param\":null}}}}"
+         \"param\":{param}}}}}"
     )
 }
 

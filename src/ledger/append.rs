@@ -1,7 +1,7 @@
 //! Appends records to the ledger: one transaction a batch, prepared statements, names turned into numbers.
 //!
-//! In: records. Out: rows of `records`, and of `users` and `models` for names not seen before; what the fold wants to
-//! know of them. Never: an update of anything else; that is the fold's.
+//! In: records. Out: rows of `records`, and of `users`, `teams` and `models` for names not seen before; what the
+//! fold wants to know of them. Never: an update of anything else; that is the fold's.
 
 use super::deduplication::Deduplication;
 use super::fold::{RecentRows, fold_recent};
@@ -33,6 +33,7 @@ pub struct Writer<'c> {
     commit: Statement<'c>,
     users: Names<'c>,
     models: Names<'c>,
+    teams: Names<'c>,
     deduplication: Deduplication<'c>,
     /// What the next fold need not read back.
     recent: RecentRows,
@@ -59,10 +60,11 @@ impl<'c> Writer<'c> {
             commit: conn.prepare("COMMIT")?,
             users: Names::new(conn, "users")?,
             models: Names::new(conn, "models")?,
+            teams: Names::new(conn, "teams")?,
             deduplication: Deduplication::new(conn)?,
             recent: RecentRows::default(),
             owner: 0,
-            open: conn.prepare("INSERT INTO journal VALUES (?,?,?,?,?,?,?,?,?)")?,
+            open: conn.prepare("INSERT INTO journal VALUES (?,?,?,?,?,?,?,?,?,?)")?,
             close: conn.prepare("DELETE FROM journal WHERE owner = ? AND id = ?")?,
         })
     }
@@ -107,6 +109,7 @@ impl<'c> Writer<'c> {
             // Names given numbers in this transaction do not exist.
             self.users.known.clear();
             self.models.known.clear();
+            self.teams.known.clear();
             self.recent = RecentRows::default();
             self.snapshot.release();
             if !self.conn.is_autocommit() {
@@ -162,6 +165,7 @@ impl<'c> Writer<'c> {
 
     fn open(&mut self, id: u64, record: &Record) -> rusqlite::Result<()> {
         let user = self.users.id(&record.user)?;
+        let team = record.team.as_ref().map(|name| self.teams.id(name)).transpose()?;
         let model_requested = record.model_requested.as_ref().map(|name| self.models.id(name)).transpose()?;
         self.open.execute(params![
             self.owner,
@@ -173,6 +177,7 @@ impl<'c> Writer<'c> {
             record.stream,
             stored(record.request_bytes),
             record.key_id,
+            team,
         ])?;
         Ok(())
     }
@@ -183,6 +188,7 @@ impl<'c> Writer<'c> {
 
     fn insert(&mut self, id: i64, record: &Record) -> rusqlite::Result<()> {
         let user = self.users.id(&record.user)?;
+        let team = record.team.as_ref().map(|name| self.teams.id(name)).transpose()?;
         let model_requested = record.model_requested.as_ref().map(|name| self.models.id(name)).transpose()?;
         let model = record.model.as_ref().map(|name| self.models.id(name)).transpose()?;
         let started_at = stored_instant(record.started_at);
@@ -207,24 +213,25 @@ impl<'c> Writer<'c> {
             Some(stored(record.response_bytes)),
             record.key_id,
             stored_correction(record),
+            team,
         ];
         self.bound.bind(&mut self.insert, rest, integers)?;
         self.insert.raw_bind_parameter(COLUMNS - 1, record.upstream_request_id.as_deref())?;
         self.insert.raw_bind_parameter(COLUMNS, record.response_id.as_deref())?;
         self.insert.raw_execute()?;
-        self.recent.add(id, started_at / NS_PER_HOUR, user, model.or(model_requested).unwrap_or(0), record);
+        self.recent.add(id, [started_at / NS_PER_HOUR, user, model.or(model_requested).unwrap_or(0)], team, record);
         Ok(())
     }
 }
 
 /// Columns of `records`.
-const COLUMNS: usize = 33;
+const COLUMNS: usize = 34;
 
 fn insert_sql() -> String {
     format!(
         "INSERT INTO records ({USAGE}, id, started_at, user_id, endpoint, model_requested_id, model_id, status, outcome,
             usage_source, stream, cost_nano_usd, duration_us, first_byte_us, proxy_us, request_bytes, response_bytes,
-            key_id, correction, upstream_request_id, response_id) VALUES ({})",
+            key_id, correction, team_id, upstream_request_id, response_id) VALUES ({})",
         ["?"; COLUMNS].join(", ")
     )
 }

@@ -10,7 +10,7 @@
 use super::marks::{self, Progress};
 use super::partition::NS_PER_HOUR;
 use super::rollup::{
-    EVERYBODY, Grouped, HOURLY, Key, Rollups, Sums, columns_of_row, grouped, sums_of_record, sums_of_row,
+    EVERYBODY, Grouped, HOURLY, Key, Rollups, Sums, columns_of_row, grouped, of_team, sums_of_record, sums_of_row,
 };
 use super::{deduplication, tiers, user_index};
 use crate::usage::record::Record;
@@ -79,12 +79,13 @@ pub struct RecentRows {
 impl RecentRows {
     /// Takes in a record as it is inserted, the greatest id so far. Forgets the ones before it, to be read from the
     /// file, where they do not lead up to it or are too many to be kept.
-    pub fn add(&mut self, id: i64, hour: i64, user: i64, model: i64, record: &Record) {
+    pub fn add(&mut self, id: i64, [hour, user, model]: [i64; 3], team: Option<i64>, record: &Record) {
         if id != self.to + 1 || self.to - self.after >= RECENT_ROWS_MAX {
             *self = Self { after: id - 1, ..Self::default() };
         }
         self.to = id;
-        self.rows.add(id, [hour, user, model, record.endpoint.code().into()], sums_of_record(record));
+        let key = [hour, user, model, record.endpoint.code().into()];
+        self.rows.add(id, key, team, sums_of_record(record));
         self.response_ids.extend(deduplication::entry(id, record));
         if self.rows.rollups.len() >= (2 * self.grouped).max(ROLLUPS_GROUPED_MIN) {
             self.rows.rollups = grouped(&self.rows.rollups).0;
@@ -122,23 +123,28 @@ impl Rows {
     fn read(conn: &Connection, mark: i64, to: i64) -> rusqlite::Result<Self> {
         let mut read = Self::default();
         let mut statement = conn.prepare_cached(&format!(
-            "SELECT id, started_at, user_id, coalesce(model_id, model_requested_id, 0), endpoint, {}
+            "SELECT id, started_at, user_id, coalesce(model_id, model_requested_id, 0), endpoint, team_id, {}
              FROM records WHERE id > ? AND id <= ?",
             columns_of_row()
         ))?;
         let mut rows = statement.query([mark, to])?;
         while let Some(row) = rows.next()? {
             let hour = row.get::<_, i64>(1)? / NS_PER_HOUR;
-            read.add(row.get(0)?, [hour, row.get(2)?, row.get(3)?, row.get(4)?], sums_of_row(row, 5)?);
+            let key = [hour, row.get(2)?, row.get(3)?, row.get(4)?];
+            read.add(row.get(0)?, key, row.get(5)?, sums_of_row(row, 6)?);
         }
         Ok(read)
     }
 
-    /// Adds a row, in order of their ids.
-    fn add(&mut self, id: i64, key: Key, sums: Sums<HOURLY>) {
-        let [hour, user, ..] = key;
+    /// Adds a row, in order of their ids: to its user, and to its team.
+    fn add(&mut self, id: i64, key: Key, team: Option<i64>, sums: Sums<HOURLY>) {
+        let [hour, user, model, endpoint] = key;
         self.rollups.push((key, sums));
         self.by_user.push((user, id));
+        if let Some(team) = team.map(of_team) {
+            self.rollups.push(([hour, team, model, endpoint], sums));
+            self.by_user.push((team, id));
+        }
         let (_, max_id) = self.hours.entry(hour).or_insert((id, id));
         *max_id = id;
     }
@@ -164,5 +170,6 @@ impl Rows {
 /// The same of everybody, by model and endpoint, and of all of these.
 fn everybody(of_users: &Grouped<HOURLY>) -> Grouped<HOURLY> {
     let of_all = |&([hour, _, model, endpoint], sums): &(Key, _)| ([hour, EVERYBODY, model, endpoint], sums);
-    grouped(&of_users.0.iter().map(of_all).collect()).with_all_models()
+    let users = of_users.0.iter().filter(|([_, user, ..], _)| *user > EVERYBODY);
+    grouped(&users.map(of_all).collect()).with_all_models()
 }

@@ -109,9 +109,9 @@ fn interrupt_sql() -> String {
     let nothing = ["0"; USAGE_COLUMNS].join(", ");
     format!(
         "INSERT INTO records (id, started_at, user_id, endpoint, model_requested_id, status, outcome, usage_source,
-            stream, {USAGE}, duration_us, proxy_us, request_bytes, response_bytes, key_id)
+            stream, {USAGE}, duration_us, proxy_us, request_bytes, response_bytes, key_id, team_id)
          SELECT ({LAST_ID}) + row_number() OVER (ORDER BY id), started_at, user_id, endpoint, model_requested_id, 0,
-            {outcome}, {source}, stream, {nothing}, 0, 0, request_bytes, 0, key_id
+            {outcome}, {source}, stream, {nothing}, 0, 0, request_bytes, 0, key_id, team_id
          FROM journal WHERE owner = ? ORDER BY id"
     )
 }

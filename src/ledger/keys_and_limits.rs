@@ -1,15 +1,19 @@
-//! The tables of keys and limits: read by the ledger's thread, which follows their version, and changed by commands,
-//! also while servers run on the same file.
+//! The tables of keys, limits and teams: read by the ledger's thread, which follows their version, and changed by
+//! commands and by the administrator's requests, also while servers run on the same file. Each change leaves a line in
+//! the table `audit`.
 //!
 //! In: a connection. Out: the tables, whole. Never: a secret, only hashes.
 
 use super::database;
 use crate::access::{Hash, Key};
+use crate::limit::levels::{Levels, LimitLevel};
 use crate::limit::overrides::Overrides;
-use crate::policy::{AllowedPaths, Policy};
+use crate::limit::status::dollars;
+use crate::policy::{AllowedPaths, Models, Policy, Rule};
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Another number after each change.
 pub fn version(conn: &Connection) -> rusqlite::Result<i64> {
@@ -19,8 +23,14 @@ pub fn version(conn: &Connection) -> rusqlite::Result<i64> {
 /// Reads the tables.
 pub fn read(conn: &Connection) -> rusqlite::Result<Policy> {
     let keys = keys(conn)?.into_iter().filter(|(row, _)| row.revoked_at.is_none());
-    let keys = keys.map(|(row, hash)| Key { id: row.id, user: row.user.into(), hash, expires_at: row.expires_at });
-    Ok(Policy { keys: keys.collect(), overrides: limits(conn)?, paths: paths(conn)? })
+    let keys = keys.map(|(row, hash)| Key {
+        id: row.id,
+        user: row.user.into(),
+        team: row.team.map(Into::into),
+        hash,
+        expires_at: row.expires_at,
+    });
+    Ok(Policy { keys: keys.collect(), members: members(conn)?, rules: rules(conn)? })
 }
 
 /// A client key as an operator sees it. Instants in nanoseconds since the Unix epoch.
@@ -28,110 +38,173 @@ pub fn read(conn: &Connection) -> rusqlite::Result<Policy> {
 pub struct KeyRow {
     pub id: i64,
     pub user: String,
+    /// The team that its requests count to, whatever team the user belongs to.
+    pub team: Option<String>,
     pub name: String,
     pub created_at: u64,
     pub expires_at: Option<u64>,
     pub revoked_at: Option<u64>,
 }
 
-/// The tables, to be changed by a command.
+/// The tables, to be changed.
 pub struct Editor {
     conn: Connection,
+    /// Who changes them, and when, for the audit.
+    who: String,
+    now: u64,
 }
 
 impl Editor {
-    /// Opens the ledger, which is created where there is none.
+    /// Opens the ledger, which is created where there is none, for changes that somebody makes at `now`.
     ///
     /// # Errors
     /// One sentence, as of [`database::open`].
-    pub fn open(path: &Path) -> Result<Self, String> {
-        Ok(Self { conn: database::open(path)? })
+    pub fn open(path: &Path, who: &str, now: u64) -> Result<Self, String> {
+        Ok(Self { conn: database::open(path)?, who: who.to_owned(), now })
     }
 
     /// The same, where the ledger must be there already.
     ///
     /// # Errors
     /// One sentence, also where there is none.
-    pub fn open_existing(path: &Path) -> Result<Self, String> {
-        Self::open(&database::existing(path)?)
+    pub fn open_existing(path: &Path, who: &str, now: u64) -> Result<Self, String> {
+        Self::open(&database::existing(path)?, who, now)
     }
 
     /// Adds a key; its id.
     pub fn add_key(
         &mut self,
         user: &str,
+        team: Option<&str>,
         name: &str,
         hash: &Hash,
-        now: u64,
         expires_at: Option<u64>,
     ) -> Result<i64, String> {
+        let now = self.now.cast_signed();
         self.change(|conn| {
             conn.execute(
-                "INSERT INTO client_keys (user, name, hash, created_at, expires_at) VALUES (?, ?, ?, ?, ?)",
-                params![user, name, hash.as_slice(), now.cast_signed(), expires_at.map(u64::cast_signed)],
+                "INSERT INTO client_keys (user, team, name, hash, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
+                params![user, team, name, hash.as_slice(), now, expires_at.map(u64::cast_signed)],
             )?;
-            Ok(conn.last_insert_rowid())
+            let id = conn.last_insert_rowid();
+            Ok((id, Some(format!("key {id} of {user} is made"))))
         })
     }
 
     /// Revokes a key. `None` where there is no such key; else whether it was still in force.
-    pub fn revoke(&mut self, id: i64, now: u64) -> Result<Option<bool>, String> {
+    pub fn revoke(&mut self, id: i64) -> Result<Option<bool>, String> {
+        let now = self.now.cast_signed();
         self.change(|conn| {
             let sql = "SELECT revoked_at IS NULL FROM client_keys WHERE id = ?";
             let found: Option<bool> = conn.query_row(sql, [id], |row| row.get(0)).optional()?;
-            if found == Some(true) {
-                conn.execute("UPDATE client_keys SET revoked_at = ? WHERE id = ?", [now.cast_signed(), id])?;
+            if found != Some(true) {
+                return Ok((found, None));
             }
-            Ok(found)
+            conn.execute("UPDATE client_keys SET revoked_at = ? WHERE id = ?", [now, id])?;
+            Ok((found, Some(format!("key {id} is revoked"))))
         })
     }
 
-    /// Sets those of a user's limits that are given, and leaves the others; the user's own limits after that.
-    pub fn set_limits(&mut self, user: &str, given: &Overrides) -> Result<Overrides, String> {
+    /// Sets what is given for a user, a team or everybody (whose name is empty), and leaves the rest; all that is set
+    /// after that.
+    pub fn set_rule(&mut self, level: LimitLevel, name: &str, given: &Rule) -> Result<Rule, String> {
         self.change(|conn| {
-            let before = limits(conn)?.get(user).copied().unwrap_or_default();
-            let own = Overrides {
-                rpm: given.rpm.or(before.rpm),
-                tpm: given.tpm.or(before.tpm),
-                concurrent: given.concurrent.or(before.concurrent),
-                day_nano_usd: given.day_nano_usd.or(before.day_nano_usd),
-                month_nano_usd: given.month_nano_usd.or(before.month_nano_usd),
+            let before = rules(conn)?;
+            let before = match level {
+                LimitLevel::User => before.users.get(name).cloned(),
+                LimitLevel::Team => before.teams.get(name).cloned(),
+                LimitLevel::Total => before.total,
             };
+            let rule = before.unwrap_or_default().with(given);
             let number = |value: Option<u64>| value.map(u64::cast_signed);
             conn.execute(
-                "INSERT OR REPLACE INTO user_limits VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO limits VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 params![
-                    user,
-                    number(own.rpm),
-                    number(own.tpm),
-                    own.concurrent,
-                    number(own.day_nano_usd),
-                    number(own.month_nano_usd),
+                    level.label(),
+                    name,
+                    number(rule.limits.rpm),
+                    number(rule.limits.tpm),
+                    rule.limits.concurrent,
+                    number(rule.limits.day_nano_usd),
+                    number(rule.limits.month_nano_usd),
+                    rule.models.as_ref().map(ToString::to_string),
+                    rule.paths.as_ref().map(ToString::to_string),
                 ],
             )?;
-            Ok(own)
+            let what = format!("limits of {} are set: {}", whose(level, name), said(given));
+            Ok((rule, Some(what)))
         })
     }
 
-    /// Sets what a user may ask for.
-    pub fn set_paths(&mut self, user: &str, allowed: &AllowedPaths) -> Result<(), String> {
-        let sql = "INSERT OR REPLACE INTO user_paths VALUES (?, ?)";
-        self.change(|conn| conn.execute(sql, [user, &allowed.to_string()]).map(drop))
-    }
-
-    /// Takes a user's own limits away, of paths too; false where there were none.
-    pub fn clear_limits(&mut self, user: &str) -> Result<bool, String> {
+    /// Takes away what is set for a user, a team or everybody; false where nothing was.
+    pub fn clear_rule(&mut self, level: LimitLevel, name: &str) -> Result<bool, String> {
         self.change(|conn| {
-            let limits = conn.execute("DELETE FROM user_limits WHERE user = ?", [user])?;
-            Ok(limits + conn.execute("DELETE FROM user_paths WHERE user = ?", [user])? > 0)
+            let sql = "DELETE FROM limits WHERE level = ? AND name = ?";
+            let was_set = conn.execute(sql, [level.label(), name])? > 0;
+            Ok((was_set, was_set.then(|| format!("limits of {} are cleared", whose(level, name)))))
         })
     }
 
-    fn change<T>(&mut self, edit: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, String> {
+    /// Puts a user into a team, or into none.
+    pub fn set_team(&mut self, user: &str, team: Option<&str>) -> Result<(), String> {
+        self.change(|conn| {
+            let what = match team {
+                Some(team) => {
+                    conn.execute("INSERT OR REPLACE INTO members VALUES (?, ?)", [user, team])?;
+                    format!("user {user} belongs to team {team}")
+                }
+                None => {
+                    conn.execute("DELETE FROM members WHERE user = ?", [user])?;
+                    format!("user {user} belongs to no team")
+                }
+            };
+            Ok(((), Some(what)))
+        })
+    }
+
+    /// Ends a team: its limits, and where `move_to` names another, its users and keys go there.
+    ///
+    /// # Errors
+    /// One sentence: it has users or keys, and `move_to` names no team; there is none of this name.
+    pub fn delete_team(&mut self, team: &str, move_to: Option<&str>) -> Result<(), String> {
+        let deleted = self.change(|conn| {
+            let count = |sql: &str| conn.query_row(sql, [team], |row| row.get::<_, i64>(0));
+            let users = count("SELECT count(*) FROM members WHERE team = ?")?;
+            let keys = count("SELECT count(*) FROM client_keys WHERE team = ? AND revoked_at IS NULL")?;
+            let limits = count("SELECT count(*) FROM limits WHERE level = 'team' AND name = ?")?;
+            let refused = |why: String| Ok((Err(why), None));
+            match move_to {
+                _ if users + keys + limits == 0 => return refused(format!("there is no team {team}")),
+                None if users + keys > 0 => {
+                    return refused(format!(
+                        "team {team} has {users} users and {keys} keys; say where they go: --move-to TEAM"
+                    ));
+                }
+                _ => {}
+            }
+            for table in ["members", "client_keys"] {
+                conn.execute(&format!("UPDATE {table} SET team = ? WHERE team = ?"), params![move_to, team])?;
+            }
+            conn.execute("DELETE FROM limits WHERE level = 'team' AND name = ?", [team])?;
+            let moved = move_to.map(|to| format!("; its users belong to team {to}")).unwrap_or_default();
+            Ok((Ok(()), Some(format!("team {team} is deleted{moved}"))))
+        })?;
+        deleted
+    }
+
+    /// One change, in one transaction, with its line in the audit where something was changed.
+    fn change<T>(
+        &mut self,
+        edit: impl FnOnce(&Connection) -> rusqlite::Result<(T, Option<String>)>,
+    ) -> Result<T, String> {
         let try_change = || {
             let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let edited = edit(&transaction)?;
-            transaction.execute("UPDATE policy SET version = version + 1", [])?;
+            let (edited, what) = edit(&transaction)?;
+            if let Some(what) = what {
+                transaction.execute("UPDATE policy SET version = version + 1", [])?;
+                let sql = "INSERT INTO audit (at, who, what) VALUES (?, ?, ?)";
+                transaction.execute(sql, params![self.now.cast_signed(), self.who, what])?;
+            }
             transaction.commit()?;
             Ok(edited)
         };
@@ -139,16 +212,44 @@ impl Editor {
     }
 }
 
+/// Whose limits, for people.
+pub fn whose(level: LimitLevel, name: &str) -> String {
+    match level {
+        LimitLevel::User => format!("user {name}"),
+        LimitLevel::Team => format!("team {name}"),
+        LimitLevel::Total => "all users together".to_owned(),
+    }
+}
+
+/// What a change of limits names, in the words of the command.
+fn said(given: &Rule) -> String {
+    let Rule { limits, models, paths } = given;
+    let number = |value: Option<u64>| value.map(|value| value.to_string());
+    let money = |value: Option<u64>| value.map(dollars);
+    let all = [
+        ("rpm", number(limits.rpm)),
+        ("tpm", number(limits.tpm)),
+        ("concurrent", number(limits.concurrent.map(u64::from))),
+        ("usd-day", money(limits.day_nano_usd)),
+        ("usd-month", money(limits.month_nano_usd)),
+        ("models", models.as_ref().map(ToString::to_string)),
+        ("paths", paths.as_ref().map(ToString::to_string)),
+    ];
+    let named = all.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", value?)));
+    named.collect::<Vec<_>>().join(", ")
+}
+
 /// All keys, in the order in which they were made.
 pub fn keys(conn: &Connection) -> rusqlite::Result<Vec<(KeyRow, Hash)>> {
     let mut select = conn.prepare_cached(
-        "SELECT id, user, name, created_at, expires_at, revoked_at, hash FROM client_keys ORDER BY id",
+        "SELECT id, user, name, created_at, expires_at, revoked_at, hash, team FROM client_keys ORDER BY id",
     )?;
     let instant = |value: Option<i64>| value.map(i64::cast_unsigned);
     let rows = select.query_map([], |row| {
         let key = KeyRow {
             id: row.get(0)?,
             user: row.get(1)?,
+            team: row.get(7)?,
             name: row.get(2)?,
             created_at: row.get::<_, i64>(3)?.cast_unsigned(),
             expires_at: instant(row.get(4)?),
@@ -160,30 +261,68 @@ pub fn keys(conn: &Connection) -> rusqlite::Result<Vec<(KeyRow, Hash)>> {
     rows.filter_map(Result::transpose).collect()
 }
 
-/// What users may ask for who have a rule of their own. One that cannot be read, of a later version, allows nothing.
-pub fn paths(conn: &Connection) -> rusqlite::Result<BTreeMap<Box<str>, AllowedPaths>> {
-    let mut select = conn.prepare_cached("SELECT user, paths FROM user_paths")?;
-    let rows = select.query_map([], |row| {
-        let allowed = AllowedPaths::parse(&row.get::<_, String>(1)?);
-        Ok((row.get::<_, String>(0)?.into(), allowed.unwrap_or(AllowedPaths::Under(Vec::new()))))
-    })?;
-    rows.collect()
+/// Which users belong to which team; each team's name once in memory.
+pub fn members(conn: &Connection) -> rusqlite::Result<BTreeMap<Box<str>, Arc<str>>> {
+    let mut select = conn.prepare_cached("SELECT user, team FROM members ORDER BY team")?;
+    let mut rows = select.query([])?;
+    let (mut members, mut last) = (BTreeMap::new(), Arc::<str>::default());
+    while let Some(row) = rows.next()? {
+        let team = row.get_ref(1)?.as_str()?;
+        if *last != *team {
+            last = team.into();
+        }
+        members.insert(row.get::<_, String>(0)?.into(), Arc::clone(&last));
+    }
+    Ok(members)
 }
 
-/// Users' own limits, in the order of their names.
-pub fn limits(conn: &Connection) -> rusqlite::Result<BTreeMap<Box<str>, Overrides>> {
-    let mut select =
-        conn.prepare_cached("SELECT user, rpm, tpm, concurrent, day_nano_usd, month_nano_usd FROM user_limits")?;
+/// What is set for users, teams and everybody. What cannot be read, of a later version, allows nothing.
+pub fn rules(conn: &Connection) -> rusqlite::Result<Levels<Rule>> {
+    let mut select = conn.prepare_cached(
+        "SELECT level, name, rpm, tpm, concurrent, day_nano_usd, month_nano_usd, models, paths FROM limits",
+    )?;
+    let mut rows = select.query([])?;
     let number = |value: Option<i64>| value.map(|value| value.max(0).cast_unsigned());
-    let rows = select.query_map([], |row| {
-        let own = Overrides {
-            rpm: number(row.get(1)?),
-            tpm: number(row.get(2)?),
-            concurrent: number(row.get(3)?).map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
-            day_nano_usd: number(row.get(4)?),
-            month_nano_usd: number(row.get(5)?),
+    let mut rules = Levels::default();
+    while let Some(row) = rows.next()? {
+        let limits = Overrides {
+            rpm: number(row.get(2)?),
+            tpm: number(row.get(3)?),
+            concurrent: number(row.get(4)?).map(|max| u32::try_from(max).unwrap_or(u32::MAX)),
+            day_nano_usd: number(row.get(5)?),
+            month_nano_usd: number(row.get(6)?),
         };
-        Ok((row.get::<_, String>(0)?.into(), own))
+        let models = row.get::<_, Option<String>>(7)?.map(|text| Models::parse(&text).unwrap_or(Models::none()));
+        let paths = row.get::<_, Option<String>>(8)?;
+        let paths = paths.map(|text| AllowedPaths::parse(&text).unwrap_or(AllowedPaths::Under(Vec::new())));
+        if let Some(level) = LimitLevel::named(row.get_ref(0)?.as_str()?) {
+            rules.set(level, row.get_ref(1)?.as_str()?, Rule { limits, models, paths });
+        }
+    }
+    Ok(rules)
+}
+
+/// A line of the audit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditLine {
+    pub id: i64,
+    /// Nanoseconds since the Unix epoch.
+    pub at: u64,
+    pub who: String,
+    pub what: String,
+}
+
+/// The newest changes before the one with this id, the newest first, at most so many.
+pub fn audit(conn: &Connection, before: i64, max: usize) -> rusqlite::Result<Vec<AuditLine>> {
+    let mut select =
+        conn.prepare_cached("SELECT id, at, who, what FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?")?;
+    let rows = select.query_map(params![before, max as i64], |row| {
+        Ok(AuditLine {
+            id: row.get(0)?,
+            at: row.get::<_, i64>(1)?.cast_unsigned(),
+            who: row.get(2)?,
+            what: row.get(3)?,
+        })
     })?;
     rows.collect()
 }

@@ -30,6 +30,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/corrections.sql"),
     include_str!("migrations/tool_calls.sql"),
     include_str!("migrations/user_paths.sql"),
+    include_str!("migrations/teams.sql"),
 ];
 
 /// Brings the schema to this build's version, in one transaction. Where that takes a while, as rows are there already,

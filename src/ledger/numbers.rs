@@ -118,7 +118,8 @@ fn usage_of(numbers: [i128; USAGE_COLUMNS]) -> Usage {
 pub const RECORD: &str = "r.id, r.started_at, (SELECT name FROM users WHERE id = r.user_id), r.key_id, r.endpoint,
     (SELECT name FROM models WHERE id = r.model_requested_id), (SELECT name FROM models WHERE id = r.model_id),
     r.stream, r.status, r.outcome, r.usage_source, r.cost_nano_usd, r.duration_us, r.first_byte_us, r.proxy_us,
-    r.request_bytes, r.response_bytes, r.upstream_request_id, r.response_id, r.correction";
+    r.request_bytes, r.response_bytes, r.upstream_request_id, r.response_id, r.correction,
+    (SELECT name FROM teams WHERE id = r.team_id)";
 
 /// Reads the columns of [`RECORD`] and [`USAGE`].
 ///
@@ -127,7 +128,7 @@ pub const RECORD: &str = "r.id, r.started_at, (SELECT name FROM users WHERE id =
 pub fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
     let text = |column: usize| row.get_ref(column)?.as_str_or_null().map_err(rusqlite::Error::from);
     let optional = |column: usize| row.get::<_, Option<i64>>(column);
-    let (usage, less) = usage(row, 20)?;
+    let (usage, less) = usage(row, 21)?;
     let cost = optional(11)?;
     let correction = optional(19)?.map(|unpriced| {
         let less_nano_usd = saturated(-i128::from(cost.unwrap_or(0)));
@@ -136,6 +137,7 @@ pub fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
     Ok(Record {
         started_at: count(row, 1)?,
         user: text(2)?.unwrap_or_default().into(),
+        team: text(20)?.map(Into::into),
         key_id: row.get(3)?,
         endpoint: Endpoint::from_code(row.get(4)?).unwrap_or_default(),
         model_requested: text(5)?.map(Into::into),

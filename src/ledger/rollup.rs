@@ -10,6 +10,11 @@ use rusqlite::{Connection, Row, Statement};
 
 /// The user that stands for everybody.
 pub const EVERYBODY: i64 = 0;
+/// What stands for a team in the place of a user: below [`EVERYBODY`].
+pub const fn of_team(team: i64) -> i64 {
+    -team
+}
+
 /// The model, and the endpoint, that stand for all of them.
 pub const ALL: i64 = -1;
 

@@ -1,24 +1,27 @@
-//! What users have spent in a day and a month.
+//! What users, teams and everybody together have spent in a day and a month.
 //!
 //! In: a connection and a period. Out: sums from the rollups up to their mark, and of the rows after it, in one read
 //! transaction. Never: a write.
 
 use super::marks;
 use super::partition::{HOURS_PER_DAY, NS_PER_HOUR};
+use super::rollup::{EVERYBODY, of_team};
 use crate::base::civil::first_day_of_month;
-use crate::limit::budget::{Period, SpendByUser, Spent};
-use rusqlite::{Connection, params_from_iter};
+use crate::limit::budget::{Period, SpendSums, Spent};
+use rusqlite::{Connection, Statement, params_from_iter};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// What each user has spent in the day and the month of `period`, and not after them: a clock that was ahead for a
-/// while has left records that belong to neither. `upto_seq` says which record of this process was the last to be
+/// What each user, each team and everybody have spent in the day and the month of `period`, and not after them: a clock that
+/// was ahead for a while has left records that belong to neither. `upto_seq` says which record of this process was the last to be
 /// committed.
-pub fn spend_by_user(conn: &Connection, period: Period, upto_seq: u64) -> rusqlite::Result<SpendByUser> {
+pub fn spend_sums(conn: &Connection, period: Period, upto_seq: u64) -> rusqlite::Result<SpendSums> {
     let snapshot = conn.unchecked_transaction()?;
     let month = [period.month, period.month + 1].map(|month| first_day_of_month(month) * HOURS_PER_DAY);
     let day = [period.day, period.day + 1].map(|day| day * HOURS_PER_DAY);
     let hours = [month[0], month[1], day[0], day[1]];
     // Of the day and of the month: negative in a part that has a correction and not what it corrects.
+    // Under the numbers of the rollups.
     let mut sums: BTreeMap<i64, [i64; 2]> = BTreeMap::new();
     let mut add = |sql: &str, params: &[i64]| -> rusqlite::Result<()> {
         let mut statement = snapshot.prepare(sql)?;
@@ -31,25 +34,36 @@ pub fn spend_by_user(conn: &Connection, period: Period, upto_seq: u64) -> rusqli
     };
     add(
         "SELECT user_id, sum(iif(hour >= ?3 AND hour < ?4, cost_nano_usd, 0)), sum(cost_nano_usd) FROM rollups
-        WHERE hour >= ?1 AND hour < ?2 AND user_id > 0 GROUP BY user_id",
+        WHERE hour >= ?1 AND hour < ?2 AND (user_id <> 0 OR model_id = -1) GROUP BY user_id",
         &hours,
     )?;
     let [month_from, month_to, day_from, day_to] = hours.map(|hour| hour * NS_PER_HOUR);
     let mark = marks::read(&snapshot, marks::FOLD)?;
-    add(
-        "SELECT user_id, sum(iif(started_at >= ?3 AND started_at < ?4, cost_nano_usd, 0)), sum(cost_nano_usd)
-        FROM records
-        WHERE id > ?5 AND started_at >= ?1 AND started_at < ?2 AND cost_nano_usd <> 0 GROUP BY user_id",
-        &[month_from, month_to, day_from, day_to, mark],
-    )?;
-    let mut name = snapshot.prepare("SELECT name FROM users WHERE id = ?")?;
-    let spent = |sums: [i64; 2]| sums.map(|sum| sum.max(0).cast_unsigned());
-    let users =
-        sums.into_iter().map(|(id, sums)| (id, spent(sums))).map(|(id, [day, month])| (id, Spent { day, month }));
-    let users = users.filter(|(_, spent)| *spent != Spent::default());
-    let users = users.map(|(id, spent)| Ok((name.query_row([id], |row| row.get::<_, String>(0))?.into(), spent)));
-    let users = users.collect::<rusqlite::Result<_>>()?;
-    Ok(SpendByUser { period, upto_seq, next_day: next_day(&snapshot, mark, period.day)?, users })
+    for id in ["user_id", "-team_id", "0"] {
+        let tail = format!(
+            "SELECT {id} AS id, sum(iif(started_at >= ?3 AND started_at < ?4, cost_nano_usd, 0)), sum(cost_nano_usd)
+            FROM records
+            WHERE id > ?5 AND started_at >= ?1 AND started_at < ?2 AND cost_nano_usd <> 0 AND {id} IS NOT NULL
+            GROUP BY 1"
+        );
+        add(&tail, &[month_from, month_to, day_from, day_to, mark])?;
+    }
+    let mut found =
+        SpendSums { period, upto_seq, next_day: next_day(&snapshot, mark, period.day)?, ..Default::default() };
+    let mut user = snapshot.prepare("SELECT name FROM users WHERE id = ?")?;
+    let mut team = snapshot.prepare("SELECT name FROM teams WHERE id = ?")?;
+    let name = |select: &mut Statement<'_>, id| select.query_row([id], |row| row.get::<_, String>(0)).map(Arc::from);
+    for (id, sums) in sums {
+        let [day, month] = sums.map(|sum| sum.max(0).cast_unsigned());
+        let spent = Spent { day, month };
+        match id {
+            _ if spent == Spent::default() => {}
+            EVERYBODY => found.total = spent,
+            ..EVERYBODY => found.teams.push((name(&mut team, of_team(id))?, spent)),
+            _ => found.users.push((name(&mut user, id)?, spent)),
+        }
+    }
+    Ok(found)
 }
 
 /// The first day after this one in which something is spent: while a clock was ahead.

@@ -19,7 +19,7 @@
 //! a clock, a change to anything finer.
 
 use super::partition::HOURS_PER_DAY;
-use super::rollup::{COARSE, Grouped, HOURLY, Rollups, columns, grouped, sums};
+use super::rollup::{COARSE, EVERYBODY, Grouped, HOURLY, Rollups, columns, grouped, sums};
 use crate::base::civil::{first_day_of_month, month_of_day};
 use rusqlite::{Connection, Transaction, TransactionBehavior, named_params};
 
@@ -82,7 +82,7 @@ impl Watermark {
 
     /// The watermark of one user: of that user, the tier holds exactly the days before it.
     pub fn of_user(&self, user: i64) -> i64 {
-        if user <= self.user { self.until } else { self.done }
+        if user.max(EVERYBODY) <= self.user { self.until } else { self.done } // teams are taken with everybody
     }
 
     /// A watermark for all users alike. While users are being taken, it is where the month of the days at hand starts:
@@ -217,11 +217,11 @@ fn read(conn: &Connection, tier: Tier, mark: &Watermark, upto: i64, limit: usize
             "SELECT r.hour / {HOURS_PER_DAY}, r.user_id, r.model_id, r.endpoint, {columns}
                 FROM hours h CROSS JOIN rollups r ON r.hour = h.hour
                 WHERE h.hour >= :from * {HOURS_PER_DAY} AND h.hour < :until * {HOURS_PER_DAY}
-                AND r.user_id > :after AND r.user_id <= :upto AND r.model_id >= 0"
+                AND (r.user_id > :after OR :after < 0) AND r.user_id <= :upto AND r.model_id >= 0"
         ),
         Tier::Months => format!(
             "SELECT r.day, r.user_id, r.model_id, r.endpoint, {columns}
-                FROM (SELECT 0 AS id WHERE :after < 0 UNION ALL
+                FROM (SELECT 0 AS id WHERE :after < 0 UNION ALL SELECT -id FROM teams WHERE :after < 0 UNION ALL
                     SELECT id FROM users WHERE id > :after AND id <= :upto) u
                 CROSS JOIN days r ON r.user_id = u.id
                 WHERE r.day >= :from AND r.day < :until AND r.model_id >= 0"

@@ -1,4 +1,4 @@
-//! What each user has spent in this UTC day and month, beside what requests in flight may still cost.
+//! What each user, each team and everybody together have spent in this UTC day and month.
 //!
 //! Spending counts towards the day and the month in which its request began, as the ledger's rollups have it. The
 //! ledger is asked for its sums at start, when somebody gets the first budget, and whenever the clock comes to a day of
@@ -19,6 +19,7 @@
 //!
 //! In: charges, sums, `now`. Out: what was spent, and of which period a sum is wanted. Never: a question to the ledger.
 
+use super::levels::{LimitLevel, Payer};
 use crate::base::civil::month_of_day;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -43,7 +44,7 @@ impl Period {
     }
 }
 
-/// What a user spent, nano-dollars.
+/// What a user, a team or everybody spent, nano-dollars.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
     /// In the day of the period.
@@ -52,9 +53,9 @@ pub struct Spent {
     pub month: u64,
 }
 
-/// What users have spent in a period, as the ledger sums it.
+/// What was spent in a period, as the ledger sums it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SpendByUser {
+pub struct SpendSums {
     pub period: Period,
     /// Of this process's records those with `seq <= upto_seq` are in the sums, and no others.
     pub upto_seq: u64,
@@ -62,6 +63,10 @@ pub struct SpendByUser {
     pub next_day: Option<i64>,
     /// Users who have spent something in the month.
     pub users: Vec<(Arc<str>, Spent)>,
+    /// The same of teams: what their users have spent while they belonged to them.
+    pub teams: Vec<(Arc<str>, Spent)>,
+    /// Of everybody together.
+    pub total: Spent,
 }
 
 /// The cost of one record.
@@ -86,19 +91,55 @@ enum Sums {
     Known,
 }
 
-/// All users' spending. Only users who have spent something in this month take memory.
+/// The last day of a month on which something was spent, and what was spent until then.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    day: i64,
+    spent: Spent,
+}
+
+impl Tally {
+    /// What was spent, as of this day of the same month.
+    fn on(&self, day: i64) -> Spent {
+        if day == self.day { self.spent } else { Spent { day: 0, ..self.spent } }
+    }
+
+    /// Adds what was spent in this month, and whether that was today.
+    fn add(&mut self, today: i64, nano_usd: i64, is_today: bool) {
+        let spent = self.on(today);
+        self.day = today;
+        self.spent = Spent {
+            day: if is_today { spent.day.saturating_add_signed(nano_usd) } else { spent.day },
+            month: spent.month.saturating_add_signed(nano_usd),
+        };
+    }
+}
+
+/// Who paid: a user, and the team that the user belonged to.
+type PaidBy = (Arc<str>, Option<Arc<str>>);
+
+fn paid_by(payer: Payer<'_>) -> PaidBy {
+    (payer.user.into(), payer.team.map(Into::into))
+}
+
+fn payer((user, team): &PaidBy) -> Payer<'_> {
+    Payer { user, team: team.as_deref() }
+}
+
+/// All that is spent. Only those who have spent something in this month take memory.
 #[derive(Debug, Default)]
 pub struct Spending {
     sums: Sums,
     present: Period,
-    /// The day that each user's `day` is of.
-    users: BTreeMap<Arc<str>, (i64, Spent)>,
+    users: BTreeMap<Arc<str>, Tally>,
+    teams: BTreeMap<Arc<str>, Tally>,
+    total: Tally,
     /// While known: the first day after the present one in which something is spent already.
     next_day: Option<i64>,
     /// While awaited: charges whose records are not known to be committed. Bounded by the places in the ledger's queue.
-    uncommitted: VecDeque<(Arc<str>, Cost)>,
-    /// What was charged for records whose cost nobody knows, by day and user.
-    forfeited: BTreeMap<(i64, Arc<str>), u64>,
+    uncommitted: VecDeque<(PaidBy, Cost)>,
+    /// What was charged for records whose cost nobody knows, by day and who paid.
+    forfeited: BTreeMap<(i64, PaidBy), u64>,
     /// The largest `seq` charged.
     charged_seq: u64,
     /// While awaited: a sum that does not reach this far misses a charge that is not kept.
@@ -126,50 +167,49 @@ impl Spending {
         (self.sums == Sums::Awaited).then_some(self.present)
     }
 
-    /// A user's spending in the present period; `None` where it is not known.
-    pub fn of(&mut self, user: &str, now: u64) -> Option<Spent> {
+    /// What a level has spent in the present period; `None` where it is not known.
+    pub fn of(&mut self, level: LimitLevel, payer: Payer<'_>, now: u64) -> Option<Spent> {
         self.turn_to(now);
-        self.last_known(user)
+        self.last_known(level, payer)
     }
 
     /// The same at the last instant that was looked at.
-    pub fn last_known(&self, user: &str) -> Option<Spent> {
-        if self.sums != Sums::Known {
-            return None;
-        }
-        Some(match self.users.get(user) {
-            Some(&(day, spent)) if day == self.present.day => spent,
-            Some(&(_, spent)) => Spent { day: 0, ..spent },
-            None => Spent::default(),
-        })
+    pub fn last_known(&self, level: LimitLevel, payer: Payer<'_>) -> Option<Spent> {
+        let tally = match level {
+            _ if self.sums != Sums::Known => return None,
+            LimitLevel::User => self.users.get(payer.user),
+            LimitLevel::Team => self.teams.get(payer.team?),
+            LimitLevel::Total => Some(&self.total),
+        };
+        Some(tally.map_or_else(Spent::default, |tally| tally.on(self.present.day)))
     }
 
     /// Charges the cost of a record, once.
-    pub fn charge(&mut self, user: &Arc<str>, cost: Cost, now: u64) {
+    pub fn charge(&mut self, payer: Payer<'_>, cost: Cost, now: u64) {
         self.charged_seq = self.charged_seq.max(cost.seq);
         if self.sums == Sums::Unfollowed || cost.nano_usd == 0 {
             return;
         }
         self.turn_to(now);
         match self.sums {
-            Sums::Known => self.add(user, cost),
-            _ => self.uncommitted.push_back((Arc::clone(user), cost)),
+            Sums::Known => self.add(payer, cost),
+            _ => self.uncommitted.push_back((paid_by(payer), cost)),
         }
     }
 
     /// Charges a reservation, once, whose record has no cost.
-    pub fn forfeit(&mut self, user: &Arc<str>, cost: Cost, now: u64) {
+    pub fn forfeit(&mut self, payer: Payer<'_>, cost: Cost, now: u64) {
         if self.sums == Sums::Unfollowed || cost.nano_usd == 0 {
             return;
         }
         self.turn_to(now);
-        let sum = self.forfeited.entry((day_of(cost.started_at), Arc::clone(user))).or_default();
+        let sum = self.forfeited.entry((day_of(cost.started_at), paid_by(payer))).or_default();
         *sum = sum.saturating_add_signed(cost.nano_usd);
         if self.forfeited.len() > FORFEITED_MAX {
             self.forfeited.pop_first();
         }
         if self.sums == Sums::Known {
-            self.add(user, cost);
+            self.add(payer, cost);
         }
     }
 
@@ -183,7 +223,7 @@ impl Spending {
 
     /// Takes over the ledger's sums, with what was charged since. Sums of another period, or that miss a charge, change
     /// nothing: others are still wanted.
-    pub fn load(&mut self, summed: SpendByUser, now: u64) {
+    pub fn load(&mut self, summed: SpendSums, now: u64) {
         self.turn_to(now);
         if self.sums != Sums::Awaited || summed.period != self.present || summed.upto_seq < self.required_seq {
             return;
@@ -191,16 +231,18 @@ impl Spending {
         let day = self.present.day;
         self.sums = Sums::Known;
         self.next_day = summed.next_day;
-        self.users = summed.users.into_iter().map(|(user, spent)| (user, (day, spent))).collect();
-        for (user, cost) in std::mem::take(&mut self.uncommitted) {
+        let tally = |spent| Tally { day, spent };
+        let tallies = |sums: Vec<(_, _)>| sums.into_iter().map(|(name, spent)| (name, tally(spent))).collect();
+        (self.users, self.teams, self.total) = (tallies(summed.users), tallies(summed.teams), tally(summed.total));
+        for (paid_by, cost) in std::mem::take(&mut self.uncommitted) {
             if cost.seq > summed.upto_seq {
-                self.add(&user, cost);
+                self.add(payer(&paid_by), cost);
             }
         }
         let forfeited = std::mem::take(&mut self.forfeited);
-        for ((day, user), &sum) in &forfeited {
+        for ((day, paid_by), &sum) in &forfeited {
             let nano_usd = i64::try_from(sum).unwrap_or(i64::MAX);
-            self.add(user, Cost { seq: 0, started_at: day.unsigned_abs() * DAY, nano_usd });
+            self.add(payer(paid_by), Cost { seq: 0, started_at: day.unsigned_abs() * DAY, nano_usd });
         }
         self.forfeited = forfeited;
     }
@@ -210,7 +252,7 @@ impl Spending {
         self.users.len()
     }
 
-    fn add(&mut self, user: &Arc<str>, cost: Cost) {
+    fn add(&mut self, payer: Payer<'_>, cost: Cost) {
         let today = self.present.day;
         let began = if day_of(cost.started_at) == today { self.present } else { Period::of(cost.started_at) };
         if began.day > today {
@@ -219,14 +261,12 @@ impl Spending {
         if began.month != self.present.month {
             return;
         }
-        let (day, spent) = self.users.entry(Arc::clone(user)).or_default();
-        if *day != today {
-            (*day, spent.day) = (today, 0);
+        let is_today = began.day == today;
+        tally_of(&mut self.users, payer.user).add(today, cost.nano_usd, is_today);
+        if let Some(team) = payer.team {
+            tally_of(&mut self.teams, team).add(today, cost.nano_usd, is_today);
         }
-        spent.month = spent.month.saturating_add_signed(cost.nano_usd);
-        if began.day == today {
-            spent.day = spent.day.saturating_add_signed(cost.nano_usd);
-        }
+        self.total.add(today, cost.nano_usd, is_today);
     }
 
     /// Follows the clock.
@@ -245,7 +285,7 @@ impl Spending {
             if period.day < self.present.day || !self.next_day.is_none_or(is_unused) {
                 self.await_sums();
             } else if !is_same_month {
-                self.users.clear();
+                self.forget();
             }
         }
         self.present = period;
@@ -255,8 +295,22 @@ impl Spending {
     fn await_sums(&mut self) {
         self.sums = Sums::Awaited;
         self.required_seq = self.charged_seq;
-        self.users.clear();
+        self.forget();
     }
+
+    fn forget(&mut self) {
+        self.users.clear();
+        self.teams.clear();
+        self.total = Tally::default();
+    }
+}
+
+/// The tally of this name, a new one where there is none.
+fn tally_of<'a>(tallies: &'a mut BTreeMap<Arc<str>, Tally>, name: &str) -> &'a mut Tally {
+    if !tallies.contains_key(name) {
+        tallies.insert(name.into(), Tally::default());
+    }
+    tallies.get_mut(name).expect("it was inserted")
 }
 
 /// The day of an instant, counted from the start of 1970.

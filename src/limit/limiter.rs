@@ -1,4 +1,5 @@
-//! Who may ask now, and what is settled when an exchange ends: all users' state, and their eviction from memory.
+//! Who may ask now, and what is settled when an exchange ends: the accounts of users, of teams and of everybody
+//! together, and the eviction of users from memory. A request takes from all three, or from none.
 //!
 //! ```text
 //!   admit ──▶ Reservation ──▶ release, forfeit or withdraw, once
@@ -8,11 +9,12 @@
 //! Of more than a few, a user without a debt, a request in flight or spending is evicted once their buckets are full
 //! again, so memory is bounded by the users of the last minutes, whatever names clients make up.
 
-use super::budget::{Cost, Period, SpendByUser, Spending, Spent};
+use super::account::{Account, within_budgets};
+use super::budget::{Cost, Period, SpendSums, Spending, Spent};
+use super::levels::{Levels, LimitLevel, Payer};
 use super::overrides::{Limits, Overrides};
 use super::reservation::{Money, Reservation, ReservationRequest};
 use super::status::{RateLimitStatus, Refused};
-use super::user::{UserState, within_budgets};
 use crate::base::clock::{MILLISECOND, Now};
 use crate::base::table::Table;
 use std::collections::{BTreeMap, VecDeque};
@@ -46,42 +48,59 @@ pub struct Used {
     pub cost: Cost,
 }
 
-/// All users' limits.
+/// All limits, and what is taken of them.
 #[derive(Default)]
 pub struct Limiter {
+    /// Of a user without limits of their own.
     limits: Limits,
-    overrides: BTreeMap<Box<str>, Overrides>,
-    users: Table<Arc<str>, UserState>,
+    /// Of everybody together, by the settings.
+    total_limits: Limits,
+    overrides: Levels<Overrides>,
+    users: Table<Arc<str>, Account>,
+    /// Of teams that are limited, or were with a request in flight.
+    teams: BTreeMap<Box<str>, Account>,
+    total: Account,
     /// Each user once, in the order in which they are looked at for eviction.
     eviction_queue: VecDeque<Arc<str>>,
     sweep_at: u64,
     spending: Spending,
 }
 
+/// An account as it will be, with its limits; `None` where nothing is limited.
+type Drafts = [Option<(Limits, Account)>; 3];
+
 impl Limiter {
-    /// Everybody's limits.
-    pub fn new(limits: Limits) -> Self {
+    /// The limits of each user, and of everybody together.
+    pub fn new(limits: Limits, total_limits: Limits) -> Self {
         let mut limiter = Self::default();
-        limiter.set_limits(limits);
+        limiter.set_limits(limits, total_limits);
         limiter
     }
 
-    /// New limits for everybody, from the next request on.
-    pub fn set_limits(&mut self, limits: Limits) {
-        self.limits = limits;
+    /// New limits of each user and of everybody together, from the next request on.
+    pub fn set_limits(&mut self, limits: Limits, total_limits: Limits) {
+        (self.limits, self.total_limits) = (limits, total_limits);
         self.follow_spending();
     }
 
-    /// New limits of users' own, in place of all that were there, from the next request on.
-    pub fn set_overrides(&mut self, overrides: BTreeMap<Box<str>, Overrides>) {
+    /// What is set for users, teams and everybody, in place of all that was there, from the next request on.
+    pub fn set_overrides(&mut self, overrides: Levels<Overrides>) {
         self.overrides = overrides;
+        let limited = &self.overrides.teams;
+        self.teams.retain(|team, account| limited.contains_key(team) || account.outstanding().0 > 0);
         self.follow_spending();
     }
 
-    /// Spending is followed where somebody has a budget.
+    /// Spending is followed where there is a budget.
     fn follow_spending(&mut self) {
-        let mut overridden = self.overrides.values().map(|overrides| self.limits.with(overrides));
-        self.spending.follow(self.limits.has_budget() || overridden.any(|limits| limits.has_budget()));
+        let defaults = |level| match level {
+            LimitLevel::User => self.limits,
+            LimitLevel::Team => Limits::default(),
+            LimitLevel::Total => self.total_limits,
+        };
+        let mut overridden = self.overrides.iter().map(|(level, _, overrides)| defaults(level).with(overrides));
+        let by_settings = self.limits.has_budget() || self.total_limits.has_budget();
+        self.spending.follow(by_settings || overridden.any(|limits| limits.has_budget()));
     }
 
     /// The period of which the ledger's sums are wanted: somebody has a budget, and what users have spent is not known.
@@ -90,42 +109,43 @@ impl Limiter {
         self.spending.wants(now.unix)
     }
 
-    /// Takes over users' spending so far; what has been charged since the ledger summed it is added.
-    pub fn load(&mut self, sums: SpendByUser, now: Now) {
+    /// Takes over what was spent so far; what has been charged since the ledger summed it is added.
+    pub fn load(&mut self, sums: SpendSums, now: Now) {
         self.spending.load(sums, now.unix);
     }
 
-    /// What of a request matters to its user's limits.
-    pub fn measures(&self, user: &str) -> Measures {
-        let limits = self.limits_of(user);
-        Measures { tokens: limits.tokens.is_some() || limits.has_budget(), cost: limits.has_budget() }
+    /// What of a request matters to the limits that it is under.
+    pub fn measures<'a>(&self, payer: impl Into<Payer<'a>>) -> Measures {
+        let limits = self.limits_of(payer.into());
+        let cost = limits.iter().any(Limits::has_budget);
+        Measures { tokens: cost || limits.iter().any(|limits| limits.tokens.is_some()), cost }
     }
 
     /// The moving average of a user's outputs, tokens; `None` before the first.
     pub fn average_output(&self, user: &str) -> Option<u64> {
-        self.users.get(user).and_then(UserState::average_output)
+        self.users.get(user).and_then(Account::average_output)
     }
 
-    /// Refuses a user who would be refused whatever the request; takes nothing. `may_cost` is false for one that may
-    /// prove to be free.
-    pub fn check(&mut self, user: &str, may_cost: bool, now: Now) -> Result<(), Refused> {
-        let limits = self.limits_of(user);
-        if limits.is_unlimited() {
-            return Ok(());
-        }
+    /// Refuses who would be refused whatever the request; takes nothing. `may_cost` is false for one that may prove to
+    /// be free.
+    pub fn check<'a>(&mut self, payer: impl Into<Payer<'a>>, may_cost: bool, now: Now) -> Result<(), Refused> {
         let anything = Money { nano_usd: 1, least_nano_usd: 0, may_share: true };
         let smallest = ReservationRequest { tokens: 1, guessed: true, money: may_cost.then_some(anything) };
-        let mut state = self.users.get(user).copied().unwrap_or_default();
-        state.try_take(&limits, || self.spending.of(user, now.unix), smallest, now).map(|_| ())
+        self.try_take(payer.into(), smallest, now).map(|_| ())
     }
 
-    /// How a user is refused whose budget is spent, whatever they ask for; `None` while something is left of it, and
-    /// where nobody knows.
-    pub fn spent_budget(&mut self, user: &str, now: Now) -> Option<Refused> {
-        let limits = self.limits_of(user);
-        let spent = limits.has_budget().then(|| self.spending.of(user, now.unix)).flatten()?;
-        let mut nothing = Money { nano_usd: 0, least_nano_usd: 0, may_share: true };
-        within_budgets(&limits, Some(spent), 0, &mut nothing).err()
+    /// How somebody is refused where a budget is spent, whatever they ask for: of several, the widest. `None` while
+    /// something is left of each, and where nobody knows.
+    pub fn spent_budget<'a>(&mut self, payer: impl Into<Payer<'a>>, now: Now) -> Option<Refused> {
+        let payer = payer.into();
+        let limits = self.limits_of(payer);
+        let nothing = Money { nano_usd: 0, least_nano_usd: 0, may_share: true };
+        LimitLevel::ALL.into_iter().zip(limits).rev().filter(|(_, limits)| limits.has_budget()).find_map(
+            |(level, limits)| {
+                let spent = self.spending.of(level, payer, now.unix)?;
+                within_budgets(&limits, Some(spent), 0, nothing).err().map(|refused| Refused { level, ..refused })
+            },
+        )
     }
 
     /// The user's name, shared with their other requests where there are any.
@@ -133,77 +153,155 @@ impl Limiter {
         self.users.get_key(user).map_or_else(|| Arc::from(user), Arc::clone)
     }
 
-    /// Takes what the request may need: the reservation, and the state of its limits after it. All of it, or nothing
-    /// where any limit refuses.
-    pub fn admit(
+    /// Takes what the request may need at each level: the reservation, and the state of its limits after it. All of
+    /// it, or nothing where any limit refuses.
+    pub fn admit<'a>(
         &mut self,
-        user: &Arc<str>,
+        payer: impl Into<Payer<'a>>,
         request: ReservationRequest,
         now: Now,
     ) -> Result<(Reservation, RateLimitStatus), Refused> {
-        let limits = self.limits_of(user);
-        if limits.is_unlimited() {
-            return Ok((Reservation::default(), RateLimitStatus::default()));
-        }
+        let payer = payer.into();
         if self.users.len() > USERS_FEW {
             self.evict_some(SWEEP_PER_ADMISSION, now.mono);
         }
-        let found = self.users.get_mut(user);
-        let mut state = found.as_deref().copied().unwrap_or_default();
-        let reservation = state.try_take(&limits, || self.spending.of(user, now.unix), request, now)?;
-        let limit_status = state.limit_status(&limits);
-        match found {
-            Some(found) => *found = state,
-            None => self.insert(user, state, now.mono),
+        let (reservation, [user, team, total]) = self.try_take(payer, request, now)?;
+        let status = |draft: &Option<(Limits, Account)>| {
+            draft.as_ref().map_or_else(RateLimitStatus::default, |(limits, account)| account.limit_status(limits))
+        };
+        let limit_status = status(&user).tighter(status(&team)).tighter(status(&total));
+        if let Some((_, account)) = user {
+            match self.users.get_mut(payer.user) {
+                Some(found) => *found = account,
+                None => self.insert(payer.user.into(), account, now.mono),
+            }
+        }
+        if let Some((team, (_, account))) = payer.team.zip(team) {
+            match self.teams.get_mut(team) {
+                Some(found) => *found = account,
+                None => drop(self.teams.insert(team.into(), account)),
+            }
+        }
+        if let Some((_, account)) = total {
+            self.total = account;
         }
         Ok((reservation, limit_status))
     }
 
-    fn insert(&mut self, user: &Arc<str>, state: UserState, now: u64) {
+    /// What a request would take, and how the accounts are with it; nothing is taken yet. Of several limits that refuse
+    /// it, the one with the longest wait is told.
+    fn try_take(
+        &mut self,
+        payer: Payer<'_>,
+        mut request: ReservationRequest,
+        now: Now,
+    ) -> Result<(Reservation, Drafts), Refused> {
+        let mut drafts = self.drafts(payer);
+        if request.guessed {
+            let bursts = drafts.iter().flatten().filter_map(|(limits, _)| limits.tokens).map(|rate| rate.burst);
+            request.tokens = bursts.fold(request.tokens, u64::min);
+        }
+        let asked = request.nano_usd();
+        let (mut nano_usd, mut denied, mut limit_status) = (asked, None::<Refused>, RateLimitStatus::default());
+        for (level, draft) in LimitLevel::ALL.into_iter().zip(&mut drafts) {
+            let Some((limits, account)) = draft else { continue };
+            let spent = || self.spending.of(level, payer, now.unix);
+            match account.has_room(limits, spent, &request, now.mono) {
+                Ok(may_hold) => nano_usd = nano_usd.min(may_hold),
+                Err(refused) if denied.is_none_or(|denied| is_longer(refused.retry_after, denied.retry_after)) => {
+                    denied = Some(Refused { level, ..refused });
+                }
+                Err(_) => {}
+            }
+            limit_status = limit_status.tighter(account.limit_status(limits));
+        }
+        if let Some(denied) = denied {
+            return Err(Refused { limit_status, ..denied });
+        }
+        for (limits, account) in drafts.iter_mut().flatten() {
+            account.take(limits, request.tokens, nano_usd, now.mono);
+        }
+        let levels = std::array::from_fn(|level| drafts[level].is_some());
+        if levels == [false; 3] {
+            return Ok((Reservation::default(), drafts));
+        }
+        let worst_nano_usd = if asked == u64::MAX { nano_usd } else { asked };
+        Ok((Reservation { tokens: request.tokens, nano_usd, worst_nano_usd, levels }, drafts))
+    }
+
+    /// The accounts that a payer takes from, as they are.
+    fn drafts(&self, payer: Payer<'_>) -> Drafts {
+        let [user, team, total] = self.limits_of(payer).map(|limits| (!limits.is_unlimited()).then_some(limits));
+        let of_user = || self.users.get(payer.user).copied().unwrap_or_default();
+        let of_team = || payer.team.and_then(|team| self.teams.get(team)).copied().unwrap_or_default();
+        [
+            user.map(|limits| (limits, of_user())),
+            team.map(|limits| (limits, of_team())),
+            total.map(|limits| (limits, self.total)),
+        ]
+    }
+
+    fn insert(&mut self, user: Arc<str>, account: Account, now: u64) {
         if self.users.len() == USERS_FEW {
             self.sweep_at = now + SWEEP_EVERY;
         }
-        self.eviction_queue.push_back(Arc::clone(user));
-        self.users.insert(Arc::clone(user), state);
+        self.eviction_queue.push_back(Arc::clone(&user));
+        self.users.insert(user, account);
     }
 
     /// The request is over: its estimate is given back. What it used is charged before.
-    pub fn release(&mut self, user: &str, reservation: Reservation, now: Now) {
-        self.settle(user, reservation, 0, now);
+    pub fn release<'a>(&mut self, payer: impl Into<Payer<'a>>, reservation: Reservation, now: Now) {
+        self.settle(payer.into(), reservation, 0, now);
     }
 
     /// The request is over, and nobody knows what it used: its estimates stand, though less of money was held.
     /// `record` says which one it is, and when it began; its own cost is not known.
-    pub fn forfeit(&mut self, user: &Arc<str>, reservation: Reservation, record: Cost, now: Now) {
+    pub fn forfeit<'a>(&mut self, payer: impl Into<Payer<'a>>, reservation: Reservation, record: Cost, now: Now) {
+        let payer = payer.into();
         let nano_usd = i64::try_from(reservation.worst_nano_usd).unwrap_or(i64::MAX);
-        self.spending.forfeit(user, Cost { nano_usd, ..record }, now.unix);
-        self.settle(user, Reservation { tokens: 0, ..reservation }, 0, now);
+        self.spending.forfeit(payer, Cost { nano_usd, ..record }, now.unix);
+        self.settle(payer, Reservation { tokens: 0, ..reservation }, 0, now);
     }
 
     /// The request was never forwarded: it takes nothing.
-    pub fn withdraw(&mut self, user: &str, reservation: Reservation, now: Now) {
-        self.settle(user, reservation, 1, now);
+    pub fn withdraw<'a>(&mut self, payer: impl Into<Payer<'a>>, reservation: Reservation, now: Now) {
+        self.settle(payer.into(), reservation, 1, now);
     }
 
-    fn settle(&mut self, user: &str, reservation: Reservation, requests: u64, now: Now) {
-        let limits = self.limits_of(user);
-        let Some(state) = self.users.get_mut(user).filter(|_| reservation.tracked) else { return };
-        state.give_back(&limits, &reservation, requests, now.mono);
+    fn settle(&mut self, payer: Payer<'_>, reservation: Reservation, requests: u64, now: Now) {
+        let limits = self.limits_of(payer);
+        for (level, limits) in LimitLevel::ALL.into_iter().zip(limits) {
+            if let Some(account) = self.account(level, payer).filter(|_| reservation.levels[level as usize]) {
+                account.give_back(&limits, &reservation, requests, now.mono);
+            }
+        }
     }
 
     /// What a record cost at most, whose cost is not certain: the ledger has none of it.
-    pub fn charge_at_most(&mut self, user: &Arc<str>, cost: Cost, now: Now) {
-        self.spending.forfeit(user, cost, now.unix);
+    pub fn charge_at_most<'a>(&mut self, payer: impl Into<Payer<'a>>, cost: Cost, now: Now) {
+        self.spending.forfeit(payer.into(), cost, now.unix);
     }
 
-    /// What a record says that its user has used. The excess over what is there becomes debt.
-    pub fn charge(&mut self, user: &Arc<str>, used: Used, now: Now) {
-        self.spending.charge(user, used.cost, now.unix);
-        let limits = self.limits_of(user);
-        let Some(state) = self.users.get_mut(user) else { return };
-        state.charge(&limits, used.tokens, now.mono);
-        if let Some(output) = used.output_tokens {
-            state.add_output(output);
+    /// What a record says was used. The excess over what is there becomes debt.
+    pub fn charge<'a>(&mut self, payer: impl Into<Payer<'a>>, used: Used, now: Now) {
+        let payer = payer.into();
+        self.spending.charge(payer, used.cost, now.unix);
+        for (level, limits) in LimitLevel::ALL.into_iter().zip(self.limits_of(payer)) {
+            if let Some(account) = self.account(level, payer) {
+                account.charge(&limits, used.tokens, now.mono);
+            }
+        }
+        if let Some((account, output)) = self.users.get_mut(payer.user).zip(used.output_tokens) {
+            account.add_output(output);
+        }
+    }
+
+    /// The account of a level, where there is one.
+    fn account(&mut self, level: LimitLevel, payer: Payer<'_>) -> Option<&mut Account> {
+        match level {
+            LimitLevel::User => self.users.get_mut(payer.user),
+            LimitLevel::Team => self.teams.get_mut(payer.team?),
+            LimitLevel::Total => Some(&mut self.total),
         }
     }
 
@@ -228,29 +326,41 @@ impl Limiter {
         (self.users.len(), self.spending.users())
     }
 
-    /// Requests in flight of all users together, and the nano-dollars reserved for them. For tests of leaks.
+    /// Requests in flight by the accounts of users, and the nano-dollars reserved for them. For tests of leaks.
     pub fn outstanding(&self) -> (u64, u64) {
-        let states = self.eviction_queue.iter().filter_map(|user| self.users.get(user));
-        states.map(UserState::outstanding).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+        let users = self.eviction_queue.iter().filter_map(|user| self.users.get(user));
+        users.map(Account::outstanding).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
-    /// What a user has spent, where that was known when it was last looked at. For tests of budgets.
-    pub fn spent(&self, user: &str) -> Option<Spent> {
-        self.spending.last_known(user)
+    /// Requests in flight by all accounts: of users, of teams, and of everybody together. For tests of leaks.
+    pub fn in_flight(&self) -> u64 {
+        let of_teams: u64 = self.teams.values().map(|account| account.outstanding().0).sum();
+        self.outstanding().0 + of_teams + self.total.outstanding().0
     }
 
-    fn limits_of(&self, user: &str) -> Limits {
+    /// What was spent at a level, where that was known when it was last looked at. For tests of budgets.
+    pub fn spent<'a>(&self, level: LimitLevel, payer: impl Into<Payer<'a>>) -> Option<Spent> {
+        self.spending.last_known(level, payer.into())
+    }
+
+    /// The limits at each level, in their order.
+    fn limits_of(&self, payer: Payer<'_>) -> [Limits; 3] {
+        let defaults = [self.limits, Limits::default(), self.total_limits];
         if self.overrides.is_empty() {
-            return self.limits;
+            return defaults;
         }
-        self.overrides.get(user).map_or(self.limits, |overrides| self.limits.with(overrides))
+        let mut levels = LimitLevel::ALL.into_iter();
+        defaults.map(|limits| {
+            let own = levels.next().and_then(|level| self.overrides.at(level, payer));
+            own.map_or(limits, |own| limits.with(own))
+        })
     }
 
     /// Looks at so many users, and evicts those of them whose state tells nothing.
     fn evict_some(&mut self, count_max: usize, now: u64) {
         for _ in 0..count_max.min(self.eviction_queue.len()) {
             let Some(name) = self.eviction_queue.pop_front() else { return };
-            let limits = self.limits_of(&name);
+            let [limits, ..] = self.limits_of(Payer::from(&*name));
             if self.users.get(&name).is_none_or(|state| state.is_evictable(&limits, now)) {
                 self.users.remove(&name);
             } else {
@@ -262,6 +372,11 @@ impl Limiter {
             self.users.shrink_to(2 * USERS_FEW);
         }
     }
+}
+
+/// True for the longer wait; never is longer than any.
+fn is_longer(one: Option<u64>, other: Option<u64>) -> bool {
+    other.is_some_and(|other| one.is_none_or(|one| one > other))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! What a request asks of its user's limits, and what it holds of them until it is settled.
+//! What a request asks of the limits that it is under, and what it holds of them until it is settled.
 //!
-//! An admission checks every limit, then takes from all of them, or from none. What it took is a [`Reservation`], which
-//! is settled once, in one of three ways:
+//! An admission checks every limit of every level, then takes from all of them, or from none. What it took is
+//! a [`Reservation`], which is settled once, in one of three ways:
 //!
 //! | settled by | when | the request | its tokens | its money |
 //! |---|---|---|---|---|
@@ -50,14 +50,19 @@ pub struct Reservation {
     pub(super) nano_usd: u64,
     /// What it may cost, of which it holds less where less was left.
     pub(super) worst_nano_usd: u64,
-    /// The user was limited in something then.
-    pub(super) tracked: bool,
+    /// At which levels something was limited then, in their order.
+    pub(super) levels: [bool; 3],
 }
 
 impl Reservation {
-    /// True where its user was limited in something.
+    /// True where something was limited.
     pub fn is_tracked(&self) -> bool {
-        self.tracked
+        self.levels.contains(&true)
+    }
+
+    /// At how many levels it has taken of limits.
+    pub fn levels(&self) -> u64 {
+        self.levels.iter().map(|&level| u64::from(level)).sum()
     }
 
     /// Nano-dollars that it holds.

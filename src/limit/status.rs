@@ -3,10 +3,12 @@
 //! Formats are OpenAI's (<https://platform.openai.com/docs/guides/rate-limits>, "Rate limits in headers"); its clients
 //! obey `x-should-retry`, then `retry-after-ms`, then `retry-after`.
 
-use crate::base::clock::{MILLISECOND, SECOND};
+use super::budget::Period;
+use super::levels::{LimitLevel, Payer};
+use crate::base::civil::{first_day_of_month, write_rfc3339};
+use crate::base::clock::{DAY, MILLISECOND, SECOND};
 use crate::base::digits;
 use crate::http::headers::{write_decimal, write_number};
-use std::fmt::Write as _;
 
 /// A bucket's state, as the headers of an answer tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +21,7 @@ pub struct BucketStatus {
     pub reset: u64,
 }
 
-/// A user's buckets after an admission or refusal, where they are limited.
+/// The buckets after an admission or refusal, where they are limited: of the levels, the one that has the least left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RateLimitStatus {
     pub requests: Option<BucketStatus>,
@@ -52,6 +54,15 @@ impl RateLimitStatus {
     pub fn writes(&self, header: &str) -> bool {
         let is_one = || self.buckets().flat_map(|(names, _)| names).any(|name| header.eq_ignore_ascii_case(name));
         header.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX)) && is_one()
+    }
+
+    /// The state of two levels, of each bucket the one that has less left.
+    pub(super) fn tighter(self, other: Self) -> Self {
+        let tighter = |one: Option<BucketStatus>, other: Option<BucketStatus>| match (one, other) {
+            (Some(one), Some(other)) => Some(if other.remaining < one.remaining { other } else { one }),
+            _ => one.or(other),
+        };
+        Self { requests: tighter(self.requests, other.requests), tokens: tighter(self.tokens, other.tokens) }
     }
 
     fn buckets(&self) -> impl Iterator<Item = (Names, BucketStatus)> {
@@ -95,12 +106,16 @@ impl Limit {
 /// A refusal: by which limit, and when to come again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
+    /// Whose limit it is.
+    pub level: LimitLevel,
     pub limit: Limit,
     pub limit_status: RateLimitStatus,
     /// The limit, in its own unit: requests or tokens a minute, requests in flight, nano-dollars.
     pub maximum: u64,
     /// What the request would have taken of it.
     pub requested: u64,
+    /// What of a budget is not spent, nano-dollars.
+    pub left: u64,
     /// Nanoseconds until it is worth trying again; `None` where it is not.
     pub retry_after: Option<u64>,
 }
@@ -117,22 +132,32 @@ impl Refused {
         write_number(out, "retry-after-ms", retry_after.div_ceil(MILLISECOND));
     }
 
-    /// A sentence for the client.
-    pub fn message(&self) -> String {
+    /// Sentences for the client, who has not said who it is where `is_nameless`. `now` in nanoseconds since the Unix
+    /// epoch.
+    pub fn message(&self, payer: Payer<'_>, is_nameless: bool, now: u64) -> String {
+        let whose = match self.level {
+            LimitLevel::User if is_nameless => format!("user \"{}\" (no X-User-ID was sent)", payer.user),
+            LimitLevel::User => format!("user \"{}\"", payer.user),
+            LimitLevel::Team => format!("team \"{}\"", payer.team.unwrap_or_default()),
+            LimitLevel::Total => "all users together".to_owned(),
+        };
         let (maximum, requested) = (self.maximum, self.requested);
         let mut message = match self.limit {
-            Limit::Requests => format!("Rate limit reached for requests: {maximum} per minute."),
+            Limit::Requests => format!("Rate limit reached for requests: {maximum} per minute for {whose}."),
             Limit::Tokens if self.retry_after.is_none() => {
                 format!(
-                    "This request may use {requested} tokens; the limit of {maximum} per minute never lets it through."
+                    "This request may use {requested} tokens; the limit of {maximum} per minute for {whose} never \
+                     lets it through."
                 )
             }
-            Limit::Tokens => {
-                format!("Rate limit reached for tokens: {maximum} per minute; this request may use {requested}.")
+            Limit::Tokens => format!(
+                "Rate limit reached for tokens: {maximum} per minute for {whose}; this request may use {requested}."
+            ),
+            Limit::Concurrent => format!("At most {maximum} requests may be in flight at once for {whose}."),
+            Limit::BudgetDay | Limit::BudgetMonth => self.budget_message(&whose, now),
+            Limit::BudgetUnknown => {
+                format!("There is a budget for {whose}, and what is spent of it is still being summed up.")
             }
-            Limit::Concurrent => format!("A user may have {maximum} requests in flight at once."),
-            Limit::BudgetDay | Limit::BudgetMonth => self.budget_message(),
-            Limit::BudgetUnknown => "There is a budget, and what is spent of it is still being summed up.".to_owned(),
         };
         if let Some(retry_after) = self.retry_after {
             message.push_str(" Try again in ");
@@ -142,18 +167,28 @@ impl Refused {
         message
     }
 
-    fn budget_message(&self) -> String {
-        let period = if self.limit == Limit::BudgetDay { "day" } else { "month" };
-        let mut message = format!("Of the budget of {} USD for this UTC {period}, ", dollars(self.maximum));
-        let _ = match (self.retry_after, self.requested) {
-            (Some(_), _) => write!(
-                message,
-                "this user's requests in flight may need all that is left. A request that states a maximum of output \
-                 tokens holds less, so that more of them run at once."
-            ),
-            (None, 0) => write!(message, "nothing is left."),
-            (None, cost) => write!(message, "less is left than the {} that this request may cost.", dollars(cost)),
+    fn budget_message(&self, whose: &str, now: u64) -> String {
+        let present = Period::of(now);
+        let (period, next_day) = match self.limit {
+            Limit::BudgetDay => ("today", present.day + 1),
+            _ => ("this month", first_day_of_month(present.month + 1)),
         };
+        let of = format!("${} of ${} for {period} (UTC)", dollars(self.left), dollars(self.maximum));
+        let mut message = match self.requested {
+            0 => format!("There is {of} left for {whose}."),
+            cost => format!("This request may cost ${}; there is {of} left for {whose}.", dollars(cost)),
+        };
+        if self.retry_after.is_some() {
+            message.push_str(
+                " Requests in flight may need the rest; one that states a maximum of output tokens holds less.",
+            );
+            return message;
+        }
+        message.push_str(if self.requested == 0 { " Wait until " } else { " Lower max_tokens, or wait until " });
+        let mut until = Vec::new();
+        write_rfc3339(&mut until, next_day.unsigned_abs().saturating_mul(DAY), 0);
+        message.push_str(&String::from_utf8_lossy(&until));
+        message.push('.');
         message
     }
 }
@@ -226,22 +261,31 @@ mod tests {
 
     #[test]
     fn a_refusal_says_what_was_reached_and_when_to_come_again() {
-        let refused = |limit, maximum, requested, retry_after| {
-            let refused = Refused { limit, limit_status: RateLimitStatus::default(), maximum, requested, retry_after };
+        let now = crate::base::civil::parse_rfc3339("2026-12-31T23:00:00Z").unwrap();
+        let refused = |level, limit, maximum, requested, retry_after| {
+            let limit_status = RateLimitStatus::default();
+            let refused = Refused { level, limit, limit_status, maximum, requested, left: 2, retry_after };
             let mut out = Vec::new();
             refused.write(&mut out);
-            (refused.message(), String::from_utf8(out).unwrap())
+            let payer = Payer { user: "u", team: Some("t") };
+            (refused.message(payer, level == LimitLevel::User, now), String::from_utf8(out).unwrap())
         };
-        let (message, headers) = refused(Limit::Tokens, 100, 63, Some(SECOND + 1));
-        let expected = "Rate limit reached for tokens: 100 per minute; this request may use 63. Try again in 1.001s.";
+        let (message, headers) = refused(LimitLevel::User, Limit::Tokens, 100, 63, Some(SECOND + 1));
+        let expected = "Rate limit reached for tokens: 100 per minute for user \"u\" (no X-User-ID was sent); this \
+                        request may use 63. Try again in 1.001s.";
         assert_eq!(message, expected);
         assert_eq!(headers, "retry-after: 2\r\nretry-after-ms: 1001\r\n");
-        let (message, headers) = refused(Limit::BudgetDay, 1_500_000_000, 0, None);
-        assert_eq!(message, "Of the budget of 1.5 USD for this UTC day, nothing is left.");
+        let (message, headers) = refused(LimitLevel::Team, Limit::BudgetDay, 1_500_000_000, 0, None);
+        let expected =
+            "There is $0.000000002 of $1.5 for today (UTC) left for team \"t\". Wait until 2027-01-01T00:00:00Z.";
+        assert_eq!(message, expected);
         assert_eq!(headers, "x-should-retry: false\r\n");
-        let (message, _) = refused(Limit::BudgetMonth, 20_000_000_000, 3, None);
-        let expected = "Of the budget of 20 USD for this UTC month, less is left than the 0.000000003 that this request \
-                        may cost.";
+        let (message, _) = refused(LimitLevel::Total, Limit::BudgetMonth, 20_000_000_000, 3, None);
+        let expected = "This request may cost $0.000000003; there is $0.000000002 of $20 for this month (UTC) left for \
+                        all users together. Lower max_tokens, or wait until 2027-01-01T00:00:00Z.";
+        assert_eq!(message, expected);
+        let (message, _) = refused(LimitLevel::Total, Limit::Concurrent, 3, 1, Some(SECOND));
+        let expected = "At most 3 requests may be in flight at once for all users together. Try again in 1s.";
         assert_eq!(message, expected);
     }
 }

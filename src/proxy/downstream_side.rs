@@ -17,6 +17,7 @@ use super::channel::{Mistake, NO_TLS_ALERT};
 use super::content_coding::Coding;
 use super::downstream::{AfterReply, Arrived, DISCARD_BYTES_MAX, Downstream, Phase, Sink};
 use super::exchange::{Exchange, ModelName, Request, Response, Stage};
+use super::identity::Who;
 use super::key_guesses::presents_key;
 use super::local_answers::{overloaded, text};
 use super::local_request::{self, LocalRequest};
@@ -29,8 +30,8 @@ use super::route::{Local, Route};
 use super::timing::Class;
 use super::tls_scratch::{Received, TlsProgress};
 use super::{
-    Action, Conn, DownKey, ExchangeKey, LOW_WATERMARK, Proxy, Question, Written, crowding, forward, identity,
-    local_limit, log_notes, model_in_path, route, slow_holders,
+    Action, Conn, DownKey, ExchangeKey, LOW_WATERMARK, Proxy, Question, Written, allowed_models, crowding, forward,
+    identity, local_limit, log_notes, model_in_path, route, slow_holders,
 };
 use crate::base::clock::Now;
 use crate::base::slab::Slab;
@@ -41,6 +42,7 @@ use crate::http::framing::Framing;
 use crate::http::head::{self, RequestHead};
 use crate::http::headers::Known;
 use crate::http::reply::{Fault, Reply, error_body};
+use crate::limit::levels::{LimitLevel, Payer};
 use crate::limit::reservation::Reservation;
 use crate::limit::status::RateLimitStatus;
 use crate::local::Answer;
@@ -53,9 +55,16 @@ use std::sync::Arc;
 /// Who asks, and for which operation.
 struct Asker {
     user: Arc<str>,
+    team: Option<Arc<str>>,
     key_id: Option<i64>,
     endpoint: Endpoint,
     cost: Cost,
+}
+
+impl Asker {
+    fn payer(&self) -> Payer<'_> {
+        Payer { user: &self.user, team: self.team.as_deref() }
+    }
 }
 
 // -------------------------------------------------------------------------------------------------- bytes of clients
@@ -337,12 +346,13 @@ impl Proxy {
             Ok(Route::Relay { endpoint, cost }) => {
                 let may_relay = self.may_relay(&head);
                 match may_relay.and_then(|()| identity::who(&head.headers, &self.access, now.unix)) {
-                    Ok((user, key_id)) => {
+                    Ok(Who { user, team, key_id }) => {
                         let user = user.unwrap_or_else(|name| self.limiter.name(&name));
-                        if let Err(refusal) = self.may_ask(&user, &head, endpoint) {
+                        let asker = Asker { user, team, key_id, endpoint, cost };
+                        if let Err(refusal) = self.may_ask(asker.payer(), &head, endpoint) {
                             return self.refuse(now, key, &head, &refusal);
                         }
-                        self.relay(now, key, &head, Asker { user, key_id, endpoint, cost });
+                        self.relay(now, key, &head, asker);
                     }
                     Err(refusal) => self.refuse(now, key, &head, &refusal),
                 }
@@ -369,8 +379,8 @@ impl Proxy {
     }
 
     /// Why a request is not for the target from this user, by its path.
-    fn may_ask(&self, user: &str, head: &RequestHead<'_, '_>, endpoint: Endpoint) -> Result<(), Refusal> {
-        let own = self.own_paths.get(user);
+    fn may_ask(&self, payer: Payer<'_>, head: &RequestHead<'_, '_>, endpoint: Endpoint) -> Result<(), Refusal> {
+        let own = LimitLevel::ALL.into_iter().find_map(|level| self.own_paths.at(level, payer));
         if route::is_allowed(own.unwrap_or(&self.settings.allowed_paths), head.method, head.target, endpoint) {
             return Ok(());
         }
@@ -421,7 +431,9 @@ impl Proxy {
     }
 
     fn relay(&mut self, now: Now, key: DownKey, head: &RequestHead<'_, '_>, asker: Asker) {
-        let hold = request_body::is_held(head, asker.endpoint, self.limiter.measures(&asker.user).cost);
+        let must_be_read =
+            self.limiter.measures(asker.payer()).cost || allowed_models::restrict(&self.models, asker.payer());
+        let hold = request_body::is_held(head, asker.endpoint, must_be_read);
         let exchange = match self.admit(now, key, head, asker, hold) {
             Ok(exchange) => self.exchanges.insert(exchange),
             Err(refusal) => return self.refuse(now, key, head, &refusal),
@@ -472,13 +484,16 @@ impl Proxy {
             return Err(Refusal::new(Fault::LedgerUnavailable, message).with(b"retry-after: 1\r\n"));
         }
         let mut exchange = self.exchange(now, key, head, asker, hold);
+        if !hold {
+            allowed_models::check(&self.models, &exchange)?;
+        }
         // One that is held takes its place among the requests here, and its tokens and money when it is whole; for
         // these it is refused here only where it would be anyway.
         let reserved = match hold {
             true => {
                 let may_cost = exchange.request.cost != Cost::Free && !self.prices.has_free();
                 self.limiter
-                    .check(&exchange.draft.user, may_cost, now)
+                    .check(exchange.draft.payer(), may_cost, now)
                     .map_err(Denied::Limit)
                     .and_then(|()| request_estimate::reserve_place(&mut self.limiter, &mut exchange, now))
             }
@@ -487,14 +502,14 @@ impl Proxy {
                 request_estimate::reserve(&mut self.limiter, &self.prices, &self.settings, &mut exchange, &size, now)
             }
         };
-        reserved.map_err(|denied| self.denied(&exchange.draft.user, &denied))?;
+        reserved.map_err(|denied| self.denied(now, exchange.draft.payer(), &denied))?;
         let reserved = self.permits.reserve(permits);
         debug_assert!(reserved, "they were available");
         Ok(Exchange { permits, ..exchange })
     }
 
     fn exchange(&self, now: Now, down: DownKey, head: &RequestHead<'_, '_>, asker: Asker, hold: bool) -> Exchange {
-        let Asker { user, key_id, endpoint, cost } = asker;
+        let Asker { user, team, key_id, endpoint, cost } = asker;
         let mut outgoing = Outgoing::default();
         outgoing.holder = hold.then(|| Arc::clone(&user));
         let captured = endpoint != Endpoint::Other;
@@ -535,6 +550,7 @@ impl Proxy {
             draft: Draft {
                 started_at: now.unix,
                 user,
+                team,
                 key_id,
                 endpoint,
                 model_requested: named.name,
@@ -550,7 +566,8 @@ impl Proxy {
         let Some(exchange) = self.exchanges.linked_mut(key) else { return };
         exchange.ready = now.mono;
         let user = exchange.draft.user.clone();
-        let (bytes, is_limited) = (exchange.request.outgoing.held_bytes(), self.limiter.measures(&user).tokens);
+        let (bytes, payer) = (exchange.request.outgoing.held_bytes(), exchange.draft.payer());
+        let is_limited = self.limiter.measures(payer).tokens || allowed_models::restrict(&self.models, payer);
         let body = Unread::take(exchange, &self.settings, is_limited);
         if body.takes_long(self.settings.long_body_bytes) {
             self.held_bodies.change(&user, 0, bytes);
@@ -579,20 +596,24 @@ impl Proxy {
     /// A held body was read: its request takes what it may need, and goes on its way.
     fn request_read(&mut self, now: Now, key: ExchangeKey, read: Result<BodyRead, Refusal>) {
         let Some(exchange) = self.exchanges.linked_mut(key) else { return };
-        let user = exchange.draft.user.clone();
         let reserved = match read {
             Err(refusal) => return self.refuse_held(now, key, &refusal),
             Ok(read) => {
                 let size = read.finish(exchange);
+                if let Err(refusal) = allowed_models::check(&self.models, exchange) {
+                    return self.refuse_held(now, key, &refusal);
+                }
                 // In place of what its head has taken.
-                self.limiter.withdraw(&user, std::mem::take(&mut exchange.reservation), now);
+                let reservation = std::mem::take(&mut exchange.reservation);
+                self.limiter.withdraw(exchange.draft.payer(), reservation, now);
                 request_estimate::reserve(&mut self.limiter, &self.prices, &self.settings, exchange, &size, now)
             }
         };
         match reserved {
             Ok(()) => self.dispatch(now, key),
             Err(denied) => {
-                let refusal = self.denied(&user, &denied);
+                let (user, team) = (Arc::clone(&exchange.draft.user), exchange.draft.team.clone());
+                let refusal = self.denied(now, Payer { user: &user, team: team.as_deref() }, &denied);
                 self.refuse_held(now, key, &refusal);
             }
         }
@@ -605,7 +626,7 @@ impl Proxy {
             exchange.permits -= 1;
             self.permits.withdraw_entry(entry);
         }
-        self.limiter.withdraw(&exchange.draft.user, std::mem::take(&mut exchange.reservation), now);
+        self.limiter.withdraw(exchange.draft.payer(), std::mem::take(&mut exchange.reservation), now);
         self.remove_exchange(now, key);
     }
 
@@ -984,11 +1005,11 @@ impl Proxy {
     }
 
     /// How somebody is refused whose limits do not allow a request.
-    fn denied(&mut self, user: &str, denied: &Denied) -> Refusal {
+    fn denied(&mut self, now: Now, payer: Payer<'_>, denied: &Denied) -> Refusal {
         match denied {
             Denied::Limit(refused) => {
-                self.metrics.rate_limited(user, refused.limit.label());
-                request_estimate::refusal(refused)
+                self.metrics.rate_limited(payer.user, refused.limit.label());
+                request_estimate::refusal(refused, payer, now)
             }
             Denied::Unmetered(why) => request_estimate::unmetered_refusal(why),
         }
@@ -1020,7 +1041,7 @@ impl Proxy {
         let reply = Reply {
             status: refusal.fault.status(),
             content_type: "application/json",
-            body: &error_body(code, &refusal.message),
+            body: &error_body(code, &refusal.message, refusal.param),
             error_code: Some(code),
             extra: &refusal.extra,
             origin: None,

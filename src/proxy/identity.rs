@@ -12,8 +12,16 @@ use std::sync::Arc;
 /// The user of a request that names none.
 pub const ANONYMOUS: &str = "anonymous";
 
-/// A user, by a name that is shared already or by one that is not, and the key that they presented.
-pub type Who<'b> = (Result<Arc<str>, Cow<'b, str>>, Option<i64>);
+/// Who is asking.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Who<'b> {
+    /// The user, by a name that is shared already or by one that is not.
+    pub user: Result<Arc<str>, Cow<'b, str>>,
+    /// The team that the request counts to.
+    pub team: Option<Arc<str>>,
+    /// The key that they presented.
+    pub key_id: Option<i64>,
+}
 
 /// Who is asking. Where keys are asked for, the key's user, whatever `X-User-ID` says; why else nobody gets in.
 pub fn who<'b>(headers: &Headers<'_, 'b>, access: &Access, now: u64) -> Result<Who<'b>, Refusal> {
@@ -22,10 +30,14 @@ pub fn who<'b>(headers: &Headers<'_, 'b>, access: &Access, now: u64) -> Result<W
         return Err(Refusal::new(Fault::BadRequest, message));
     }
     if !access.is_keys_only() {
-        return user(headers).map(|name| (Err(name), None)).map_err(|message| Refusal::new(Fault::BadRequest, message));
+        let name = user(headers).map_err(|message| Refusal::new(Fault::BadRequest, message))?;
+        return Ok(Who { team: access.team_of(&name).cloned(), user: Err(name), key_id: None });
     }
     match access.key(headers, now) {
-        Some(key) => Ok((Ok(Arc::clone(&key.user)), Some(key.id))),
+        Some(key) => {
+            let team = key.team.as_ref().or_else(|| access.team_of(&key.user)).cloned();
+            Ok(Who { user: Ok(Arc::clone(&key.user)), team, key_id: Some(key.id) })
+        }
         None => {
             let message = "a valid client key is needed: ask whoever runs this proxy for one";
             Err(Refusal::new(Fault::InvalidClientKey, message))
@@ -66,12 +78,23 @@ mod tests {
     fn a_keys_user_cannot_be_overridden() {
         use crate::access::{Hash, Key};
         let mut access = Access::new(true, None, true);
-        access.set_keys([Key { id: 7, user: "key's".into(), hash: Hash::of(b"oap_1"), expires_at: None }]);
+        access.set_keys([Key { id: 7, user: "key's".into(), team: None, hash: Hash::of(b"oap_1"), expires_at: None }]);
+        access.set_members([("key's".into(), "t".into()), ("other".into(), "u".into())].into());
         let authorization = Header { name: "authorization", value: b"Bearer oap_1" };
         let other = Header { name: "x-user-id", value: b"other" };
-        assert_eq!(who(&Headers::new(&[other, authorization]), &access, 0), Ok((Ok("key's".into()), Some(7))));
+        let keys = Who { user: Ok("key's".into()), team: Some("t".into()), key_id: Some(7) };
+        assert_eq!(who(&Headers::new(&[other, authorization]), &access, 0), Ok(keys.clone()));
         assert_eq!(who(&Headers::new(&[other]), &access, 0).unwrap_err().fault, Fault::InvalidClientKey);
-        assert_eq!(who(&Headers::new(&[other]), &Access::default(), 0), Ok((Err("other".into()), None)));
+        // A key may say the team, whatever its user belongs to.
+        let team = Some("v".into());
+        access.set_keys([Key { id: 7, user: "key's".into(), team, hash: Hash::of(b"oap_1"), expires_at: None }]);
+        let keys = Who { team: Some("v".into()), ..keys };
+        assert_eq!(who(&Headers::new(&[authorization]), &access, 0), Ok(keys));
+        let mut open = Access::default();
+        let nobodys = Who { user: Err("other".into()), team: None, key_id: None };
+        assert_eq!(who(&Headers::new(&[other]), &open, 0), Ok(nobodys.clone()));
+        open.set_members([("other".into(), "u".into())].into());
+        assert_eq!(who(&Headers::new(&[other]), &open, 0), Ok(Who { team: Some("u".into()), ..nobodys }));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::exchange::{Exchange, Stage};
 use super::upstream::{Link, Upstream};
 use super::{Conn, ExchangeKey, Proxy, UpKey};
 use crate::limit::budget::Spent;
+use crate::limit::levels::LimitLevel;
 
 /// A look at all of a proxy.
 pub struct Audit<'p>(pub(super) &'p Proxy);
@@ -90,17 +91,16 @@ impl Audit<'_> {
         self.0.bodies_away.unclaimed(|exchange| self.0.exchanges.get(exchange).is_some())
     }
 
-    /// Requests in flight that have taken of their users' limits, by the limiter and by the exchanges. For tests of
-    /// leaks.
+    /// What requests in flight have taken of limits, once for each level, by the limiter and by the exchanges. For
+    /// tests of leaks.
     pub fn reservations(&self) -> (u64, u64) {
         let exchanges = self.0.exchanges.keys().filter_map(|key| self.0.exchanges.get(key));
-        let held = exchanges.filter(|exchange| exchange.reservation.is_tracked()).count();
-        (self.0.limiter.outstanding().0, held as u64)
+        (self.0.limiter.in_flight(), exchanges.map(|exchange| exchange.reservation.levels()).sum())
     }
 
     /// What a user has spent, where the limiter knows it. For tests of budgets.
     pub fn spent(&self, user: &str) -> Option<Spent> {
-        self.0.limiter.spent(user)
+        self.0.limiter.spent(LimitLevel::User, user)
     }
 
     /// Permits: those that are reserved for records still to come, and those of records that are not committed. For

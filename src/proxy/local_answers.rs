@@ -65,7 +65,7 @@ impl LocalAnswers {
 
 /// The answer to a question that cannot be taken now.
 pub fn overloaded(message: &str) -> Answer {
-    let (status, body) = (Fault::Overloaded.status(), error_body(Fault::Overloaded.code(), message));
+    let (status, body) = (Fault::Overloaded.status(), error_body(Fault::Overloaded.code(), message, None));
     Answer::new(status, "application/json", body)
 }
 

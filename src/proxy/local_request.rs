@@ -11,7 +11,7 @@ use crate::http::head::RequestHead;
 use crate::http::reply::Fault;
 use crate::local::dashboard::DashboardQuery;
 use crate::local::usage_report::{Format, UsageQuery};
-use crate::reporting::Query;
+use crate::reporting::{GroupBy, Query};
 
 /// Has a browser ask its user for the administrator's token (RFC 7617 §2).
 const CHALLENGE: &[u8] = b"www-authenticate: Basic realm=\"proxy-server\", charset=\"UTF-8\"\r\n";
@@ -64,6 +64,9 @@ pub fn read(now: Now, head: &RequestHead<'_, '_>, local: Local, access: &Access)
         Local::Usage => {
             let accepted = Format::accepted(fields(head, "accept"));
             let asked = UsageQuery::parse(parameters, now.unix, accepted).map_err(bad)?;
+            if own && (asked.query.team.is_some() || asked.query.group_by == Some(GroupBy::Team)) {
+                return Err(Refusal::new(Fault::Forbidden, "a client key reads its own user's usage only"));
+            }
             let user = readable(asked.query.user.clone(), reader)?;
             LocalRequest::Usage(Box::new(UsageQuery { query: Query { user, ..asked.query }, own, ..asked }))
         }

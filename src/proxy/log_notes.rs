@@ -8,7 +8,9 @@ use super::failure::{Failure, Reached};
 use crate::base::log::{Level, Notes};
 use crate::http::reply::Fault;
 use crate::tls::TlsError;
+use crate::usage::record::Record;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// A client has come or gone; so many are connected now.
 pub fn client(notes: &mut Notes, what: &'static str, connections: usize) {
@@ -52,6 +54,15 @@ pub fn silent(notes: &mut Notes, address: SocketAddr) {
 /// A request was refused.
 pub fn refusal(notes: &mut Notes, fault: Fault) {
     notes.add(Level::Debug, "request refused", |note| note.with("code", fault.code()));
+}
+
+/// A model has answered that may not be asked for.
+pub fn other_model(notes: &mut Notes, record: &Record) {
+    let named = |model: &Option<Arc<str>>| model.as_deref().unwrap_or_default().to_owned();
+    let (asked, served) = (named(&record.model_requested), named(&record.model));
+    notes.add(Level::Warn, "a model has answered that is not allowed (limits set --models)", |note| {
+        note.with("user", record.user.to_string()).with("asked", asked).with("served", served)
+    });
 }
 
 /// A session must end.

@@ -33,6 +33,11 @@ impl OpenSessions {
         }
     }
 
+    /// True where none is open.
+    pub fn is_empty(&self) -> bool {
+        self.by_user.is_empty()
+    }
+
     /// A user's sessions.
     pub fn of(&self, user: &str) -> &[ExchangeKey] {
         self.by_user.get(user).map_or(&[], Vec::as_slice)

@@ -11,12 +11,19 @@ pub struct Refusal {
     pub message: Cow<'static, str>,
     /// Further header lines, each ended by CRLF.
     pub extra: Cow<'static, [u8]>,
+    /// What it is about: the error's `param`.
+    pub param: Option<&'static str>,
 }
 
 impl Refusal {
     /// A refusal without further header lines.
     pub fn new(fault: Fault, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { fault, message: message.into(), extra: Cow::Borrowed(&[]) }
+        Self { fault, message: message.into(), extra: Cow::Borrowed(&[]), param: None }
+    }
+
+    /// The same about this.
+    pub fn about(self, param: &'static str) -> Self {
+        Self { param: Some(param), ..self }
     }
 
     /// The same with these header lines.

@@ -26,10 +26,11 @@ use crate::usage::{content, estimate};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// True for a body that is held to be read. `has_budget` says that its user's money is limited.
-pub fn is_held(head: &RequestHead<'_, '_>, endpoint: Endpoint, has_budget: bool) -> bool {
+/// True for a body that is held to be read. `must_be_read` says that
+/// its user's money is limited, or the models that may be asked for.
+pub fn is_held(head: &RequestHead<'_, '_>, endpoint: Endpoint, must_be_read: bool) -> bool {
     let has_body = head.framing != Framing::None;
-    has_body && endpoint != Endpoint::Other && (has_budget || form(head, endpoint).is_none())
+    has_body && endpoint != Endpoint::Other && (must_be_read || form(head, endpoint).is_none())
 }
 
 /// The reader of a form, for an endpoint that takes one.
@@ -57,7 +58,7 @@ pub struct Unread {
     endpoint: Endpoint,
     /// The model for a request that names none.
     default_model: Option<Arc<str>>,
-    /// Its user's tokens or money are limited: it is measured.
+    /// Its user's tokens, money or models are limited: it is measured.
     is_limited: bool,
     /// Usage is asked for in the client's place.
     asks_usage: bool,
@@ -81,7 +82,8 @@ pub struct BodyRead {
 }
 
 impl Unread {
-    /// Takes the body of an exchange, which is whole. `is_limited` says that its user's tokens or money are.
+    /// Takes the body of an exchange, which is whole. `is_limited` says that its user's tokens, money or
+    /// models are.
     pub fn take(exchange: &mut Exchange, settings: &Settings, is_limited: bool) -> Self {
         let default_model = settings.model_name.clone();
         let request = &mut exchange.request;

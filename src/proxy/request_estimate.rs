@@ -18,10 +18,12 @@
 use super::Settings;
 use super::api_paths::Cost as PathCost;
 use super::exchange::{Exchange, ModelName};
+use super::identity::ANONYMOUS;
 use super::refusal::Refusal;
 use crate::base::clock::Now;
 use crate::http::reply::Fault;
 use crate::limit::budget::{Cost, Period};
+use crate::limit::levels::Payer;
 use crate::limit::limiter::{Limiter, Used};
 use crate::limit::reservation::{Money, ReservationRequest};
 use crate::limit::status::Refused;
@@ -85,10 +87,10 @@ pub fn reserve(
     size: &Size,
     now: Now,
 ) -> Result<(), Denied> {
-    let user = &exchange.draft.user;
     let (request, output_tokens) = reservation_request(limiter, prices, settings, exchange, size)?;
     exchange.request.spares_budget = request.nano_usd() == u64::MAX && settings.allows_unmetered;
-    (exchange.reservation, exchange.limit_status) = limiter.admit(user, request, now).map_err(Denied::Limit)?;
+    (exchange.reservation, exchange.limit_status) =
+        limiter.admit(exchange.draft.payer(), request, now).map_err(Denied::Limit)?;
     exchange.request.output_reserved = output_tokens;
     if exchange.reservation.nano_usd() > 0 && !is_same_day(exchange.draft.started_at, now.unix) {
         // Its body came on another day than its head: it is spent on the day whose budget has let it through.
@@ -103,7 +105,7 @@ pub fn reserve(
 /// # Errors
 /// The limit that refuses it.
 pub fn reserve_place(limiter: &mut Limiter, exchange: &mut Exchange, now: Now) -> Result<(), Denied> {
-    let taken = limiter.admit(&exchange.draft.user, ReservationRequest::default(), now).map_err(Denied::Limit)?;
+    let taken = limiter.admit(exchange.draft.payer(), ReservationRequest::default(), now).map_err(Denied::Limit)?;
     (exchange.reservation, exchange.limit_status) = taken;
     Ok(())
 }
@@ -122,7 +124,7 @@ fn reservation_request(
     size: &Size,
 ) -> Result<(ReservationRequest, u64), Denied> {
     let (draft, cost) = (&exchange.draft, exchange.request.cost);
-    let measures = limiter.measures(&draft.user);
+    let measures = limiter.measures(draft.payer());
     if !measures.tokens || matches!(cost, PathCost::Free) {
         return Ok(Default::default());
     }
@@ -299,13 +301,14 @@ pub fn unmetered_refusal(why: &str) -> Refusal {
 }
 
 /// How a request is refused that gets nothing.
-pub fn refusal(refused: &Refused) -> Refusal {
+pub fn refusal(refused: &Refused, payer: Payer<'_>, now: Now) -> Refusal {
     let mut extra = Vec::new();
     refused.write(&mut extra);
     // Where in-flight requests hold the rest of a budget, waiting helps; where it is spent, it does not.
     let is_spent = refused.limit.is_budget() && refused.retry_after.is_none();
     let fault = if is_spent { Fault::QuotaSpent } else { Fault::RateLimited };
-    Refusal::new(fault, refused.message()).with(extra)
+    let message = refused.message(payer, payer.user == ANONYMOUS, now.unix);
+    Refusal::new(fault, message).with(extra).about(refused.level.label())
 }
 
 /// What an answer counts for in a limit of tokens.

@@ -63,6 +63,8 @@ pub struct Settings {
     pub is_open: bool,
     /// What each user may do who has no limits of their own.
     pub limits: Limits,
+    /// What everybody may do together.
+    pub total_limits: Limits,
     /// Of a budget a request without a maximum takes its user's average, not the model's largest output.
     pub reserves_average: bool,
     /// A user with a budget may send what cannot be metered.
@@ -110,6 +112,7 @@ impl Default for Settings {
             admin: None,
             is_open: true,
             limits: Limits::default(),
+            total_limits: Limits::default(),
             reserves_average: false,
             allows_unmetered: false,
             asks_usage: true,

@@ -298,8 +298,9 @@ mod tests {
         let limited = |mut exchange: Exchange| {
             let limits = Limits { concurrent: Some(1), ..Limits::default() };
             let user = exchange.draft.user.clone();
-            (exchange.reservation, _) =
-                Limiter::new(limits).admit(&user, ReservationRequest::default(), Now::default()).unwrap();
+            (exchange.reservation, _) = Limiter::new(limits, Limits::default())
+                .admit(&user, ReservationRequest::default(), Now::default())
+                .unwrap();
             exchange.request.output_reserved = 100;
             exchange
         };
@@ -392,9 +393,9 @@ mod tests {
             let money = (worst > 0).then_some(Money { nano_usd: worst, least_nano_usd: 0, may_share: false });
             let user = exchange.draft.user.clone();
             let request = ReservationRequest { money, ..ReservationRequest::default() };
-            let mut limiter = Limiter::new(limits);
+            let mut limiter = Limiter::new(limits, Limits::default());
             let period = crate::limit::budget::Period::of(0);
-            limiter.load(crate::limit::budget::SpendByUser { period, ..Default::default() }, Now::default());
+            limiter.load(crate::limit::budget::SpendSums { period, ..Default::default() }, Now::default());
             (exchange.reservation, _) = limiter.admit(&user, request, Now::default()).unwrap();
             exchange.request.spares_budget = spares;
             let record = settle(&mut exchange, END, &PriceTable::built_in()).records.0;

@@ -153,7 +153,7 @@ impl Tunnel {
             Endpoint::ResponsesSession => format!("\"status\":{}", why.fault.status()),
             _ => return None,
         };
-        Some(error_event(&place, why.fault.code(), &why.message))
+        Some(error_event(&place, why.fault.code(), &why.message, why.param))
     }
 
     /// True where its client may leave without a word: nothing that it asked for is missing, or was not counted.
@@ -255,6 +255,7 @@ impl Part {
         let record = Record {
             started_at: began.unix,
             user: whole.user.clone(),
+            team: whole.team.clone(),
             key_id: whole.key_id,
             endpoint,
             model_requested: model_requested.or(model_of_session),

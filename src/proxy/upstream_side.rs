@@ -30,6 +30,7 @@ use crate::http::HttpError;
 use crate::http::body::BodyReader;
 use crate::http::head::{self, HeadEnd, ResponseHead};
 use crate::http::reply::Fault;
+use crate::limit::levels::{LimitLevel, Payer};
 use crate::usage::record::{Endpoint, Outcome};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -874,13 +875,19 @@ impl Proxy {
         }
     }
 
-    /// Something was charged to a user: their sessions end where the budget is spent.
-    pub(super) fn check_sessions_of(&mut self, now: Now, user: &str) {
-        let has_sessions = !self.open_sessions.of(user).is_empty();
-        if has_sessions && self.limiter.spent_budget(user, now).is_some() {
-            for key in self.open_sessions.of(user).to_vec() {
-                self.check_session(now, key);
+    /// Something was charged: the sessions end whose budget is spent with it.
+    pub(super) fn check_sessions_of(&mut self, now: Now, payer: Payer<'_>) {
+        if self.open_sessions.is_empty() {
+            return;
+        }
+        match self.limiter.spent_budget(payer, now).map(|refused| refused.level) {
+            None => {}
+            Some(LimitLevel::User) => {
+                for key in self.open_sessions.of(payer.user).to_vec() {
+                    self.check_session(now, key);
+                }
             }
+            Some(LimitLevel::Team | LimitLevel::Total) => self.check_sessions(now),
         }
     }
 
@@ -892,8 +899,8 @@ impl Proxy {
             Refusal::new(Fault::InvalidClientKey, "the session's client key was revoked, or has expired")
         } else {
             self.open_sessions.note_expiry(now, valid_until);
-            match self.limiter.spent_budget(&draft.user, now) {
-                Some(refused) if !self.is_free(key) => request_estimate::refusal(&refused),
+            match self.limiter.spent_budget(draft.payer(), now) {
+                Some(refused) if !self.is_free(key) => request_estimate::refusal(&refused, draft.payer(), now),
                 _ => return,
             }
         };

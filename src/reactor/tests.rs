@@ -4,7 +4,7 @@ use super::{Reactor, Turn};
 use crate::base::clock::Now;
 use crate::base::work::LongWork;
 use crate::io::{Event, Io};
-use crate::limit::budget::{Period, SpendByUser};
+use crate::limit::budget::{Period, SpendSums};
 use crate::limit::overrides::Limits;
 use crate::metrics::{LabelLimits, Metrics};
 use crate::price::PriceTable;
@@ -81,7 +81,7 @@ impl Workers for Sums {
 
     fn work(&mut self, _: LongWork) {}
 
-    fn sum_spend_by_user(&mut self, period: Period) {
+    fn sum_spend_sums(&mut self, period: Period) {
         self.0.borrow_mut().0.push(period);
     }
 
@@ -109,8 +109,8 @@ fn a_sum_of_no_use_is_asked_for_again() {
     }
     let present = sums.0.borrow().0[0];
     for (period, asked) in [(Period { day: present.day + 1, ..present }, 2), (present, 2)] {
-        let sum = SpendByUser { period, ..SpendByUser::default() };
-        sums.0.borrow_mut().1.push(WorkerEvent::SpendByUser(sum));
+        let sum = SpendSums { period, ..SpendSums::default() };
+        sums.0.borrow_mut().1.push(WorkerEvent::SpendSums(sum));
         for _ in 0..2 {
             reactor.turn().unwrap();
             assert_eq!(sums.asked(), asked, "{period:?}");

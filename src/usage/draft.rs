@@ -1,6 +1,7 @@
 //! A record in the making.
 
 use super::record::{Endpoint, Journal, Record};
+use crate::limit::levels::Payer;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 pub struct Draft {
     pub started_at: u64,
     pub user: Arc<str>,
+    pub team: Option<Arc<str>>,
     pub key_id: Option<i64>,
     pub endpoint: Endpoint,
     pub model_requested: Option<Arc<str>>,
@@ -26,12 +28,20 @@ pub struct Draft {
     pub upstream_request_id: Option<Box<str>>,
 }
 
+impl Draft {
+    /// Whose limits it is under.
+    pub fn payer(&self) -> Payer<'_> {
+        Payer { user: &self.user, team: self.team.as_deref() }
+    }
+}
+
 impl From<Draft> for Record {
     /// The record, but for what is known only at the end.
     fn from(draft: Draft) -> Self {
         Self {
             started_at: draft.started_at,
             user: draft.user,
+            team: draft.team,
             key_id: draft.key_id,
             endpoint: draft.endpoint,
             model_requested: draft.model_requested,

@@ -183,14 +183,17 @@ pub fn inspect(body: &[u8], endpoint: Endpoint, default_model: Option<&str>) -> 
 }
 
 /// Why a request whose meaning decides over money is not clear enough: readers differ in what it says. Beyond what
-/// [`inspect`] finds: it must be what the strictest reader takes for JSON; and some (Go's) take a key for another that
-/// differs from it only in case.
+/// [`inspect`] finds: it must be what the strictest reader takes for JSON; some (Go's) take a key for another that
+/// differs from it only in case; and of a repeated key most take the last value, some the first.
 pub fn unclear_key(body: &[u8]) -> Option<&'static str> {
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
-    // Of a repeated key the last value counts.
-    let (mut odd, mut options, mut predict) = (false, None, None);
+    let (mut odd, mut seen, mut repeated, mut options, mut predict) = (false, 0u64, false, None, None);
     let whole = each_member(body, |key, value| {
         odd |= is_odd(&PATHS, key);
+        if let Some(place) = PATHS.first_keys().position(|watched| watched == key) {
+            repeated |= seen & 1 << place != 0;
+            seen |= 1 << place;
+        }
         match key {
             "stream_options" => options = Some(value),
             "options" => predict = Some(value),
@@ -205,7 +208,11 @@ pub fn unclear_key(body: &[u8]) -> Option<&'static str> {
         let is_odd = |key: &str| is_odd(&OPTION_PATHS, key) || is_odd(&PREDICT_PATHS, key);
         drop(each_member(nested.get().as_bytes(), |key, _| odd |= is_odd(key)));
     }
-    odd.then_some("the case of one of its keys is not the API's")
+    match (repeated, odd) {
+        (true, _) => Some("one of its keys is repeated"),
+        (false, true) => Some("the case of one of its keys is not the API's"),
+        (false, false) => None,
+    }
 }
 
 /// True for a key that is a watched one but for its case. U+017F and U+212A are s and k without regard to it (Unicode's
@@ -546,6 +553,8 @@ mod tests {
             r#"{"stream_options":{"Include_usage":false}}"#,
             r#"{"options":{"NUM_PREDICT":1}}"#,
             r#"{"Stream":true}"#,
+            r#"{"model":"a","model":"b"}"#,
+            r#"{"model":"a","mod\u0065l":"a"}"#,
             r#"{"MAX_TOKENS":5,"max_tokens":1}"#,
             "{\"\u{17f}tream\":true}",
             "[1]",

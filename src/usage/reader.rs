@@ -273,9 +273,8 @@ impl Body {
         match &mut self.output {
             Output::Same => {}
             Output::Copied => out.extend_from_slice(input),
-            Output::Edited(editor) => at = editor.end_line(input, out),
+            Output::Edited(editor) => start = editor.end_line(input, out), // the splitter passes over it by itself
         }
-        start += at;
         loop {
             let (used, piece) = match self.form {
                 Form::Json => {

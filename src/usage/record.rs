@@ -3,6 +3,7 @@
 //! In: numbers that the capture found. Out: one [`Record`] for each exchange, moved (never copied) to the ledger.
 //! Never: text of a prompt or an answer, a key, a clock.
 
+use crate::limit::levels::Payer;
 use std::sync::Arc;
 
 /// Token and media counts of one response, as the upstream reported them. Subset fields (`cached`, `reasoning`,
@@ -334,6 +335,8 @@ pub struct Record {
     pub started_at: u64,
     /// Who asked: 1–128 bytes.
     pub user: Arc<str>,
+    /// The team that the user belonged to then: 1–128 bytes.
+    pub team: Option<Arc<str>>,
     /// The client key used, where keys are on.
     pub key_id: Option<i64>,
     pub endpoint: Endpoint,
@@ -378,6 +381,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whose limits it was under.
+    pub fn payer(&self) -> Payer<'_> {
+        Payer { user: &self.user, team: self.team.as_deref() }
+    }
+
     /// False for a correction, which is no request.
     pub const fn is_request(&self) -> bool {
         self.correction.is_none()

@@ -3,7 +3,7 @@
 //! In: events of any thread. Out: all that have come, in order, and one wake-up of the loop for those that arrive while
 //! it has not looked. Never: a bound of its own: a worker only answers what the loop has asked for.
 
-use crate::limit::budget::SpendByUser;
+use crate::limit::budget::SpendSums;
 use crate::local::Answer;
 use crate::policy::{Change, Policy};
 use crate::price::PriceTable;
@@ -24,7 +24,7 @@ pub enum WorkerEvent {
     /// The keys and limits, at start and when a command has changed them.
     Policy(Policy),
     /// What users have spent, where that was asked for.
-    SpendByUser(SpendByUser),
+    SpendSums(SpendSums),
     /// Settings were read anew.
     Reconfigure(Box<Change>),
     /// Prices that were fetched.

@@ -27,7 +27,7 @@ use crate::ledger::fold::FOLD_ROWS_MAX;
 use crate::ledger::journal::{self, Owner};
 use crate::ledger::marks::{self, Progress};
 use crate::ledger::partition::NS_PER_HOUR;
-use crate::ledger::spend::spend_by_user;
+use crate::ledger::spend::spend_sums;
 use crate::ledger::tiers::TierBuilder;
 use crate::ledger::{database, migrations};
 use crate::limit::budget::Period;
@@ -259,7 +259,7 @@ impl Ledger {
             Message::Exported(id) => self.exported = Some(id),
             Message::Records(records) if self.queue.is_empty() => self.queue = records,
             Message::Records(mut records) => self.queue.append(&mut records),
-            Message::SpendByUser(period) => self.spend_wanted = Some(period),
+            Message::SpendSums(period) => self.spend_wanted = Some(period),
             Message::Stop => self.stop_by = self.stop_by.or_else(|| Some(Instant::now() + SHUTDOWN_PATIENCE)),
         }
     }
@@ -309,11 +309,11 @@ impl Ledger {
             self.events.send(WorkerEvent::Policy(policy));
         }
         if let Some(period) = self.spend_wanted.filter(|_| self.queue.is_empty()) {
-            match spend_by_user(writer.conn(), period, self.committed_seq) {
-                Ok(spend_by_user) => {
+            match spend_sums(writer.conn(), period, self.committed_seq) {
+                Ok(spend_sums) => {
                     self.spend_wanted = None;
                     self.worked(); // what failed may have been this: nothing waits to be committed
-                    self.events.send(WorkerEvent::SpendByUser(spend_by_user));
+                    self.events.send(WorkerEvent::SpendSums(spend_sums));
                 }
                 Err(error) => self.failed(&error),
             }

@@ -31,8 +31,8 @@ pub trait Workers {
         drop(notes);
     }
 
-    /// Sum up what users have spent in a period; answered by [`WorkerEvent::SpendByUser`].
-    fn sum_spend_by_user(&mut self, period: Period);
+    /// Sum up what users have spent in a period; answered by [`WorkerEvent::SpendSums`].
+    fn sum_spend_sums(&mut self, period: Period);
 
     /// Look the target up again; answered by [`WorkerEvent::Resolved`].
     fn resolve(&mut self);
@@ -111,8 +111,8 @@ impl Workers for WorkerThreads {
         logger::notes(notes);
     }
 
-    fn sum_spend_by_user(&mut self, period: Period) {
-        self.ledger.sum_spend_by_user(period);
+    fn sum_spend_sums(&mut self, period: Period) {
+        self.ledger.sum_spend_sums(period);
     }
 
     fn resolve(&mut self) {

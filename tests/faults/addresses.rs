@@ -61,7 +61,7 @@ impl Workers for Instant {
         let _ = notes.into_iter().try_for_each(|note| self.notes.send(note));
     }
 
-    fn sum_spend_by_user(&mut self, _: Period) {}
+    fn sum_spend_sums(&mut self, _: Period) {}
 
     fn resolve(&mut self) {
         self.events.send(WorkerEvent::Resolved { addresses: Ok(self.addresses.clone()) });

@@ -10,6 +10,8 @@ pub const HOUR: u64 = 3_600_000_000_000;
 /// 2026-11-23T00:00:00Z
 pub const START: u64 = 1_795_392_000_000_000_000;
 pub const USERS: [&str; 4] = ["user123", "太郎", "o'brien \"x\"", "anonymous"];
+/// The second has the name of a user.
+const TEAMS: [Option<&str>; 3] = [None, Some("anonymous"), Some("研究")];
 const MODELS: [Option<&str>; 4] = [None, Some("gpt-4o"), Some("gpt-4o-2024-08-06"), Some("")];
 
 /// Instants within five hours, or within 70 days before them, often on the edge of an hour or a day or beside it, so
@@ -84,7 +86,8 @@ fn request() -> impl Strategy<Value = Record> {
     let what = (instant(), select(&USERS[..]), select(&MODELS[..]), select(&MODELS[..]), select(Endpoint::ALL));
     let how = (any::<bool>(), select(&[0u16, 200, 400, 429, 500][..]), select(Outcome::ALL), select(UsageSource::ALL));
     let numbers = (usage(), proptest::option::of(0..1u64 << 40), proptest::array::uniform5(0..1u64 << 32));
-    let ids = (proptest::option::of(1..9i64), any::<bool>(), proptest::option::of("[a-z0-9_-]{1,40}"));
+    let ids =
+        (proptest::option::of(1..9i64), any::<bool>(), proptest::option::of("[a-z0-9_-]{1,40}"), select(&TEAMS[..]));
     (what, how, numbers, ids).prop_map(|(what, how, numbers, ids)| Record {
         seq: 0,
         at_most_nano_usd: None,
@@ -92,6 +95,7 @@ fn request() -> impl Strategy<Value = Record> {
         journal: Journal::Off,
         started_at: what.0,
         user: what.1.into(),
+        team: ids.3.map(Into::into),
         model_requested: what.2.map(Into::into),
         model: what.3.map(Into::into),
         endpoint: what.4,
@@ -116,15 +120,25 @@ fn request() -> impl Strategy<Value = Record> {
 /// A question about users and models that may or may not exist, with ranges inside, around and outside of the data.
 pub fn query() -> impl Strategy<Value = Query> {
     let user = proptest::option::of(select(&["user123", "太郎", "o'brien \"x\"", "nobody"][..]));
+    let team = proptest::option::of(select(&["anonymous", "研究", "nobody"][..]));
     let model = proptest::option::of(select(&["gpt-4o", "gpt-4o-2024-08-06", "", "unknown"][..]));
     let time = || proptest::option::of(prop_oneof![4 => instant(), 1 => 0..2 * START]);
     let page = (1..12u32, proptest::option::of(0..80u64), proptest::option::of(select(GroupBy::ALL)));
-    (user, model, time(), time(), page).prop_map(|(user, model, a, b, (limit, cursor, group_by))| {
+    ((user, team), model, time(), time(), page).prop_map(|((user, team), model, a, b, (limit, cursor, group_by))| {
         let (from, to) = match (a, b) {
             (Some(a), Some(b)) if a >= b => (Some(b), Some(a + 1)),
             range => range,
         };
-        Query { user: user.map(Into::into), model: model.map(Into::into), from, to, limit, cursor, group_by }
+        // Neither a team nor the sums by team are asked for of one user, nor of one team those of users and teams.
+        let is_of_team = user.is_none() && team.is_some();
+        let is_possible = |by: &GroupBy| match by {
+            GroupBy::User => !is_of_team,
+            GroupBy::Team => user.is_none() && !is_of_team,
+            _ => true,
+        };
+        let group_by = group_by.filter(is_possible);
+        let team = team.filter(|_| is_of_team).map(Into::into);
+        Query { user: user.map(Into::into), team, model: model.map(Into::into), from, to, limit, cursor, group_by }
     })
 }
 
@@ -172,6 +186,7 @@ impl Oracle {
         };
         let selected = |record: &Record| {
             query.user.as_deref().is_none_or(|user| *user == *record.user)
+                && query.team.as_deref().is_none_or(|team| record.team.as_deref() == Some(team))
                 && query.model.as_deref().is_none_or(|model| model == record.model_name())
                 && query.from.is_none_or(|from| from <= record.started_at)
                 && query.to.is_none_or(|to| record.started_at < to)
@@ -194,6 +209,11 @@ impl Oracle {
         assert!(!is_whole || all.values().all(|sums| clamped(sums) == totals));
         let mut by_model: Vec<_> = models.into_iter().map(|(name, sums)| (name.to_owned(), clamped(&sums))).collect();
         by_model.sort_by_key(|(_, totals)| std::cmp::Reverse((totals.cost_nano_usd, totals.total_tokens)));
+        // What adds up to nothing is told under a name only.
+        let is_told = |key: &BucketKey, sums: &Signed| {
+            query.group_by != Some(GroupBy::Team) || *key != BucketKey::Name(String::new()) || *sums != [0; 9]
+        };
+        buckets.retain(|key, sums| is_told(key, sums));
         let mut buckets: Vec<_> = buckets.into_iter().map(|(key, sums)| (key, clamped(&sums))).collect();
         if !matches!(query.group_by, Some(GroupBy::Hour | GroupBy::Day)) {
             buckets.sort_by_key(|(_, totals)| std::cmp::Reverse((totals.cost_nano_usd, totals.total_tokens)));
@@ -256,6 +276,7 @@ fn bucket_key(group_by: GroupBy, record: &Record) -> BucketKey {
         GroupBy::Day => BucketKey::Start(record.started_at / (24 * HOUR) * (24 * HOUR)),
         GroupBy::Model => BucketKey::Name(record.model_name().to_owned()),
         GroupBy::User => BucketKey::Name(record.user.to_string()),
+        GroupBy::Team => BucketKey::Name(record.team.as_deref().unwrap_or_default().to_owned()),
         GroupBy::Endpoint => BucketKey::Name(record.endpoint.as_str().to_owned()),
     }
 }

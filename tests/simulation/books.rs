@@ -1,7 +1,7 @@
 //! The target's own books beside ours: what it truly puts out for each user, reported or not, whatever becomes of the
 //! answer, at the prices of the built-in table; against a budget of a day or a month, and against the ledger.
 //!
-//! The promise: for each user, and each day or month of the clock wherever that is set to, the books exceed the budget
+//! The promise: for each user, or in half of the runs for all of them together, and each day or month of the clock wherever that is set to, the books exceed the budget
 //! by no more than one answer's cost (of a request that was let through because something was left). A session is let
 //! through by the worst of one response, and is ended behind the one that spends the budget: so each session may exceed
 //! it by one answer more; and by those that it gets while nobody knows what is spent, as the clock has gone back.
@@ -87,6 +87,8 @@ pub struct Ledgers {
     pub requests: Vec<Books>,
     pub sessions: Vec<Vec<Books>>,
     pub limits: Limits,
+    /// They are of everybody together.
+    pub of_all: bool,
 }
 
 /// What users may spend.
@@ -149,14 +151,17 @@ fn setup(seed: u64) -> Setup {
     let read_on = [ReadOn::Nobodys, ReadOn::LimitedUsers, ReadOn::Everybodys][world.rng.below(3)];
     let stall_max = [0, 0, 20 * MILLISECOND, 50 * SECOND][world.rng.below(4)];
     let limits = limits(&mut world.rng);
+    // Of what is drawn for it, nothing else depends.
+    let of_all = Rng::new(seed ^ 0xa11).coin();
+    let (of_each, of_total) = if of_all { (Limits::default(), limits) } else { (limits, Limits::default()) };
     let settings = settings(read_on, &plan, 100, world.jumps > 0, (256 << 20, [64 << 10, 1][world.rng.below(2)]));
     let places = |plan: &Plan| plan.requests.iter().map(|_| Books::default()).collect::<Vec<_>>();
     let mut entries = places(&plan);
     entries.iter_mut().zip(&truths).for_each(|(entry, truth)| entry.cost = truth.cost());
     Setup {
         workers: FakeWorkers::new(1, stall_max, Budgets::default()),
-        settings: Settings { limits, connections_max: 8, ..settings },
-        ledgers: Ledgers { truths, requests: entries, sessions: of_sessions, limits },
+        settings: Settings { limits: of_each, total_limits: of_total, connections_max: 8, ..settings },
+        ledgers: Ledgers { truths, requests: entries, sessions: of_sessions, limits, of_all },
         stop_early: world.rng.below(6) == 0,
         ledger_places: 100,
         world,

@@ -6,14 +6,16 @@
 use crate::rng::Rng;
 use crate::scenario::{Planned, SHARED};
 use crate::world::EPOCH;
-use openai_api_proxy::limit::budget::{Period, SpendByUser, Spent};
+use openai_api_proxy::limit::budget::{Period, SpendSums, Spent};
+use openai_api_proxy::limit::levels::LimitLevel;
 use openai_api_proxy::limit::overrides::Overrides;
-use openai_api_proxy::policy::Policy;
+use openai_api_proxy::policy::{Policy, Rule};
 use openai_api_proxy::price::PriceTable;
 use openai_api_proxy::proxy::Proxy;
 use openai_api_proxy::usage::record::Record;
 use openai_api_proxy::worker::WorkerEvent;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Users who share requests, at most.
 const USERS_MAX: usize = 3;
@@ -25,12 +27,14 @@ pub struct Budgets {
     to_set: Option<u64>,
     /// Who gets it.
     users: Vec<String>,
+    /// By a team of their own.
+    of_teams: bool,
     /// When it was set, and when a sum was last sent to the loop.
     pub set_at: Option<u64>,
     pub summed_at: Option<u64>,
     wanted: Option<Period>,
     /// Made, and on its way: nothing that is committed later overtakes it.
-    pub sum: Option<SpendByUser>,
+    pub sum: Option<SpendSums>,
 }
 
 /// A budget that some requests exceed: some users have spent it with one answer, some with none.
@@ -50,8 +54,14 @@ pub fn users() -> Vec<String> {
 }
 
 impl Budgets {
-    pub fn new(budget: Option<u64>, users: Vec<String>) -> Self {
-        Self { to_set: budget, users, ..Self::default() }
+    pub fn new(budget: Option<u64>, of_teams: bool, users: Vec<String>) -> Self {
+        Self { to_set: budget, of_teams, users, ..Self::default() }
+    }
+
+    /// Each user's team of one, whose budget it is, where these are of teams.
+    pub fn teams(&self) -> BTreeMap<Box<str>, Arc<str>> {
+        let users = self.users.iter().filter(|_| self.of_teams);
+        users.map(|user| (user.as_str().into(), format!("team of {user}").into())).collect()
     }
 
     pub fn want(&mut self, period: Period) {
@@ -73,14 +83,21 @@ impl Budgets {
     ) -> Option<WorkerEvent> {
         if self.to_set.is_some() && rng.below(10) == 0 {
             self.set_at = Some(now);
-            let own = Overrides { month_nano_usd: self.to_set.take(), ..Overrides::default() };
-            let overrides = self.users.iter().map(|user| (user.as_str().into(), own)).collect();
-            return Some(WorkerEvent::Policy(Policy { overrides, ..Policy::default() }));
+            let limits = Overrides { month_nano_usd: self.to_set.take(), ..Overrides::default() };
+            let mut policy = Policy { members: self.teams(), ..Policy::default() };
+            for user in &self.users {
+                let (level, name) = match policy.members.get(user.as_str()) {
+                    Some(team) => (LimitLevel::Team, &**team),
+                    None => (LimitLevel::User, user.as_str()),
+                };
+                policy.rules.set(level, name, Rule { limits, ..Rule::default() });
+            }
+            return Some(WorkerEvent::Policy(policy));
         }
         // Rather late, when something has settled since.
         if self.sum.is_some() && rng.below(if settled { 2 } else { 30 }) == 0 {
             self.summed_at = Some(now);
-            return self.sum.take().map(WorkerEvent::SpendByUser);
+            return self.sum.take().map(WorkerEvent::SpendSums);
         }
         if self.sum.is_none() {
             self.sum = self.wanted.take().map(|period| sum(committed, period, upto_seq));
@@ -89,20 +106,23 @@ impl Budgets {
     }
 }
 
-fn sum(records: &[Record], period: Period, upto_seq: u64) -> SpendByUser {
-    let mut users: BTreeMap<&str, Spent> = BTreeMap::new();
+fn sum(records: &[Record], period: Period, upto_seq: u64) -> SpendSums {
+    let (mut users, mut teams) = (BTreeMap::<&str, Spent>::new(), BTreeMap::<&str, Spent>::new());
+    let mut total = Spent::default();
     let mut next_day: Option<i64> = None;
     for record in records {
         let (began, cost) = (Period::of(record.started_at), record.counted_nano_usd().unwrap_or(0) as i64);
-        let spent = users.entry(&record.user).or_default();
-        spent.day = spent.day.strict_add_signed(if began.day == period.day { cost } else { 0 });
-        spent.month = spent.month.strict_add_signed(if began.month == period.month { cost } else { 0 });
+        let of_team = record.team.as_deref().map(|team| teams.entry(team).or_default());
+        for spent in [Some(users.entry(&record.user).or_default()), of_team, Some(&mut total)].into_iter().flatten() {
+            spent.day = spent.day.strict_add_signed(if began.day == period.day { cost } else { 0 });
+            spent.month = spent.month.strict_add_signed(if began.month == period.month { cost } else { 0 });
+        }
         if began.day > period.day && cost > 0 {
             next_day = Some(next_day.map_or(began.day, |day| day.min(began.day)));
         }
     }
-    let users = users.into_iter().map(|(user, spent)| (user.into(), spent)).collect();
-    SpendByUser { period, upto_seq, next_day, users }
+    let named = |sums: BTreeMap<&str, Spent>| sums.into_iter().map(|(name, spent)| (name.into(), spent)).collect();
+    SpendSums { period, upto_seq, next_day, users: named(users), teams: named(teams), total }
 }
 
 /// After a turn: where the proxy knows what a user has spent, it is no less than what the ledger was given.
@@ -124,6 +144,8 @@ pub fn judge(user: &str, requests: &[&Planned], records: &[Record], budget: u64,
     let ended = |record: &Record| began(record) + (record.duration_us + 1) * 1000;
     let spent = |at: u64, counts: &dyn Fn(&Record) -> bool| -> u64 {
         let mine = records.iter().filter(|record| *record.user == *user && month(began(record)) == month(at));
+        // To a team counts only what came in when its user belonged to it.
+        let mine = mine.filter(|record| !ledger.of_teams || record.team.is_some());
         // What has no certain cost has spent the most that it can be.
         let cost = |record: &Record| record.cost_nano_usd.or(record.at_most_nano_usd).unwrap_or(0);
         mine.filter(|record| counts(record)).map(cost).sum()

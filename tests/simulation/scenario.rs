@@ -277,12 +277,13 @@ pub fn run(seed: u64) -> Seen {
         let silent = world.rng.below(usize::from(addresses).min(3)) as u16;
         world.silent = (FIRST_PORT..FIRST_PORT + silent).collect();
     }
+    let of_teams = Rng::new(seed ^ 0x7ea5).coin();
     let budgets = match budget {
         // One report spends it.
         None if limits_sessions => {
-            Budgets::new(Some(1), plan.sessions.iter().map(|session| session.user.clone()).collect())
+            Budgets::new(Some(1), of_teams, plan.sessions.iter().map(|session| session.user.clone()).collect())
         }
-        budget => Budgets::new(budget, budgets::users()),
+        budget => Budgets::new(budget, of_teams, budgets::users()),
     };
     let workers = Rc::new(RefCell::new(FakeWorkers::new(addresses, stall_max, budgets)));
     let verdict = session::judge::Run {

@@ -176,7 +176,7 @@ impl Workers for SharedWorkers {
         self.0.borrow_mut().work.push_back(work);
     }
 
-    fn sum_spend_by_user(&mut self, period: Period) {
+    fn sum_spend_sums(&mut self, period: Period) {
         self.0.borrow_mut().budgets.want(period);
     }
 

@@ -22,8 +22,12 @@ pub fn named(
     group_by: GroupBy,
     sums: Vec<(i64, Totals)>,
 ) -> rusqlite::Result<Vec<(String, Totals)>> {
-    let table = if group_by == GroupBy::User { "users" } else { "models" };
-    let mut select = conn.prepare_cached(&format!("SELECT name FROM {table} WHERE id = ?"))?;
+    let select = match group_by {
+        GroupBy::User => "SELECT name FROM users WHERE id = ?",
+        GroupBy::Team => "SELECT coalesce((SELECT name FROM teams WHERE id = -?), '')",
+        _ => "SELECT name FROM models WHERE id = ?",
+    };
+    let mut select = conn.prepare_cached(select)?;
     let mut named = Vec::new();
     for (number, totals) in sums {
         let name = if group_by == GroupBy::Endpoint {

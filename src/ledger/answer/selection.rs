@@ -5,7 +5,7 @@
 use crate::ledger::marks;
 use crate::ledger::partition::TierMarks;
 use crate::ledger::prune::first_id;
-use crate::ledger::rollup::EVERYBODY;
+use crate::ledger::rollup::{EVERYBODY, of_team};
 use crate::ledger::tiers::{Tier, Watermark};
 use crate::ledger::user_index;
 use crate::reporting::Query;
@@ -13,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Rows, Statement, ToSql};
 
 /// A question with its names as numbers, the range half-open, and how far what answers it has come.
 pub struct Selection {
+    /// A user, or a team by what stands for it in a user's place.
     pub user: Option<i64>,
     pub model: Option<i64>,
     pub from: i64,
@@ -30,16 +31,18 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// `None` where the user or the model has no record.
+    /// `None` where the user, the team or the model has no record.
     pub fn new(conn: &Connection, query: &Query) -> rusqlite::Result<Option<Self>> {
         let number = |table: &str, name: &Option<String>| {
             let Some(name) = name else { return Ok(Some(None)) };
             let sql = format!("SELECT id FROM {table} WHERE name = ?");
             conn.prepare_cached(&sql)?.query_row([name], |row| row.get(0)).optional().map(|id| id.map(Some))
         };
-        let (Some(user), Some(model)) = (number("users", &query.user)?, number("models", &query.model)?) else {
+        let (user, team) = (number("users", &query.user)?, number("teams", &query.team)?);
+        let (Some(user), Some(team), Some(model)) = (user, team, number("models", &query.model)?) else {
             return Ok(None);
         };
+        let user = user.or(team.map(of_team));
         let bound = |instant: Option<u64>, open| instant.map_or(open, |ns| i64::try_from(ns).unwrap_or(i64::MAX));
         let (days, months) = (Watermark::read(conn, Tier::Days)?, Watermark::read(conn, Tier::Months)?);
         let whose = user.unwrap_or(EVERYBODY);
@@ -116,11 +119,11 @@ pub fn query<'s>(statement: &'s mut Statement<'_>, params: &[(&str, &dyn ToSql)]
 /// A table of numbers in a query, from `:first` to `:last`.
 pub const SPAN: &str = "span(t) AS (VALUES(:first) UNION ALL SELECT t + 1 FROM span WHERE t < :last)";
 
-/// `SELECT columns` over rows between two ids (inclusive), started between two instants (half-open), of a user and a
-/// model or of all.
+/// `SELECT columns` over rows between two ids (inclusive), started between two instants (half-open), of a user or
+/// a team, and a model, or of all.
 pub fn rows_sql(columns: &str) -> String {
     format!(
-        "SELECT {columns} FROM records r WHERE (:user IS NULL OR r.user_id = :user)
+        "SELECT {columns} FROM records r WHERE (:user IS NULL OR iif(:user < 0, -r.team_id, r.user_id) = :user)
             AND r.id BETWEEN :least AND :greatest AND r.started_at >= :from AND r.started_at < :to
             AND (:model IS NULL OR coalesce(r.model_id, r.model_requested_id, 0) = :model)"
     )

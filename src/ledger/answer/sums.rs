@@ -1,4 +1,4 @@
-//! Sums over a selection by model, user, endpoint, hour or day, each from the coarsest rollups that know it.
+//! Sums over a selection by model, user, team, endpoint, hour or day, each from the coarsest rollups that know it.
 //!
 //! In: a selection. Out: sums under numbers. Never: names, an order of cost.
 
@@ -10,7 +10,7 @@ use crate::reporting::{BUCKETS_MAX, GroupBy, Totals};
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql};
 use std::collections::BTreeMap;
 
-/// Under the number of a model, user or endpoint, or of an hour or day since 1970.
+/// Under the number of a model, user, team or endpoint, or of an hour or day since 1970.
 pub type Sums = BTreeMap<i64, Totals>;
 
 /// The sums by model, and by another thing if asked. Of more hours or days than an answer may have, at least the first
@@ -22,8 +22,7 @@ pub fn sums(conn: &Connection, selection: &Selection, group_by: Option<GroupBy>)
     let earliest = selection.first_hour.map_or(selection.to, |hour| hour.saturating_mul(NS_PER_HOUR));
     let cut = |coarsest, marks| partitions(selection.from.max(earliest), selection.to, coarsest, marks);
     for summed in &mut summed {
-        let each_user = selection.user.is_none() && summed.group_by == GroupBy::User;
-        let marks = if each_user { selection.tiers_of_each } else { selection.tiers };
+        let marks = if summed.each(selection).is_some() { selection.tiers_of_each } else { selection.tiers };
         for partition in cut(summed.coarsest(), marks) {
             if let Partition::Whole { granularity, first, after } = partition {
                 summed.add_rollups(conn, selection, granularity, first, after)?;
@@ -39,6 +38,11 @@ pub fn sums(conn: &Connection, selection: &Selection, group_by: Option<GroupBy>)
         }
     }
     add_rows(conn, selection, (selection.folded + 1, i64::MAX), (selection.from, selection.to), &mut summed)?;
+    if let [of_models, of_teams] = &mut summed[..]
+        && of_teams.group_by == GroupBy::Team
+    {
+        of_teams.add_rest(of_models);
+    }
     Ok(summed.into_iter().map(Summed::into_sums).collect())
 }
 
@@ -62,7 +66,9 @@ fn add_rows(
     selection.each_row(conn, &sql, ids, times, |row| {
         let sums = coarse(row)?;
         for (column, summed) in (COARSE..).zip(&mut *summed) {
-            summed.add(row.get(column)?, sums);
+            if let Some(number) = row.get(column)? {
+                summed.add(number, sums);
+            }
         }
         Ok(true)
     })
@@ -82,7 +88,17 @@ impl Summed {
         match self.group_by {
             GroupBy::Hour => Granularity::Hour,
             GroupBy::Day => Granularity::Day,
-            GroupBy::Model | GroupBy::User | GroupBy::Endpoint => Granularity::Month,
+            GroupBy::Model | GroupBy::User | GroupBy::Team | GroupBy::Endpoint => Granularity::Month,
+        }
+    }
+
+    /// The sums are of each user, or of each team: rollups of many.
+    fn each(&self, selection: &Selection) -> Option<Each> {
+        match self.group_by {
+            _ if selection.user.is_some() => None,
+            GroupBy::User => Some(Each::User),
+            GroupBy::Team => Some(Each::Team),
+            _ => None,
         }
     }
 
@@ -90,6 +106,7 @@ impl Summed {
         match self.group_by {
             GroupBy::Model => "coalesce(r.model_id, r.model_requested_id, 0)".to_owned(),
             GroupBy::User => "r.user_id".to_owned(),
+            GroupBy::Team => "-r.team_id".to_owned(), // null where there is none
             GroupBy::Endpoint => "r.endpoint".to_owned(),
             GroupBy::Hour => format!("r.started_at / {NS_PER_HOUR}"),
             GroupBy::Day => format!("r.started_at / {}", HOURS_PER_DAY * NS_PER_HOUR),
@@ -99,7 +116,7 @@ impl Summed {
     fn number_of_rollup(&self, granularity: Granularity) -> String {
         match (self.group_by, granularity) {
             (GroupBy::Model, _) => "r.model_id".to_owned(),
-            (GroupBy::User, _) => "r.user_id".to_owned(),
+            (GroupBy::User | GroupBy::Team, _) => "r.user_id".to_owned(),
             (GroupBy::Endpoint, _) => "r.endpoint".to_owned(),
             (GroupBy::Hour, _) => "r.hour".to_owned(),
             (GroupBy::Day, Granularity::Hour) => format!("r.hour / {HOURS_PER_DAY}"),
@@ -117,17 +134,17 @@ impl Summed {
         after: i64,
     ) -> rusqlite::Result<()> {
         let &Selection { user, model, .. } = selection;
-        let each_user = user.is_none() && self.group_by == GroupBy::User;
+        let each = self.each(selection);
         // One rollup holds all models, where these are not asked for; of an hour, only everybody's.
         let of_all_models = model.is_none()
             && !matches!(self.group_by, GroupBy::Model | GroupBy::Endpoint)
-            && (granularity != Granularity::Hour || user.is_none() && !each_user);
+            && (granularity != Granularity::Hour || user.is_none() && each.is_none());
         let models = match model {
             None if of_all_models => format!("r.model_id = {ALL} AND r.endpoint = {ALL}"),
             None => "r.model_id >= 0".to_owned(),
             Some(_) => "r.model_id = :model".to_owned(),
         };
-        let source = source(granularity, each_user, of_all_models || model.is_some());
+        let source = source(granularity, each, of_all_models || model.is_some());
         let number = self.number_of_rollup(granularity);
         let totals_of = columns::<COARSE>();
         let sql = format!("WITH RECURSIVE {SPAN} SELECT {totals_of}, {number} FROM {source} AND {models}");
@@ -149,6 +166,16 @@ impl Summed {
             && self.sums.last_key_value().is_some_and(|(last, _)| *last < number);
         if !is_past_the_last {
             self.sums.entry(number).or_default().iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+        }
+    }
+
+    /// Adds what counted to no team: what all models have beside all teams.
+    fn add_rest(&mut self, all: &Self) {
+        let mut rest = Coarse::default();
+        all.sums.values().for_each(|sums| rest.iter_mut().zip(sums).for_each(|(rest, sum)| *rest += sum));
+        self.sums.values().for_each(|sums| rest.iter_mut().zip(sums).for_each(|(rest, sum)| *rest -= sum));
+        if rest != Coarse::default() {
+            self.sums.insert(EVERYBODY, rest);
         }
     }
 
@@ -181,12 +208,22 @@ fn totals(sums: Coarse) -> Totals {
     }
 }
 
-/// Rollups `r` from `:first` to `:last`, of `:user` or of each user. Where `exact`, the model is given, too, so that a
-/// seek for each hour, day or month finds nothing else.
-fn source(granularity: Granularity, each_user: bool, exact: bool) -> String {
+#[derive(Clone, Copy)]
+enum Each {
+    User,
+    Team,
+}
+
+/// Rollups `r` from `:first` to `:last`, of `:user`, or of each user or team. Where `exact`, the model is given,
+/// too, so that a seek for each hour, day or month finds nothing else.
+fn source(granularity: Granularity, each: Option<Each>, exact: bool) -> String {
     let (table, time) = match granularity {
-        Granularity::Hour if each_user => {
-            return format!("rollups r WHERE r.hour BETWEEN :first AND :last AND r.user_id > {EVERYBODY}");
+        Granularity::Hour if let Some(each) = each => {
+            let side = match each {
+                Each::User => ">",
+                Each::Team => "<",
+            };
+            return format!("rollups r WHERE r.hour BETWEEN :first AND :last AND r.user_id {side} {EVERYBODY}");
         }
         Granularity::Hour => {
             let source = "hours h CROSS JOIN rollups r ON r.hour = h.hour
@@ -196,8 +233,12 @@ fn source(granularity: Granularity, each_user: bool, exact: bool) -> String {
         Granularity::Day => ("days", "day"),
         Granularity::Month => ("months", "month"),
     };
-    if each_user {
-        format!("users u CROSS JOIN span CROSS JOIN {table} r ON r.user_id = u.id AND r.{time} = span.t WHERE true")
+    if let Some(each) = each {
+        let (names, id) = match each {
+            Each::User => ("users", "n.id"),
+            Each::Team => ("teams", "-n.id"),
+        };
+        format!("{names} n CROSS JOIN span CROSS JOIN {table} r ON r.user_id = {id} AND r.{time} = span.t WHERE true")
     } else if exact {
         format!("span CROSS JOIN {table} r ON r.{time} = span.t WHERE r.user_id = :user")
     } else {

@@ -27,7 +27,7 @@ impl World {
     fn charge(&mut self, user: &str, started_at: u64, nano_usd: i64, now: u64) {
         let cost = Cost { seq: self.rows.len() as u64 + 1, started_at, nano_usd };
         self.rows.push((user.into(), cost));
-        self.spending.charge(&user.into(), cost, now);
+        self.spending.charge(user.into(), cost, now);
     }
 
     /// What a user has spent, by the first rows.
@@ -41,17 +41,18 @@ impl World {
     }
 
     /// The ledger's sums of its first rows.
-    fn sums(&self, rows: usize, now: u64) -> SpendByUser {
+    fn sums(&self, rows: usize, now: u64) -> SpendSums {
         let period = Period::of(now);
         let later = |(_, cost): &(Arc<str>, Cost)| {
             Some(day_of(cost.started_at)).filter(|&day| day > period.day && cost.nano_usd > 0)
         };
         let users = USERS.map(|user| (Arc::from(user), self.spent(rows, user, now)));
-        SpendByUser {
+        SpendSums {
             period,
             upto_seq: rows as u64,
             next_day: self.rows[..rows].iter().filter_map(later).min(),
             users: users.into_iter().filter(|(_, spent)| *spent != Spent::default()).collect(),
+            ..SpendSums::default()
         }
     }
 
@@ -63,7 +64,10 @@ impl World {
     }
 
     fn expect(&mut self, now: u64, spent: Spent) {
-        assert_eq!((self.spending.of("a", now), self.spent(self.rows.len(), "a", now)), (Some(spent), spent));
+        assert_eq!(
+            (self.spending.of(LimitLevel::User, "a".into(), now), self.spent(self.rows.len(), "a", now)),
+            (Some(spent), spent)
+        );
     }
 }
 
@@ -92,12 +96,12 @@ fn a_correction_gives_back_in_the_day_in_which_the_request_began() {
     world.charge("a", yesterday, 50, yesterday);
     world.charge("a", today, 7, today);
     world.charge("a", yesterday, -40, today);
-    assert_eq!(world.spending.of("a", today), Some(Spent { day: 7, month: 17 }));
+    assert_eq!(world.spending.of(LimitLevel::User, "a".into(), today), Some(Spent { day: 7, month: 17 }));
     world.charge("a", today, -5, today);
-    assert_eq!(world.spending.of("a", today), Some(Spent { day: 2, month: 12 }));
+    assert_eq!(world.spending.of(LimitLevel::User, "a".into(), today), Some(Spent { day: 2, month: 12 }));
     // More than is known of, as where another process has charged it: never below nothing.
     world.charge("a", today, -100, today);
-    assert_eq!(world.spending.of("a", today), Some(Spent::default()));
+    assert_eq!(world.spending.of(LimitLevel::User, "a".into(), today), Some(Spent::default()));
 }
 
 #[test]
@@ -111,7 +115,11 @@ fn one_look_at_a_clock_that_was_ahead_opens_no_budget() {
         }
         world.charge("a", ahead, 2, ahead);
         world.expect(ahead, Spent { day: 2, month: if days_ahead == 1 { 7 } else { 2 } });
-        assert_eq!(world.spending.of("a", at(3, 1, 1)), None, "what was spent today is asked for, not taken for zero");
+        assert_eq!(
+            world.spending.of(LimitLevel::User, "a".into(), at(3, 1, 1)),
+            None,
+            "what was spent today is asked for, not taken for zero"
+        );
         world.charge("a", at(3, 1, 1), 7, at(3, 1, 1));
         world.load(at(3, 1, 1));
         world.charge("a", at(3, 1, 1), 7, at(3, 1, 1));
@@ -127,12 +135,16 @@ fn a_day_that_was_used_too_early_is_asked_for_when_it_comes() {
     world.charge("a", at(3, 3, 0), 4, at(3, 1, 0)); // the clock went back while the request was under way
     world.expect(at(3, 1, 0), Spent { day: 0, month: 4 });
     world.expect(at(3, 2, 0), Spent { day: 0, month: 4 });
-    assert_eq!(world.spending.of("a", at(3, 3, 0)), None);
+    assert_eq!(world.spending.of(LimitLevel::User, "a".into(), at(3, 3, 0)), None);
     let mut before = World { rows: world.rows.clone(), ..World::default() };
     before.spending.follow(true);
     before.load(at(2, 27, 0));
     before.expect(at(2, 28, 0), Spent::default());
-    assert_eq!(before.spending.of("a", at(3, 1, 0)), None, "not that day, but its month was used");
+    assert_eq!(
+        before.spending.of(LimitLevel::User, "a".into(), at(3, 1, 0)),
+        None,
+        "not that day, but its month was used"
+    );
     world.load(at(3, 3, 0));
     world.expect(at(3, 3, 0), Spent { day: 4, month: 4 });
     // The same where only the ledger knows: the process began after the clock was mended.
@@ -140,7 +152,7 @@ fn a_day_that_was_used_too_early_is_asked_for_when_it_comes() {
     later.spending.follow(true);
     later.load(at(3, 2, 0));
     later.expect(at(3, 2, 0), Spent { day: 0, month: 4 });
-    assert_eq!(later.spending.of("a", at(3, 3, 0)), None);
+    assert_eq!(later.spending.of(LimitLevel::User, "a".into(), at(3, 3, 0)), None);
 }
 
 #[test]
@@ -148,10 +160,10 @@ fn a_clock_that_steps_back_gives_nothing_twice() {
     let mut world = World::known(at(2, 28, 23));
     world.charge("a", at(2, 28, 23), 3, at(2, 28, 23));
     world.charge("a", at(3, 1, 0), 5, at(3, 1, 0));
-    assert_eq!(world.spending.of("a", at(2, 28, 23)), None);
+    assert_eq!(world.spending.of(LimitLevel::User, "a".into(), at(2, 28, 23)), None);
     world.load(at(2, 28, 23));
     world.expect(at(2, 28, 23), Spent { day: 3, month: 3 });
-    assert_eq!(world.spending.of("a", at(3, 1, 0)), None, "something is spent there already");
+    assert_eq!(world.spending.of(LimitLevel::User, "a".into(), at(3, 1, 0)), None, "something is spent there already");
     world.load(at(3, 1, 0));
     world.expect(at(3, 1, 0), Spent { day: 5, month: 5 });
 }
@@ -163,15 +175,15 @@ fn what_is_forfeited_stays_spent_whatever_sums_come() {
     let mut world = World::known(now);
     let cost = |nano_usd, started_at| Cost { seq: 0, started_at, nano_usd };
     world.charge("a", now, 3, now);
-    world.spending.forfeit(&"a".into(), cost(5, now), now);
-    world.spending.forfeit(&"a".into(), cost(7, later), later);
-    assert_eq!(world.spending.of("a", later), Some(Spent { day: 7, month: 15 }));
-    assert_eq!(world.spending.of("a", now), None);
-    world.spending.forfeit(&"a".into(), cost(1, now), now);
+    world.spending.forfeit("a".into(), cost(5, now), now);
+    world.spending.forfeit("a".into(), cost(7, later), later);
+    assert_eq!(world.spending.of(LimitLevel::User, "a".into(), later), Some(Spent { day: 7, month: 15 }));
+    assert_eq!(world.spending.of(LimitLevel::User, "a".into(), now), None);
+    world.spending.forfeit("a".into(), cost(1, now), now);
     world.load(now);
-    assert_eq!(world.spending.of("a", now), Some(Spent { day: 9, month: 16 }));
+    assert_eq!(world.spending.of(LimitLevel::User, "a".into(), now), Some(Spent { day: 9, month: 16 }));
     world.load(later);
-    assert_eq!(world.spending.of("a", later), Some(Spent { day: 7, month: 16 }));
+    assert_eq!(world.spending.of(LimitLevel::User, "a".into(), later), Some(Spent { day: 7, month: 16 }));
 }
 
 #[test]
@@ -180,18 +192,22 @@ fn what_settles_while_the_sum_is_on_its_way_is_charged_once() {
     let mut world = World::default();
     world.charge("a", now, 1, now); // nobody has a budget
     world.spending.follow(true);
-    assert_eq!(world.spending.of("a", now), None);
+    assert_eq!(world.spending.of(LimitLevel::User, "a".into(), now), None);
     world.charge("a", now, 2, now);
     let sums = world.sums(2, now);
     world.charge("a", now, 4, now);
     world.charge("b", now, 8, now);
     world.spending.load(world.sums(0, now), now);
-    assert_eq!(world.spending.of("a", now), None, "a sum without the first charge, which nobody has kept");
+    assert_eq!(
+        world.spending.of(LimitLevel::User, "a".into(), now),
+        None,
+        "a sum without the first charge, which nobody has kept"
+    );
     world.spending.load(world.sums(2, now - DAY), now);
-    assert_eq!(world.spending.of("a", now), None, "yesterday's");
+    assert_eq!(world.spending.of(LimitLevel::User, "a".into(), now), None, "yesterday's");
     world.spending.load(sums, now);
     world.expect(now, Spent { day: 7, month: 7 });
-    assert_eq!(world.spending.of("b", now), Some(Spent { day: 8, month: 8 }));
+    assert_eq!(world.spending.of(LimitLevel::User, "b".into(), now), Some(Spent { day: 8, month: 8 }));
     world.spending.load(world.sums(4, now), now);
     world.expect(now, Spent { day: 7, month: 7 }); // nobody has asked for that
     world.spending.follow(false);
@@ -209,7 +225,7 @@ fn charges_are_kept_only_until_their_commit() {
         assert_eq!(world.spending.uncommitted.len(), 1);
     }
     world.spending.load(world.sums(998, now), now);
-    assert_eq!(world.spending.of("a", now), None, "it came before what is committed by now");
+    assert_eq!(world.spending.of(LimitLevel::User, "a".into(), now), None, "it came before what is committed by now");
     world.spending.load(world.sums(999, now), now);
     world.expect(now, Spent { day: 1000, month: 1000 });
 }
@@ -250,7 +266,7 @@ proptest! {
     fn what_is_known_is_the_sum_of_all_rows(steps in proptest::collection::vec(step(), 1..200)) {
         let mut world = World::default();
         let (mut day, mut committed, mut followed) = (days_from_civil(2026, 3, 1), 0, false);
-        let mut sums: VecDeque<(usize, SpendByUser)> = VecDeque::new();
+        let mut sums: VecDeque<(usize, SpendSums)> = VecDeque::new();
         let end = [Step::Follow(true), Step::Commit { percent: 100 }];
         let drained = (0..2000).flat_map(|_| [Step::Sum, Step::Arrive]);
         for step in steps.into_iter().chain(end).chain(drained.take(410)) {
@@ -275,7 +291,7 @@ proptest! {
             }
             let now = day as u64 * DAY + 5;
             for user in USERS {
-                let known = world.spending.of(user, now);
+                let known = world.spending.of(LimitLevel::User, user.into(), now);
                 prop_assert_eq!(known.is_none() && followed, world.spending.wants(now).is_some());
                 if let Some(known) = known {
                     prop_assert_eq!(known, world.spent(world.rows.len(), user, now));

@@ -69,6 +69,7 @@ pub fn entry(out: &mut impl Columns, entry: &Entry) {
     out.number("id", entry.id);
     out.put("started_at", Value::Instant(record.started_at, 6));
     out.text("user_id", Some(&record.user));
+    out.text("team", record.team.as_deref());
     out.optional("key_id", record.key_id);
     out.text("endpoint", Some(record.endpoint.as_str()));
     out.text("model_requested", record.model_requested.as_deref());

@@ -14,7 +14,7 @@ pub const LIMIT_DEFAULT_TEXT: u32 = 10;
 
 /// Faults named in one answer.
 const FAULTS_MAX: usize = 8;
-const KNOWN: &str = "user_id, from, to, model, limit, cursor, group_by, format";
+const KNOWN: &str = "user_id, team, from, to, model, limit, cursor, group_by, format";
 
 /// What is asked, and how the answer is to be written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,6 +62,7 @@ impl Given {
     pub fn set(&mut self, name: &str, value: String, now_unix_ns: u64) -> Result<(), String> {
         match name {
             "user_id" => once(&mut self.query.user, name, parse_name(name, value)?),
+            "team" => once(&mut self.query.team, name, parse_name(name, value)?),
             "from" => once(&mut self.query.from, name, parse_time(name, &value, now_unix_ns)?),
             "to" => once(&mut self.query.to, name, parse_time(name, &value, now_unix_ns)?),
             "model" => once(&mut self.query.model, name, parse_name(name, value)?),
@@ -83,6 +84,13 @@ impl Given {
             && from >= to
         {
             return Err("`from` must be before `to`".to_owned());
+        }
+        let by = query.group_by;
+        if query.user.is_some() && (query.team.is_some() || by == Some(GroupBy::Team)) {
+            return Err("`team` and `group_by` team are not for one user: leave `user_id` out".to_owned());
+        }
+        if query.team.is_some() && matches!(by, Some(GroupBy::User | GroupBy::Team)) {
+            return Err("`group_by` user or team is not for one team: leave `team` out".to_owned());
         }
         let format = given.unwrap_or(format);
         let limit_default = if format == Format::Text { LIMIT_DEFAULT_TEXT } else { LIMIT_DEFAULT };
@@ -135,7 +143,7 @@ fn parse_cursor(value: &str) -> Result<u64, String> {
 
 fn parse_group_by(value: &str) -> Result<GroupBy, String> {
     let found = GroupBy::ALL.iter().find(|group_by| group_by.as_str() == value);
-    found.copied().ok_or_else(|| "`group_by` must be one of hour, day, model, user, endpoint".to_owned())
+    found.copied().ok_or_else(|| "`group_by` must be one of hour, day, model, user, team, endpoint".to_owned())
 }
 
 fn parse_format(value: &str) -> Result<Format, String> {
@@ -213,6 +221,7 @@ mod tests {
             Ok(UsageQuery {
                 query: Query {
                     user: Some("太郎 a+b".to_owned()),
+                    team: None,
                     from: Some(NOW - DAY),
                     to: Some(midnight),
                     model: Some("gpt-4o".to_owned()),
@@ -261,8 +270,11 @@ mod tests {
     #[test]
     fn what_is_refused_is_named() {
         for (raw, message) in [
-            ("by=day", "unknown parameter `by`; known are user_id, from, to, model, limit, cursor, group_by, format"),
-            ("group_by=week", "`group_by` must be one of hour, day, model, user, endpoint"),
+            (
+                "by=day",
+                "unknown parameter `by`; known are user_id, team, from, to, model, limit, cursor, group_by, format",
+            ),
+            ("group_by=week", "`group_by` must be one of hour, day, model, user, team, endpoint"),
             ("group_by=", "`group_by` must be one of"),
             ("group_by=day&group_by=day", "`group_by` is given more than once"),
             ("format=xml", "`format` is `xml`, and must be one of json, text, csv"),

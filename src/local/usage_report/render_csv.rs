@@ -138,7 +138,7 @@ mod tests {
     fn records_with_their_names_above() {
         let rows = read(&render(&report("a,\"b\"")));
         assert_eq!(rows.len(), 3);
-        assert_eq!(rows[0][..4], ["id", "started_at", "user_id", "key_id"]);
+        assert_eq!(rows[0][..4], ["id", "started_at", "user_id", "team"]);
         assert_eq!(rows[1][..4], ["8", "1970-01-01T00:00:00.000000Z", "a,\"b\"", ""]);
         let cost = rows[0].iter().position(|name| name == "cost_usd").unwrap();
         assert_eq!((rows[1][cost].as_str(), rows[2][cost].as_str()), ("1.5", ""));

@@ -13,6 +13,9 @@ pub fn render(report: &Report) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024 + 1024 * report.data.len() + 256 * buckets);
     let mut answer = Object::open(&mut out);
     answer.text("user_id", report.query.user.as_deref());
+    if let Some(team) = &report.query.team {
+        answer.text("team", Some(team));
+    }
     answer.bound("from", report.query.from);
     answer.bound("to", report.query.to);
     answer.key("totals");
@@ -189,7 +192,7 @@ mod tests {
         assert!(body.starts_with(&format!(
             r#"{{"user_id":"a\"\n太郎","from":"2026-11-23T00:00:00Z","to":"2026-11-23T09:30:00.500000000Z","totals":{{"requests":2,"errors":1,{sums},"by_model":[{{"model":"gpt-4o","requests":2,"errors":1,{sums},{{"model":"","requests":0,"errors":0,"input_tokens":0"#
         )), "{body}");
-        let entry = r#"{"id":7,"started_at":"2026-11-23T09:30:00.123456Z","user_id":"a\"\n太郎","key_id":null,"endpoint":"chat/completions","model_requested":null,"model":"gpt-4o","stream":true,"status":200,"outcome":"completed","usage_source":"reported","input_tokens":10,"cached_input_tokens":0,"cache_write_tokens":0,"input_audio_tokens":0,"input_image_tokens":0,"output_tokens":0,"reasoning_tokens":0,"output_audio_tokens":0,"output_image_tokens":0,"total_tokens":0,"audio_seconds":1.25,"images":0,"tool_calls":0,"cost_nano_usd":25000,"duration_us":0,"first_byte_us":null,"proxy_us":0,"request_bytes":0,"response_bytes":0,"upstream_request_id":null,"response_id":"chatcmpl-1"}"#;
+        let entry = r#"{"id":7,"started_at":"2026-11-23T09:30:00.123456Z","user_id":"a\"\n太郎","team":null,"key_id":null,"endpoint":"chat/completions","model_requested":null,"model":"gpt-4o","stream":true,"status":200,"outcome":"completed","usage_source":"reported","input_tokens":10,"cached_input_tokens":0,"cache_write_tokens":0,"input_audio_tokens":0,"input_image_tokens":0,"output_tokens":0,"reasoning_tokens":0,"output_audio_tokens":0,"output_image_tokens":0,"total_tokens":0,"audio_seconds":1.25,"images":0,"tool_calls":0,"cost_nano_usd":25000,"duration_us":0,"first_byte_us":null,"proxy_us":0,"request_bytes":0,"response_bytes":0,"upstream_request_id":null,"response_id":"chatcmpl-1"}"#;
         assert!(body.contains(&format!("\"data\":[{entry},{{\"id\":6,")), "{body}");
         assert!(body.ends_with("}],\"next_cursor\":6}\n"), "{body}");
     }

@@ -37,7 +37,11 @@ pub fn render(report: &Report) -> String {
 /// Whose sums these are, and of when.
 fn heading(report: &Report) -> String {
     let query = &report.query;
-    let mut out = query.user.as_deref().map_or_else(|| "everybody".to_owned(), |user| visible(user).into_owned());
+    let mut out = match (&query.user, &query.team) {
+        (Some(user), _) => visible(user).into_owned(),
+        (None, Some(team)) => format!("team {}", visible(team)),
+        (None, None) => "everybody".to_owned(),
+    };
     if let Some(model) = &query.model {
         let _ = write!(out, ", {}", visible(model));
     }
@@ -69,6 +73,7 @@ fn sums_table(report: &Report, rows: &[(String, Totals)]) -> String {
         GroupBy::Day => "DAY (UTC)",
         GroupBy::Model => "MODEL",
         GroupBy::User => "USER",
+        GroupBy::Team => "TEAM",
         GroupBy::Endpoint => "ENDPOINT",
     };
     let numbers = ["REQUESTS", "ERRORS", "INPUT", "CACHED", "OUTPUT", "REASONING", "TOKENS", "COST USD"];

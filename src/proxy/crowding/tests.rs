@@ -50,7 +50,7 @@ fn a_head_has_a_second_before_it_makes_room() {
 #[test]
 fn who_guesses_keys_waits_for_each_answer_and_holders_of_keys_do_not() {
     let mut proxy = proxy(Settings { keys_only: true, admin: Some(Hash::of(b"admin")), ..settings() });
-    let key = Key { id: 1, user: "u".into(), hash: Hash::of(b"oap_right"), expires_at: None };
+    let key = Key { id: 1, user: "u".into(), team: None, hash: Hash::of(b"oap_right"), expires_at: None };
     proxy.set_policy(at(0), Policy { keys: vec![key], ..Policy::default() });
     let ask = |proxy: &mut Proxy, line: &str| {
         let key = proxy.accepted(at(0));

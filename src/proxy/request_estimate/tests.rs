@@ -2,7 +2,7 @@
 
 use crate::base::clock::{Now, SECOND};
 use crate::limit::bucket::Rate;
-use crate::limit::budget::SpendByUser;
+use crate::limit::budget::SpendSums;
 use crate::limit::overrides::Limits;
 use crate::proxy::fixture::{act, at, proxy, sent, settings, take};
 use crate::proxy::{Conn, Proxy, Settings};
@@ -79,8 +79,8 @@ fn a_request_is_spent_on_the_day_that_lets_it_through() {
     let instant = |seconds: u64| Now { unix: seconds * SECOND, ..at(seconds) };
     for (comes_at, started_at) in [(DAY - 1, DAY - 10), (DAY + 1, DAY + 1)] {
         let mut proxy = proxy(Settings { limits, ..settings() });
-        let period = proxy.wants_spend_by_user(instant(DAY - 20)).expect("there is a budget");
-        proxy.set_spend_by_user(instant(DAY - 20), SpendByUser { period, ..SpendByUser::default() });
+        let period = proxy.wants_spend_sums(instant(DAY - 20)).expect("there is a budget");
+        proxy.set_spend_sums(instant(DAY - 20), SpendSums { period, ..SpendSums::default() });
         let request = request(10).replace('{', "{\"model\":\"gpt-4o\",").replace("length: 17", "length: 34");
         let (before, last) = request.split_at(request.len() - 1);
         let key = proxy.accepted(instant(DAY - 10));
@@ -101,8 +101,8 @@ fn the_fees_of_tools_are_reserved() {
     let limits = Limits { day_nano_usd: Some(450_000_000), ..Limits::default() };
     for (members, both) in [("", false), (r#","max_tool_calls":1"#, true)] {
         let mut proxy = proxy(Settings { limits, ..settings() });
-        let period = proxy.wants_spend_by_user(at(0)).expect("there is a budget");
-        proxy.set_spend_by_user(at(0), SpendByUser { period, ..SpendByUser::default() });
+        let period = proxy.wants_spend_sums(at(0)).expect("there is a budget");
+        proxy.set_spend_sums(at(0), SpendSums { period, ..SpendSums::default() });
         let body =
             format!(r#"{{"model":"gpt-5-mini","max_output_tokens":1,"tools":[{{"type":"web_search"}}]{members}}}"#);
         let request = format!(

@@ -3,7 +3,7 @@
 
 use crate::access::{Hash, Key};
 use crate::base::clock::{Now, SECOND};
-use crate::limit::budget::{Period, SpendByUser};
+use crate::limit::budget::{Period, SpendSums};
 use crate::limit::overrides::Limits;
 use crate::policy::Policy;
 use crate::price::PriceTable;
@@ -52,7 +52,7 @@ fn limited() -> Settings {
 }
 
 fn policy(expires_at: Option<u64>) -> Policy {
-    let key = Key { id: 1, user: "u".into(), hash: Hash::of(SECRET.as_bytes()), expires_at };
+    let key = Key { id: 1, user: "u".into(), team: None, hash: Hash::of(SECRET.as_bytes()), expires_at };
     Policy { keys: vec![key], ..Policy::default() }
 }
 
@@ -63,8 +63,8 @@ fn proxy(settings: Settings) -> Proxy {
     )
     .expect("prices");
     proxy.set_policy(at(0), policy(Some(EXPIRY)));
-    let sums = SpendByUser { period: Period::of(0), ..SpendByUser::default() };
-    proxy.set_spend_by_user(at(0), sums);
+    let sums = SpendSums { period: Period::of(0), ..SpendSums::default() };
+    proxy.set_spend_sums(at(0), sums);
     proxy
 }
 
@@ -236,10 +236,9 @@ fn an_idle_session_ends_when_its_user_may_not_go_on() {
             if let Some((event, shape)) = event.zip(shape) {
                 assert_eq!((&event["type"], &event["error"]["code"]), (&"error".into(), &code.into()));
                 assert!(event[shape].is_string() || event[shape] == if code.starts_with("ins") { 429 } else { 401 });
-                assert!(
-                    event["error"]["param"].is_null()
-                        && event["error"]["message"].as_str().is_some_and(|m| m.len() > 20)
-                );
+                let level = if code.starts_with("ins") { "user".into() } else { serde_json::Value::Null };
+                assert_eq!(event["error"]["param"], level);
+                assert!(event["error"]["message"].as_str().is_some_and(|m| m.len() > 20));
             }
             let told = (bench.to_client.len(), bench.to_target.len());
             bench.client(now, &[CLIENTS_TEXT, CLIENTS_PING].concat());

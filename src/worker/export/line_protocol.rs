@@ -23,18 +23,18 @@ const MICROS_PER_SECOND: f64 = 1e6;
 
 /// The rows past `?1` in their order, with the columns in the order of [`Batch::add`].
 const SELECT: &str = "
-    SELECT r.id, r.started_at, u.name, m.name, r.endpoint, r.status, r.cost_nano_usd, r.audio_us, r.input_tokens,
-        r.cached_input_tokens, r.cache_write_tokens, r.input_audio_tokens, r.input_image_tokens, r.output_tokens,
+    SELECT r.id, r.started_at, u.name, m.name, r.endpoint, r.status, r.cost_nano_usd, r.audio_us, t.name,
+        r.input_tokens, r.cached_input_tokens, r.cache_write_tokens, r.input_audio_tokens, r.input_image_tokens, r.output_tokens,
         r.reasoning_tokens, r.output_audio_tokens, r.output_image_tokens, r.total_tokens, r.images,
         r.tool_calls, iif(r.correction IS NULL, r.duration_us, NULL) AS duration_us, r.proxy_us, r.request_bytes,
         r.response_bytes, r.first_byte_us
-    FROM records r LEFT JOIN users u ON u.id = r.user_id
+    FROM records r LEFT JOIN users u ON u.id = r.user_id LEFT JOIN teams t ON t.id = r.team_id
         LEFT JOIN models m ON m.id = coalesce(r.model_id, r.model_requested_id, 0)
     WHERE r.id > ?1 ORDER BY r.id LIMIT ?2";
 
 /// From this column on, they are whole numbers under their own names. The last may be unknown; a correction, which is
 /// no request, has no duration.
-const FIRST_INTEGER: usize = 8;
+const FIRST_INTEGER: usize = 9;
 
 /// Consecutive rows as lines.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -84,7 +84,9 @@ impl Batch {
         };
         let endpoint = row.get::<_, u8>(4).ok().and_then(Endpoint::from_code).unwrap_or_default();
         let status = row.get::<_, i64>(5)?.to_string();
-        let tags = [("user", name(2)?), ("model", name(3)?), ("endpoint", endpoint.as_str()), ("status", &status)];
+        let (user, model, team) = (name(2)?, name(3)?, name(8)?);
+        let tags =
+            [("user", user), ("team", team), ("model", model), ("endpoint", endpoint.as_str()), ("status", &status)];
         let mut point = LineProtocolBuilder::new_with(std::mem::take(&mut self.text)).measurement(MEASUREMENT);
         // A tag without a value is no tag.
         for (key, value) in tags.iter().filter(|(_, value)| !value.is_empty()) {

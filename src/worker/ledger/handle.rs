@@ -14,7 +14,7 @@ pub(super) enum Message {
     /// All up to this record is exported.
     Exported(i64),
     /// What was spent in this period is asked for.
-    SpendByUser(Period),
+    SpendSums(Period),
     Stop,
 }
 
@@ -41,9 +41,9 @@ impl LedgerHandle {
         move |record_id| mailbox.send(Message::Exported(record_id)) // after its end, the next start exports it again
     }
 
-    /// Asks for [`WorkerEvent::SpendByUser`]: of all that was submitted before.
-    pub fn sum_spend_by_user(&self, period: Period) {
-        self.mailbox.send(Message::SpendByUser(period));
+    /// Asks for [`WorkerEvent::SpendSums`]: of all that was submitted before.
+    pub fn sum_spend_sums(&self, period: Period) {
+        self.mailbox.send(Message::SpendSums(period));
     }
 
     /// Commits all that was submitted, writes the log back into the file, and ends the thread.

@@ -1,12 +1,12 @@
-//! Follows the tables of keys and limits, which commands change while the server runs.
+//! Follows the tables of keys, limits and teams, which commands change while the server runs.
 //!
 //! In: the ledger's connection, now and then. Out: the tables, when they have changed; what was spent, at the start.
 
 use crate::ledger::keys_and_limits::{read, version};
-use crate::ledger::spend::spend_by_user;
+use crate::ledger::spend::spend_sums;
 use crate::limit::budget::Period;
-use crate::limit::overrides::{Limits, Overrides};
-use crate::policy::Policy;
+use crate::limit::overrides::Limits;
+use crate::policy::{Policy, Rule};
 use crate::worker::event::{EventSender, WorkerEvent};
 use crate::worker::process::unix_now;
 use rusqlite::Connection;
@@ -23,15 +23,15 @@ pub struct PolicyWatch {
 }
 
 impl PolicyWatch {
-    /// Tells the loop of the tables, and of what was spent where somebody has a budget (or everybody: `budgets`), so
+    /// Tells the loop of the tables, and of what was spent where there is a budget (by the settings: `budgets`), so
     /// that it knows before the first request.
     pub fn start(conn: &Connection, budgets: bool, events: &EventSender) -> rusqlite::Result<Self> {
         let (version, policy) = (version(conn)?, read(conn)?);
-        let has_budget = |own: &Overrides| Limits::default().with(own).has_budget();
-        let budgets = budgets || policy.overrides.values().any(has_budget);
+        let has_budget = |rule: &Rule| Limits::default().with(&rule.limits).has_budget();
+        let budgets = budgets || policy.rules.iter().any(|(_, _, rule)| has_budget(rule));
         events.send(WorkerEvent::Policy(policy));
         if budgets {
-            events.send(WorkerEvent::SpendByUser(spend_by_user(conn, Period::of(unix_now()), 0)?));
+            events.send(WorkerEvent::SpendSums(spend_sums(conn, Period::of(unix_now()), 0)?));
         }
         Ok(Self { version, look_at: Instant::now() + FOLLOW_EVERY })
     }

@@ -128,6 +128,7 @@ impl<'p> Accounts<'p> {
 pub fn judge(ledgers: &Ledgers, plan: &Plan, records: &[Record], watch: &Watch) -> Seen {
     let mut seen = Seen { returns: watch.returns, unknown_checked: watch.unknown_checked, ..Seen::default() };
     let mut accounts = Accounts { excuses_sessions: watch.steps_back, ..Accounts::default() };
+    let whose = |user| if ledgers.of_all { "all together" } else { user };
     for (id, (request, truth)) in plan.requests.iter().zip(&ledgers.truths).enumerate() {
         seen.spent += usize::from(request.refused_as("insufficient_quota"));
         seen.held += usize::from(request.refused_as("rate_limit_exceeded"));
@@ -135,7 +136,7 @@ pub fn judge(ledgers: &Ledgers, plan: &Plan, records: &[Record], watch: &Watch) 
         if entry.billed && truth.kind != Kind::Again {
             let mine: Vec<&Record> = records.iter().filter(|record| request.is_of(record)).collect();
             let record = judge_request(id, truth, &mine, &mut seen);
-            accounts.book(&request.user, Some(record), entry, None);
+            accounts.book(whose(&request.user), Some(record), entry, None);
         }
     }
     for (number, session) in plan.sessions.iter().enumerate() {
@@ -143,7 +144,7 @@ pub fn judge(ledgers: &Ledgers, plan: &Plan, records: &[Record], watch: &Watch) 
             records.iter().filter(|record| session.is_of(record)).partition(|record| record.endpoint.is_session());
         for (index, entry) in ledgers.sessions[number].iter().filter(|entry| entry.billed).enumerate() {
             let part = parts.get(index).copied();
-            accounts.book(&session.user, part, entry, Some(number));
+            accounts.book(whose(&session.user), part, entry, Some(number));
             seen.responses += 1;
             seen.unreported += usize::from(part.is_none());
             match part {

@@ -1,19 +1,21 @@
-//! One user's token buckets, requests in flight and reserved money: the checks of an admission, and its settlement.
+//! The token buckets, requests in flight and reserved money of one user, of a team, or of everybody together: the
+//! checks of an admission, and its settlement.
 //!
-//! In: the user's limits as they are now, and what a request may take. Out: a reservation, or which limit denies it.
+//! In: the limits as they are now, and what a request may take. Out: what it may have, or which limit denies it.
 //! Never: a name, or who else there is.
 
 use super::bucket::{Bucket, Rate};
 use super::budget::Spent;
+use super::levels::LimitLevel;
 use super::overrides::Limits;
 use super::reservation::{Money, Reservation, ReservationRequest};
 use super::status::{BucketStatus, Limit, RateLimitStatus, Refused};
-use crate::base::clock::{Now, SECOND};
+use crate::base::clock::SECOND;
 
 /// When to try again where that depends on other requests' ends, or on the ledger.
 const UNCERTAIN: u64 = SECOND;
 
-/// What one report may put a user into debt of tokens, minutes.
+/// What one report may put an account into debt of tokens, minutes.
 const DEBT_MINUTES_MAX: u64 = 60;
 
 /// Weight of the newest output in the moving average: one part in so many.
@@ -21,9 +23,9 @@ const AVERAGE_WEIGHT: i64 = 8;
 /// Parts of a token in which the average is kept.
 const AVERAGE_PARTS: i64 = 16;
 
-/// What a user has taken of their limits.
+/// What is taken of the limits.
 #[derive(Clone, Copy, Default)]
-pub(super) struct UserState {
+pub(super) struct Account {
     requests: Option<Bucket>,
     tokens: Option<Bucket>,
     in_flight: u32,
@@ -33,41 +35,26 @@ pub(super) struct UserState {
     average: i64,
 }
 
-impl UserState {
-    /// Checks every limit, then takes from all.
-    pub(super) fn try_take(
+impl Account {
+    /// Checks every limit: the nano-dollars that the request may hold, no more than it asks for. A refusal is yet
+    /// without its level and the state of the limits.
+    pub(super) fn has_room(
         &mut self,
         limits: &Limits,
         spent: impl FnOnce() -> Option<Spent>,
-        mut request: ReservationRequest,
-        now: Now,
-    ) -> Result<Reservation, Refused> {
-        self.refill(limits, now.mono);
-        let asked = request.nano_usd();
-        let checked = self.has_room(limits, spent, &mut request, now.mono);
-        checked.map_err(|refused| Refused { limit_status: self.limit_status(limits), ..refused })?;
-        self.take(limits, &request, now.mono);
-        let nano_usd = request.nano_usd();
-        let worst_nano_usd = if asked == u64::MAX { nano_usd } else { asked };
-        Ok(Reservation { tokens: request.tokens, nano_usd, worst_nano_usd, tracked: true })
-    }
-
-    /// Checks every limit, and cuts a guess to what may be had. A refusal is yet without the state of the limits.
-    fn has_room(
-        &mut self,
-        limits: &Limits,
-        spent: impl FnOnce() -> Option<Spent>,
-        request: &mut ReservationRequest,
+        request: &ReservationRequest,
         now: u64,
-    ) -> Result<(), Refused> {
+    ) -> Result<u64, Refused> {
+        self.refill(limits, now);
         if let Some(maximum) = limits.concurrent.filter(|&maximum| self.in_flight >= maximum) {
             return Err(refused(Limit::Concurrent, maximum.into(), 1, Some(UNCERTAIN)));
         }
         // What costs nothing is not refused for money.
-        if let Some(money) = request.money.as_mut().filter(|_| limits.has_budget()) {
-            within_budgets(limits, spent(), self.reserved, money)?;
-        }
-        self.within_buckets(limits, request, now)
+        let nano_usd = match request.money.filter(|_| limits.has_budget()) {
+            Some(money) => within_budgets(limits, spent(), self.reserved, money)?,
+            None => request.nano_usd(),
+        };
+        self.within_buckets(limits, request, now).map(|()| nano_usd)
     }
 
     /// Brings the buckets to the present; those of limits that are new start full.
@@ -81,9 +68,8 @@ impl UserState {
         }
     }
 
-    /// Checks the buckets, and cuts a guess to what a full one holds. Of two that deny, the one with the longer wait
-    /// is told.
-    fn within_buckets(&mut self, limits: &Limits, request: &mut ReservationRequest, now: u64) -> Result<(), Refused> {
+    /// Checks the buckets. Of two that deny, the one with the longer wait is told.
+    fn within_buckets(&mut self, limits: &Limits, request: &ReservationRequest, now: u64) -> Result<(), Refused> {
         let mut denied: Option<Refused> = None;
         if let (Some(rate), Some(bucket)) = (limits.requests, &mut self.requests)
             && let Err(wait) = bucket.has(rate, now, 1)
@@ -92,9 +78,6 @@ impl UserState {
         }
         // Who needs no tokens is not kept waiting by a debt of them.
         if let (Some(rate), Some(bucket), true) = (limits.tokens, &mut self.tokens, request.tokens > 0) {
-            if request.guessed {
-                request.tokens = request.tokens.min(rate.burst);
-            }
             let wait = bucket.has(rate, now, request.tokens).err();
             let retry_after = wait.filter(|_| request.tokens <= rate.burst);
             let requests_wait = denied.and_then(|denied| denied.retry_after);
@@ -105,13 +88,14 @@ impl UserState {
         denied.map_or(Ok(()), Err)
     }
 
-    fn take(&mut self, limits: &Limits, request: &ReservationRequest, now: u64) {
+    /// Takes what was checked before.
+    pub(super) fn take(&mut self, limits: &Limits, tokens: u64, nano_usd: u64, now: u64) {
         if let (Some(bucket), Some(rate)) = (&mut self.requests, limits.requests) {
             bucket.take(rate, now, 1);
         }
-        self.charge(limits, request.tokens, now);
+        self.charge(limits, tokens, now);
         self.in_flight += 1;
-        self.reserved += request.nano_usd();
+        self.reserved += nano_usd;
     }
 
     /// Ends a request in flight: gives back its reservation's money and tokens, and so many requests.
@@ -159,7 +143,7 @@ impl UserState {
         (self.in_flight.into(), self.reserved)
     }
 
-    /// True where a new user would be in the same state, but for the average.
+    /// True where a new account would be in the same state, but for the average.
     pub(super) fn is_evictable(&self, limits: &Limits, now: u64) -> bool {
         let is_full = |bucket: Option<Bucket>, rate: Option<Rate>| {
             bucket.zip(rate).is_none_or(|(bucket, rate)| bucket.full_at(rate) <= now)
@@ -170,36 +154,40 @@ impl UserState {
 
 /// Checks the budgets: what is spent, what requests in flight may cost and what this one may are within each. Where it
 /// is the only one, or shares by its average, what is left will do. Where nobody knows what is spent, nothing is let
-/// through.
+/// through. Returns what it may hold, nano-dollars.
 pub(super) fn within_budgets(
     limits: &Limits,
     spent: Option<Spent>,
     reserved: u64,
-    money: &mut Money,
-) -> Result<(), Refused> {
+    money: Money,
+) -> Result<u64, Refused> {
     let Some(spent) = spent else { return Err(refused(Limit::BudgetUnknown, 0, 0, Some(UNCERTAIN))) };
+    let mut nano_usd = money.nano_usd;
     let budgets =
         [(Limit::BudgetDay, limits.day_nano_usd, spent.day), (Limit::BudgetMonth, limits.month_nano_usd, spent.month)];
     for (limit, budget, spent) in budgets {
         let Some(budget) = budget else { continue };
         let unspent = budget.saturating_sub(spent);
         let free = unspent.saturating_sub(reserved);
+        let refused =
+            |requested, retry_after| Err(Refused { left: unspent, ..refused(limit, budget, requested, retry_after) });
         if unspent == 0 {
-            return Err(refused(limit, budget, 0, None));
+            return refused(0, None);
         }
         if money.least_nano_usd > unspent {
-            return Err(refused(limit, budget, money.least_nano_usd, None));
+            return refused(money.least_nano_usd, None);
         }
         let fits = money.nano_usd <= free;
         let will_do = free >= money.least_nano_usd.max(1) && (reserved == 0 || money.may_share);
         if !fits && !will_do {
-            return Err(refused(limit, budget, money.nano_usd, Some(UNCERTAIN)));
+            return refused(money.nano_usd, Some(UNCERTAIN));
         }
-        money.nano_usd = money.nano_usd.min(free);
+        nano_usd = nano_usd.min(free);
     }
-    Ok(())
+    Ok(nano_usd)
 }
 
 fn refused(limit: Limit, maximum: u64, requested: u64, retry_after: Option<u64>) -> Refused {
-    Refused { limit, limit_status: RateLimitStatus::default(), maximum, requested, retry_after }
+    let (level, limit_status) = (LimitLevel::User, RateLimitStatus::default());
+    Refused { level, limit, limit_status, maximum, requested, left: 0, retry_after }
 }

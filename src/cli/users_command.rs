@@ -1,0 +1,94 @@
+//! `proxy-server users`: which user belongs to which team, in the ledger's file.
+
+use super::{Command, next, text, unexpected};
+use crate::access::is_user;
+use crate::ledger::keys_and_limits::{members, rules};
+use crate::ledger::offline;
+use crate::local::text_table::{Column, table};
+use lexopt::{Arg, Parser};
+use std::path::Path;
+
+/// The text of `users --help`.
+pub const HELP: &str = include_str!("users_help.txt");
+
+/// What to do with users and teams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UsersCommand {
+    /// Into a team, or into none.
+    Set {
+        user: String,
+        team: Option<String>,
+    },
+    List,
+    DeleteTeam {
+        team: String,
+        move_to: Option<String>,
+    },
+}
+
+pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
+    let (mut words, mut team, mut no_team, mut move_to) = (Vec::new(), None, false, None);
+    while let Some(argument) = next(parser)? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Print(HELP)),
+            Arg::Long("team") => team = Some(name(text(parser)?)?),
+            Arg::Long("no-team") => no_team = true,
+            Arg::Long("move-to") => move_to = Some(name(text(parser)?)?),
+            Arg::Value(word) => words.push(word.to_string_lossy().into_owned()),
+            other => return Err(unexpected(&other)),
+        }
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let command = match words[..] {
+        ["set", user] if team.is_some() != no_team && move_to.is_none() => {
+            UsersCommand::Set { user: name(user.to_owned())?, team }
+        }
+        ["set", _] => return Err("users set USER takes either --team TEAM or --no-team; try users --help".to_owned()),
+        ["list"] if team.is_none() && !no_team && move_to.is_none() => UsersCommand::List,
+        ["delete-team", team_to_end] if team.is_none() && !no_team => {
+            UsersCommand::DeleteTeam { team: name(team_to_end.to_owned())?, move_to }
+        }
+        _ => return Err("expected users set USER, users list or users delete-team TEAM; try users --help".to_owned()),
+    };
+    Ok(Command::Users(command))
+}
+
+/// The name of a user or of a team.
+pub(super) fn name(text: String) -> Result<String, String> {
+    match is_user(&text) {
+        true => Ok(text),
+        false => Err(format!("{text:?}: a name has 1 to 128 bytes, and no control character")),
+    }
+}
+
+/// Runs the command on the ledger at `path`, at `now` in nanoseconds since the Unix epoch: what to print. Only `set`
+/// makes a ledger where there is none, and `list` changes nothing.
+///
+/// # Errors
+/// One sentence.
+pub fn run(command: &UsersCommand, path: &Path, now: u64) -> Result<String, String> {
+    match command {
+        UsersCommand::Set { user, team } => {
+            super::editor(path, now)?.set_team(user, team.as_deref())?;
+            Ok(match team {
+                Some(team) => format!("{user} belongs to team {team}\n"),
+                None => format!("{user} belongs to no team\n"),
+            })
+        }
+        UsersCommand::List => list(path),
+        UsersCommand::DeleteTeam { team, move_to } => {
+            super::editor_of_existing(path, now)?.delete_team(team, move_to.as_deref())?;
+            Ok(format!("team {team} is deleted\n"))
+        }
+    }
+}
+
+/// Users by team; and teams without any, which have limits only.
+fn list(path: &Path) -> Result<String, String> {
+    let (members, rules) = offline::read(path, |conn| Ok((members(conn)?, rules(conn)?)))?;
+    let mut rows: Vec<_> = members.iter().map(|(user, team)| vec![team.to_string(), user.to_string()]).collect();
+    let is_empty = |team: &&Box<str>| !members.values().any(|other| **other == ***team);
+    rows.extend(rules.teams.keys().filter(is_empty).map(|team| vec![team.to_string(), "-".to_owned()]));
+    rows.sort();
+    Ok(table(&[Column::Left("TEAM"), Column::Left("USER")], &rows))
+}
