@@ -56,15 +56,15 @@ fn main() -> ExitCode {
         }
         Ok(Command::Check { json }) => cli::check::run(Config::from_process(), json, &mut print),
         Ok(Command::Healthcheck) => configured(|config| cli::health::run(config.listen, config.certificate.is_some())),
-        Ok(Command::Keys(command)) => configured(|config| {
-            let (out, aside) = cli::keys_command::run(&command, &config.database_path, unix_now())?;
+        Ok(Command::Keys(command)) => on_ledger(command.is_for_people(), |path| {
+            let (out, aside) = cli::keys_command::run(&command, path, unix_now())?;
             print(&out);
             aside.into_iter().for_each(|line| say(format_args!("{line}")));
             Ok(())
         }),
-        Ok(Command::Usage(command)) => configured(|config| {
+        Ok(Command::Usage(command)) => on_ledger(command.is_for_people(), |path| {
             let stdout = std::io::stdout();
-            let answer = cli::usage_command::run(&command, &config.database_path, unix_now())?;
+            let answer = cli::usage_command::run(&command, path, unix_now())?;
             match stdout.lock().write_all(&answer) {
                 // Whoever reads it has enough, as `head` has.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -75,8 +75,8 @@ fn main() -> ExitCode {
             print(&cli::prices_command::run(&command, &config)?);
             Ok(())
         }),
-        Ok(Command::Limits(command)) => configured(|config| {
-            print(&cli::limits_command::run(&command, &config.database_path)?);
+        Ok(Command::Limits(command)) => on_ledger(command.is_for_people(), |path| {
+            print(&cli::limits_command::run(&command, path)?);
             Ok(())
         }),
         Err(message) => {
@@ -108,6 +108,26 @@ fn configured(run: impl FnOnce(Config) -> Result<(), String>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs a command on the ledger. Which file that is depends on the folder, so it is told, beside the answer: also where
+/// the command then fails. `is_told` is false where the answer is for a program, which may take any line for trouble.
+fn on_ledger(is_told: bool, run: impl FnOnce(&Path) -> Result<(), String>) -> ExitCode {
+    configured(|config| {
+        let path = database::absolute(&config.database_path)?;
+        let tell = |note: &str| {
+            if is_told && path.exists() {
+                say(format_args!("ledger: {}{note}", path.display()));
+            }
+            path.exists()
+        };
+        let was_there = tell("");
+        let done = run(&path);
+        if !was_there {
+            tell(" (new)");
+        }
+        done
+    })
 }
 
 fn serve(config: Config) -> Result<(), String> {

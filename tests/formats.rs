@@ -271,6 +271,24 @@ fn each_format_says_what_it_is() {
     assert_eq!(text.matches("chat/completions").count(), 10);
 }
 
+/// The dearest, and of the others the sum.
+#[test]
+fn the_command_shows_the_first_of_many() {
+    let (_upstream, proxy) = used();
+    let text = done(proxy.folder(), &["--by", "user", "--top", "1"]);
+    let rows: Vec<&str> = text.lines().skip(3).take(3).collect();
+    let names = rows.iter().map(|row| row.split("  ").next().unwrap());
+    assert_eq!(names.collect::<Vec<_>>(), [USERS[3].0, "(others)", "total"], "{text}");
+    assert!(rows.iter().all(|row| row.matches('█').count() <= 20), "the longest bar is as long as ever: {text}");
+    let count = |arguments: &[&str]| done(proxy.folder(), arguments).lines().count();
+    assert_eq!(count(&["--by", "user", "--top", "9"]), count(&["--by", "user"]));
+    let answer: Value =
+        serde_json::from_str(&done(proxy.folder(), &["--by", "user", "--top", "2", "--format", "json"])).unwrap();
+    assert_eq!((answer["buckets"].as_array().unwrap().len(), &answer["buckets_truncated"]), (2, &json!(true)));
+    let answer: Value = serde_json::from_str(&done(proxy.folder(), &["--top", "1", "--format", "json"])).unwrap();
+    assert_eq!(answer["by_model"].as_array().unwrap().len(), 1);
+}
+
 #[test]
 fn the_command_helps_and_fails_as_documented() {
     let folder = tempfile::tempdir().unwrap();

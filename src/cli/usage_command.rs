@@ -1,6 +1,7 @@
 //! `proxy-server usage`: who used what, from the ledger's file.
 
 use super::{Command, next, text, unexpected};
+use crate::base::digits::whole_number;
 use crate::ledger::answer::report;
 use crate::ledger::offline;
 use crate::local::usage_report::{Format, Given, UsageQuery, answer};
@@ -27,6 +28,15 @@ const OPTIONS: [(&str, &str); 8] = [
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UsageCommand {
     parameters: Vec<(&'static str, String)>,
+    /// `--top`: so many rows of sums at most.
+    top: Option<usize>,
+}
+
+impl UsageCommand {
+    /// Whether the answer is to be read, rather than parsed.
+    pub fn is_for_people(&self) -> bool {
+        !self.parameters.iter().any(|(parameter, value)| *parameter == "format" && value != "text")
+    }
 }
 
 pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
@@ -34,6 +44,10 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
     while let Some(argument) = next(parser)? {
         let found = match &argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Print(HELP)),
+            Arg::Long("top") => {
+                command.top = Some(top(parser)?);
+                continue;
+            }
             Arg::Long(name) => OPTIONS.iter().find(|(option, _)| option[2..] == **name),
             _ => None,
         };
@@ -42,7 +56,10 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
         given.set(parameter, value.clone(), 0).map_err(|why| in_options(&why))?;
         command.parameters.push((parameter, value));
     }
-    query(&command, unix_now())?; // what is wrong of two together is known at the end
+    let UsageQuery { query, .. } = query(&command, unix_now())?; // what is wrong of two together is known at the end
+    if command.top.is_some() && query.group_by.is_some_and(|by| by.ns().is_some()) {
+        return Err("--top is of models, users or endpoints, the dearest first; --from says how many days".to_owned());
+    }
     Ok(Command::Usage(command))
 }
 
@@ -52,7 +69,14 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
 /// One sentence.
 pub fn run(command: &UsageCommand, path: &Path, now: u64) -> Result<Vec<u8>, String> {
     let UsageQuery { query, format, .. } = query(command, now)?;
-    let report = offline::read(path, |conn| report(conn, query.clone()))?;
+    let mut report = offline::read(path, |conn| report(conn, query.clone()))?;
+    if let Some(top) = command.top {
+        report.by_model.truncate(top);
+        if let Some(buckets) = &mut report.buckets {
+            buckets.truncated |= buckets.list.len() > top;
+            buckets.list.truncate(top);
+        }
+    }
     Ok(answer(&report, format).body)
 }
 
@@ -62,6 +86,13 @@ fn query(command: &UsageCommand, now: u64) -> Result<UsageQuery, String> {
         given.set(parameter, value.clone(), now).map_err(|why| in_options(&why))?;
     }
     given.query(Format::Text).map_err(|why| in_options(&why))
+}
+
+/// The value of `--top`.
+fn top(parser: &mut Parser) -> Result<usize, String> {
+    let text = text(parser)?;
+    let number = whole_number(text.as_bytes()).and_then(|number| usize::try_from(number).ok());
+    number.filter(|&number| number > 0).ok_or_else(|| format!("--top {text:?}: expected a whole number from 1 on"))
 }
 
 /// A message about parameters as one about options.
@@ -108,6 +139,8 @@ mod tests {
             ("usage --user a --user b", "--user is given more than once"),
             ("usage --group_by day", "--group_by"),
             ("usage -x", "-x"),
+            ("usage --top 0", "--top \"0\": expected a whole number"),
+            ("usage --top 5 --by day", "--top is of models"),
         ] {
             let why = parse(line).unwrap_err();
             assert!(why.contains(part), "{line}: {why}");

@@ -13,6 +13,9 @@ const TOKENS_MAX: u64 = 1_000_000_000_000_000;
 pub fn read(source: &mut Source<'_>) -> Limits {
     let rpm = source.count("RATE_LIMIT_RPM", 600, 0..=1_000_000_000);
     let burst = source.count("RATE_LIMIT_BURST", rpm.max(1), 1..=1_000_000_000);
+    if rpm == 0 && source.os("RATE_LIMIT_BURST").is_some() {
+        source.warnings.push("RATE_LIMIT_BURST is set without RATE_LIMIT_RPM: it says nothing".to_owned());
+    }
     let expected = format!("a whole number, 0 to {TOKENS_MAX}");
     let tpm =
         source.value("RATE_LIMIT_TPM", 0, &expected, |text| value::number(text).filter(|&tokens| tokens <= TOKENS_MAX));

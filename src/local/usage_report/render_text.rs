@@ -80,8 +80,8 @@ fn sums_table(report: &Report, rows: &[(String, Totals)]) -> String {
         Totals { total_tokens: 1.., .. } => |totals| totals.total_tokens,
         _ => |totals| totals.requests,
     };
-    let most = rows.iter().map(|(_, totals)| of(totals)).max().unwrap_or(0);
     let others = others(report, rows).map(|totals| ("(others)".to_owned(), totals));
+    let most = rows.iter().chain(&others).map(|(_, totals)| of(totals)).max().unwrap_or(0);
     let places = decimals(rows.iter().map(|(_, totals)| totals).chain([&report.totals]).map(|t| t.cost_nano_usd));
     let line = |name: &str, totals: &Totals, bar: String| {
         let counts = [
