@@ -284,8 +284,8 @@ fn the_dashboard_shows_a_day_in_units_and_says_what_is_approximate() {
         let field = &panel["fieldConfig"];
         for target in panel["targets"].as_array().unwrap() {
             let query = target["expr"].as_str().unwrap();
-            let overridden = field["overrides"].as_array().unwrap().iter();
-            let own = overridden.filter(|one| one["matcher"]["options"] == target["refId"]).last();
+            let mut overridden = field["overrides"].as_array().unwrap().iter();
+            let own = overridden.find(|one| one["matcher"]["options"] == target["refId"]);
             let unit = own.map_or(&field["defaults"]["unit"], |own| &own["properties"][0]["value"]);
             let units: &[&str] = match query {
                 _ if query.contains("cost_usd") => &["currencyUSD"],
