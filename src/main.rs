@@ -27,6 +27,7 @@ use openai_api_proxy::worker::process;
 use openai_api_proxy::worker::threads::WorkerThreads;
 use openai_api_proxy::worker::{EventSender, unix_now};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::termios::tcgetwinsize;
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
@@ -64,7 +65,7 @@ fn main() -> ExitCode {
         }),
         Ok(Command::Usage(command)) => on_ledger(command.is_for_people(), |path| {
             let stdout = std::io::stdout();
-            let answer = cli::usage_command::run(&command, path, unix_now())?;
+            let answer = cli::usage_command::run(&command, path, unix_now(), terminal_columns())?;
             match stdout.lock().write_all(&answer) {
                 // Whoever reads it has enough, as `head` has.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -89,6 +90,12 @@ fn main() -> ExitCode {
 /// Writes to standard output. Whoever reads it may have had enough (`| head`), which is no failure.
 fn print(text: &str) {
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+/// Columns of the terminal that standard output is; none where it is none, or does not say.
+fn terminal_columns() -> Option<usize> {
+    let size = tcgetwinsize(std::io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|&columns| columns > 0)
 }
 
 fn configured(run: impl FnOnce(Config) -> Result<(), String>) -> ExitCode {

@@ -2,9 +2,10 @@
 
 use super::{Command, next, text, unexpected};
 use crate::base::digits::whole_number;
+use crate::base::visible::visible;
 use crate::ledger::answer::report;
 use crate::ledger::offline;
-use crate::local::usage_report::{Format, Given, UsageQuery, answer};
+use crate::local::usage_report::{Format, Given, Terminal, UsageQuery, answer};
 use crate::worker::unix_now;
 use lexopt::{Arg, Parser};
 use std::path::Path;
@@ -63,11 +64,12 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
     Ok(Command::Usage(command))
 }
 
-/// Runs the command on the ledger at `path`: what to print. `now` in nanoseconds since the Unix epoch.
+/// Runs the command on the ledger at `path`: what to print, on a terminal of so many columns if it is one. `now` in
+/// nanoseconds since the Unix epoch.
 ///
 /// # Errors
 /// One sentence.
-pub fn run(command: &UsageCommand, path: &Path, now: u64) -> Result<Vec<u8>, String> {
+pub fn run(command: &UsageCommand, path: &Path, now: u64, width: Option<usize>) -> Result<Vec<u8>, String> {
     let UsageQuery { query, format, .. } = query(command, now)?;
     let mut report = offline::read(path, |conn| report(conn, query.clone()))?;
     if let Some(top) = command.top {
@@ -77,7 +79,21 @@ pub fn run(command: &UsageCommand, path: &Path, now: u64) -> Result<Vec<u8>, Str
             buckets.list.truncate(top);
         }
     }
-    Ok(answer(&report, format).body)
+    Ok(answer(&report, format, Some(&Terminal { width, older: older(command) })).body)
+}
+
+/// The command that shows older requests, up to its cursor, as it is typed into a shell.
+fn older(command: &UsageCommand) -> String {
+    let mut line = "proxy-server usage".to_owned();
+    for (parameter, value) in command.parameters.iter().filter(|(parameter, _)| *parameter != "cursor") {
+        let (option, _) = OPTIONS.iter().find(|(_, of)| of == parameter).expect("each is an option's");
+        let is_plain = |c: char| c.is_alphanumeric() || "-_.,:/@+".contains(c);
+        match value.chars().all(is_plain) {
+            true => line.push_str(&format!(" {option} {value}")),
+            false => line.push_str(&format!(" {option} '{}'", visible(value).replace('\'', "'\\''"))),
+        }
+    }
+    line + " --cursor"
 }
 
 fn query(command: &UsageCommand, now: u64) -> Result<UsageQuery, String> {
@@ -126,6 +142,16 @@ mod tests {
         assert_eq!(query(&command, 10 * day), Ok(expected));
         assert_eq!(query(&UsageCommand::default(), 0).map(|query| query.format), Ok(Format::Text));
         assert_eq!(parse("usage --by day -h"), Ok(Command::Print(HELP)));
+    }
+
+    #[test]
+    fn what_is_older_is_asked_for_by_the_same_command() {
+        let Ok(Command::Usage(mut command)) = parse("usage --user 太郎 --from 24h --cursor 9") else {
+            panic!("a command")
+        };
+        assert_eq!(older(&command), "proxy-server usage --user 太郎 --from 24h --cursor");
+        command.parameters[0].1 = "it's $HOME".to_owned();
+        assert_eq!(older(&command), r"proxy-server usage --user 'it'\''s $HOME' --from 24h --cursor");
     }
 
     #[test]
