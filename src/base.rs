@@ -5,6 +5,7 @@ pub mod civil;
 pub mod clock;
 pub mod deadlines;
 pub mod digits;
+pub mod edit_distance;
 pub mod list;
 pub mod log;
 pub mod network;

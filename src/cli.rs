@@ -15,6 +15,7 @@ mod target_probe;
 pub mod usage_command;
 pub mod users_command;
 
+use crate::base::edit_distance::edit_distance;
 use crate::ledger::keys_and_limits::Editor;
 use keys_command::KeysCommand;
 use lexopt::{Arg, Parser};
@@ -60,57 +61,125 @@ pub const EXIT_USAGE: u8 = 2;
 /// The text of `--help`.
 pub const HELP: &str = include_str!("cli/help.txt");
 
+/// The commands, each with its own help.
+const COMMANDS: [(&str, &str); 11] = [
+    ("serve", include_str!("cli/serve_help.txt")),
+    ("usage", usage_command::HELP),
+    ("check", include_str!("cli/check_help.txt")),
+    ("healthcheck", include_str!("cli/healthcheck_help.txt")),
+    ("keys", keys_command::HELP),
+    ("limits", limits_command::HELP),
+    ("users", users_command::HELP),
+    ("prices", prices_command::HELP),
+    ("grafana-dashboard", include_str!("cli/grafana_dashboard_help.txt")),
+    ("alert-rules", include_str!("cli/alert_rules_help.txt")),
+    ("help", HELP),
+];
+
+/// What ends a sentence about arguments that no command has.
+const TRY_HELP: &str = "; try --help";
+
 /// Reads the arguments, without the program's name.
 ///
 /// # Errors
-/// One sentence that names what is wrong.
+/// One sentence that names what is wrong, and where to read on.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     let mut parser = Parser::from_args(arguments);
     let Some(argument) = next(&mut parser)? else { return Ok(Command::Serve) };
-    let command = match argument {
-        Arg::Short('h') | Arg::Long("help") => Command::Print(HELP),
-        Arg::Short('V') | Arg::Long("version") => Command::Print(VERSION),
-        Arg::Value(name) => match name.to_string_lossy().as_ref() {
-            "serve" => Command::Serve,
-            "grafana-dashboard" => Command::Print(GRAFANA_DASHBOARD),
-            "alert-rules" => Command::Print(ALERT_RULES),
-            "check" => check_arguments(&mut parser)?,
-            "healthcheck" => Command::Healthcheck,
-            "help" => Command::Print(HELP),
-            "keys" => keys_command::parse(&mut parser)?,
-            "usage" => usage_command::parse(&mut parser)?,
-            "users" => users_command::parse(&mut parser)?,
-            "limits" => limits_command::parse(&mut parser)?,
-            "prices" => prices_command::parse(&mut parser)?,
-            unknown => return Err(format!("unknown command {unknown:?}; try --help")),
-        },
-        other => return Err(unexpected(&other)),
+    match argument {
+        Arg::Short('h') | Arg::Long("help") => alone(&mut parser, Command::Print(HELP), HELP),
+        Arg::Short('V') | Arg::Long("version") => alone(&mut parser, Command::Print(VERSION), HELP),
+        Arg::Value(name) => {
+            let name = name.to_string_lossy().into_owned();
+            command(&name, &mut parser).map_err(|why| match why.strip_suffix(TRY_HELP) {
+                Some(sentence) if page(&name).is_ok() => format!("{sentence}; try {name} --help"),
+                _ => why,
+            })
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn command(name: &str, parser: &mut Parser) -> Result<Command, String> {
+    let page = page(name)?;
+    let command = match name {
+        "keys" => return keys_command::parse(parser),
+        "usage" => return usage_command::parse(parser),
+        "limits" => return limits_command::parse(parser),
+        "users" => return users_command::parse(parser),
+        "prices" => return prices_command::parse(parser),
+        "check" => return check_arguments(parser, page),
+        "help" => return help(parser),
+        "healthcheck" => Command::Healthcheck,
+        "grafana-dashboard" => Command::Print(GRAFANA_DASHBOARD),
+        "alert-rules" => Command::Print(ALERT_RULES),
+        _ => Command::Serve,
     };
-    match next(&mut parser)? {
+    alone(parser, command, page)
+}
+
+/// The help of a command of this name.
+fn page(name: &str) -> Result<&'static str, String> {
+    if let Some((_, page)) = COMMANDS.iter().find(|(known, _)| *known == name) {
+        return Ok(page);
+    }
+    let near = COMMANDS.iter().map(|(known, _)| (edit_distance(name, known), known)).min();
+    match near {
+        // More slips than half of it are another word.
+        Some((slips, known)) if slips * 2 < known.len() => {
+            Err(format!("unknown command {name:?}; did you mean {known}?"))
+        }
+        _ => Err(format!("unknown command {name:?}{TRY_HELP}")),
+    }
+}
+
+/// `help`, or `help COMMAND`.
+fn help(parser: &mut Parser) -> Result<Command, String> {
+    let page = match next(parser)? {
+        Some(Arg::Value(name)) => page(&name.to_string_lossy())?,
+        None | Some(Arg::Short('h') | Arg::Long("help")) => HELP,
+        Some(extra) => return Err(unexpected(&extra)),
+    };
+    alone(parser, Command::Print(page), page)
+}
+
+/// The command, behind which nothing more may stand than the question what it does.
+fn alone(parser: &mut Parser, command: Command, page: &'static str) -> Result<Command, String> {
+    match next(parser)? {
         None => Ok(command),
-        Some(Arg::Short('h') | Arg::Long("help")) => Ok(Command::Print(HELP)),
+        Some(Arg::Short('h') | Arg::Long("help")) => Ok(Command::Print(page)),
         Some(extra) => Err(unexpected(&extra)),
     }
 }
 
-fn check_arguments(parser: &mut Parser) -> Result<Command, String> {
+fn check_arguments(parser: &mut Parser, page: &'static str) -> Result<Command, String> {
     match next(parser)? {
+        Some(Arg::Long("json")) => alone(parser, Command::Check { json: true }, page),
         None => Ok(Command::Check { json: false }),
-        Some(Arg::Long("json")) => Ok(Command::Check { json: true }),
-        Some(Arg::Short('h') | Arg::Long("help")) => Ok(Command::Print(HELP)),
+        Some(Arg::Short('h') | Arg::Long("help")) => Ok(Command::Print(page)),
         Some(extra) => Err(unexpected(&extra)),
+    }
+}
+
+/// The value of `--format`, where that is text or JSON: whether it is JSON.
+fn is_json(parser: &mut Parser) -> Result<bool, String> {
+    let format = text(parser)?;
+    match format.as_str() {
+        "text" => Ok(false),
+        "json" => Ok(true),
+        _ => Err(format!("--format {format:?}: expected text or json")),
     }
 }
 
 fn next(parser: &mut Parser) -> Result<Option<Arg<'_>>, String> {
-    parser.next().map_err(|error| format!("{error}; try --help"))
+    parser.next().map_err(|error| format!("{error}{TRY_HELP}"))
 }
 
 fn unexpected(argument: &Arg<'_>) -> String {
     match argument {
-        Arg::Short(letter) => format!("unknown option -{letter}; try --help"),
-        Arg::Long(name) => format!("unknown option --{name}; try --help"),
-        Arg::Value(value) => format!("unexpected argument {:?}; try --help", value.to_string_lossy()),
+        Arg::Short(letter) => format!("unknown option -{letter}{TRY_HELP}"),
+        Arg::Long(name) => format!("unknown option --{name}{TRY_HELP}"),
+        Arg::Value(value) => format!("unexpected argument {:?}{TRY_HELP}", value.to_string_lossy()),
     }
 }
 
@@ -132,7 +201,7 @@ fn who() -> String {
 
 /// The value of the option that was read last, as text.
 fn text(parser: &mut Parser) -> Result<String, String> {
-    let value = parser.value().map_err(|error| error.to_string())?;
+    let value = parser.value().map_err(|error| format!("{error}{TRY_HELP}"))?;
     value.into_string().map_err(|value| format!("{:?} is not UTF-8", value.to_string_lossy()))
 }
 
@@ -148,21 +217,36 @@ mod tests {
     fn one_command_or_none() {
         assert_eq!(parse(""), Ok(Command::Serve));
         assert_eq!(parse("serve"), Ok(Command::Serve));
-        for help in ["--help", "-h", "help", "serve --help"] {
+        for help in ["--help", "-h", "help", "help --help", "help help", "--help -h"] {
             assert_eq!(parse(help), Ok(Command::Print(HELP)), "{help}");
+        }
+        for (name, page) in COMMANDS {
+            for asked in [format!("{name} --help"), format!("{name} -h"), format!("help {name}")] {
+                assert_eq!(parse(&asked), Ok(Command::Print(page)), "{asked}");
+            }
+            assert!(page.contains(&format!("proxy-server {name}")) || name == "help", "{name}");
         }
         assert_eq!(parse("grafana-dashboard"), Ok(Command::Print(GRAFANA_DASHBOARD)));
         assert_eq!(parse("alert-rules"), Ok(Command::Print(ALERT_RULES)));
         assert_eq!(parse("check"), Ok(Command::Check { json: false }));
         assert_eq!(parse("check --json"), Ok(Command::Check { json: true }));
-        assert_eq!(parse("check --help"), Ok(Command::Print(HELP)));
+        assert_eq!(parse("check --json --help"), parse("help check"));
         assert_eq!(parse("healthcheck"), Ok(Command::Healthcheck));
         assert_eq!(parse("-V"), Ok(Command::Print(VERSION)));
-        for (line, part) in
-            [("serve serve", "serve"), ("--port", "--port"), ("-p", "-p"), ("sevre", "sevre"), ("--help=x", "help")]
-        {
-            let why = parse(line).unwrap_err();
-            assert!(why.contains(part), "{line}: {why}");
+        for (line, why) in [
+            ("--port", "unknown option --port; try --help"),
+            ("-p", "unknown option -p; try --help"),
+            ("serve serve", "unexpected argument \"serve\"; try serve --help"),
+            ("usage --foo", "unknown option --foo; try usage --help"),
+            ("limits set taro --rpm", "missing argument for option '--rpm'; try limits --help"),
+            ("check --json x", "unexpected argument \"x\"; try check --help"),
+            ("usgae", "unknown command \"usgae\"; did you mean usage?"),
+            ("help sevre", "unknown command \"sevre\"; did you mean serve?"),
+            ("demo", "unknown command \"demo\"; try --help"),
+            ("help usage x", "unexpected argument \"x\"; try help --help"),
+        ] {
+            assert_eq!(parse(line), Err(why.to_owned()), "{line}");
         }
+        assert!(parse("--help=x").unwrap_err().contains("help"));
     }
 }

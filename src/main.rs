@@ -27,6 +27,7 @@ use openai_api_proxy::worker::process;
 use openai_api_proxy::worker::threads::WorkerThreads;
 use openai_api_proxy::worker::{EventSender, unix_now};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::termios::tcgetwinsize;
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
@@ -56,15 +57,15 @@ fn main() -> ExitCode {
         }
         Ok(Command::Check { json }) => cli::check::run(Config::from_process(), json, &mut print),
         Ok(Command::Healthcheck) => configured(|config| cli::health::run(config.listen, config.certificate.is_some())),
-        Ok(Command::Keys(command)) => configured(|config| {
-            let (out, aside) = cli::keys_command::run(&command, &config.database_path, unix_now())?;
+        Ok(Command::Keys(command)) => on_ledger(command.is_for_people(), |path| {
+            let (out, aside) = cli::keys_command::run(&command, path, unix_now())?;
             print(&out);
             aside.into_iter().for_each(|line| say(format_args!("{line}")));
             Ok(())
         }),
-        Ok(Command::Usage(command)) => configured(|config| {
+        Ok(Command::Usage(command)) => on_ledger(command.is_for_people(), |path| {
             let stdout = std::io::stdout();
-            let answer = cli::usage_command::run(&command, &config.database_path, unix_now())?;
+            let answer = cli::usage_command::run(&command, path, unix_now(), terminal_columns())?;
             match stdout.lock().write_all(&answer) {
                 // Whoever reads it has enough, as `head` has.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -75,12 +76,12 @@ fn main() -> ExitCode {
             print(&cli::prices_command::run(&command, &config)?);
             Ok(())
         }),
-        Ok(Command::Limits(command)) => configured(|config| {
-            print(&cli::limits_command::run(&command, &config.database_path, unix_now())?);
+        Ok(Command::Limits(command)) => on_ledger(command.is_for_people(), |path| {
+            print(&cli::limits_command::run(&command, path, unix_now())?);
             Ok(())
         }),
-        Ok(Command::Users(command)) => configured(|config| {
-            print(&cli::users_command::run(&command, &config.database_path, unix_now())?);
+        Ok(Command::Users(command)) => on_ledger(true, |path| {
+            print(&cli::users_command::run(&command, path, unix_now())?);
             Ok(())
         }),
         Err(message) => {
@@ -93,6 +94,12 @@ fn main() -> ExitCode {
 /// Writes to standard output. Whoever reads it may have had enough (`| head`), which is no failure.
 fn print(text: &str) {
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+/// Columns of the terminal that standard output is; none where it is none, or does not say.
+fn terminal_columns() -> Option<usize> {
+    let size = tcgetwinsize(std::io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|&columns| columns > 0)
 }
 
 fn configured(run: impl FnOnce(Config) -> Result<(), String>) -> ExitCode {
@@ -112,6 +119,26 @@ fn configured(run: impl FnOnce(Config) -> Result<(), String>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs a command on the ledger. Which file that is depends on the folder, so it is told, beside the answer: also where
+/// the command then fails. `is_told` is false where the answer is for a program, which may take any line for trouble.
+fn on_ledger(is_told: bool, run: impl FnOnce(&Path) -> Result<(), String>) -> ExitCode {
+    configured(|config| {
+        let path = database::absolute(&config.database_path)?;
+        let tell = |note: &str| {
+            if is_told && path.exists() {
+                say(format_args!("ledger: {}{note}", path.display()));
+            }
+            path.exists()
+        };
+        let was_there = tell("");
+        let done = run(&path);
+        if !was_there {
+            tell(" (new)");
+        }
+        done
+    })
 }
 
 fn serve(config: Config) -> Result<(), String> {

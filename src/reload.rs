@@ -186,7 +186,7 @@ mod tests {
     }
 
     /// Another value for each variable, and what must be set beside it so that it counts.
-    const OTHERS: [(&str, &str, &str); 68] = [
+    const OTHERS: [(&str, &str, &str); 73] = [
         ("PROXY_TARGET", "http://other", ""),
         ("OPENAI_API_KEY", "sk-hush", ""),
         ("OPENAI_API_KEY_FILE", HUSH, ""),
@@ -216,6 +216,11 @@ mod tests {
         ("MAX_CONCURRENT_PER_USER", "1", ""),
         ("BUDGET_USD_DAY", "1", ""),
         ("BUDGET_USD_MONTH", "1", ""),
+        ("TOTAL_RATE_LIMIT_RPM", "1", ""),
+        ("TOTAL_RATE_LIMIT_TPM", "1", ""),
+        ("TOTAL_MAX_CONCURRENT", "1", ""),
+        ("TOTAL_BUDGET_USD_DAY", "1", ""),
+        ("TOTAL_BUDGET_USD_MONTH", "1", ""),
         ("CLIENT_AUTH", "keys", ""),
         ("ADMIN_TOKEN", "hush-0123456789ab", ""),
         ("ADMIN_TOKEN_FILE", HUSH, ""),

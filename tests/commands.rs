@@ -204,6 +204,63 @@ fn healthcheck() {
     assert!(status == Some(2) && why.contains("--from must be before --to"), "{why}");
 }
 
+/// In another folder there is another ledger: which one a command has worked on is told, beside the answer.
+#[test]
+fn commands_say_which_ledger_they_worked_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("usage.db").display().to_string();
+    let on = |arguments: &str| run(folder.path(), &arguments.split(' ').collect::<Vec<_>>(), &[]);
+    for reading in ["usage", "usage --format json", "keys list", "limits list", "limits clear taro"] {
+        let (status, out, aside) = on(reading);
+        let remedy = format!("there is no ledger {path}: a server makes it when it starts; DATABASE_PATH says where");
+        assert_eq!((status, out.as_str(), aside), (Some(1), "", format!("proxy-server: {remedy}\n")), "{reading}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is made");
+
+    let (status, key, aside) = on("keys create taro");
+    assert!(status == Some(0) && key.starts_with("oap_") && key.lines().count() == 1, "{key}");
+    assert_eq!(aside.lines().last(), Some(format!("ledger: {path} (new)").as_str()), "{aside}");
+    for again in
+        ["keys create taro", "keys list", "keys revoke 1", "keys revoke 99", "limits set taro --rpm 7", "usage"]
+    {
+        let (status, _, aside) = on(again);
+        assert_eq!(aside.lines().next(), Some(format!("ledger: {path}").as_str()), "{again}: {aside}");
+        assert_eq!((aside.contains("(new)"), status), (false, Some((again == "keys revoke 99").into())), "{again}");
+    }
+    // Whoever parses the answer is told nothing else.
+    for parsed in ["usage --format json", "usage --format csv", "keys list --format json", "limits list --format json"]
+    {
+        assert_eq!(on(parsed).2, "", "{parsed}");
+    }
+    // Where none can be made, none is named as one that is there.
+    let (status, _, aside) = run(folder.path(), &["keys", "create", "hana"], &[("DATABASE_PATH", "/nowhere/usage.db")]);
+    assert!(
+        status == Some(1) && !aside.contains("ledger: ") && aside.contains("make it, or set DATABASE_PATH"),
+        "{aside}"
+    );
+}
+
+/// Help is about what was asked, and a misspelt command is not a riddle.
+#[test]
+fn help_is_by_command() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["serve", "check", "healthcheck", "grafana-dashboard", "alert-rules", "usage"] {
+        let (status, page, aside) = run(folder.path(), &[name, "--help"], &[]);
+        assert!(page.contains(&format!("Usage: proxy-server {name}")), "{name}: {page}");
+        assert!(page.lines().all(|line| line.chars().count() <= 84), "{page}");
+        assert_eq!((status, aside.as_str()), (Some(0), ""), "{name}");
+        assert_eq!(run(folder.path(), &["help", name], &[]).1, page);
+    }
+    for (arguments, why) in [
+        (&["usgae"][..], "unknown command \"usgae\"; did you mean usage?"),
+        (&["usage", "--foo"], "unknown option --foo; try usage --help"),
+    ] {
+        let (status, _, aside) = run(folder.path(), arguments, &[]);
+        assert_eq!((status, aside), (Some(2), format!("proxy-server: {why}\n")));
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is made");
+}
+
 /// A reader who has had enough, as `| head -1` has.
 #[test]
 fn a_closed_pipe_is_no_failure() {

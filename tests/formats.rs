@@ -10,12 +10,14 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use support::api;
 use support::client::{Client, Response, post_json};
 use support::proxy::{Proxy, command};
 use support::rows::reader;
+use support::tools;
 use support::upstream::Upstream;
+use unicode_width::UnicodeWidthStr as _;
 
 /// Users as they are, and as a CSV cell has them.
 const USERS: [(&str, &str); 4] =
@@ -269,6 +271,46 @@ fn each_format_says_what_it_is() {
     assert!(text.contains("10 requests have no known cost"), "{text}");
     assert!(text.lines().last().unwrap().starts_with("older ones: cursor="), "{text}");
     assert_eq!(text.matches("chat/completions").count(), 10);
+}
+
+/// The dearest, and of the others the sum.
+#[test]
+fn the_command_shows_the_first_of_many() {
+    let (_upstream, proxy) = used();
+    let text = done(proxy.folder(), &["--by", "user", "--top", "1"]);
+    let rows: Vec<&str> = text.lines().skip(3).take(3).collect();
+    let names = rows.iter().map(|row| row.split("  ").next().unwrap());
+    assert_eq!(names.collect::<Vec<_>>(), [USERS[3].0, "(others)", "total"], "{text}");
+    assert!(rows.iter().all(|row| row.matches('█').count() <= 20), "the longest bar is as long as ever: {text}");
+    let count = |arguments: &[&str]| done(proxy.folder(), arguments).lines().count();
+    assert_eq!(count(&["--by", "user", "--top", "9"]), count(&["--by", "user"]));
+    let answer: Value =
+        serde_json::from_str(&done(proxy.folder(), &["--by", "user", "--top", "2", "--format", "json"])).unwrap();
+    assert_eq!((answer["buckets"].as_array().unwrap().len(), &answer["buckets_truncated"]), (2, &json!(true)));
+    let answer: Value = serde_json::from_str(&done(proxy.folder(), &["--top", "1", "--format", "json"])).unwrap();
+    assert_eq!(answer["by_model"].as_array().unwrap().len(), 1);
+}
+
+/// A terminal is 80 columns wide here, as `stty` says; names and counts are longer than that.
+#[test]
+fn nothing_wraps_on_a_terminal() {
+    let Some(script) = tools::find("script") else { return };
+    let (_upstream, proxy) = used();
+    ask(&proxy, &"long-".repeat(25), "gpt-4o", 200);
+    for arguments in ["", "--by user", "--by day"] {
+        let mut command = Command::new(&script);
+        let typed = format!("stty cols 80; exec {} usage {arguments}", env!("CARGO_BIN_EXE_proxy-server"));
+        command.args(["-qec", &typed, "/dev/null"]).env_clear().env("PATH", std::env::var("PATH").unwrap());
+        let output = command.current_dir(proxy.folder()).stdin(Stdio::null()).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("ledger: ")).collect();
+        assert!(output.status.success() && lines.len() > 3, "{text}");
+        assert!(lines.iter().all(|line| line.trim_end().width() <= 80), "{text}");
+        assert_eq!(text.contains("long-long"), arguments != "--by day", "{text}");
+        assert!(!text.contains('█'), "{text}");
+    }
+    // Into a pipe all goes as it is.
+    assert!(done(proxy.folder(), &["--by", "user"]).contains(&"long-".repeat(25)));
 }
 
 #[test]

@@ -318,7 +318,7 @@ fn commands_help_succeed_and_fail_as_documented() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{arguments}: {said}");
         assert!(
-            said.contains(part) && said.starts_with("proxy-server: ") && output.stdout.is_empty(),
+            said.contains(part) && said.contains("proxy-server: ") && output.stdout.is_empty(),
             "{arguments}: {said}"
         );
     }
@@ -326,6 +326,40 @@ fn commands_help_succeed_and_fail_as_documented() {
     let output = run(path, "keys list");
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("is not a SQLite database"));
+}
+
+/// What the lists show, for programs: `null` where there is nothing, and names as they are.
+#[test]
+fn lists_are_documents_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let document = |arguments: &str| {
+        let said = run(path, arguments);
+        assert!(said.status.success(), "{arguments}");
+        serde_json::from_slice::<serde_json::Value>(&said.stdout).unwrap()
+    };
+    done(path, "keys create \u{592a}\u{90ce} --name \"a\" --expires 2200-01-31");
+    assert_eq!(document("limits list --format json"), json!([]));
+    done(path, "keys create taro");
+    done(path, "keys revoke 2");
+    let keys = document("keys list --format json");
+    let shown = |at: usize, names: [&str; 4]| names.map(|name| keys[at][name].clone());
+    let first = [json!(1), json!("\u{592a}\u{90ce}"), json!("\"a\""), json!("2200-01-31T00:00:00Z")];
+    assert_eq!(shown(0, ["id", "user", "name", "expires_at"]), first);
+    assert_eq!(shown(1, ["id", "name", "expires_at", "state"]), [json!(2), json!(null), json!(null), json!("revoked")]);
+    assert_eq!((&keys[0]["state"], &keys[0]["revoked_at"]), (&json!("valid"), &json!(null)));
+    for at in ["created_at", "revoked_at"] {
+        assert!(keys[1][at].as_str().unwrap().ends_with('Z'), "{keys}");
+    }
+    assert!(!keys.to_string().contains("hash") && !keys.to_string().contains("oap_"), "{keys}");
+    done(path, "limits set taro --rpm 60 --usd-month 0.000000001 --usd-day 0 --paths inference");
+    let own = json!({"level": "user", "name": "taro", "models": null, "rpm": 60, "tpm": null, "concurrent": null, "usd_day": 0.0, "usd_month": 1e-9,
+        "paths": "inference"});
+    assert_eq!(document("limits list --format json"), json!([own]));
+    assert_eq!(done(path, "limits list --format text"), done(path, "limits list"));
+    for arguments in ["keys list --format csv", "keys revoke 1 --format json", "limits clear taro --format json"] {
+        assert_eq!(run(path, arguments).status.code(), Some(2), "{arguments}");
+    }
 }
 
 /// A ledger of an earlier version may be in use by an earlier server: what only reads leaves it as it is.

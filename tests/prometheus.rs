@@ -4,6 +4,8 @@
 
 #![allow(clippy::disallowed_methods)] // waiting has an end
 
+#[path = "prometheus/alerts.rs"]
+mod alerts;
 mod support;
 
 use openai_api_proxy::cli::{ALERT_RULES, GRAFANA_DASHBOARD};
@@ -254,7 +256,7 @@ fn assert_rules(prometheus: &Prometheus) {
         std::thread::sleep(Duration::from_millis(100));
     }
     // Without an error of the target and without a refusal, these have no sample.
-    let may_be_empty = ["upstream_errors", "refused", "rate_limited"];
+    let may_be_empty = ["upstream_errors", "refused", "rate_limited", "status=\"429\""];
     for query in dashboard_queries() {
         let samples = prometheus.query(&query);
         assert!(!samples.is_empty() || may_be_empty.iter().any(|name| query.contains(name)), "{query} finds nothing");
@@ -273,6 +275,35 @@ fn dashboard_queries() -> Vec<String> {
     filled.collect()
 }
 
+/// A number without its unit says nothing, and an increase is a guess between two scrapes.
+#[test]
+fn the_dashboard_shows_a_day_in_units_and_says_what_is_approximate() {
+    let dashboard: Value = serde_json::from_str(GRAFANA_DASHBOARD).unwrap();
+    assert_eq!(dashboard["time"], serde_json::json!({ "from": "now-24h", "to": "now" }));
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let field = &panel["fieldConfig"];
+        for target in panel["targets"].as_array().unwrap() {
+            let query = target["expr"].as_str().unwrap();
+            let mut overridden = field["overrides"].as_array().unwrap().iter();
+            let own = overridden.find(|one| one["matcher"]["options"] == target["refId"]);
+            let unit = own.map_or(&field["defaults"]["unit"], |own| &own["properties"][0]["value"]);
+            let units: &[&str] = match query {
+                _ if query.contains("cost_usd") => &["currencyUSD"],
+                _ if query.contains("ledger_up") => &["bool_on_off"],
+                _ if query.contains("cpu_seconds") => &["percentunit"],
+                _ if query.contains("_seconds") => &["s"],
+                _ if query.contains("_bytes") => &["bytes"],
+                _ if query.contains("rate(") => &["reqps", "ops", "suffix: tokens/s"],
+                _ => &["short"],
+            };
+            assert!(units.contains(&unit.as_str().unwrap()), "{query}: {unit}");
+            let said = panel["description"].as_str().unwrap_or_default();
+            assert_eq!(query.contains("increase("), said.starts_with("Approximate"), "{query}: {said}");
+            assert!(!query.contains("increase(") || said.contains("the ledger"), "{said}");
+        }
+    }
+}
+
 /// What is asked for is what `/metrics` has, and no variable is left unfilled.
 #[test]
 fn dashboard_and_rules_name_metrics_that_there_are() {
@@ -284,7 +315,7 @@ fn dashboard_and_rules_name_metrics_that_there_are() {
     for text in [queries.as_str(), ALERT_RULES] {
         for at in text.match_indices("openai_proxy_").map(|(at, _)| at) {
             let name = text[at..].split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap();
-            let name = name.strip_suffix("_bucket").unwrap_or(name);
+            let name = name.strip_suffix("_bucket").or(name.strip_suffix("_count")).unwrap_or(name);
             assert!(exposed.contains(name), "there is no {name}");
             used.insert(name);
         }

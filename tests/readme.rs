@@ -238,6 +238,17 @@ fn commands_are_those_that_are_checked() {
     }
 }
 
+/// Whoever follows the README makes keys in the ledger that its service uses.
+#[test]
+fn keys_of_the_service_are_made_in_its_ledger() {
+    for half in halves() {
+        let unit = blocks(&half).into_iter().find(|block| block.contains("[Service]")).expect("a unit");
+        let ledger = unit.lines().find_map(|line| line.strip_prefix("Environment=DATABASE_PATH=")).expect("its ledger");
+        let command = format!("sudo env DATABASE_PATH={ledger} proxy-server keys create taro");
+        assert!(names(&prose(&half)).contains(command.as_str()), "{command}");
+    }
+}
+
 #[test]
 fn links_lead_somewhere() {
     let text = read("README.md");

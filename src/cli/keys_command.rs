@@ -1,6 +1,7 @@
 //! `proxy-server keys`: makes, lists and revokes client keys in the ledger's file.
 
-use super::{Command, next, text, unexpected};
+use super::prices_command::pretty;
+use super::{Command, is_json, next, text, unexpected};
 use crate::access::{Hash, KEY_PREFIX, is_user};
 use crate::base::civil::{parse_date, parse_rfc3339};
 use crate::base::clock::{DAY, HOUR, SECOND};
@@ -12,6 +13,7 @@ use crate::local::text_table::{Column, table};
 use crate::worker::unix_now;
 use lexopt::{Arg, Parser};
 use ring::rand::{SecureRandom as _, SystemRandom};
+use serde_json::json;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -31,18 +33,28 @@ pub enum KeysCommand {
         name: String,
         expires: Option<String>,
     },
-    List,
+    List {
+        json: bool,
+    },
     Revoke(i64),
 }
 
+impl KeysCommand {
+    /// Whether the answer is to be read, rather than parsed.
+    pub fn is_for_people(&self) -> bool {
+        *self != Self::List { json: true }
+    }
+}
+
 pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
-    let (mut words, mut team, mut name, mut expires) = (Vec::new(), None, None, None);
+    let (mut words, mut team, mut name, mut expires, mut json) = (Vec::new(), None, None, None, None);
     while let Some(argument) = next(parser)? {
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Print(HELP)),
             Arg::Long("team") => team = Some(super::users_command::name(text(parser)?)?),
             Arg::Long("name") => name = Some(text(parser)?),
             Arg::Long("expires") => expires = Some(text(parser)?),
+            Arg::Long("format") => json = Some(is_json(parser)?),
             Arg::Value(word) => words.push(word.to_string_lossy().into_owned()),
             other => return Err(unexpected(&other)),
         }
@@ -50,6 +62,8 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let has_options = team.is_some() || name.is_some() || expires.is_some();
     let command = match words[..] {
+        ["list"] if !has_options => KeysCommand::List { json: json.unwrap_or_default() },
+        _ if json.is_some() => return Err("--format belongs to keys list; try --help".to_owned()),
         ["create", user] => {
             if !is_user(user) {
                 return Err("a user's name has 1 to 128 bytes, and no control character".to_owned());
@@ -63,14 +77,13 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
             KeysCommand::Create { user: user.to_owned(), team, name, expires }
         }
         _ if has_options => {
-            return Err("--team, --name and --expires belong to keys create; try keys --help".to_owned());
+            return Err("--team, --name and --expires belong to keys create; try --help".to_owned());
         }
-        ["list"] => KeysCommand::List,
         ["revoke", id] => {
             let id = id.parse().map_err(|_| format!("{id:?} is no key's number; keys list shows them"))?;
             KeysCommand::Revoke(id)
         }
-        _ => return Err("expected keys create USER, keys list or keys revoke ID; try keys --help".to_owned()),
+        _ => return Err("expected keys create USER, keys list or keys revoke ID; try --help".to_owned()),
     };
     Ok(Command::Keys(command))
 }
@@ -89,9 +102,10 @@ pub fn run(command: &KeysCommand, path: &Path, now: u64) -> Result<(String, Opti
             let id = super::editor(path, now)?.add_key(user, team.as_deref(), name, &hash, expires)?;
             Ok((format!("{secret}\n"), Some(format!("key {id} is {user}'s; it cannot be shown again"))))
         }
-        KeysCommand::List => {
+        KeysCommand::List { json } => {
             let keys: Vec<KeyRow> = offline::read(path, keys)?.into_iter().map(|(key, _)| key).collect();
-            Ok((list(&keys, now), None))
+            let list = if *json { document(&keys, now) } else { list(&keys, now) };
+            Ok((list, None))
         }
         KeysCommand::Revoke(id) => match super::editor_of_existing(path, now)?.revoke(*id)? {
             None => Err(format!("there is no key {id}; keys list shows them")),
@@ -101,14 +115,33 @@ pub fn run(command: &KeysCommand, path: &Path, now: u64) -> Result<(String, Opti
     }
 }
 
+fn state(key: &KeyRow, now: u64) -> &'static str {
+    match key {
+        KeyRow { revoked_at: Some(_), .. } => "revoked",
+        KeyRow { expires_at: Some(expires_at), .. } if *expires_at <= now => "expired",
+        _ => "valid",
+    }
+}
+
+fn document(keys: &[KeyRow], now: u64) -> String {
+    let keys = keys.iter().map(|key| {
+        json!({
+            "id": key.id,
+            "user": key.user,
+            "team": key.team,
+            "name": Some(&key.name).filter(|name| !name.is_empty()),
+            "created_at": instant(key.created_at),
+            "expires_at": key.expires_at.map(instant),
+            "revoked_at": key.revoked_at.map(instant),
+            "state": state(key, now),
+        })
+    });
+    pretty(&keys.collect())
+}
+
 fn list(keys: &[KeyRow], now: u64) -> String {
     let second = |unix_ns: u64| instant(unix_ns - unix_ns % SECOND);
     let rows = keys.iter().map(|key| {
-        let state = match key {
-            KeyRow { revoked_at: Some(_), .. } => "revoked",
-            KeyRow { expires_at: Some(expires_at), .. } if *expires_at <= now => "expired",
-            _ => "valid",
-        };
         vec![
             key.id.to_string(),
             key.user.clone(),
@@ -116,7 +149,7 @@ fn list(keys: &[KeyRow], now: u64) -> String {
             if key.name.is_empty() { "-".to_owned() } else { key.name.clone() },
             second(key.created_at),
             key.expires_at.map_or_else(|| "-".to_owned(), second),
-            state.to_owned(),
+            state(key, now).to_owned(),
         ]
     });
     table(&["ID", "USER", "TEAM", "NAME", "CREATED", "EXPIRES", "STATE"].map(Column::Left), &rows.collect::<Vec<_>>())

@@ -1,7 +1,8 @@
 //! `proxy-server limits`: limits of users, teams and everybody together, in the ledger's file.
 
+use super::prices_command::pretty;
 use super::users_command::name;
-use super::{Command, next, text, unexpected};
+use super::{Command, is_json, next, text, unexpected};
 use crate::base::digits::whole_number;
 use crate::config::nano_usd;
 use crate::ledger::keys_and_limits::{rules, whose};
@@ -11,6 +12,7 @@ use crate::limit::status::dollars;
 use crate::local::text_table::{Column, table};
 use crate::policy::{AllowedPaths, Models, Rule};
 use lexopt::{Arg, Parser};
+use serde_json::json;
 use std::path::Path;
 
 /// The text of `limits --help`.
@@ -23,12 +25,19 @@ const MOST: u64 = 1_000_000_000_000_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LimitsCommand {
     Set { level: LimitLevel, name: String, rule: Rule },
-    List,
+    List { json: bool },
     Clear { level: LimitLevel, name: String },
 }
 
+impl LimitsCommand {
+    /// Whether the answer is to be read, rather than parsed.
+    pub fn is_for_people(&self) -> bool {
+        *self != Self::List { json: true }
+    }
+}
+
 pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
-    let (mut words, mut rule, mut team, mut total) = (Vec::new(), Rule::default(), None, false);
+    let (mut words, mut rule, mut team, mut total, mut json) = (Vec::new(), Rule::default(), None, false, None);
     while let Some(argument) = next(parser)? {
         let limits = &mut rule.limits;
         match argument {
@@ -44,6 +53,7 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
             Arg::Long("usd-month") => limits.month_nano_usd = Some(money(parser, "--usd-month")?),
             Arg::Long("models") => rule.models = Some(models(parser)?),
             Arg::Long("paths") => rule.paths = Some(allowed(parser)?),
+            Arg::Long("format") => json = Some(is_json(parser)?),
             Arg::Value(word) => words.push(word.to_string_lossy().into_owned()),
             other => return Err(unexpected(&other)),
         }
@@ -60,18 +70,19 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
         (None, None, true) => Some((LimitLevel::Total, String::new())),
         (None, None, false) => None,
         _ => {
-            return Err("limits are of a USER, of --team TEAM or of --total: one of them; try limits --help".to_owned());
+            return Err("limits are of a USER, of --team TEAM or of --total: one of them; try --help".to_owned());
         }
     };
     let command = match (verb, target) {
-        ("set", Some(_)) if names_none => return Err("no limit is named; try limits --help".to_owned()),
+        ("list", None) if names_none => LimitsCommand::List { json: json.unwrap_or_default() },
+        _ if json.is_some() => return Err("--format belongs to limits list; try --help".to_owned()),
+        ("set", Some(_)) if names_none => return Err("no limit is named; try --help".to_owned()),
         ("set", Some((level, name))) => LimitsCommand::Set { level, name, rule },
-        ("list" | "clear", _) if !names_none => return Err("limits belong to limits set; try limits --help".to_owned()),
-        ("list", None) => LimitsCommand::List,
+        ("list" | "clear", _) if !names_none => return Err("limits belong to limits set; try --help".to_owned()),
         ("clear", Some((level, name))) => LimitsCommand::Clear { level, name },
         _ => {
             let message = "expected limits set or limits clear with USER, --team TEAM or --total, or limits list; try \
-                           limits --help";
+                           --help";
             return Err(message.to_owned());
         }
     };
@@ -111,7 +122,10 @@ pub fn run(command: &LimitsCommand, path: &Path, now: u64) -> Result<String, Str
             set.set(*level, name, super::editor(path, now)?.set_rule(*level, name, rule)?);
             Ok(list(&set))
         }
-        LimitsCommand::List => Ok(list(&offline::read(path, rules)?)),
+        LimitsCommand::List { json } => {
+            let rules = offline::read(path, rules)?;
+            Ok(if *json { document(&rules) } else { list(&rules) })
+        }
         LimitsCommand::Clear { level, name } => {
             let was_set = super::editor_of_existing(path, now)?.clear_rule(*level, name)?;
             let whose = whose(*level, name);
@@ -121,6 +135,25 @@ pub fn run(command: &LimitsCommand, path: &Path, now: u64) -> Result<String, Str
             })
         }
     }
+}
+
+/// All that is set, under the names of the options; null is what the settings say.
+fn document(rules: &Levels<Rule>) -> String {
+    let usd = |nano_usd: Option<u64>| nano_usd.map(|nano_usd| nano_usd as f64 / 1e9);
+    let list = rules.iter().map(|(level, name, Rule { limits, models, paths })| {
+        json!({
+            "level": level.label(),
+            "name": name,
+            "rpm": limits.rpm,
+            "tpm": limits.tpm,
+            "concurrent": limits.concurrent,
+            "usd_day": usd(limits.day_nano_usd),
+            "usd_month": usd(limits.month_nano_usd),
+            "models": models.as_ref().map(ToString::to_string),
+            "paths": paths.as_ref().map(ToString::to_string),
+        })
+    });
+    pretty(&list.collect())
 }
 
 /// All that is set. A dash is what the settings say.

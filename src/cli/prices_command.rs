@@ -1,6 +1,6 @@
 //! `proxy-server prices`: what a model costs, and where that comes from.
 
-use super::{Command, next, text, unexpected};
+use super::{Command, is_json, next, unexpected};
 use crate::base::visible::visible;
 use crate::config::Config;
 use crate::local::humanize::{day, instant, second};
@@ -30,14 +30,7 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
     while let Some(argument) = next(parser)? {
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Print(HELP)),
-            Arg::Long("format") => {
-                let format = text(parser)?;
-                command.json = match format.as_str() {
-                    "text" => false,
-                    "json" => true,
-                    _ => return Err(format!("--format {format:?}: expected text or json")),
-                };
-            }
+            Arg::Long("format") => command.json = is_json(parser)?,
             Arg::Value(model) if command.model.is_none() => {
                 command.model = Some(model.to_string_lossy().into_owned());
             }
@@ -187,6 +180,6 @@ fn object(prices: &PriceTable, model: &ListedModel) -> Value {
     })
 }
 
-fn pretty(value: &Value) -> String {
+pub(super) fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
 }

@@ -1,9 +1,11 @@
 //! `proxy-server usage`: who used what, from the ledger's file.
 
 use super::{Command, next, text, unexpected};
+use crate::base::digits::whole_number;
+use crate::base::visible::visible;
 use crate::ledger::answer::report;
 use crate::ledger::offline;
-use crate::local::usage_report::{Format, Given, UsageQuery, answer};
+use crate::local::usage_report::{Format, Given, Terminal, UsageQuery, answer};
 use crate::worker::unix_now;
 use lexopt::{Arg, Parser};
 use std::path::Path;
@@ -28,6 +30,15 @@ const OPTIONS: [(&str, &str); 9] = [
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UsageCommand {
     parameters: Vec<(&'static str, String)>,
+    /// `--top`: so many rows of sums at most.
+    top: Option<usize>,
+}
+
+impl UsageCommand {
+    /// Whether the answer is to be read, rather than parsed.
+    pub fn is_for_people(&self) -> bool {
+        !self.parameters.iter().any(|(parameter, value)| *parameter == "format" && value != "text")
+    }
 }
 
 pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
@@ -35,6 +46,10 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
     while let Some(argument) = next(parser)? {
         let found = match &argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Print(HELP)),
+            Arg::Long("top") => {
+                command.top = Some(top(parser)?);
+                continue;
+            }
             Arg::Long(name) => OPTIONS.iter().find(|(option, _)| option[2..] == **name),
             _ => None,
         };
@@ -43,18 +58,43 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
         given.set(parameter, value.clone(), 0).map_err(|why| in_options(&why))?;
         command.parameters.push((parameter, value));
     }
-    query(&command, unix_now())?; // what is wrong of two together is known at the end
+    let UsageQuery { query, .. } = query(&command, unix_now())?; // what is wrong of two together is known at the end
+    if command.top.is_some() && query.group_by.is_some_and(|by| by.ns().is_some()) {
+        return Err("--top is of models, users or endpoints, the dearest first; --from says how many days".to_owned());
+    }
     Ok(Command::Usage(command))
 }
 
-/// Runs the command on the ledger at `path`: what to print. `now` in nanoseconds since the Unix epoch.
+/// Runs the command on the ledger at `path`: what to print, on a terminal of so many columns if it is one. `now` in
+/// nanoseconds since the Unix epoch.
 ///
 /// # Errors
 /// One sentence.
-pub fn run(command: &UsageCommand, path: &Path, now: u64) -> Result<Vec<u8>, String> {
+pub fn run(command: &UsageCommand, path: &Path, now: u64, width: Option<usize>) -> Result<Vec<u8>, String> {
     let UsageQuery { query, format, .. } = query(command, now)?;
-    let report = offline::read(path, |conn| report(conn, query.clone()))?;
-    Ok(answer(&report, format).body)
+    let mut report = offline::read(path, |conn| report(conn, query.clone()))?;
+    if let Some(top) = command.top {
+        report.by_model.truncate(top);
+        if let Some(buckets) = &mut report.buckets {
+            buckets.truncated |= buckets.list.len() > top;
+            buckets.list.truncate(top);
+        }
+    }
+    Ok(answer(&report, format, Some(&Terminal { width, older: older(command) })).body)
+}
+
+/// The command that shows older requests, up to its cursor, as it is typed into a shell.
+fn older(command: &UsageCommand) -> String {
+    let mut line = "proxy-server usage".to_owned();
+    for (parameter, value) in command.parameters.iter().filter(|(parameter, _)| *parameter != "cursor") {
+        let (option, _) = OPTIONS.iter().find(|(_, of)| of == parameter).expect("each is an option's");
+        let is_plain = |c: char| c.is_alphanumeric() || "-_.,:/@+".contains(c);
+        match value.chars().all(is_plain) {
+            true => line.push_str(&format!(" {option} {value}")),
+            false => line.push_str(&format!(" {option} '{}'", visible(value).replace('\'', "'\\''"))),
+        }
+    }
+    line + " --cursor"
 }
 
 fn query(command: &UsageCommand, now: u64) -> Result<UsageQuery, String> {
@@ -63,6 +103,13 @@ fn query(command: &UsageCommand, now: u64) -> Result<UsageQuery, String> {
         given.set(parameter, value.clone(), now).map_err(|why| in_options(&why))?;
     }
     given.query(Format::Text).map_err(|why| in_options(&why))
+}
+
+/// The value of `--top`.
+fn top(parser: &mut Parser) -> Result<usize, String> {
+    let text = text(parser)?;
+    let number = whole_number(text.as_bytes()).and_then(|number| usize::try_from(number).ok());
+    number.filter(|&number| number > 0).ok_or_else(|| format!("--top {text:?}: expected a whole number from 1 on"))
 }
 
 /// A message about parameters as one about options.
@@ -99,6 +146,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_older_is_asked_for_by_the_same_command() {
+        let Ok(Command::Usage(mut command)) = parse("usage --user 太郎 --from 24h --cursor 9") else {
+            panic!("a command")
+        };
+        assert_eq!(older(&command), "proxy-server usage --user 太郎 --from 24h --cursor");
+        command.parameters[0].1 = "it's $HOME".to_owned();
+        assert_eq!(older(&command), r"proxy-server usage --user 'it'\''s $HOME' --from 24h --cursor");
+    }
+
+    #[test]
     fn what_is_wrong_is_named_as_it_was_typed() {
         for (line, part) in [
             ("usage taro", "\"taro\""),
@@ -109,6 +166,8 @@ mod tests {
             ("usage --user a --user b", "--user is given more than once"),
             ("usage --group_by day", "--group_by"),
             ("usage -x", "-x"),
+            ("usage --top 0", "--top \"0\": expected a whole number"),
+            ("usage --top 5 --by day", "--top is of models"),
         ] {
             let why = parse(line).unwrap_err();
             assert!(why.contains(part), "{line}: {why}");

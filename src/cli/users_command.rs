@@ -43,12 +43,12 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
         ["set", user] if team.is_some() != no_team && move_to.is_none() => {
             UsersCommand::Set { user: name(user.to_owned())?, team }
         }
-        ["set", _] => return Err("users set USER takes either --team TEAM or --no-team; try users --help".to_owned()),
+        ["set", _] => return Err("users set USER takes either --team TEAM or --no-team; try --help".to_owned()),
         ["list"] if team.is_none() && !no_team && move_to.is_none() => UsersCommand::List,
         ["delete-team", team_to_end] if team.is_none() && !no_team => {
             UsersCommand::DeleteTeam { team: name(team_to_end.to_owned())?, move_to }
         }
-        _ => return Err("expected users set USER, users list or users delete-team TEAM; try users --help".to_owned()),
+        _ => return Err("expected users set USER, users list or users delete-team TEAM; try --help".to_owned()),
     };
     Ok(Command::Users(command))
 }

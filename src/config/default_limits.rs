@@ -14,6 +14,9 @@ const TOKENS_MAX: u64 = 1_000_000_000_000_000;
 pub fn read(source: &mut Source<'_>) -> Limits {
     let rpm = source.count("RATE_LIMIT_RPM", 600, 0..=REQUESTS_MAX);
     let burst = source.count("RATE_LIMIT_BURST", rpm.max(1), 1..=REQUESTS_MAX);
+    if rpm == 0 && source.os("RATE_LIMIT_BURST").is_some() {
+        source.warnings.push("RATE_LIMIT_BURST is set without RATE_LIMIT_RPM: it says nothing".to_owned());
+    }
     Limits {
         requests: (rpm > 0).then_some(Rate { per_minute: rpm.into(), burst: burst.into() }),
         tokens: tokens(source, "RATE_LIMIT_TPM"),

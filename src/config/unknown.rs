@@ -2,6 +2,7 @@
 //!
 //! In: a name, and the names that there are. Out: the one that was probably meant. Never: a value.
 
+use crate::base::edit_distance::edit_distance;
 use std::collections::BTreeSet;
 
 /// Beginnings that no other program's variables have.
@@ -38,10 +39,10 @@ const SLIPS_MAX: usize = 2;
 /// The name that is nearest to one in a `.env` file, which is all ours, if any is near.
 pub(super) fn nearest<'n>(name: &str, known: &BTreeSet<&'n str>) -> Option<&'n str> {
     let upper = name.to_ascii_uppercase();
-    let slips = |known: &&str| slips(&upper, known);
+    let slips = |known: &&str| edit_distance(&upper, known);
     // In a short name two slips leave little of it.
     let slips_max = (upper.len() / 3).clamp(1, SLIPS_MAX + 1);
-    let near = known.iter().copied().min_by_key(slips).filter(|near| self::slips(&upper, near) <= slips_max);
+    let near = known.iter().copied().min_by_key(slips).filter(|near| edit_distance(&upper, near) <= slips_max);
     near.or_else(|| extended(&upper, known))
 }
 
@@ -51,12 +52,13 @@ pub(super) fn near_miss<'n>(name: &str, known: &BTreeSet<&'n str>) -> Option<&'n
     if known.contains(name) || OF_OTHERS.contains(&name) {
         return None;
     }
-    let is_near =
-        |known: &&&str| known.len().min(name.len()) >= DISTINCTIVE_LETTERS_MIN && slips(name, known) <= SLIPS_MAX;
-    let near = known.iter().filter(is_near).copied().min_by_key(|known| slips(name, known));
+    let is_near = |known: &&&str| {
+        known.len().min(name.len()) >= DISTINCTIVE_LETTERS_MIN && edit_distance(name, known) <= SLIPS_MAX
+    };
+    let near = known.iter().filter(is_near).copied().min_by_key(|known| edit_distance(name, known));
     let of_family = || {
         let is_of_family = FAMILIES.iter().any(|family| name.starts_with(family));
-        known.iter().copied().filter(|_| is_of_family).min_by_key(|known| slips(name, known))
+        known.iter().copied().filter(|_| is_of_family).min_by_key(|known| edit_distance(name, known))
     };
     near.or_else(|| extended(name, known)).or_else(of_family)
 }
@@ -67,25 +69,6 @@ fn extended<'n>(name: &str, known: &BTreeSet<&'n str>) -> Option<&'n str> {
         known.len() >= DISTINCTIVE_LETTERS_MIN && name.strip_prefix(known).is_some_and(|rest| rest.starts_with('_'))
     };
     known.iter().copied().filter(adds_to).max_by_key(|known| known.len())
-}
-
-/// How many slips turn one name into the other: the restricted Damerau-Levenshtein distance.
-fn slips(one: &str, other: &str) -> usize {
-    let (one, other) = (one.as_bytes(), other.as_bytes());
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=other.len()).collect();
-    for (i, &a) in one.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, &b) in other.iter().enumerate() {
-            let mut least = (last[j] + usize::from(a != b)).min(last[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && a == other[j - 1] && one[i - 1] == b {
-                least = least.min(before[j - 1] + 1);
-            }
-            row.push(least);
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last[other.len()]
 }
 
 #[cfg(test)]
@@ -103,15 +86,6 @@ mod tests {
         "RATE_LIMIT_RPM",
         "INFLUXDB_ORG",
     ];
-
-    #[test]
-    fn slips_are_counted() {
-        for (one, other, count) in
-            [("", "", 0), ("", "AB", 2), ("RPM", "RMP", 1), ("RPM", "RPMS", 1), ("RPM", "TPM", 1), ("ABCD", "DCBA", 3)]
-        {
-            assert_eq!((slips(one, other), slips(other, one)), (count, count), "{one} {other}");
-        }
-    }
 
     #[test]
     fn in_a_file_of_ours_the_nearest_is_found() {

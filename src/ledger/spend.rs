@@ -12,9 +12,9 @@ use rusqlite::{Connection, Statement, params_from_iter};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What each user, each team and everybody have spent in the day and the month of `period`, and not after them: a clock that
-/// was ahead for a while has left records that belong to neither. `upto_seq` says which record of this process was the last to be
-/// committed.
+/// What each user, each team and everybody have spent in the day and the month of `period`, and not after them: a clock
+/// that was ahead for a while has left records that belong to neither. `upto_seq` says which record of this process was
+/// the last to be committed.
 pub fn spend_sums(conn: &Connection, period: Period, upto_seq: u64) -> rusqlite::Result<SpendSums> {
     let snapshot = conn.unchecked_transaction()?;
     let month = [period.month, period.month + 1].map(|month| first_day_of_month(month) * HOURS_PER_DAY);

@@ -13,15 +13,16 @@ mod render_text;
 pub use media_type::Format;
 pub use parameters::{Given, LIMIT_DEFAULT_TEXT, UsageQuery, decoded, parse_name, shown};
 pub use render_json::render as to_json;
+pub use render_text::Terminal;
 
 use super::Answer;
 use crate::reporting::Report;
 
-/// The answer in the format that was asked for.
-pub fn answer(report: &Report, format: Format) -> Answer {
+/// The answer in the format that was asked for; `terminal` where a command asks.
+pub fn answer(report: &Report, format: Format, terminal: Option<&Terminal>) -> Answer {
     let body = match format {
         Format::Json => to_json(report),
-        Format::Text => render_text::render(report).into_bytes(),
+        Format::Text => render_text::render(report, terminal).into_bytes(),
         Format::Csv => render_csv::render(report),
     };
     Answer { headers: "vary: accept\r\n", ..Answer::new(200, format.content_type(), body) }

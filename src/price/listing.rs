@@ -6,6 +6,7 @@
 use super::model::{Key, Kind, Tier};
 use super::ratio::Ratio;
 use super::{Model, PriceSource, PriceTable};
+use crate::base::edit_distance::edit_distance;
 use std::collections::BTreeMap;
 
 /// Names that are offered in place of one that nobody knows.
@@ -154,17 +155,8 @@ fn fraction(amount: u128, divisor: u128, places: u32) -> String {
     text
 }
 
-/// How many letters must change to make one name the other; less for one that the other begins with.
+/// How far one name is from the other; less where one begins with the other.
 fn distance(one: &str, other: &str) -> usize {
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (line, a) in one.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], line + 1);
-        for (column, b) in other.bytes().enumerate() {
-            let change = diagonal + usize::from(a != b);
-            diagonal = row[column + 1];
-            row[column + 1] = change.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
     let is_part = !one.is_empty() && (other.starts_with(one) || one.starts_with(other));
-    if is_part { row[other.len()].min(1) } else { row[other.len()] }
+    if is_part { edit_distance(one, other).min(1) } else { edit_distance(one, other) }
 }

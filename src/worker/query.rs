@@ -131,7 +131,7 @@ impl LedgerReader {
         while let Some(job) = inbox.pop() {
             let (ticket, answer) = match job {
                 Job::Usage { ticket, query: UsageQuery { query, format, .. } } => {
-                    (ticket, self.answer(|conn| Ok(usage_report::answer(&answer::report(conn, query)?, format))))
+                    (ticket, self.answer(|conn| Ok(usage_report::answer(&answer::report(conn, query)?, format, None))))
                 }
                 Job::Dashboard { ticket, query } => {
                     let page = |conn: &Connection| {
@@ -222,7 +222,7 @@ mod tests {
         let ask = |reader: &mut LedgerReader| {
             reader.answer(|conn| {
                 let report = answer::report(conn, Query::default())?;
-                Ok(usage_report::answer(&report, Format::Json))
+                Ok(usage_report::answer(&report, Format::Json, None))
             })
         };
         let late = ask(&mut reader);

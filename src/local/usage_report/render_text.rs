@@ -1,24 +1,40 @@
 //! An answer of `/usage` for a person at a terminal: whose, a table of sums with bars, and the latest requests.
 //!
-//! Every number is exact, whatever its column's width. Nothing is coloured: what is shared by `curl` and a pipe cannot
-//! know who reads it.
+//! Every number is exact, whatever its column's width, but on a terminal that is too narrow: there lines do not wrap.
+//! Nothing is coloured: what is shared by `curl` and a pipe cannot know who reads it.
 
 use crate::base::visible::visible;
 use crate::local::humanize::{dollars, grouped, instant, second};
-use crate::local::text_table::{Column, table};
+use crate::local::text_table::{Column, fitted, table};
 use crate::reporting::{BucketKey, Entry, GroupBy, Report, Totals};
 use std::fmt::Write as _;
+use unicode_width::UnicodeWidthStr as _;
 
 /// Places of the longest bar.
 const BAR_WIDTH: u128 = 20;
 /// Eighths of a place, filled from the left.
 const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
 
+const HALF_A_CENT_NANO_USD: u64 = 5_000_000;
+/// Columns that a narrow terminal can spare: the bars, and what is a part of another column.
+const SPARED: [&str; 4] = ["", "REASONING", "CACHED", "ERRORS"];
+const SPARED_OF_REQUESTS: [&str; 2] = ["ENDPOINT", "SECONDS"];
+
+/// Where a text is read that a command has written.
+#[derive(Clone, Debug)]
+pub struct Terminal {
+    /// Places in a line; none where it is no terminal.
+    pub width: Option<usize>,
+    /// The command that shows older requests, up to its cursor.
+    pub older: String,
+}
+
 /// The body of the answer.
-pub fn render(report: &Report) -> String {
+pub fn render(report: &Report, terminal: Option<&Terminal>) -> String {
+    let width = terminal.and_then(|terminal| terminal.width).unwrap_or(usize::MAX);
     let mut out = heading(report);
     let rows = sums(report);
-    out.push_str(&sums_table(report, &rows));
+    out.push_str(&sums_table(report, &rows, width));
     let unpriced = report.totals.unpriced;
     if unpriced > 0 {
         let whose = if unpriced == 1 { "request has" } else { "requests have" };
@@ -26,9 +42,11 @@ pub fn render(report: &Report) -> String {
     }
     if report.query.group_by.is_none() && !report.data.is_empty() {
         out.push('\n');
-        out.push_str(&requests(&report.data));
-        if let Some(cursor) = report.next_cursor {
-            let _ = writeln!(out, "older ones: cursor={cursor}");
+        out.push_str(&requests(&report.data, width));
+        match (report.next_cursor, terminal) {
+            (Some(cursor), Some(Terminal { older, .. })) => drop(writeln!(out, "older ones: {older} {cursor}")),
+            (Some(cursor), None) => drop(writeln!(out, "older ones: cursor={cursor}")),
+            (None, _) => {}
         }
     }
     out
@@ -46,7 +64,7 @@ fn heading(report: &Report) -> String {
         let _ = write!(out, ", {}", visible(model));
     }
     match (query.from, query.to) {
-        (None, None) => out.push_str(", all of time"),
+        (None, None) => out.push_str(", all time"),
         (Some(from), None) => drop(write!(out, ", from {}", instant(from))),
         (None, Some(to)) => drop(write!(out, ", until {}", instant(to))),
         (Some(from), Some(to)) => drop(write!(out, ", from {} until {}", instant(from), instant(to))),
@@ -67,26 +85,26 @@ fn sums(report: &Report) -> Vec<(String, Totals)> {
     }
 }
 
-fn sums_table(report: &Report, rows: &[(String, Totals)]) -> String {
+fn sums_table(report: &Report, rows: &[(String, Totals)], width: usize) -> String {
     let head = match report.query.group_by.unwrap_or(GroupBy::Model) {
-        GroupBy::Hour => "HOUR (UTC)",
-        GroupBy::Day => "DAY (UTC)",
-        GroupBy::Model => "MODEL",
-        GroupBy::User => "USER",
-        GroupBy::Team => "TEAM",
-        GroupBy::Endpoint => "ENDPOINT",
+        GroupBy::Hour => Column::Whole("HOUR (UTC)"),
+        GroupBy::Day => Column::Whole("DAY (UTC)"),
+        GroupBy::Model => Column::Left("MODEL"),
+        GroupBy::User => Column::Left("USER"),
+        GroupBy::Team => Column::Left("TEAM"),
+        GroupBy::Endpoint => Column::Left("ENDPOINT"),
     };
     let numbers = ["REQUESTS", "ERRORS", "INPUT", "CACHED", "OUTPUT", "REASONING", "TOKENS", "COST USD"];
     let columns: Vec<Column<'_>> =
-        [Column::Left(head)].into_iter().chain(numbers.map(Column::Right)).chain([Column::Left("")]).collect();
+        [head].into_iter().chain(numbers.map(Column::Right)).chain([Column::Left("")]).collect();
     // What the bars are of: the first of these that is known.
     let of: fn(&Totals) -> u64 = match &report.totals {
         Totals { cost_nano_usd: 1.., .. } => |totals| totals.cost_nano_usd,
         Totals { total_tokens: 1.., .. } => |totals| totals.total_tokens,
         _ => |totals| totals.requests,
     };
-    let most = rows.iter().map(|(_, totals)| of(totals)).max().unwrap_or(0);
     let others = others(report, rows).map(|totals| ("(others)".to_owned(), totals));
+    let most = rows.iter().chain(&others).map(|(_, totals)| of(totals)).max().unwrap_or(0);
     let places = decimals(rows.iter().map(|(_, totals)| totals).chain([&report.totals]).map(|t| t.cost_nano_usd));
     let line = |name: &str, totals: &Totals, bar: String| {
         let counts = [
@@ -113,7 +131,18 @@ fn sums_table(report: &Report, rows: &[(String, Totals)]) -> String {
     let mut lines: Vec<Vec<String>> =
         rows.iter().chain(&others).map(|(name, totals)| line(name, totals, shared(totals))).collect();
     lines.push(line("total", &report.totals, String::new()));
-    table(&columns, &lines)
+    let exact = table(&columns, &lines);
+    if exact.lines().all(|line| line.width() <= width) {
+        return exact;
+    }
+    // Of dollars, cents are enough there; of less than one they are nothing.
+    if report.totals.cost_nano_usd >= 1_000_000_000 {
+        let costs = rows.iter().chain(&others).map(|(_, totals)| totals).chain([&report.totals]);
+        for (line, totals) in lines.iter_mut().zip(costs) {
+            line[numbers.len()] = dollars(totals.cost_nano_usd.saturating_add(HALF_A_CENT_NANO_USD), 2);
+        }
+    }
+    fitted(&columns, &lines, width, &SPARED)
 }
 
 /// What the rows lack of the sum, where an answer may not have them all.
@@ -123,8 +152,9 @@ fn others(report: &Report, rows: &[(String, Totals)]) -> Option<Totals> {
     (sum.requests < report.totals.requests).then(|| report.totals.without(&sum))
 }
 
-fn requests(data: &[Entry]) -> String {
-    let names = ["STARTED (UTC)", "USER", "MODEL", "ENDPOINT"].map(Column::Left);
+fn requests(data: &[Entry], width: usize) -> String {
+    let [user, model, endpoint] = ["USER", "MODEL", "ENDPOINT"].map(Column::Left);
+    let names = [Column::Whole("STARTED (UTC)"), user, model, endpoint];
     let numbers = ["STATUS", "INPUT", "OUTPUT", "COST USD", "SECONDS"].map(Column::Right);
     let costs = data.iter().filter_map(|entry| entry.record.counted_nano_usd());
     let places = decimals(costs.map(|cost| cost.unsigned_abs() as u64));
@@ -148,7 +178,7 @@ fn requests(data: &[Entry]) -> String {
             format!("{}.{:03}", record.duration_us / 1_000_000, record.duration_us / 1000 % 1000),
         ]
     });
-    table(&[&names[..], &numbers].concat(), &rows.collect::<Vec<_>>())
+    fitted(&[&names[..], &numbers].concat(), &rows.collect::<Vec<_>>(), width, &SPARED_OF_REQUESTS)
 }
 
 /// A number of at most 64 bits without its sign.
@@ -217,7 +247,7 @@ mod tests {
     #[test]
     fn sums_bars_and_the_latest_requests() {
         let expected = "\
-太郎, all of time
+太郎, all time
 
 MODEL   REQUESTS  ERRORS      INPUT  CACHED  OUTPUT  REASONING     TOKENS   COST USD
 gpt-4o     1,234       0  3,000,000       0       0          0  3,000,000  3.9999934  ████████████████████ 100%
@@ -230,7 +260,32 @@ STARTED (UTC)        USER  MODEL   ENDPOINT          STATUS  INPUT  OUTPUT   COS
 2026-11-23 09:30:00  太郎  gpt-4o  chat/completions     200  1,500       3  0.0000066    0.612
 older ones: cursor=7
 ";
-        assert_eq!(render(&report()), expected);
+        assert_eq!(render(&report(), None), expected);
+    }
+
+    #[test]
+    fn nothing_wraps_on_a_narrow_terminal() {
+        let mut report = report();
+        report.by_model[0].0 = "gpt-4o-2024-08-06-of-a-long-name".to_owned();
+        report.data[0].record.user = "研究室の共有ワークステーション".into();
+        let terminal = |width| Terminal { width: Some(width), older: "proxy-server usage --cursor".to_owned() };
+        let expected = "\
+太郎, all time
+
+MODEL           REQUESTS  ERRORS      INPUT  CACHED  OUTPUT     TOKENS  COST USD
+gpt-4o-2024-0…     1,234       0  3,000,000       0       0  3,000,000      4.00
+-                      1       0  1,000,000       0       0  1,000,000      0.00
+total              1,235       0  4,000,000       0       0  4,000,000      4.00
+
+1 request has no known cost: the sums are without it.
+
+STARTED (UTC)        USER               MODEL   STATUS  INPUT  OUTPUT   COST USD
+2026-11-23 09:30:00  研究室の共有ワー…  gpt-4o     200  1,500       3  0.0000066
+older ones: proxy-server usage --cursor 7
+";
+        assert_eq!(render(&report, Some(&terminal(80))), expected);
+        let wide = render(&report, Some(&terminal(200)));
+        assert_eq!(wide.replace("proxy-server usage --cursor 7", "cursor=7"), render(&report, None), "nothing is lost");
     }
 
     #[test]
@@ -239,7 +294,7 @@ older ones: cursor=7
         let query = Query { from: Some(0), to: Some(1), group_by: Some(GroupBy::Day), ..Query::default() };
         let buckets = Some(Buckets { list: vec![day(0, 1), day(1, 2)], truncated: true });
         let totals = Totals { requests: 4, ..Totals::default() };
-        let text = render(&Report { query, totals, buckets, ..report() });
+        let text = render(&Report { query, totals, buckets, ..report() }, None);
         let cells: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert!(text.starts_with("everybody, from 1970-01-01T00:00:00Z until 1970-01-01T00:00:00.000000001Z\n"));
         assert_eq!(cells[3][..2], ["1970-01-01", "1"]);

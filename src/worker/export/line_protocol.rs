@@ -24,8 +24,8 @@ const MICROS_PER_SECOND: f64 = 1e6;
 /// The rows past `?1` in their order, with the columns in the order of [`Batch::add`].
 const SELECT: &str = "
     SELECT r.id, r.started_at, u.name, m.name, r.endpoint, r.status, r.cost_nano_usd, r.audio_us, t.name,
-        r.input_tokens, r.cached_input_tokens, r.cache_write_tokens, r.input_audio_tokens, r.input_image_tokens, r.output_tokens,
-        r.reasoning_tokens, r.output_audio_tokens, r.output_image_tokens, r.total_tokens, r.images,
+        r.input_tokens, r.cached_input_tokens, r.cache_write_tokens, r.input_audio_tokens, r.input_image_tokens,
+        r.output_tokens, r.reasoning_tokens, r.output_audio_tokens, r.output_image_tokens, r.total_tokens, r.images,
         r.tool_calls, iif(r.correction IS NULL, r.duration_us, NULL) AS duration_us, r.proxy_us, r.request_bytes,
         r.response_bytes, r.first_byte_us
     FROM records r LEFT JOIN users u ON u.id = r.user_id LEFT JOIN teams t ON t.id = r.team_id
