@@ -498,7 +498,7 @@ impl Proxy {
 
     /// A record counts: in the metrics, and in its user's limits, which may end their sessions.
     fn count(&mut self, now: Now, record: &Record) {
-        self.metrics.record(record);
+        self.metrics.record(record, now.mono);
         self.limiter.charge(&record.user, request_estimate::used(record), now);
         if let Some(cost) = request_estimate::cost_at_most(record) {
             self.limiter.charge_at_most(&record.user, cost, now);

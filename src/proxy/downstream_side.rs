@@ -487,7 +487,7 @@ impl Proxy {
                 request_estimate::reserve(&mut self.limiter, &self.prices, &self.settings, &mut exchange, &size, now)
             }
         };
-        reserved.map_err(|denied| self.denied(&exchange.draft.user, &denied))?;
+        reserved.map_err(|denied| self.denied(now, &exchange.draft.user, &denied))?;
         let reserved = self.permits.reserve(permits);
         debug_assert!(reserved, "they were available");
         Ok(Exchange { permits, ..exchange })
@@ -592,7 +592,7 @@ impl Proxy {
         match reserved {
             Ok(()) => self.dispatch(now, key),
             Err(denied) => {
-                let refusal = self.denied(&user, &denied);
+                let refusal = self.denied(now, &user, &denied);
                 self.refuse_held(now, key, &refusal);
             }
         }
@@ -683,7 +683,7 @@ impl Proxy {
         let room = self.addresses.came(address);
         down.surplus |= room != Room::Enough;
         if room == Room::NotEvenForThat {
-            self.metrics.refused(Fault::Overloaded.code());
+            self.metrics.refused(Fault::Overloaded.code(), now.mono);
         }
         if room != Room::Enough {
             self.tell_of_crowd(now, "an address has all the connections that it may have");
@@ -826,6 +826,7 @@ impl Proxy {
         let is_own = local_limit::asker(&request).is_some();
         let Some(down) = self.downs.linked_mut(key) else { return };
         down.phase = Phase::Asking { to_head: head.method == "HEAD", is_own };
+        let address = down.address;
         let question = match request {
             LocalRequest::Home => {
                 let answer = Answer { headers: "location: dashboard\r\n", ..text(303, "") };
@@ -841,7 +842,11 @@ impl Proxy {
                 let answer = self.readiness();
                 return self.local_answer(now, key, &answer);
             }
-            LocalRequest::Metrics => Question::Metrics(Box::new(self.metrics.snapshot(self.gauges()))),
+            LocalRequest::Metrics { scraper } => {
+                let scraper = scraper.map(|program| format!("{address:?} {program}"));
+                let snapshot = self.metrics.snapshot(self.gauges(), scraper.as_deref(), now.mono);
+                Question::Metrics(Box::new(snapshot))
+            }
             LocalRequest::Usage(query) => Question::Usage(query),
             LocalRequest::Dashboard(mut query) => {
                 query.prices = self.prices.dates();
@@ -922,7 +927,7 @@ impl Proxy {
         // A client that waits for 100 Continue sends its body only if it likes: nobody can tell what comes next.
         // Nor is a place kept for strangers.
         let close = !short || head.expects_continue || refusal.fault.is_of_strangers();
-        self.count_refusal(refusal.fault);
+        self.count_refusal(now, refusal.fault);
         let to_head = head.method == "HEAD";
         if self.is_guessed(now, key, head, refusal.fault) {
             let Some(down) = self.downs.linked_mut(key) else { return };
@@ -956,7 +961,7 @@ impl Proxy {
                 return self.drop_down(now, key);
             }
         }
-        self.count_refusal(refusal.fault);
+        self.count_refusal(now, refusal.fault);
         self.write_error(now, key, refusal, to_head, true);
         self.close_when_sent(now, key);
     }
@@ -976,7 +981,7 @@ impl Proxy {
     fn refuse_held(&mut self, now: Now, key: ExchangeKey, refusal: &Refusal) {
         let Some(exchange) = self.exchanges.linked(key) else { return };
         let (down, to_head) = (exchange.down, exchange.request.to_head);
-        self.count_refusal(refusal.fault);
+        self.count_refusal(now, refusal.fault);
         self.withdraw(now, key);
         self.write_error(now, down, refusal, to_head, false);
         self.next_request(now, down);
@@ -984,18 +989,18 @@ impl Proxy {
     }
 
     /// How somebody is refused whose limits do not allow a request.
-    fn denied(&mut self, user: &str, denied: &Denied) -> Refusal {
+    fn denied(&mut self, now: Now, user: &str, denied: &Denied) -> Refusal {
         match denied {
             Denied::Limit(refused) => {
-                self.metrics.rate_limited(user, refused.limit.label());
+                self.metrics.rate_limited(user, refused.limit.label(), now.mono);
                 request_estimate::refusal(refused)
             }
             Denied::Unmetered(why) => request_estimate::unmetered_refusal(why),
         }
     }
 
-    fn count_refusal(&mut self, fault: Fault) {
-        self.metrics.refused(fault.code());
+    fn count_refusal(&mut self, now: Now, fault: Fault) {
+        self.metrics.refused(fault.code(), now.mono);
         log_notes::refusal(&mut self.notes, fault);
     }
 
