@@ -97,7 +97,10 @@ fn ask(proxy: &Proxy, numbers: std::ops::Range<usize>) {
 
 /// The sums of all, and of each user.
 fn sums(proxy: &Proxy) -> Vec<Value> {
-    let of_user = |user: &&str| proxy.usage(&format!("limit=1&user_id={user}"))["totals"].clone();
+    let of_user = |user: &&str| {
+        let escaped: String = user.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        proxy.usage(&format!("limit=1&user_id={escaped}"))["totals"].clone()
+    };
     USERS.iter().map(of_user).chain([proxy.usage("limit=1")["totals"].clone()]).collect()
 }
 
@@ -172,10 +175,10 @@ fn an_older_version_goes_on_beside_the_present_one() {
     let (target, folder) = (upstream.url(), tempfile::tempdir().unwrap());
     let vars = [("PROXY_TARGET", target.as_str()), ("LEDGER_DURABILITY", "settled")];
     let command_of_older = by(older, folder.path(), &vars);
-    let old = Proxy::start_by(folder, command_of_older);
+    let mut old = Proxy::start_by(folder, command_of_older);
     ask(&old, 0..10);
     let database = old.database();
-    let new = Proxy::start(&[&vars[..], &[("DATABASE_PATH", database.to_str().unwrap())]].concat());
+    let mut new = Proxy::start(&[&vars[..], &[("DATABASE_PATH", database.to_str().unwrap())]].concat());
     let conn = reader(&database);
     // Turns in which both write and both fold.
     for turn in 0..5 {
@@ -190,7 +193,7 @@ fn an_older_version_goes_on_beside_the_present_one() {
     }
     assert_eq!(sums(&old), sums(&new));
     assert_eq!(number(&conn, "SELECT count(*) FROM records"), 1010);
-    for mut proxy in [old, new] {
+    for proxy in [&mut new, &mut old] {
         assert!(proxy.terminate().success());
         assert!(!proxy.stderr().contains("cannot"), "{}", proxy.stderr());
     }
