@@ -1,8 +1,8 @@
 //! What an operator's monitoring scrapes: plain integers in the loop, the Prometheus text format elsewhere.
 //!
-//! In: finished records, refusals and errors, as they happen, and what the ledger had before. Out: a [`Snapshot`], cheap
-//! to take, that another thread renders. Nothing here reads a clock, a file or a lock, and no peer can make it grow without bound: label values and
-//! series past their limits are counted under `_other`, so every sum stays true.
+//! In: finished records, refusals and errors, as they happen, and what the ledger had before. Out: a [`Snapshot`],
+//! cheap to take, that another thread renders. Nothing here reads a clock, a file or a lock, and no peer can make it
+//! grow without bound: label values and series past their limits are counted under `_other`, so every sum stays true.
 
 mod exposition;
 mod first_zero;

@@ -6,6 +6,8 @@
 //! The older version is built from the repository's history, once, below the folder of what is built. That takes
 //! minutes, so it is done where `REQUIRE_REAL_SERVERS=1`, as in CI.
 
+#![allow(clippy::disallowed_methods)] // waiting has an end
+
 mod support;
 
 use rusqlite::Connection;
@@ -116,7 +118,6 @@ fn until_folded(conn: &Connection) {
     let start = Instant::now();
     while number(conn, FOLDED) < number(conn, "SELECT max(id) FROM records") {
         assert!(start.elapsed() < DEADLINE, "it is not folded");
-        #[allow(clippy::disallowed_methods)] // waiting has an end
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -1,8 +1,8 @@
 //! One connection to the target, as `check` makes it, and one question on it.
 //!
 //! In: the configuration, an address. Out: whether it connects and shakes hands, and what it says to `GET /v1/models`:
-//! the status, and its clock. To connect, to open a tunnel and shake hands, and to ask end after `CONNECT_TIMEOUT` each,
-//! also where bytes keep coming. Never: a part of the answer's body.
+//! the status, and its clock. To connect, to open a tunnel and shake hands, and to ask: each ends after
+//! `CONNECT_TIMEOUT`, also where bytes keep coming. Never: a part of the answer's body.
 
 use crate::base::civil::parse_imf_fixdate;
 use crate::config::{Config, EgressProxy, Secret};

@@ -80,8 +80,8 @@ pub fn read(now: Now, head: &RequestHead<'_, '_>, local: Local, access: &Access)
     })
 }
 
-/// The name of a program that scrapes: it accepts, by its version, a format that Prometheus has. What only looks, such as
-/// curl or a browser, names none.
+/// The name of a program that scrapes: it accepts, by its version, a format that Prometheus has. What only looks, such
+/// as curl or a browser, names none.
 fn scraper(head: &RequestHead<'_, '_>) -> Option<String> {
     let is_format = |accepted: &str| accepted.contains("openmetrics-text") || accepted.contains("version=0.0.4");
     let mut accepted = fields(head, "accept").filter_map(|value| std::str::from_utf8(value).ok());
