@@ -18,7 +18,7 @@ pub(super) fn read(source: &mut Source<'_>, name: &'static str) -> Option<Vec<u8
     Some(pem)
 }
 
-/// PEM without a byte order mark: editors put it at a file's head, where it would hide the first certificate or the key.
+/// PEM without a byte order mark: editors put it at a file's head, where it would hide the first certificate or a key.
 pub(super) fn without_mark(mut pem: Vec<u8>) -> Vec<u8> {
     if pem.starts_with(BYTE_ORDER_MARK) {
         pem.drain(..BYTE_ORDER_MARK.len());
