@@ -378,9 +378,9 @@ fn scrapes(c: &mut Criterion) {
     };
     let records: Vec<Record> = (0..20_000).map(record).collect();
     let mut metrics = Metrics::new(metrics::LabelLimits::default(), 0);
-    records.iter().for_each(|record| metrics.record(record));
+    records.iter().for_each(|record| metrics.record(record, 0));
     let mut group = c.benchmark_group("scrape");
-    group.bench_function("copy", |b| b.iter(|| black_box(metrics.snapshot(Gauges::default()))));
+    group.bench_function("copy", |b| b.iter(|| black_box(metrics.snapshot(Gauges::default(), None, 0))));
     // Far apart, so that no two are in one piece of a table.
     let spread: Vec<&Record> = records.iter().step_by(157).collect();
     for (name, scraped) in [("count 128 records", false), ("count 128 records during a scrape", true)] {
@@ -388,9 +388,9 @@ fn scrapes(c: &mut Criterion) {
             b.iter_custom(|rounds| {
                 let mut elapsed = Duration::ZERO;
                 for _ in 0..rounds {
-                    let copy = scraped.then(|| metrics.snapshot(Gauges::default()));
+                    let copy = scraped.then(|| metrics.snapshot(Gauges::default(), None, 0));
                     let start = Instant::now();
-                    spread.iter().for_each(|record| metrics.record(record));
+                    spread.iter().for_each(|record| metrics.record(record, 0));
                     elapsed += start.elapsed();
                     drop(copy);
                 }

@@ -30,6 +30,7 @@ pub mod numbers;
 pub mod offline;
 pub mod partition;
 pub mod prune;
+pub mod recent_series;
 pub mod rollup;
 pub mod snapshot;
 pub mod spend;

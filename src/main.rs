@@ -171,7 +171,7 @@ fn serve(config: Config) -> Result<(), String> {
         budgets: config.limits.has_budget() || config.total_limits.has_budget(),
     };
     let export = (config.influx.clone(), &config.egress);
-    let workers = WorkerThreads::start(&config.database_path, ledger, export, config.next_hop(), events.clone())?;
+    let mut workers = WorkerThreads::start(&config.database_path, ledger, export, config.next_hop(), events.clone())?;
     let mut prices = config.prices.clone();
     let _fetcher = fetched_prices(&config, &mut prices, &events)?;
     let certificate = config.certificate.clone().map(|found| CertificateWatch::start(found, events.clone()));
@@ -196,7 +196,8 @@ fn serve(config: Config) -> Result<(), String> {
     systemd::notify_ready();
 
     let started: Now = sockets.now();
-    let metrics = Metrics::new(config.metrics, started.unix);
+    let mut metrics = Metrics::new(config.metrics, started.unix);
+    metrics.expose(&workers.take_former_series(), started.mono);
     let mut proxy = Proxy::new(settings, prices, metrics, started);
     proxy.log_up_to(config.log);
     let (delay, drain) = (config.timeouts.shutdown_delay, config.timeouts.drain);

@@ -1,17 +1,19 @@
 //! What an operator's monitoring scrapes: plain integers in the loop, the Prometheus text format elsewhere.
 //!
-//! In: finished records, refusals and errors, as they happen. Out: a [`Snapshot`], cheap to take, that another thread
-//! renders. Nothing here reads a clock, a file or a lock, and no peer can make it grow without bound: label values and
-//! series past their limits are counted under `_other`, so every sum stays true.
+//! In: finished records, refusals and errors, as they happen, and what the ledger had before. Out: a [`Snapshot`],
+//! cheap to take, that another thread renders. Nothing here reads a clock, a file or a lock, and no peer can make it
+//! grow without bound: label values and series past their limits are counted under `_other`, so every sum stays true.
 
 mod exposition;
+mod first_zero;
 mod histogram;
 mod series;
 
 pub use exposition::{CONTENT_TYPE, ExportGauges, Process, Surroundings};
 
 use crate::price::PriceDates;
-use crate::usage::record::{Endpoint, Record, Usage, UsageSource};
+use crate::usage::record::{Correction, Endpoint, Record, Usage, UsageSource};
+use first_zero::{Counters, Moment, Scrapers};
 use histogram::Histogram;
 use series::{Cells, Labels, OTHER, Series};
 use std::sync::Arc;
@@ -80,12 +82,13 @@ pub struct Gauges {
 pub struct Metrics {
     users: Labels,
     models: Labels,
-    requests: Series<RequestKey, u64>,
+    requests: Series<RequestKey, Counters<1>>,
     consumption: Series<ModelKey, Consumption>,
-    rate_limited: Series<(u32, &'static str), u64>,
-    upstream_errors: Series<&'static str, u64>,
-    refused: Series<&'static str, u64>,
+    rate_limited: Series<(u32, &'static str), Counters<1>>,
+    upstream_errors: Series<&'static str, Counters<1>>,
+    refused: Series<&'static str, Counters<1>>,
     totals: Totals,
+    scrapers: Scrapers,
 }
 
 /// The part of the counters whose size is fixed.
@@ -114,55 +117,82 @@ struct RequestKey {
 /// A user and a model.
 type ModelKey = (u32, u32);
 
-/// What one user consumed of one model.
+/// What one user consumed of one model: each type of token, and at [`COST`] nano-dollars.
 #[derive(Clone, Debug, Default)]
 struct Consumption {
-    tokens: [u64; TOKEN_TYPES],
-    /// Nano-dollars; `None` until a request had a known cost.
-    cost_nano_usd: Option<u64>,
-    /// What corrections have taken back. A counter never goes down, so what comes next makes up for it first.
-    owed: Option<Box<Owed>>,
-}
-
-/// What counters stand above the truth.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Owed {
-    tokens: [u64; TOKEN_TYPES],
-    nano_usd: u64,
+    counters: Counters<AMOUNTS>,
+    /// What corrections have taken back, so that counters stand above the truth. A counter never goes down, so what
+    /// comes next makes up for it first.
+    owed: Option<Box<[u64; AMOUNTS]>>,
 }
 
 impl Consumption {
-    fn add(&mut self, record: &Record, tokens: [u64; TOKEN_TYPES]) {
-        let mut cost_nano_usd = record.cost_nano_usd;
-        let mut tokens = tokens;
+    fn add(&mut self, record: &Record, now: Moment) {
+        let mut amounts = amounts(&record.usage, record.cost_nano_usd.unwrap_or(0));
         if self.owed.is_some() || record.correction.is_some() {
-            self.make_up(record, &mut tokens, &mut cost_nano_usd);
+            self.make_up(record, &mut amounts);
         }
-        for (sum, count) in self.tokens.iter_mut().zip(tokens) {
-            *sum = sum.saturating_add(count);
-        }
-        if let Some(cost) = cost_nano_usd {
-            self.cost_nano_usd = Some(self.cost_nano_usd.unwrap_or(0).saturating_add(cost));
+        for (place, amount) in amounts.into_iter().enumerate() {
+            if amount > 0 || place == COST && record.cost_nano_usd.is_some() {
+                self.counters.add(place, amount, now);
+            }
         }
     }
 
     /// Takes from what is to be added what is owed, and notes what is taken back.
     #[cold]
-    fn make_up(&mut self, record: &Record, tokens: &mut [u64; TOKEN_TYPES], cost_nano_usd: &mut Option<u64>) {
-        let mut owed = *self.owed.take().unwrap_or_default();
-        if let Some(correction) = &record.correction {
-            for (owed, (_, less)) in owed.tokens.iter_mut().zip(token_counts(&correction.less)) {
+    fn make_up(&mut self, record: &Record, amounts: &mut [u64; AMOUNTS]) {
+        let mut owed = self.owed.take().map_or([0; AMOUNTS], |owed| *owed);
+        if let Some(Correction { less, less_nano_usd, .. }) = record.correction.as_deref() {
+            for (owed, less) in owed.iter_mut().zip(self::amounts(less, *less_nano_usd)) {
                 *owed = owed.saturating_add(less);
             }
-            owed.nano_usd = owed.nano_usd.saturating_add(correction.less_nano_usd);
         }
-        let counts = tokens.iter_mut().zip(&mut owed.tokens);
-        for (count, owed) in counts.chain(cost_nano_usd.as_mut().map(|cost| (cost, &mut owed.nano_usd))) {
-            let made_up = (*count).min(*owed);
-            (*count, *owed) = (*count - made_up, *owed - made_up);
+        for (amount, owed) in amounts.iter_mut().zip(&mut owed) {
+            let made_up = (*amount).min(*owed);
+            (*amount, *owed) = (*amount - made_up, *owed - made_up);
         }
-        self.owed = (owed != Owed::default()).then(|| Box::new(owed));
+        self.owed = (owed != [0; AMOUNTS]).then(|| Box::new(owed));
     }
+}
+
+/// What the ledger had of a user before this process began: series that will probably be counted in again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FormerSeries {
+    user: Box<str>,
+    model: Box<str>,
+    endpoint: Endpoint,
+    status: Option<u16>,
+    /// The amounts that were counted.
+    counted: [bool; AMOUNTS],
+}
+
+impl FormerSeries {
+    /// `user_and_model`: as in [`Record::user`] and of [`Record::model_name`]; `status`: that was sent, where it is
+    /// known; of `usage`, the types of tokens that are not 0 were counted.
+    pub fn new(
+        user_and_model: [Box<str>; 2],
+        endpoint: Endpoint,
+        status: Option<u16>,
+        usage: &Usage,
+        is_priced: bool,
+    ) -> Self {
+        let [user, model] = user_and_model;
+        let counted = amounts(usage, is_priced.into()).map(|amount| amount > 0);
+        Self { user, model, endpoint, status, counted }
+    }
+}
+
+/// The place of the cost behind the types of tokens.
+const COST: usize = TOKEN_TYPES;
+/// How many amounts there are of a user and a model.
+const AMOUNTS: usize = TOKEN_TYPES + 1;
+
+/// What a record counts, in places.
+fn amounts(usage: &Usage, nano_usd: u64) -> [u64; AMOUNTS] {
+    let mut amounts = [nano_usd; AMOUNTS];
+    amounts.iter_mut().zip(token_counts(usage)).for_each(|(amount, (_, count))| *amount = count);
+    amounts
 }
 
 /// Number of values of the `type` label.
@@ -205,16 +235,19 @@ impl Metrics {
                 ledger_released: 0,
                 ledger_failures: 0,
             },
+            scrapers: Scrapers::default(),
         }
     }
 
     /// Counts a settled exchange, or a correction. Allocates only for a user, model or series that is new.
-    pub fn record(&mut self, record: &Record) {
+    ///
+    /// `now_mono`, here and below: monotonic nanoseconds since the process started.
+    pub fn record(&mut self, record: &Record, now_mono: u64) {
+        let now = Moment::of(now_mono);
         let (user, model) = (self.users.number(&record.user), self.models.number(record.model_name()));
-        let tokens = token_counts(&record.usage).map(|(_, count)| count);
-        if record.cost_nano_usd.is_some() || !record.is_request() || tokens.iter().any(|&count| count > 0) {
-            let cell = self.consumption.cell((user, model), (OTHER, OTHER));
-            cell.add(record, tokens);
+        let has_tokens = token_counts(&record.usage).iter().any(|&(_, count)| count > 0);
+        if record.cost_nano_usd.is_some() || !record.is_request() || has_tokens {
+            self.consumption.cell((user, model), (OTHER, OTHER)).add(record, now);
         }
         self.totals.records[usize::from(record.usage_source.code())] += 1;
         if !record.is_request() {
@@ -224,11 +257,29 @@ impl Metrics {
         // Three digits are a status (RFC 9110 section 15); anything longer is counted as none.
         let status = if record.status <= 999 { record.status } else { 0 };
         let key = RequestKey { user, model, endpoint: record.endpoint, status };
-        *self.requests.cell(key, RequestKey { user: OTHER, model: OTHER, ..key }) += 1;
+        self.requests.cell(key, RequestKey { user: OTHER, model: OTHER, ..key }).add(0, 1, now);
         self.totals.duration.observe(record.duration_us);
         self.totals.overhead.observe(record.proxy_us);
         if let Some(us) = record.first_byte_us {
             self.totals.first_byte.observe(us);
+        }
+    }
+
+    /// Has series that the ledger knows be there at 0, the first ones of a list, as far as half of the places go: the
+    /// others are for users, models and label sets that nobody knows yet.
+    pub fn expose(&mut self, former: &[FormerSeries], now_mono: u64) {
+        let now = Moment::of(now_mono);
+        for series in former {
+            let numbers = self.users.number_early(&series.user).zip(self.models.number_early(&series.model));
+            let Some((user, model)) = numbers else { continue };
+            let is_consumer = series.counted.contains(&true);
+            if let Some(consumption) = is_consumer.then(|| self.consumption.cell_early((user, model))).flatten() {
+                let places = series.counted.iter().enumerate().filter(|(_, is_counted)| **is_counted);
+                places.for_each(|(place, _)| consumption.counters.add(place, 0, now));
+            }
+            let Some(status) = series.status else { continue };
+            let key = RequestKey { user, model, endpoint: series.endpoint, status };
+            self.requests.cell_early(key).into_iter().for_each(|requests| requests.add(0, 0, now));
         }
     }
 
@@ -243,23 +294,23 @@ impl Metrics {
         };
         let cells = self.rate_limited.cells();
         let of_user = cells.iter().filter(|((user, _), _)| number.is_none_or(|number| *user == number));
-        Some(of_user.map(|(_, count)| count).sum())
+        Some(of_user.map(|(_, count)| count.value(0)).sum())
     }
 
     /// Counts a request refused because a user's limit was reached; `limit` names it (`requests`, `tokens`, …).
-    pub fn rate_limited(&mut self, user: &str, limit: &'static str) {
+    pub fn rate_limited(&mut self, user: &str, limit: &'static str, now_mono: u64) {
         let user = self.users.number(user);
-        *self.rate_limited.cell((user, limit), (OTHER, limit)) += 1;
+        self.rate_limited.cell((user, limit), (OTHER, limit)).add(0, 1, Moment::of(now_mono));
     }
 
     /// Counts a failed attempt at the upstream.
-    pub fn upstream_error(&mut self, reason: &'static str) {
-        *self.upstream_errors.cell(reason, reason) += 1;
+    pub fn upstream_error(&mut self, reason: &'static str, now_mono: u64) {
+        self.upstream_errors.cell(reason, reason).add(0, 1, Moment::of(now_mono));
     }
 
     /// Counts a request that was answered with an error of our own and never relayed.
-    pub fn refused(&mut self, reason: &'static str) {
-        *self.refused.cell(reason, reason) += 1;
+    pub fn refused(&mut self, reason: &'static str, now_mono: u64) {
+        self.refused.cell(reason, reason).add(0, 1, Moment::of(now_mono));
     }
 
     /// Counts a connection that was closed for another one.
@@ -282,9 +333,12 @@ impl Metrics {
         self.totals.ledger_failures += 1;
     }
 
-    /// A copy to render elsewhere, which shares the tables with this.
-    pub fn snapshot(&self, gauges: Gauges) -> Snapshot {
+    /// A copy to render elsewhere, which shares the tables with this: for a server that scrapes and has this name, with
+    /// 0 for series that are new (see [`first_zero`]); with every value for anybody else.
+    pub fn snapshot(&mut self, gauges: Gauges, scraper: Option<&str>, now_mono: u64) -> Snapshot {
+        let upto = scraper.map_or(Moment::END, |name| self.scrapers.scraped(name, Moment::of(now_mono)));
         Snapshot {
+            upto,
             users: self.users.values().into(),
             models: self.models.values().into(),
             requests: self.requests.cells(),
@@ -301,13 +355,15 @@ impl Metrics {
 /// The counters at one instant. [`Snapshot::render`] makes the scrape's body of it, on any thread.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
+    /// Series from before show their values, newer ones 0.
+    upto: Moment,
     users: Vec<Arc<str>>,
     models: Vec<Arc<str>>,
-    requests: Cells<RequestKey, u64>,
+    requests: Cells<RequestKey, Counters<1>>,
     consumption: Cells<ModelKey, Consumption>,
-    rate_limited: Cells<(u32, &'static str), u64>,
-    upstream_errors: Cells<&'static str, u64>,
-    refused: Cells<&'static str, u64>,
+    rate_limited: Cells<(u32, &'static str), Counters<1>>,
+    upstream_errors: Cells<&'static str, Counters<1>>,
+    refused: Cells<&'static str, Counters<1>>,
     totals: Totals,
     gauges: Gauges,
 }

@@ -507,7 +507,7 @@ impl Proxy {
 
     /// A record counts: in the metrics, and in its user's limits, which may end their sessions.
     fn count(&mut self, now: Now, record: &Record) {
-        self.metrics.record(record);
+        self.metrics.record(record, now.mono);
         if !self.models.is_empty() && allowed_models::is_evaded(&self.models, record) {
             log_notes::other_model(&mut self.notes, record);
         }

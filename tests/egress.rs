@@ -6,10 +6,11 @@
 
 mod support;
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use support::ca::{Ca, Server};
 use support::client::{get, post_json};
 use support::proxy::{Proxy, command};
@@ -161,6 +162,25 @@ fn a_proxy_that_is_not_there_or_does_not_go_on_is_told() {
 }
 
 /// What comes together with the answer's head is the target's, and is not lost.
+/// Each byte comes in time, and the answer never.
+#[test]
+fn check_gives_up_on_a_proxy_that_dribbles() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let by = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let (mut stream, start) = (listener.accept().unwrap().0, Instant::now());
+        stream.write_all(b"HTTP/1.1 200 OK\r\nx: ").unwrap();
+        while start.elapsed() < DEADLINE && stream.write_all(b"x").is_ok() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let vars = [("PROXY_TARGET", "https://target.invalid"), ("HTTPS_PROXY", &by), ("CONNECT_TIMEOUT", "500ms")];
+    let (status, said) = check(folder.path(), &vars);
+    assert_eq!(status, Some(1));
+    assert!(said.contains("gave no answer: no answer within CONNECT_TIMEOUT"), "{said}");
+}
+
 #[test]
 fn bytes_behind_the_head_come_from_the_target() {
     let nobody = "127.0.0.1:1".parse().unwrap();

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use support::client::{get, post_json};
+use support::client::{Client, get, post_json};
 use support::proxy::{Proxy, command};
 use support::rows::reader;
 use support::script::Reply;
@@ -214,6 +214,63 @@ fn prometheus_says_what_the_ledger_says() {
     assert_eq!(complaints("promtool", &["check", "metrics"], &get(proxy.addr(), "/metrics").expect(200).text()), "");
 }
 
+/// What a server sees of the requests that scrapes by itself, under another name.
+fn scraped(proxy: &Proxy) -> f64 {
+    let mut client = Client::connect(proxy.addr());
+    client.send("GET /metrics HTTP/1.1\r\nhost: a\r\naccept: text/plain;version=0.0.4\r\nuser-agent: other\r\n\r\n");
+    let text = client.response("GET").expect(200).text();
+    let requests = text.lines().filter(|line| line.starts_with("openai_proxy_requests_total{"));
+    requests.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
+}
+
+/// A user's only request counts in the dashboard, and so does the first one after a start.
+#[test]
+fn a_single_request_counts() {
+    if !is_installed("prometheus") {
+        return;
+    }
+    let upstream = Upstream::plain(answer);
+    let (target, port) = (upstream.url(), support::free_port().to_string());
+    let vars = [("PROXY_TARGET", target.as_str()), ("PORT", &port)];
+    let mut proxy = Proxy::start(&vars);
+    let prometheus = Prometheus::start(&proxy);
+    prometheus.wait_for("sum(openai_proxy_ledger_up)", 1.0);
+    assert_eq!(scraped(&proxy), 0.0);
+    let series = "openai_proxy_requests_total{user=\"user123\",model=\"gpt-4o-mini\",endpoint=\"chat/completions\",status=\"200\"}";
+    for (start, requests) in [1.0, 2.0].into_iter().enumerate() {
+        ask(&proxy, USERS[0], 0);
+        assert_eq!(proxy.metrics()[series], 1.0, "who only looks sees it at once");
+        if start == 0 {
+            let seen = [scraped(&proxy), scraped(&proxy)];
+            assert_eq!(seen, [0.0, 0.0], "neither server takes the other's zeros");
+        }
+        let began = Instant::now();
+        while scraped(&proxy) == 0.0 {
+            assert!(began.elapsed() < DEADLINE, "a value never comes");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        prometheus.wait_for("sum(openai_proxy_requests_total)", 1.0);
+        std::thread::sleep(Duration::from_secs(3)); // it extends what it saw to the end of the range, by a scrape at most
+
+        let conn = reader(&proxy.database());
+        let sum = |what: &str| ledger(&conn, what).values().sum::<f64>();
+        for (panel, expected) in [
+            ("Cost in the range", sum("sum(cost_nano_usd)") / 1e9),
+            ("Tokens in the range", sum("sum(input_tokens + output_tokens)")),
+            ("Requests in the range", requests),
+        ] {
+            assert!(expected > 0.0);
+            assert_close(prometheus.value(&panel_query(panel)).unwrap_or(0.0), expected, 0.25, panel);
+        }
+        if start == 0 {
+            assert!(proxy.terminate().success());
+            proxy = Proxy::start_in(proxy.into_folder(), &vars);
+            assert_eq!(proxy.metrics()[series], 0.0, "the ledger knows it");
+            prometheus.wait_for("sum(openai_proxy_requests_total)", 0.0);
+        }
+    }
+}
+
 /// The buckets are the ledger's rows, and so the quantiles, interpolated as Prometheus does.
 fn assert_quantiles(prometheus: &Prometheus, conn: &Connection) {
     for (metric, column) in [("request_duration_seconds", "duration_us"), ("overhead_seconds", "proxy_us")] {
@@ -263,14 +320,16 @@ fn assert_rules(prometheus: &Prometheus) {
     }
 }
 
-/// The dashboard's queries, with all of everything selected.
-fn dashboard_queries() -> Vec<String> {
+/// The dashboard's queries by their panel's title, with all of everything selected.
+fn dashboard_panels() -> Vec<(String, String)> {
     let dashboard: Value = serde_json::from_str(GRAFANA_DASHBOARD).unwrap();
     let panels = dashboard["panels"].as_array().unwrap().iter();
-    let targets = panels.flat_map(|panel| panel["targets"].as_array().unwrap());
-    let filled = targets.map(|target| {
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().unwrap().iter().map(move |to| (panel, to)));
+    let filled = targets.map(|(panel, target)| {
         let query = target["expr"].as_str().unwrap().replace("$__rate_interval", "1m").replace("$__range", "1h");
-        ["job", "instance", "user", "model"].iter().fold(query, |query, name| query.replace(&format!("${name}"), ".*"))
+        let names = ["job", "instance", "user", "model"].iter();
+        let query = names.fold(query, |query, name| query.replace(&format!("${name}"), ".*"));
+        (panel["title"].as_str().unwrap().to_owned(), query)
     });
     filled.collect()
 }
@@ -302,6 +361,14 @@ fn the_dashboard_shows_a_day_in_units_and_says_what_is_approximate() {
             assert!(!query.contains("increase(") || said.contains("the ledger"), "{said}");
         }
     }
+}
+
+fn dashboard_queries() -> Vec<String> {
+    dashboard_panels().into_iter().map(|(_, query)| query).collect()
+}
+
+fn panel_query(title: &str) -> String {
+    dashboard_panels().into_iter().find(|(found, _)| found == title).expect(title).1
 }
 
 /// What is asked for is what `/metrics` has, and no variable is left unfilled.

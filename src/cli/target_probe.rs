@@ -1,7 +1,8 @@
 //! One connection to the target, as `check` makes it, and one question on it.
 //!
 //! In: the configuration, an address. Out: whether it connects and shakes hands, and what it says to `GET /v1/models`:
-//! the status, and its clock. Every step ends after `CONNECT_TIMEOUT`. Never: a part of the answer's body.
+//! the status, and its clock. To connect, to open a tunnel and shake hands, and to ask: each ends after
+//! `CONNECT_TIMEOUT`, also where bytes keep coming. Never: a part of the answer's body.
 
 use crate::base::civil::parse_imf_fixdate;
 use crate::config::{Config, EgressProxy, Secret};
@@ -10,7 +11,7 @@ use crate::proxy::egress_tunnel::{self, EgressAnswer};
 use crate::tls::{Connector, Session};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A connection, ready for a question.
 pub struct Peer {
@@ -31,11 +32,12 @@ pub struct Answer {
 /// # Errors
 /// Words for the operator.
 pub fn connect(config: &Config, address: SocketAddr) -> Result<Peer, String> {
-    let patience = config.timeouts.connect.max(Duration::from_millis(1));
+    let patience = patience(config);
     let mut stream = TcpStream::connect_timeout(&address, patience).map_err(words)?;
-    stream.set_read_timeout(Some(patience)).and_then(|()| stream.set_write_timeout(Some(patience))).map_err(words)?;
+    stream.set_write_timeout(Some(patience)).map_err(words)?;
+    let until = Instant::now() + patience;
     if let Some(proxy) = config.way().proxy() {
-        tunnel(config, proxy, &mut stream).map_err(|why| format!("the proxy on the way out {why}"))?;
+        tunnel(config, proxy, &mut stream, until).map_err(|why| format!("the proxy on the way out {why}"))?;
     }
     if !config.target.tls {
         return Ok(Peer { stream, session: None });
@@ -53,7 +55,7 @@ pub fn connect(config: &Config, address: SocketAddr) -> Result<Peer, String> {
         if !session.is_handshaking() {
             return Ok(Peer { stream, session: Some(session) });
         }
-        let count = stream.read(&mut buffer).map_err(words)?;
+        let count = read_until(&mut stream, &mut buffer, until).map_err(words)?;
         if count == 0 {
             return Err("it closed the connection in the middle of the TLS handshake".to_owned());
         }
@@ -62,13 +64,13 @@ pub fn connect(config: &Config, address: SocketAddr) -> Result<Peer, String> {
 }
 
 /// Has the proxy on the way out open a tunnel to the target. Nothing comes through it before we have spoken.
-fn tunnel(config: &Config, proxy: &EgressProxy, stream: &mut TcpStream) -> Result<(), String> {
+fn tunnel(config: &Config, proxy: &EgressProxy, stream: &mut TcpStream, until: Instant) -> Result<(), String> {
     let broke = |error| format!("gave no answer: {}", words(error));
     let request = egress_tunnel::request(&config.target.host, config.target.port, proxy.credentials());
     stream.write_all(&request).map_err(broke)?;
     let (mut answer, mut buffer) = (EgressAnswer::default(), [0; 4096]);
     loop {
-        let count = stream.read(&mut buffer).map_err(broke)?;
+        let count = read_until(stream, &mut buffer, until).map_err(broke)?;
         if count == 0 {
             return Err("closed the connection before it opened a tunnel".to_owned());
         }
@@ -96,11 +98,11 @@ impl Peer {
             None => out = request,
         }
         let (mut answer, mut end) = (Vec::new(), HeadEnd::default());
-        let mut buffer = vec![0; 16 * 1024];
+        let (mut buffer, until) = (vec![0; 16 * 1024], Instant::now() + patience(config));
         loop {
             self.stream.write_all(&out).map_err(words)?;
             out.clear();
-            let count = self.stream.read(&mut buffer).map_err(words)?;
+            let count = read_until(&mut self.stream, &mut buffer, until).map_err(words)?;
             if count == 0 {
                 return Err("it closed the connection without an answer".to_owned());
             }
@@ -117,6 +119,21 @@ impl Peer {
             }
         }
     }
+}
+
+/// How long a step may take; a socket takes no time of 0.
+fn patience(config: &Config) -> Duration {
+    config.timeouts.connect.max(Duration::from_millis(1))
+}
+
+/// Reads what is there, or waits for it up to this instant.
+fn read_until(stream: &mut TcpStream, buffer: &mut [u8], until: Instant) -> std::io::Result<usize> {
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(ErrorKind::TimedOut.into());
+    }
+    stream.set_read_timeout(Some(left))?;
+    stream.read(buffer)
 }
 
 fn read(head: &[u8]) -> Result<Answer, String> {

@@ -3,6 +3,7 @@
 //! In: two PEM files. Out: how to speak TLS with them, read again whenever that is asked for; or which file is wrong,
 //! and where in it. Never: one of the two without the other, or what is in the key.
 
+use super::authorities::without_mark;
 use super::source::Source;
 use crate::tls::{Acceptor, PairError};
 use std::fs;
@@ -76,8 +77,10 @@ fn load(
     key: &Path,
     accept: impl FnOnce(&[u8], &[u8]) -> Result<Acceptor, PairError>,
 ) -> Result<Acceptor, (&'static str, String)> {
-    let read =
-        |path: &Path, variable| fs::read(path).map_err(|error| (variable, format!("{}: {error}", path.display())));
+    let read = |path: &Path, variable| {
+        let pem = fs::read(path).map_err(|error| (variable, format!("{}: {error}", path.display())));
+        pem.map(without_mark)
+    };
     let (chain_pem, key_pem) = (read(chain, "TLS_CERT_FILE")?, read(key, "TLS_KEY_FILE")?);
     accept(&chain_pem, &key_pem).map_err(|error| match &error {
         PairError::Chain(_) => ("TLS_CERT_FILE", format!("{}: {error}", chain.display())),

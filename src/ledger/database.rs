@@ -8,7 +8,7 @@
 //! (without it, a power cut could corrupt the file; with it, one can only lose the newest transactions). With
 //! `LEDGER_FSYNC` it is `FULL`: each commit waits for the disk.
 
-use super::migrations::{APPLICATION_ID, VERSION, migrate};
+use super::migrations::{self, APPLICATION_ID, VERSION, migrate};
 use crate::base::percent::encode;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -264,7 +264,8 @@ fn inspect_identity(application_id: u32, user_version: u32) -> Result<(), String
         return Err("is a database of another application".to_owned());
     }
     if user_version > VERSION {
-        return Err(format!("has schema version {user_version}, newer than this build's {VERSION}"));
+        let remedy = "start that build, or put a backup from before in its place";
+        return Err(format!("{} ({remedy})", migrations::later(user_version)));
     }
     Ok(())
 }

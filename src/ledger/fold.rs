@@ -8,6 +8,7 @@
 //! a key that many rows share is written once.
 
 use super::marks::{self, Progress};
+use super::migrations::check_unchanged;
 use super::partition::NS_PER_HOUR;
 use super::rollup::{
     EVERYBODY, Grouped, HOURLY, Key, Rollups, Sums, columns_of_row, grouped, of_team, sums_of_record, sums_of_row,
@@ -40,6 +41,7 @@ pub fn fold(conn: &Connection, rows_max: i64) -> rusqlite::Result<Progress> {
 /// SQLite's; nothing has changed then, but what was kept in memory will be read from the file.
 pub fn fold_recent(conn: &Connection, recent: &mut RecentRows, rows_max: i64) -> rusqlite::Result<Progress> {
     let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+    check_unchanged(&transaction)?;
     let progress = Progress::read(&transaction)?;
     let Progress { last, folded, .. } = progress;
     let (to, rows, response_ids) = match recent.take_after(folded) {

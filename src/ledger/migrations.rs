@@ -2,7 +2,7 @@
 //!
 //! In: a connection that may write. Out: the schema of this build. Never: a way back.
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior, ffi};
 
 /// Marks the file as ours, at offset 68 of its header: "oapx".
 pub const APPLICATION_ID: u32 = 0x6f61_7078;
@@ -32,6 +32,26 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/user_paths.sql"),
     include_str!("migrations/teams.sql"),
 ];
+
+/// Refuses what follows behind the rows where a later build has migrated the file since this one opened it: that build
+/// sums up what this one does not know of. To append rows goes on, as a row without later columns has their defaults.
+///
+/// # Errors
+/// One sentence, or SQLite's.
+pub fn check_unchanged(conn: &Connection) -> rusqlite::Result<()> {
+    let version = conn.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0))?;
+    if version <= VERSION {
+        return Ok(());
+    }
+    let why =
+        format!("the ledger {}; it does the sums now: stop this server, and start it with that build", later(version));
+    Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_SCHEMA), Some(why)))
+}
+
+/// What is said of a file whose schema is newer than this build's.
+pub fn later(version: u32) -> String {
+    format!("has schema version {version}, newer than this build's {VERSION}: a later build has migrated it")
+}
 
 /// Brings the schema to this build's version, in one transaction. Where that takes a while, as rows are there already,
 /// `announce` is told from which version.

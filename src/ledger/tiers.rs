@@ -18,6 +18,7 @@
 //! In: a connection, and what the fold adds. Out: rows of `days`, `months` and `levels` (the tiers' watermarks). Never:
 //! a clock, a change to anything finer.
 
+use super::migrations::check_unchanged;
 use super::partition::HOURS_PER_DAY;
 use super::rollup::{COARSE, EVERYBODY, Grouped, HOURLY, Rollups, columns, grouped, sums};
 use crate::base::civil::{first_day_of_month, month_of_day};
@@ -146,6 +147,7 @@ impl TierBuilder {
     /// SQLite's; nothing has changed then.
     pub fn step(&mut self, conn: &Connection, hour: i64) -> rusqlite::Result<bool> {
         let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+        check_unchanged(&transaction)?;
         let (days, months) = (Watermark::read(conn, Tier::Days)?, Watermark::read(conn, Tier::Months)?);
         if let Some(mark) = next_day(conn, days, hour)? {
             self.take(conn, Tier::Days, mark)?;

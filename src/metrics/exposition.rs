@@ -3,8 +3,9 @@
 //! In: a [`Snapshot`] and the process's own numbers. Out: the body of a scrape. The library writes the format, escapes
 //! the labels and prints the numbers; a family without a sample is left out.
 
+use super::first_zero::Counters;
 use super::histogram::Histogram;
-use super::{Snapshot, token_counts};
+use super::{COST, Snapshot, token_counts};
 use crate::base::visible::visible;
 use crate::usage::record::{Usage, UsageSource};
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram as Buckets, LabelPair, Metric, MetricFamily, MetricType};
@@ -86,7 +87,7 @@ impl Snapshot {
     fn requests_and_money(&self, page: &mut Page) {
         page.family(
             "openai_proxy_requests_total",
-            self.requests.iter().map(|(key, count)| {
+            self.requests.iter().filter_map(|(key, count)| {
                 let status = key.status.to_string();
                 let labels = [
                     ("user", self.user(key.user)),
@@ -94,24 +95,26 @@ impl Snapshot {
                     ("endpoint", key.endpoint.as_str()),
                     ("status", &status),
                 ];
-                (label_pairs(&labels), *count as f64)
+                count.shown(0, self.upto).map(|count| (label_pairs(&labels), count as f64))
             }),
         );
         page.family(
             "openai_proxy_tokens_total",
             self.consumption.iter().flat_map(|&((user, model), ref consumed)| {
                 let kinds = token_counts(&Usage::default()).map(|(kind, _)| kind);
-                kinds.into_iter().zip(consumed.tokens).filter(|&(_, count)| count > 0).map(move |(kind, count)| {
+                kinds.into_iter().enumerate().filter_map(move |(place, kind)| {
+                    let count = consumed.counters.shown(place, self.upto)?;
                     let labels = [("user", self.user(user)), ("model", self.model(model)), ("type", kind)];
-                    (label_pairs(&labels), count as f64)
+                    Some((label_pairs(&labels), count as f64))
                 })
             }),
         );
         page.family(
             "openai_proxy_cost_usd_total",
             self.consumption.iter().filter_map(|&((user, model), ref consumed)| {
+                let nano_usd = consumed.counters.shown(COST, self.upto)?;
                 let labels = [("user", self.user(user)), ("model", self.model(model))];
-                consumed.cost_nano_usd.map(|nano| (label_pairs(&labels), nano as f64 / NANOS_PER_UNIT))
+                Some((label_pairs(&labels), nano_usd as f64 / NANOS_PER_UNIT))
             }),
         );
         page.family(
@@ -126,13 +129,16 @@ impl Snapshot {
     fn refusals(&self, page: &mut Page) {
         page.family(
             "openai_proxy_rate_limited_total",
-            self.rate_limited.iter().map(|((user, limit), count)| {
-                (label_pairs(&[("user", self.user(*user)), ("limit", limit)]), *count as f64)
+            self.rate_limited.iter().filter_map(|((user, limit), count)| {
+                let labels = [("user", self.user(*user)), ("limit", limit)];
+                count.shown(0, self.upto).map(|count| (label_pairs(&labels), count as f64))
             }),
         );
-        let by_reason = |(reason, count): &(&str, u64)| (label_pairs(&[("reason", reason)]), *count as f64);
-        page.family("openai_proxy_upstream_errors_total", self.upstream_errors.iter().map(by_reason));
-        page.family("openai_proxy_refused_total", self.refused.iter().map(by_reason));
+        let by_reason = |(reason, count): &(&str, Counters<1>)| {
+            count.shown(0, self.upto).map(|count| (label_pairs(&[("reason", reason)]), count as f64))
+        };
+        page.family("openai_proxy_upstream_errors_total", self.upstream_errors.iter().filter_map(by_reason));
+        page.family("openai_proxy_refused_total", self.refused.iter().filter_map(by_reason));
     }
 
     fn ledger(&self, page: &mut Page) {

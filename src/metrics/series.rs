@@ -38,6 +38,14 @@ impl Labels {
         }
     }
 
+    /// The number of a value, as long as half of the places are free.
+    pub fn number_early(&mut self, value: &str) -> Option<u32> {
+        match self.find(value) {
+            None if self.values.len() <= self.max / 2 => Some(self.push(value)),
+            number => number,
+        }
+    }
+
     /// The number of a value that has one.
     pub fn find(&self, value: &str) -> Option<u32> {
         self.numbers.get(value).copied()
@@ -98,6 +106,12 @@ impl<K: Copy + Eq + Hash, V: Clone + Default> Series<K, V> {
         &mut Arc::make_mut(&mut self.cells.0[place / PIECE])[place % PIECE].1
     }
 
+    /// The cell of `key`, as long as half of the places are free.
+    pub fn cell_early(&mut self, key: K) -> Option<&mut V> {
+        let has_place = self.places.get(&key).is_some() || self.places.len() < self.max / 2;
+        has_place.then(|| self.cell(key, key))
+    }
+
     /// Every label set with its cell, as they are now.
     pub fn cells(&self) -> Cells<K, V> {
         self.cells.clone()
@@ -127,6 +141,8 @@ mod tests {
         assert_eq!((labels.number("a"), labels.number("b"), labels.number("c")), (1, 2, OTHER));
         assert_eq!((labels.find("b"), labels.find("c"), labels.is_full()), (Some(2), None, true));
         assert_eq!((labels.number("b"), labels.number("_other"), labels.number("a")), (2, OTHER, 1));
+        let mut labels = Labels::new(4);
+        assert_eq!(["a", "b", "c", "b"].map(|value| labels.number_early(value)), [Some(1), Some(2), None, Some(2)]);
         assert_eq!(labels.values().iter().map(|value| &**value).collect::<Vec<_>>(), ["_other", "a", "b"]);
     }
 
@@ -136,6 +152,8 @@ mod tests {
         for key in [7, 8, 9, 7, 10, 8] {
             *series.cell(key, OTHER) += 1;
         }
+        let mut early: Series<u32, u64> = Series::new(4);
+        assert_eq!([7, 8, 9, 8].map(|key| early.cell_early(key).is_some()), [true, true, false, true]);
         assert_eq!(series.cells().iter().copied().collect::<Vec<_>>(), [(7, 2), (8, 2), (OTHER, 2)]);
     }
 

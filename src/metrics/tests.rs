@@ -1,6 +1,7 @@
 //! The rendered scrape, read back: sums equal the records', names are escaped, and nothing grows past its limit.
 
 use super::*;
+use crate::base::clock::SECOND;
 use crate::base::visible::visible;
 use crate::price::PriceSource;
 use crate::usage::record::{Correction, Outcome};
@@ -77,8 +78,18 @@ fn sum(samples: &BTreeMap<Sample, f64>, name: &str, matches: impl Fn(&Sample) ->
     samples.iter().filter(|(sample, _)| sample.name == name && matches(sample)).map(|(_, value)| value).sum()
 }
 
-fn scrape(metrics: &Metrics) -> BTreeMap<Sample, f64> {
-    read(&metrics.snapshot(Gauges::default()).render(&Surroundings::default()))
+/// As somebody sees it who does not scrape regularly.
+fn scrape(metrics: &mut Metrics) -> BTreeMap<Sample, f64> {
+    read(&metrics.snapshot(Gauges::default(), None, 0).render(&Surroundings::default()))
+}
+
+/// As a server sees it that scrapes, so many seconds after the start.
+fn scrape_by(metrics: &mut Metrics, name: &str, second: u64) -> BTreeMap<Sample, f64> {
+    read(&metrics.snapshot(Gauges::default(), Some(name), second * SECOND).render(&Surroundings::default()))
+}
+
+fn count(metrics: &mut Metrics, record: &Record) {
+    metrics.record(record, 0);
 }
 
 fn record(user: &str, model: &str, status: u16) -> Record {
@@ -88,19 +99,22 @@ fn record(user: &str, model: &str, status: u16) -> Record {
 #[test]
 fn a_scrape_in_full() {
     let mut metrics = Metrics::new(LabelLimits::default(), 1_700_000_000_500_000_000);
-    metrics.record(&Record {
-        endpoint: Endpoint::ChatCompletions,
-        usage: Usage { input_tokens: 19, cached_input_tokens: 4, output_tokens: 10, ..Usage::default() },
-        usage_source: UsageSource::Reported,
-        cost_nano_usd: Some(147_500),
-        duration_us: 300_000,
-        first_byte_us: Some(250_000),
-        proxy_us: 26,
-        ..record("太郎", "gpt-4o-2024-08-06", 200)
-    });
-    metrics.rate_limited("太郎", "requests");
-    metrics.upstream_error("connect");
-    metrics.refused("bad_request");
+    count(
+        &mut metrics,
+        &Record {
+            endpoint: Endpoint::ChatCompletions,
+            usage: Usage { input_tokens: 19, cached_input_tokens: 4, output_tokens: 10, ..Usage::default() },
+            usage_source: UsageSource::Reported,
+            cost_nano_usd: Some(147_500),
+            duration_us: 300_000,
+            first_byte_us: Some(250_000),
+            proxy_us: 26,
+            ..record("太郎", "gpt-4o-2024-08-06", 200)
+        },
+    );
+    metrics.rate_limited("太郎", "requests", 0);
+    metrics.upstream_error("connect", 0);
+    metrics.refused("bad_request", 0);
     metrics.ledger_committed(1);
     metrics.ledger_released_uncommitted();
     metrics.ledger_failed();
@@ -122,7 +136,7 @@ fn a_scrape_in_full() {
         max_fds: Some(1024),
     };
     let text = String::from_utf8(
-        metrics.snapshot(gauges).render(&Surroundings { process: Some(process), ..Surroundings::default() }),
+        metrics.snapshot(gauges, None, 0).render(&Surroundings { process: Some(process), ..Surroundings::default() }),
     )
     .unwrap();
     for line in [
@@ -171,7 +185,7 @@ fn a_scrape_in_full() {
 
 #[test]
 fn nothing_counted_yet_is_a_valid_scrape() {
-    let samples = scrape(&Metrics::new(LabelLimits::default(), 0));
+    let samples = scrape(&mut Metrics::new(LabelLimits::default(), 0));
     assert!(samples.keys().all(|sample| sample.name != "openai_proxy_requests_total"));
     assert_eq!(sum(&samples, "openai_proxy_records_total", |_| true), 0.0);
 }
@@ -181,10 +195,10 @@ fn nothing_counted_yet_is_a_valid_scrape() {
 fn every_family_is_described() {
     let mut metrics = Metrics::new(LabelLimits::default(), 0);
     let priced = Record { cost_nano_usd: Some(1), ..record("u", "m", 200) };
-    metrics.record(&Record { usage: Usage { input_tokens: 1, ..Usage::default() }, ..priced });
-    metrics.rate_limited("u", "requests");
-    metrics.upstream_error("reset");
-    metrics.refused("overloaded");
+    count(&mut metrics, &Record { usage: Usage { input_tokens: 1, ..Usage::default() }, ..priced });
+    metrics.rate_limited("u", "requests", 0);
+    metrics.upstream_error("reset", 0);
+    metrics.refused("overloaded", 0);
     let around = Surroundings {
         process: Some(Process { max_fds: Some(1), ..Process::default() }),
         influx: Some(ExportGauges::default()),
@@ -192,7 +206,7 @@ fn every_family_is_described() {
     };
     let prices = vec![(PriceSource::BuiltIn, 1)];
     let gauges = Gauges { prices, certificate_expires_at: Some(1), ..Gauges::default() };
-    let body = String::from_utf8(metrics.snapshot(gauges).render(&around)).unwrap();
+    let body = String::from_utf8(metrics.snapshot(gauges, None, 0).render(&around)).unwrap();
     let described: String =
         body.lines().filter_map(|line| Some(line.strip_prefix("# HELP ")?.to_owned() + "\n")).collect();
     assert_eq!(described, include_str!("families.txt"));
@@ -216,10 +230,10 @@ fn hostile_names_come_back_as_they_were() {
         "#",
     ];
     for name in names {
-        metrics.record(&record(name, name, 200));
-        metrics.rate_limited(name, "requests");
+        count(&mut metrics, &record(name, name, 200));
+        metrics.rate_limited(name, "requests", 0);
     }
-    let samples = scrape(&metrics);
+    let samples = scrape(&mut metrics);
     for name in names {
         assert_eq!(
             sum(&samples, "openai_proxy_requests_total", |sample| sample.label("user") == visible(name)),
@@ -248,20 +262,20 @@ fn whatever_peers_send_memory_is_bounded() {
         let status = (number % 70_000) as u16;
         let mut record = record(&format!("user-{user}"), &format!("model-{}", number % 5_000), status);
         record.usage.input_tokens = 1;
-        metrics.record(&record);
-        metrics.rate_limited(&format!("other-{number}"), "requests");
+        count(&mut metrics, &record);
+        metrics.rate_limited(&format!("other-{number}"), "requests", 0);
     }
     for round in 0..100_000u32 {
         let (user, model, status) = (round % 90, round % 19, (round % 1_000) as u16);
         let mut record = record(&format!("user-{user}"), &format!("model-{model}"), status);
         record.usage.input_tokens = 1;
-        metrics.record(&record);
+        count(&mut metrics, &record);
     }
     assert_eq!((metrics.users.values().len(), metrics.models.values().len()), (101, 21));
     // The series of their own, and for each three-digit status one of the overflow.
     assert!(metrics.requests.cells().iter().count() <= 500 + 1_000, "{}", metrics.requests.cells().iter().count());
     assert!(metrics.consumption.cells().iter().count() <= 501);
-    let samples = scrape(&metrics);
+    let samples = scrape(&mut metrics);
     assert_eq!(sum(&samples, "openai_proxy_requests_total", |_| true), 200_000.0);
     assert_eq!(sum(&samples, "openai_proxy_tokens_total", |_| true), 200_000.0);
     assert_eq!(sum(&samples, "openai_proxy_rate_limited_total", |_| true), 100_000.0);
@@ -297,10 +311,10 @@ fn what_is_taken_back_is_made_up_for() {
         (consumed(400, 5, Some(1000)), [400, 5, 1000]),
         (Record { user: "b".into(), ..consumed(7, 7, Some(7)) }, [0, 0, 0]),
     ] {
-        metrics.record(&record);
+        count(&mut metrics, &record);
         requests += f64::from(u8::from(record.is_request()));
         truth = std::array::from_fn(|place| truth[place] + truth_of_it[place]);
-        let samples = scrape(&metrics);
+        let samples = scrape(&mut metrics);
         let of_a = |name: &str, kind: &str| {
             let is_it =
                 |sample: &Sample| sample.label("user") == "a" && (kind.is_empty() || sample.label("type") == kind);
@@ -316,6 +330,74 @@ fn what_is_taken_back_is_made_up_for() {
         before = now;
     }
     assert_eq!(before, truth.map(|truth| truth as f64), "nothing is owed any more");
+}
+
+/// What a scrape says of a user: requests, input tokens, nano-dollars; -1 where it says nothing.
+fn of_user(samples: &BTreeMap<Sample, f64>, user: &str) -> [f64; 3] {
+    ["requests_total", "tokens_total", "cost_usd_total"].map(|name| {
+        let is_it = |sample: &&Sample| sample.name == format!("openai_proxy_{name}") && sample.label("user") == user;
+        let value = samples.keys().find(is_it).map_or(-1.0, |sample| samples[sample]);
+        if name == "cost_usd_total" { (value * 1e9).round().max(-1.0) } else { value }
+    })
+}
+
+fn priced(user: &str) -> Record {
+    let usage = Usage { input_tokens: 5, ..Usage::default() };
+    Record { usage, cost_nano_usd: Some(9), ..record(user, "m", 200) }
+}
+
+#[test]
+fn who_scrapes_sees_each_new_series_at_0_first_and_who_looks_sees_the_truth() {
+    let mut metrics = Metrics::new(LabelLimits::default(), 0);
+    metrics.record(&priced("a"), 10 * SECOND);
+    metrics.upstream_error("reset", 10 * SECOND);
+    metrics.refused("overloaded", 10 * SECOND);
+    metrics.rate_limited("a", "requests", 10 * SECOND);
+    let counted = [[0.0; 3], [0.0; 3], [1.0, 5.0, 9.0]];
+    for (second, expected) in [15, 30, 45].into_iter().zip(counted) {
+        assert_eq!(of_user(&scrape(&mut metrics), "a"), [1.0, 5.0, 9.0]);
+        let samples = scrape_by(&mut metrics, "prometheus", second);
+        assert_eq!(of_user(&samples, "a"), expected);
+        for name in ["upstream_errors_total", "refused_total", "rate_limited_total"] {
+            assert_eq!(sum(&samples, &format!("openai_proxy_{name}"), |_| true), expected[0], "{name}");
+        }
+    }
+    // Each series by itself: the first output of a user whose input was there before.
+    let more = Usage { input_tokens: 1, output_tokens: 3, ..Usage::default() };
+    metrics.record(&Record { usage: more, ..priced("a") }, 50 * SECOND);
+    for (second, expected) in [(60, 0.0), (75, 0.0), (90, 3.0)] {
+        let samples = scrape_by(&mut metrics, "prometheus", second);
+        let tokens = |kind: &str| sum(&samples, "openai_proxy_tokens_total", |sample| sample.label("type") == kind);
+        assert_eq!((tokens("input"), tokens("output")), (6.0, expected));
+    }
+}
+
+#[test]
+fn what_the_ledger_had_is_there_at_0_and_takes_half_of_the_places_at_most() {
+    let limits = LabelLimits { users_max: 6, models_max: 4, series_max: 100 };
+    let mut metrics = Metrics::new(limits, 0);
+    let usage = Usage { input_tokens: 5, ..Usage::default() };
+    let former = |user: &str, status, usage, is_priced| {
+        FormerSeries::new([user.into(), "m".into()], Endpoint::Other, status, usage, is_priced)
+    };
+    metrics.expose(
+        &[
+            former("a", Some(200), &usage, true),
+            former("b", None, &usage, false),
+            former("c", Some(200), &Usage::default(), false),
+            former("d", Some(200), &usage, true),
+            former("a", Some(404), &usage, true),
+        ],
+        0,
+    );
+    let samples = scrape(&mut metrics);
+    assert_eq!(["a", "b", "c"].map(|user| of_user(&samples, user)), [[0.0; 3], [-1.0, 0.0, -1.0], [0.0, -1.0, -1.0]]);
+    assert_eq!(of_user(&samples, "d"), [-1.0; 3]);
+    assert_eq!(samples.keys().filter(|sample| sample.name == "openai_proxy_requests_total").count(), 3);
+    // The other half is for those who come.
+    ["d", "e", "f", "g"].iter().for_each(|user| count(&mut metrics, &priced(user)));
+    let samples = scrape(&mut metrics);
+    assert_eq!(["d", "e", "f", "_other"].map(|user| of_user(&samples, user)), [[1.0, 5.0, 9.0]; 4]);
 }
 
 fn records() -> impl Strategy<Value = Record> {
@@ -359,8 +441,8 @@ proptest! {
         series_max in 0..12usize,
     ) {
         let mut metrics = Metrics::new(LabelLimits { users_max, models_max, series_max }, 0);
-        records.iter().for_each(|record| metrics.record(record));
-        let samples = scrape(&metrics);
+        records.iter().for_each(|record| count(&mut metrics, record));
+        let samples = scrape(&mut metrics);
         let total = |value: &dyn Fn(&Record) -> u64| records.iter().map(value).sum::<u64>() as f64;
 
         prop_assert_eq!(sum(&samples, "openai_proxy_requests_total", |_| true), records.len() as f64);

@@ -704,7 +704,7 @@ impl Proxy {
         let room = self.addresses.came(address);
         down.surplus |= room != Room::Enough;
         if room == Room::NotEvenForThat {
-            self.metrics.refused(Fault::Overloaded.code());
+            self.metrics.refused(Fault::Overloaded.code(), now.mono);
         }
         if room != Room::Enough {
             self.tell_of_crowd(now, "an address has all the connections that it may have");
@@ -847,6 +847,7 @@ impl Proxy {
         let is_own = local_limit::asker(&request).is_some();
         let Some(down) = self.downs.linked_mut(key) else { return };
         down.phase = Phase::Asking { to_head: head.method == "HEAD", is_own };
+        let address = down.address;
         let question = match request {
             LocalRequest::Home => {
                 let answer = Answer { headers: "location: dashboard\r\n", ..text(303, "") };
@@ -862,7 +863,11 @@ impl Proxy {
                 let answer = self.readiness();
                 return self.local_answer(now, key, &answer);
             }
-            LocalRequest::Metrics => Question::Metrics(Box::new(self.metrics.snapshot(self.gauges()))),
+            LocalRequest::Metrics { scraper } => {
+                let scraper = scraper.map(|program| format!("{address:?} {program}"));
+                let snapshot = self.metrics.snapshot(self.gauges(), scraper.as_deref(), now.mono);
+                Question::Metrics(Box::new(snapshot))
+            }
             LocalRequest::Usage(query) => Question::Usage(query),
             LocalRequest::Dashboard(mut query) => {
                 query.prices = self.prices.dates();
@@ -943,7 +948,7 @@ impl Proxy {
         // A client that waits for 100 Continue sends its body only if it likes: nobody can tell what comes next.
         // Nor is a place kept for strangers.
         let close = !short || head.expects_continue || refusal.fault.is_of_strangers();
-        self.count_refusal(refusal.fault);
+        self.count_refusal(now, refusal.fault);
         let to_head = head.method == "HEAD";
         if self.is_guessed(now, key, head, refusal.fault) {
             let Some(down) = self.downs.linked_mut(key) else { return };
@@ -977,7 +982,7 @@ impl Proxy {
                 return self.drop_down(now, key);
             }
         }
-        self.count_refusal(refusal.fault);
+        self.count_refusal(now, refusal.fault);
         self.write_error(now, key, refusal, to_head, true);
         self.close_when_sent(now, key);
     }
@@ -997,7 +1002,7 @@ impl Proxy {
     fn refuse_held(&mut self, now: Now, key: ExchangeKey, refusal: &Refusal) {
         let Some(exchange) = self.exchanges.linked(key) else { return };
         let (down, to_head) = (exchange.down, exchange.request.to_head);
-        self.count_refusal(refusal.fault);
+        self.count_refusal(now, refusal.fault);
         self.withdraw(now, key);
         self.write_error(now, down, refusal, to_head, false);
         self.next_request(now, down);
@@ -1008,15 +1013,15 @@ impl Proxy {
     fn denied(&mut self, now: Now, payer: Payer<'_>, denied: &Denied) -> Refusal {
         match denied {
             Denied::Limit(refused) => {
-                self.metrics.rate_limited(payer.user, refused.limit.label());
+                self.metrics.rate_limited(payer.user, refused.limit.label(), now.mono);
                 request_estimate::refusal(refused, payer, now)
             }
             Denied::Unmetered(why) => request_estimate::unmetered_refusal(why),
         }
     }
 
-    fn count_refusal(&mut self, fault: Fault) {
-        self.metrics.refused(fault.code());
+    fn count_refusal(&mut self, now: Now, fault: Fault) {
+        self.metrics.refused(fault.code(), now.mono);
         log_notes::refusal(&mut self.notes, fault);
     }
 

@@ -16,6 +16,9 @@ use crate::reporting::{GroupBy, Query};
 /// Has a browser ask its user for the administrator's token (RFC 7617 §2).
 const CHALLENGE: &[u8] = b"www-authenticate: Basic realm=\"proxy-server\", charset=\"UTF-8\"\r\n";
 
+/// So much of a program's name is kept.
+const PROGRAM_BYTES_MAX: usize = 100;
+
 /// What a local endpoint was asked.
 pub enum LocalRequest {
     Home,
@@ -23,7 +26,10 @@ pub enum LocalRequest {
     Health,
     Readiness,
     Robots,
-    Metrics,
+    /// `scraper`: the program by its own name, where it is a server that scrapes.
+    Metrics {
+        scraper: Option<String>,
+    },
     Usage(Box<UsageQuery>),
     Dashboard(Box<DashboardQuery>),
 }
@@ -73,8 +79,18 @@ pub fn read(now: Now, head: &RequestHead<'_, '_>, local: Local, access: &Access)
         _ if reader != Reader::Everything => {
             return Err(Refusal::new(Fault::Forbidden, "a client key reads its own user's usage only"));
         }
-        _ => LocalRequest::Metrics,
+        _ => LocalRequest::Metrics { scraper: scraper(head) },
     })
+}
+
+/// The name of a program that scrapes: it accepts, by its version, a format that Prometheus has. What only looks, such
+/// as curl or a browser, names none.
+fn scraper(head: &RequestHead<'_, '_>) -> Option<String> {
+    let is_format = |accepted: &str| accepted.contains("openmetrics-text") || accepted.contains("version=0.0.4");
+    let mut accepted = fields(head, "accept").filter_map(|value| std::str::from_utf8(value).ok());
+    let name = || fields(head, "user-agent").next().map(|name| &name[..name.len().min(PROGRAM_BYTES_MAX)]);
+    let scrapes = head.method == "GET" && accepted.any(is_format);
+    scrapes.then(|| String::from_utf8_lossy(name().unwrap_or_default()).into_owned())
 }
 
 /// The user that is asked for as far as the reader may know it: their own, where the reader sees no other.

@@ -189,7 +189,7 @@ impl Proxy {
             self.dialer.pool.remove(key);
             return self.close_up(key);
         };
-        self.metrics.upstream_error(failure.label());
+        self.metrics.upstream_error(failure.label(), now.mono);
         let link = up.link;
         let after = link.race().map_or(AfterFailure::GiveUp, |race| self.dialer.failed(now.mono, race, key));
         if after == AfterFailure::GiveUp {

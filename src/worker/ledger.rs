@@ -27,6 +27,7 @@ use crate::ledger::fold::FOLD_ROWS_MAX;
 use crate::ledger::journal::{self, Owner};
 use crate::ledger::marks::{self, Progress};
 use crate::ledger::partition::NS_PER_HOUR;
+use crate::ledger::recent_series::recent_series;
 use crate::ledger::spend::spend_sums;
 use crate::ledger::tiers::TierBuilder;
 use crate::ledger::{database, migrations};
@@ -122,6 +123,7 @@ impl Ledger {
         }
         let progress = Progress::read(&conn).map_err(unusable)?;
         drop(Writer::new(&conn).map_err(unusable)?);
+        let former_series = recent_series(&conn).map_err(unusable)?;
         let policy = PolicyWatch::start(&conn, options.budgets, &events).map_err(unusable)?;
         let watch = FileWatch::new(path).map_err(|error| format!("the ledger {} is gone: {error}", path.display()))?;
         let checkpointer = Checkpointer::start(path)?;
@@ -153,7 +155,7 @@ impl Ledger {
             stop_by: None,
         };
         let thread = spawn("ledger", move || ledger.run(&conn))?;
-        Ok(LedgerHandle { mailbox: Arc::new(mailbox(thread.thread())), thread: Some(thread) })
+        Ok(LedgerHandle { mailbox: Arc::new(mailbox(thread.thread())), thread: Some(thread), former_series })
     }
 
     fn run(mut self, conn: &Connection) -> Result<(), String> {

@@ -11,6 +11,7 @@ use crate::base::log::Note;
 use crate::base::work::LongWork;
 use crate::config::{Egress, Influx};
 use crate::limit::budget::Period;
+use crate::metrics::FormerSeries;
 use crate::usage::record::Record;
 use std::path::Path;
 use std::sync::Arc;
@@ -77,6 +78,11 @@ impl WorkerThreads {
         let export = export.map(|to| ExportHandle::start(database, (to, egress), ledger.marker()));
         let resolver = Resolver::start(host, port, events.clone())?;
         Ok(Self { events, ledger, query, long_work, export: export.transpose()?, resolver })
+    }
+
+    /// What the ledger had when it was opened, for the metrics.
+    pub fn take_former_series(&mut self) -> Vec<FormerSeries> {
+        std::mem::take(&mut self.ledger.former_series)
     }
 
     /// Ends the threads, the ledger last and only when all that was submitted is committed.

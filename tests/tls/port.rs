@@ -124,6 +124,18 @@ fn two_thousand_handshakes_at_once() {
     }
 }
 
+/// Editors put it there.
+#[test]
+fn a_byte_order_mark_before_the_pair_is_read_over() {
+    let folder = folder(Server::Usual);
+    for (_, name) in FILES {
+        let path = folder.path().join(name);
+        std::fs::write(&path, ["\u{feff}", &std::fs::read_to_string(&path).unwrap()].concat()).unwrap();
+    }
+    let proxy = start(folder, &[]);
+    assert!(ask(proxy.addr(), &trusting(&world().ca), GET).unwrap().starts_with("HTTP/1.1 200 "));
+}
+
 #[test]
 fn the_pair_is_read_again_when_it_changes_and_a_bad_one_is_not_taken() {
     let proxy = start(folder(Server::Usual), &[("HEADER_TIMEOUT", "1h")]);

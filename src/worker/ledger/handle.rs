@@ -4,6 +4,7 @@
 
 use super::mailbox::Mailbox;
 use crate::limit::budget::Period;
+use crate::metrics::FormerSeries;
 use crate::usage::record::Record;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -23,6 +24,8 @@ pub struct LedgerHandle {
     pub(super) mailbox: Arc<Mailbox<Message>>,
     /// Until it is to end.
     pub(super) thread: Option<JoinHandle<Result<(), String>>>,
+    /// What the ledger had when it was opened; until it is taken.
+    pub former_series: Vec<FormerSeries>,
 }
 
 impl LedgerHandle {
