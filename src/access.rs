@@ -4,6 +4,9 @@
 //! is nothing to guess. What is presented is hashed whatever it looks like, found by a part of its hash, and compared
 //! in constant time, so that the time of an answer tells nothing of how near a guess was.
 
+use crate::base::civil::{parse_date, parse_rfc3339};
+use crate::base::clock::{DAY, HOUR};
+use crate::base::digits::whole_number;
 use crate::http::headers::{Headers, Known};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -61,6 +64,24 @@ pub const USER_BYTES_MAX: usize = 128;
 /// True for what can be a user's id: UTF-8 without control characters, not too long.
 pub fn is_user(id: &str) -> bool {
     (1..=USER_BYTES_MAX).contains(&id.len()) && !id.chars().any(char::is_control)
+}
+
+/// When a key expires: a date, an instant (RFC 3339), or hours or days from `now` on; nanoseconds since the Unix epoch.
+///
+/// # Errors
+/// What was expected; or that it is not in the future.
+pub fn expiry(text: &str, now: u64) -> Result<u64, &'static str> {
+    let ahead = |digits: &str, unit: u64| now.checked_add(whole_number(digits.as_bytes())?.checked_mul(unit)?);
+    let at = match text.split_at_checked(text.len().wrapping_sub(1)) {
+        Some((digits, "h")) => ahead(digits, HOUR),
+        Some((digits, "d")) => ahead(digits, DAY),
+        _ => parse_date(text).or_else(|| parse_rfc3339(text)),
+    };
+    match at {
+        Some(at) if at > now && i64::try_from(at).is_ok() => Ok(at),
+        Some(_) => Err("it is not in the future"),
+        None => Err("expected 2027-01-31, 2027-01-31T12:00:00Z, 12h or 90d"),
+    }
 }
 
 /// A client's key.

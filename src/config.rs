@@ -25,7 +25,6 @@ pub use prices::PricesUrl;
 pub use secret::Secret;
 pub use source::Problem;
 pub use target::Target;
-pub use value::nano_usd;
 
 use crate::base::log::{Level, LogFormat};
 use crate::door::Door;

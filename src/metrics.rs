@@ -11,6 +11,7 @@ mod series;
 
 pub use exposition::{CONTENT_TYPE, ExportGauges, Process, Surroundings};
 
+use crate::limit::levels::{LimitLevel, Payer};
 use crate::price::PriceDates;
 use crate::usage::record::{Correction, Endpoint, Record, Usage, UsageSource};
 use first_zero::{Counters, Moment, Scrapers};
@@ -75,12 +76,30 @@ pub struct Gauges {
     pub prices: PriceDates,
     /// When the certificate that clients see expires, seconds since the Unix epoch.
     pub certificate_expires_at: Option<u64>,
+    /// What is spent of budgets.
+    pub budgets: Vec<BudgetUse>,
+}
+
+/// What is spent of one budget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BudgetUse {
+    /// Whose it is; everybody's name is empty.
+    pub level: LimitLevel,
+    pub name: Arc<str>,
+    /// `day` or `month`.
+    pub period: &'static str,
+    /// Nano-dollars.
+    pub spent: u64,
+    pub budget: u64,
 }
 
 /// The counters of one process.
 #[derive(Debug)]
 pub struct Metrics {
+    /// Users, each with the team where there is one (see [`TEAM_MARK`]).
     users: Labels,
+    /// Room for such a name.
+    user_and_team: String,
     models: Labels,
     requests: Series<RequestKey, Counters<1>>,
     consumption: Series<ModelKey, Consumption>,
@@ -168,7 +187,7 @@ pub struct FormerSeries {
 }
 
 impl FormerSeries {
-    /// `user_and_model`: as in [`Record::user`] and of [`Record::model_name`]; `status`: that was sent, where it is
+    /// `user_and_model`: as in [`Record::user`], with the team behind [`TEAM_MARK`], and of [`Record::model_name`]; `status`: that was sent, where it is
     /// known; of `usage`, the types of tokens that are not 0 were counted.
     pub fn new(
         user_and_model: [Box<str>; 2],
@@ -181,6 +200,14 @@ impl FormerSeries {
         let counted = amounts(usage, is_priced.into()).map(|amount| amount > 0);
         Self { user, model, endpoint, status, counted }
     }
+}
+
+/// What parts a user's name from the team's in a label: no name has a control character.
+pub const TEAM_MARK: char = '\u{1f}';
+
+/// A user, and the team.
+fn split_team(label: &str) -> (&str, Option<&str>) {
+    label.split_once(TEAM_MARK).map_or((label, None), |(user, team)| (user, Some(team)))
 }
 
 /// The place of the cost behind the types of tokens.
@@ -218,6 +245,7 @@ impl Metrics {
     pub fn new(limits: LabelLimits, started_at: u64) -> Self {
         Self {
             users: Labels::new(limits.users_max),
+            user_and_team: String::new(),
             models: Labels::new(limits.models_max),
             requests: Series::new(limits.series_max),
             consumption: Series::new(limits.series_max),
@@ -244,7 +272,7 @@ impl Metrics {
     /// `now_mono`, here and below: monotonic nanoseconds since the process started.
     pub fn record(&mut self, record: &Record, now_mono: u64) {
         let now = Moment::of(now_mono);
-        let (user, model) = (self.users.number(&record.user), self.models.number(record.model_name()));
+        let (user, model) = (self.user(record.payer()), self.models.number(record.model_name()));
         let has_tokens = token_counts(&record.usage).iter().any(|&(_, count)| count > 0);
         if record.cost_nano_usd.is_some() || !record.is_request() || has_tokens {
             self.consumption.cell((user, model), (OTHER, OTHER)).add(record, now);
@@ -286,21 +314,41 @@ impl Metrics {
     /// Requests refused because a limit was reached: of all users, or of one. `None` where this user's are counted
     /// under `_other` with those of others.
     pub fn rate_limited_of(&self, user: Option<&str>) -> Option<u64> {
-        let number = match user.map(|user| self.users.find(user)) {
-            Some(None) if self.users.is_full() => return None,
-            Some(None) => return Some(0),
-            Some(found) => found,
-            None => None,
-        };
+        let is_of = |label: &str, user: &str| split_team(label).0 == user;
+        if let Some(user) = user
+            && self.users.is_full()
+            && !self.users.values().iter().any(|label| is_of(label, user))
+        {
+            return None;
+        }
         let cells = self.rate_limited.cells();
-        let of_user = cells.iter().filter(|((user, _), _)| number.is_none_or(|number| *user == number));
+        let label = |number: u32| &*self.users.values()[number as usize];
+        let of_user = cells.iter().filter(|((number, _), _)| user.is_none_or(|user| is_of(label(*number), user)));
         Some(of_user.map(|(_, count)| count.value(0)).sum())
     }
 
     /// Counts a request refused because a user's limit was reached; `limit` names it (`requests`, `tokens`, …).
-    pub fn rate_limited(&mut self, user: &str, limit: &'static str, now_mono: u64) {
-        let user = self.users.number(user);
+    pub fn rate_limited(&mut self, payer: Payer<'_>, limit: &'static str, now_mono: u64) {
+        let user = self.user(payer);
         self.rate_limited.cell((user, limit), (OTHER, limit)).add(0, 1, Moment::of(now_mono));
+    }
+
+    /// The number of a user with the team.
+    fn user(&mut self, payer: Payer<'_>) -> u32 {
+        let Some(team) = payer.team else { return self.users.number(payer.user) };
+        self.user_and_team.clear();
+        self.user_and_team.push_str(payer.user);
+        self.user_and_team.push(TEAM_MARK);
+        self.user_and_team.push_str(team);
+        self.users.number(&self.user_and_team)
+    }
+
+    /// Users who have a label, each with the team.
+    pub fn payers(&self) -> impl Iterator<Item = Payer<'_>> {
+        self.users.values().iter().map(|label| {
+            let (user, team) = split_team(label);
+            Payer { user, team }
+        })
     }
 
     /// Counts a failed attempt at the upstream.

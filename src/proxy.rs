@@ -77,9 +77,9 @@ use crate::base::deadlines::Deadlines;
 use crate::base::log::{Level, Note, Notes};
 use crate::base::slab::Slab;
 use crate::limit::budget::{Cost, Period, SpendSums};
-use crate::limit::levels::{Levels, Payer};
+use crate::limit::levels::{Levels, LimitLevel, Payer};
 use crate::limit::limiter::Limiter;
-use crate::metrics::{Gauges, Metrics};
+use crate::metrics::{BudgetUse, Gauges, Metrics};
 use crate::policy::{AllowedPaths, Change, Models, Policy, ReadOn};
 use crate::price::{PriceSource, PriceTable};
 use crate::tls::Acceptor;
@@ -108,6 +108,9 @@ use tls_scratch::TlsScratch;
 use upstream::{Link, Upstream};
 use usage_asking::UsageAsking;
 pub use written::Written;
+
+/// Teams whose budgets a scrape tells of, at most.
+const BUDGETS_OF_TEAMS_MAX: usize = 1_000;
 
 /// All connections and exchanges of a process.
 pub struct Proxy {
@@ -374,7 +377,27 @@ impl Proxy {
             buffered_bytes: self.held_bodies.bytes() as u64,
             prices: self.prices.dates(),
             certificate_expires_at: self.settings.acceptor.as_ref().map(Acceptor::expires_at),
+            budgets: self.budgets(),
         }
+    }
+
+    /// What is spent of the budgets of everybody, of teams, and of users who have a label in the metrics.
+    fn budgets(&self) -> Vec<BudgetUse> {
+        let users = self.metrics.payers().map(|payer| (LimitLevel::User, payer.user, payer));
+        let teams = self.limiter.teams().map(|team| (LimitLevel::Team, team, Payer { user: "", team: Some(team) }));
+        let total = [(LimitLevel::Total, "", Payer::from(""))];
+        let mut budgets: Vec<BudgetUse> = Vec::new();
+        for (level, name, payer) in total.into_iter().chain(teams.take(BUDGETS_OF_TEAMS_MAX)).chain(users) {
+            let uses = ["day", "month"].into_iter().zip(self.limiter.budget_use(level, payer));
+            budgets.extend(uses.filter_map(|(period, of)| {
+                let (spent, budget) = of?;
+                Some(BudgetUse { level, name: name.into(), period, spent, budget })
+            }));
+        }
+        // A user with two teams has two labels.
+        budgets.sort_by(|a, b| (a.level, &a.name, a.period).cmp(&(b.level, &b.name, b.period)));
+        budgets.dedup();
+        budgets
     }
 
     // What an operator changes while the proxy runs. Requests in flight keep the limits that they came in under; but

@@ -309,6 +309,7 @@ impl<I: Io, W: Workers> Reactor<I, W> {
         let job = match question {
             Question::Usage(query) => Job::Usage { ticket, query: *query },
             Question::Dashboard(query) => Job::Dashboard { ticket, query },
+            Question::Admin(request) => Job::Admin { ticket, request },
             Question::Metrics(snapshot) => {
                 let export = self.workers.export();
                 let render = Box::new(move || {

@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
+pub mod admin;
 mod backoff;
 pub mod certificate_watch;
 pub mod checkpoint;

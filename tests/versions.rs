@@ -23,9 +23,9 @@ use support::script::{Reply, Step};
 use support::upstream::{SeenRequest, Upstream};
 use support::{DEADLINE, skip};
 
-/// The commit before `limits set --paths`, which brought schema 7.
-const OLDER: &str = "d711a9125aea39daf455daf21466ca3c5f42ebb0";
-const OLDER_SCHEMA: u32 = 6;
+/// The commit before teams, which brought schema 8.
+const OLDER: &str = "ead056d00f2ae8ecb5e5ceee7708e0f9245332b6";
+const OLDER_SCHEMA: u32 = 7;
 const SCHEMA: u32 = openai_api_proxy::ledger::migrations::VERSION;
 
 const USERS: [&str; 3] = ["user123", "太郎", "c"];

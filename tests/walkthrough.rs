@@ -98,6 +98,13 @@ fn every_command_does_what_is_said() {
                 terminal.vars.push(("SERVER_PORT".to_owned(), started.addr().port().to_string()));
                 server = Some(started);
             }
+            first if first.starts_with("curl -H \"Authorization") => {
+                let token = "ADMIN_TOKEN=an-administrators-token";
+                let administered = terminal.start(&format!("{token} proxy-server"));
+                let port = administered.addr().port();
+                let said = terminal.run(&format!("export {token} SERVER_PORT={port}\n{block}"));
+                assert!(said.contains(r#""usd_month":20.0"#), "{said}");
+            }
             first if first.starts_with("curl ") => {
                 let said = terminal.run(&block);
                 assert!(

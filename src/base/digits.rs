@@ -10,6 +10,15 @@ pub fn whole_number(text: &[u8]) -> Option<u64> {
     text.iter().try_fold(0, add).filter(|_| !text.is_empty())
 }
 
+/// An amount in US dollars with at most nine decimals, in nano-dollars; at most a hundred million dollars.
+pub fn nano_usd(text: &str) -> Option<u64> {
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = u32::try_from(decimals.len()).ok().filter(|&digits| digits <= 9)?;
+    let whole = whole_number(whole.as_bytes())?.checked_mul(1_000_000_000)?;
+    let nano_usd = whole.checked_add(whole_number(decimals.as_bytes())? * 10u64.pow(9 - digits))?;
+    Some(nano_usd).filter(|&nano_usd| nano_usd <= 100_000_000 * 1_000_000_000)
+}
+
 /// Appends `value` × 10^-`scale`, exactly, without zeros at its end. `scale` is at most 18.
 pub fn write_decimal(out: &mut Vec<u8>, value: u64, scale: u32) {
     let unit = 10u64.pow(scale);
@@ -34,6 +43,23 @@ pub fn write_signed_decimal(out: &mut Vec<u8>, value: i128, scale: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn money() {
+        let nano = 1_000_000_000;
+        for (text, amount) in [
+            ("0", 0),
+            ("5", 5 * nano),
+            ("0.50", nano / 2),
+            ("1.000000001", nano + 1),
+            ("100000000", nano * 100_000_000),
+        ] {
+            assert_eq!(nano_usd(text), Some(amount), "{text}");
+        }
+        for text in ["", ".5", "5.", "-1", "+1", "1e3", "$1", "0.0000000001", "100000000.1", "99999999999999999999"] {
+            assert_eq!(nano_usd(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn only_whole_numbers_are_whole_numbers() {

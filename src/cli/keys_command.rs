@@ -2,23 +2,16 @@
 
 use super::prices_command::pretty;
 use super::{Command, is_json, next, text, unexpected};
-use crate::access::{Hash, KEY_PREFIX, is_user};
-use crate::base::civil::{parse_date, parse_rfc3339};
-use crate::base::clock::{DAY, HOUR, SECOND};
-use crate::base::digits::whole_number;
+use crate::access::{Hash, expiry, is_user};
+use crate::base::clock::SECOND;
 use crate::ledger::keys_and_limits::{KeyRow, keys};
 use crate::ledger::offline;
 use crate::local::humanize::instant;
 use crate::local::text_table::{Column, table};
+use crate::worker::admin::{key_document, new_secret};
 use crate::worker::unix_now;
 use lexopt::{Arg, Parser};
-use ring::rand::{SecureRandom as _, SystemRandom};
-use serde_json::json;
-use std::fmt::Write as _;
 use std::path::Path;
-
-/// Random bytes in a key.
-const SECRET_BYTES: usize = 32;
 
 /// The text of `keys --help`.
 pub const HELP: &str = include_str!("keys_help.txt");
@@ -73,7 +66,7 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
                 return Err("a key's name has at most 128 bytes, and no control character".to_owned());
             }
             // A mistake of the command line is told as one, before the ledger is looked for.
-            expires.as_deref().map(|text| expiry(text, unix_now())).transpose()?;
+            expires.as_deref().map(|text| expires_at(text, unix_now())).transpose()?;
             KeysCommand::Create { user: user.to_owned(), team, name, expires }
         }
         _ if has_options => {
@@ -96,7 +89,7 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
 pub fn run(command: &KeysCommand, path: &Path, now: u64) -> Result<(String, Option<String>), String> {
     match command {
         KeysCommand::Create { user, team, name, expires } => {
-            let expires = expires.as_deref().map(|text| expiry(text, now)).transpose()?;
+            let expires = expires.as_deref().map(|text| expires_at(text, now)).transpose()?;
             let secret = new_secret()?;
             let hash = Hash::of(secret.as_bytes());
             let id = super::editor(path, now)?.add_key(user, team.as_deref(), name, &hash, expires)?;
@@ -104,7 +97,8 @@ pub fn run(command: &KeysCommand, path: &Path, now: u64) -> Result<(String, Opti
         }
         KeysCommand::List { json } => {
             let keys: Vec<KeyRow> = offline::read(path, keys)?.into_iter().map(|(key, _)| key).collect();
-            let list = if *json { document(&keys, now) } else { list(&keys, now) };
+            let list =
+                if *json { pretty(&keys.iter().map(|key| key_document(key, now)).collect()) } else { list(&keys, now) };
             Ok((list, None))
         }
         KeysCommand::Revoke(id) => match super::editor_of_existing(path, now)?.revoke(*id)? {
@@ -113,30 +107,6 @@ pub fn run(command: &KeysCommand, path: &Path, now: u64) -> Result<(String, Opti
             Some(false) => Ok((format!("key {id} was revoked before\n"), None)),
         },
     }
-}
-
-fn state(key: &KeyRow, now: u64) -> &'static str {
-    match key {
-        KeyRow { revoked_at: Some(_), .. } => "revoked",
-        KeyRow { expires_at: Some(expires_at), .. } if *expires_at <= now => "expired",
-        _ => "valid",
-    }
-}
-
-fn document(keys: &[KeyRow], now: u64) -> String {
-    let keys = keys.iter().map(|key| {
-        json!({
-            "id": key.id,
-            "user": key.user,
-            "team": key.team,
-            "name": Some(&key.name).filter(|name| !name.is_empty()),
-            "created_at": instant(key.created_at),
-            "expires_at": key.expires_at.map(instant),
-            "revoked_at": key.revoked_at.map(instant),
-            "state": state(key, now),
-        })
-    });
-    pretty(&keys.collect())
 }
 
 fn list(keys: &[KeyRow], now: u64) -> String {
@@ -149,31 +119,13 @@ fn list(keys: &[KeyRow], now: u64) -> String {
             if key.name.is_empty() { "-".to_owned() } else { key.name.clone() },
             second(key.created_at),
             key.expires_at.map_or_else(|| "-".to_owned(), second),
-            state(key, now).to_owned(),
+            key.state(now).to_owned(),
         ]
     });
     table(&["ID", "USER", "TEAM", "NAME", "CREATED", "EXPIRES", "STATE"].map(Column::Left), &rows.collect::<Vec<_>>())
 }
 
-fn expiry(text: &str, now: u64) -> Result<u64, String> {
-    let ahead = |digits: &str, unit: u64| now.checked_add(whole_number(digits.as_bytes())?.checked_mul(unit)?);
-    let at = match text.split_at_checked(text.len().wrapping_sub(1)) {
-        Some((digits, "h")) => ahead(digits, HOUR),
-        Some((digits, "d")) => ahead(digits, DAY),
-        _ => parse_date(text).or_else(|| parse_rfc3339(text)),
-    };
-    match at {
-        Some(at) if at > now && i64::try_from(at).is_ok() => Ok(at),
-        Some(_) => Err(format!("--expires {text:?} is not in the future")),
-        None => Err(format!("--expires {text:?}: expected 2027-01-31, 2027-01-31T12:00:00Z, 12h or 90d")),
-    }
-}
-
-/// A key of 256 random bits.
-fn new_secret() -> Result<String, String> {
-    let mut random = [0; SECRET_BYTES];
-    SystemRandom::new().fill(&mut random).map_err(|_| "the system gives no random bytes".to_owned())?;
-    let mut secret = KEY_PREFIX.to_owned();
-    random.iter().for_each(|byte| write!(secret, "{byte:02x}").expect("writing to a string cannot fail"));
-    Ok(secret)
+/// `--expires`, as it was typed.
+fn expires_at(text: &str, now: u64) -> Result<u64, String> {
+    expiry(text, now).map_err(|why| format!("--expires {text:?}: {why}"))
 }

@@ -3,16 +3,15 @@
 use super::prices_command::pretty;
 use super::users_command::name;
 use super::{Command, is_json, next, text, unexpected};
-use crate::base::digits::whole_number;
-use crate::config::nano_usd;
+use crate::base::digits::{nano_usd, whole_number};
 use crate::ledger::keys_and_limits::{rules, whose};
 use crate::ledger::offline;
 use crate::limit::levels::{Levels, LimitLevel};
 use crate::limit::status::dollars;
 use crate::local::text_table::{Column, table};
 use crate::policy::{AllowedPaths, Models, Rule};
+use crate::worker::admin::rule_document;
 use lexopt::{Arg, Parser};
-use serde_json::json;
 use std::path::Path;
 
 /// The text of `limits --help`.
@@ -124,7 +123,11 @@ pub fn run(command: &LimitsCommand, path: &Path, now: u64) -> Result<String, Str
         }
         LimitsCommand::List { json } => {
             let rules = offline::read(path, rules)?;
-            Ok(if *json { document(&rules) } else { list(&rules) })
+            Ok(if *json {
+                pretty(&rules.iter().map(|(level, name, rule)| rule_document(level, name, rule)).collect())
+            } else {
+                list(&rules)
+            })
         }
         LimitsCommand::Clear { level, name } => {
             let was_set = super::editor_of_existing(path, now)?.clear_rule(*level, name)?;
@@ -135,25 +138,6 @@ pub fn run(command: &LimitsCommand, path: &Path, now: u64) -> Result<String, Str
             })
         }
     }
-}
-
-/// All that is set, under the names of the options; null is what the settings say.
-fn document(rules: &Levels<Rule>) -> String {
-    let usd = |nano_usd: Option<u64>| nano_usd.map(|nano_usd| nano_usd as f64 / 1e9);
-    let list = rules.iter().map(|(level, name, Rule { limits, models, paths })| {
-        json!({
-            "level": level.label(),
-            "name": name,
-            "rpm": limits.rpm,
-            "tpm": limits.tpm,
-            "concurrent": limits.concurrent,
-            "usd_day": usd(limits.day_nano_usd),
-            "usd_month": usd(limits.month_nano_usd),
-            "models": models.as_ref().map(ToString::to_string),
-            "paths": paths.as_ref().map(ToString::to_string),
-        })
-    });
-    pretty(&list.collect())
 }
 
 /// All that is set. A dash is what the settings say.

@@ -77,7 +77,7 @@ pub fn run(command: &UsersCommand, path: &Path, now: u64) -> Result<String, Stri
         }
         UsersCommand::List => list(path),
         UsersCommand::DeleteTeam { team, move_to } => {
-            super::editor_of_existing(path, now)?.delete_team(team, move_to.as_deref())?;
+            super::editor_of_existing(path, now)?.delete_team(team, move_to.as_deref())??;
             Ok(format!("team {team} is deleted\n"))
         }
     }
@@ -87,8 +87,10 @@ pub fn run(command: &UsersCommand, path: &Path, now: u64) -> Result<String, Stri
 fn list(path: &Path) -> Result<String, String> {
     let (members, rules) = offline::read(path, |conn| Ok((members(conn)?, rules(conn)?)))?;
     let mut rows: Vec<_> = members.iter().map(|(user, team)| vec![team.to_string(), user.to_string()]).collect();
-    let is_empty = |team: &&Box<str>| !members.values().any(|other| **other == ***team);
-    rows.extend(rules.teams.keys().filter(is_empty).map(|team| vec![team.to_string(), "-".to_owned()]));
+    let is_empty = |team: &&str| !members.values().any(|other| **other == **team);
+    rows.extend(
+        rules.teams.keys().map(|team| &**team).filter(is_empty).map(|team| vec![team.to_string(), "-".to_owned()]),
+    );
     rows.sort();
     Ok(table(&[Column::Left("TEAM"), Column::Left("USER")], &rows))
 }

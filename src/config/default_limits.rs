@@ -3,6 +3,7 @@
 
 use super::source::Source;
 use super::value;
+use crate::base::digits::nano_usd;
 use crate::limit::bucket::Rate;
 use crate::limit::overrides::Limits;
 
@@ -54,5 +55,5 @@ fn concurrent(source: &mut Source<'_>, name: &'static str) -> Option<u32> {
 
 fn budget(source: &mut Source<'_>, name: &'static str) -> Option<u64> {
     let expected = "an amount in US dollars with at most 9 decimals, as in 5 or 0.50, up to 100000000";
-    Some(source.value(name, 0, expected, value::nano_usd)).filter(|&max| max > 0)
+    Some(source.value(name, 0, expected, nano_usd)).filter(|&max| max > 0)
 }

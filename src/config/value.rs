@@ -41,15 +41,6 @@ pub fn number<T: TryFrom<u64>>(text: &str) -> Option<T> {
     whole_number(text.as_bytes())?.try_into().ok()
 }
 
-/// An amount in US dollars with at most nine decimals, in nano-dollars; at most a hundred million dollars.
-pub fn nano_usd(text: &str) -> Option<u64> {
-    let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = u32::try_from(decimals.len()).ok().filter(|&digits| digits <= 9)?;
-    let whole = number::<u64>(whole)?.checked_mul(1_000_000_000)?;
-    let nano_usd = whole.checked_add(number::<u64>(decimals)? * 10u64.pow(9 - digits))?;
-    Some(nano_usd).filter(|&nano_usd| nano_usd <= 100_000_000 * 1_000_000_000)
-}
-
 /// An IP address to listen on (IPv6 with or without brackets), or `localhost`.
 pub fn listen_host(text: &str) -> Option<IpAddr> {
     if text.eq_ignore_ascii_case("localhost") {
@@ -126,23 +117,6 @@ mod tests {
             ["", "MiB", "1MB", "1mib", "1k", "-1", "1.5MiB", "1 MiB ", "99999999999999999999", "9999999999999GiB"]
         {
             assert_eq!(size(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn money() {
-        let nano = 1_000_000_000;
-        for (text, amount) in [
-            ("0", 0),
-            ("5", 5 * nano),
-            ("0.50", nano / 2),
-            ("1.000000001", nano + 1),
-            ("100000000", nano * 100_000_000),
-        ] {
-            assert_eq!(nano_usd(text), Some(amount), "{text}");
-        }
-        for text in ["", ".5", "5.", "-1", "+1", "1e3", "$1", "0.0000000001", "100000000.1", "99999999999999999999"] {
-            assert_eq!(nano_usd(text), None, "{text}");
         }
     }
 

@@ -46,6 +46,17 @@ pub struct KeyRow {
     pub revoked_at: Option<u64>,
 }
 
+impl KeyRow {
+    /// `valid`, `expired` or `revoked`, at `now`.
+    pub fn state(&self, now: u64) -> &'static str {
+        match self {
+            Self { revoked_at: Some(_), .. } => "revoked",
+            Self { expires_at: Some(expires_at), .. } if *expires_at <= now => "expired",
+            _ => "valid",
+        }
+    }
+}
+
 /// The tables, to be changed.
 pub struct Editor {
     conn: Connection,
@@ -164,10 +175,9 @@ impl Editor {
 
     /// Ends a team: its limits, and where `move_to` names another, its users and keys go there.
     ///
-    /// # Errors
-    /// One sentence: it has users or keys, and `move_to` names no team; there is none of this name.
-    pub fn delete_team(&mut self, team: &str, move_to: Option<&str>) -> Result<(), String> {
-        let deleted = self.change(|conn| {
+    /// Within: why not, in one sentence: it has users or keys, and `move_to` names no team; there is none of this name.
+    pub fn delete_team(&mut self, team: &str, move_to: Option<&str>) -> Result<Result<(), String>, String> {
+        self.change(|conn| {
             let count = |sql: &str| conn.query_row(sql, [team], |row| row.get::<_, i64>(0));
             let users = count("SELECT count(*) FROM members WHERE team = ?")?;
             let keys = count("SELECT count(*) FROM client_keys WHERE team = ? AND revoked_at IS NULL")?;
@@ -188,8 +198,7 @@ impl Editor {
             conn.execute("DELETE FROM limits WHERE level = 'team' AND name = ?", [team])?;
             let moved = move_to.map(|to| format!("; its users belong to team {to}")).unwrap_or_default();
             Ok((Ok(()), Some(format!("team {team} is deleted{moved}"))))
-        })?;
-        deleted
+        })
     }
 
     /// One change, in one transaction, with its line in the audit where something was changed.

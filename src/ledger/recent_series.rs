@@ -6,7 +6,7 @@
 use super::marks;
 use super::numbers::{USAGE, usage};
 use super::partition::NS_PER_HOUR;
-use crate::metrics::FormerSeries;
+use crate::metrics::{FormerSeries, TEAM_MARK};
 use crate::usage::record::Endpoint;
 use rusqlite::Connection;
 
@@ -35,9 +35,11 @@ pub fn recent_series(conn: &Connection) -> rusqlite::Result<Vec<FormerSeries>> {
             SELECT * FROM (SELECT hour, user_id, model_id, endpoint, iif(requests > errors, {SUCCESS}, NULL),
                 requests > unpriced, {USAGE}
                 FROM rollups WHERE user_id > 0 ORDER BY hour DESC LIMIT {ROWS_MAX}))
-        SELECT u.name, m.name, endpoint, status, max(priced), {}
+        SELECT u.name || coalesce(char({}) || b.team, ''), m.name, endpoint, status, max(priced), {}
         FROM recent JOIN users u ON u.id = user_id JOIN models m ON m.id = recent.model_id
+            LEFT JOIN members b ON b.user = u.name
         GROUP BY user_id, recent.model_id, endpoint, status ORDER BY max(hour) DESC LIMIT {ROWS_MAX}",
+        u32::from(TEAM_MARK),
         largest.join(", ")
     ))?;
     let mut rows = statement.query([marks::read(&snapshot, marks::FOLD)?])?;

@@ -343,6 +343,22 @@ impl Limiter {
         self.spending.last_known(level, payer.into())
     }
 
+    /// What is spent of a level's budgets, where there are any and that is known: of the day and of the month, each with
+    /// the budget, nano-dollars.
+    pub fn budget_use(&self, level: LimitLevel, payer: Payer<'_>) -> [Option<(u64, u64)>; 2] {
+        let limits = self.limits_of(payer)[level as usize];
+        let budgets = [limits.day_nano_usd, limits.month_nano_usd];
+        let Some(spent) = self.spending.last_known(level, payer).filter(|_| limits.has_budget()) else {
+            return [None; 2];
+        };
+        [(spent.day, budgets[0]), (spent.month, budgets[1])].map(|(spent, budget)| Some((spent, budget?)))
+    }
+
+    /// The teams that something is set for.
+    pub fn teams(&self) -> impl Iterator<Item = &str> {
+        self.overrides.teams.keys().map(|team| &**team)
+    }
+
     /// The limits at each level, in their order.
     fn limits_of(&self, payer: Payer<'_>) -> [Limits; 3] {
         let defaults = [self.limits, Limits::default(), self.total_limits];

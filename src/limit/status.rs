@@ -173,10 +173,12 @@ impl Refused {
             Limit::BudgetDay => ("today", present.day + 1),
             _ => ("this month", first_day_of_month(present.month + 1)),
         };
-        let of = format!("${} of ${} for {period} (UTC)", dollars(self.left), dollars(self.maximum));
+        let has = if self.level == LimitLevel::Total { "have" } else { "has" };
+        let (left, maximum) = (dollars(self.left), dollars(self.maximum));
+        let left = format!("{whose} {has} ${left} left of ${maximum} for {period} (UTC).");
         let mut message = match self.requested {
-            0 => format!("There is {of} left for {whose}."),
-            cost => format!("This request may cost ${}; there is {of} left for {whose}.", dollars(cost)),
+            0 => [&left[..1].to_uppercase(), &left[1..]].concat(),
+            cost => format!("This request may cost ${}; {left}", dollars(cost)),
         };
         if self.retry_after.is_some() {
             message.push_str(
@@ -276,13 +278,12 @@ mod tests {
         assert_eq!(message, expected);
         assert_eq!(headers, "retry-after: 2\r\nretry-after-ms: 1001\r\n");
         let (message, headers) = refused(LimitLevel::Team, Limit::BudgetDay, 1_500_000_000, 0, None);
-        let expected =
-            "There is $0.000000002 of $1.5 for today (UTC) left for team \"t\". Wait until 2027-01-01T00:00:00Z.";
+        let expected = "Team \"t\" has $0.000000002 left of $1.5 for today (UTC). Wait until 2027-01-01T00:00:00Z.";
         assert_eq!(message, expected);
         assert_eq!(headers, "x-should-retry: false\r\n");
         let (message, _) = refused(LimitLevel::Total, Limit::BudgetMonth, 20_000_000_000, 3, None);
-        let expected = "This request may cost $0.000000003; there is $0.000000002 of $20 for this month (UTC) left for \
-                        all users together. Lower max_tokens, or wait until 2027-01-01T00:00:00Z.";
+        let expected = "This request may cost $0.000000003; all users together have $0.000000002 left of $20 for this \
+                        month (UTC). Lower max_tokens, or wait until 2027-01-01T00:00:00Z.";
         assert_eq!(message, expected);
         let (message, _) = refused(LimitLevel::Total, Limit::Concurrent, 3, 1, Some(SECOND));
         let expected = "At most 3 requests may be in flight at once for all users together. Try again in 1s.";

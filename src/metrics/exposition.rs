@@ -5,7 +5,7 @@
 
 use super::first_zero::Counters;
 use super::histogram::Histogram;
-use super::{COST, Snapshot, token_counts};
+use super::{COST, Snapshot, split_team, token_counts};
 use crate::base::visible::visible;
 use crate::usage::record::{Usage, UsageSource};
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram as Buckets, LabelPair, Metric, MetricFamily, MetricType};
@@ -89,13 +89,9 @@ impl Snapshot {
             "openai_proxy_requests_total",
             self.requests.iter().filter_map(|(key, count)| {
                 let status = key.status.to_string();
-                let labels = [
-                    ("user", self.user(key.user)),
-                    ("model", self.model(key.model)),
-                    ("endpoint", key.endpoint.as_str()),
-                    ("status", &status),
-                ];
-                count.shown(0, self.upto).map(|count| (label_pairs(&labels), count as f64))
+                let labels =
+                    [("model", self.model(key.model)), ("endpoint", key.endpoint.as_str()), ("status", &status)];
+                count.shown(0, self.upto).map(|count| (self.labels_of_user(key.user, &labels), count as f64))
             }),
         );
         page.family(
@@ -104,8 +100,8 @@ impl Snapshot {
                 let kinds = token_counts(&Usage::default()).map(|(kind, _)| kind);
                 kinds.into_iter().enumerate().filter_map(move |(place, kind)| {
                     let count = consumed.counters.shown(place, self.upto)?;
-                    let labels = [("user", self.user(user)), ("model", self.model(model)), ("type", kind)];
-                    Some((label_pairs(&labels), count as f64))
+                    let labels = [("model", self.model(model)), ("type", kind)];
+                    Some((self.labels_of_user(user, &labels), count as f64))
                 })
             }),
         );
@@ -113,8 +109,8 @@ impl Snapshot {
             "openai_proxy_cost_usd_total",
             self.consumption.iter().filter_map(|&((user, model), ref consumed)| {
                 let nano_usd = consumed.counters.shown(COST, self.upto)?;
-                let labels = [("user", self.user(user)), ("model", self.model(model))];
-                Some((label_pairs(&labels), nano_usd as f64 / NANOS_PER_UNIT))
+                let labels = self.labels_of_user(user, &[("model", self.model(model))]);
+                Some((labels, nano_usd as f64 / NANOS_PER_UNIT))
             }),
         );
         page.family(
@@ -130,8 +126,8 @@ impl Snapshot {
         page.family(
             "openai_proxy_rate_limited_total",
             self.rate_limited.iter().filter_map(|((user, limit), count)| {
-                let labels = [("user", self.user(*user)), ("limit", limit)];
-                count.shown(0, self.upto).map(|count| (label_pairs(&labels), count as f64))
+                let labels = || self.labels_of_user(*user, &[("limit", limit)]);
+                count.shown(0, self.upto).map(|count| (labels(), count as f64))
             }),
         );
         let by_reason = |(reason, count): &(&str, Counters<1>)| {
@@ -160,6 +156,12 @@ impl Snapshot {
         let dates = self.gauges.prices.iter();
         let dates = dates.map(|&(source, at)| (label_pairs(&[("source", source.as_str())]), at as f64));
         page.family("openai_proxy_prices_timestamp_seconds", dates);
+        let budgets = self.gauges.budgets.iter();
+        let budgets = budgets.map(|of| {
+            let labels = [("level", of.level.label()), ("name", &*of.name), ("period", of.period)];
+            (label_pairs(&labels), of.spent as f64 / of.budget as f64)
+        });
+        page.family("openai_proxy_budget_used_ratio", budgets);
         let expiry = self.gauges.certificate_expires_at.map(|at| (Vec::new(), at as f64));
         page.family("openai_proxy_tls_certificate_expiry_timestamp_seconds", expiry);
         let version = label_pairs(&[("version", env!("CARGO_PKG_VERSION"))]);
@@ -167,8 +169,12 @@ impl Snapshot {
         page.value("process_start_time_seconds", self.totals.started_at as f64 / NANOS_PER_UNIT);
     }
 
-    fn user(&self, number: u32) -> &str {
-        &self.users[number as usize]
+    /// A user, the team where there is one, and others.
+    fn labels_of_user(&self, number: u32, others: &[(&str, &str)]) -> Vec<LabelPair> {
+        let (user, team) = split_team(&self.users[number as usize]);
+        let own = [Some(("user", user)), team.map(|team| ("team", team))];
+        let labels: Vec<_> = own.into_iter().flatten().chain(others.iter().copied()).collect();
+        label_pairs(&labels)
     }
 
     fn model(&self, number: u32) -> &str {

@@ -112,7 +112,7 @@ fn a_scrape_in_full() {
             ..record("太郎", "gpt-4o-2024-08-06", 200)
         },
     );
-    metrics.rate_limited("太郎", "requests", 0);
+    metrics.rate_limited("太郎".into(), "requests", 0);
     metrics.upstream_error("connect", 0);
     metrics.refused("bad_request", 0);
     metrics.ledger_committed(1);
@@ -127,6 +127,7 @@ fn a_scrape_in_full() {
         buffered_bytes: 6,
         prices: vec![(PriceSource::Url, 1_795_426_200), (PriceSource::BuiltIn, 7)],
         certificate_expires_at: Some(1_795_000_000),
+        budgets: vec![BudgetUse { level: LimitLevel::Team, name: "研究".into(), period: "day", spent: 3, budget: 4 }],
     };
     let process = Process {
         cpu_seconds: 1.25,
@@ -167,6 +168,7 @@ fn a_scrape_in_full() {
         r#"openai_proxy_connections{side="downstream"} 3"#,
         r#"openai_proxy_connections{side="upstream"} 4"#,
         "openai_proxy_buffered_bytes 6",
+        r#"openai_proxy_budget_used_ratio{level="team",name="研究",period="day"} 0.75"#,
         r#"openai_proxy_prices_timestamp_seconds{source="PRICES_URL"} 1795426200"#,
         r#"openai_proxy_prices_timestamp_seconds{source="built-in"} 7"#,
         "openai_proxy_tls_certificate_expiry_timestamp_seconds 1795000000",
@@ -196,7 +198,7 @@ fn every_family_is_described() {
     let mut metrics = Metrics::new(LabelLimits::default(), 0);
     let priced = Record { cost_nano_usd: Some(1), ..record("u", "m", 200) };
     count(&mut metrics, &Record { usage: Usage { input_tokens: 1, ..Usage::default() }, ..priced });
-    metrics.rate_limited("u", "requests", 0);
+    metrics.rate_limited("u".into(), "requests", 0);
     metrics.upstream_error("reset", 0);
     metrics.refused("overloaded", 0);
     let around = Surroundings {
@@ -205,7 +207,8 @@ fn every_family_is_described() {
         log_lines_dropped: 0,
     };
     let prices = vec![(PriceSource::BuiltIn, 1)];
-    let gauges = Gauges { prices, certificate_expires_at: Some(1), ..Gauges::default() };
+    let budget = BudgetUse { level: LimitLevel::Total, name: "".into(), period: "day", spent: 0, budget: 1 };
+    let gauges = Gauges { prices, certificate_expires_at: Some(1), budgets: vec![budget], ..Gauges::default() };
     let body = String::from_utf8(metrics.snapshot(gauges, None, 0).render(&around)).unwrap();
     let described: String =
         body.lines().filter_map(|line| Some(line.strip_prefix("# HELP ")?.to_owned() + "\n")).collect();
@@ -231,7 +234,7 @@ fn hostile_names_come_back_as_they_were() {
     ];
     for name in names {
         count(&mut metrics, &record(name, name, 200));
-        metrics.rate_limited(name, "requests", 0);
+        metrics.rate_limited(name.into(), "requests", 0);
     }
     let samples = scrape(&mut metrics);
     for name in names {
@@ -263,7 +266,7 @@ fn whatever_peers_send_memory_is_bounded() {
         let mut record = record(&format!("user-{user}"), &format!("model-{}", number % 5_000), status);
         record.usage.input_tokens = 1;
         count(&mut metrics, &record);
-        metrics.rate_limited(&format!("other-{number}"), "requests", 0);
+        metrics.rate_limited((&*format!("other-{number}")).into(), "requests", 0);
     }
     for round in 0..100_000u32 {
         let (user, model, status) = (round % 90, round % 19, (round % 1_000) as u16);
@@ -352,7 +355,7 @@ fn who_scrapes_sees_each_new_series_at_0_first_and_who_looks_sees_the_truth() {
     metrics.record(&priced("a"), 10 * SECOND);
     metrics.upstream_error("reset", 10 * SECOND);
     metrics.refused("overloaded", 10 * SECOND);
-    metrics.rate_limited("a", "requests", 10 * SECOND);
+    metrics.rate_limited("a".into(), "requests", 10 * SECOND);
     let counted = [[0.0; 3], [0.0; 3], [1.0, 5.0, 9.0]];
     for (second, expected) in [15, 30, 45].into_iter().zip(counted) {
         assert_eq!(of_user(&scrape(&mut metrics), "a"), [1.0, 5.0, 9.0]);
@@ -482,4 +485,29 @@ proptest! {
             total(&|record| record.proxy_us)
         );
     }
+}
+
+/// A user who changes teams has a series for each, and one number for the page.
+#[test]
+fn a_team_is_a_label_beside_its_user() {
+    let mut metrics = Metrics::new(LabelLimits { users_max: 2, ..LabelLimits::default() }, 0);
+    let of = |user: &str, team: Option<&str>| Record { team: team.map(Into::into), ..record(user, "m", 200) };
+    for team in [None, Some("x"), Some("x"), Some("y")] {
+        metrics.record(&of("a", team), 0);
+    }
+    let payer = |team| Payer { user: "a", team };
+    metrics.rate_limited(payer(Some("x")), "requests", 0);
+    metrics.rate_limited(payer(None), "tokens", 0);
+    assert_eq!((metrics.rate_limited_of(Some("a")), metrics.rate_limited_of(Some("b"))), (Some(2), None));
+    let snapshot = metrics.snapshot(Gauges::default(), None, 0);
+    let text = String::from_utf8(snapshot.render(&Surroundings::default())).unwrap();
+    for line in [
+        r#"openai_proxy_requests_total{user="a",model="m",endpoint="other",status="200"} 1"#,
+        r#"openai_proxy_requests_total{user="a",team="x",model="m",endpoint="other",status="200"} 2"#,
+        r#"openai_proxy_rate_limited_total{user="a",team="x",limit="requests"} 1"#,
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    let others = text.lines().filter(|line| line.starts_with("openai_proxy_requests_total{user=\"_other\""));
+    assert_eq!(others.count(), 1, "the places are as many as there were");
 }

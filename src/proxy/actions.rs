@@ -5,6 +5,7 @@ use super::exchange::Exchange;
 use super::upstream::Upstream;
 use crate::base::slab::Key;
 use crate::base::work::LongWork;
+use crate::local::admin_request::AdminRequest;
 use crate::local::dashboard::DashboardQuery;
 use crate::local::usage_report::UsageQuery;
 use crate::metrics::Snapshot;
@@ -75,5 +76,6 @@ pub enum Action {
 pub enum Question {
     Usage(Box<UsageQuery>),
     Dashboard(Box<DashboardQuery>),
+    Admin(Box<AdminRequest>),
     Metrics(Box<Snapshot>),
 }

@@ -24,6 +24,7 @@ use crate::http::chunked::Piece;
 use crate::http::head::HeadEnd;
 use crate::http::reply::Reply;
 use crate::http::{HEAD_BYTES_MAX, HttpError};
+use crate::local::admin_request::AdminRequest;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -58,6 +59,8 @@ pub enum Sink {
     Hold,
     /// Sent on as it comes.
     Stream,
+    /// Kept for a local request.
+    Keep,
     /// Dropped; the reply is out already. How many more bytes are accepted.
     Discard(u32),
 }
@@ -123,6 +126,8 @@ pub struct Downstream {
     pub after_reply: AfterReply,
     /// The current request is HTTP/1.0: a client that must be told that the connection stays open.
     pub http10: bool,
+    /// The administrator's request whose body is arriving.
+    pub admin: Option<Box<AdminRequest>>,
     /// The page's origin that may read the current reply.
     pub origin: Option<Arc<str>>,
     /// Where its client is, or the server in front that it came through.

@@ -45,7 +45,7 @@ use crate::http::reply::{Fault, Reply, error_body};
 use crate::limit::levels::{LimitLevel, Payer};
 use crate::limit::reservation::Reservation;
 use crate::limit::status::RateLimitStatus;
-use crate::local::Answer;
+use crate::local::{Answer, admin_request};
 use crate::usage::draft::Draft;
 use crate::usage::record::{Endpoint, Outcome};
 use std::borrow::Cow;
@@ -211,7 +211,8 @@ impl Proxy {
         match (sink, piece) {
             (Sink::Hold, Piece::Data(data)) => return self.hold(now, key, data),
             (Sink::Stream, piece) => self.stream_on(key, piece, from_chunks),
-            (Sink::Hold | Sink::Discard(_), _) => {}
+            (Sink::Keep, Piece::Data(data)) => return self.keep(now, key, data),
+            (Sink::Hold | Sink::Keep | Sink::Discard(_), _) => {}
         }
         if piece == Piece::End {
             self.body_complete(now, key);
@@ -259,6 +260,7 @@ impl Proxy {
                     exchange.request.complete = true;
                 }
             }
+            (Sink::Keep, _) => self.ask_admin(now, key),
             (Sink::Discard(_), _) => self.next_request(now, key),
             (Sink::Hold | Sink::Stream, None) => debug_assert!(false, "a body with a destination is an exchange's"),
         }
@@ -358,6 +360,40 @@ impl Proxy {
                 }
             }
         }
+    }
+
+    /// The administrator's request is asked when its body is here.
+    fn admin_body(&mut self, now: Now, key: DownKey, head: &RequestHead<'_, '_>) {
+        let Some(down) = self.downs.linked_mut(key) else { return };
+        if head.framing == Framing::None {
+            return self.ask_admin(now, key);
+        }
+        down.phase = Phase::Body { reader: BodyReader::new(head.framing), sink: Sink::Keep };
+        if head.expects_continue {
+            down.out.append(b"HTTP/1.1 100 Continue\r\n\r\n");
+            self.actions.push_back(Action::Flush(Conn::Down(key)));
+        }
+    }
+
+    /// Keeps a piece of its body; false where that is too much.
+    fn keep(&mut self, now: Now, key: DownKey, data: &[u8]) -> bool {
+        let Some(request) = self.downs.linked_mut(key).and_then(|down| down.admin.as_mut()) else { return false };
+        if request.body.len() + data.len() > admin_request::BODY_BYTES_MAX {
+            let refusal = Refusal::new(Fault::BodyTooLarge, "the request's body is too large");
+            self.refuse_and_close(now, key, &refusal);
+            return false;
+        }
+        request.body.extend_from_slice(data);
+        true
+    }
+
+    fn ask_admin(&mut self, now: Now, key: DownKey) {
+        let Some(down) = self.downs.linked_mut(key) else { return };
+        let Some(request) = down.admin.take() else { return debug_assert!(false, "it was put there") };
+        down.phase = Phase::Asking { to_head: request.to_head, is_own: false };
+        let ticket = self.local_answers.ask(key);
+        self.actions.push_back(Action::Ask { ticket, question: Question::Admin(request) });
+        self.retime_down(now, key, false);
     }
 
     /// Why a request is not for the target, whoever asks.
@@ -846,6 +882,16 @@ impl Proxy {
         }
         let is_own = local_limit::asker(&request).is_some();
         let Some(down) = self.downs.linked_mut(key) else { return };
+        let request = match request {
+            LocalRequest::Admin(mut request) => {
+                let from = down.address.map(|from| format!("administrator, {from}"));
+                request.who = from.unwrap_or_else(|| "administrator".to_owned());
+                request.to_head = head.method == "HEAD";
+                down.admin = Some(request);
+                return self.admin_body(now, key, head);
+            }
+            other => other,
+        };
         down.phase = Phase::Asking { to_head: head.method == "HEAD", is_own };
         let address = down.address;
         let question = match request {
@@ -863,6 +909,7 @@ impl Proxy {
                 let answer = self.readiness();
                 return self.local_answer(now, key, &answer);
             }
+            LocalRequest::Admin(_) => return debug_assert!(false, "it has gone another way"),
             LocalRequest::Metrics { scraper } => {
                 let scraper = scraper.map(|program| format!("{address:?} {program}"));
                 let snapshot = self.metrics.snapshot(self.gauges(), scraper.as_deref(), now.mono);
@@ -909,7 +956,7 @@ impl Proxy {
             status: answer.status,
             content_type: answer.content_type,
             body: &answer.body,
-            error_code: None,
+            error_code: answer.fault.map(Fault::code),
             extra: extra.as_bytes(),
             origin: None,
             to_head,
@@ -1013,7 +1060,7 @@ impl Proxy {
     fn denied(&mut self, now: Now, payer: Payer<'_>, denied: &Denied) -> Refusal {
         match denied {
             Denied::Limit(refused) => {
-                self.metrics.rate_limited(payer.user, refused.limit.label(), now.mono);
+                self.metrics.rate_limited(payer, refused.limit.label(), now.mono);
                 request_estimate::refusal(refused, payer, now)
             }
             Denied::Unmetered(why) => request_estimate::unmetered_refusal(why),

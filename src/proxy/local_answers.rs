@@ -9,7 +9,7 @@
 
 use super::downstream::AnswerBytes;
 use super::{DownKey, HIGH_WATERMARK};
-use crate::http::reply::{Fault, error_body};
+use crate::http::reply::Fault;
 use crate::local::Answer;
 use std::collections::BTreeMap;
 
@@ -65,8 +65,7 @@ impl LocalAnswers {
 
 /// The answer to a question that cannot be taken now.
 pub fn overloaded(message: &str) -> Answer {
-    let (status, body) = (Fault::Overloaded.status(), error_body(Fault::Overloaded.code(), message, None));
-    Answer::new(status, "application/json", body)
+    Answer::error(Fault::Overloaded, message, None)
 }
 
 /// An answer in words.

@@ -9,6 +9,7 @@ use crate::base::clock::Now;
 use crate::http::framing::Framing;
 use crate::http::head::RequestHead;
 use crate::http::reply::Fault;
+use crate::local::admin_request::{self, AdminRequest};
 use crate::local::dashboard::DashboardQuery;
 use crate::local::usage_report::{Format, UsageQuery};
 use crate::reporting::{GroupBy, Query};
@@ -32,10 +33,15 @@ pub enum LocalRequest {
     },
     Usage(Box<UsageQuery>),
     Dashboard(Box<DashboardQuery>),
+    /// Without its body, and without who asks.
+    Admin(Box<AdminRequest>),
 }
 
 /// Reads a request to a local endpoint.
 pub fn read(now: Now, head: &RequestHead<'_, '_>, local: Local, access: &Access) -> Result<LocalRequest, Refusal> {
+    if local == Local::Admin {
+        return admin(now, head, access).map(|request| LocalRequest::Admin(Box::new(request)));
+    }
     if !matches!(head.method, "GET" | "HEAD") {
         let refusal = Refusal::new(Fault::MethodNotAllowed, "only GET and HEAD are answered here");
         return Err(refusal.with(b"allow: GET, HEAD\r\n"));
@@ -50,7 +56,7 @@ pub fn read(now: Now, head: &RequestHead<'_, '_>, local: Local, access: &Access)
         Local::Robots => return Ok(LocalRequest::Robots),
         Local::Missing => return Err(Refusal::new(Fault::NotFound, "there is no such thing here")),
         Local::DashboardSlash => return Ok(LocalRequest::DashboardSlash),
-        Local::Dashboard | Local::Metrics | Local::Usage => {}
+        Local::Dashboard | Local::Metrics | Local::Usage | Local::Admin => {}
     }
     let reader = access.reader(&head.headers, now.unix);
     if reader == Reader::Nothing {
@@ -91,6 +97,42 @@ fn scraper(head: &RequestHead<'_, '_>) -> Option<String> {
     let name = || fields(head, "user-agent").next().map(|name| &name[..name.len().min(PROGRAM_BYTES_MAX)]);
     let scrapes = head.method == "GET" && accepted.any(is_format);
     scrapes.then(|| String::from_utf8_lossy(name().unwrap_or_default()).into_owned())
+}
+
+/// A request to change or see keys, limits and teams: only with the administrator's token, also where everybody may read.
+fn admin(now: Now, head: &RequestHead<'_, '_>, access: &Access) -> Result<AdminRequest, Refusal> {
+    if !access.opens_admin(&head.headers) {
+        let message = "the administrator's token is needed here (ADMIN_TOKEN)";
+        return Err(Refusal::new(Fault::Unauthorized, message).with(CHALLENGE));
+    }
+    if !matches!(head.method, "GET" | "HEAD" | "POST" | "DELETE") {
+        let refusal = Refusal::new(Fault::MethodNotAllowed, "only GET, POST and DELETE are answered here");
+        return Err(refusal.with(b"allow: GET, HEAD, POST, DELETE\r\n"));
+    }
+    let is_json =
+        || fields(head, "content-type").all(|value| value.to_ascii_lowercase().starts_with(b"application/json"));
+    match head.framing {
+        Framing::Length(length) if length > admin_request::BODY_BYTES_MAX as u64 => {
+            return Err(Refusal::new(Fault::BodyTooLarge, "the request's body is too large"));
+        }
+        Framing::None => {}
+        _ if head.method != "POST" => return Err(Refusal::new(Fault::BadRequest, "only a POST has a body here")),
+        // Which a page of another origin cannot send unasked.
+        _ if fields(head, "content-type").next().is_none() || !is_json() => {
+            return Err(Refusal::new(Fault::UnsupportedMediaType, "the body must be application/json"));
+        }
+        _ => {}
+    }
+    let (path, query) = split(head.target);
+    Ok(AdminRequest {
+        method: if head.method == "HEAD" { "GET" } else { head.method }.to_owned(),
+        path: path.strip_prefix("/admin").unwrap_or(path).to_owned(),
+        query: query.to_owned(),
+        body: Vec::new(),
+        to_head: false,
+        who: String::new(),
+        now: now.unix,
+    })
 }
 
 /// The user that is asked for as far as the reader may know it: their own, where the reader sees no other.

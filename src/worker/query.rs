@@ -2,15 +2,18 @@
 //! turn. Beside it the render thread makes scrapes, so that what watches the proxy does not wait for what asks the
 //! ledger.
 //!
-//! In: [`Job`]s, a bounded number waiting. Out: one [`WorkerEvent::Answered`] for each job taken. Never: a write; a
-//! read transaction that outlives its question.
+//! In: [`Job`]s, a bounded number waiting. Out: one [`WorkerEvent::Answered`] for each job taken. Never: a write, but
+//! what the administrator asks for; a read transaction that outlives its question.
 
+use super::admin;
 use super::event::{EventSender, WorkerEvent};
 use super::fair_queue::{Asker, FairInbox, FairQueue};
 use super::logger::event;
 use super::process::{lower_priority, spawn};
 use crate::base::log::Level;
+use crate::http::reply::Fault;
 use crate::ledger::{answer, database};
+use crate::local::admin_request::AdminRequest;
 use crate::local::dashboard::{DashboardQuery, View};
 use crate::local::usage_report::UsageQuery;
 use crate::local::{Answer, dashboard, usage_report};
@@ -38,6 +41,8 @@ pub enum Job {
     Usage { ticket: u64, query: UsageQuery },
     /// `GET /dashboard`.
     Dashboard { ticket: u64, query: Box<DashboardQuery> },
+    /// `/admin/…`: the one that may write, by a connection of its own.
+    Admin { ticket: u64, request: Box<AdminRequest> },
     /// Anything else that takes too long for the loop and needs no database, such as rendering the metrics.
     Render { ticket: u64, render: Render },
 }
@@ -140,6 +145,7 @@ impl LedgerReader {
                     };
                     (ticket, self.answer(page))
                 }
+                Job::Admin { ticket, request } => (ticket, admin::perform(&self.path, &request)),
                 Job::Render { ticket, render } => (ticket, render()),
             };
             events.send(WorkerEvent::Answered { ticket, answer });
@@ -153,16 +159,17 @@ impl LedgerReader {
                 self.failing = false;
                 answer
             }
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => refusal(
-                "overloaded",
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => Answer::error(
+                Fault::Overloaded,
                 "This question takes too long to answer; narrow it with `from`, `to`, `user_id` or `model`.",
+                None,
             ),
             Err(error) => {
                 self.conn = None;
                 if !std::mem::replace(&mut self.failing, true) {
                     event(Level::Error, "ledger cannot be read", &[("error", error.to_string().as_str().into())]);
                 }
-                refusal("ledger_unavailable", "The ledger cannot be read at the moment; try again.")
+                Answer::error(Fault::LedgerUnavailable, "The ledger cannot be read at the moment; try again.", None)
             }
         }
     }
@@ -187,14 +194,6 @@ impl LedgerReader {
         conn.progress_handler(INSTRUCTIONS_A_LOOK, Some(give_up))?;
         Ok(conn)
     }
-}
-
-/// A 503 in OpenAI's shape.
-fn refusal(code: &str, message: &str) -> Answer {
-    let body = format!(
-        "{{\"error\":{{\"message\":\"{message}\",\"type\":\"proxy_error\",\"param\":null,\"code\":\"{code}\"}}}}\n"
-    );
-    Answer::new(503, "application/json", body)
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ fn amounts() -> Vec<Row> {
         of("max_tokens negative", r#""max_tokens":-1"#),
         of("max_tokens as a string", r#""max_tokens":"16000""#),
         of("max_tokens as a float", r#""max_tokens":1.6e4"#),
-        of("max_tokens twice", r#""max_tokens":1,"max_tokens":16000"#),
+        of("max_tokens twice", r#""max_tokens":1,"max_tokens":16000"#).comes(UNCLEAR, REPORTED),
         of("two maxima", r#""max_tokens":1,"max_completion_tokens":16000"#),
         completions("best_of 20", json!({"model": instruct, "prompt": "x", "best_of": 20, "n": 1, "max_tokens": 4000})),
         completions("100 prompts", json!({"model": instruct, "prompt": vec!["x"; 100], "max_tokens": 2000})),

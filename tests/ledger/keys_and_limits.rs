@@ -64,7 +64,7 @@ fn a_team_with_users_ends_only_where_it_is_said_where_they_go() {
     let mut editor = Editor::open(&path, "me", 5).unwrap();
     let reader = database::open_reader(&path).unwrap();
     let version_before = version(&reader).unwrap();
-    assert!(editor.delete_team("x", None).unwrap_err().contains("there is no team x"));
+    assert!(editor.delete_team("x", None).unwrap().unwrap_err().contains("there is no team x"));
     assert_eq!(version(&reader).unwrap(), version_before, "nothing was changed");
     for (user, team) in [("a", Some("x")), ("b", Some("x")), ("c", Some("y")), ("b", Some("y")), ("c", None)] {
         editor.set_team(user, team).unwrap();
@@ -75,9 +75,9 @@ fn a_team_with_users_ends_only_where_it_is_said_where_they_go() {
     let teams =
         |reader| members(reader).unwrap().into_iter().map(|(user, team)| format!("{user}:{team}")).collect::<Vec<_>>();
     assert_eq!(teams(&reader), ["a:x", "b:y"]);
-    let refused = editor.delete_team("x", None).unwrap_err();
+    let refused = editor.delete_team("x", None).unwrap().unwrap_err();
     assert!(refused.contains("1 users and 1 keys") && refused.contains("--move-to"), "{refused}");
-    assert_eq!(editor.delete_team("x", Some("y")), Ok(()));
+    assert_eq!(editor.delete_team("x", Some("y")), Ok(Ok(())));
     assert_eq!((teams(&reader), rules(&reader).unwrap().is_empty()), (vec!["a:y".to_owned(), "b:y".to_owned()], true));
     assert_eq!(read(&reader).unwrap().keys[0].team.as_deref(), Some("y"));
     assert_eq!(audit(&reader, i64::MAX, 1).unwrap()[0].what, "team x is deleted; its users belong to team y");

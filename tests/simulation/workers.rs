@@ -163,7 +163,10 @@ impl Workers for SharedWorkers {
     }
 
     fn ask(&mut self, job: Job) -> bool {
-        let (Job::Usage { ticket, .. } | Job::Dashboard { ticket, .. } | Job::Render { ticket, .. }) = job;
+        let (Job::Usage { ticket, .. }
+        | Job::Dashboard { ticket, .. }
+        | Job::Admin { ticket, .. }
+        | Job::Render { ticket, .. }) = job;
         let tickets = &mut self.0.borrow_mut().tickets;
         let has_room = tickets.len() < 2;
         if has_room {

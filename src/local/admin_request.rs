@@ -1,0 +1,280 @@
+//! `/admin`: what the administrator sees and changes of keys, limits and teams over HTTP, as JSON.
+//!
+//! In: a request with its body. Out: what it asks for, or why it is refused: with the field that is wrong. Never: the
+//! ledger.
+
+use crate::access::{expiry, is_user};
+use crate::base::digits::{nano_usd, whole_number};
+use crate::base::percent;
+use crate::http::reply::Fault;
+use crate::limit::levels::LimitLevel;
+use crate::local::Answer;
+use crate::policy::{AllowedPaths, Models, Rule};
+use serde_json::{Map, Value};
+
+/// Largest body of a request, bytes.
+pub const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// The largest number of a limit.
+const COUNT_MAX: u64 = 1_000_000_000_000_000;
+/// Lines of the audit in an answer, where nobody says how many, and at most.
+const LINES_DEFAULT: u64 = 100;
+const LINES_MAX: u64 = 1000;
+
+/// A request of the administrator's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdminRequest {
+    /// `GET`, `POST` or `DELETE`.
+    pub method: String,
+    /// The path behind `/admin`, and the query, undecoded.
+    pub path: String,
+    pub query: String,
+    /// All of it, once it is here.
+    pub body: Vec<u8>,
+    /// Only the answer's head is wanted.
+    pub to_head: bool,
+    /// Who asks, for the audit.
+    pub who: String,
+    /// Nanoseconds since the Unix epoch.
+    pub now: u64,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminCommand {
+    ListKeys,
+    CreateKey {
+        user: String,
+        team: Option<String>,
+        name: String,
+        expires_at: Option<u64>,
+    },
+    RevokeKey(i64),
+    ListLimits,
+    SetLimits {
+        level: LimitLevel,
+        name: String,
+        rule: Rule,
+    },
+    ClearLimits {
+        level: LimitLevel,
+        name: String,
+    },
+    ListUsers,
+    SetTeam {
+        user: String,
+        team: Option<String>,
+    },
+    DeleteTeam {
+        team: String,
+        move_to: Option<String>,
+    },
+    /// Lines before this one, at most so many.
+    Audit {
+        before: i64,
+        max: usize,
+    },
+}
+
+/// Why a request is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminRefusal {
+    pub fault: Fault,
+    pub message: String,
+    /// The field that is wrong.
+    pub field: Option<String>,
+}
+
+impl AdminRefusal {
+    /// A refusal that is about no field.
+    pub fn new(fault: Fault, message: impl Into<String>) -> Self {
+        Self { fault, message: message.into(), field: None }
+    }
+
+    /// The answer.
+    pub fn answer(&self) -> Answer {
+        Answer::error(self.fault, &self.message, self.field.as_deref())
+    }
+}
+
+impl AdminRequest {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// There is no such thing, it is not done so, or a field is wrong: nothing is changed then.
+    pub fn command(&self) -> Result<AdminCommand, AdminRefusal> {
+        let segments: Option<Vec<String>> =
+            self.path.split('/').filter(|part| !part.is_empty()).map(percent::decode).collect();
+        let segments = segments.ok_or_else(|| bad("the path is not percent-encoded UTF-8"))?;
+        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        let (method, parameters) = (self.method.as_str(), self.parameters()?);
+        if !parameters.is_empty() && !matches!((method, &segments[..]), ("DELETE", ["teams", _]) | (_, ["audit"])) {
+            return Err(bad("this takes no parameters"));
+        }
+        Ok(match (method, &segments[..]) {
+            ("GET", ["keys"]) => AdminCommand::ListKeys,
+            ("POST", ["keys"]) => self.create_key()?,
+            ("DELETE", ["keys", id]) => AdminCommand::RevokeKey(id.parse().map_err(|_| no_such())?),
+            ("GET", ["limits"]) => AdminCommand::ListLimits,
+            ("POST", ["limits", target @ ..]) => {
+                let (level, name) = level(target)?;
+                AdminCommand::SetLimits { level, name, rule: self.rule()? }
+            }
+            ("DELETE", ["limits", target @ ..]) => {
+                let (level, name) = level(target)?;
+                AdminCommand::ClearLimits { level, name }
+            }
+            ("GET", ["users"]) => AdminCommand::ListUsers,
+            ("POST", ["users", user]) => {
+                let mut fields = self.fields()?;
+                let team = fields.remove("team").ok_or_else(|| wrong("team", "expected a team's name, or null"))?;
+                let team = if team.is_null() { None } else { Some(name("team", &team)?) };
+                none_left(&fields)?;
+                AdminCommand::SetTeam { user: named(user)?, team }
+            }
+            ("DELETE", ["teams", team]) => delete_team(team, &parameters)?,
+            ("GET", ["audit"]) => audit(&parameters)?,
+            (_, ["keys" | "limits" | "users" | "teams" | "audit", ..]) => {
+                return Err(AdminRefusal::new(Fault::MethodNotAllowed, "this is not done here so; see the manual"));
+            }
+            _ => return Err(no_such()),
+        })
+    }
+
+    fn create_key(&self) -> Result<AdminCommand, AdminRefusal> {
+        let mut fields = self.fields()?;
+        let user = fields.remove("user").ok_or_else(|| wrong("user", "expected a user's name"))?;
+        let user = name("user", &user)?;
+        let mut optional = |field: &str| fields.remove(field).map(|value| name(field, &value)).transpose();
+        let (team, label, expires) = (optional("team")?, optional("name")?, optional("expires")?);
+        none_left(&fields)?;
+        let expires_at =
+            expires.map(|text| expiry(&text, self.now).map_err(|why| wrong("expires", why))).transpose()?;
+        Ok(AdminCommand::CreateKey { user, team, name: label.unwrap_or_default(), expires_at })
+    }
+
+    /// Limits by the names of the command's options.
+    fn rule(&self) -> Result<Rule, AdminRefusal> {
+        let mut rule = Rule::default();
+        for (field, value) in &self.fields()? {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let count = || {
+                let count = value.as_u64().filter(|&count| count <= COUNT_MAX);
+                count.ok_or_else(|| wrong(field, format!("expected a whole number, 0 to {COUNT_MAX}")))
+            };
+            let money =
+                || nano_usd(&text).ok_or_else(|| wrong(field, "expected an amount in US dollars, as in 5 or \"0.50\""));
+            match field.as_str() {
+                "rpm" => rule.limits.rpm = Some(count()?),
+                "tpm" => rule.limits.tpm = Some(count()?),
+                "concurrent" => rule.limits.concurrent = Some(u32::try_from(count()?).unwrap_or(u32::MAX)),
+                "usd_day" => rule.limits.day_nano_usd = Some(money()?),
+                "usd_month" => rule.limits.month_nano_usd = Some(money()?),
+                "models" => {
+                    let expected = || wrong(field, format!("expected {}", Models::EXPECTED));
+                    rule.models = Some(value.as_str().and_then(Models::parse).ok_or_else(expected)?);
+                }
+                "paths" => {
+                    let expected = || wrong(field, format!("expected {}", AllowedPaths::EXPECTED));
+                    rule.paths = Some(value.as_str().and_then(AllowedPaths::parse).ok_or_else(expected)?);
+                }
+                _ => return Err(unknown(field)),
+            }
+        }
+        match rule == Rule::default() {
+            true => Err(bad("no limit is named: rpm, tpm, concurrent, usd_day, usd_month, models or paths")),
+            false => Ok(rule),
+        }
+    }
+
+    /// The members of the body. A repeated one is none: readers differ in which they take.
+    fn fields(&self) -> Result<Map<String, Value>, AdminRefusal> {
+        let (mut repeated, mut fields) = (None, Map::new());
+        let whole = crate::usage::each_member::each_member(&self.body, |key, value| {
+            let value = serde_json::from_str(value.get()).unwrap_or(Value::Null);
+            if fields.insert(key.to_owned(), value).is_some() {
+                repeated = Some(key.to_owned());
+            }
+        });
+        match (whole, repeated) {
+            (Err(_), _) => Err(bad("the body is not a JSON object")),
+            (Ok(()), Some(field)) => Err(wrong(&field, "it is given more than once")),
+            (Ok(()), None) => Ok(fields),
+        }
+    }
+
+    fn parameters(&self) -> Result<Vec<(String, String)>, AdminRefusal> {
+        let pairs = self.query.split('&').filter(|pair| !pair.is_empty());
+        pairs.map(|pair| super::usage_report::decoded(pair).map_err(bad)).collect()
+    }
+}
+
+fn delete_team(team: &str, parameters: &[(String, String)]) -> Result<AdminCommand, AdminRefusal> {
+    let move_to = match parameters {
+        [] => None,
+        [(parameter, to)] if parameter == "move_to" => Some(named(to)?),
+        [(parameter, _), ..] => return Err(unknown(parameter)),
+    };
+    Ok(AdminCommand::DeleteTeam { team: named(team)?, move_to })
+}
+
+fn audit(parameters: &[(String, String)]) -> Result<AdminCommand, AdminRefusal> {
+    let (mut before, mut max) = (None, None);
+    for (parameter, value) in parameters {
+        let number = whole_number(value.as_bytes()).and_then(|number| i64::try_from(number).ok());
+        let number = number.ok_or_else(|| wrong(parameter, "expected a whole number"))?;
+        let slot = match parameter.as_str() {
+            "cursor" => &mut before,
+            "limit" if (1..=LINES_MAX as i64).contains(&number) => &mut max,
+            "limit" => return Err(wrong("limit", format!("expected 1 to {LINES_MAX}"))),
+            _ => return Err(unknown(parameter)),
+        };
+        if slot.replace(number).is_some() {
+            return Err(wrong(parameter, "it is given more than once"));
+        }
+    }
+    let max = max.unwrap_or(LINES_DEFAULT as i64).unsigned_abs() as usize;
+    Ok(AdminCommand::Audit { before: before.unwrap_or(i64::MAX), max })
+}
+
+/// `user/NAME`, `team/NAME` or `total`.
+fn level(target: &[&str]) -> Result<(LimitLevel, String), AdminRefusal> {
+    match target {
+        ["total"] => Ok((LimitLevel::Total, String::new())),
+        ["user", name] => Ok((LimitLevel::User, named(name)?)),
+        ["team", name] => Ok((LimitLevel::Team, named(name)?)),
+        _ => Err(no_such()),
+    }
+}
+
+fn named(text: &str) -> Result<String, AdminRefusal> {
+    match is_user(text) {
+        true => Ok(text.to_owned()),
+        false => Err(bad("a name has 1 to 128 bytes, and no control character")),
+    }
+}
+
+fn name(field: &str, value: &Value) -> Result<String, AdminRefusal> {
+    let named = value.as_str().filter(|text| is_user(text));
+    named.map(str::to_owned).ok_or_else(|| wrong(field, "expected 1 to 128 bytes, and no control character"))
+}
+
+fn none_left(fields: &Map<String, Value>) -> Result<(), AdminRefusal> {
+    fields.keys().next().map_or(Ok(()), |field| Err(unknown(field)))
+}
+
+fn bad(message: impl Into<String>) -> AdminRefusal {
+    AdminRefusal::new(Fault::BadRequest, message)
+}
+
+fn wrong(field: &str, why: impl std::fmt::Display) -> AdminRefusal {
+    AdminRefusal { field: Some(field.to_owned()), ..bad(format!("`{field}`: {why}")) }
+}
+
+fn unknown(field: &str) -> AdminRefusal {
+    wrong(super::usage_report::shown(field), "there is no such field here")
+}
+
+fn no_such() -> AdminRefusal {
+    AdminRefusal::new(Fault::NotFound, "there is no such thing here")
+}

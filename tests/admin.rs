@@ -1,0 +1,208 @@
+//! `/admin`: keys, limits and teams, seen and changed with the administrator's token over HTTP; a running server follows
+//! within a second; each change leaves a line. Left to others: the same by commands (`keys`, `levels`), what the limits do
+//! (`levels`, `quotas`), pages of other origins (`door`).
+
+#![allow(clippy::disallowed_methods)] // tests are the outside world
+
+mod support;
+
+use serde_json::{Value, json};
+use std::thread;
+use std::time::{Duration, Instant};
+use support::DEADLINE;
+use support::client::{Client, Response, post_json};
+use support::proxy::Proxy;
+use support::script::Reply;
+use support::upstream::Upstream;
+
+const TOKEN: &str = "an-administrators-token";
+const CHAT: &str = "/v1/chat/completions";
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+fn upstream() -> Upstream {
+    Upstream::plain(|_| Reply::json(r#"{"model":"gpt-4o-mini","usage":{"prompt_tokens":1,"total_tokens":1}}"#).steps())
+}
+
+fn start(upstream: &Upstream, more: &[(&str, &str)]) -> Proxy {
+    Proxy::before(upstream, &[&[("ADMIN_TOKEN", TOKEN), ("RATE_LIMIT_RPM", "0")], more].concat())
+}
+
+fn send(proxy: &Proxy, method: &str, target: &str, fields: &[(&str, &str)], body: &str) -> Response {
+    Client::connect(proxy.addr()).request(method, target, fields, body.as_bytes())
+}
+
+/// With the token.
+fn ask(proxy: &Proxy, method: &str, target: &str, body: &str) -> Response {
+    let bearer = format!("Bearer {TOKEN}");
+    let fields = [("authorization", bearer.as_str()), JSON];
+    send(proxy, method, target, &fields[..if body.is_empty() { 1 } else { 2 }], body)
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < DEADLINE, "never: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn keys_limits_and_teams_are_seen_and_changed() {
+    let upstream = upstream();
+    let proxy = start(&upstream, &[("CLIENT_AUTH", "keys"), ("OPENAI_API_KEY", "sk-x")]);
+    let made =
+        ask(&proxy, "POST", "/admin/keys", r#"{"user":"\u592a\u90ce","team":"x","name":"laptop","expires":"90d"}"#);
+    assert_eq!(made.head.status(), 201);
+    let made = made.json();
+    let key = made["key"].as_str().unwrap().to_owned();
+    assert_eq!((&made["user"], &made["team"], &made["state"]), (&json!("太郎"), &json!("x"), &json!("valid")));
+    let listed = ask(&proxy, "GET", "/admin/keys", "").expect(200).json();
+    assert!(!listed.to_string().contains(&key) && listed["data"][0]["name"] == "laptop", "{listed}");
+    let bearer = format!("Bearer {key}");
+    let chat = || post_json(proxy.addr(), CHAT, &[("authorization", &bearer)], r#"{"model":"gpt-4o-mini"}"#);
+    until("the key opens", || chat().head.status() == 200);
+
+    let set = ask(
+        &proxy,
+        "POST",
+        "/admin/limits/user/%E5%A4%AA%E9%83%8E",
+        r#"{"rpm":7,"usd_month":"2.50","models":"gpt-4o*"}"#,
+    );
+    let rule = json!({"level": "user", "name": "太郎", "rpm": 7, "tpm": null, "concurrent": null, "usd_day": null,
+        "usd_month": 2.5, "models": "gpt-4o*", "paths": null});
+    assert_eq!(set.expect(200).json(), rule);
+    until("the limit is followed", || chat().head.get("x-ratelimit-limit-requests") == Some("7"));
+    ask(&proxy, "POST", "/admin/limits/total", r#"{"concurrent":5}"#).expect(200);
+    ask(&proxy, "POST", "/admin/limits/team/x", r#"{"tpm":100000}"#).expect(200);
+    let listed = ask(&proxy, "GET", "/admin/limits", "").expect(200).json();
+    let levels: Vec<&Value> = listed["data"].as_array().unwrap().iter().map(|rule| &rule["level"]).collect();
+    assert_eq!(levels, ["user", "team", "total"]);
+    ask(&proxy, "DELETE", "/admin/limits/user/%E5%A4%AA%E9%83%8E", "").expect(200);
+    until("the limit is gone", || chat().head.get("x-ratelimit-limit-requests").is_none());
+
+    ask(&proxy, "POST", "/admin/users/hana", r#"{"team":"x"}"#).expect(200);
+    assert_eq!(ask(&proxy, "GET", "/admin/users", "").json(), json!({"data": [{"user": "hana", "team": "x"}]}));
+    let refused = ask(&proxy, "DELETE", "/admin/teams/x", "").expect_proxy_error(400, "bad_request");
+    assert!(refused.json()["error"]["message"].as_str().unwrap().contains("move"));
+    ask(&proxy, "DELETE", "/admin/teams/x?move_to=y", "").expect(200);
+    assert_eq!(ask(&proxy, "GET", "/admin/users", "").json()["data"][0]["team"], "y");
+    ask(&proxy, "DELETE", "/admin/keys/1", "").expect(200);
+    until("the key is closed", || chat().head.status() == 401);
+    ask(&proxy, "DELETE", "/admin/keys/77", "").expect_proxy_error(404, "not_found");
+
+    let audit = ask(&proxy, "GET", "/admin/audit?limit=2", "").expect(200).json();
+    assert_eq!(audit["data"][0]["what"], "key 1 is revoked");
+    assert_eq!(audit["data"][0]["who"], "administrator, 127.0.0.1");
+    assert_eq!(audit["data"][1]["what"], "team x is deleted; its users belong to team y");
+    let older = format!("/admin/audit?cursor={}", audit["next_cursor"]);
+    let older = ask(&proxy, "GET", &older, "").json();
+    assert_eq!((older["data"].as_array().unwrap().len(), &older["next_cursor"]), (6, &Value::Null));
+    assert!(!audit.to_string().contains("oap_") && !older.to_string().contains("oap_"));
+    assert_eq!(upstream.requests().iter().filter(|request| request.target.starts_with("/admin")).count(), 0);
+}
+
+/// Also where everybody may read; and a page cannot do it for somebody who is logged in.
+#[test]
+fn only_the_administrator_changes_anything() {
+    let upstream = upstream();
+    let proxy = start(&upstream, &[]);
+    let open = Proxy::before(&upstream, &[]);
+    for proxy in [&proxy, &open] {
+        for (method, target) in [("GET", "/admin/keys"), ("GET", "/admin/audit"), ("DELETE", "/admin/limits/total")] {
+            send(proxy, method, target, &[], "").expect_proxy_error(401, "unauthorized");
+        }
+        let wrong = [("authorization", "Bearer an-administrators-t0ken"), JSON];
+        send(proxy, "POST", "/admin/keys", &wrong, r#"{"user":"a"}"#).expect_proxy_error(401, "unauthorized");
+    }
+    let bearer = format!("Bearer {TOKEN}");
+    let with = |fields: &[(&str, &str)], body: &str| {
+        send(&proxy, "POST", "/admin/users/a", &[&[("authorization", bearer.as_str())], fields].concat(), body)
+    };
+    let body = r#"{"team":"x"}"#;
+    with(&[JSON, ("origin", "https://evil.example")], body).expect_proxy_error(403, "foreign_origin");
+    with(&[JSON, ("sec-fetch-site", "cross-site")], body).expect_proxy_error(403, "foreign_origin");
+    with(&[("content-type", "text/plain")], body).expect_proxy_error(415, "unsupported_media_type");
+    with(&[], body).expect_proxy_error(415, "unsupported_media_type");
+    let large = format!(r#"{{"team":"{}"}}"#, "x".repeat(20_000));
+    with(&[JSON], &large).expect_proxy_error(413, "body_too_large");
+    assert_eq!(ask(&proxy, "GET", "/admin/users", "").json(), json!({"data": []}), "nothing was changed");
+    assert_eq!(ask(&proxy, "HEAD", "/admin/users", "").body.len(), 0);
+    for method in ["PUT", "PATCH"] {
+        ask(&proxy, method, "/admin/users/a", "").expect_proxy_error(405, "method_not_allowed");
+    }
+    with(&[JSON], body).expect(200);
+}
+
+/// In pieces, in chunks and after `100 Continue`; and one that stops coming is given up.
+#[test]
+fn a_body_comes_as_it_likes() {
+    let upstream = upstream();
+    let proxy = start(&upstream, &[("IDLE_TIMEOUT", "1s")]);
+    let head = format!(
+        "POST /admin/users/a HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n\
+                        content-type: application/json\r\n"
+    );
+    let mut client = Client::connect(proxy.addr());
+    client.send(format!("{head}transfer-encoding: chunked\r\n\r\n8\r\n{{\"team\":\r\n").as_bytes());
+    thread::sleep(Duration::from_millis(50));
+    client.send(b"4\r\n\"x\"}\r\n0\r\n\r\n");
+    client.response("POST").expect(200);
+    let chunk = format!("4000\r\n{}\r\n", " ".repeat(0x4000));
+    client.send(format!("{head}transfer-encoding: chunked\r\n\r\n{chunk}1\r\n \r\n").as_bytes());
+    client.response("POST").expect_proxy_error(413, "body_too_large");
+    let mut silent = Client::connect(proxy.addr());
+    silent.send(format!("{head}content-length: 12\r\n\r\n{{").as_bytes());
+    drop(client);
+    until("it is given up", || {
+        let metrics = String::from_utf8(ask(&proxy, "GET", "/metrics", "").body).unwrap();
+        metrics.contains("openai_proxy_connections{side=\"downstream\"} 1\n")
+    });
+}
+
+/// The field that is wrong is named, and nothing of the edit is made.
+#[test]
+fn what_is_wrong_is_named_and_nothing_is_done() {
+    let upstream = upstream();
+    let proxy = start(&upstream, &[]);
+    for (target, body, field) in [
+        ("/admin/keys", r#"{"name":"x"}"#, Some("user")),
+        ("/admin/keys", r#"{"user":""}"#, Some("user")),
+        ("/admin/keys", r#"{"user":"a","expires":"yesterday"}"#, Some("expires")),
+        ("/admin/keys", r#"{"user":"a","expires":"2020-01-01"}"#, Some("expires")),
+        ("/admin/keys", r#"{"user":"a","admin":true}"#, Some("admin")),
+        ("/admin/keys", r#"{"user":"a","user":"b"}"#, Some("user")),
+        ("/admin/keys", "[]", None),
+        ("/admin/keys", "{", None),
+        ("/admin/limits/user/a", "{}", None),
+        ("/admin/limits/user/a", r#"{"rpm":5,"rmp":5}"#, Some("rmp")),
+        ("/admin/limits/user/a", r#"{"rpm":-1}"#, Some("rpm")),
+        ("/admin/limits/user/a", r#"{"rpm":1.5}"#, Some("rpm")),
+        ("/admin/limits/user/a", r#"{"rpm":5,"usd_day":"1e3"}"#, Some("usd_day")),
+        ("/admin/limits/user/a", r#"{"rpm":5,"models":""}"#, Some("models")),
+        ("/admin/limits/user/a", r#"{"rpm":5,"paths":"v1"}"#, Some("paths")),
+        ("/admin/users/a", "{}", Some("team")),
+        ("/admin/users/a", r#"{"team":"x","role":"y"}"#, Some("role")),
+    ] {
+        let refused = ask(&proxy, "POST", target, body);
+        let error = refused.json()["error"].clone();
+        assert_eq!((refused.head.status(), error["param"].as_str()), (400, field), "{target} {body}: {error}");
+    }
+    for (method, target, status) in [
+        ("POST", "/admin/limits/everybody", 404),
+        ("POST", "/admin/limits/user", 404),
+        ("GET", "/admin", 404),
+        ("GET", "/admin/secrets", 404),
+        ("DELETE", "/admin/users/a", 405),
+        ("DELETE", "/admin/keys/x", 404),
+        ("GET", "/admin/keys?user=a", 400),
+        ("GET", "/admin/audit?limit=0", 400),
+        ("GET", "/admin/audit?page=2", 400),
+        ("DELETE", "/admin/teams/x?to=y", 400),
+        ("DELETE", "/admin/teams/nobody", 400),
+    ] {
+        let body = if method == "POST" { r#"{"rpm":1}"# } else { "" };
+        assert_eq!(ask(&proxy, method, target, body).head.status(), status, "{method} {target}");
+    }
+    assert_eq!(ask(&proxy, "GET", "/admin/limits", "").json(), json!({"data": []}));
+    assert_eq!(ask(&proxy, "GET", "/admin/audit", "").json()["data"], json!([]));
+}
