@@ -187,8 +187,8 @@ pub struct FormerSeries {
 }
 
 impl FormerSeries {
-    /// `user_and_model`: as in [`Record::user`], with the team behind [`TEAM_MARK`], and of [`Record::model_name`]; `status`: that was sent, where it is
-    /// known; of `usage`, the types of tokens that are not 0 were counted.
+    /// `user_and_model`: as in [`Record::user`], with the team behind [`TEAM_MARK`], and of [`Record::model_name`];
+    /// `status`: that was sent, where it is known; of `usage`, the types of tokens that are not 0 were counted.
     pub fn new(
         user_and_model: [Box<str>; 2],
         endpoint: Endpoint,

@@ -343,8 +343,8 @@ impl Limiter {
         self.spending.last_known(level, payer.into())
     }
 
-    /// What is spent of a level's budgets, where there are any and that is known: of the day and of the month, each with
-    /// the budget, nano-dollars.
+    /// What is spent of a level's budgets, where there are any and that is known: of the day and of the month, each
+    /// with the budget, nano-dollars.
     pub fn budget_use(&self, level: LimitLevel, payer: Payer<'_>) -> [Option<(u64, u64)>; 2] {
         let limits = self.limits_of(payer)[level as usize];
         let budgets = [limits.day_nano_usd, limits.month_nano_usd];

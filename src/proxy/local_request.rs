@@ -99,7 +99,8 @@ fn scraper(head: &RequestHead<'_, '_>) -> Option<String> {
     scrapes.then(|| String::from_utf8_lossy(name().unwrap_or_default()).into_owned())
 }
 
-/// A request to change or see keys, limits and teams: only with the administrator's token, also where everybody may read.
+/// A request to change or see keys, limits and teams: only with the administrator's token, also where everybody
+/// may read.
 fn admin(now: Now, head: &RequestHead<'_, '_>, access: &Access) -> Result<AdminRequest, Refusal> {
     if !access.opens_admin(&head.headers) {
         let message = "the administrator's token is needed here (ADMIN_TOKEN)";
