@@ -15,8 +15,9 @@ use openai_api_proxy::http::chunked::{self, Decoder};
 use openai_api_proxy::http::head::{HeadEnd, RequestHead, ResponseHead, storage};
 use openai_api_proxy::limit::bucket::Rate;
 use openai_api_proxy::limit::budget::{Cost, SpendSums};
+use openai_api_proxy::limit::levels::{Levels, LimitLevel, Payer};
 use openai_api_proxy::limit::limiter::{Limiter, Used};
-use openai_api_proxy::limit::overrides::Limits;
+use openai_api_proxy::limit::overrides::{Limits, Overrides};
 use openai_api_proxy::limit::reservation::{Money, ReservationRequest};
 use openai_api_proxy::metrics::{self, Gauges, Metrics};
 use openai_api_proxy::sse::{self, Splitter};
@@ -329,7 +330,8 @@ fn bodies(c: &mut Criterion) {
     group.finish();
 }
 
-/// A request's whole life under all limits: admitted, charged, released.
+/// A request's whole life under all limits: admitted, charged, released. Of a user alone, and of the team and everybody
+/// as well.
 fn limits(c: &mut Criterion) {
     let mut group = c.benchmark_group("limit");
     let rate = |per_minute| Some(Rate { per_minute, burst: per_minute });
@@ -342,22 +344,36 @@ fn limits(c: &mut Criterion) {
     };
     let money = Money { nano_usd: 70_000, least_nano_usd: 70_000, may_share: false };
     let ask = ReservationRequest { tokens: 900, guessed: false, money: Some(money) };
-    for count in [10, 100_000] {
-        group.bench_function(format!("one request under all limits, of {count} users"), |b| {
+    let of_team = Overrides {
+        rpm: Some(1_000_000_000),
+        tpm: Some(1_000_000_000),
+        concurrent: Some(8),
+        day_nano_usd: Some(1 << 60),
+        month_nano_usd: Some(1 << 60),
+    };
+    for (levels, count) in [(1, 10), (3, 10), (1, 100_000), (3, 100_000)] {
+        group.bench_function(format!("one request under all limits at {levels} levels, of {count} users"), |b| {
             let users: Vec<Arc<str>> = (0..count).map(|n| format!("user-{n:05}").into()).collect();
-            let (mut limiter, mut turn) = (Limiter::new(limits, Limits::default()), 0);
+            let of_total = if levels == 3 { limits } else { Limits::default() };
+            let (mut limiter, mut turn) = (Limiter::new(limits, of_total), 0);
+            let mut overrides = Levels::default();
+            if levels == 3 {
+                overrides.set(LimitLevel::Team, "team", of_team);
+            }
+            limiter.set_overrides(overrides);
             let mut now = Now { mono: 0, unix: 1_800_000_000_000_000_000 };
             let period = limiter.wants_spending(now).expect("there is a budget");
             limiter.load(SpendSums { period, ..SpendSums::default() }, now);
             let mut request = || {
                 turn = (turn + 7_919) % count;
                 now = Now { mono: now.mono + 1_000, unix: now.unix + 1_000 };
-                let user = black_box(&users[turn]);
+                let team = (levels == 3).then_some("team");
+                let payer = Payer { user: black_box(&users[turn]), team };
                 let cost = Cost { seq: now.mono, started_at: now.unix, nano_usd: 40_000 };
                 let used = Used { tokens: 500, output_tokens: Some(9), cost };
-                let Ok((reservation, _)) = limiter.admit(user, ask, now) else { panic!("nothing is scarce here") };
-                limiter.charge(user, used, now);
-                limiter.release(user, reservation, now);
+                let Ok((reservation, _)) = limiter.admit(payer, ask, now) else { panic!("nothing is scarce here") };
+                limiter.charge(payer, used, now);
+                limiter.release(payer, reservation, now);
             };
             (0..count).for_each(|_| request());
             b.iter(request);

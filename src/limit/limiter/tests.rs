@@ -460,6 +460,15 @@ enum Event {
     Tokens(i128),
 }
 
+/// True for the longer wait; to wait for ever is longer than anything.
+fn outlasts(one: Option<u64>, other: Option<u64>) -> bool {
+    match (one, other) {
+        (_, None) => false,
+        (None, Some(_)) => true,
+        (Some(one), Some(other)) => one > other,
+    }
+}
+
 /// The obvious model: everything that ever happened, summed up again for each question.
 #[derive(Default)]
 struct Model {
@@ -544,7 +553,7 @@ impl Model {
             if wanted > 0 && missing > 0 {
                 let wait = (missing as u128).div_ceil(rate.per_minute.into()) as u64;
                 let wait = (wanted <= rate.burst).then_some(wait);
-                if denied.is_none_or(|(_, longest)| is_longer(wait, longest)) {
+                if denied.is_none_or(|(_, longest)| outlasts(wait, longest)) {
                     denied = Some((limit, wait));
                 }
             }
@@ -570,7 +579,7 @@ impl Model {
             answers.iter().filter_map(|(level, answer)| answer.err().map(|(limit, wait)| (*level, limit, wait)));
         match refusals.next() {
             Some(first) => {
-                Err(refusals.fold(first, |longest, one| if is_longer(one.2, longest.2) { one } else { longest }))
+                Err(refusals.fold(first, |longest, one| if outlasts(one.2, longest.2) { one } else { longest }))
             }
             None => Ok((request.tokens, answers.iter().filter_map(|(_, answer)| answer.ok()).min().unwrap())),
         }
