@@ -262,9 +262,9 @@ impl Spending {
             return;
         }
         let is_today = began.day == today;
-        tally_of(&mut self.users, payer.user).add(today, cost.nano_usd, is_today);
+        add_to(&mut self.users, payer.user, today, cost.nano_usd, is_today);
         if let Some(team) = payer.team {
-            tally_of(&mut self.teams, team).add(today, cost.nano_usd, is_today);
+            add_to(&mut self.teams, team, today, cost.nano_usd, is_today);
         }
         self.total.add(today, cost.nano_usd, is_today);
     }
@@ -305,12 +305,14 @@ impl Spending {
     }
 }
 
-/// The tally of this name, a new one where there is none.
-fn tally_of<'a>(tallies: &'a mut BTreeMap<Arc<str>, Tally>, name: &str) -> &'a mut Tally {
-    if !tallies.contains_key(name) {
-        tallies.insert(name.into(), Tally::default());
+/// Adds to the tally of this name, a new one where there is none.
+fn add_to(tallies: &mut BTreeMap<Arc<str>, Tally>, name: &str, today: i64, nano_usd: i64, is_today: bool) {
+    if let Some(tally) = tallies.get_mut(name) {
+        return tally.add(today, nano_usd, is_today);
     }
-    tallies.get_mut(name).expect("it was inserted")
+    let mut tally = Tally::default();
+    tally.add(today, nano_usd, is_today);
+    tallies.insert(name.into(), tally);
 }
 
 /// The day of an instant, counted from the start of 1970.
