@@ -8,11 +8,11 @@ mod support;
 
 use serde_json::{Value, json};
 use std::thread;
-use std::time::{Duration, Instant};
-use support::DEADLINE;
+use std::time::Duration;
 use support::client::{Client, Response, post_json};
 use support::proxy::Proxy;
 use support::script::Reply;
+use support::until;
 use support::upstream::Upstream;
 
 const TOKEN: &str = "an-administrators-token";
@@ -36,14 +36,6 @@ fn ask(proxy: &Proxy, method: &str, target: &str, body: &str) -> Response {
     let bearer = format!("Bearer {TOKEN}");
     let fields = [("authorization", bearer.as_str()), JSON];
     send(proxy, method, target, &fields[..if body.is_empty() { 1 } else { 2 }], body)
-}
-
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < DEADLINE, "never: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]

@@ -10,14 +10,15 @@ mod support;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::process::{Output, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
-use support::DEADLINE;
 use support::client::{Client, Response, post_json};
+use support::gate::Gate;
 use support::proxy::{Proxy, command};
 use support::script::Reply;
 use support::upstream::Upstream;
+use support::{DEADLINE, until};
 
 const CHAT: &str = "/v1/chat/completions";
 /// Requests at once, and the users who send them in turn; half of these are of the team.
@@ -47,34 +48,6 @@ fn with_team() -> tempfile::TempDir {
         done(folder.path(), &format!("users set u{user} --team x"));
     }
     folder
-}
-
-/// A target that holds its answers back until it is opened.
-#[derive(Default)]
-struct Gate {
-    /// Open, and how many requests have come.
-    state: Mutex<(bool, usize)>,
-    changed: Condvar,
-}
-
-impl Gate {
-    fn pass(&self) {
-        let mut state = self.state.lock().unwrap();
-        state.1 += 1;
-        self.changed.notify_all();
-        drop(self.changed.wait_timeout_while(state, DEADLINE, |state| !state.0).unwrap());
-    }
-
-    fn set(&self, open: bool) {
-        self.state.lock().unwrap().0 = open;
-        self.changed.notify_all();
-    }
-
-    fn wait_for(&self, count: usize) {
-        let state = self.state.lock().unwrap();
-        let (state, _) = self.changed.wait_timeout_while(state, DEADLINE, |state| state.1 < count).unwrap();
-        assert_eq!(state.1, count, "requests that reached the target");
-    }
 }
 
 fn held(gate: &Arc<Gate>) -> Upstream {
@@ -203,14 +176,6 @@ fn plain() -> Upstream {
         let usage = r#"{"prompt_tokens":1,"total_tokens":1}"#;
         Reply::json(json!({"model": model}).to_string().replace('}', &format!(r#","usage":{usage}}}"#))).steps()
     })
-}
-
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < DEADLINE, "never: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Two servers on one file follow the commands, and SIGHUP the settings.

@@ -13,11 +13,12 @@ use rusqlite::Connection;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 use support::DEADLINE;
 use support::client::{Client, Response, post_json};
+use support::gate::Gate;
 use support::proxy::{Proxy, command};
 use support::script::Reply;
 use support::upstream::Upstream;
@@ -32,33 +33,6 @@ const USAGE: &str = r#"{"prompt_tokens":4,"completion_tokens":6,"total_tokens":1
 struct Held {
     upstream: Upstream,
     gate: Arc<Gate>,
-}
-
-#[derive(Default)]
-struct Gate {
-    /// Open, and how many requests have come.
-    state: Mutex<(bool, usize)>,
-    changed: Condvar,
-}
-
-impl Gate {
-    fn pass(&self) {
-        let mut state = self.state.lock().unwrap();
-        state.1 += 1;
-        self.changed.notify_all();
-        drop(self.changed.wait_timeout_while(state, DEADLINE, |state| !state.0).unwrap());
-    }
-
-    fn set(&self, open: bool) {
-        self.state.lock().unwrap().0 = open;
-        self.changed.notify_all();
-    }
-
-    fn wait_for(&self, count: usize) {
-        let state = self.state.lock().unwrap();
-        let (state, _) = self.changed.wait_timeout_while(state, DEADLINE, |state| state.1 < count).unwrap();
-        assert_eq!(state.1, count, "requests that reached the target");
-    }
 }
 
 impl Held {

@@ -7,6 +7,7 @@ use crate::base::digits::{nano_usd, whole_number};
 use crate::ledger::keys_and_limits::{rules, whose};
 use crate::ledger::offline;
 use crate::limit::levels::{Levels, LimitLevel};
+use crate::limit::overrides::LIMIT_MAX;
 use crate::limit::status::dollars;
 use crate::local::text_table::{Column, table};
 use crate::policy::{AllowedPaths, Models, Rule};
@@ -16,9 +17,6 @@ use std::path::Path;
 
 /// The text of `limits --help`.
 pub const HELP: &str = include_str!("limits_help.txt");
-
-/// The largest number that is taken.
-const MOST: u64 = 1_000_000_000_000_000;
 
 /// What to do with limits. Everybody's name is empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,8 +88,8 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
 
 fn count(parser: &mut Parser, option: &str) -> Result<u64, String> {
     let text = text(parser)?;
-    let number = whole_number(text.as_bytes()).filter(|&number| number <= MOST);
-    number.ok_or_else(|| format!("{option} {text:?}: expected a whole number, 0 to {MOST}"))
+    let number = whole_number(text.as_bytes()).filter(|&number| number <= LIMIT_MAX);
+    number.ok_or_else(|| format!("{option} {text:?}: expected a whole number, 0 to {LIMIT_MAX}"))
 }
 
 fn money(parser: &mut Parser, option: &str) -> Result<u64, String> {

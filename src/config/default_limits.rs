@@ -5,11 +5,10 @@ use super::source::Source;
 use super::value;
 use crate::base::digits::nano_usd;
 use crate::limit::bucket::Rate;
-use crate::limit::overrides::Limits;
+use crate::limit::overrides::{LIMIT_MAX, Limits};
 
-/// The maxima that can be set.
+/// The largest number of requests that can be set.
 const REQUESTS_MAX: u32 = 1_000_000_000;
-const TOKENS_MAX: u64 = 1_000_000_000_000_000;
 
 /// Reads those of each user.
 pub fn read(source: &mut Source<'_>) -> Limits {
@@ -45,8 +44,8 @@ fn rate(per_minute: u64) -> Option<Rate> {
 }
 
 fn tokens(source: &mut Source<'_>, name: &'static str) -> Option<Rate> {
-    let expected = format!("a whole number, 0 to {TOKENS_MAX}");
-    rate(source.value(name, 0, &expected, |text| value::number(text).filter(|&tokens| tokens <= TOKENS_MAX)))
+    let expected = format!("a whole number, 0 to {LIMIT_MAX}");
+    rate(source.value(name, 0, &expected, |text| value::number(text).filter(|&tokens| tokens <= LIMIT_MAX)))
 }
 
 fn concurrent(source: &mut Source<'_>, name: &'static str) -> Option<u32> {

@@ -34,14 +34,14 @@ pub fn spend_sums(conn: &Connection, period: Period, upto_seq: u64) -> rusqlite:
     };
     add(
         "SELECT user_id, sum(iif(hour >= ?3 AND hour < ?4, cost_nano_usd, 0)), sum(cost_nano_usd) FROM rollups
-        WHERE hour >= ?1 AND hour < ?2 AND (user_id <> 0 OR model_id = -1) GROUP BY user_id",
+        WHERE hour >= ?1 AND hour < ?2 AND user_id <> 0 GROUP BY user_id",
         &hours,
     )?;
     let [month_from, month_to, day_from, day_to] = hours.map(|hour| hour * NS_PER_HOUR);
     let mark = marks::read(&snapshot, marks::FOLD)?;
-    for id in ["user_id", "-team_id", "0"] {
+    for id in ["user_id", "-team_id"] {
         let tail = format!(
-            "SELECT {id} AS id, sum(iif(started_at >= ?3 AND started_at < ?4, cost_nano_usd, 0)), sum(cost_nano_usd)
+            "SELECT {id}, sum(iif(started_at >= ?3 AND started_at < ?4, cost_nano_usd, 0)), sum(cost_nano_usd)
             FROM records
             WHERE id > ?5 AND started_at >= ?1 AND started_at < ?2 AND cost_nano_usd <> 0 AND {id} IS NOT NULL
             GROUP BY 1"
@@ -53,12 +53,16 @@ pub fn spend_sums(conn: &Connection, period: Period, upto_seq: u64) -> rusqlite:
     let mut user = snapshot.prepare("SELECT name FROM users WHERE id = ?")?;
     let mut team = snapshot.prepare("SELECT name FROM teams WHERE id = ?")?;
     let name = |select: &mut Statement<'_>, id| select.query_row([id], |row| row.get::<_, String>(0)).map(Arc::from);
-    for (id, sums) in sums {
+    let spent = |sums: [i64; 2]| {
         let [day, month] = sums.map(|sum| sum.max(0).cast_unsigned());
-        let spent = Spent { day, month };
+        Spent { day, month }
+    };
+    let of_users = sums.range(EVERYBODY + 1..).map(|(_, sums)| sums);
+    found.total = spent(of_users.fold([0; 2], |all, one| [0, 1].map(|at: usize| all[at].saturating_add(one[at]))));
+    for (id, sums) in sums {
+        let spent = spent(sums);
         match id {
             _ if spent == Spent::default() => {}
-            EVERYBODY => found.total = spent,
             ..EVERYBODY => found.teams.push((name(&mut team, of_team(id))?, spent)),
             _ => found.users.push((name(&mut user, id)?, spent)),
         }

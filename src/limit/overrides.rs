@@ -17,6 +17,9 @@ pub struct Limits {
     pub month_nano_usd: Option<u64>,
 }
 
+/// The largest limit of a minute that can be set: far from where sums of them would end.
+pub const LIMIT_MAX: u64 = 1_000_000_000_000_000;
+
 /// What a user has instead of everybody's limits: `None` leaves those, 0 lifts the limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {

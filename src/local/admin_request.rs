@@ -1,13 +1,14 @@
 //! `/admin`: what the administrator sees and changes of keys, limits and teams over HTTP, as JSON.
 //!
-//! In: a request with its body. Out: what it asks for, or why it is refused: with the field that is wrong. Never: the
-//! ledger.
+//! In: a request with its body. Out: what it asks for, or the answer that says why not, with the field that is wrong.
+//! Never: the ledger.
 
 use crate::access::{expiry, is_user};
 use crate::base::digits::{nano_usd, whole_number};
 use crate::base::percent;
 use crate::http::reply::Fault;
 use crate::limit::levels::LimitLevel;
+use crate::limit::overrides::LIMIT_MAX;
 use crate::local::Answer;
 use crate::policy::{AllowedPaths, Models, Rule};
 use serde_json::{Map, Value};
@@ -15,8 +16,6 @@ use serde_json::{Map, Value};
 /// Largest body of a request, bytes.
 pub const BODY_BYTES_MAX: usize = 16 * 1024;
 
-/// The largest number of a limit.
-const COUNT_MAX: u64 = 1_000_000_000_000_000;
 /// Lines of the audit in an answer, where nobody says how many, and at most.
 const LINES_DEFAULT: u64 = 100;
 const LINES_MAX: u64 = 1000;
@@ -31,8 +30,6 @@ pub struct AdminRequest {
     pub query: String,
     /// All of it, once it is here.
     pub body: Vec<u8>,
-    /// Only the answer's head is wanted.
-    pub to_head: bool,
     /// Who asks, for the audit.
     pub who: String,
     /// Nanoseconds since the Unix epoch.
@@ -76,33 +73,12 @@ pub enum AdminCommand {
     },
 }
 
-/// Why a request is refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AdminRefusal {
-    pub fault: Fault,
-    pub message: String,
-    /// The field that is wrong.
-    pub field: Option<String>,
-}
-
-impl AdminRefusal {
-    /// A refusal that is about no field.
-    pub fn new(fault: Fault, message: impl Into<String>) -> Self {
-        Self { fault, message: message.into(), field: None }
-    }
-
-    /// The answer.
-    pub fn answer(&self) -> Answer {
-        Answer::error(self.fault, &self.message, self.field.as_deref())
-    }
-}
-
 impl AdminRequest {
     /// Reads it.
     ///
     /// # Errors
     /// There is no such thing, it is not done so, or a field is wrong: nothing is changed then.
-    pub fn command(&self) -> Result<AdminCommand, AdminRefusal> {
+    pub fn command(&self) -> Result<AdminCommand, Answer> {
         let segments: Option<Vec<String>> =
             self.path.split('/').filter(|part| !part.is_empty()).map(percent::decode).collect();
         let segments = segments.ok_or_else(|| bad("the path is not percent-encoded UTF-8"))?;
@@ -135,13 +111,13 @@ impl AdminRequest {
             ("DELETE", ["teams", team]) => delete_team(team, &parameters)?,
             ("GET", ["audit"]) => audit(&parameters)?,
             (_, ["keys" | "limits" | "users" | "teams" | "audit", ..]) => {
-                return Err(AdminRefusal::new(Fault::MethodNotAllowed, "this is not done here so; see the manual"));
+                return Err(Answer::error(Fault::MethodNotAllowed, "this is not done here so; see the manual", None));
             }
             _ => return Err(no_such()),
         })
     }
 
-    fn create_key(&self) -> Result<AdminCommand, AdminRefusal> {
+    fn create_key(&self) -> Result<AdminCommand, Answer> {
         let mut fields = self.fields()?;
         let user = fields.remove("user").ok_or_else(|| wrong("user", "expected a user's name"))?;
         let user = name("user", &user)?;
@@ -154,13 +130,13 @@ impl AdminRequest {
     }
 
     /// Limits by the names of the command's options.
-    fn rule(&self) -> Result<Rule, AdminRefusal> {
+    fn rule(&self) -> Result<Rule, Answer> {
         let mut rule = Rule::default();
         for (field, value) in &self.fields()? {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             let count = || {
-                let count = value.as_u64().filter(|&count| count <= COUNT_MAX);
-                count.ok_or_else(|| wrong(field, format!("expected a whole number, 0 to {COUNT_MAX}")))
+                let count = value.as_u64().filter(|&count| count <= LIMIT_MAX);
+                count.ok_or_else(|| wrong(field, format!("expected a whole number, 0 to {LIMIT_MAX}")))
             };
             let money =
                 || nano_usd(&text).ok_or_else(|| wrong(field, "expected an amount in US dollars, as in 5 or \"0.50\""));
@@ -188,7 +164,7 @@ impl AdminRequest {
     }
 
     /// The members of the body. A repeated one is none: readers differ in which they take.
-    fn fields(&self) -> Result<Map<String, Value>, AdminRefusal> {
+    fn fields(&self) -> Result<Map<String, Value>, Answer> {
         let (mut repeated, mut fields) = (None, Map::new());
         let whole = crate::usage::each_member::each_member(&self.body, |key, value| {
             let value = serde_json::from_str(value.get()).unwrap_or(Value::Null);
@@ -203,13 +179,13 @@ impl AdminRequest {
         }
     }
 
-    fn parameters(&self) -> Result<Vec<(String, String)>, AdminRefusal> {
+    fn parameters(&self) -> Result<Vec<(String, String)>, Answer> {
         let pairs = self.query.split('&').filter(|pair| !pair.is_empty());
         pairs.map(|pair| super::usage_report::decoded(pair).map_err(bad)).collect()
     }
 }
 
-fn delete_team(team: &str, parameters: &[(String, String)]) -> Result<AdminCommand, AdminRefusal> {
+fn delete_team(team: &str, parameters: &[(String, String)]) -> Result<AdminCommand, Answer> {
     let move_to = match parameters {
         [] => None,
         [(parameter, to)] if parameter == "move_to" => Some(named(to)?),
@@ -218,7 +194,7 @@ fn delete_team(team: &str, parameters: &[(String, String)]) -> Result<AdminComma
     Ok(AdminCommand::DeleteTeam { team: named(team)?, move_to })
 }
 
-fn audit(parameters: &[(String, String)]) -> Result<AdminCommand, AdminRefusal> {
+fn audit(parameters: &[(String, String)]) -> Result<AdminCommand, Answer> {
     let (mut before, mut max) = (None, None);
     for (parameter, value) in parameters {
         let number = whole_number(value.as_bytes()).and_then(|number| i64::try_from(number).ok());
@@ -238,7 +214,7 @@ fn audit(parameters: &[(String, String)]) -> Result<AdminCommand, AdminRefusal> 
 }
 
 /// `user/NAME`, `team/NAME` or `total`.
-fn level(target: &[&str]) -> Result<(LimitLevel, String), AdminRefusal> {
+fn level(target: &[&str]) -> Result<(LimitLevel, String), Answer> {
     match target {
         ["total"] => Ok((LimitLevel::Total, String::new())),
         ["user", name] => Ok((LimitLevel::User, named(name)?)),
@@ -247,34 +223,34 @@ fn level(target: &[&str]) -> Result<(LimitLevel, String), AdminRefusal> {
     }
 }
 
-fn named(text: &str) -> Result<String, AdminRefusal> {
+fn named(text: &str) -> Result<String, Answer> {
     match is_user(text) {
         true => Ok(text.to_owned()),
         false => Err(bad("a name has 1 to 128 bytes, and no control character")),
     }
 }
 
-fn name(field: &str, value: &Value) -> Result<String, AdminRefusal> {
+fn name(field: &str, value: &Value) -> Result<String, Answer> {
     let named = value.as_str().filter(|text| is_user(text));
     named.map(str::to_owned).ok_or_else(|| wrong(field, "expected 1 to 128 bytes, and no control character"))
 }
 
-fn none_left(fields: &Map<String, Value>) -> Result<(), AdminRefusal> {
+fn none_left(fields: &Map<String, Value>) -> Result<(), Answer> {
     fields.keys().next().map_or(Ok(()), |field| Err(unknown(field)))
 }
 
-fn bad(message: impl Into<String>) -> AdminRefusal {
-    AdminRefusal::new(Fault::BadRequest, message)
+fn bad(message: impl AsRef<str>) -> Answer {
+    Answer::error(Fault::BadRequest, message.as_ref(), None)
 }
 
-fn wrong(field: &str, why: impl std::fmt::Display) -> AdminRefusal {
-    AdminRefusal { field: Some(field.to_owned()), ..bad(format!("`{field}`: {why}")) }
+fn wrong(field: &str, why: impl std::fmt::Display) -> Answer {
+    Answer::error(Fault::BadRequest, &format!("`{field}`: {why}"), Some(field))
 }
 
-fn unknown(field: &str) -> AdminRefusal {
+fn unknown(field: &str) -> Answer {
     wrong(super::usage_report::shown(field), "there is no such field here")
 }
 
-fn no_such() -> AdminRefusal {
-    AdminRefusal::new(Fault::NotFound, "there is no such thing here")
+fn no_such() -> Answer {
+    Answer::error(Fault::NotFound, "there is no such thing here", None)
 }

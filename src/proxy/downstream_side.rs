@@ -45,7 +45,8 @@ use crate::http::reply::{Fault, Reply, error_body};
 use crate::limit::levels::{LimitLevel, Payer};
 use crate::limit::reservation::Reservation;
 use crate::limit::status::RateLimitStatus;
-use crate::local::{Answer, admin_request};
+use crate::local::Answer;
+use crate::local::admin_request::{self, AdminRequest};
 use crate::usage::draft::Draft;
 use crate::usage::record::{Endpoint, Outcome};
 use std::borrow::Cow;
@@ -363,11 +364,9 @@ impl Proxy {
     }
 
     /// The administrator's request is asked when its body is here.
-    fn admin_body(&mut self, now: Now, key: DownKey, head: &RequestHead<'_, '_>) {
+    fn keep_body(&mut self, key: DownKey, head: &RequestHead<'_, '_>, request: Box<AdminRequest>) {
         let Some(down) = self.downs.linked_mut(key) else { return };
-        if head.framing == Framing::None {
-            return self.ask_admin(now, key);
-        }
+        down.admin = Some(request);
         down.phase = Phase::Body { reader: BodyReader::new(head.framing), sink: Sink::Keep };
         if head.expects_continue {
             down.out.append(b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -390,7 +389,7 @@ impl Proxy {
     fn ask_admin(&mut self, now: Now, key: DownKey) {
         let Some(down) = self.downs.linked_mut(key) else { return };
         let Some(request) = down.admin.take() else { return debug_assert!(false, "it was put there") };
-        down.phase = Phase::Asking { to_head: request.to_head, is_own: false };
+        down.phase = Phase::Asking { to_head: false, is_own: false };
         let ticket = self.local_answers.ask(key);
         self.actions.push_back(Action::Ask { ticket, question: Question::Admin(request) });
         self.retime_down(now, key, false);
@@ -882,16 +881,6 @@ impl Proxy {
         }
         let is_own = local_limit::asker(&request).is_some();
         let Some(down) = self.downs.linked_mut(key) else { return };
-        let request = match request {
-            LocalRequest::Admin(mut request) => {
-                let from = down.address.map(|from| format!("administrator, {from}"));
-                request.who = from.unwrap_or_else(|| "administrator".to_owned());
-                request.to_head = head.method == "HEAD";
-                down.admin = Some(request);
-                return self.admin_body(now, key, head);
-            }
-            other => other,
-        };
         down.phase = Phase::Asking { to_head: head.method == "HEAD", is_own };
         let address = down.address;
         let question = match request {
@@ -909,7 +898,14 @@ impl Proxy {
                 let answer = self.readiness();
                 return self.local_answer(now, key, &answer);
             }
-            LocalRequest::Admin(_) => return debug_assert!(false, "it has gone another way"),
+            LocalRequest::Admin(mut request) => {
+                let from = address.map(|from| format!("administrator, {from}"));
+                request.who = from.unwrap_or_else(|| "administrator".to_owned());
+                if head.framing != Framing::None {
+                    return self.keep_body(key, head, request);
+                }
+                Question::Admin(request)
+            }
             LocalRequest::Metrics { scraper } => {
                 let scraper = scraper.map(|program| format!("{address:?} {program}"));
                 let snapshot = self.metrics.snapshot(self.gauges(), scraper.as_deref(), now.mono);

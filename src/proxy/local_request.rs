@@ -130,7 +130,6 @@ fn admin(now: Now, head: &RequestHead<'_, '_>, access: &Access) -> Result<AdminR
         path: path.strip_prefix("/admin").unwrap_or(path).to_owned(),
         query: query.to_owned(),
         body: Vec::new(),
-        to_head: false,
         who: String::new(),
         now: now.unix,
     })

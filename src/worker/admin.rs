@@ -3,13 +3,14 @@
 //! In: an [`AdminRequest`] and the ledger's path. Out: an answer. Never: a secret, but a new key's, once.
 
 use crate::access::{Hash, KEY_PREFIX};
-use crate::base::civil::write_rfc3339;
+use crate::base::clock::SECOND;
 use crate::http::reply::Fault;
 use crate::ledger::database;
 use crate::ledger::keys_and_limits::{Editor, KeyRow, audit, keys, members, rules};
 use crate::limit::levels::LimitLevel;
 use crate::local::Answer;
-use crate::local::admin_request::{AdminCommand, AdminRefusal, AdminRequest};
+use crate::local::admin_request::{AdminCommand, AdminRequest};
+use crate::local::humanize;
 use crate::policy::Rule;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use rusqlite::Connection;
@@ -22,22 +23,24 @@ const SECRET_BYTES: usize = 32;
 
 /// Does what is asked on the ledger at `path`, or says why not.
 pub fn perform(path: &Path, request: &AdminRequest) -> Answer {
-    let unavailable = |message: String| AdminRefusal::new(Fault::LedgerUnavailable, message);
-    let done = request.command().and_then(|command| run(path, request, command).map_err(unavailable)?);
-    match done {
-        Ok((status, body)) => Answer::new(status, "application/json", format!("{body}\n")),
-        Err(refusal) => refusal.answer(),
+    let unavailable = |message: String| Answer::error(Fault::LedgerUnavailable, &message, None);
+    match request.command() {
+        Ok(command) => run(path, request, command).unwrap_or_else(unavailable),
+        Err(refusal) => refusal,
     }
 }
 
-/// Status and body, or a refusal; the outer error is the ledger's, in one sentence.
-type Done = Result<Result<(u16, Value), AdminRefusal>, String>;
+/// The answer; an error is the ledger's, in one sentence.
+type Done = Result<Answer, String>;
+
+fn json_answer(status: u16, body: &Value) -> Answer {
+    Answer::new(status, "application/json", format!("{body}\n"))
+}
 
 fn run(path: &Path, request: &AdminRequest, command: AdminCommand) -> Done {
     let now = request.now;
     let editor = || Editor::open_existing(path, &request.who, now);
-    let not_found = |what: String| Ok(Err(AdminRefusal::new(Fault::NotFound, what)));
-    let found = |body: Value| Ok(Ok((200, body)));
+    let found = |body: Value| Ok(json_answer(200, &body));
     match command {
         AdminCommand::ListKeys => {
             read(path, |conn| Ok(list(keys(conn)?.iter().map(|(key, _)| key_document(key, now)))))
@@ -49,10 +52,10 @@ fn run(path: &Path, request: &AdminRequest, command: AdminCommand) -> Done {
             let row = KeyRow { id, user, team, name, created_at: now, expires_at, revoked_at: None };
             let mut document = key_document(&row, now);
             document["key"] = secret.into();
-            Ok(Ok((201, document)))
+            Ok(json_answer(201, &document))
         }
         AdminCommand::RevokeKey(id) => match editor()?.revoke(id)? {
-            None => not_found(format!("there is no key {id}")),
+            None => Ok(Answer::error(Fault::NotFound, &format!("there is no key {id}"), None)),
             Some(was_valid) => found(json!({"id": id, "revoked": was_valid})),
         },
         AdminCommand::ListLimits => {
@@ -75,7 +78,7 @@ fn run(path: &Path, request: &AdminRequest, command: AdminCommand) -> Done {
         }
         AdminCommand::DeleteTeam { team, move_to } => match editor()?.delete_team(&team, move_to.as_deref())? {
             Ok(()) => found(json!({"team": team, "deleted": true})),
-            Err(why) => Ok(Err(AdminRefusal::new(Fault::BadRequest, why))),
+            Err(why) => Ok(Answer::error(Fault::BadRequest, &why, None)),
         },
         AdminCommand::Audit { before, max } => read(path, |conn| {
             let lines = audit(conn, before, max + 1)?;
@@ -90,7 +93,7 @@ fn run(path: &Path, request: &AdminRequest, command: AdminCommand) -> Done {
 
 fn read(path: &Path, ask: impl FnOnce(&Connection) -> rusqlite::Result<Value>) -> Done {
     let answer = database::open_reader(path).and_then(|conn| ask(&conn));
-    answer.map(|body| Ok((200, body))).map_err(|error| format!("the ledger cannot be read: {error}"))
+    answer.map(|body| json_answer(200, &body)).map_err(|error| format!("the ledger cannot be read: {error}"))
 }
 
 fn list(rows: impl Iterator<Item = Value>) -> Value {
@@ -127,10 +130,9 @@ pub fn rule_document(level: LimitLevel, name: &str, Rule { limits, models, paths
     })
 }
 
+/// To the second.
 fn instant(unix_ns: u64) -> String {
-    let mut out = Vec::new();
-    write_rfc3339(&mut out, unix_ns, 0);
-    String::from_utf8_lossy(&out).into_owned()
+    humanize::instant(unix_ns - unix_ns % SECOND)
 }
 
 /// A key of 256 random bits.

@@ -9,6 +9,7 @@ pub mod api;
 pub mod ca;
 pub mod client;
 pub mod core;
+pub mod gate;
 pub mod load;
 pub mod proxy;
 pub mod recordings;
@@ -26,7 +27,7 @@ pub mod wire;
 use std::io::Write;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long anything may take before a test is given up. It guards against hanging and measures nothing.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -44,6 +45,16 @@ pub fn free_port() -> u16 {
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
+    }
+}
+
+/// Waits until it is so, as `what` says.
+#[track_caller]
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < DEADLINE, "never: {what}");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
