@@ -9,16 +9,9 @@ use std::net::TcpListener;
 use std::process::Stdio;
 use support::ca::{Ca, Server};
 use support::free_port;
-use support::proxy::{Proxy, command};
+use support::proxy::{Proxy, command, run_with as run};
 use support::script::Reply;
 use support::upstream::Upstream;
-
-/// Runs a command: its exit status, and what it writes.
-fn run(folder: &std::path::Path, arguments: &[&str], vars: &[(&str, &str)]) -> (Option<i32>, String, String) {
-    let output = command(folder, vars).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code(), text(output.stdout), text(output.stderr))
-}
 
 /// What `check` says of one thing.
 #[track_caller]

@@ -11,10 +11,9 @@ use openai_api_proxy::ledger::append::Writer;
 use openai_api_proxy::ledger::database;
 use openai_api_proxy::usage::record::{Endpoint, Outcome, Record, Usage, UsageSource};
 use serde_json::Value;
-use std::process::Output;
 use std::time::{SystemTime, UNIX_EPOCH};
 use support::client::{Client, Response, get};
-use support::proxy::Proxy;
+use support::proxy::{Proxy, done};
 use support::rng::Rng;
 use support::tools;
 
@@ -196,10 +195,7 @@ fn it_asks_for_the_token_and_shows_holders_of_keys_their_own() {
     let conn = database::open(&folder.path().join("usage.db")).unwrap();
     Writer::new(&conn).unwrap().append(&records(10, &mut Rng::new(7))).unwrap();
     drop(conn);
-    let mut keys = support::proxy::command(folder.path(), &[]);
-    let Output { stdout, .. } =
-        keys.args(["keys", "create", "太郎"]).stdout(std::process::Stdio::piped()).output().unwrap();
-    let key = String::from_utf8(stdout).unwrap();
+    let key = done(folder.path(), "keys create 太郎");
     let vars = [("PROXY_TARGET", "http://127.0.0.1:9"), ("ADMIN_TOKEN", "admin-0123456789"), ("CLIENT_AUTH", "keys")];
     let proxy = Proxy::start_in(folder, &vars);
     let with = |target: &str, secret: &str| {

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 use support::DEADLINE;
 use support::client::{Client, Response};
-use support::proxy::{Proxy, command};
+use support::proxy::{Proxy, done};
 use support::script::Reply;
 use support::tools;
 use support::upstream::Upstream;
@@ -129,8 +129,7 @@ fn the_administrators_token_and_strange_methods_go_nowhere() {
 #[test]
 fn without_a_token_holders_of_keys_read_their_own_beyond_loopback() {
     let folder = tempfile::tempdir().unwrap();
-    let made = command(folder.path(), &[]).args(["keys", "create", "u"]).stdout(Stdio::piped()).output().unwrap();
-    let key = String::from_utf8(made.stdout).unwrap();
+    let key = done(folder.path(), "keys create u");
     let vars = [("PROXY_TARGET", "http://127.0.0.1:9"), ("CLIENT_AUTH", "keys"), ("HOST", "0.0.0.0"), KEY];
     let proxy = Proxy::start_in(folder, &vars);
     for path in ["/usage", "/dashboard", "/metrics"] {
@@ -145,13 +144,8 @@ fn without_a_token_holders_of_keys_read_their_own_beyond_loopback() {
 fn what_a_client_key_opens() {
     let upstream = upstream();
     let folder = tempfile::tempdir().unwrap();
-    let run = |arguments: &str| {
-        let done = command(folder.path(), &[]).args(arguments.split(' ')).stdout(Stdio::piped()).output().unwrap();
-        assert!(done.status.success(), "{done:?}");
-        String::from_utf8(done.stdout).unwrap()
-    };
-    let keys = ["taro", "hana"].map(|user| run(&format!("keys create {user}")).trim().to_owned());
-    let shown = run("limits set taro --paths /v1/files,/v1/models/");
+    let keys = ["taro", "hana"].map(|user| done(folder.path(), &format!("keys create {user}")).trim().to_owned());
+    let shown = done(folder.path(), "limits set taro --paths /v1/files,/v1/models/");
     assert!(
         shown.lines().nth(1).is_some_and(|row| row.split_whitespace().last() == Some("/v1/files,/v1/models")),
         "{shown}"
@@ -173,8 +167,7 @@ fn what_a_client_key_opens() {
     }
     let refused = ask(&keys[0], &chat);
     refused.expect_proxy_error(403, "path_not_allowed");
-    let done = command(proxy.folder(), &[]).args(["limits", "clear", "taro"]).output().unwrap();
-    assert!(done.status.success());
+    done(proxy.folder(), "limits clear taro");
     let start = Instant::now();
     while ask(&keys[0], &chat).head.status() != 200 {
         assert!(start.elapsed() < DEADLINE, "its rule is followed still");

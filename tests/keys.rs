@@ -6,32 +6,16 @@
 mod support;
 
 use serde_json::json;
-use std::path::Path;
-use std::process::Output;
 use std::time::Instant;
 use support::DEADLINE;
 use support::api;
 use support::client::{Client, Response};
-use support::proxy::{Proxy, command};
+use support::proxy::{Proxy, done, run};
 use support::upstream::Upstream;
 use support::websocket::{self, Frame, HANDSHAKE};
 
 const CHAT: &str = "/v1/chat/completions";
 const BODY: &[u8] = br#"{"model":"gpt-4o-mini","messages":[]}"#;
-
-/// Runs a command on the ledger in a folder.
-fn run(folder: &Path, arguments: &str) -> Output {
-    let mut command = command(folder, &[]);
-    command.args(arguments.split_whitespace()).stdout(std::process::Stdio::piped()).output().unwrap()
-}
-
-/// The same; what it printed, where it succeeded.
-#[track_caller]
-fn done(folder: &Path, arguments: &str) -> String {
-    let output = run(folder, arguments);
-    assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
 
 fn ask(proxy: &Proxy, fields: &[(&str, &str)]) -> Response {
     let fields = [&[("content-type", "application/json")], fields].concat();

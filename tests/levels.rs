@@ -9,16 +9,12 @@ mod support;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::process::{Output, Stdio};
-use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
 use support::client::{Client, Response, post_json};
-use support::gate::Gate;
-use support::proxy::{Proxy, command};
+use support::gate::Held;
+use support::proxy::{Proxy, done, run};
 use support::script::Reply;
+use support::until;
 use support::upstream::Upstream;
-use support::{DEADLINE, until};
 
 const CHAT: &str = "/v1/chat/completions";
 /// Requests at once, and the users who send them in turn; half of these are of the team.
@@ -26,16 +22,6 @@ const CROWD: usize = 200;
 const USERS: usize = 20;
 const JSON: (&str, &str) = ("content-type", "application/json");
 const UNLIMITED: (&str, &str) = ("RATE_LIMIT_RPM", "0");
-
-fn run(folder: &std::path::Path, arguments: &str) -> Output {
-    command(folder, &[]).args(arguments.split(' ')).stdout(Stdio::piped()).output().unwrap()
-}
-
-fn done(folder: &std::path::Path, arguments: &str) -> String {
-    let output = run(folder, arguments);
-    assert!(output.status.success(), "{arguments}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
 
 fn send(proxy: &Proxy, method: &str, target: &str, fields: &[(&str, &str)], body: &[u8]) -> Response {
     Client::connect(proxy.addr()).request(method, target, fields, body)
@@ -50,17 +36,8 @@ fn with_team() -> tempfile::TempDir {
     folder
 }
 
-fn held(gate: &Arc<Gate>) -> Upstream {
-    let gate = Arc::clone(gate);
-    Upstream::plain(move |_| {
-        gate.pass();
-        let usage = r#"{"prompt_tokens":4,"completion_tokens":6,"total_tokens":10}"#;
-        Reply::json(format!(r#"{{"model":"gpt-4o-mini","usage":{usage}}}"#)).steps()
-    })
-}
-
-/// At a level, one limit after another, under a crowd of users: as many pass as it allows, half of those leave before
-/// their answer, and as many pass again.
+/// At a level, one limit after another, under a crowd of users: exactly as many pass as it allows, and each refusal names
+/// the level.
 fn exactly_at(level: &str) {
     for (limit, set, per_request, allowed) in [
         ("requests", "rpm", "--rpm 30", 30),
@@ -72,9 +49,8 @@ fn exactly_at(level: &str) {
         let folder = with_team();
         let whose = if level == "total" { "--total".to_owned() } else { "--team x".to_owned() };
         done(folder.path(), &format!("limits set {whose} {per_request}"));
-        let gate = Arc::new(Gate::default());
-        let upstream = held(&gate);
-        let proxy = Proxy::start_in(folder, &[("PROXY_TARGET", &upstream.url()), UNLIMITED]);
+        let held = Held::new();
+        let proxy = Proxy::start_in(folder, &[("PROXY_TARGET", &held.upstream.url()), UNLIMITED]);
         // gpt-4o-mini: three tokens in at 150 nano-dollars and 1,000 out at 600 are 600,450.
         let max_tokens = if set == "tpm" { 9_000 } else { 1_000 };
         let body = json!({"model": "gpt-4o-mini", "max_tokens": max_tokens}).to_string();
@@ -87,21 +63,17 @@ fn exactly_at(level: &str) {
             })
             .collect();
         let strangers = if level == "total" { 0 } else { CROWD / 2 };
-        gate.wait_for(strangers + allowed);
+        held.gate.wait_for(strangers + allowed);
         let (mut refused, mut waiting) = (0, Vec::new());
-        let start = Instant::now();
-        let is_refused = || {
+        let refusals = || {
             let refused = proxy.metrics();
             let by_limit = refused.iter().filter(|(sample, _)| {
                 sample.starts_with("openai_proxy_rate_limited_total") && sample.contains(&format!("limit=\"{limit}\""))
             });
             by_limit.map(|(_, count)| count).sum::<f64>() as usize
         };
-        while is_refused() < CROWD - strangers - allowed {
-            assert!(start.elapsed() < DEADLINE, "{level}, {limit}: {} refused", is_refused());
-            thread::sleep(Duration::from_millis(10));
-        }
-        gate.set(true);
+        until(&format!("{level}, {limit}: all others are refused"), || refusals() >= CROWD - strangers - allowed);
+        held.gate.set(true);
         for mut client in clients {
             let response = client.response("POST");
             match response.head.status() {
@@ -135,33 +107,28 @@ fn exactly_as_many_pass_as_a_team_may_and_others_are_not_concerned() {
 /// What the settings say of everybody; and whoever leaves gives back, at each level.
 #[test]
 fn who_leaves_gives_back_at_every_level() {
-    let gate = Arc::new(Gate::default());
-    let upstream = held(&gate);
+    let held = Held::new();
     let folder = with_team();
     done(folder.path(), "limits set --team x --concurrent 6");
     let vars = [("TOTAL_MAX_CONCURRENT", "6"), ("MAX_CONCURRENT_PER_USER", "3"), UNLIMITED];
-    let proxy = Proxy::start_in(folder, &[&[("PROXY_TARGET", &*upstream.url())], &vars[..]].concat());
+    let proxy = Proxy::start_in(folder, &[&[("PROXY_TARGET", &*held.upstream.url())], &vars[..]].concat());
     let ask = |user: &str| {
         let mut client = Client::connect(proxy.addr());
         client.send_request("POST", CHAT, &[("x-user-id", user), JSON], br#"{"model":"m"}"#);
         client
     };
     for round in 1..=3 {
-        gate.set(false);
+        held.gate.set(false);
         let clients: Vec<Client> = ["u0", "u0", "u0", "u2", "u2", "u2"].map(ask).into();
-        gate.wait_for(6 * round);
+        held.gate.wait_for(6 * round);
         for (user, level) in [("u0", "user"), ("u4", "team"), ("u1", "total")] {
             let refused = ask(user).response("POST");
             let error = refused.json()["error"].clone();
             assert_eq!((&error["code"], &error["param"]), (&json!("rate_limit_exceeded"), &json!(level)), "{error}");
         }
         drop(clients); // before their answers
-        let start = Instant::now();
-        while proxy.metrics()["openai_proxy_requests_in_flight"] > 0.0 {
-            assert!(start.elapsed() < DEADLINE);
-            thread::sleep(Duration::from_millis(10));
-        }
-        gate.set(true);
+        until("they have left", || proxy.metrics()["openai_proxy_requests_in_flight"] == 0.0);
+        held.gate.set(true);
     }
     post_json(proxy.addr(), CHAT, &[("x-user-id", "u0")], r#"{"model":"m"}"#).expect(200);
 }
@@ -197,15 +164,7 @@ fn servers_follow_what_is_set_of_teams_and_of_everybody() {
             until(&format!("{user} has {expected:?}"), || limit(proxy, user).as_deref() == expected);
         }
     };
-    let run = |arguments: &str| {
-        let output = command(folder.path(), &[("DATABASE_PATH", path)])
-            .args(arguments.split(' '))
-            .stdout(Stdio::piped())
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    };
+    let run = |arguments: &str| done(folder.path(), arguments);
     run("limits set --total --rpm 900");
     becomes("a", Some("900"));
     run("users set a --team x");

@@ -10,12 +10,11 @@ mod support;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 use support::DEADLINE;
 use support::client::{get, post_json};
-use support::proxy::{Proxy, command};
+use support::proxy::{Proxy, run_with as run};
 use support::script::Reply;
 use support::upstream::Upstream;
 
@@ -44,13 +43,6 @@ fn price_server(first: &str) -> (Upstream, Arc<Mutex<String>>) {
     (Upstream::plain(move |_| Reply::json(served.lock().unwrap().clone()).steps()), text)
 }
 
-fn run(proxy: &Proxy, arguments: &[&str], vars: &[(&str, &str)]) -> (Option<i32>, String, String) {
-    let mut command = command(proxy.folder(), vars);
-    let output = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code(), text(output.stdout), text(output.stderr))
-}
-
 /// Fetched at the start, used at once, kept for the next start, and below what the operator's own file says.
 #[test]
 fn prices_are_fetched_and_kept() {
@@ -71,9 +63,9 @@ fn prices_are_fetched_and_kept() {
     let age = now - proxy.metrics()[r#"openai_proxy_prices_timestamp_seconds{source="PRICES_URL"}"#];
     assert!((-1.0..600.0).contains(&age), "{age}");
     assert!(get(proxy.addr(), "/dashboard").text().contains("Prices: PRICES_URL of 2"));
-    let (status, said, _) = run(&proxy, &["prices", "mine"], &vars);
+    let (status, said, _) = run(proxy.folder(), &["prices", "mine"], &vars);
     assert!(status == Some(0) && said.contains("From: PRICES_URL, of 2") && said.contains("1.5 "), "{said}");
-    let (_, said, _) = run(&proxy, &["check"], &[vars[0], ("PORT", "0")]);
+    let (_, said, _) = run(proxy.folder(), &["check"], &[vars[0], ("PORT", "0")]);
     assert!(said.contains("PRICES_URL of 2") && said.contains("built-in of 2026-11-29"), "{said}");
     // A reload keeps what was fetched.
     std::fs::write(proxy.folder().join(".env"), "PRICES_FILE=own.json\n").unwrap();
@@ -143,23 +135,23 @@ fn a_cost_that_is_not_certain_is_spent_at_most() {
 #[test]
 fn the_command_shows_what_a_model_costs() {
     let proxy = Proxy::start(&[]);
-    let (status, said, _) = run(&proxy, &["prices", "gpt-4o-2030-01-01"], &[]);
+    let (status, said, _) = run(proxy.folder(), &["prices", "gpt-4o-2030-01-01"], &[]);
     assert_eq!(status, Some(0));
     for part in ["priced as gpt-4o\n", "cached input", "priority", "From: built in, BerriAI/litellm", "2026-11-29"] {
         assert!(said.contains(part), "{part} in {said}");
     }
     let eu = [("PROXY_TARGET", "https://eu.api.openai.com"), ("PRICE_FACTOR", "0.5")];
-    let (_, said, _) = run(&proxy, &["prices", "gpt-5.5", "--format", "json"], &eu);
+    let (_, said, _) = run(proxy.folder(), &["prices", "gpt-5.5", "--format", "json"], &eu);
     let json: Value = serde_json::from_str(&said).unwrap();
     assert_eq!((&json["factor"], &json["region"], &json["uplift"]), (&json!("0.5"), &json!("eu"), &json!("1.1")));
     let expected = json!({"price_of": "input", "usd": "2.75", "unit": "1M tokens", "tier": "default",
         "above_input_tokens": 0});
     assert_eq!(json["prices"][0], expected);
-    let (_, said, _) = run(&proxy, &["prices", "gpt-5.5"], &[("PROXY_TARGET", "https://jp.api.openai.com")]);
+    let (_, said, _) = run(proxy.folder(), &["prices", "gpt-5.5"], &[("PROXY_TARGET", "https://jp.api.openai.com")]);
     assert!(said.contains("Region jp: times a factor that the table does not have: the cost is null"), "{said}");
-    let (status, said, aside) = run(&proxy, &["prices", "gtp-4o"], &[]);
+    let (status, said, aside) = run(proxy.folder(), &["prices", "gtp-4o"], &[]);
     assert_eq!((status, said.as_str()), (Some(1), ""));
     assert!(aside.contains("gpt-4o,") && aside.contains("gtp-4o"), "{aside}");
-    let (status, said, _) = run(&proxy, &["prices"], &[]);
+    let (status, said, _) = run(proxy.folder(), &["prices"], &[]);
     assert!(status == Some(0) && said.lines().count() > 229, "{said}");
 }

@@ -13,47 +13,16 @@ use rusqlite::Connection;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 use support::DEADLINE;
 use support::client::{Client, Response, post_json};
-use support::gate::Gate;
-use support::proxy::{Proxy, command};
-use support::script::Reply;
-use support::upstream::Upstream;
+use support::gate::Held;
+use support::proxy::{Proxy, done};
 
 const CHAT: &str = "/v1/chat/completions";
 /// Requests at once.
 const CROWD: usize = 200;
-/// What the target reports of each: 10 tokens.
-const USAGE: &str = r#"{"prompt_tokens":4,"completion_tokens":6,"total_tokens":10}"#;
-
-/// A target that holds its answers back until it is opened.
-struct Held {
-    upstream: Upstream,
-    gate: Arc<Gate>,
-}
-
-impl Held {
-    fn new() -> Self {
-        let gate = Arc::new(Gate::default());
-        let at_gate = Arc::clone(&gate);
-        let upstream = Upstream::plain(move |request| {
-            at_gate.pass();
-            if request.json()["stream"] == json!(true) {
-                let delta = "data: {\"choices\":[{\"delta\":{\"content\":\"hi\"}}]}\n\n";
-                return Reply::sse(format!("{delta}data: {{\"choices\":[],\"usage\":{USAGE}}}\n\n")).steps();
-            }
-            Reply::json(format!(r#"{{"model":"gpt-4o-mini","usage":{USAGE}}}"#)).steps()
-        });
-        Self { upstream, gate }
-    }
-
-    fn proxy(&self, vars: &[(&str, &str)]) -> Proxy {
-        Proxy::before(&self.upstream, &[&[("RATE_LIMIT_RPM", "0")], vars].concat())
-    }
-}
 
 /// A request that may take so many tokens: one for the model's eleven letters would be three, so it has a short one.
 fn body(tokens: u64, stream: bool) -> String {
@@ -192,8 +161,7 @@ fn a_first_budget_is_closed_until_the_ledger_says_what_is_spent() {
     let dotenv = folder.path().join(".env");
     let settings = "RATE_LIMIT_RPM=0\nLEDGER_WAIT=1ms\n";
     std::fs::write(&dotenv, settings).unwrap();
-    let lifted = command(folder.path(), &[]).args(["limits", "set", "free", "--usd-month", "0"]).status().unwrap();
-    assert!(lifted.success());
+    done(folder.path(), "limits set free --usd-month 0");
     let proxy = Proxy::start_in(folder, &[("PROXY_TARGET", &held.upstream.url())]);
     let ask = |user: &str| {
         let body = r#"{"model":"gpt-4o-mini","messages":[],"max_tokens":1}"#;

@@ -9,12 +9,12 @@
 mod support;
 
 use serde_json::{Map, Value, json};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 use support::DEADLINE;
 use support::ca::{Ca, Server};
 use support::client::post_json;
-use support::proxy::Proxy;
+use support::proxy::{Proxy, done};
 use support::upstream::Upstream;
 use support::usage::columns;
 use support::{api, sockets};
@@ -128,8 +128,7 @@ fn obeys_refusals(client: &Command) {
     let vars = [("PROXY_TARGET", upstream.url()), ("RATE_LIMIT_RPM", "90".into()), ("RATE_LIMIT_BURST", "1".into())];
     let vars = vars.each_ref().map(|(name, value)| (*name, value.as_str()));
     let proxy = Proxy::start(&vars);
-    let mut limits = support::proxy::command(proxy.folder(), &[]);
-    assert!(limits.args(["limits", "set", "spent", "--usd-day", "0.000000001"]).status().unwrap().success());
+    done(proxy.folder(), "limits set spent --usd-day 0.000000001");
     let is_followed = || {
         let body = r#"{"model":"gpt-4o-mini","max_tokens":9}"#;
         post_json(proxy.addr(), "/v1/chat/completions", &[("x-user-id", "spent")], body)
@@ -184,9 +183,7 @@ fn the_official_python_client_comes_in_with_a_key_of_ours() {
     let Some(client) = client(&python, &["-c", "import openai"], "limits.py", missing) else { return };
     let upstream = Upstream::plain(|request| api::answer(request).steps());
     let folder = tempfile::tempdir().unwrap();
-    let mut create = support::proxy::command(folder.path(), &[]);
-    let created = create.args(["keys", "create", "taro"]).stdout(Stdio::piped()).output().unwrap();
-    let key = String::from_utf8(created.stdout).unwrap();
+    let key = done(folder.path(), "keys create taro");
     let vars = [("PROXY_TARGET", upstream.url()), ("CLIENT_AUTH", "keys".into()), ("OPENAI_API_KEY", "sk-real".into())];
     let vars = vars.each_ref().map(|(name, value)| (*name, value.as_str()));
     let proxy = Proxy::start_in(folder, &vars);

@@ -5,7 +5,7 @@
 use super::{accepting, begun, close, done, rows, summary, tokens};
 use crate::support::DEADLINE;
 use crate::support::client::Client;
-use crate::support::proxy::{Proxy, command};
+use crate::support::proxy::{self, Proxy};
 use crate::support::script::Reply;
 use crate::support::upstream::{Tunnel, Upstream};
 use crate::support::websocket::{self, CLOSE, ClientSocket, Frame, Side, Socket, TEXT};
@@ -135,13 +135,7 @@ fn a_session_ends_with_its_key_behind_the_running_response() {
         })
     });
     let folder = tempfile::tempdir().unwrap();
-    let run = |folder: &std::path::Path, arguments: &str| {
-        let mut command = command(folder, &[]);
-        let output = command.args(arguments.split(' ')).stdout(std::process::Stdio::piped()).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    };
-    let key = run(folder.path(), "keys create u");
+    let key = proxy::done(folder.path(), "keys create u").trim().to_owned();
     let url = upstream.url();
     let vars =
         [("PROXY_TARGET", url.as_str()), ("CLIENT_AUTH", "keys"), ("OPENAI_API_KEY", "sk-real"), ("LOG", "info")];
@@ -151,7 +145,7 @@ fn a_session_ends_with_its_key_behind_the_running_response() {
     client.send(&Frame::text("first")).unwrap();
     assert_eq!(client.event(), begun("resp_1"));
     assert_eq!(hears.recv_timeout(DEADLINE), Ok(Some(Frame::text("first"))));
-    run(proxy.folder(), "keys revoke 1");
+    proxy::done(proxy.folder(), "keys revoke 1");
     proxy.wait_for_log("code=invalid_client_key");
     client.send(&Frame::text("another response, please")).unwrap();
     // Reading it answers the ping.

@@ -1,7 +1,14 @@
 //! A gate in a mock upstream: requests wait there until a test opens it, so that counts do not depend on who is fast.
 
 use super::DEADLINE;
-use std::sync::{Condvar, Mutex};
+use super::proxy::Proxy;
+use super::script::Reply;
+use super::upstream::Upstream;
+use serde_json::json;
+use std::sync::{Arc, Condvar, Mutex};
+
+/// What a held target reports of each request: 10 tokens.
+pub const USAGE: &str = r#"{"prompt_tokens":4,"completion_tokens":6,"total_tokens":10}"#;
 
 /// The gate, shut at first.
 #[derive(Default)]
@@ -31,5 +38,32 @@ impl Gate {
         let state = self.state.lock().unwrap();
         let (state, _) = self.changed.wait_timeout_while(state, DEADLINE, |state| state.1 < count).unwrap();
         assert_eq!(state.1, count, "requests that reached the target");
+    }
+}
+
+/// A target that holds its answers back until its gate is opened.
+pub struct Held {
+    pub upstream: Upstream,
+    pub gate: Arc<Gate>,
+}
+
+impl Held {
+    pub fn new() -> Self {
+        let gate = Arc::new(Gate::default());
+        let at_gate = Arc::clone(&gate);
+        let upstream = Upstream::plain(move |request| {
+            at_gate.pass();
+            if request.json()["stream"] == json!(true) {
+                let delta = "data: {\"choices\":[{\"delta\":{\"content\":\"hi\"}}]}\n\n";
+                return Reply::sse(format!("{delta}data: {{\"choices\":[],\"usage\":{USAGE}}}\n\n")).steps();
+            }
+            Reply::json(format!(r#"{{"model":"gpt-4o-mini","usage":{USAGE}}}"#)).steps()
+        });
+        Self { upstream, gate }
+    }
+
+    /// A proxy before it whose users have no limits but those that are given.
+    pub fn proxy(&self, vars: &[(&str, &str)]) -> Proxy {
+        Proxy::before(&self.upstream, &[&[("RATE_LIMIT_RPM", "0")], vars].concat())
     }
 }

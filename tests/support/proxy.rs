@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -210,6 +210,26 @@ pub fn command(folder: &Path, vars: &[(&str, &str)]) -> Command {
     command.env("PORT", "0").env("DATABASE_PATH", folder.join("usage.db"));
     command.envs(vars.iter().copied());
     command
+}
+
+/// Runs a subcommand on the ledger in a folder to its end. White space parts the arguments.
+pub fn run(folder: &Path, arguments: &str) -> Output {
+    command(folder, &[]).args(arguments.split_whitespace()).stdout(Stdio::piped()).output().unwrap()
+}
+
+/// The same; what it printed, where it succeeded.
+#[track_caller]
+pub fn done(folder: &Path, arguments: &str) -> String {
+    let output = run(folder, arguments);
+    assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs a subcommand with settings: its exit status, what it prints, and what it says on standard error.
+pub fn run_with(folder: &Path, arguments: &[&str], vars: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let output = command(folder, vars).args(arguments).stdout(Stdio::piped()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
 fn collect(stderr: impl std::io::Read, log: &Log) {
