@@ -413,13 +413,13 @@ impl Proxy {
         self.check_sessions(now);
     }
 
-    /// The period of which [`Proxy::set_spend_sums`] must tell what users have spent: somebody has a budget, and
-    /// that is not known.
+    /// The period of which [`Proxy::set_spend_sums`] must tell what was spent: somebody has a budget, and that is not
+    /// known.
     pub fn wants_spend_sums(&mut self, now: Now) -> Option<Period> {
         self.limiter.wants_spending(now)
     }
 
-    /// What users have spent in a period, as the ledger has it.
+    /// What was spent in a period, as the ledger has it.
     pub fn set_spend_sums(&mut self, now: Now, spend_sums: SpendSums) {
         self.limiter.load(spend_sums, now);
         self.check_sessions(now);

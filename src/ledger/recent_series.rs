@@ -46,20 +46,15 @@ pub fn recent_series(conn: &Connection) -> rusqlite::Result<Vec<FormerSeries>> {
     let mut series = Vec::new();
     while let Some(row) = rows.next()? {
         let Some(endpoint) = Endpoint::from_code(row.get(2)?) else { continue };
+        let is_websocket =
+            endpoint.is_session() || matches!(endpoint, Endpoint::Realtime | Endpoint::RealtimeTranscription);
         let status = row.get::<_, Option<i64>>(3)?.map(|status| match status {
-            SUCCESS
-                if (endpoint.is_session()
-                    || matches!(endpoint, Endpoint::Realtime | Endpoint::RealtimeTranscription)) =>
-            {
-                101
-            } // the WebSocket's
+            SUCCESS if is_websocket => 101,
             SUCCESS => 200,
             status => u16::try_from(status).unwrap_or(0),
         });
         let (used, _) = usage(row, FIRST_USAGE)?;
-        let names = [0, 1].map(|column| row.get::<_, Box<str>>(column));
-        let [user, model] = names;
-        series.push(FormerSeries::new([user?, model?], endpoint, status, &used, row.get(4)?));
+        series.push(FormerSeries::new([row.get(0)?, row.get(1)?], endpoint, status, &used, row.get(4)?));
     }
     Ok(series)
 }

@@ -20,8 +20,8 @@ pub fn spend_sums(conn: &Connection, period: Period, upto_seq: u64) -> rusqlite:
     let month = [period.month, period.month + 1].map(|month| first_day_of_month(month) * HOURS_PER_DAY);
     let day = [period.day, period.day + 1].map(|day| day * HOURS_PER_DAY);
     let hours = [month[0], month[1], day[0], day[1]];
-    // Of the day and of the month: negative in a part that has a correction and not what it corrects.
-    // Under the numbers of the rollups.
+    // Under the numbers of the rollups, of the day and of the month: negative in a part that has a correction and not
+    // what it corrects.
     let mut sums: BTreeMap<i64, [i64; 2]> = BTreeMap::new();
     let mut add = |sql: &str, params: &[i64]| -> rusqlite::Result<()> {
         let mut statement = snapshot.prepare(sql)?;
