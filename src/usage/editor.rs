@@ -131,7 +131,14 @@ impl Editor {
             _ => self.release(out),
         }
         match ours {
-            Ours::All => self.dropped = true,
+            Ours::All => {
+                // Of the line that white space begins, more of it may have gone out before anything told what this is:
+                // the next event must not go on with it.
+                if let Some(space @ (b' ' | b'\t' | 0x0c)) = event.first() {
+                    self.put(&[*space, b'\n'], out);
+                }
+                self.dropped = true;
+            }
             Ours::Part(part) => {
                 let mut finish = Vec::new();
                 let out = if finishes { &mut finish } else { out };

@@ -234,13 +234,16 @@ impl Body {
         if self.told {
             return self.read(input, out);
         }
-        if self.start.is_empty() {
-            // White space says nothing, and there may be any amount of it: some send it to keep a connection alive.
-            let space = input.len() - input.trim_ascii_start().len();
+        let space = input.len() - input.trim_ascii_start().len();
+        if space > 0 && self.start.trim_ascii_start().is_empty() {
+            // White space does not tell, and there may be any amount of it: some send it to keep a connection alive.
+            // Its last byte stays, for behind it a line may begin, or be none of an event.
             if !matches!(self.output, Output::Same) {
-                out.extend_from_slice(&input[..space]);
+                out.extend_from_slice(&self.start);
+                out.extend_from_slice(&input[..space - 1]);
             }
-            input = &input[space..];
+            self.start.clear();
+            input = &input[space - 1..];
         }
         if self.start.is_empty()
             && let Some(form) = told_by(self.form, input)

@@ -113,7 +113,7 @@ fn white_space_before_an_answer_is_not_kept() {
     let mut reader = UsageReader::new(Endpoint::ChatCompletions, Form::Json, Coding::Identity, false);
     for _ in 0..100 {
         reader.feed(&[b'\n'; 1000], &mut Vec::new()).unwrap();
-        assert_eq!(reader.decoded.body.as_ref().unwrap().start.capacity(), 0);
+        assert!(reader.decoded.body.as_ref().unwrap().start.capacity() < 100);
     }
     reader.feed(br#" {"usage":{"prompt_tokens":3,"completion_tokens":4}}"#, &mut Vec::new()).unwrap();
     assert_eq!(reader.finish().usage, usage(3, 4));
@@ -140,7 +140,8 @@ fn a_stream_is_edited_whatever_it_calls_itself_and_however_it_is_coded() {
                 assert_eq!(edited(form, coding, &body, cut), chunk, "{form:?} {coding:?} cut at {cut}");
             }
         }
-        for other in ["{\"usage\":null}", "  ", "dat", "\u{feff}", "text"] {
+        let no_field = " data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1}}\n\n";
+        for other in ["{\"usage\":null}", "  ", "dat", "\u{feff}", "text", no_field] {
             for cut in 0..other.len() {
                 let same = edited(form, Coding::Identity, other.as_bytes(), cut);
                 assert_eq!(same, other, "{form:?} cut at {cut}");
