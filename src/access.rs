@@ -11,6 +11,7 @@ use crate::http::headers::{Headers, Known};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, digest};
+use ring::hmac;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hint::black_box;
@@ -120,6 +121,29 @@ pub enum Reader<'a> {
     Nothing,
 }
 
+/// The tokens that forms may hold: today's, and yesterday's.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct FormTokens([Option<String>; 2]);
+
+impl FormTokens {
+    /// The one for a form that is made now.
+    pub fn newest(&self) -> &str {
+        self.0[0].as_deref().unwrap_or_default()
+    }
+
+    /// True for one of them, in a time that does not tell how near it was.
+    pub fn accept(&self, given: &str) -> bool {
+        let given = Hash::of(given.as_bytes());
+        self.0.iter().flatten().any(|token| Hash::of(token.as_bytes()).matches(&given))
+    }
+}
+
+impl fmt::Debug for FormTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[tokens]")
+    }
+}
+
 impl Access {
     /// `admin` opens the local endpoints. Without it they are open to everybody where `is_open` says so or there are no
     /// keys, and else to holders of keys.
@@ -130,6 +154,18 @@ impl Access {
     /// True for a request that presents the administrator's token: it is for nobody else.
     pub fn opens_admin(&self, headers: &Headers<'_, '_>) -> bool {
         self.admin.as_ref().is_some_and(|admin| is_admin(admin, headers))
+    }
+
+    /// What a form of ours must hold, so that no other page can send it in the administrator's name: it hangs on the
+    /// token and on the day. None without an administrator.
+    pub fn form_tokens(&self, now: u64) -> FormTokens {
+        let Some(admin) = &self.admin else { return FormTokens::default() };
+        let key = hmac::Key::new(hmac::HMAC_SHA256, admin.as_slice());
+        let of_day = |day: u64| {
+            let tag = hmac::sign(&key, format!("form of day {day}").as_bytes());
+            Some(STANDARD.encode(tag.as_ref()))
+        };
+        FormTokens([of_day(now / DAY), (now / DAY).checked_sub(1).and_then(of_day)])
     }
 
     /// Another token of the administrator's.

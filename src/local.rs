@@ -1,9 +1,12 @@
 //! Answers of our own on the proxy's port: parameters in, bytes out. Never reads a database or a socket; the query
 //! thread fills in the numbers.
 
+pub mod admin_page;
 pub mod admin_request;
 pub mod dashboard;
+pub mod document;
 pub mod humanize;
+pub mod language;
 pub mod text_table;
 pub mod usage_report;
 

@@ -11,7 +11,8 @@ mod series;
 
 pub use exposition::{CONTENT_TYPE, ExportGauges, Process, Surroundings};
 
-use crate::limit::levels::{LimitLevel, Payer};
+use crate::limit::levels::Payer;
+use crate::limit::status::LimitUse;
 use crate::price::PriceDates;
 use crate::usage::record::{Correction, Endpoint, Record, Usage, UsageSource};
 use first_zero::{Counters, Moment, Scrapers};
@@ -77,20 +78,7 @@ pub struct Gauges {
     /// When the certificate that clients see expires, seconds since the Unix epoch.
     pub certificate_expires_at: Option<u64>,
     /// What is spent of budgets.
-    pub budgets: Vec<BudgetUse>,
-}
-
-/// What is spent of one budget.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BudgetUse {
-    /// Whose it is; everybody's name is empty.
-    pub level: LimitLevel,
-    pub name: Arc<str>,
-    /// `day` or `month`.
-    pub period: &'static str,
-    /// Nano-dollars.
-    pub spent: u64,
-    pub budget: u64,
+    pub budgets: Vec<LimitUse>,
 }
 
 /// The counters of one process.

@@ -79,7 +79,8 @@ use crate::base::slab::Slab;
 use crate::limit::budget::{Cost, Period, SpendSums};
 use crate::limit::levels::{Levels, LimitLevel, Payer};
 use crate::limit::limiter::Limiter;
-use crate::metrics::{BudgetUse, Gauges, Metrics};
+use crate::limit::status::LimitUse;
+use crate::metrics::{Gauges, Metrics};
 use crate::policy::{AllowedPaths, Change, Models, Policy, ReadOn};
 use crate::price::{PriceSource, PriceTable};
 use crate::tls::Acceptor;
@@ -101,6 +102,7 @@ use open_sessions::OpenSessions;
 use permits::Permits;
 pub use settings::{Settings, Timeouts};
 use settlement::End;
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use timing::Class;
@@ -111,6 +113,8 @@ pub use written::Written;
 
 /// Teams whose budgets a scrape tells of, at most.
 const BUDGETS_OF_TEAMS_MAX: usize = 1_000;
+/// Budgets that the page shows of all, those that are nearest to their end.
+const BUDGETS_SHOWN_MAX: usize = 20;
 
 /// All connections and exchanges of a process.
 pub struct Proxy {
@@ -367,7 +371,7 @@ impl Proxy {
     }
 
     /// What the loop knows at this instant, for a scrape.
-    fn gauges(&self) -> Gauges {
+    fn gauges(&self, now: Now) -> Gauges {
         Gauges {
             requests_in_flight: self.exchanges.len() as u64,
             downstream_connections: self.downs.len() as u64,
@@ -377,27 +381,43 @@ impl Proxy {
             buffered_bytes: self.held_bodies.bytes() as u64,
             prices: self.prices.dates(),
             certificate_expires_at: self.settings.acceptor.as_ref().map(Acceptor::expires_at),
-            budgets: self.budgets(),
+            budgets: self.budgets(now),
         }
     }
 
     /// What is spent of the budgets of everybody, of teams, and of users who have a label in the metrics.
-    fn budgets(&self) -> Vec<BudgetUse> {
-        let users = self.metrics.payers().map(|payer| (LimitLevel::User, payer.user, payer));
-        let teams = self.limiter.teams().map(|team| (LimitLevel::Team, team, Payer { user: "", team: Some(team) }));
-        let total = [(LimitLevel::Total, "", Payer::from(""))];
-        let mut budgets: Vec<BudgetUse> = Vec::new();
-        for (level, name, payer) in total.into_iter().chain(teams.take(BUDGETS_OF_TEAMS_MAX)).chain(users) {
-            let uses = ["day", "month"].into_iter().zip(self.limiter.budget_use(level, payer));
-            budgets.extend(uses.filter_map(|(period, of)| {
-                let (spent, budget) = of?;
-                Some(BudgetUse { level, name: name.into(), period, spent, budget })
-            }));
-        }
+    fn budgets(&self, now: Now) -> Vec<LimitUse> {
+        let users = self.metrics.payers().map(|payer| (LimitLevel::User, payer));
+        let teams = self.limiter.teams().map(|team| (LimitLevel::Team, Payer { user: "", team: Some(team) }));
+        let all =
+            [(LimitLevel::Total, Payer::from(""))].into_iter().chain(teams.take(BUDGETS_OF_TEAMS_MAX)).chain(users);
+        let uses = all.flat_map(|(level, payer)| self.limiter.uses(level, payer, now));
+        let mut budgets: Vec<LimitUse> = uses.filter(|of| of.limit.is_budget()).collect();
         // A user with two teams has two labels.
-        budgets.sort_by(|a, b| (a.level, &a.name, a.period).cmp(&(b.level, &b.name, b.period)));
-        budgets.dedup();
+        let key = |of: &LimitUse| (of.level, of.name.clone(), of.limit.period());
+        budgets.sort_by_cached_key(key);
+        budgets.dedup_by_key(|of| key(of));
         budgets
+    }
+
+    /// How much of their limits is used: of one user with what is above them, of a team, or of everybody together, and
+    /// of the budgets that are nearest to their end.
+    fn limit_uses(&mut self, now: Now, user: Option<&str>, team: Option<&str>) -> Vec<LimitUse> {
+        self.limiter.wants_spending(now); // the day may be over
+        if let Some(user) = user {
+            let payer = Payer { user, team: self.access.team_of(user).map(|team| &**team) };
+            return LimitLevel::ALL.into_iter().flat_map(|level| self.limiter.uses(level, payer, now)).collect();
+        }
+        if team.is_some() {
+            return self.limiter.uses(LimitLevel::Team, Payer { user: "", team }, now);
+        }
+        let mut nearest = self.budgets(now);
+        nearest.retain(|of| of.level != LimitLevel::Total && of.used > 0);
+        nearest.sort_by_key(|of| Reverse(of.thousandths()));
+        nearest.truncate(BUDGETS_SHOWN_MAX);
+        let mut uses = self.limiter.uses(LimitLevel::Total, Payer::from(""), now);
+        uses.append(&mut nearest);
+        uses
     }
 
     // What an operator changes while the proxy runs. Requests in flight keep the limits that they came in under; but

@@ -183,11 +183,19 @@ pub struct Report {
 }
 
 /// Asks for all that one page shows. `from` is the start of an hour or, where days are summed, of a day.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OverviewQuery {
     /// Only this user's; everybody's where `None`.
     pub user: Option<String>,
+    /// Only this team's; not beside a user.
+    pub team: Option<String>,
+    /// Only this model's.
+    pub model: Option<String>,
     pub from: Option<u64>,
+    /// Only what started before this.
+    pub to: Option<u64>,
+    /// The range that this one is compared with.
+    pub previous: Option<(u64, u64)>,
     /// Sums over time are of hours, else of days.
     pub hourly: bool,
 }
@@ -218,11 +226,18 @@ pub struct Overview {
     /// The ledger has a record, whosever it is and whenever.
     pub ever: bool,
     pub totals: Totals,
+    /// Of the range before, where that was asked for.
+    pub previous: Option<Totals>,
     pub models: Ranking,
-    /// Users; or of one user, the endpoints.
+    /// Users; or of one user or team, the endpoints.
     pub others: Ranking,
+    /// Teams, where there are any and everybody was asked for.
+    pub teams: Ranking,
     /// Of the models of the highest cost, and last of all others where there are any.
     pub series: Vec<Series>,
     /// The newest records, max [`SAMPLE_MAX`].
     pub sample: Vec<Entry>,
+    /// The newest of those that failed ([`Record::is_error`]), max [`SAMPLE_MAX`]: of all, as far as their records are
+    /// kept and not too many others lie between them.
+    pub failed: Vec<Entry>,
 }

@@ -1,17 +1,25 @@
-//! `/admin`: keys, limits and teams, seen and changed with the administrator's token over HTTP; a running server follows
-//! within a second; each change leaves a line. Left to others: the same by commands (`keys`, `levels`), what the limits do
-//! (`levels`, `quotas`), pages of other origins (`door`).
+//! `/admin`: keys, limits and teams, seen and changed with the administrator's token over HTTP; a server follows
+//! within a second; each change leaves a line. Left to others: the same by commands (`keys`, `levels`), what the limits
+//! do (`levels`, `quotas`), pages of other origins (`door`). `DASHBOARD_PICTURES=folder` keeps pictures of the page.
 
 #![allow(clippy::disallowed_methods)] // tests are the outside world
 
 mod support;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use openai_api_proxy::access::Hash;
+use openai_api_proxy::ledger::keys_and_limits::Editor;
+use openai_api_proxy::limit::levels::LimitLevel;
+use openai_api_proxy::limit::overrides::Overrides;
+use openai_api_proxy::policy::Rule;
 use serde_json::{Value, json};
 use std::thread;
 use std::time::Duration;
 use support::client::{Client, Response, post_json};
 use support::proxy::Proxy;
 use support::script::Reply;
+use support::tools;
 use support::until;
 use support::upstream::Upstream;
 
@@ -182,7 +190,6 @@ fn what_is_wrong_is_named_and_nothing_is_done() {
     for (method, target, status) in [
         ("POST", "/admin/limits/everybody", 404),
         ("POST", "/admin/limits/user", 404),
-        ("GET", "/admin", 404),
         ("GET", "/admin/secrets", 404),
         ("DELETE", "/admin/users/a", 405),
         ("DELETE", "/admin/keys/x", 404),
@@ -197,4 +204,166 @@ fn what_is_wrong_is_named_and_nothing_is_done() {
     }
     assert_eq!(ask(&proxy, "GET", "/admin/limits", "").json(), json!({"data": []}));
     assert_eq!(ask(&proxy, "GET", "/admin/audit", "").json()["data"], json!([]));
+}
+
+/// What a browser sends once its user has typed the token.
+fn as_browser(proxy: &Proxy, method: &str, target: &str, fields: &[(&str, &str)], form: &str) -> Response {
+    let basic = format!("Basic {}", STANDARD.encode(format!("admin:{TOKEN}")));
+    let own = [("authorization", basic.as_str()), ("content-type", "application/x-www-form-urlencoded")];
+    let own = if form.is_empty() { &own[..1] } else { &own[..] };
+    send(proxy, method, target, &[own, fields].concat(), form)
+}
+
+/// The token that the page's forms hold, as a form sends it.
+fn form_token(page: &str) -> String {
+    let (_, rest) = page.split_once("name=\"token\" value=\"").unwrap();
+    rest.split('"').next().unwrap().replace('+', "%2B").replace('=', "%3D").replace('/', "%2F")
+}
+
+#[test]
+fn the_page_changes_what_the_requests_change() {
+    let upstream = upstream();
+    let proxy = start(&upstream, &[("CLIENT_AUTH", "keys"), ("OPENAI_API_KEY", "sk-x")]);
+    let moved = send(&proxy, "GET", "/admin", &[], "").expect(303);
+    assert_eq!(moved.head.get("location"), Some("admin/"));
+    let refused = send(&proxy, "GET", "/admin/", &[], "").expect_proxy_error(401, "unauthorized");
+    assert!(refused.head.get("www-authenticate").is_some_and(|value| value.starts_with("Basic ")));
+    let page = as_browser(&proxy, "GET", "/admin/", &[], "").expect(200);
+    assert!(page.head.get("content-security-policy").is_some_and(|policy| policy.contains("default-src 'none'")));
+    assert_eq!(page.head.get("cache-control"), Some("no-store"));
+    let token = form_token(&page.text());
+    let post = |form: &str| as_browser(&proxy, "POST", "/admin/form", &[], &format!("token={token}&{form}"));
+
+    let made = post("do=create_key&user=%E5%A4%AA%E9%83%8E&team=&name=&expires=90d").expect(201).text();
+    let (_, key) = made.split_once("<code>").unwrap();
+    let key = key.split('<').next().unwrap().to_owned();
+    assert!(key.starts_with("oap_"), "{made}");
+    assert!(!as_browser(&proxy, "GET", "/admin/", &[], "").text().contains(&key), "shown once");
+    let bearer = format!("Bearer {key}");
+    let chat = || post_json(proxy.addr(), CHAT, &[("authorization", &bearer)], r#"{"model":"gpt-4o-mini"}"#);
+    until("the key opens", || chat().head.status() == 200);
+
+    let set = post("do=set_limits&level=user&name=%E5%A4%AA%E9%83%8E&rpm=7&tpm=&usd_day=&usd_month=2.50&models=");
+    assert_eq!(set.expect(303).head.get("location"), Some("./"));
+    until("the limit is followed", || chat().head.get("x-ratelimit-limit-requests") == Some("7"));
+    let rule = ask(&proxy, "GET", "/admin/limits", "").json()["data"][0].clone();
+    assert_eq!((&rule["rpm"], &rule["tpm"], &rule["usd_month"]), (&json!(7), &Value::Null, &json!(2.5)));
+    post("do=set_team&user=hana&team=lab").expect(303);
+    assert!(post("do=delete_team&team=lab&move_to=").expect(400).text().contains("move"), "hana is in it");
+    post("do=delete_team&team=lab&move_to=office").expect(303);
+    assert_eq!(ask(&proxy, "GET", "/admin/users", "").json()["data"], json!([{"user": "hana", "team": "office"}]));
+    post("do=set_team&user=hana").expect(303);
+    assert_eq!(ask(&proxy, "GET", "/admin/users", "").json()["data"], json!([]));
+    post("do=clear_limits&level=user&name=%E5%A4%AA%E9%83%8E").expect(303);
+    post("do=revoke_key&id=1").expect(303);
+    until("the key is closed", || chat().head.status() == 401);
+    let audit = ask(&proxy, "GET", "/admin/audit", "").json();
+    assert_eq!(audit["data"].as_array().unwrap().len(), 7, "{audit}");
+    assert_eq!(upstream.requests().iter().filter(|request| request.target.starts_with("/admin")).count(), 0);
+}
+
+/// All or nothing, and only by a form of ours.
+#[test]
+fn a_form_that_is_not_ours_or_not_right_changes_nothing() {
+    let upstream = upstream();
+    let proxy = start(&upstream, &[]);
+    let token = form_token(&as_browser(&proxy, "GET", "/admin/", &[], "").text());
+    let set = "do=set_limits&level=total&rpm=1";
+    let with = |fields: &[(&str, &str)], form: &str| as_browser(&proxy, "POST", "/admin/form", fields, form);
+    for forged in [set.to_owned(), format!("token=&{set}"), format!("token={}&{set}", "A".repeat(44))] {
+        assert!(with(&[], &forged).expect(403).text().contains("Nothing was changed"));
+    }
+    let right = format!("token={token}&{set}");
+    with(&[("origin", "https://evil.example")], &right).expect_proxy_error(403, "foreign_origin");
+    with(&[("origin", "null")], &right).expect_proxy_error(403, "foreign_origin");
+    with(&[("sec-fetch-site", "cross-site")], &right).expect_proxy_error(403, "foreign_origin");
+    send(&proxy, "POST", "/admin/form", &[("content-type", "application/x-www-form-urlencoded")], &right)
+        .expect_proxy_error(401, "unauthorized");
+    ask(&proxy, "POST", "/admin/form", "{}").expect_proxy_error(415, "unsupported_media_type");
+    for (form, names) in [
+        ("do=set_limits&level=total&rpm=many", "`rpm`"),
+        ("do=set_limits&level=total&rpm=5&usd_day=1.2.3", "`usd_day`"),
+        ("do=set_limits&level=total&rpm=5&rps=5", "`rps`"),
+        ("do=set_limits&level=total&rpm=5&rpm=6", "`rpm`"),
+        ("do=set_limits&level=user&name=&rpm=5", "a name"),
+        ("do=set_limits&level=total", "no limit is named"),
+        ("do=create_key&user=a&expires=yesterday", "`expires`"),
+        ("do=erase", "`do`"),
+    ] {
+        let page = with(&[], &format!("token={token}&{form}")).text();
+        assert!(page.contains("Nothing was changed") && page.contains(names), "{form}: {page}");
+    }
+    assert_eq!(ask(&proxy, "GET", "/admin/limits", "").json(), json!({"data": []}));
+    assert_eq!(ask(&proxy, "GET", "/admin/audit", "").json()["data"], json!([]));
+    let other = Proxy::before(&upstream, &[("ADMIN_TOKEN", "another-administrators-token")]);
+    let theirs = STANDARD.encode("admin:another-administrators-token");
+    let fields =
+        [("authorization", &*format!("Basic {theirs}")), ("content-type", "application/x-www-form-urlencoded")];
+    send(&other, "POST", "/admin/form", &fields, &right).expect(403);
+    with(&[], &right).expect(303);
+}
+
+/// In a ledger: so many users with a key, a limit and a team each.
+fn folder_with(users: usize) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut editor = Editor::open(&folder.path().join("usage.db"), "a test", 1_700_000_000_000_000_000).unwrap();
+    for number in 0..users {
+        let user = format!("<b>user</b>-{number:04}-{}", "長い".repeat(number % 10));
+        editor.add_key(&user, None, "laptop", &Hash::of(user.as_bytes()), None).unwrap();
+        let limits = Overrides { rpm: Some(60), day_nano_usd: Some(1_500_000_000), ..Overrides::default() };
+        editor.set_rule(LimitLevel::User, &user, &Rule { limits, ..Rule::default() }).unwrap();
+        editor.set_team(&user, Some("研究室")).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn chromium_uses_the_forms_and_no_other_page_does() {
+    let Some(chromium) = tools::find("chromium") else { return };
+    for (users, width, scheme, language) in
+        [(0, 390, "light", "en"), (1, 1280, "dark", "ja"), (10, 390, "dark", "ja"), (1000, 1280, "light", "en")]
+    {
+        let Some(mut node) = tools::node(None, "admin/forms.mjs") else { return };
+        let vars = [("PROXY_TARGET", "http://127.0.0.1:9"), ("ADMIN_TOKEN", TOKEN)];
+        let proxy = Proxy::start_in(folder_with(users), &vars);
+        let pictures = std::env::var("DASHBOARD_PICTURES").map(|folder| format!("{folder}/{users}"));
+        let output = node
+            .arg(&chromium)
+            .args([&proxy.url(), TOKEN, &width.to_string(), scheme, language])
+            .args(pictures.ok())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_used(&seen, users, language, &proxy);
+    }
+}
+
+#[track_caller]
+fn assert_used(seen: &Value, users: usize, language: &str, proxy: &Proxy) {
+    let complaints = seen["complaints"].as_array().unwrap();
+    // The browser says so itself of the one answer that is a 400.
+    let unexpected: Vec<&Value> =
+        complaints.iter().filter(|complaint| !complaint.to_string().contains("status of 400")).collect();
+    assert!(unexpected.is_empty(), "{unexpected:?}");
+    for page in ["first", "limited", "chosen", "refused", "made", "after", "moved"] {
+        let page = &seen[page];
+        assert_eq!((&page["overflow"], &page["scripts"]), (&json!(0), &json!(0)), "{users} users: {page}");
+        assert_eq!(page["language"], language);
+    }
+    let url = |page: &str| seen[page]["url"].as_str().unwrap().rsplit('@').next().unwrap().to_owned();
+    assert!(url("limited").ends_with("/admin/") && url("moved").ends_with("/admin/"), "back to the page");
+    assert!(seen["limited"]["text"].as_str().unwrap().contains("太郎 & <b>co</b>"));
+    assert_eq!(seen["chosen"]["rpm"], "7");
+    assert!(seen["refused"]["alert"].as_str().unwrap().contains("`rpm`"), "{}", seen["refused"]);
+    let key = seen["made"]["code"].as_str().unwrap();
+    assert!(key.starts_with("oap_") && !seen["after"]["text"].as_str().unwrap().contains(key));
+    for page in seen["evil"].as_array().unwrap() {
+        assert!(page["url"].as_str().unwrap().ends_with("/admin/form"), "it was sent: {page}");
+        assert!(page["text"].as_str().unwrap().contains("foreign_origin"), "{page}");
+    }
+    let limits = ask(proxy, "GET", "/admin/limits", "").json();
+    let names: Vec<&Value> = limits["data"].as_array().unwrap().iter().map(|rule| &rule["name"]).collect();
+    assert_eq!(names.len(), users + 1, "hana has none, and everybody together has none");
+    assert!(names.contains(&&json!("太郎 & <b>co</b>")));
 }

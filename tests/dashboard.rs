@@ -12,10 +12,13 @@ use openai_api_proxy::ledger::database;
 use openai_api_proxy::usage::record::{Endpoint, Outcome, Record, Usage, UsageSource};
 use serde_json::Value;
 use std::time::{SystemTime, UNIX_EPOCH};
-use support::client::{Client, Response, get};
+use support::client::{Client, Response, get, post_json};
 use support::proxy::{Proxy, done};
 use support::rng::Rng;
+use support::script::Reply;
 use support::tools;
+use support::until;
+use support::upstream::Upstream;
 
 const MARKUP: &str = "<b>x</b>\"'><script>alert(1)</script>";
 const NS_PER_HOUR: u64 = 3_600_000_000_000;
@@ -110,7 +113,7 @@ fn page(proxy: &Proxy, target: &str) -> String {
 fn assert_guarded(response: &Response) {
     let head = |name| response.head.get(name).unwrap_or_else(|| panic!("no {name} in {:?}", response.head));
     assert_eq!(head("content-type"), "text/html; charset=utf-8");
-    assert_eq!((head("x-content-type-options"), head("referrer-policy")), ("nosniff", "no-referrer"));
+    assert_eq!((head("x-content-type-options"), head("referrer-policy")), ("nosniff", "same-origin"));
     assert_eq!(head("cache-control"), "no-store");
     let policy: Vec<&str> = head("content-security-policy").split("; ").collect();
     for directive in
@@ -126,7 +129,8 @@ fn assert_guarded(response: &Response) {
     }
     for name in ["href=\"", "src=\"", "action=\""] {
         for target in between(&text, name, "\"") {
-            assert!(target.starts_with("dashboard") || target.starts_with("data:image/svg+xml,"), "{target}");
+            let ours = ["dashboard", "usage?", "#", "data:image/svg+xml,"];
+            assert!(ours.iter().any(|start| target.starts_with(start)), "{target}");
         }
     }
 }
@@ -149,7 +153,7 @@ fn the_root_leads_to_the_dashboard() {
 fn pages_of_any_number_of_users_are_guarded_and_small() {
     for users in [0, 1, 10, 1000] {
         let (proxy, requests) = proxy_with(users);
-        for range in ["24h", "7d", "30d", "month", "all"] {
+        for range in ["24h", "7d", "30d", "month", "last_month", "all"] {
             let text = page(&proxy, &format!("/dashboard?range={range}"));
             assert!(text.len() < 200_000, "{users} users: {} bytes", text.len());
             assert_eq!(text.contains("No request yet"), users == 0);
@@ -163,8 +167,12 @@ fn pages_of_any_number_of_users_are_guarded_and_small() {
                 assert!(text.contains(&format!("<dt>Requests</dt><dd class=\"value\">{grouped}</dd>")), "{text}");
             }
         }
-        let rows =
-            between(&page(&proxy, "/dashboard?range=all"), "<th class=\"name\" scope=\"row\"><a ", "</th>").len();
+        let rows = between(
+            &page(&proxy, "/dashboard?range=all"),
+            "<th class=\"name\" scope=\"row\"><a href=\"dashboard?range=all&amp;user_id",
+            "</th>",
+        )
+        .len();
         assert_eq!(rows, users.min(20), "the first users have a row each");
         assert_eq!(page(&proxy, "/dashboard?range=all").contains(" others"), users > 20);
     }
@@ -178,6 +186,7 @@ fn names_are_inert_and_lead_to_whom_they_name() {
     assert!(!text.contains("<b>") && !text.contains("<i>"));
     let totals = |user: &str| proxy.usage(&format!("limit=1&user_id={user}"))["totals"]["requests"].clone();
     let links = between(&text, "<th class=\"name\" scope=\"row\"><a href=\"", "\"");
+    let links: Vec<&str> = links.into_iter().filter(|link| link.contains("user_id=")).collect();
     assert_eq!(links.len(), 10);
     for link in links {
         let target = format!("/{}", link.replace("&amp;", "&"));
@@ -206,8 +215,83 @@ fn it_asks_for_the_token_and_shows_holders_of_keys_their_own() {
     assert!(refused.head.get("www-authenticate").is_some_and(|value| value.starts_with("Basic ")), "a browser asks");
     assert!(with("/dashboard?range=all", "admin-0123456789").expect(200).text().contains("user-0009"));
     let own = with("/dashboard?range=all", &key).expect(200).text();
-    assert!(own.contains("太郎") && !own.contains("user-0") && !own.contains("<form"));
+    assert!(own.contains("太郎") && !own.contains("user-0") && !own.contains("type=\"search\""));
     with("/dashboard?user_id=user-0009", &key).expect_proxy_error(403, "forbidden");
+}
+
+#[test]
+fn it_tells_how_much_of_each_limit_is_used_to_whom_it_holds_for() {
+    let body =
+        r#"{"model":"gpt-4o-mini","usage":{"prompt_tokens":1000000,"completion_tokens":0,"total_tokens":1000000}}"#;
+    let upstream = Upstream::plain(move |_| Reply::json(body).steps());
+    let vars = [
+        ("RATE_LIMIT_RPM", "60"),
+        ("BUDGET_USD_MONTH", "0.30"),
+        ("TOTAL_MAX_CONCURRENT", "7"),
+        ("TOTAL_BUDGET_USD_DAY", "1"),
+    ];
+    let proxy = Proxy::before(&upstream, &vars);
+    let ask =
+        || post_json(proxy.addr(), "/v1/chat/completions", &[("x-user-id", "太郎")], r#"{"model":"gpt-4o-mini"}"#);
+    until("the budgets are known", || ask().head.status() == 200);
+    let limits = |target: &str| {
+        let text = page(&proxy, target);
+        let section = between(&text, "<h2>Limits</h2>", "</section>").pop().unwrap_or_default().to_owned();
+        section.replace("</td>", " ")
+    };
+    let mine = limits("/dashboard?user_id=%E5%A4%AA%E9%83%8E");
+    assert!(mine.contains("Requests a minute") && mine.contains("<td>60 "), "{mine}");
+    assert!(mine.contains("<td>50% <td>$0.15 <td>$0.30 <td>$0.15 "), "{mine}");
+    assert!(mine.contains("<td>15% <td>$0.15 <td>$1.00 <td>$0.85 "), "what is above them, too: {mine}");
+    let all = limits("/dashboard");
+    assert!(all.contains("<td>$0.30 ") && all.contains("user_id=%E5%A4%AA%E9%83%8E"), "the nearest: {all}");
+    assert!(all.contains("<td>7 ") && !all.contains("<td>60 "), "rates of everybody together only: {all}");
+    assert_eq!(limits("/dashboard?team=x"), "", "no team is limited");
+    ask().expect(200);
+    ask().expect_proxy_error(429, "insufficient_quota");
+    until("it is spent", || limits("/dashboard?user_id=%E5%A4%AA%E9%83%8E").contains("<td>100% "));
+}
+
+/// However many others came since: a thousand newer ones went well.
+#[test]
+fn failed_requests_are_found_behind_those_that_went_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let record = |hours: u64, user: &str, status| Record {
+        started_at: now - hours * NS_PER_HOUR,
+        user: user.into(),
+        status,
+        ..Record::default()
+    };
+    let mut records = vec![record(200, "taro", 503), record(199, "hana", 502), record(198, "taro", 200)];
+    records.extend((0..1500).map(|number| record(100 - number / 20, "taro", 200)));
+    let conn = database::open(&folder.path().join("usage.db")).unwrap();
+    Writer::new(&conn).unwrap().append(&records).unwrap();
+    drop(conn);
+    let proxy = Proxy::start_in(folder, &[("PROXY_TARGET", "http://127.0.0.1:9")]);
+    let endings = |target: &str| {
+        let text = page(&proxy, target);
+        let section = between(&text, "<h2>How requests ended</h2>", "</section>").pop().unwrap().to_owned();
+        let failed = between(&text, "<section id=\"failed\">", "</section>").concat();
+        (between(&section, "scope=\"row\">", "</td>").join(" ").replace("</th><td>", " "), failed)
+    };
+    // Once they are in the sums, and only from there.
+    until("they are summed up", || endings("/dashboard").0 == "succeeded 1,501 502 1 503 1");
+    assert!(endings("/dashboard").1.contains("hana"));
+    let (of_taro, failed) = endings("/dashboard?user_id=taro");
+    assert_eq!(of_taro, "succeeded 1,501 503 1");
+    assert!(failed.contains(">503<") && !failed.contains("hana"), "{failed}");
+    assert_eq!(endings("/dashboard?range=7d"), ("succeeded 1,500".to_owned(), String::new()));
+}
+
+#[test]
+fn a_range_that_cannot_be_is_a_page_for_who_reads_pages() {
+    let (proxy, _) = proxy_with(0);
+    let fields = [("accept", "text/html,*/*"), ("accept-language", "ja")];
+    let refused = Client::connect(proxy.addr()).request("GET", "/dashboard?range=forever", &fields, b"");
+    assert_guarded(&refused.expect(400));
+    let page = Client::connect(proxy.addr()).request("GET", "/dashboard", &fields, b"").expect(200).text();
+    assert!(page.contains("<html lang=\"ja\">") && page.contains("まだリクエストがありません"), "{page}");
 }
 
 #[test]
@@ -240,7 +324,7 @@ fn assert_shown(visit: &Value, proxy: &Proxy, users: usize, user: &str) {
     for request in visit["requests"].as_array().unwrap() {
         let url = request.as_str().unwrap();
         assert!(
-            url.starts_with(&format!("{}/", proxy.url())) || url.starts_with("data:image/svg+xml,"),
+            url.starts_with(&format!("{}/", proxy.url())) || url.starts_with("data:image/svg+xml"), // a browser's own
             "{what}: {url}"
         );
     }

@@ -5,12 +5,13 @@
 //! Never: a name, or who else there is.
 
 use super::bucket::{Bucket, Rate};
-use super::budget::Spent;
+use super::budget::{Period, Spent};
 use super::levels::LimitLevel;
 use super::overrides::Limits;
 use super::reservation::{Money, Reservation, ReservationRequest};
-use super::status::{BucketStatus, Limit, RateLimitStatus, Refused};
-use crate::base::clock::SECOND;
+use super::status::{BucketStatus, Limit, LimitUse, RateLimitStatus, Refused};
+use crate::base::civil::first_day_of_month;
+use crate::base::clock::{DAY, Now, SECOND};
 
 /// When to try again where that depends on other requests' ends, or on the ledger.
 const UNCERTAIN: u64 = SECOND;
@@ -136,6 +137,48 @@ impl Account {
             Some(BucketStatus { limit: rate.burst, remaining: bucket.remaining(), reset: bucket.time_to_full(rate) })
         };
         RateLimitStatus { requests: status(self.requests, limits.requests), tokens: status(self.tokens, limits.tokens) }
+    }
+
+    /// How much of each limit is used; of budgets where what is spent is known.
+    pub(super) fn uses(
+        mut self,
+        level: LimitLevel,
+        name: &str,
+        limits: &Limits,
+        spent: Option<Spent>,
+        now: Now,
+    ) -> Vec<LimitUse> {
+        self.refill(limits, now.mono);
+        let RateLimitStatus { requests, tokens } = self.limit_status(limits);
+        let period = Period::of(now.unix);
+        let end = |day: i64| Some(day.unsigned_abs() * DAY);
+        let of_bucket = |limit, bucket: Option<BucketStatus>| {
+            let BucketStatus { limit: maximum, remaining, reset } = bucket?;
+            Some((limit, maximum.saturating_sub(remaining), maximum, Some(now.unix.saturating_add(reset))))
+        };
+        let of_budget = |limit, spent: Option<u64>, budget: Option<u64>, reset| Some((limit, spent?, budget?, reset));
+        let in_flight = self.in_flight.into();
+        let uses = [
+            of_bucket(Limit::Requests, requests),
+            of_bucket(Limit::Tokens, tokens),
+            limits.concurrent.map(|maximum| (Limit::Concurrent, in_flight, maximum.into(), None)),
+            of_budget(Limit::BudgetDay, spent.map(|spent| spent.day), limits.day_nano_usd, end(period.day + 1)),
+            of_budget(
+                Limit::BudgetMonth,
+                spent.map(|spent| spent.month),
+                limits.month_nano_usd,
+                end(first_day_of_month(period.month + 1)),
+            ),
+        ];
+        let use_of = |(limit, used, maximum, reset_at)| LimitUse {
+            level,
+            name: name.to_owned(),
+            limit,
+            used,
+            maximum,
+            reset_at,
+        };
+        uses.into_iter().flatten().map(use_of).collect()
     }
 
     /// Requests in flight, and the nano-dollars reserved for them.

@@ -14,7 +14,7 @@ use super::budget::{Cost, Period, SpendSums, Spending, Spent};
 use super::levels::{Levels, LimitLevel, Payer};
 use super::overrides::{Limits, Overrides};
 use super::reservation::{Money, Reservation, ReservationRequest};
-use super::status::{RateLimitStatus, Refused};
+use super::status::{LimitUse, RateLimitStatus, Refused};
 use crate::base::clock::{MILLISECOND, Now};
 use crate::base::table::Table;
 use std::collections::{BTreeMap, VecDeque};
@@ -343,15 +343,16 @@ impl Limiter {
         self.spending.last_known(level, payer.into())
     }
 
-    /// What is spent of a level's budgets, where there are any and that is known: of the day and of the month, each
-    /// with the budget, nano-dollars.
-    pub fn budget_use(&self, level: LimitLevel, payer: Payer<'_>) -> [Option<(u64, u64)>; 2] {
+    /// How much of each limit of a level is used, as far as that is known.
+    pub fn uses(&self, level: LimitLevel, payer: Payer<'_>, now: Now) -> Vec<LimitUse> {
         let limits = self.limits_of(payer)[level as usize];
-        let budgets = [limits.day_nano_usd, limits.month_nano_usd];
-        let Some(spent) = self.spending.last_known(level, payer).filter(|_| limits.has_budget()) else {
-            return [None; 2];
+        let (name, account) = match level {
+            LimitLevel::User => (payer.user, self.users.get(payer.user)),
+            LimitLevel::Team => (payer.team.unwrap_or_default(), payer.team.and_then(|team| self.teams.get(team))),
+            LimitLevel::Total => ("", Some(&self.total)),
         };
-        [(spent.day, budgets[0]), (spent.month, budgets[1])].map(|(spent, budget)| Some((spent, budget?)))
+        let spent = self.spending.last_known(level, payer);
+        account.copied().unwrap_or_default().uses(level, name, &limits, spent, now)
     }
 
     /// The teams that something is set for.

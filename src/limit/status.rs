@@ -97,9 +97,40 @@ impl Limit {
         }
     }
 
+    /// Of a budget, its period.
+    pub const fn period(self) -> Option<&'static str> {
+        match self {
+            Self::BudgetDay => Some("day"),
+            Self::BudgetMonth => Some("month"),
+            _ => None,
+        }
+    }
+
     /// True where money is limited.
     pub const fn is_budget(self) -> bool {
         matches!(self, Self::BudgetDay | Self::BudgetMonth | Self::BudgetUnknown)
+    }
+}
+
+/// How much of a limit is used, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitUse {
+    pub level: LimitLevel,
+    /// Whose it is; empty for everybody together.
+    pub name: String,
+    pub limit: Limit,
+    /// Used and maximum in the limit's own unit: requests or tokens at once, requests in flight, nano-dollars.
+    pub used: u64,
+    pub maximum: u64,
+    /// When all of it is free again, nanoseconds since the Unix epoch; `None` where that is as requests end.
+    pub reset_at: Option<u64>,
+}
+
+impl LimitUse {
+    /// How near it is to its end, in thousandths; more than 1000 where it is overdrawn.
+    pub fn thousandths(&self) -> u64 {
+        let thousandths = u128::from(self.used) * 1000 / u128::from(self.maximum.max(1));
+        u64::try_from(thousandths).unwrap_or(u64::MAX)
     }
 }
 

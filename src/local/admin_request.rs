@@ -1,20 +1,26 @@
-//! `/admin`: what the administrator sees and changes of keys, limits and teams over HTTP, as JSON.
+//! `/admin`: what the administrator sees and changes of keys, limits and teams over HTTP, as JSON or by the forms of a
+//! page.
 //!
 //! In: a request with its body. Out: what it asks for, or the answer that says why not, with the field that is wrong.
 //! Never: the ledger.
 
-use crate::access::{expiry, is_user};
+use crate::access::{FormTokens, expiry, is_user};
 use crate::base::digits::{nano_usd, whole_number};
-use crate::base::percent;
+use crate::base::percent::{self, encode};
 use crate::http::reply::Fault;
 use crate::limit::levels::LimitLevel;
 use crate::limit::overrides::LIMIT_MAX;
 use crate::local::Answer;
+use crate::local::language::Language;
 use crate::policy::{AllowedPaths, Models, Rule};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
 /// Largest body of a request, bytes.
 pub const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// Where the page's forms go, behind `/admin`.
+pub const FORM_PATH: &str = "/form";
 
 /// Lines of the audit in an answer, where nobody says how many, and at most.
 const LINES_DEFAULT: u64 = 100;
@@ -34,11 +40,19 @@ pub struct AdminRequest {
     pub who: String,
     /// Nanoseconds since the Unix epoch.
     pub now: u64,
+    /// What a form must hold.
+    pub form_tokens: FormTokens,
+    /// Of the page.
+    pub language: Language,
 }
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdminCommand {
+    /// The page, whose form of limits begins with those of a level and a name.
+    ShowPage {
+        chosen: Option<(String, String)>,
+    },
     ListKeys,
     CreateKey {
         user: String,
@@ -84,10 +98,12 @@ impl AdminRequest {
         let segments = segments.ok_or_else(|| bad("the path is not percent-encoded UTF-8"))?;
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         let (method, parameters) = (self.method.as_str(), self.parameters()?);
-        if !parameters.is_empty() && !matches!((method, &segments[..]), ("DELETE", ["teams", _]) | (_, ["audit"])) {
+        if !parameters.is_empty() && !matches!((method, &segments[..]), ("DELETE", ["teams", _]) | (_, [] | ["audit"]))
+        {
             return Err(bad("this takes no parameters"));
         }
         Ok(match (method, &segments[..]) {
+            ("GET", []) => chosen(parameters)?,
             ("GET", ["keys"]) => AdminCommand::ListKeys,
             ("POST", ["keys"]) => self.create_key()?,
             ("DELETE", ["keys", id]) => AdminCommand::RevokeKey(id.parse().map_err(|_| no_such())?),
@@ -110,11 +126,76 @@ impl AdminRequest {
             }
             ("DELETE", ["teams", team]) => delete_team(team, &parameters)?,
             ("GET", ["audit"]) => audit(&parameters)?,
-            (_, ["keys" | "limits" | "users" | "teams" | "audit", ..]) => {
+            (_, [] | ["form"] | ["keys" | "limits" | "users" | "teams" | "audit", ..]) => {
                 return Err(Answer::error(Fault::MethodNotAllowed, "this is not done here so; see the manual", None));
             }
             _ => return Err(no_such()),
         })
+    }
+
+    /// True for what a form of the page sends.
+    pub fn is_form(&self) -> bool {
+        self.method == "POST" && self.path == FORM_PATH
+    }
+
+    /// The request that does what a form says.
+    ///
+    /// # Errors
+    /// The form is not of our page, or not read.
+    pub fn of_form(&self) -> Result<Self, Answer> {
+        let body = std::str::from_utf8(&self.body).map_err(|_| bad("the form is not UTF-8"))?;
+        let mut fields = BTreeMap::new();
+        for pair in body.split('&').filter(|pair| !pair.is_empty()) {
+            let (field, value) = super::usage_report::decoded(pair).map_err(bad)?;
+            if fields.contains_key(&field) {
+                return Err(wrong(&field, "it is given more than once"));
+            }
+            fields.insert(field, value.trim().to_owned());
+        }
+        let mut take = |field: &str| fields.remove(field).unwrap_or_default();
+        if !self.form_tokens.accept(&take("token")) {
+            return Err(Answer::error(
+                Fault::Forbidden,
+                "this form is too old, or not of this page: send it again",
+                None,
+            ));
+        }
+        let what = take("do");
+        let target = |level: &str, name: &str| match level {
+            "total" if name.is_empty() => "/limits/total".to_owned(),
+            level => format!("/limits/{level}/{}", encode(name)),
+        };
+        let (method, path, query) = match what.as_str() {
+            "create_key" => ("POST", "/keys".to_owned(), String::new()),
+            "revoke_key" => ("DELETE", format!("/keys/{}", encode(&take("id"))), String::new()),
+            "set_limits" => ("POST", target(&take("level"), &take("name")), String::new()),
+            "clear_limits" => ("DELETE", target(&take("level"), &take("name")), String::new()),
+            "set_team" => ("POST", format!("/users/{}", encode(&take("user"))), String::new()),
+            "delete_team" => {
+                let move_to = Some(take("move_to")).filter(|team| !team.is_empty());
+                let query = move_to.map(|team| format!("move_to={}", encode(&team)));
+                ("DELETE", format!("/teams/{}", encode(&take("team"))), query.unwrap_or_default())
+            }
+            _ => return Err(wrong("do", "there is no such form")),
+        };
+        let mut members = Map::new();
+        for (field, value) in fields {
+            // What was left empty is not said, but for a team: nobody is in none by leaving something out.
+            let value = match whole_number(value.as_bytes()) {
+                _ if value.is_empty() => match what == "set_team" {
+                    true => Value::Null,
+                    false => continue,
+                },
+                Some(number) if matches!(&*field, "rpm" | "tpm" | "concurrent") => number.into(),
+                _ => value.into(),
+            };
+            members.insert(field, value);
+        }
+        if what == "set_team" {
+            members.entry("team").or_insert(Value::Null);
+        }
+        let body = if method == "POST" { Value::from(members).to_string().into_bytes() } else { Vec::new() };
+        Ok(Self { method: method.to_owned(), path, query, body, ..self.clone() })
     }
 
     fn create_key(&self) -> Result<AdminCommand, Answer> {
@@ -183,6 +264,21 @@ impl AdminRequest {
         let pairs = self.query.split('&').filter(|pair| !pair.is_empty());
         pairs.map(|pair| super::usage_report::decoded(pair).map_err(bad)).collect()
     }
+}
+
+fn chosen(parameters: Vec<(String, String)>) -> Result<AdminCommand, Answer> {
+    let (mut level, mut name) = (None, None);
+    for (parameter, value) in parameters {
+        let slot = match parameter.as_str() {
+            "level" => &mut level,
+            "name" => &mut name,
+            _ => return Err(unknown(&parameter)),
+        };
+        if slot.replace(value).is_some() {
+            return Err(wrong(&parameter, "it is given more than once"));
+        }
+    }
+    Ok(AdminCommand::ShowPage { chosen: level.map(|level| (level, name.unwrap_or_default())) })
 }
 
 fn delete_team(team: &str, parameters: &[(String, String)]) -> Result<AdminCommand, Answer> {

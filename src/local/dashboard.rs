@@ -9,13 +9,15 @@
 
 mod chart;
 mod dashboard_query;
+mod limit_bars;
 mod page;
 mod parts;
 mod time_range;
 mod view;
 
 pub use dashboard_query::DashboardQuery;
-pub use page::answer;
+pub use page::{answer, refusal};
+pub use parts::table;
 pub use time_range::{Range, Step};
 pub use view::View;
 

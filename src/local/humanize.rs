@@ -36,8 +36,9 @@ pub fn short(number: u64) -> String {
     format!("{}{fraction}{letter}", grouped(whole))
 }
 
-/// Nano-dollars as dollars, with so many digits after the point.
+/// Nano-dollars as dollars, with so many digits after the point, at most nine; a half is rounded up.
 pub fn dollars(nano_usd: u64, places: usize) -> String {
+    let nano_usd = nano_usd.saturating_add(10u64.pow(9 - places as u32) / 2);
     let fraction = format!("{:09}", nano_usd % 1_000_000_000);
     format!("{}.{}", grouped(nano_usd / 1_000_000_000), &fraction[..places])
 }
@@ -119,9 +120,10 @@ mod tests {
             (6_600, "$0.0000066"),
             (12_345_678, "$0.0123"),
             (100_000_000, "$0.10"),
-            (999_999_999, "$0.999"),
+            (999_999_999, "$1.00"),
             (1_500_000_000, "$1.50"),
-            (1_234_567_890_123, "$1,234.56"),
+            (1_234_567_890_123, "$1,234.57"),
+            (5_526_900_000, "$5.53"),
         ] {
             assert_eq!(money(nano_usd), shown);
         }

@@ -10,7 +10,7 @@ mod render_csv;
 mod render_json;
 mod render_text;
 
-pub use media_type::Format;
+pub use media_type::{Format, weight};
 pub use parameters::{Given, LIMIT_DEFAULT_TEXT, UsageQuery, decoded, parse_name, shown};
 pub use render_json::render as to_json;
 pub use render_text::Terminal;

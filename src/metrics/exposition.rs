@@ -157,9 +157,9 @@ impl Snapshot {
         let dates = dates.map(|&(source, at)| (label_pairs(&[("source", source.as_str())]), at as f64));
         page.family("openai_proxy_prices_timestamp_seconds", dates);
         let budgets = self.gauges.budgets.iter();
-        let budgets = budgets.map(|of| {
-            let labels = [("level", of.level.label()), ("name", &*of.name), ("period", of.period)];
-            (label_pairs(&labels), of.spent as f64 / of.budget as f64)
+        let budgets = budgets.filter_map(|of| {
+            let labels = [("level", of.level.label()), ("name", &*of.name), ("period", of.limit.period()?)];
+            Some((label_pairs(&labels), of.used as f64 / of.maximum.max(1) as f64))
         });
         page.family("openai_proxy_budget_used_ratio", budgets);
         let expiry = self.gauges.certificate_expires_at.map(|at| (Vec::new(), at as f64));

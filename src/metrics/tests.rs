@@ -3,6 +3,8 @@
 use super::*;
 use crate::base::clock::SECOND;
 use crate::base::visible::visible;
+use crate::limit::levels::LimitLevel;
+use crate::limit::status::Limit;
 use crate::price::PriceSource;
 use crate::usage::record::{Correction, Outcome};
 use proptest::prelude::*;
@@ -127,7 +129,14 @@ fn a_scrape_in_full() {
         buffered_bytes: 6,
         prices: vec![(PriceSource::Url, 1_795_426_200), (PriceSource::BuiltIn, 7)],
         certificate_expires_at: Some(1_795_000_000),
-        budgets: vec![BudgetUse { level: LimitLevel::Team, name: "研究".into(), period: "day", spent: 3, budget: 4 }],
+        budgets: vec![LimitUse {
+            level: LimitLevel::Team,
+            name: "研究".into(),
+            limit: Limit::BudgetDay,
+            used: 3,
+            maximum: 4,
+            reset_at: None,
+        }],
     };
     let process = Process {
         cpu_seconds: 1.25,
@@ -207,7 +216,14 @@ fn every_family_is_described() {
         log_lines_dropped: 0,
     };
     let prices = vec![(PriceSource::BuiltIn, 1)];
-    let budget = BudgetUse { level: LimitLevel::Total, name: "".into(), period: "day", spent: 0, budget: 1 };
+    let budget = LimitUse {
+        level: LimitLevel::Total,
+        name: String::new(),
+        limit: Limit::BudgetDay,
+        used: 0,
+        maximum: 1,
+        reset_at: None,
+    };
     let gauges = Gauges { prices, certificate_expires_at: Some(1), budgets: vec![budget], ..Gauges::default() };
     let body = String::from_utf8(metrics.snapshot(gauges, None, 0).render(&around)).unwrap();
     let described: String =

@@ -47,6 +47,7 @@ use crate::limit::reservation::Reservation;
 use crate::limit::status::RateLimitStatus;
 use crate::local::Answer;
 use crate::local::admin_request::{self, AdminRequest};
+use crate::local::dashboard;
 use crate::usage::draft::Draft;
 use crate::usage::record::{Endpoint, Outcome};
 use std::borrow::Cow;
@@ -884,13 +885,11 @@ impl Proxy {
         down.phase = Phase::Asking { to_head: head.method == "HEAD", is_own };
         let address = down.address;
         let question = match request {
-            LocalRequest::Home => {
-                let answer = Answer { headers: "location: dashboard\r\n", ..text(303, "") };
-                return self.local_answer(now, key, &answer);
+            LocalRequest::Elsewhere(location) => {
+                return self.local_answer(now, key, &Answer { headers: location, ..text(303, "") });
             }
-            LocalRequest::DashboardSlash => {
-                let answer = Answer { headers: "location: ../dashboard\r\n", ..text(303, "") };
-                return self.local_answer(now, key, &answer);
+            LocalRequest::BadDashboard(language, why) => {
+                return self.local_answer(now, key, &dashboard::refusal(language, &why));
             }
             LocalRequest::Robots => return self.local_answer(now, key, &text(200, "User-agent: *\nDisallow: /\n")),
             LocalRequest::Health => return self.local_answer(now, key, &text(200, "ok\n")),
@@ -908,12 +907,13 @@ impl Proxy {
             }
             LocalRequest::Metrics { scraper } => {
                 let scraper = scraper.map(|program| format!("{address:?} {program}"));
-                let snapshot = self.metrics.snapshot(self.gauges(), scraper.as_deref(), now.mono);
+                let snapshot = self.metrics.snapshot(self.gauges(now), scraper.as_deref(), now.mono);
                 Question::Metrics(Box::new(snapshot))
             }
             LocalRequest::Usage(query) => Question::Usage(query),
             LocalRequest::Dashboard(mut query) => {
                 query.prices = self.prices.dates();
+                query.limits = self.limit_uses(now, query.user.as_deref(), query.team.as_deref());
                 query.refused = self.metrics.rate_limited_of(query.user.as_deref());
                 Question::Dashboard(query)
             }

@@ -9,8 +9,9 @@ use crate::base::clock::Now;
 use crate::http::framing::Framing;
 use crate::http::head::RequestHead;
 use crate::http::reply::Fault;
-use crate::local::admin_request::{self, AdminRequest};
+use crate::local::admin_request::{self, AdminRequest, FORM_PATH};
 use crate::local::dashboard::DashboardQuery;
+use crate::local::language::Language;
 use crate::local::usage_report::{Format, UsageQuery};
 use crate::reporting::{GroupBy, Query};
 
@@ -22,8 +23,8 @@ const PROGRAM_BYTES_MAX: usize = 100;
 
 /// What a local endpoint was asked.
 pub enum LocalRequest {
-    Home,
-    DashboardSlash,
+    /// It is elsewhere: the header line that says where.
+    Elsewhere(&'static str),
     Health,
     Readiness,
     Robots,
@@ -33,6 +34,8 @@ pub enum LocalRequest {
     },
     Usage(Box<UsageQuery>),
     Dashboard(Box<DashboardQuery>),
+    /// A person asked for a page that cannot be: why not.
+    BadDashboard(Language, String),
     /// Without its body, and without who asks.
     Admin(Box<AdminRequest>),
 }
@@ -50,12 +53,13 @@ pub fn read(now: Now, head: &RequestHead<'_, '_>, local: Local, access: &Access)
         return Err(Refusal::new(Fault::BadRequest, "a request with a body is not answered here"));
     }
     match local {
-        Local::Home => return Ok(LocalRequest::Home),
+        Local::Home => return Ok(LocalRequest::Elsewhere("location: dashboard\r\n")),
+        Local::DashboardSlash => return Ok(LocalRequest::Elsewhere("location: ../dashboard\r\n")),
+        Local::AdminHome => return Ok(LocalRequest::Elsewhere("location: admin/\r\n")),
         Local::Health => return Ok(LocalRequest::Health),
         Local::Ready => return Ok(LocalRequest::Readiness),
         Local::Robots => return Ok(LocalRequest::Robots),
         Local::Missing => return Err(Refusal::new(Fault::NotFound, "there is no such thing here")),
-        Local::DashboardSlash => return Ok(LocalRequest::DashboardSlash),
         Local::Dashboard | Local::Metrics | Local::Usage | Local::Admin => {}
     }
     let reader = access.reader(&head.headers, now.unix);
@@ -68,10 +72,19 @@ pub fn read(now: Now, head: &RequestHead<'_, '_>, local: Local, access: &Access)
     let bad = |message: String| Refusal::new(Fault::BadRequest, message);
     Ok(match local {
         Local::Dashboard => {
-            let query = DashboardQuery::parse(parameters, now.unix).map_err(bad)?;
+            let language = Language::accepted(fields(head, "accept-language"));
+            let query = match DashboardQuery::parse(parameters, now.unix) {
+                Ok(query) => query,
+                Err(why) if accepts_html(head) => return Ok(LocalRequest::BadDashboard(language, why)),
+                Err(why) => return Err(bad(why)),
+            };
+            if own && query.team.is_some() {
+                return Err(Refusal::new(Fault::Forbidden, "a client key reads its own user's usage only"));
+            }
             let user = readable(query.user.clone(), reader)?;
             let host = fields(head, "host").next().map(|host| String::from_utf8_lossy(host).into_owned());
-            LocalRequest::Dashboard(Box::new(DashboardQuery { user, own, host, ..query }))
+            let admin = access.opens_admin(&head.headers);
+            LocalRequest::Dashboard(Box::new(DashboardQuery { user, own, admin, language, host, ..query }))
         }
         Local::Usage => {
             let accepted = Format::accepted(fields(head, "accept"));
@@ -110,29 +123,37 @@ fn admin(now: Now, head: &RequestHead<'_, '_>, access: &Access) -> Result<AdminR
         let refusal = Refusal::new(Fault::MethodNotAllowed, "only GET, POST and DELETE are answered here");
         return Err(refusal.with(b"allow: GET, HEAD, POST, DELETE\r\n"));
     }
-    let is_json =
-        || fields(head, "content-type").all(|value| value.to_ascii_lowercase().starts_with(b"application/json"));
+    let (path, query) = split(head.target);
+    let path = path.strip_prefix("/admin").unwrap_or(path);
+    let kind = if path == FORM_PATH { "application/x-www-form-urlencoded" } else { "application/json" };
+    let is_kind = || fields(head, "content-type").all(|value| value.to_ascii_lowercase().starts_with(kind.as_bytes()));
     match head.framing {
         Framing::Length(length) if length > admin_request::BODY_BYTES_MAX as u64 => {
             return Err(Refusal::new(Fault::BodyTooLarge, "the request's body is too large"));
         }
         Framing::None => {}
         _ if head.method != "POST" => return Err(Refusal::new(Fault::BadRequest, "only a POST has a body here")),
-        // Which a page of another origin cannot send unasked.
-        _ if fields(head, "content-type").next().is_none() || !is_json() => {
-            return Err(Refusal::new(Fault::UnsupportedMediaType, "the body must be application/json"));
+        // A page of another origin cannot send JSON unasked; a form holds a token.
+        _ if fields(head, "content-type").next().is_none() || !is_kind() => {
+            return Err(Refusal::new(Fault::UnsupportedMediaType, format!("the body must be {kind}")));
         }
         _ => {}
     }
-    let (path, query) = split(head.target);
     Ok(AdminRequest {
         method: if head.method == "HEAD" { "GET" } else { head.method }.to_owned(),
-        path: path.strip_prefix("/admin").unwrap_or(path).to_owned(),
+        path: path.to_owned(),
         query: query.to_owned(),
         body: Vec::new(),
         who: String::new(),
         now: now.unix,
+        form_tokens: access.form_tokens(now.unix),
+        language: Language::accepted(fields(head, "accept-language")),
     })
+}
+
+/// True for who can show a page: a browser.
+fn accepts_html(head: &RequestHead<'_, '_>) -> bool {
+    fields(head, "accept").any(|value| memchr::memmem::find(value, b"text/html").is_some())
 }
 
 /// The user that is asked for as far as the reader may know it: their own, where the reader sees no other.

@@ -28,6 +28,8 @@ pub enum Local {
     Robots,
     /// The same, and it is not there.
     Missing,
+    /// `/admin`, whose page is `/admin/`.
+    AdminHome,
     /// `/admin/…`
     Admin,
     /// `/dashboard/`, whose own links would lead astray.
@@ -70,7 +72,7 @@ pub fn route(method: &str, target: &str, websocket: bool) -> Result<Route, &'sta
         | "/sw.js"
         | "/service-worker.js"
         | "/sitemap.xml" => return Ok(Route::Local(Local::Missing)),
-        "/admin" => return Ok(Route::Local(Local::Admin)),
+        "/admin" => return Ok(Route::Local(Local::AdminHome)),
         _ if path.starts_with("/admin/") => return Ok(Route::Local(Local::Admin)),
         _ if path.starts_with("/.well-known/") => return Ok(Route::Local(Local::Missing)),
         _ => {}

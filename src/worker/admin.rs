@@ -1,4 +1,4 @@
-//! Performs the administrator's requests, and shows what the tables hold as JSON.
+//! Performs the administrator's requests, and shows what the tables hold as JSON, or as a page.
 //!
 //! In: an [`AdminRequest`] and the ledger's path. Out: an answer. Never: a secret, but a new key's, once.
 
@@ -6,9 +6,10 @@ use crate::access::{Hash, KEY_PREFIX};
 use crate::base::clock::SECOND;
 use crate::http::reply::Fault;
 use crate::ledger::database;
-use crate::ledger::keys_and_limits::{Editor, KeyRow, audit, keys, members, rules};
+use crate::ledger::keys_and_limits::{AuditLine, Editor, KeyRow, audit, keys, members, rules};
 use crate::limit::levels::LimitLevel;
 use crate::local::Answer;
+use crate::local::admin_page::{AdminPage, CHANGES_MAX, Notice};
 use crate::local::admin_request::{AdminCommand, AdminRequest};
 use crate::local::humanize;
 use crate::policy::Rule;
@@ -23,81 +24,135 @@ const SECRET_BYTES: usize = 32;
 
 /// Does what is asked on the ledger at `path`, or says why not.
 pub fn perform(path: &Path, request: &AdminRequest) -> Answer {
-    let unavailable = |message: String| Answer::error(Fault::LedgerUnavailable, &message, None);
+    if request.is_form() {
+        return after_form(path, request, request.of_form().and_then(|request| done(path, &request)));
+    }
     match request.command() {
-        Ok(command) => run(path, request, command).unwrap_or_else(unavailable),
-        Err(refusal) => refusal,
+        Ok(AdminCommand::ShowPage { chosen }) => show(path, request, chosen, Notice::Nothing),
+        _ => done(path, request).map_or_else(|refusal| refusal, |(status, document)| json_answer(status, &document)),
     }
 }
 
-/// The answer; an error is the ledger's, in one sentence.
-type Done = Result<Answer, String>;
+/// What a form has led to: back to the page where it was done; else the page with what is to be told.
+fn after_form(path: &Path, request: &AdminRequest, outcome: Result<(u16, Value), Answer>) -> Answer {
+    let text = |document: &Value, field: &str| document[field].as_str().unwrap_or_default().to_owned();
+    let notice = match outcome {
+        Ok((201, key)) => Notice::NewKey { user: text(&key, "user"), key: text(&key, "key") },
+        Ok(_) => return Answer { headers: "location: ./\r\n", ..Answer::new(303, "text/plain; charset=utf-8", "") },
+        Err(refusal) => {
+            let document: Value = serde_json::from_slice(&refusal.body).unwrap_or_default();
+            Notice::Refused { status: refusal.status, why: text(&document["error"], "message") }
+        }
+    };
+    show(path, request, None, notice)
+}
+
+/// The page as the tables are now.
+fn show(path: &Path, request: &AdminRequest, chosen: Option<(String, String)>, notice: Notice) -> Answer {
+    let read = |conn: &Connection| {
+        Ok(AdminPage {
+            language: request.language,
+            token: request.form_tokens.newest().to_owned(),
+            keys: key_documents(conn, request.now)?,
+            limits: rule_documents(conn)?,
+            users: member_documents(conn)?,
+            audit: audit(conn, i64::MAX, CHANGES_MAX)?.iter().map(line_document).collect(),
+            chosen,
+            notice,
+        })
+    };
+    let page = database::open_reader(path).and_then(|conn| read(&conn));
+    page.map_or_else(|error| unreadable(&error), |page| page.answer())
+}
 
 fn json_answer(status: u16, body: &Value) -> Answer {
     Answer::new(status, "application/json", format!("{body}\n"))
 }
 
-fn run(path: &Path, request: &AdminRequest, command: AdminCommand) -> Done {
-    let now = request.now;
-    let editor = || Editor::open_existing(path, &request.who, now);
-    let found = |body: Value| Ok(json_answer(200, &body));
-    match command {
-        AdminCommand::ListKeys => {
-            read(path, |conn| Ok(list(keys(conn)?.iter().map(|(key, _)| key_document(key, now)))))
-        }
-        AdminCommand::CreateKey { user, team, name, expires_at } => {
-            let secret = new_secret()?;
-            let hash = Hash::of(secret.as_bytes());
-            let id = editor()?.add_key(&user, team.as_deref(), &name, &hash, expires_at)?;
-            let row = KeyRow { id, user, team, name, created_at: now, expires_at, revoked_at: None };
-            let mut document = key_document(&row, now);
-            document["key"] = secret.into();
-            Ok(json_answer(201, &document))
-        }
-        AdminCommand::RevokeKey(id) => match editor()?.revoke(id)? {
-            None => Ok(Answer::error(Fault::NotFound, &format!("there is no key {id}"), None)),
-            Some(was_valid) => found(json!({"id": id, "revoked": was_valid})),
-        },
-        AdminCommand::ListLimits => {
-            read(path, |conn| Ok(list(rules(conn)?.iter().map(|(level, name, rule)| rule_document(level, name, rule)))))
-        }
-        AdminCommand::SetLimits { level, name, rule } => {
-            found(rule_document(level, &name, &editor()?.set_rule(level, &name, &rule)?))
-        }
-        AdminCommand::ClearLimits { level, name } => {
-            let cleared = editor()?.clear_rule(level, &name)?;
-            found(json!({"level": level.label(), "name": name, "cleared": cleared}))
-        }
-        AdminCommand::ListUsers => read(path, |conn| {
-            let members = members(conn)?;
-            Ok(list(members.iter().map(|(user, team)| json!({"user": user, "team": &**team}))))
-        }),
-        AdminCommand::SetTeam { user, team } => {
-            editor()?.set_team(&user, team.as_deref())?;
-            found(json!({"user": user, "team": team}))
-        }
-        AdminCommand::DeleteTeam { team, move_to } => match editor()?.delete_team(&team, move_to.as_deref())? {
-            Ok(()) => found(json!({"team": team, "deleted": true})),
-            Err(why) => Ok(Answer::error(Fault::BadRequest, &why, None)),
-        },
+fn unreadable(error: &rusqlite::Error) -> Answer {
+    Answer::error(Fault::LedgerUnavailable, &format!("the ledger cannot be read: {error}"), None)
+}
+
+/// A status below 300 and a document, or the refusal.
+fn done(path: &Path, request: &AdminRequest) -> Result<(u16, Value), Answer> {
+    let unavailable = |message: String| Answer::error(Fault::LedgerUnavailable, &message, None);
+    match request.command()? {
+        AdminCommand::ShowPage { .. } => Err(Answer::error(Fault::NotFound, "there is no such thing here", None)),
+        AdminCommand::ListKeys => read(path, |conn| Ok(list(key_documents(conn, request.now)?))),
+        AdminCommand::ListLimits => read(path, |conn| Ok(list(rule_documents(conn)?))),
+        AdminCommand::ListUsers => read(path, |conn| Ok(list(member_documents(conn)?))),
         AdminCommand::Audit { before, max } => read(path, |conn| {
             let lines = audit(conn, before, max + 1)?;
             let next = lines.get(max).map(|_| lines[max - 1].id);
-            let data = lines.iter().take(max);
-            let data =
-                data.map(|line| json!({"id": line.id, "at": instant(line.at), "who": line.who, "what": line.what}));
-            Ok(json!({"data": data.collect::<Vec<_>>(), "next_cursor": next}))
+            let data: Vec<Value> = lines.iter().take(max).map(line_document).collect();
+            Ok(json!({"data": data, "next_cursor": next}))
         }),
+        change => changed(path, request, change).map_err(unavailable)?,
     }
 }
 
-fn read(path: &Path, ask: impl FnOnce(&Connection) -> rusqlite::Result<Value>) -> Done {
-    let answer = database::open_reader(path).and_then(|conn| ask(&conn));
-    answer.map(|body| json_answer(200, &body)).map_err(|error| format!("the ledger cannot be read: {error}"))
+/// Makes a change; the outer error is the ledger's, in one sentence.
+fn changed(path: &Path, request: &AdminRequest, change: AdminCommand) -> Result<Result<(u16, Value), Answer>, String> {
+    let now = request.now;
+    let mut editor = Editor::open_existing(path, &request.who, now)?;
+    let refused = |fault, why: &str| Ok(Err(Answer::error(fault, why, None)));
+    let document = match change {
+        AdminCommand::CreateKey { user, team, name, expires_at } => {
+            let secret = new_secret()?;
+            let hash = Hash::of(secret.as_bytes());
+            let id = editor.add_key(&user, team.as_deref(), &name, &hash, expires_at)?;
+            let row = KeyRow { id, user, team, name, created_at: now, expires_at, revoked_at: None };
+            let mut document = key_document(&row, now);
+            document["key"] = secret.into();
+            return Ok(Ok((201, document)));
+        }
+        AdminCommand::RevokeKey(id) => match editor.revoke(id)? {
+            None => return refused(Fault::NotFound, &format!("there is no key {id}")),
+            Some(was_valid) => json!({"id": id, "revoked": was_valid}),
+        },
+        AdminCommand::SetLimits { level, name, rule } => {
+            rule_document(level, &name, &editor.set_rule(level, &name, &rule)?)
+        }
+        AdminCommand::ClearLimits { level, name } => {
+            let cleared = editor.clear_rule(level, &name)?;
+            json!({"level": level.label(), "name": name, "cleared": cleared})
+        }
+        AdminCommand::SetTeam { user, team } => {
+            editor.set_team(&user, team.as_deref())?;
+            json!({"user": user, "team": team})
+        }
+        AdminCommand::DeleteTeam { team, move_to } => match editor.delete_team(&team, move_to.as_deref())? {
+            Ok(()) => json!({"team": team, "deleted": true}),
+            Err(why) => return refused(Fault::BadRequest, &why),
+        },
+        _ => return refused(Fault::NotFound, "there is no such thing here"),
+    };
+    Ok(Ok((200, document)))
 }
 
-fn list(rows: impl Iterator<Item = Value>) -> Value {
-    json!({"data": rows.collect::<Vec<_>>()})
+fn read(path: &Path, ask: impl FnOnce(&Connection) -> rusqlite::Result<Value>) -> Result<(u16, Value), Answer> {
+    let answer = database::open_reader(path).and_then(|conn| ask(&conn));
+    answer.map(|document| (200, document)).map_err(|error| unreadable(&error))
+}
+
+fn list(documents: Vec<Value>) -> Value {
+    json!({"data": documents})
+}
+
+fn key_documents(conn: &Connection, now: u64) -> rusqlite::Result<Vec<Value>> {
+    Ok(keys(conn)?.iter().map(|(key, _)| key_document(key, now)).collect())
+}
+
+fn rule_documents(conn: &Connection) -> rusqlite::Result<Vec<Value>> {
+    Ok(rules(conn)?.iter().map(|(level, name, rule)| rule_document(level, name, rule)).collect())
+}
+
+fn member_documents(conn: &Connection) -> rusqlite::Result<Vec<Value>> {
+    Ok(members(conn)?.iter().map(|(user, team)| json!({"user": user, "team": &**team})).collect())
+}
+
+fn line_document(line: &AuditLine) -> Value {
+    json!({"id": line.id, "at": instant(line.at), "who": line.who, "what": line.what})
 }
 
 /// A key as a document.

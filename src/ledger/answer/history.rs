@@ -7,7 +7,7 @@ use crate::ledger::numbers::{RECORD, USAGE, count, record};
 use crate::ledger::partition::{HOURS_PER_DAY, NS_PER_HOUR};
 use crate::ledger::rollup::{ALL, EVERYBODY};
 use crate::ledger::user_index::BLOCK_SHIFT;
-use crate::reporting::{Entry, Query};
+use crate::reporting::{Entry, Query, SAMPLE_MAX};
 use rusqlite::{Connection, Row, ToSql};
 
 /// Ids below the page's start that are searched for a user or a model at once. Where that is not enough, rollups are
@@ -44,6 +44,45 @@ pub fn page(conn: &Connection, selection: &Selection, asked: &Query) -> rusqlite
         (greatest, width) = (from - 1, width.saturating_mul(FURTHER_GROWTH));
     }
     Ok(page.entries)
+}
+
+/// Records that are looked through for failed ones.
+const LOOKED_THROUGH_MAX: i64 = 100_000;
+
+/// The newest failed ones of a selection, max [`SAMPLE_MAX`]: of the tail, then of the hours of which sums tell that
+/// they have some.
+pub fn failed(conn: &Connection, selection: &Selection) -> rusqlite::Result<Vec<Entry>> {
+    let mut found = Vec::new();
+    let sql = rows_sql(&format!("{RECORD}, {USAGE}"));
+    let sql = format!("{sql} AND r.correction IS NULL AND (r.status >= 400 OR r.outcome <> 0) ORDER BY r.id DESC");
+    let mut read = |ids, times| {
+        selection.each_row(conn, &sql, ids, times, |row| {
+            found.push(entry(row)?);
+            Ok(found.len() < SAMPLE_MAX as usize)
+        })?;
+        Ok::<usize, rusqlite::Error>(found.len())
+    };
+    if read((selection.folded + 1, i64::MAX), (selection.from, selection.to))? == SAMPLE_MAX as usize {
+        return Ok(found);
+    }
+    let mut hours = conn.prepare_cached(
+        "SELECT hour, min_id, max_id FROM hours h WHERE hour BETWEEN ? AND ?
+            AND EXISTS (SELECT 1 FROM rollups r WHERE r.hour = h.hour AND r.user_id = ? AND r.errors > 0)
+            ORDER BY hour DESC",
+    )?;
+    let (first, last) = (selection.from / NS_PER_HOUR, (selection.to - 1) / NS_PER_HOUR);
+    let mut hours = hours.query([first, last, selection.user.unwrap_or(EVERYBODY)])?;
+    let mut left = LOOKED_THROUGH_MAX;
+    while let Some(row) = hours.next()? {
+        let (hour, ids): (i64, (i64, i64)) = (row.get(0)?, (row.get::<_, i64>(1)?.max(selection.first), row.get(2)?));
+        left -= (ids.1 - ids.0 + 1).max(0);
+        let from = selection.from.max(hour * NS_PER_HOUR);
+        let to = selection.to.min((hour + 1).saturating_mul(NS_PER_HOUR));
+        if left < 0 || read(ids, (from, to))? == SAMPLE_MAX as usize {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 struct Page<'a> {

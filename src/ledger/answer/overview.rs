@@ -7,6 +7,7 @@ use super::history;
 use super::names::{by_cost, named};
 use super::selection::Selection;
 use super::sums::{Sums, sums};
+use crate::ledger::rollup::EVERYBODY;
 use crate::reporting::{
     GroupBy, Overview, OverviewQuery, Query, RANKED_MAX, Ranking, SAMPLE_MAX, SERIES_MODELS_MAX, Series, Totals,
 };
@@ -22,19 +23,45 @@ pub fn overview(conn: &Connection, asked: &OverviewQuery) -> rusqlite::Result<Ov
     let ever = transaction
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM records) OR EXISTS (SELECT 1 FROM hours)")?
         .query_row([], |row| row.get(0))?;
-    let query = Query { user: asked.user.clone(), from: asked.from, limit: SAMPLE_MAX, ..Query::default() };
+    let query = Query {
+        user: asked.user.clone(),
+        team: asked.team.clone(),
+        model: asked.model.clone(),
+        from: asked.from,
+        to: asked.to,
+        limit: SAMPLE_MAX,
+        ..Query::default()
+    };
     let mut found = Overview { ever, ..Overview::default() };
     if let Some(mut selection) = Selection::new(&transaction, &query)? {
-        let other = if query.user.is_some() { GroupBy::Endpoint } else { GroupBy::User };
+        let is_one = query.user.is_some() || query.team.is_some();
+        let other = if is_one { GroupBy::Endpoint } else { GroupBy::User };
         let mut summed = sums(&transaction, &selection, Some(other))?;
         let (models, others) = (std::mem::take(&mut summed[0]), std::mem::take(&mut summed[1]));
         models.values().for_each(|totals| found.totals.add(totals));
         found.sample = history::page(&transaction, &selection, &query)?;
         found.sample.truncate(SAMPLE_MAX as usize);
         found.sample.retain(|entry| entry.record.is_request());
+        if found.totals.errors > 0 {
+            found.failed = history::failed(&transaction, &selection)?;
+        }
+        if !is_one {
+            let mut teams = sums(&transaction, &selection, Some(GroupBy::Team))?.pop().unwrap_or_default();
+            teams.remove(&EVERYBODY);
+            found.teams = ranking(&transaction, GroupBy::Team, teams)?;
+        }
         found.series = series(&transaction, &mut selection, asked.hourly, &models)?;
         found.models = ranking(&transaction, GroupBy::Model, models)?;
         found.others = ranking(&transaction, other, others)?;
+    }
+    if let Some((from, to)) = asked.previous {
+        let mut previous = Totals::default();
+        let query = Query { from: Some(from), to: Some(to), ..query };
+        if let Some(selection) = Selection::new(&transaction, &query)? {
+            let summed = sums(&transaction, &selection, None)?;
+            summed.iter().flat_map(Sums::values).for_each(|totals| previous.add(totals));
+        }
+        found.previous = Some(previous);
     }
     transaction.commit()?;
     Ok(found)
@@ -51,6 +78,7 @@ fn ranking(conn: &Connection, by: GroupBy, sums: Sums) -> rusqlite::Result<Ranki
 /// Sums over time of the models of the highest cost, and what all have beside them.
 fn series(conn: &Connection, selection: &mut Selection, hourly: bool, models: &Sums) -> rusqlite::Result<Vec<Series>> {
     let step = if hourly { GroupBy::Hour } else { GroupBy::Day };
+    let asked_model = selection.model;
     let mut over_time = |model: Option<i64>| {
         selection.model = model;
         let summed = sums(conn, selection, Some(step))?.pop();
@@ -60,7 +88,7 @@ fn series(conn: &Connection, selection: &mut Selection, hourly: bool, models: &S
             starts.map(|(count, totals)| (count.unsigned_abs().saturating_mul(ns), totals)).collect(),
         )
     };
-    let mut rest = over_time(None)?;
+    let mut rest = over_time(asked_model)?;
     let mut series = Vec::new();
     for (model, totals) in by_cost(models.clone(), SERIES_MODELS_MAX) {
         let sums = over_time(Some(model))?;

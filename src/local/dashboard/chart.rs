@@ -12,9 +12,14 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 /// Width and height in points: on a screen, and on a phone.
 pub const SIZES: [(u32, u32); 2] = [(600, 220), (340, 190)];
 
-/// The mark of a series; of `n` series, the first is the lowest in the stack.
-const fn mark(series: usize) -> RGBColor {
-    RGBColor(series as u8 + 1, 0, 0)
+/// The mark of a colour of the page's.
+const fn mark(colour: u8) -> RGBColor {
+    RGBColor(colour + 1, 0, 0)
+}
+
+/// The same as the style sheet and a legend name it.
+pub fn mark_of(colour: u8) -> String {
+    format!("#{:02X}0000", colour + 1)
 }
 const TEXT: RGBColor = RGBColor(0, 1, 0);
 const GRID: RGBColor = RGBColor(0, 2, 0);
@@ -34,6 +39,8 @@ pub struct Chart<'a> {
     pub labels: &'a [String],
     /// For each series, lowest first, the value of each step.
     pub series: &'a [Vec<u64>],
+    /// Its colour.
+    pub colours: &'a [u8],
     /// How an amount on the axis is written.
     pub amount: fn(u64) -> String,
 }
@@ -75,12 +82,12 @@ impl Chart<'_> {
             .draw()?;
         for step in 0..self.labels.len() {
             let mut below = 0u128;
-            for (number, series) in self.series.iter().enumerate() {
+            for (series, &colour) in self.series.iter().zip(self.colours) {
                 let above = below + u128::from(series[step]);
                 let at = |amount: u128| amount as f64 / scale.step as f64;
                 let corners = [(step as f64 + 0.12, at(above)), (step as f64 + 0.88, at(below))];
                 if above > below {
-                    chart.draw_series([Rectangle::new(corners, mark(number).filled())])?;
+                    chart.draw_series([Rectangle::new(corners, mark(colour).filled())])?;
                 }
                 below = above;
             }
@@ -132,7 +139,8 @@ mod tests {
 
     fn svg(series: &[Vec<u64>], size: (u32, u32)) -> String {
         let labels: Vec<String> = (0..series[0].len()).map(|step| format!("s{step}")).collect();
-        Chart { labels: &labels, series, amount: |amount| amount.to_string() }.svg(size)
+        let colours: Vec<u8> = (0..series.len() as u8).collect();
+        Chart { labels: &labels, series, colours: &colours, amount: |amount| amount.to_string() }.svg(size)
     }
 
     #[test]

@@ -2,28 +2,38 @@
 //!
 //! In: sums. Out: markup, in which every name is escaped by `maud`.
 
-use super::chart::{Chart, SIZES};
-use super::time_range::{Range, Step};
-use super::view::View;
+use super::chart::{Chart, SIZES, mark_of};
+use super::time_range::Step;
+use super::view::{View, cost};
 use crate::base::percent::encode;
 use crate::base::visible::visible;
-use crate::local::humanize::{grouped, money, share, short};
-use crate::reporting::{Ranking, Totals};
+use crate::local::humanize::{grouped, instant, share, short};
+use crate::local::language::Language;
+use crate::reporting::{GroupBy, Ranking, Totals};
 use maud::{Markup, PreEscaped, html};
-
-/// A link to the page itself. Relative, so that it also holds behind a server that puts a path before it.
-pub fn link(range: Range, user: Option<&str>) -> String {
-    let user = user.map_or_else(String::new, |user| format!("&user_id={}", encode(user)));
-    format!("dashboard?range={}{user}", range.as_str())
-}
 
 /// A name that somebody chose. Its direction of writing stays its own.
 pub fn name(name: &str, nameless: &str) -> Markup {
     html! { @if name.is_empty() { span.dim { (nameless) } } @else { bdi { (visible(name)) } } }
 }
 
-pub fn tile(title: &str, value: &str, note: &str) -> Markup {
-    html! { div { dt { (title) } dd.value { (value) } dd.note { (note) } } }
+/// One figure of many, with what is to be said of it.
+pub fn tile(title: &str, value: &str, notes: &[String]) -> Markup {
+    html! { div { dt { (title) } dd.value { (value) } @for note in notes { dd.note { (note) } } } }
+}
+
+/// A table that scrolls by itself where it is too wide.
+pub fn table(title: &str, class: &str, head: &Markup, rows: &Markup) -> Markup {
+    html! {
+        div.scroll tabindex="0" role="region" aria-label=(title) {
+            table class=(class) { caption.unseen { (title) } thead { tr { (head) } } tbody { (rows) } }
+        }
+    }
+}
+
+/// Heads of columns of numbers.
+pub fn heads(language: Language, names: &[&'static str]) -> Markup {
+    html! { @for name in names { th scope="col" { (language.say(name)) } } }
 }
 
 /// Sums over time, one bar a step, the steps without any included.
@@ -41,7 +51,8 @@ impl Timeline {
         let starts = view.overview.series.iter().flat_map(|(_, sums)| sums.keys().copied());
         let first = view.query.from().or(starts.clone().min()).unwrap_or(view.query.now);
         // A clock that was set back must not hide what is there.
-        let last = starts.max().unwrap_or(0).max(view.query.now);
+        let end = view.query.range.to(view.query.now).map_or(view.query.now, |to| to.saturating_sub(1));
+        let last = starts.max().unwrap_or(0).max(end);
         let step = Step::of(view.query.range, first, last);
         let (first, last) = (step.number(first), step.number(last));
         let place = |start: u64| usize::try_from(step.number(start) - first).unwrap_or(0);
@@ -56,9 +67,9 @@ impl Timeline {
     }
 
     /// A chart of one number of the sums.
-    pub fn chart(&self, of: fn(&Totals) -> u64, amount: fn(u64) -> String) -> Markup {
+    pub fn chart(&self, view: &View, of: fn(&Totals) -> u64, amount: fn(u64) -> String) -> Markup {
         let series: Vec<Vec<u64>> = self.sums.iter().map(|sums| sums.iter().map(of).collect()).collect();
-        let chart = Chart { labels: &self.labels, series: &series, amount };
+        let chart = Chart { labels: &self.labels, series: &series, colours: &view.colours(), amount };
         let [wide, narrow] = SIZES.map(|size| chart.svg(size));
         // The chart holds numbers and labels of ours only.
         html! {
@@ -67,70 +78,94 @@ impl Timeline {
         }
     }
 
-    /// The same in numbers, for those whom a picture does not help: the latest first.
-    pub fn numbers(&self) -> Markup {
+    /// The same in numbers, for those whom a picture does not help: the latest first, and each model.
+    pub fn numbers(&self, view: &View, of: fn(&Totals) -> u64, amount: fn(u64) -> String) -> Markup {
+        let language = view.query.language;
         let sum = |place: usize| {
             let mut sum = Totals::default();
             self.sums.iter().for_each(|sums| sum.add(&sums[place]));
             sum
         };
-        let rows = (0..self.labels.len()).rev().map(|place| (self.step.name(self.first + place as i64), sum(place)));
-        html! {
-            details {
-                summary { "In numbers" }
-                div.scroll tabindex="0" { table {
-                    thead { tr {
-                        th.name { (self.step.as_str()) " (UTC)" }
-                        th { "requests" } th { "errors" } th { "tokens" } th { "cost" }
-                    } }
-                    tbody { @for (name, totals) in rows.filter(|(_, totals)| totals.requests > 0) { tr {
-                        th.name scope="row" { (name) }
-                        td { (grouped(totals.requests)) }
-                        (errors(&totals))
-                        td { (grouped(totals.total_tokens)) }
-                        td { (money(totals.cost_nano_usd)) }
-                    } } }
-                } }
-            }
-        }
+        let places = (0..self.labels.len()).rev().map(|place| (place, sum(place)));
+        let places: Vec<_> = places.filter(|(_, totals)| totals.requests > 0).collect();
+        let head = html! {
+            th.name scope="col" { (language.say(self.step.as_str())) " (UTC)" }
+            (heads(language, &["requests", "errors", "all models"]))
+            @for (model, _) in &view.overview.series { th scope="col" { (series_name(language, model.as_deref())) } }
+        };
+        let rows = html! {
+            @for (place, totals) in &places { tr {
+                th.name scope="row" { (self.step.name(self.first + *place as i64)) }
+                td { (grouped(totals.requests)) }
+                (errors(totals))
+                td { (amount(of(totals))) }
+                @for sums in &self.sums { td { (amount(of(&sums[*place]))) } }
+            } }
+        };
+        let title = language.say("In numbers");
+        html! { details { summary { (title) } (table(title, "", &head, &rows)) } }
+    }
+}
+
+fn series_name(language: Language, model: Option<&str>) -> Markup {
+    match model {
+        Some(model) => name(model, language.say("no model")),
+        None => html! { (language.say("other models")) },
     }
 }
 
 /// Which mark is whose.
 pub fn legend(view: &View) -> Markup {
     html! {
-        ul.legend { @for (number, (model, _)) in (1..).zip(&view.overview.series) { li {
-            svg viewBox="0 0 1 1" aria-hidden="true" { rect width="1" height="1" fill={ "#0" (number) "0000" } {} }
-            @match model { Some(model) => (name(model, "no model")), None => "other models" }
+        ul.legend { @for ((model, _), colour) in view.overview.series.iter().zip(view.colours()) { li {
+            svg viewBox="0 0 1 1" aria-hidden="true" { rect width="1" height="1" fill=(mark_of(colour)) {} }
+            (series_name(view.query.language, model.as_deref()))
         } } }
     }
 }
 
-/// A table of the largest sums with bars, and one row for all others.
-pub fn ranking(of: &Ranking, view: &View, head: &str, show: impl Fn(&str) -> Markup) -> Markup {
+/// A table of the largest sums with bars, one row for all others, and links to all of them in other forms.
+pub fn ranking(of: &Ranking, view: &View, title: &str, by: GroupBy, show: impl Fn(&str) -> Markup) -> Markup {
+    let language = view.query.language;
     let amount: fn(&Totals) -> u64 = match view.overview.totals {
         Totals { cost_nano_usd: 1.., .. } => |totals| totals.cost_nano_usd,
         Totals { total_tokens: 1.., .. } => |totals| totals.total_tokens,
         _ => |totals| totals.requests,
     };
     let most = of.top.iter().map(|(_, totals)| amount(totals)).max().unwrap_or(0);
-    html! {
-        div.scroll tabindex="0" { table.rank {
-            thead { tr {
-                th.name { (head) } th { "requests" } th { "errors" } th { "tokens" } th { "cached" } th { "cost" }
-            } }
-            tbody {
-                @for (name, totals) in &of.top { tr {
-                    th.name scope="row" { (show(name)) (bar(amount(totals), most)) }
-                    (numbers(totals))
-                } }
-                @if of.others > 0 { tr.others {
-                    th.name scope="row" { (grouped(of.others as u64)) " others" }
-                    (numbers(&of.of_others))
-                } }
-            }
+    let head = html! {
+        th.name scope="col" { (language.say(by.as_str())) }
+        (heads(language, &["requests", "errors", "tokens", "cached", "cost"]))
+    };
+    let rows = html! {
+        @for (name, totals) in &of.top { tr {
+            th.name scope="row" { (show(name)) (bar(amount(totals), most)) }
+            (numbers(totals))
         } }
+        @if of.others > 0 { tr.others {
+            th.name scope="row" {
+                a href=(usage_link(view, by, "text")) { (language.fill("{0} others", &[&grouped(of.others as u64)])) }
+            }
+            (numbers(&of.of_others))
+        } }
+    };
+    html! {
+        h2 { (title) }
+        (table(title, "rank", &head, &rows))
+        p.dim.forms {
+            @for format in ["csv", "json"] { a href=(usage_link(view, by, format)) { (format.to_uppercase()) } " " }
+        }
     }
+}
+
+/// The same sums by `/usage`.
+fn usage_link(view: &View, by: GroupBy, format: &str) -> String {
+    let query = &view.query;
+    let ends = [("from", query.from()), ("to", query.range.to(query.now))];
+    let ends = ends.into_iter().filter_map(|(name, end)| Some(format!("&{name}={}", encode(&instant(end?)))));
+    let filters = query.filters().map(|(name, value)| format!("&{name}={}", encode(value)));
+    let parameters: String = ends.chain(filters).collect();
+    format!("usage?format={format}&group_by={}{parameters}", by.as_str())
 }
 
 fn numbers(totals: &Totals) -> Markup {
@@ -139,7 +174,7 @@ fn numbers(totals: &Totals) -> Markup {
         (errors(totals))
         td title=(grouped(totals.total_tokens)) { (short(totals.total_tokens)) }
         td { (share(totals.cached_input_tokens, totals.input_tokens).unwrap_or_else(|| "–".to_owned())) }
-        td { (money(totals.cost_nano_usd)) }
+        td { (cost(totals)) }
     }
 }
 
@@ -147,7 +182,8 @@ fn errors(totals: &Totals) -> Markup {
     html! { td.bad[totals.errors > 0] { (grouped(totals.errors)) } }
 }
 
-fn bar(value: u64, most: u64) -> Markup {
+/// A bar as long as a value is of the largest.
+pub fn bar(value: u64, most: u64) -> Markup {
     let thousandths = (u128::from(value) * 1000).checked_div(u128::from(most)).unwrap_or(0);
     html! {
         svg viewBox="0 0 1000 1" preserveAspectRatio="none" aria-hidden="true" {

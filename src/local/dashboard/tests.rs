@@ -2,6 +2,8 @@
 
 use super::view::percentile;
 use super::*;
+use crate::limit::levels::LimitLevel;
+use crate::limit::status::{Limit, LimitUse};
 use crate::price::{PriceDates, PriceSource};
 use crate::reporting::{Entry, Overview, Ranking, Totals};
 use crate::usage::record::{Endpoint, Outcome, Record};
@@ -40,6 +42,7 @@ fn view(name: &str) -> View {
         others: ranking,
         series: vec![(Some(name.to_owned()), [(NOW - NOW % DAY, totals(1, 5))].into())],
         sample: vec![Entry { id: 1, record }],
+        ..Overview::default()
     };
     View { query: asked(""), overview }
 }
@@ -68,6 +71,9 @@ fn what_is_asked_is_read_strictly() {
     for (raw, part) in [
         ("user=a", "unknown parameter `user`"),
         ("range=1y", "`range` must be one of"),
+        ("from=yesterday", "`from` must be a date"),
+        ("from=2026-11-02&to=2026-11-02", "`from` must be before `to`"),
+        ("user_id=a&team=b", "`team` is not for one user"),
         ("range=7d&range=7d", "`range` is given more than once"),
         ("user_id=&user_id=a", "`user_id` is given more than once"),
         ("user_id=%0A", "`user_id` must be 1 to 128 bytes"),
@@ -107,7 +113,8 @@ fn others_are_one_row_and_their_models_one_colour() {
     view.overview.series.push((None, [(NOW - NOW % DAY, totals(7, 2))].into()));
     let page = html(&view);
     assert!(page.contains("980 others") && page.contains(">5,000<") && page.contains("other models"));
-    assert!(page.contains("fill=\"#020000\""));
+    assert!(page.contains("fill=\"#0B0000\""), "what is no model has a colour of its own");
+    assert!(page.contains("href=\"usage?format=text&amp;group_by=user"), "all of them");
 }
 
 #[test]
@@ -127,7 +134,7 @@ fn an_empty_ledger_says_how_to_begin_and_an_empty_range_where_to_look() {
 fn whoever_sees_one_user_only_is_offered_no_other() {
     let own =
         html(&View { query: DashboardQuery { own: true, user: Some("taro".to_owned()), ..asked("") }, ..view("taro") });
-    assert!(!own.contains("<form") && !own.contains("Show everybody"));
+    assert!(!own.contains("type=\"search\"") && !own.contains("Show everybody") && !own.contains("admin/"));
     assert!(own.contains("dashboard?range=7d&amp;user_id=taro"));
 }
 
@@ -138,7 +145,7 @@ fn times_are_of_what_went_well_and_endings_of_everything() {
         id: 1,
         record: Record { status, outcome, endpoint, duration_us, ..Record::default() },
     };
-    view.overview.sample = vec![
+    let entries = vec![
         entry(200, Outcome::Completed, Endpoint::ChatCompletions, 3),
         entry(200, Outcome::Completed, Endpoint::ChatCompletions, 1),
         entry(200, Outcome::ClientAborted, Endpoint::ChatCompletions, 9),
@@ -146,20 +153,132 @@ fn times_are_of_what_went_well_and_endings_of_everything() {
         entry(0, Outcome::ClientAborted, Endpoint::ChatCompletions, 9),
         entry(101, Outcome::Completed, Endpoint::RealtimeSession, 9),
     ];
+    view.overview.failed = entries.iter().filter(|entry| entry.record.is_error()).cloned().collect();
+    view.overview.sample = entries;
+    view.overview.totals = Totals { requests: 70, errors: 3, ..totals(70, 5) };
     assert_eq!(view.times(|entry| Some(entry.record.duration_us)), [1, 3]);
-    let endings = view.endings();
-    assert_eq!(endings[0], ("200".to_owned(), 2));
-    for ending in ["200, client aborted", "429", "client aborted", "101"] {
-        assert!(endings.contains(&(ending.to_owned(), 1)), "{endings:?}");
+    let failures = view.failures();
+    assert_eq!(failures.len(), 3);
+    for ending in ["200, client aborted", "429", "client aborted"] {
+        assert!(failures.contains(&(ending.to_owned(), 1)), "{failures:?}");
     }
+    let page = html(&view);
+    assert!(page.contains("<th class=\"name\" scope=\"row\">succeeded</th><td>67</td>"), "{page}");
+    assert!(page.contains("href=\"#failed\"") && page.contains("id=\"failed\""));
     let percentiles = [0, 1, 50, 51, 99, 100].map(|hundredths| percentile(&[10, 20, 30, 40], hundredths));
     assert_eq!(percentiles, [10, 10, 20, 30, 40, 40].map(Some));
     assert_eq!(percentile(&[], 50), None);
 }
 
+#[test]
+fn the_cost_is_told_as_far_as_it_is_known_beside_what_was_and_what_will_be() {
+    let shown = |unpriced, cost_nano_usd| {
+        let mut view = view("a");
+        view.query = asked("range=month");
+        view.overview.totals = Totals { unpriced, cost_nano_usd, ..totals(9, 0) };
+        view.overview.previous = Some(totals(1, 2_500_000_000));
+        html(&view)
+    };
+    assert!(shown(9, 0).contains("<dt>Cost</dt><dd class=\"value\">–</dd>"), "unknown is not nothing");
+    let partly = shown(1, 5_526_900_000);
+    assert!(partly.contains("<dt>Cost</dt><dd class=\"value\">≥ $5.53</dd>"), "{partly}");
+    assert!(partly.contains("the month before: $2.50"));
+    // 22.4 of 30 days are over.
+    assert!(partly.contains("by the end of the month: about $7.4"), "{partly}");
+    assert!(shown(0, 0).contains("<dd class=\"value\">$0</dd>"));
+}
+
+#[test]
+fn limits_stand_with_the_nearest_to_its_end_first() {
+    let limit = |level, limit, used, maximum| LimitUse {
+        level,
+        name: if level == LimitLevel::Total { String::new() } else { "<taro>".to_owned() },
+        limit,
+        used,
+        maximum,
+        reset_at: Some(NOW),
+    };
+    let limits = vec![
+        limit(LimitLevel::Total, Limit::Requests, 6, 60),
+        limit(LimitLevel::User, Limit::BudgetDay, 2_500_000_000, 2_000_000_000),
+        limit(LimitLevel::Team, Limit::Concurrent, 0, 4),
+    ];
+    let page = html(&View { query: DashboardQuery { limits, ..asked("") }, ..view("a") });
+    let (budget, requests) = (page.find("USD a day").unwrap(), page.find("Requests a minute").unwrap());
+    assert!(budget < requests && requests < page.find("Requests at once").unwrap());
+    assert!(page.contains("<td>125%</td><td>$2.50</td><td>$2.00</td><td>$0</td>"), "{page}");
+    assert!(page.contains("<td>10%</td><td>6</td><td>60</td><td>54</td>"));
+    assert!(page.contains("user_id=%3Ctaro%3E\"><bdi>&lt;taro&gt;"), "to whom it is");
+    assert_eq!(page.matches("class=\"nearly\"").count(), 1);
+}
+
+#[test]
+fn a_model_has_its_colour_in_every_view() {
+    let colours = |models: &[&str]| {
+        let mut view = view("a");
+        view.overview.series = models.iter().map(|model| (Some((*model).to_owned()), [].into())).collect();
+        view.colours()
+    };
+    let (all, few) = (colours(&["gpt-4o", "o3-mini", "gpt-4.1"]), colours(&["gpt-4.1", "gpt-4o"]));
+    assert_eq!((all[0], all[2]), (few[1], few[0]));
+    let many: Vec<String> = (0..6).map(|number| format!("model-{number}")).collect();
+    let many: std::collections::BTreeSet<u8> =
+        colours(&many.iter().map(String::as_str).collect::<Vec<_>>()).into_iter().collect();
+    assert_eq!(many.len(), 6, "each its own");
+}
+
+/// WCAG 2.2, 1.4.11: what carries meaning differs from what is beside it by 3 to 1.
+#[test]
+fn every_colour_of_a_chart_is_seen_by_day_and_by_night() {
+    let style = include_str!("../style.css");
+    let channel = |part: &str| {
+        let value = f64::from(u8::from_str_radix(part, 16).unwrap()) / 255.0;
+        if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+    };
+    let luminance = |hex: &str| {
+        let hex = if hex.len() == 3 { hex.chars().flat_map(|digit| [digit, digit]).collect() } else { hex.to_owned() };
+        0.2126 * channel(&hex[..2]) + 0.7152 * channel(&hex[2..4]) + 0.0722 * channel(&hex[4..6])
+    };
+    let mut themes = 0;
+    for theme in style.split(":root{").skip(1).filter(|theme| theme.contains("--c1:")) {
+        let colour = |name: &str| {
+            let (_, rest) = theme.split_once(&format!("--{name}:#")).unwrap();
+            luminance(rest.split([';', '}']).next().unwrap())
+        };
+        let card = colour("card");
+        for name in (1..=view::COLOURS + 1).map(|number| format!("c{number}")).chain(["bar".to_owned()]) {
+            let (light, dark) = (card.max(colour(&name)), card.min(colour(&name)));
+            assert!((light + 0.05) / (dark + 0.05) >= 3.0, "{name}");
+        }
+        themes += 1;
+    }
+    assert_eq!(themes, 2);
+}
+
+#[test]
+fn in_japanese_nothing_of_ours_is_english() {
+    let language = crate::local::language::Language::Japanese;
+    let mut view = view("名");
+    view.query = DashboardQuery { language, refused: Some(3), admin: true, ..asked("range=month") };
+    view.overview.failed = view.overview.sample.clone();
+    view.overview.teams = view.overview.others.clone();
+    view.overview.previous = Some(totals(1, 1));
+    let page = html(&view);
+    assert!(page.contains("<html lang=\"ja\">") && page.contains("ユーザー別"));
+    let texts =
+        page.split("</style>").nth(1).unwrap().split('<').filter_map(|part| part.split_once('>')).map(|(_, text)| text);
+    let known =
+        ["OpenAI", "UTC", "CSV", "JSON", "chat", "completions", "responses", "other", "µs", "ms", "min", "k", "M", "s"];
+    for text in texts {
+        let english =
+            text.split(|c: char| !c.is_ascii_alphabetic()).find(|word| !word.is_empty() && !known.contains(word));
+        assert_eq!(english, None, "{text}");
+    }
+}
+
 proptest! {
     #[test]
-    fn any_name_is_inert(name in "[<>&\"'a-c/=;:#!-]{0,20}|.{0,30}") {
+    fn any_name_is_inert(name in "[<>&\"'a-c/=;:#!-]{1,20}|.{1,30}") {
         let plain = html(&view("x"));
         let page = html(&view(&name));
         // As many elements as with any other name.

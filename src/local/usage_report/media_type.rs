@@ -61,11 +61,7 @@ impl<'a> Range<'a> {
     fn read(text: &'a str) -> Option<Self> {
         let mut parts = text.split(';').map(str::trim);
         let (kind, subtype) = parts.next()?.split_once('/')?;
-        let weight = parts.find_map(|part| {
-            let (name, value) = part.split_once('=')?;
-            name.trim().eq_ignore_ascii_case("q").then(|| value.trim())
-        });
-        Some(Self { kind, subtype, weight: weight.map_or(Some(1000), thousandths)? })
+        Some(Self { kind, subtype, weight: weight(parts)? })
     }
 
     /// How closely, where at all: the closest match decides.
@@ -78,6 +74,15 @@ impl<'a> Range<'a> {
             _ => None,
         }
     }
+}
+
+/// The weight among the parameters of a range, in thousandths; `None` where it is no weight.
+pub fn weight<'a>(mut parameters: impl Iterator<Item = &'a str>) -> Option<u16> {
+    let weight = parameters.find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("q").then(|| value.trim())
+    });
+    weight.map_or(Some(1000), thousandths)
 }
 
 /// `0.5` as 500 (RFC 9110 §12.4.2).

@@ -15,7 +15,6 @@ const BAR_WIDTH: u128 = 20;
 /// Eighths of a place, filled from the left.
 const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
 
-const HALF_A_CENT_NANO_USD: u64 = 5_000_000;
 /// Columns that a narrow terminal can spare: the bars, and what is a part of another column.
 const SPARED: [&str; 4] = ["", "REASONING", "CACHED", "ERRORS"];
 const SPARED_OF_REQUESTS: [&str; 2] = ["ENDPOINT", "SECONDS"];
@@ -139,7 +138,7 @@ fn sums_table(report: &Report, rows: &[(String, Totals)], width: usize) -> Strin
     if report.totals.cost_nano_usd >= 1_000_000_000 {
         let costs = rows.iter().chain(&others).map(|(_, totals)| totals).chain([&report.totals]);
         for (line, totals) in lines.iter_mut().zip(costs) {
-            line[numbers.len()] = dollars(totals.cost_nano_usd.saturating_add(HALF_A_CENT_NANO_USD), 2);
+            line[numbers.len()] = dollars(totals.cost_nano_usd, 2);
         }
     }
     fitted(&columns, &lines, width, &SPARED)
