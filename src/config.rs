@@ -13,6 +13,7 @@ mod front;
 mod influx;
 mod prices;
 mod secret;
+mod secret_url;
 mod source;
 mod target;
 mod unknown;
@@ -21,8 +22,8 @@ mod value;
 pub use certificate::{FilesState, ServerCertificate};
 pub use egress::{Egress, EgressProxy, Way};
 pub use influx::Influx;
-pub use prices::PricesUrl;
 pub use secret::Secret;
+pub use secret_url::SecretUrl;
 pub use source::Problem;
 pub use target::Target;
 
@@ -111,7 +112,9 @@ pub struct Config {
     /// The built-in prices, with those of `PRICES_FILE`, `PRICE_FACTOR` and what the target's region adds.
     pub prices: PriceTable,
     /// `PRICES_URL`: where more are fetched from.
-    pub prices_url: Option<PricesUrl>,
+    pub prices_url: Option<SecretUrl>,
+    /// `ALERT_WEBHOOK_URL`: who is told when a budget passes 80 and 100 %.
+    pub alert_webhook: Option<SecretUrl>,
     /// `INFLUXDB_URL` and the variables around it: where the ledger is exported to; `None` exports nothing.
     pub influx: Option<Influx>,
     /// `METRICS_MAX_USERS` and `METRICS_MAX_MODELS`.
@@ -267,7 +270,8 @@ impl Config {
             tls_ca: authorities::read(source, "TLS_CA_FILE"),
             certificate: ServerCertificate::read(source),
             prices: prices::read(source, &target.host),
-            prices_url: PricesUrl::read(source),
+            prices_url: SecretUrl::read(source, "PRICES_URL", "PRICES_URL_FILE"),
+            alert_webhook: SecretUrl::read(source, "ALERT_WEBHOOK_URL", "ALERT_WEBHOOK_URL_FILE"),
             target,
             influx: Influx::read(source),
             metrics: metrics_limits(source),

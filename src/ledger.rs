@@ -16,6 +16,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
+pub mod alert_outbox;
 pub mod answer;
 pub mod append;
 pub mod database;

@@ -10,3 +10,4 @@ pub mod limiter;
 pub mod overrides;
 pub mod reservation;
 pub mod status;
+pub mod threshold;

@@ -19,6 +19,7 @@ use openai_api_proxy::reload::{self, Reloader};
 use openai_api_proxy::signal::Watch;
 use openai_api_proxy::systemd;
 use openai_api_proxy::tls::Connector;
+use openai_api_proxy::worker::budget_alerts::DefaultLimits;
 use openai_api_proxy::worker::certificate_watch::CertificateWatch;
 use openai_api_proxy::worker::ledger::Options;
 use openai_api_proxy::worker::logger::{self, event, say};
@@ -172,11 +173,15 @@ fn serve(config: Config) -> Result<(), String> {
     };
     let export = (config.influx.clone(), &config.egress);
     let mut workers = WorkerThreads::start(&config.database_path, ledger, export, config.next_hop(), events.clone())?;
+    let limits = DefaultLimits::new(config.limits, config.total_limits);
+    if let Some(url) = &config.alert_webhook {
+        workers.start_alerts(&config.database_path, (url.clone(), &config.egress), limits.clone())?;
+    }
     let mut prices = config.prices.clone();
     let _fetcher = fetched_prices(&config, &mut prices, &events)?;
     let certificate = config.certificate.clone().map(|found| CertificateWatch::start(found, events.clone()));
     let reloader = Reloader::new(config.clone(), Config::from_process);
-    let _watch = Watch::start(events, reloader, certificate.transpose()?)
+    let _watch = Watch::start(events, reloader, certificate.transpose()?, limits)
         .map_err(|error| format!("cannot watch for signals: {error}"))?;
     if connections_max < wanted {
         let why = "MAX_CONNECTIONS lowered: a client may need two open files, and the hard limit of them (ulimit -Hn) \
@@ -186,9 +191,7 @@ fn serve(config: Config) -> Result<(), String> {
     config.warnings.iter().for_each(|why| event(Level::Warn, why, &[]));
     warn_of_keys(&config);
     warn_of_modes(&config);
-    if let Some(influx) = &config.influx {
-        event(Level::Info, "exporting to influx", &[("url", influx.shown.as_str().into())]);
-    }
+    tell_receivers(&config);
     let (address, shown) = (address.to_string(), told_target(&config));
     let families = sockets.families().map_err(|error| error.to_string())?;
     let (families, target) = (("families", families.into()), ("target", shown.as_str().into()));
@@ -206,6 +209,16 @@ fn serve(config: Config) -> Result<(), String> {
     let ended = reactor.into_workers().shutdown();
     event(Level::Info, "stopped", &[]);
     ended
+}
+
+/// Who is sent what, beside the target.
+fn tell_receivers(config: &Config) {
+    if let Some(influx) = &config.influx {
+        event(Level::Info, "exporting to influx", &[("url", influx.shown.as_str().into())]);
+    }
+    if let Some(url) = &config.alert_webhook {
+        event(Level::Info, "budget alerts are sent", &[("url", url.shown.as_str().into())]);
+    }
 }
 
 /// The target as it is told, after the way to it where there is a proxy on one.

@@ -67,7 +67,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         ledger_wait, retention_days, read_on, read_on_max, limits, total_limits, reserves_average, allows_unmetered,
         asks_usage, keys_only, admin_token, connections_max, connections_of_address_max,
         body_bytes_max, buffered_bytes_max, timeouts,
-        tls_ca, certificate, prices, prices_url, influx, metrics, log, log_format,
+        tls_ca, certificate, prices, prices_url, alert_webhook, influx, metrics, log, log_format,
         warnings: _,
     } = new;
     let Timeouts { connect, response, idle, header, shutdown_delay, drain } = timeouts;
@@ -123,6 +123,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         (old.log_format != *log_format, "LOG_FORMAT"),
         (old.influx != *influx, "INFLUXDB_*"),
         (old.prices_url != *prices_url, "PRICES_URL,PRICES_URL_FILE"),
+        (old.alert_webhook != *alert_webhook, "ALERT_WEBHOOK_URL,ALERT_WEBHOOK_URL_FILE"),
     ]);
     (at_once, at_restart)
 }
@@ -186,7 +187,7 @@ mod tests {
     }
 
     /// Another value for each variable, and what must be set beside it so that it counts.
-    const OTHERS: [(&str, &str, &str); 73] = [
+    const OTHERS: [(&str, &str, &str); 75] = [
         ("PROXY_TARGET", "http://other", ""),
         ("OPENAI_API_KEY", "sk-hush", ""),
         ("OPENAI_API_KEY_FILE", HUSH, ""),
@@ -237,6 +238,8 @@ mod tests {
         ("PRICES_FILE", PRICES, ""),
         ("PRICES_URL", "http://other/?token=hush", ""),
         ("PRICES_URL_FILE", URL, ""),
+        ("ALERT_WEBHOOK_URL", "http://other/hush", ""),
+        ("ALERT_WEBHOOK_URL_FILE", URL, ""),
         ("PRICE_FACTOR", "2", ""),
         ("CONNECT_TIMEOUT", "1s", ""),
         ("RESPONSE_TIMEOUT", "1s", ""),

@@ -9,6 +9,7 @@
 use crate::base::log::Level;
 use crate::reload::Reloader;
 use crate::systemd::{notify_ready, notify_reloading, notify_stopping};
+use crate::worker::budget_alerts::DefaultLimits;
 use crate::worker::certificate_watch::CertificateWatch;
 use crate::worker::{EventSender, WorkerEvent, logger};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
@@ -34,6 +35,7 @@ impl Watch {
         events: EventSender,
         mut reloader: Reloader,
         certificate: Option<CertificateWatch>,
+        limits: DefaultLimits,
     ) -> io::Result<Self> {
         signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
@@ -50,6 +52,7 @@ impl Watch {
                     let (change, lines) = reloader.reload();
                     if let Some(change) = change {
                         logger::set_level(change.log);
+                        limits.set(change.limits, change.total_limits);
                         events.send(WorkerEvent::Reconfigure(Box::new(change)));
                     }
                     logger::notes(lines);
@@ -79,6 +82,7 @@ impl Drop for Watch {
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::limit::overrides::Limits;
     use signal_hook::low_level::raise;
     use std::sync::mpsc;
 
@@ -88,7 +92,8 @@ mod tests {
         let events = EventSender::new(move || wake.send(()).expect("the test listens to its end"));
         let read = || Config::load(&|_| None, "MODEL_NAME=other");
         let reloader = Reloader::new(Config::load(&|_| None, "").unwrap(), read);
-        let watch = Watch::start(events.clone(), reloader, None).unwrap();
+        let limits = DefaultLimits::new(Limits::default(), Limits::default());
+        let watch = Watch::start(events.clone(), reloader, None, limits).unwrap();
         for signal in [SIGTERM, SIGINT, SIGTERM] {
             raise(signal).unwrap();
             woken.recv().unwrap();

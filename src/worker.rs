@@ -1,5 +1,5 @@
-//! The threads that may block or take long (ledger, checkpoint, query, long work, export, resolver, log), each behind a
-//! bounded mailbox, and the one mailbox back.
+//! The threads that may block or take long (ledger, checkpoint, query, long work, export, alerts, resolver, log), each
+//! behind a bounded mailbox, and the one mailbox back.
 //!
 //! In: records, questions and names from the loop. Out: [`WorkerEvent`]s. Never: a decision about an exchange.
 
@@ -7,6 +7,7 @@
 
 pub mod admin;
 mod backoff;
+pub mod budget_alerts;
 pub mod certificate_watch;
 pub mod checkpoint;
 pub mod event;
@@ -21,6 +22,7 @@ pub mod process;
 pub mod query;
 pub mod resolver;
 pub mod threads;
+mod turn;
 
 pub use event::{EventSender, WorkerEvent};
 pub use process::unix_now;

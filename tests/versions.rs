@@ -23,7 +23,7 @@ use support::script::{Reply, Step};
 use support::upstream::{SeenRequest, Upstream};
 use support::{DEADLINE, say, skip};
 
-/// The commit before teams, which brought schema 8.
+/// The commit before teams (schema 8) and alerts (9).
 const OLDER: &str = "ead056d00f2ae8ecb5e5ceee7708e0f9245332b6";
 const OLDER_SCHEMA: u32 = 7;
 const SCHEMA: u32 = openai_api_proxy::ledger::migrations::VERSION;

@@ -119,9 +119,9 @@ fn listen(address: SocketAddr, tls: bool) -> Finding {
 /// How the target and whatever else is called are reached, where there is a proxy on any way out.
 fn ways(config: &Config) -> Vec<(&str, Way<'_>)> {
     let (egress, target) = (&config.egress, &config.target);
-    let others = [config.influx.as_ref().map(|influx| &influx.shown), config.prices_url.as_ref().map(|url| &url.shown)];
-    let others =
-        others.into_iter().flatten().filter_map(|shown| Some((shown.as_str(), egress.way_to(&shown.parse().ok()?))));
+    let called = [&config.prices_url, &config.alert_webhook].map(|url| url.as_ref().map(|url| &url.shown));
+    let others = [config.influx.as_ref().map(|influx| &influx.shown)].into_iter().chain(called);
+    let others = others.flatten().filter_map(|shown| Some((shown.as_str(), egress.way_to(&shown.parse().ok()?))));
     let first = (target.authority.as_str(), config.way());
     [first].into_iter().chain(others).filter(|_| egress.is_set()).collect()
 }

@@ -1,37 +1,11 @@
-//! What things cost: `PRICES_FILE`, `PRICES_URL`, `PRICE_FACTOR`.
+//! What things cost: `PRICES_FILE`, `PRICE_FACTOR`.
 //!
-//! In: the variables. Out: a table of what is known at once, and where more may be fetched. Never: a path or query of
-//! an address in a problem, for it may hold a token.
+//! In: the variables. Out: a table of what is known at once. Never: a fetch.
 
-use super::secret::Secret;
 use super::source::Source;
-use super::value;
 use crate::price::{PriceSource, PriceTable, Ratio};
 use std::fs;
 use std::time::SystemTime;
-
-/// Where prices are fetched from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PricesUrl {
-    /// The whole address.
-    pub url: Secret,
-    /// Scheme, host and port, to be shown: path and query may hold a token.
-    pub shown: String,
-}
-
-impl PricesUrl {
-    pub(super) fn read(source: &mut Source<'_>) -> Option<Self> {
-        let (url, variable) = source.secret("PRICES_URL", "PRICES_URL_FILE")?;
-        let (Some(uri), Ok(secret)) = (value::http_url(&url), Secret::parse(&url)) else {
-            let expected = "expected http:// or https://, a host, and optionally :port, /path and a query (no user); \
-                            its value is not shown";
-            source.problem(variable, expected.to_owned());
-            return None;
-        };
-        let shown = format!("{}://{}", uri.scheme_str()?, uri.authority()?);
-        Some(Self { url: secret, shown })
-    }
-}
 
 /// The built-in prices with those of the file, and the factors on them, for a target at `host`.
 pub(super) fn read(source: &mut Source<'_>, host: &str) -> PriceTable {

@@ -69,12 +69,17 @@ fn prices_and_what_is_on_them() {
     let config = load(&[litellm, ("PROXY_TARGET", "https://api.groq.com/openai"), ("PRICE_FACTOR", "2")]).unwrap();
     assert_eq!(config.prices.cost_nano_usd("m", &tokens, None), Some(2_000_000));
     let url = "https://example.com/prices.json?token=hush";
-    let from = load(&[("PRICES_URL", url)]).unwrap().prices_url.unwrap();
-    assert_eq!((from.url.expose(), from.shown.as_str()), (url, "https://example.com"));
+    let config = load(&[("PRICES_URL", url), ("ALERT_WEBHOOK_URL", url)]).unwrap();
+    for called in [&config.prices_url, &config.alert_webhook] {
+        let called = called.as_ref().unwrap();
+        assert_eq!((called.url.expose(), called.shown.as_str()), (url, "https://example.com"));
+    }
+    assert!(!format!("{config:?}").contains("hush"));
     for wrong in ["ftp://hush", "https://user:hush@example.com/", "hush"] {
-        let problems = problems(&[("PRICES_URL", wrong), ("PRICE_FACTOR", "0")]);
+        let problems = problems(&[("PRICES_URL", wrong), ("ALERT_WEBHOOK_URL", wrong), ("PRICE_FACTOR", "0")]);
         let shown = problems.join("\n");
-        assert!(problems.len() == 2 && !shown.contains("hush") && shown.contains("PRICE_FACTOR: "), "{shown}");
+        assert!(problems.len() == 3 && !shown.contains("hush") && shown.contains("PRICE_FACTOR: "), "{shown}");
+        assert!(shown.contains("ALERT_WEBHOOK_URL: "), "{shown}");
     }
 }
 

@@ -3,6 +3,7 @@
 //! In: failures and successes, as they come. Out: when to try next; whether that is news. Never: the work itself.
 
 use super::logger::event;
+use super::process::unix_now;
 use crate::base::log::Level;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
@@ -75,6 +76,12 @@ impl Retry {
         event(Level::Error, self.failing, &[("error", reason.as_str().into())]);
         self.reason.clone_from(&reason);
         Some(reason)
+    }
+
+    /// The last pause or down to half of it, so that a server which comes back does not meet all of its clients at
+    /// once. The clock's last digits are chance enough for that.
+    pub fn jittered(&self) -> Duration {
+        self.pause.mul_f64(0.5 + (unix_now() % 1_000_000) as f64 / 2_000_000.0)
     }
 
     /// True if it failed until now.

@@ -23,17 +23,17 @@ pub use progress::ExportProgress;
 
 use super::backoff::Retry;
 use super::logger::{Value, event};
-use super::process::{lower_priority, spawn, unix_now};
+use super::outbound::Trouble;
+use super::process::{lower_priority, spawn};
+use super::turn::Turn;
 use crate::base::log::Level;
 use crate::config::{Egress, Influx};
 use crate::ledger::database;
 use crate::ledger::marks::{self, LAST_ID};
 use delivery::{Delivery, deliver};
-use influx_client::{Trouble, Verdict};
+use influx_client::Verdict;
 use line_protocol::Batch;
 use rusqlite::Connection;
-use std::fs::{File, TryLockError};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
@@ -76,9 +76,8 @@ impl ExportHandle {
         let (end, ended) = channel();
         let progress = Arc::new(ExportProgress::default());
         let exporter = Exporter {
-            lock: database::beside(&path, "-export"),
+            turn: Turn::new(database::beside(&path, "-export")),
             path,
-            locked: None,
             conn: None,
             server: Server::new(target, egress),
             mark: Box::new(mark),
@@ -111,9 +110,8 @@ impl ExportHandle {
 
 struct Exporter {
     path: PathBuf,
-    /// The file whose lock says which process exports.
-    lock: PathBuf,
-    locked: Option<File>,
+    /// Which process exports.
+    turn: Turn,
     /// To read rows with; none before the first, and after a failure.
     conn: Option<Connection>,
     server: Server,
@@ -141,7 +139,7 @@ impl Exporter {
                     progress.failures += 1;
                     drop(progress);
                     self.retry.failed(&trouble.why);
-                    self.retry.pause.mul_f64(jitter()).max(trouble.retry_after.unwrap_or_default())
+                    self.retry.jittered().max(trouble.retry_after.unwrap_or_default())
                 }
             };
         }
@@ -166,7 +164,7 @@ impl Exporter {
 
     /// Sends one batch. True if there may be more to send at once.
     fn step(&mut self) -> Result<bool, Trouble> {
-        if !self.has_turn()? {
+        if !self.turn.is_ours().map_err(Trouble::new)? {
             return Ok(false);
         }
         let rows_max = self.batch_lines_max;
@@ -188,23 +186,6 @@ impl Exporter {
             self.progress.lock().oldest_unix_ns = 0;
         }
         Ok(is_full)
-    }
-
-    /// True if this is the process that exports; the lock is then kept.
-    fn has_turn(&mut self) -> Result<bool, Trouble> {
-        if self.locked.is_some() {
-            return Ok(true);
-        }
-        let failed = |error: std::io::Error| Trouble::new(format!("{}: {error}", self.lock.display()));
-        let mut options = File::options();
-        options.write(true).create(true).truncate(false).mode(database::OWN_MODE);
-        let file = options.open(&self.lock).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => self.locked = Some(file),
-            Err(TryLockError::WouldBlock) => return Ok(false),
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-        }
-        Ok(true)
     }
 
     /// The rows behind the cursor.
@@ -269,10 +250,4 @@ impl Exporter {
             }
         }
     }
-}
-
-/// Between a half and one, so that a server which comes back does not meet all of its clients at once. The clock's last
-/// digits are chance enough for that.
-fn jitter() -> f64 {
-    0.5 + (unix_now() % 1_000_000) as f64 / 2_000_000.0
 }

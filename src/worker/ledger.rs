@@ -21,6 +21,7 @@ use super::event::{EventSender, WorkerEvent};
 use super::logger;
 use super::process::{spawn, unix_now};
 use crate::base::log::Level;
+use crate::ledger::alert_outbox::{self, AlertChange};
 use crate::ledger::append::Writer;
 use crate::ledger::file_watch::FileWatch;
 use crate::ledger::fold::FOLD_ROWS_MAX;
@@ -95,6 +96,8 @@ pub struct Ledger {
     prunes: Retry,
     /// How far the export is, where the file does not say so yet.
     exported: Option<i64>,
+    /// Of budgets that have passed a threshold, what is to be kept.
+    alerts: Vec<AlertChange>,
     /// Set once the loop wants no more.
     stop_by: Option<Instant>,
 }
@@ -152,6 +155,7 @@ impl Ledger {
             pruner: Pruner::new(options.retention_days, options.export),
             prunes: Retry::new("ledger cannot prune", "ledger prunes again"),
             exported: None,
+            alerts: Vec::new(),
             stop_by: None,
         };
         let thread = spawn("ledger", move || ledger.run(&conn))?;
@@ -170,6 +174,7 @@ impl Ledger {
             if !self.lost {
                 self.commit(&mut writer);
                 self.mark_exported(&mut writer);
+                self.keep_alerts(&mut writer);
                 self.tell(&mut writer);
             }
             match self.stop_by {
@@ -206,7 +211,7 @@ impl Ledger {
         let prune_at = self.pruner.due_at(self.busy_at);
         let look_at = self.policy.look_at;
         while self.stop_by.is_none() {
-            let is_idle = self.queue.is_empty() && self.exported.is_none() && !self.lost;
+            let is_idle = self.queue.is_empty() && self.exported.is_none() && self.alerts.is_empty() && !self.lost;
             let until = match (is_idle, self.commits.retry_at) {
                 (false, None) => break,
                 // Also where messages keep coming.
@@ -254,11 +259,13 @@ impl Ledger {
     }
 
     fn take(&mut self, message: Message) {
-        if !matches!(message, Message::Exported(_)) {
+        if !matches!(message, Message::Exported(_) | Message::Alerts(_)) {
             self.busy_at = Instant::now();
         }
         match message {
             Message::Exported(id) => self.exported = Some(id),
+            Message::Alerts(_) if self.lost => {} // they are said again
+            Message::Alerts(mut changes) => self.alerts.append(&mut changes),
             Message::Records(records) if self.queue.is_empty() => self.queue = records,
             Message::Records(mut records) => self.queue.append(&mut records),
             Message::SpendSums(period) => self.spend_wanted = Some(period),
@@ -303,6 +310,14 @@ impl Ledger {
     fn mark_exported(&mut self, writer: &mut Writer<'_>) {
         let Some(id) = self.exported.take() else { return };
         let _ = marks::advance(writer.conn(), marks::EXPORT, id);
+    }
+
+    /// Keeps what budgets have passed. Where that fails, it is said again by who has noticed it.
+    fn keep_alerts(&mut self, writer: &mut Writer<'_>) {
+        let changes = std::mem::take(&mut self.alerts);
+        if !changes.is_empty() {
+            let _ = alert_outbox::keep(writer.conn(), &changes);
+        }
     }
 
     /// Tells the loop of keys and limits that have changed, and of what was spent.

@@ -7,10 +7,10 @@
 use super::backoff::Retry;
 use super::event::{EventSender, WorkerEvent};
 use super::logger::event;
-use super::outbound;
+use super::outbound::{self, words};
 use super::process::{lower_priority, spawn, unix_now};
 use crate::base::log::Level;
-use crate::config::{Egress, PricesUrl};
+use crate::config::{Egress, SecretUrl};
 use crate::ledger::database;
 use crate::price::{PriceSource, PriceTable};
 use http::Uri;
@@ -45,7 +45,7 @@ impl PriceFetcher {
     /// # Errors
     /// One sentence: the path is none, or the system gives no thread.
     pub fn start(
-        (from, egress): (PricesUrl, Egress),
+        (from, egress): (SecretUrl, Egress),
         database: &Path,
         host: &str,
         known: PriceTable,
@@ -83,7 +83,7 @@ fn kept_at(database: &Path) -> PathBuf {
 }
 
 struct Fetcher {
-    from: PricesUrl,
+    from: SecretUrl,
     egress: Egress,
     kept: PathBuf,
     host: String,
@@ -133,7 +133,8 @@ impl Fetcher {
         for _ in 0..=REDIRECTS_MAX {
             let mut response = self.get(&url, ends)?;
             if !response.status().is_redirection() {
-                let body = response.body_mut().with_config().limit(BYTES_MAX).read_to_vec().map_err(words)?;
+                let body =
+                    response.body_mut().with_config().limit(BYTES_MAX).read_to_vec().map_err(|error| words(&error))?;
                 return String::from_utf8(body).map_err(|_| "it is not UTF-8".to_owned());
             }
             let location = response.headers().get("location").and_then(|value| value.to_str().ok());
@@ -155,15 +156,7 @@ impl Fetcher {
             .max_redirects_will_error(false)
             .build()
             .into();
-        agent.get(url).call().map_err(words)
-    }
-}
-
-fn words(error: ureq::Error) -> String {
-    match error {
-        // The one error that repeats the address.
-        ureq::Error::BadUri(_) => "its address is not valid".to_owned(),
-        error => error.to_string(),
+        agent.get(url).call().map_err(|error| words(&error))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The workers as the loop sees them, and the real ones behind that.
 
+use super::budget_alerts::{AlertsHandle, DefaultLimits};
 use super::event::{EventSender, WorkerEvent};
 use super::export::{self, ExportHandle};
 use super::ledger::{Ledger, LedgerHandle, Options};
@@ -9,7 +10,7 @@ use super::query::{Job, QueryHandle};
 use super::resolver::Resolver;
 use crate::base::log::Note;
 use crate::base::work::LongWork;
-use crate::config::{Egress, Influx};
+use crate::config::{Egress, Influx, SecretUrl};
 use crate::limit::budget::Period;
 use crate::metrics::FormerSeries;
 use crate::usage::record::Record;
@@ -47,13 +48,14 @@ pub trait Workers {
     }
 }
 
-/// Ledger, query, long-work, export and resolver threads of a process.
+/// Ledger, query, long-work, export, alerts and resolver threads of a process.
 pub struct WorkerThreads {
     events: EventSender,
     ledger: LedgerHandle,
     query: QueryHandle,
     long_work: LongWorkHandle,
     export: Option<ExportHandle>,
+    alerts: Option<AlertsHandle>,
     resolver: Resolver,
 }
 
@@ -77,7 +79,21 @@ impl WorkerThreads {
         let long_work = LongWorkHandle::start(events.clone())?;
         let export = export.map(|to| ExportHandle::start(database, (to, egress), ledger.marker()));
         let resolver = Resolver::start(host, port, events.clone())?;
-        Ok(Self { events, ledger, query, long_work, export: export.transpose()?, resolver })
+        Ok(Self { events, ledger, query, long_work, export: export.transpose()?, alerts: None, resolver })
+    }
+
+    /// Tells somebody of budgets that pass a threshold, from here on.
+    ///
+    /// # Errors
+    /// One sentence: the system gives no thread.
+    pub fn start_alerts(
+        &mut self,
+        database: &Path,
+        to: (SecretUrl, &Egress),
+        limits: DefaultLimits,
+    ) -> Result<(), String> {
+        self.alerts = Some(AlertsHandle::start(database, to, limits, self.ledger.alert_keeper())?);
+        Ok(())
     }
 
     /// What the ledger had when it was opened, for the metrics.
@@ -95,6 +111,9 @@ impl WorkerThreads {
         self.long_work.shutdown();
         if let Some(export) = self.export {
             export.shutdown();
+        }
+        if let Some(alerts) = self.alerts {
+            alerts.shutdown();
         }
         self.ledger.shutdown()
     }

@@ -6,7 +6,8 @@
 //! A server says of a whole batch that it cannot read it. It is a line's own fault only if other lines are taken:
 //! where none is, the address, a setting or something between is wrong, and nothing is set aside.
 
-use super::influx_client::{Trouble, Verdict};
+use super::influx_client::Verdict;
+use crate::worker::outbound::Trouble;
 use std::ops::Range;
 
 /// A line that the server will never take.

@@ -3,7 +3,7 @@
 //! In: where to write, and lines. Out: a [`Verdict`]. Never: a wait without an end; a credential in a reason.
 
 use crate::config::{Egress, Influx, Secret};
-use crate::worker::outbound;
+use crate::worker::outbound::{self, Trouble, retry_after};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::Uri;
@@ -18,8 +18,6 @@ use ureq::{Agent, Body};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A whole request and its answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
-/// The longest pause that a server may ask for.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// How much of an answer is read, and how much of it is reported, in bytes.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024;
 const REASON_BYTES_MAX: usize = 300;
@@ -34,20 +32,6 @@ pub enum Verdict {
     Refused { why: String, is_final: bool },
     /// It may take them at another time, or under other settings.
     Trouble(Trouble),
-}
-
-/// Why something did not reach the server, or found no place there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    pub why: String,
-    /// How long the server asks to be left alone.
-    pub retry_after: Option<Duration>,
-}
-
-impl Trouble {
-    pub fn new(why: String) -> Self {
-        Self { why, retry_after: None }
-    }
 }
 
 /// A client of one server, with its connection.
@@ -96,9 +80,7 @@ impl Server {
                 let said = self.without_secret(&String::from_utf8_lossy(&answer));
                 verdict(response.status(), &said, retry_after(&response))
             }
-            // The one error that repeats the address.
-            Err(ureq::Error::BadUri(_)) => Verdict::Trouble(Trouble::new("its address is not valid".to_owned())),
-            Err(error) => Verdict::Trouble(Trouble::new(error.to_string())),
+            Err(error) => Verdict::Trouble(Trouble::new(outbound::words(&error))),
         }
     }
 
@@ -188,12 +170,6 @@ fn reason(status: StatusCode, answer: &str) -> String {
     format!("{} {shown}", status.as_u16()).trim_end().to_owned()
 }
 
-/// RFC 9110 §10.2.3, its form in seconds; a date is taken for none, and the usual pause is made.
-fn retry_after<T>(response: &Response<T>) -> Option<Duration> {
-    let seconds: u64 = response.headers().get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,19 +205,5 @@ mod tests {
         let said = format!("a{}", "é".repeat(1000));
         let reason = reason(StatusCode::BAD_REQUEST, &said);
         assert_eq!(reason, format!("400 a{}", "é".repeat(149)));
-    }
-
-    #[test]
-    fn a_pause_is_in_seconds_and_has_a_bound() {
-        let asks = |value: &str| {
-            retry_after(&Response::builder().header("retry-after", value).body(()).unwrap())
-                .map(|pause| pause.as_secs())
-        };
-        assert_eq!(asks("0"), Some(0));
-        assert_eq!(asks("120"), Some(120));
-        assert_eq!(asks("99999999"), Some(3600));
-        for odd in ["-1", "1.5", "Wed, 21 Oct 2026 07:28:00 GMT", ""] {
-            assert_eq!(asks(odd), None, "{odd}");
-        }
     }
 }

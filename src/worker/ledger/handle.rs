@@ -3,6 +3,7 @@
 //! In: records, and how far the export is. Out: messages for the thread. Never: a wait.
 
 use super::mailbox::Mailbox;
+use crate::ledger::alert_outbox::AlertChange;
 use crate::limit::budget::Period;
 use crate::metrics::FormerSeries;
 use crate::usage::record::Record;
@@ -14,6 +15,8 @@ pub(super) enum Message {
     Records(Vec<Record>),
     /// All up to this record is exported.
     Exported(i64),
+    /// Of budgets that have passed a threshold.
+    Alerts(Vec<AlertChange>),
     /// What was spent in this period is asked for.
     SpendSums(Period),
     Stop,
@@ -42,6 +45,12 @@ impl LedgerHandle {
     pub fn marker(&self) -> impl Fn(i64) + Send + use<> {
         let mailbox = Arc::clone(&self.mailbox);
         move |record_id| mailbox.send(Message::Exported(record_id)) // after its end, the next start exports it again
+    }
+
+    /// How the thread of budget alerts has kept what it noticed and sent. Never blocks; as for [`Self::marker`].
+    pub fn alert_keeper(&self) -> impl Fn(Vec<AlertChange>) + Send + use<> {
+        let mailbox = Arc::clone(&self.mailbox);
+        move |changes| mailbox.send(Message::Alerts(changes))
     }
 
     /// Asks for [`WorkerEvent::SpendSums`]: of all that was submitted before.
