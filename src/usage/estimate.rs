@@ -77,6 +77,9 @@ impl Deltas {
         if let Piece::Data(data) | Piece::Whole(data) = piece {
             self.0.iter_mut().for_each(|search| search.feed(data));
         }
+        if let Piece::Event(_) | Piece::Whole(_) = piece {
+            self.0.iter_mut().for_each(Search::end_event);
+        }
     }
 
     /// Output tokens, by the text so far.
@@ -176,6 +179,22 @@ impl Search {
         }
     }
 
+    /// An event's document does not go on in the next.
+    #[inline(always)]
+    fn end_event(&mut self) {
+        if !matches!(self.at, At::Key(0)) {
+            if self.is_cut() {
+                self.count();
+            }
+            (self.at, self.current) = (At::Key(0), 0);
+        }
+    }
+
+    /// The last string has ended, and may be a key, which the next byte tells: the last of all was none.
+    fn is_cut(&self) -> bool {
+        matches!(self.at, At::Inside(_, Inside::Behind)) && self.name.counts
+    }
+
     /// One more byte after `matched` ones of the key. A key is a quoted word and a colon: only its closing quote can be
     /// the start of another.
     fn step(&self, matched: u8, byte: u8) -> At {
@@ -251,11 +270,9 @@ impl Search {
         }
     }
 
-    /// The tokens of all strings so far. One that has ended may be a key, which the next byte tells: the last of all
-    /// was none.
+    /// The tokens of all strings so far.
     fn tokens(&self) -> u64 {
-        let is_cut = matches!(self.at, At::Inside(_, Inside::Behind)) && self.name.counts;
-        let (last, last_bytes) = if is_cut { (u64::from(self.current > 0), self.current) } else { (0, 0) };
+        let (last, last_bytes) = if self.is_cut() { (u64::from(self.current > 0), self.current) } else { (0, 0) };
         (u64::from(self.strings) + last).max((self.bytes + last_bytes).div_ceil(BYTES_PER_TOKEN))
     }
 

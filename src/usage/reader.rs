@@ -202,7 +202,9 @@ struct Body {
     capture: Capture,
     /// The text that goes by, in case the stream is cut, or never reports.
     deltas: Option<Deltas>,
-    /// Of that text, tokens that had gone by when usage was reported last: before the event that did, and with it.
+    /// Of that text, tokens that had gone by before the event of which a part has come.
+    tokens_before: Option<u64>,
+    /// The same when usage was reported last: before the event that did, and with it.
     tokens_at_report: (u64, u64),
     output: Output,
     /// The event has come behind which nothing follows.
@@ -224,6 +226,7 @@ impl Body {
             splitter: Splitter::default(),
             capture: Capture::new(Shape::of(endpoint, form == Form::Events)),
             deltas: if matches!(form, Form::Events | Form::Lines) { Deltas::new(endpoint) } else { None },
+            tokens_before: None,
             tokens_at_report: (0, 0),
             output,
             has_ended: false,
@@ -295,10 +298,15 @@ impl Body {
                 self.capture.end_answer();
             }
             if let Some(deltas) = &mut self.deltas {
-                let before = if reported { deltas.tokens() } else { 0 };
+                if reported || matches!(piece, Piece::Data(_)) {
+                    self.tokens_before.get_or_insert_with(|| deltas.tokens());
+                }
                 deltas.feed(piece);
                 if reported {
-                    self.tokens_at_report = (before, deltas.tokens());
+                    self.tokens_at_report = (self.tokens_before.unwrap_or(0), deltas.tokens());
+                }
+                if matches!(piece, Piece::Whole(_) | Piece::Event(_)) {
+                    self.tokens_before = None;
                 }
             }
             if let Output::Edited(editor) = &mut self.output {

@@ -119,6 +119,22 @@ fn white_space_before_an_answer_is_not_kept() {
     assert_eq!(reader.finish().usage, usage(3, 4));
 }
 
+/// However a stream is cut: the text beside a report is of its own event, and no text goes over an event's end.
+#[test]
+fn what_text_there_is_beside_a_report_does_not_depend_on_cuts() {
+    let own = r#"data: {"choices":[{"delta":{"content":"words"}}],"usage":{"prompt_tokens":0,"total_tokens":0}}"#;
+    let open = "data: {\"choices\":[{\"delta\":{\"content\":[\n\ndata: {\"choices\":[],\"id\":\"some text\",\
+                \"usage\":{\"prompt_tokens\":0,\"total_tokens\":0}}";
+    for (event, is_reported) in [(own, false), (open, true)] {
+        let stream = format!("{event}\n\ndata: [DONE]\n\n");
+        for cut in 0..stream.len() {
+            let reported =
+                capture(Endpoint::ChatCompletions, Form::Events, Coding::Identity, stream.as_bytes(), &[cut]);
+            assert_eq!(reported.usage.is_some(), is_reported, "{event} cut at {cut}");
+        }
+    }
+}
+
 fn edited(form: Form, coding: Coding, body: &[u8], cut: usize) -> String {
     let mut reader = UsageReader::new(Endpoint::ChatCompletions, form, coding, true);
     let mut out = Vec::new();
