@@ -93,6 +93,9 @@ pub struct BudgetUse {
     pub budget: u64,
 }
 
+/// The labels of a limit: its level, and its name. There are as many as the code has.
+type LimitLabels = [&'static str; 2];
+
 /// The counters of one process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -103,7 +106,7 @@ pub struct Metrics {
     models: Labels,
     requests: Series<RequestKey, Counters<1>>,
     consumption: Series<ModelKey, Consumption>,
-    rate_limited: Series<(u32, &'static str), Counters<1>>,
+    rate_limited: Series<(u32, LimitLabels), Counters<1>>,
     upstream_errors: Series<&'static str, Counters<1>>,
     refused: Series<&'static str, Counters<1>>,
     totals: Totals,
@@ -327,8 +330,9 @@ impl Metrics {
         Some(of_user.map(|(_, count)| count.value(0)).sum())
     }
 
-    /// Counts a request refused because a user's limit was reached; `limit` names it (`requests`, `tokens`, …).
-    pub fn rate_limited(&mut self, payer: Payer<'_>, limit: &'static str, now_mono: u64) {
+    /// Counts a request refused because a limit was reached: whose it is (`user`, `team`, `total`), and which
+    /// (`requests`, `tokens`, …).
+    pub fn rate_limited(&mut self, payer: Payer<'_>, limit: LimitLabels, now_mono: u64) {
         let user = self.user(payer);
         self.rate_limited.cell((user, limit), (OTHER, limit)).add(0, 1, Moment::of(now_mono));
     }
@@ -409,7 +413,7 @@ pub struct Snapshot {
     models: Vec<Arc<str>>,
     requests: Cells<RequestKey, Counters<1>>,
     consumption: Cells<ModelKey, Consumption>,
-    rate_limited: Cells<(u32, &'static str), Counters<1>>,
+    rate_limited: Cells<(u32, LimitLabels), Counters<1>>,
     upstream_errors: Cells<&'static str, Counters<1>>,
     refused: Cells<&'static str, Counters<1>>,
     totals: Totals,

@@ -1056,7 +1056,8 @@ impl Proxy {
     fn denied(&mut self, now: Now, payer: Payer<'_>, denied: &Denied) -> Refusal {
         match denied {
             Denied::Limit(refused) => {
-                self.metrics.rate_limited(payer, refused.limit.label(), now.mono);
+                let limit = [refused.level.label(), refused.limit.label()];
+                self.metrics.rate_limited(payer, limit, now.mono);
                 request_estimate::refusal(refused, payer, now)
             }
             Denied::Unmetered(why) => request_estimate::unmetered_refusal(why),
