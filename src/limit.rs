@@ -5,6 +5,7 @@
 mod account;
 pub mod bucket;
 pub mod budget;
+pub mod in_force;
 pub mod levels;
 pub mod limiter;
 pub mod overrides;

@@ -11,6 +11,7 @@ use openai_api_proxy::config::{Config, Durability};
 use openai_api_proxy::io::Io;
 use openai_api_proxy::io::sockets::Sockets;
 use openai_api_proxy::ledger::database;
+use openai_api_proxy::limit::in_force::SettingsLimits;
 use openai_api_proxy::metrics::Metrics;
 use openai_api_proxy::price::PriceTable;
 use openai_api_proxy::proxy::{Proxy, Settings, Timeouts, egress_tunnel};
@@ -19,12 +20,12 @@ use openai_api_proxy::reload::{self, Reloader};
 use openai_api_proxy::signal::Watch;
 use openai_api_proxy::systemd;
 use openai_api_proxy::tls::Connector;
-use openai_api_proxy::worker::budget_alerts::DefaultLimits;
 use openai_api_proxy::worker::certificate_watch::CertificateWatch;
 use openai_api_proxy::worker::ledger::Options;
 use openai_api_proxy::worker::logger::{self, event, say};
 use openai_api_proxy::worker::price_fetcher::{self, PriceFetcher};
 use openai_api_proxy::worker::process;
+use openai_api_proxy::worker::settings_in_force::SettingsInForce;
 use openai_api_proxy::worker::threads::WorkerThreads;
 use openai_api_proxy::worker::{EventSender, unix_now};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -58,15 +59,15 @@ fn main() -> ExitCode {
         }
         Ok(Command::Check { json }) => cli::check::run(Config::from_process(), json, &mut print),
         Ok(Command::Healthcheck) => configured(|config| cli::health::run(config.listen, config.certificate.is_some())),
-        Ok(Command::Keys(command)) => on_ledger(command.is_for_people(), |path| {
+        Ok(Command::Keys(command)) => on_ledger(command.is_for_people(), |path, _| {
             let (out, aside) = cli::keys_command::run(&command, path, unix_now())?;
             print(&out);
             aside.into_iter().for_each(|line| say(format_args!("{line}")));
             Ok(())
         }),
-        Ok(Command::Usage(command)) => on_ledger(command.is_for_people(), |path| {
+        Ok(Command::Usage(command)) => on_ledger(command.is_for_people(), |path, settings| {
             let stdout = std::io::stdout();
-            let answer = cli::usage_command::run(&command, path, unix_now(), terminal_columns())?;
+            let answer = cli::usage_command::run(&command, (path, settings), unix_now(), terminal_columns())?;
             match stdout.lock().write_all(&answer) {
                 // Whoever reads it has enough, as `head` has.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -77,11 +78,11 @@ fn main() -> ExitCode {
             print(&cli::prices_command::run(&command, &config)?);
             Ok(())
         }),
-        Ok(Command::Limits(command)) => on_ledger(command.is_for_people(), |path| {
+        Ok(Command::Limits(command)) => on_ledger(command.is_for_people(), |path, _| {
             print(&cli::limits_command::run(&command, path, unix_now())?);
             Ok(())
         }),
-        Ok(Command::Users(command)) => on_ledger(true, |path| {
+        Ok(Command::Users(command)) => on_ledger(command.is_for_people(), |path, _| {
             print(&cli::users_command::run(&command, path, unix_now())?);
             Ok(())
         }),
@@ -124,7 +125,7 @@ fn configured(run: impl FnOnce(Config) -> Result<(), String>) -> ExitCode {
 
 /// Runs a command on the ledger. Which file that is depends on the folder, so it is told, beside the answer: also where
 /// the command then fails. `is_told` is false where the answer is for a program, which may take any line for trouble.
-fn on_ledger(is_told: bool, run: impl FnOnce(&Path) -> Result<(), String>) -> ExitCode {
+fn on_ledger(is_told: bool, run: impl FnOnce(&Path, &SettingsLimits) -> Result<(), String>) -> ExitCode {
     configured(|config| {
         let path = database::absolute(&config.database_path)?;
         let tell = |note: &str| {
@@ -134,12 +135,16 @@ fn on_ledger(is_told: bool, run: impl FnOnce(&Path) -> Result<(), String>) -> Ex
             path.exists()
         };
         let was_there = tell("");
-        let done = run(&path);
+        let done = run(&path, &limits(&config));
         if !was_there {
             tell(" (new)");
         }
         done
     })
+}
+
+fn limits(config: &Config) -> SettingsLimits {
+    SettingsLimits { user: config.limits, total: config.total_limits }
 }
 
 fn serve(config: Config) -> Result<(), String> {
@@ -172,10 +177,11 @@ fn serve(config: Config) -> Result<(), String> {
         budgets: config.limits.has_budget() || config.total_limits.has_budget(),
     };
     let export = (config.influx.clone(), &config.egress);
-    let mut workers = WorkerThreads::start(&config.database_path, ledger, export, config.next_hop(), events.clone())?;
-    let limits = DefaultLimits::new(config.limits, config.total_limits);
+    let limits = SettingsInForce::new(limits(&config));
+    let (database, hop) = (&config.database_path, config.next_hop());
+    let mut workers = WorkerThreads::start(database, ledger, export, hop, limits.clone(), events.clone())?;
     if let Some(url) = &config.alert_webhook {
-        workers.start_alerts(&config.database_path, (url.clone(), &config.egress), limits.clone())?;
+        workers.start_alerts(database, (url.clone(), &config.egress), limits.clone())?;
     }
     let mut prices = config.prices.clone();
     let _fetcher = fetched_prices(&config, &mut prices, &events)?;

@@ -14,6 +14,7 @@ pub use exposition::{CONTENT_TYPE, ExportGauges, Process, Surroundings};
 use crate::limit::levels::Payer;
 use crate::limit::status::LimitUse;
 use crate::price::PriceDates;
+use crate::reporting::Refusals;
 use crate::usage::record::{Correction, Endpoint, Record, Usage, UsageSource};
 use first_zero::{Counters, Moment, Scrapers};
 use histogram::Histogram;
@@ -81,6 +82,9 @@ pub struct Gauges {
     pub budgets: Vec<LimitUse>,
 }
 
+/// The labels of a limit: its level, and its name. There are as many as the code has.
+type LimitLabels = [&'static str; 2];
+
 /// The counters of one process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -91,7 +95,7 @@ pub struct Metrics {
     models: Labels,
     requests: Series<RequestKey, Counters<1>>,
     consumption: Series<ModelKey, Consumption>,
-    rate_limited: Series<(u32, &'static str), Counters<1>>,
+    rate_limited: Series<(u32, LimitLabels), Counters<1>>,
     upstream_errors: Series<&'static str, Counters<1>>,
     refused: Series<&'static str, Counters<1>>,
     totals: Totals,
@@ -299,9 +303,9 @@ impl Metrics {
         }
     }
 
-    /// Requests refused because a limit was reached: of all users, or of one. `None` where this user's are counted
-    /// under `_other` with those of others.
-    pub fn rate_limited_of(&self, user: Option<&str>) -> Option<u64> {
+    /// Requests refused because a limit was reached, by user and limit, the most first: of all users, or of one. `None`
+    /// where this user's are counted under `_other` with those of others.
+    pub fn refusals_of(&self, user: Option<&str>) -> Option<Vec<Refusals>> {
         let is_of = |label: &str, user: &str| split_team(label).0 == user;
         if let Some(user) = user
             && self.users.is_full()
@@ -312,11 +316,21 @@ impl Metrics {
         let cells = self.rate_limited.cells();
         let label = |number: u32| &*self.users.values()[number as usize];
         let of_user = cells.iter().filter(|((number, _), _)| user.is_none_or(|user| is_of(label(*number), user)));
-        Some(of_user.map(|(_, count)| count.value(0)).sum())
+        let mut refusals: Vec<Refusals> = of_user
+            .map(|((number, [level, limit]), count)| Refusals {
+                user: split_team(label(*number)).0.to_owned(),
+                level,
+                limit,
+                count: count.value(0),
+            })
+            .collect();
+        refusals.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.user.cmp(&b.user)));
+        Some(refusals)
     }
 
-    /// Counts a request refused because a user's limit was reached; `limit` names it (`requests`, `tokens`, …).
-    pub fn rate_limited(&mut self, payer: Payer<'_>, limit: &'static str, now_mono: u64) {
+    /// Counts a request refused because a limit was reached: whose it is (`user`, `team`, `total`), and which
+    /// (`requests`, `tokens`, …).
+    pub fn rate_limited(&mut self, payer: Payer<'_>, limit: LimitLabels, now_mono: u64) {
         let user = self.user(payer);
         self.rate_limited.cell((user, limit), (OTHER, limit)).add(0, 1, Moment::of(now_mono));
     }
@@ -397,7 +411,7 @@ pub struct Snapshot {
     models: Vec<Arc<str>>,
     requests: Cells<RequestKey, Counters<1>>,
     consumption: Cells<ModelKey, Consumption>,
-    rate_limited: Cells<(u32, &'static str), Counters<1>>,
+    rate_limited: Cells<(u32, LimitLabels), Counters<1>>,
     upstream_errors: Cells<&'static str, Counters<1>>,
     refused: Cells<&'static str, Counters<1>>,
     totals: Totals,

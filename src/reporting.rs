@@ -4,6 +4,8 @@
 //! Never: a syntax, a database, a clock.
 
 use crate::base::clock::{DAY, HOUR};
+use crate::limit::levels::LimitLevel;
+use crate::limit::threshold::BudgetPeriod;
 use crate::usage::record::Record;
 use std::collections::BTreeMap;
 
@@ -43,6 +45,15 @@ impl GroupBy {
             Self::User => "user",
             Self::Team => "team",
             Self::Endpoint => "endpoint",
+        }
+    }
+
+    /// The level of limits that it sums by.
+    pub const fn level(self) -> Option<LimitLevel> {
+        match self {
+            Self::User => Some(LimitLevel::User),
+            Self::Team => Some(LimitLevel::Team),
+            Self::Hour | Self::Day | Self::Model | Self::Endpoint => None,
         }
     }
 
@@ -165,6 +176,29 @@ pub struct Entry {
     pub record: Record,
 }
 
+/// How much of a budget is spent in the present day or month.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BudgetUse {
+    pub level: LimitLevel,
+    /// Empty for everybody.
+    pub name: String,
+    pub period: BudgetPeriod,
+    pub budget_nano_usd: u64,
+    pub spent_nano_usd: u64,
+    /// When the next period begins, nanoseconds since the Unix epoch.
+    pub resets_at: u64,
+}
+
+/// How often a user was refused for a limit, since the proxy started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusals {
+    pub user: String,
+    /// Whose limit it was, and which, by the labels of the metrics.
+    pub level: &'static str,
+    pub limit: &'static str,
+    pub count: u64,
+}
+
 /// The answer to a [`Query`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -176,6 +210,8 @@ pub struct Report {
     pub by_model: Vec<(String, Totals)>,
     /// Where the query asks for them.
     pub buckets: Option<Buckets>,
+    /// Of whom the question is, and of the users or teams of `buckets`; where they are looked for, and there are any.
+    pub budgets: Vec<BudgetUse>,
     /// Newest first.
     pub data: Vec<Entry>,
     /// The `cursor` that continues `data`; `None` at the end.

@@ -7,10 +7,11 @@
 //! caught and ignored, so that the write is an error, as on a full disk.
 
 use crate::base::log::Level;
+use crate::limit::in_force::SettingsLimits;
 use crate::reload::Reloader;
 use crate::systemd::{notify_ready, notify_reloading, notify_stopping};
-use crate::worker::budget_alerts::DefaultLimits;
 use crate::worker::certificate_watch::CertificateWatch;
+use crate::worker::settings_in_force::SettingsInForce;
 use crate::worker::{EventSender, WorkerEvent, logger};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::{Handle, Signals};
@@ -35,7 +36,7 @@ impl Watch {
         events: EventSender,
         mut reloader: Reloader,
         certificate: Option<CertificateWatch>,
-        limits: DefaultLimits,
+        settings: SettingsInForce,
     ) -> io::Result<Self> {
         signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
@@ -52,7 +53,7 @@ impl Watch {
                     let (change, lines) = reloader.reload();
                     if let Some(change) = change {
                         logger::set_level(change.log);
-                        limits.set(change.limits, change.total_limits);
+                        settings.set(SettingsLimits { user: change.limits, total: change.total_limits });
                         events.send(WorkerEvent::Reconfigure(Box::new(change)));
                     }
                     logger::notes(lines);
@@ -82,7 +83,6 @@ impl Drop for Watch {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::limit::overrides::Limits;
     use signal_hook::low_level::raise;
     use std::sync::mpsc;
 
@@ -92,8 +92,7 @@ mod tests {
         let events = EventSender::new(move || wake.send(()).expect("the test listens to its end"));
         let read = || Config::load(&|_| None, "MODEL_NAME=other");
         let reloader = Reloader::new(Config::load(&|_| None, "").unwrap(), read);
-        let limits = DefaultLimits::new(Limits::default(), Limits::default());
-        let watch = Watch::start(events.clone(), reloader, None, limits).unwrap();
+        let watch = Watch::start(events.clone(), reloader, None, SettingsInForce::default()).unwrap();
         for signal in [SIGTERM, SIGINT, SIGTERM] {
             raise(signal).unwrap();
             woken.recv().unwrap();

@@ -21,6 +21,7 @@ pub mod price_fetcher;
 pub mod process;
 pub mod query;
 pub mod resolver;
+pub mod settings_in_force;
 pub mod threads;
 mod turn;
 

@@ -224,7 +224,7 @@ fn what_is_exempt_goes_past_the_proxy() {
     }
 }
 
-/// The export and the fetched prices take the way out that their own addresses ask for, also where one leads to another.
+/// The export, the fetched prices and the alerts take the way out that their own addresses ask for, also where one leads to another.
 #[test]
 fn whatever_else_calls_out_takes_the_way_out() {
     let moved = Arc::new(OnceLock::<String>::new());
@@ -233,14 +233,14 @@ fn whatever_else_calls_out_takes_the_way_out() {
         "/moved.json" => Reply::new(302, "").field("location", to.get().unwrap()).steps(),
         "/prices.json" => Reply::json(r#"{"mine": {"input_cost_per_token": 1e-6}}"#).steps(),
         target if target.starts_with("/write") => Reply::new(204, "").ending(Ending::Nothing).steps(),
-        _ => Reply::json("{}").steps(),
+        _ => Reply::json(r#"{"usage": {"prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18}}"#).steps(),
     });
     let tunnels = Tunnels::to(upstream.addr(), |_| Fate::Open(OPEN));
     let (by, folder) = (url(tunnels.addr()), tempfile::tempdir().unwrap());
     let (target, past) = (upstream.url(), format!("http://127.1:{}", upstream.addr().port()));
     let except = format!("127.0.0.1,{}", &past["http://".len()..]);
     moved.set(format!("{past}/prices.json")).unwrap();
-    let fetched = |from: &str, influx: &str| {
+    let fetched = |from: &str, influx: &str, told: &str| {
         let vars = [
             ("PROXY_TARGET", target.as_str()),
             ("HTTP_PROXY", by.as_str()),
@@ -248,11 +248,14 @@ fn whatever_else_calls_out_takes_the_way_out() {
             ("PRICES_URL", from),
             ("INFLUXDB_URL", influx),
             ("INFLUXDB_DATABASE", "usage"),
+            ("ALERT_WEBHOOK_URL", told),
+            ("BUDGET_USD_DAY", "0.0000075"), // a request spends 90 % of it
             ("LOG", "trace"),
         ];
         let proxy = Proxy::start(&vars);
         proxy.wait_for_log("prices fetched");
-        post_json(proxy.addr(), CHAT, &[], r#"{"model":"m"}"#).expect(200);
+        post_json(proxy.addr(), CHAT, &[], r#"{"model":"gpt-4o-mini","max_tokens":1}"#).expect(200);
+        proxy.wait_for_log("budget alert sent");
         let start = Instant::now();
         while proxy.metrics()["openai_proxy_influx_lines_sent_total"] < 1.0 {
             assert!(start.elapsed() < DEADLINE, "nothing is exported: {}", proxy.stderr());
@@ -261,18 +264,18 @@ fn whatever_else_calls_out_takes_the_way_out() {
         assert_untold(&(said.clone() + &proxy.stderr()));
         said
     };
-    let said = fetched("http://prices.invalid:81/moved.json", "http://influx.invalid");
+    let said = fetched("http://prices.invalid:81/moved.json", "http://influx.invalid", "http://told.invalid/a");
     assert!(
         said.contains("http://influx.invalid by the proxy") && said.contains("influx.invalid lets writes in"),
         "{said}"
     );
     let asked: Vec<String> = tunnels.asked().into_iter().map(|head| head.start).collect();
-    for wanted in ["prices.invalid:81", "influx.invalid:80"] {
+    for wanted in ["prices.invalid:81", "influx.invalid:80", "told.invalid:80"] {
         assert!(asked.contains(&format!("CONNECT {wanted} HTTP/1.1")), "{wanted}: {asked:?}");
     }
     assert!(!asked.iter().any(|start| start.contains("127.1")), "the redirect leads past the proxy: {asked:?}");
     assert_eq!(tunnels.asked()[0].get("proxy-authorization"), Some(format!("Basic {}", SECRETS[2]).as_str()));
-    let said = fetched(&format!("{past}/prices.json"), &past);
+    let said = fetched(&format!("{past}/prices.json"), &past, &past);
     assert!(said.contains(&format!("{past} directly: NO_PROXY exempts it")), "{said}");
     assert_eq!(tunnels.asked().len(), asked.len(), "none of them is for the proxy");
 }

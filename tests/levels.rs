@@ -9,7 +9,7 @@ mod support;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::client::{Client, Response, post_json};
+use support::client::{Client, Response, get, post_json};
 use support::gate::Held;
 use support::proxy::{Proxy, done, run};
 use support::script::Reply;
@@ -68,7 +68,8 @@ fn exactly_at(level: &str) {
         let refusals = || {
             let refused = proxy.metrics();
             let by_limit = refused.iter().filter(|(sample, _)| {
-                sample.starts_with("openai_proxy_rate_limited_total") && sample.contains(&format!("limit=\"{limit}\""))
+                sample.starts_with("openai_proxy_rate_limited_total")
+                    && sample.ends_with(&format!("level=\"{level}\",limit=\"{limit}\"}}"))
             });
             by_limit.map(|(_, count)| count).sum::<f64>() as usize
         };
@@ -185,6 +186,8 @@ fn servers_follow_what_is_set_of_teams_and_of_everybody() {
         run("users list").lines().skip(1).map(|row| row.split_whitespace().collect()).collect::<Vec<Vec<_>>>(),
         [["x", "-"], ["y", "a"]]
     );
+    let listed: Value = serde_json::from_str(&run("users list --format json")).unwrap();
+    assert_eq!(listed, json!([{"user": null, "team": "x"}, {"user": "a", "team": "y"}]));
     run("users delete-team y --move-to x");
     becomes("a", Some("800"));
     run("users set a --no-team");
@@ -330,6 +333,7 @@ fn commands_say_what_is_wrong() {
         ("users set taro", 2, "--no-team"),
         ("users set taro --team x --no-team", 2, "--no-team"),
         ("users list --team x", 2, "expected users set"),
+        ("users set a --team x --format json", 2, "--format belongs to users list"),
         ("users", 2, "expected users set"),
         ("users list", 1, "there is no ledger"),
         ("users delete-team x", 1, "there is no ledger"),
@@ -344,4 +348,50 @@ fn commands_say_what_is_wrong() {
     let output = run(folder.path(), "users delete-team x");
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--move-to"));
+}
+
+/// By the server and by the command, under the settings and what is set; in JSON for a user, too.
+#[test]
+fn how_much_of_each_budget_is_used_stands_beside_what_was_used() {
+    let upstream = plain(); // a request costs 150 nano-dollars
+    let target = upstream.url();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(".env"), "BUDGET_USD_DAY=0.000003\nTOTAL_BUDGET_USD_MONTH=0.1\n").unwrap();
+    for arguments in ["users set a --team x", "limits set --team x --usd-month 0.0006", "limits set b --usd-day 0"] {
+        done(folder.path(), arguments);
+    }
+    let proxy = Proxy::start_in(folder, &[("PROXY_TARGET", &*target), UNLIMITED]);
+    for user in ["a", "a", "b", "c"] {
+        post_json(proxy.addr(), CHAT, &[("x-user-id", user)], r#"{"model":"gpt-4o-mini","max_tokens":1}"#).expect(200);
+    }
+    let by_server = |query: &str| get(proxy.addr(), &format!("/usage?format=text&{query}")).expect(200).text();
+    for (by, rows) in [("user", vec![["a", "10% day"], ["c", "5% day"]]), ("team", vec![["x", "0% month"]])] {
+        let text = by_server(&format!("group_by={by}"));
+        assert_eq!(text, done(proxy.folder(), &format!("usage --by {by}")));
+        assert!(text.contains("\nbudget: 0% spent, $0.0000006 of $0.1 this month (UTC)\n"), "{text}");
+        for row in text.lines().filter(|line| line.contains("% day") || line.contains("% month")) {
+            assert!(rows.iter().any(|[name, used]| row.starts_with(name) && row.contains(used)), "{row}");
+        }
+        assert_eq!(text.matches("% day").count() + text.matches("% month").count(), rows.len(), "{text}");
+    }
+    let one = by_server("user_id=a");
+    assert!(one.contains("\nbudget: 10% spent, $0.0000003 of $0.000003 today (UTC)\n"), "{one}");
+    assert!(!one.contains("BUDGET USED"), "{one}");
+    assert!(!by_server("user_id=b").contains("budget"), "it is lifted");
+    assert!(!by_server("user_id=a&to=2001-01-01").contains("budget"), "it is of the present");
+
+    let usage = proxy.usage("user_id=a&limit=1");
+    let [budget] = &usage["budgets"].as_array().unwrap()[..] else { panic!("{usage}") };
+    let amounts = ["budget_usd", "spent_usd", "left_usd"].map(|field| budget[field].as_f64().unwrap());
+    assert_eq!(amounts, [0.000_003, 0.000_000_3, 0.000_002_7], "{budget}");
+    assert_eq!([&budget["level"], &budget["name"], &budget["period"]], ["user", "a", "day"], "{budget}");
+    assert!(budget["resets_at"].as_str().unwrap().ends_with("T00:00:00Z"), "{budget}");
+    assert!(proxy.usage("user_id=b").get("budgets").is_none());
+    let of_users = &proxy.usage("group_by=user")["budgets"];
+    let named: Vec<&str> = of_users.as_array().unwrap().iter().map(|budget| budget["name"].as_str().unwrap()).collect();
+    assert_eq!(named, ["a", "c", ""], "{of_users}");
+
+    std::fs::write(proxy.folder().join(".env"), "BUDGET_USD_DAY=0.0000006\n").unwrap();
+    proxy.signal(Signal::HUP);
+    until("the settings are read anew", || by_server("user_id=a").contains("budget: 50% spent"));
 }

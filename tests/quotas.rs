@@ -42,7 +42,7 @@ fn crowd(proxy: &Proxy, bodies: &[String]) -> Vec<Client> {
 /// Waits until the proxy has refused so many.
 fn wait_for_refusals(proxy: &Proxy, limit: &str, count: usize) {
     let start = Instant::now();
-    let sample = format!("openai_proxy_rate_limited_total{{user=\"u\",limit=\"{limit}\"}}");
+    let sample = format!("openai_proxy_rate_limited_total{{user=\"u\",level=\"user\",limit=\"{limit}\"}}");
     loop {
         let refused = proxy.metrics().get(&sample).copied().unwrap_or(0.0);
         if refused == count as f64 {
@@ -190,7 +190,9 @@ fn a_first_budget_is_closed_until_the_ledger_says_what_is_spent() {
     }
     ask("u").expect_proxy_error(429, "insufficient_quota");
     assert_eq!(proxy.usage("user_id=u")["totals"]["cost_usd"], json!(0.0000084));
-    assert!(proxy.metrics()["openai_proxy_rate_limited_total{user=\"u\",limit=\"budget_unknown\"}"] >= 1.0);
+    assert!(
+        proxy.metrics()["openai_proxy_rate_limited_total{user=\"u\",level=\"user\",limit=\"budget_unknown\"}"] >= 1.0
+    );
 }
 
 /// Half of those who were admitted go away while the target is at work: what they held is free again.

@@ -203,6 +203,7 @@ fn the_usage_example_is_what_the_program_prints() {
         totals,
         by_model: vec![(model.into(), totals)],
         buckets: None,
+        budgets: Vec::new(),
         data: vec![Entry { id: 1, record }],
         next_cursor: None,
     };

@@ -141,7 +141,7 @@ fn obeys_refusals(client: &Command) {
         assert!(start.elapsed() < DEADLINE);
     }
     let refusals = |user: &str, limit: &str| {
-        let sample = format!("openai_proxy_rate_limited_total{{user=\"{user}\",limit=\"{limit}\"}}");
+        let sample = format!("openai_proxy_rate_limited_total{{user=\"{user}\",level=\"user\",limit=\"{limit}\"}}");
         proxy.metrics().get(&sample).copied().unwrap_or(0.0)
     };
     let before = refusals("spent", "budget_day");

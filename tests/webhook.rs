@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use support::client::post_json;
 use support::proxy::{Proxy, done};
 use support::script::{Reply, Step, gate};
@@ -240,7 +241,8 @@ fn what_was_noticed_is_told_after_kill_9() {
 
 #[test]
 fn of_two_servers_on_one_file_one_speaks_and_the_other_takes_its_place() {
-    let webhook = Webhook::new([]);
+    let (open, hang) = gate();
+    let webhook = Webhook::new([Mood::Hang(hang)]);
     let upstream = target();
     let (to, url) = (upstream.url(), webhook.url());
     let folder = tempfile::tempdir().unwrap();
@@ -250,7 +252,12 @@ fn of_two_servers_on_one_file_one_speaks_and_the_other_takes_its_place() {
     let (mut first, second) = (Proxy::start(&vars), Proxy::start(&vars));
     spend(&first, "a", 4_000);
     spend(&second, "a", 4_000);
+    until("it hangs", || webhook.moods.lock().unwrap().is_empty());
     spend(&second, "b", 8_000);
+    // The other one looks meanwhile, and has nothing to send.
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(webhook.taken(), [""; 0]);
+    drop(open);
     webhook.wait_for(&["user a day 80", "user b day 80"]);
     first.kill();
     spend(&second, "a", 2_000);

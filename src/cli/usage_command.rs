@@ -3,9 +3,11 @@
 use super::{Command, next, text, unexpected};
 use crate::base::digits::whole_number;
 use crate::base::visible::visible;
-use crate::ledger::answer::report;
+use crate::ledger::answer::report_with_budgets;
 use crate::ledger::offline;
+use crate::limit::in_force::SettingsLimits;
 use crate::local::usage_report::{Format, Given, Terminal, UsageQuery, answer};
+use crate::reporting::{BucketKey, GroupBy};
 use crate::worker::unix_now;
 use lexopt::{Arg, Parser};
 use std::path::Path;
@@ -65,19 +67,27 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
     Ok(Command::Usage(command))
 }
 
-/// Runs the command on the ledger at `path`: what to print, on a terminal of so many columns if it is one. `now` in
-/// nanoseconds since the Unix epoch.
+/// Runs the command on the ledger at `path`, under these limits of the settings: what to print, on a terminal of so
+/// many columns if it is one. `now` in nanoseconds since the Unix epoch.
 ///
 /// # Errors
 /// One sentence.
-pub fn run(command: &UsageCommand, path: &Path, now: u64, width: Option<usize>) -> Result<Vec<u8>, String> {
+pub fn run(
+    command: &UsageCommand,
+    (path, settings): (&Path, &SettingsLimits),
+    now: u64,
+    width: Option<usize>,
+) -> Result<Vec<u8>, String> {
     let UsageQuery { query, format, .. } = query(command, now)?;
-    let mut report = offline::read(path, |conn| report(conn, query.clone()))?;
+    let mut report = offline::read(path, |conn| report_with_budgets(conn, query.clone(), settings, now))?;
     if let Some(top) = command.top {
         report.by_model.truncate(top);
         if let Some(buckets) = &mut report.buckets {
             buckets.truncated |= buckets.list.len() > top;
             buckets.list.truncate(top);
+            let level = report.query.group_by.and_then(GroupBy::level);
+            let is_shown = |name: &str| buckets.list.iter().any(|(key, _)| *key == BucketKey::Name(name.to_owned()));
+            report.budgets.retain(|budget| Some(budget.level) != level || is_shown(&budget.name));
         }
     }
     Ok(answer(&report, format, Some(&Terminal { width, older: older(command) })).body)
@@ -123,7 +133,7 @@ fn in_options(message: &str) -> String {
 mod tests {
     use super::super::tests::parse;
     use super::*;
-    use crate::reporting::{GroupBy, Query};
+    use crate::reporting::Query;
 
     #[test]
     fn options_are_parameters() {

@@ -1,11 +1,14 @@
 //! `proxy-server users`: which user belongs to which team, in the ledger's file.
 
-use super::{Command, next, text, unexpected};
+use super::prices_command::pretty;
+use super::{Command, is_json, next, text, unexpected};
 use crate::access::is_user;
 use crate::ledger::keys_and_limits::{members, rules};
 use crate::ledger::offline;
 use crate::local::text_table::{Column, table};
 use lexopt::{Arg, Parser};
+use serde_json::json;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The text of `users --help`.
@@ -19,32 +22,45 @@ pub enum UsersCommand {
         user: String,
         team: Option<String>,
     },
-    List,
+    List {
+        json: bool,
+    },
     DeleteTeam {
         team: String,
         move_to: Option<String>,
     },
 }
 
+impl UsersCommand {
+    /// Whether the answer is to be read, rather than parsed.
+    pub fn is_for_people(&self) -> bool {
+        *self != Self::List { json: true }
+    }
+}
+
 pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
-    let (mut words, mut team, mut no_team, mut move_to) = (Vec::new(), None, false, None);
+    let (mut words, mut team, mut no_team, mut move_to, mut json) = (Vec::new(), None, false, None, None);
     while let Some(argument) = next(parser)? {
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Print(HELP)),
             Arg::Long("team") => team = Some(name(text(parser)?)?),
             Arg::Long("no-team") => no_team = true,
             Arg::Long("move-to") => move_to = Some(name(text(parser)?)?),
+            Arg::Long("format") => json = Some(is_json(parser)?),
             Arg::Value(word) => words.push(word.to_string_lossy().into_owned()),
             other => return Err(unexpected(&other)),
         }
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let command = match words[..] {
+        ["list"] if team.is_none() && !no_team && move_to.is_none() => {
+            UsersCommand::List { json: json.unwrap_or_default() }
+        }
+        _ if json.is_some() => return Err("--format belongs to users list; try --help".to_owned()),
         ["set", user] if team.is_some() != no_team && move_to.is_none() => {
             UsersCommand::Set { user: name(user.to_owned())?, team }
         }
         ["set", _] => return Err("users set USER takes either --team TEAM or --no-team; try --help".to_owned()),
-        ["list"] if team.is_none() && !no_team && move_to.is_none() => UsersCommand::List,
         ["delete-team", team_to_end] if team.is_none() && !no_team => {
             UsersCommand::DeleteTeam { team: name(team_to_end.to_owned())?, move_to }
         }
@@ -75,7 +91,7 @@ pub fn run(command: &UsersCommand, path: &Path, now: u64) -> Result<String, Stri
                 None => format!("{user} belongs to no team\n"),
             })
         }
-        UsersCommand::List => list(path),
+        UsersCommand::List { json } => list(path, *json),
         UsersCommand::DeleteTeam { team, move_to } => {
             super::editor_of_existing(path, now)?.delete_team(team, move_to.as_deref())??;
             Ok(format!("team {team} is deleted\n"))
@@ -84,13 +100,15 @@ pub fn run(command: &UsersCommand, path: &Path, now: u64) -> Result<String, Stri
 }
 
 /// Users by team; and teams without any, which have limits only.
-fn list(path: &Path) -> Result<String, String> {
+fn list(path: &Path, json: bool) -> Result<String, String> {
     let (members, rules) = offline::read(path, |conn| Ok((members(conn)?, rules(conn)?)))?;
-    let mut rows: Vec<_> = members.iter().map(|(user, team)| vec![team.to_string(), user.to_string()]).collect();
-    let is_empty = |team: &&str| !members.values().any(|other| **other == **team);
-    rows.extend(
-        rules.teams.keys().map(|team| &**team).filter(is_empty).map(|team| vec![team.to_string(), "-".to_owned()]),
-    );
-    rows.sort();
-    Ok(table(&[Column::Left("TEAM"), Column::Left("USER")], &rows))
+    let mut rows: Vec<(&str, Option<&str>)> = members.iter().map(|(user, team)| (&**team, Some(&**user))).collect();
+    let full: BTreeSet<&str> = members.values().map(|team| &**team).collect();
+    rows.extend(rules.teams.keys().filter(|team| !full.contains(&***team)).map(|team| (&**team, None)));
+    rows.sort_unstable();
+    if json {
+        return Ok(pretty(&rows.iter().map(|(team, user)| json!({"user": user, "team": team})).collect()));
+    }
+    let line = |(team, user): &(&str, Option<&str>)| vec![(*team).to_owned(), user.unwrap_or("-").to_owned()];
+    Ok(table(&[Column::Left("TEAM"), Column::Left("USER")], &rows.iter().map(line).collect::<Vec<_>>()))
 }

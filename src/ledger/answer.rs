@@ -14,6 +14,7 @@
 //!    |-------------------- rows -------------------|       of the tail       (id >  mark)
 //! ```
 
+mod budgets;
 mod history;
 mod names;
 mod overview;
@@ -24,6 +25,7 @@ pub use overview::overview;
 
 use super::partition::NS_PER_HOUR;
 use super::prune::first_id;
+use crate::limit::in_force::SettingsLimits;
 use crate::reporting::{BUCKETS_MAX, BucketKey, Buckets, GroupBy, Query, Report};
 use names::{by_cost, named};
 use rusqlite::{Connection, OptionalExtension as _};
@@ -36,24 +38,46 @@ use sums::{Sums, sums};
 /// SQLite's; `OperationInterrupted` if the connection's progress handler gave up.
 pub fn report(conn: &Connection, query: Query) -> rusqlite::Result<Report> {
     let transaction = conn.unchecked_transaction()?;
-    let mut found = Report { query: widened(&transaction, query)?, ..Report::default() };
+    let found = find(&transaction, query)?;
+    transaction.commit()?;
+    Ok(found)
+}
+
+/// The same with budgets, as they are `now` (nanoseconds since the Unix epoch) under these limits of the settings.
+///
+/// # Errors
+/// As of [`report`].
+pub fn report_with_budgets(
+    conn: &Connection,
+    query: Query,
+    settings: &SettingsLimits,
+    now: u64,
+) -> rusqlite::Result<Report> {
+    let transaction = conn.unchecked_transaction()?;
+    let mut found = find(&transaction, query)?;
+    found.budgets = budgets::budgets(&transaction, &found, settings, now)?;
+    transaction.commit()?;
+    Ok(found)
+}
+
+fn find(transaction: &Connection, query: Query) -> rusqlite::Result<Report> {
+    let mut found = Report { query: widened(transaction, query)?, ..Report::default() };
     found.buckets = found.query.group_by.map(|_| Buckets::default());
-    if let Some(selection) = Selection::new(&transaction, &found.query)? {
-        let mut summed = sums(&transaction, &selection, found.query.group_by)?;
+    if let Some(selection) = Selection::new(transaction, &found.query)? {
+        let mut summed = sums(transaction, &selection, found.query.group_by)?;
         if let (Some(group_by), Some(last)) = (found.query.group_by, summed.last()) {
-            found.buckets = Some(buckets_of(&transaction, group_by, last.clone())?);
+            found.buckets = Some(buckets_of(transaction, group_by, last.clone())?);
         }
         let by_model = std::mem::take(&mut summed[0]);
         by_model.values().for_each(|totals| found.totals.add(totals));
-        found.by_model = named(&transaction, GroupBy::Model, by_cost(by_model, BUCKETS_MAX))?;
-        found.data = history::page(&transaction, &selection, &found.query)?;
+        found.by_model = named(transaction, GroupBy::Model, by_cost(by_model, BUCKETS_MAX))?;
+        found.data = history::page(transaction, &selection, &found.query)?;
         let limit = found.query.limit as usize;
         if found.data.len() > limit {
             found.data.truncate(limit);
             found.next_cursor = found.data.last().map(|entry| entry.id);
         }
     }
-    transaction.commit()?;
     Ok(found)
 }
 

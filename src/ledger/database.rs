@@ -8,7 +8,7 @@
 //! (without it, a power cut could corrupt the file; with it, one can only lose the newest transactions). With
 //! `LEDGER_FSYNC` it is `FULL`: each commit waits for the disk.
 
-use super::migrations::{self, APPLICATION_ID, VERSION, migrate};
+use super::migrations::{self, APPLICATION_ID, MigrationNews, VERSION, migrate};
 use crate::base::percent::encode;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -49,18 +49,18 @@ const LOG_BYTES_KEPT: i64 = 24 << 20;
 /// One sentence, with the path: not SQLite, not ours, newer than this build, corrupt, or not to be opened. The file is
 /// then as it was, byte for byte, with no file beside it that was not there.
 pub fn open(path: &Path) -> Result<Connection, String> {
-    open_announced(path, |_| {})
+    open_telling(path, |_| {})
 }
 
-/// The same; where it will take a while to migrate the file, `announce` is told before from which version.
+/// The same; where the file is migrated, `tell` is told.
 ///
 /// # Errors
 /// As for [`open`].
-pub fn open_announced(path: &Path, announce: fn(u32)) -> Result<Connection, String> {
+pub fn open_telling(path: &Path, tell: fn(MigrationNews)) -> Result<Connection, String> {
     let path = &absolute(path)?;
     inspect(path).map_err(|why| format!("the ledger {} {why}; it was left untouched", path.display()))?;
     let unusable = |why: &dyn Display| format!("the ledger {} cannot be opened: {why}", path.display());
-    let conn = open_writer(path, announce).map_err(|error| unusable(&unopened(path, &error)))?;
+    let conn = open_writer(path, tell).map_err(|error| unusable(&unopened(path, &error)))?;
     // SQLite opens a file that may only be read, and a file system without shared memory, without a word.
     if conn.is_readonly("main").map_err(|error| unusable(&error))? {
         return Err(unusable(&"it may not be written: this user needs to write the file and its folder"));
@@ -201,14 +201,14 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-fn open_writer(path: &Path, announce: fn(u32)) -> rusqlite::Result<Connection> {
+fn open_writer(path: &Path, tell: fn(MigrationNews)) -> rusqlite::Result<Connection> {
     // SQLite gives the files beside it the same mode. One that cannot be made it will say more of.
     drop(fs::OpenOptions::new().write(true).create_new(true).mode(OWN_MODE).open(path));
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
     // Before WAL: so the header that `inspect` reads says whose the file is from its first committed byte.
-    migrate(&mut conn, announce)?;
+    migrate(&mut conn, tell)?;
     conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
     conn.pragma_update(None, "synchronous", "NORMAL")?;
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;

@@ -3,6 +3,7 @@
 //! In: a connection that may write. Out: the schema of this build. Never: a way back.
 
 use rusqlite::{Connection, TransactionBehavior, ffi};
+use std::time::{Duration, Instant};
 
 /// Marks the file as ours, at offset 68 of its header: "oapx".
 pub const APPLICATION_ID: u32 = 0x6f61_7078;
@@ -54,26 +55,58 @@ pub fn later(version: u32) -> String {
     format!("has schema version {version}, newer than this build's {VERSION}: a later build has migrated it")
 }
 
-/// Brings the schema to this build's version, in one transaction. Where that takes a while, as rows are there already,
-/// `announce` is told from which version.
+/// What is told of a migration of a ledger that has rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MigrationNews {
+    /// From this version.
+    Begins(u32),
+    /// It takes this long already; told now and then.
+    GoesOn(Duration),
+    /// It took this long.
+    Ended(Duration),
+}
+
+/// How often it is told that a migration goes on.
+const NEWS_EVERY: Duration = Duration::from_secs(5);
+/// SQLite's virtual machine looks at the clock once in this many instructions.
+const INSTRUCTIONS_A_LOOK: i32 = 100_000;
+
+/// Brings the schema to this build's version, in one transaction, and tells of it where rows are there already. A
+/// process that is killed meanwhile leaves the file as it was, for the next start to begin anew.
 ///
 /// # Errors
 /// SQLite's; nothing has changed then.
-pub fn migrate(conn: &mut Connection, announce: fn(u32)) -> rusqlite::Result<()> {
+pub fn migrate(conn: &mut Connection, tell: fn(MigrationNews)) -> rusqlite::Result<()> {
     let version = |conn: &Connection| conn.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0));
     if version(conn)? == VERSION {
         return Ok(());
     }
+    let began = Instant::now();
+    let mut told = began;
+    let go_on = move || {
+        if told.elapsed() >= NEWS_EVERY {
+            told = Instant::now();
+            tell(MigrationNews::GoesOn(began.elapsed()));
+        }
+        false
+    };
+    conn.progress_handler(INSTRUCTIONS_A_LOOK, Some(go_on))?;
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Again under the lock: another process may have been first.
     let from = version(&transaction)?;
-    if from > 0 && from < VERSION {
-        announce(from);
+    let is_told = from > 0 && from < VERSION;
+    if is_told {
+        tell(MigrationNews::Begins(from));
     }
     for step in MIGRATIONS.iter().skip(from as usize) {
         transaction.execute_batch(step)?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
-    transaction.commit()
+    transaction.commit()?;
+    conn.progress_handler(0, None::<fn() -> bool>)?;
+    if is_told {
+        tell(MigrationNews::Ended(began.elapsed()));
+    }
+    Ok(())
 }

@@ -125,8 +125,8 @@ impl Snapshot {
     fn refusals(&self, page: &mut Page) {
         page.family(
             "openai_proxy_rate_limited_total",
-            self.rate_limited.iter().filter_map(|((user, limit), count)| {
-                let labels = || self.labels_of_user(*user, &[("limit", limit)]);
+            self.rate_limited.iter().filter_map(|((user, [level, limit]), count)| {
+                let labels = || self.labels_of_user(*user, &[("level", level), ("limit", limit)]);
                 count.shown(0, self.upto).map(|count| (labels(), count as f64))
             }),
         );

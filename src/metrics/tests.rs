@@ -114,7 +114,7 @@ fn a_scrape_in_full() {
             ..record("太郎", "gpt-4o-2024-08-06", 200)
         },
     );
-    metrics.rate_limited("太郎".into(), "requests", 0);
+    metrics.rate_limited("太郎".into(), ["user", "requests"], 0);
     metrics.upstream_error("connect", 0);
     metrics.refused("bad_request", 0);
     metrics.ledger_committed(1);
@@ -165,7 +165,7 @@ fn a_scrape_in_full() {
         r#"openai_proxy_time_to_first_byte_seconds_bucket{le="0.25"} 1"#,
         r#"openai_proxy_overhead_seconds_bucket{le="0.000025"} 0"#,
         r#"openai_proxy_overhead_seconds_bucket{le="0.00005"} 1"#,
-        r#"openai_proxy_rate_limited_total{user="太郎",limit="requests"} 1"#,
+        r#"openai_proxy_rate_limited_total{user="太郎",level="user",limit="requests"} 1"#,
         r#"openai_proxy_upstream_errors_total{reason="connect"} 1"#,
         r#"openai_proxy_refused_total{reason="bad_request"} 1"#,
         "openai_proxy_ledger_records_committed_total 1",
@@ -207,7 +207,7 @@ fn every_family_is_described() {
     let mut metrics = Metrics::new(LabelLimits::default(), 0);
     let priced = Record { cost_nano_usd: Some(1), ..record("u", "m", 200) };
     count(&mut metrics, &Record { usage: Usage { input_tokens: 1, ..Usage::default() }, ..priced });
-    metrics.rate_limited("u".into(), "requests", 0);
+    metrics.rate_limited("u".into(), ["user", "requests"], 0);
     metrics.upstream_error("reset", 0);
     metrics.refused("overloaded", 0);
     let around = Surroundings {
@@ -250,7 +250,7 @@ fn hostile_names_come_back_as_they_were() {
     ];
     for name in names {
         count(&mut metrics, &record(name, name, 200));
-        metrics.rate_limited(name.into(), "requests", 0);
+        metrics.rate_limited(name.into(), ["user", "requests"], 0);
     }
     let samples = scrape(&mut metrics);
     for name in names {
@@ -282,7 +282,7 @@ fn whatever_peers_send_memory_is_bounded() {
         let mut record = record(&format!("user-{user}"), &format!("model-{}", number % 5_000), status);
         record.usage.input_tokens = 1;
         count(&mut metrics, &record);
-        metrics.rate_limited((&*format!("other-{number}")).into(), "requests", 0);
+        metrics.rate_limited((&*format!("other-{number}")).into(), ["user", "requests"], 0);
     }
     for round in 0..100_000u32 {
         let (user, model, status) = (round % 90, round % 19, (round % 1_000) as u16);
@@ -371,7 +371,7 @@ fn who_scrapes_sees_each_new_series_at_0_first_and_who_looks_sees_the_truth() {
     metrics.record(&priced("a"), 10 * SECOND);
     metrics.upstream_error("reset", 10 * SECOND);
     metrics.refused("overloaded", 10 * SECOND);
-    metrics.rate_limited("a".into(), "requests", 10 * SECOND);
+    metrics.rate_limited("a".into(), ["user", "requests"], 10 * SECOND);
     let counted = [[0.0; 3], [0.0; 3], [1.0, 5.0, 9.0]];
     for (second, expected) in [15, 30, 45].into_iter().zip(counted) {
         assert_eq!(of_user(&scrape(&mut metrics), "a"), [1.0, 5.0, 9.0]);
@@ -512,15 +512,16 @@ fn a_team_is_a_label_beside_its_user() {
         metrics.record(&of("a", team), 0);
     }
     let payer = |team| Payer { user: "a", team };
-    metrics.rate_limited(payer(Some("x")), "requests", 0);
-    metrics.rate_limited(payer(None), "tokens", 0);
-    assert_eq!((metrics.rate_limited_of(Some("a")), metrics.rate_limited_of(Some("b"))), (Some(2), None));
+    metrics.rate_limited(payer(Some("x")), ["team", "requests"], 0);
+    metrics.rate_limited(payer(None), ["user", "tokens"], 0);
+    let count = |user| metrics.refusals_of(Some(user)).map(|refused| refused.iter().map(|of| of.count).sum::<u64>());
+    assert_eq!((count("a"), count("b")), (Some(2), None));
     let snapshot = metrics.snapshot(Gauges::default(), None, 0);
     let text = String::from_utf8(snapshot.render(&Surroundings::default())).unwrap();
     for line in [
         r#"openai_proxy_requests_total{user="a",model="m",endpoint="other",status="200"} 1"#,
         r#"openai_proxy_requests_total{user="a",team="x",model="m",endpoint="other",status="200"} 2"#,
-        r#"openai_proxy_rate_limited_total{user="a",team="x",limit="requests"} 1"#,
+        r#"openai_proxy_rate_limited_total{user="a",team="x",level="team",limit="requests"} 1"#,
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }

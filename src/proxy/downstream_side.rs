@@ -914,7 +914,8 @@ impl Proxy {
             LocalRequest::Dashboard(mut query) => {
                 query.prices = self.prices.dates();
                 query.limits = self.limit_uses(now, query.user.as_deref(), query.team.as_deref());
-                query.refused = self.metrics.rate_limited_of(query.user.as_deref());
+                let is_known = query.team.is_none() && query.model.is_none();
+                query.refused = is_known.then(|| self.metrics.refusals_of(query.user.as_deref())).flatten();
                 Question::Dashboard(query)
             }
         };
@@ -1056,7 +1057,8 @@ impl Proxy {
     fn denied(&mut self, now: Now, payer: Payer<'_>, denied: &Denied) -> Refusal {
         match denied {
             Denied::Limit(refused) => {
-                self.metrics.rate_limited(payer, refused.limit.label(), now.mono);
+                let limit = [refused.level.label(), refused.limit.label()];
+                self.metrics.rate_limited(payer, limit, now.mono);
                 request_estimate::refusal(refused, payer, now)
             }
             Denied::Unmetered(why) => request_estimate::unmetered_refusal(why),

@@ -20,6 +20,7 @@ use super::backoff::Retry;
 use super::logger::{Value, event};
 use super::outbound::Trouble;
 use super::process::{lower_priority, spawn, unix_now};
+use super::settings_in_force::SettingsInForce;
 use super::turn::Turn;
 use crate::base::civil::write_rfc3339;
 use crate::base::log::Level;
@@ -29,15 +30,15 @@ use crate::ledger::database;
 use crate::ledger::keys_and_limits::{rules, version};
 use crate::ledger::spend::{SpendWatch, SpentBy};
 use crate::limit::budget::Period;
-use crate::limit::levels::{Levels, LimitLevel, Payer};
-use crate::limit::overrides::{Limits, Overrides};
+use crate::limit::in_force::SettingsLimits;
+use crate::limit::levels::{Levels, LimitLevel};
+use crate::limit::overrides::Overrides;
 use crate::limit::threshold::{BudgetPeriod, Crossing, hundredths_used, passed};
 use rusqlite::Connection;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use webhook::{Untaken, Webhook};
 
@@ -50,26 +51,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 const PAGE: usize = 100;
 /// How long a shutdown waits for the answer to the message that is under way.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
-
-/// The limits of the settings, of each user and of everybody together, as they are now.
-#[derive(Clone, Debug)]
-pub struct DefaultLimits(Arc<Mutex<[Limits; 2]>>);
-
-impl DefaultLimits {
-    /// As they are at the start.
-    pub fn new(of_user: Limits, of_total: Limits) -> Self {
-        Self(Arc::new(Mutex::new([of_user, of_total])))
-    }
-
-    /// As they are from now on.
-    pub fn set(&self, of_user: Limits, of_total: Limits) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = [of_user, of_total];
-    }
-
-    fn get(&self) -> [Limits; 2] {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// The other threads' end of it.
 pub struct AlertsHandle {
@@ -86,7 +67,7 @@ impl AlertsHandle {
     pub fn start(
         path: &Path,
         (to, egress): (SecretUrl, &Egress),
-        defaults: DefaultLimits,
+        settings: SettingsInForce,
         keep: impl Fn(Vec<AlertChange>) + Send + 'static,
     ) -> Result<Self, String> {
         let path = database::absolute(path)?;
@@ -97,7 +78,7 @@ impl AlertsHandle {
             turn: Turn::new(database::beside(&path, "-alerts")),
             path,
             conn: None,
-            budgets: Budgets { defaults, current: [Limits::default(); 2], version: None, rules: Levels::default() },
+            budgets: Budgets { settings, current: SettingsLimits::default(), version: None, rules: Levels::default() },
             watch: None,
             known: BTreeSet::new(),
             unkept: BTreeMap::new(),
@@ -126,9 +107,9 @@ impl AlertsHandle {
 
 /// The budgets as they are now.
 struct Budgets {
-    defaults: DefaultLimits,
+    settings: SettingsInForce,
     /// What was read last, and the version of the tables then.
-    current: [Limits; 2],
+    current: SettingsLimits,
     version: Option<i64>,
     rules: Levels<Overrides>,
 }
@@ -136,7 +117,7 @@ struct Budgets {
 impl Budgets {
     /// Reads them; true where they have changed.
     fn read(&mut self, conn: &Connection) -> rusqlite::Result<bool> {
-        let (current, version) = (self.defaults.get(), Some(version(conn)?));
+        let (current, version) = (self.settings.get(), Some(version(conn)?));
         let mut changed = current != self.current;
         self.current = current;
         if version != self.version {
@@ -147,28 +128,13 @@ impl Budgets {
         Ok(changed)
     }
 
-    fn of_level(&self, level: LimitLevel) -> Limits {
-        match level {
-            LimitLevel::User => self.current[0],
-            LimitLevel::Team => Limits::default(),
-            LimitLevel::Total => self.current[1],
-        }
-    }
-
-    fn of(&self, level: LimitLevel, name: &str) -> Limits {
-        let limits = self.of_level(level);
-        let own = self.rules.at(level, Payer { user: name, team: Some(name) });
-        own.map_or(limits, |own| limits.with(own))
-    }
-
     fn is_any(&self) -> bool {
-        let mut own = self.rules.iter().map(|(level, _, own)| self.of_level(level).with(own));
-        self.current.iter().any(Limits::has_budget) || own.any(|limits| limits.has_budget())
+        LimitLevel::ALL.into_iter().any(|level| self.current.has_budget(&self.rules, level))
     }
 
     /// The thresholds that are passed by who has spent so much.
     fn crossings(&self, present: Period, (level, name, spent): &SpentBy) -> Vec<(Crossing, u64)> {
-        let limits = self.of(*level, name);
+        let limits = self.current.of(&self.rules, *level, name);
         let mut found = Vec::new();
         for period in BudgetPeriod::ALL {
             let Some(budget_nano_usd) = period.budget(&limits) else { continue };

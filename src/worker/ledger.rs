@@ -23,15 +23,16 @@ use super::process::{spawn, unix_now};
 use crate::base::log::Level;
 use crate::ledger::alert_outbox::{self, AlertChange};
 use crate::ledger::append::Writer;
+use crate::ledger::database;
 use crate::ledger::file_watch::FileWatch;
 use crate::ledger::fold::FOLD_ROWS_MAX;
 use crate::ledger::journal::{self, Owner};
 use crate::ledger::marks::{self, Progress};
+use crate::ledger::migrations::{self, MigrationNews};
 use crate::ledger::partition::NS_PER_HOUR;
 use crate::ledger::recent_series::recent_series;
 use crate::ledger::spend::spend_sums;
 use crate::ledger::tiers::TierBuilder;
-use crate::ledger::{database, migrations};
 use crate::limit::budget::Period;
 use crate::usage::record::Record;
 use handle::Message;
@@ -109,7 +110,7 @@ impl Ledger {
     /// # Errors
     /// One sentence with the path: see [`database::open`].
     pub fn start(path: &Path, options: Options, events: EventSender) -> Result<LedgerHandle, String> {
-        let conn = database::open_announced(path, announce_migration)?;
+        let conn = database::open_telling(path, tell_of_migration)?;
         let path = &database::absolute(path)?;
         let unusable = |error: rusqlite::Error| format!("the ledger {} cannot be used: {error}", path.display());
         if options.fsync {
@@ -411,9 +412,21 @@ impl Ledger {
     }
 }
 
-fn announce_migration(from: u32) {
-    let versions = [("from", (from as usize).into()), ("to", (migrations::VERSION as usize).into())];
-    logger::event(Level::Info, "ledger is brought to the present schema: a second for a million rows", &versions);
+fn tell_of_migration(news: MigrationNews) {
+    let seconds = |took: Duration| [("seconds", (took.as_secs() as usize).into())];
+    match news {
+        MigrationNews::Begins(from) => {
+            let versions = [("from", (from as usize).into()), ("to", (migrations::VERSION as usize).into())];
+            logger::event(Level::Info, "ledger is brought to the present schema", &versions);
+        }
+        MigrationNews::GoesOn(took) => {
+            let why = "ledger is still brought to the present schema: nothing is served until then";
+            logger::event(Level::Info, why, &seconds(took));
+        }
+        MigrationNews::Ended(took) => {
+            logger::event(Level::Info, "ledger has the present schema", &seconds(took));
+        }
+    }
 }
 
 /// How long nothing must come in before rows are folded, or, where all are, before the tiers take a step.

@@ -9,7 +9,8 @@ use super::admin;
 use super::event::{EventSender, WorkerEvent};
 use super::fair_queue::{Asker, FairInbox, FairQueue};
 use super::logger::event;
-use super::process::{lower_priority, spawn};
+use super::process::{lower_priority, spawn, unix_now};
+use super::settings_in_force::SettingsInForce;
 use crate::base::log::Level;
 use crate::http::reply::Fault;
 use crate::ledger::{answer, database};
@@ -74,12 +75,13 @@ impl QueryHandle {
     ///
     /// # Errors
     /// One sentence, if the system gives no thread.
-    pub fn start(path: &Path, events: EventSender) -> Result<Self, String> {
+    pub fn start(path: &Path, settings: SettingsInForce, events: EventSender) -> Result<Self, String> {
         let inbox = Arc::new(FairInbox::new(FairQueue::new(QUESTIONS_MAX, QUESTIONS_OF_USER_MAX)));
         let stopping = Arc::new(AtomicBool::new(false));
         let (renders, rendered) = sync_channel(RENDERS_MAX);
         let reader = LedgerReader {
             path: database::absolute(path)?,
+            settings,
             conn: None,
             failing: false,
             time_limit: TIME_LIMIT,
@@ -119,6 +121,8 @@ fn render(inbox: &Receiver<(u64, Render)>, events: &EventSender) {
 /// Asks the ledger, on a connection of its own.
 struct LedgerReader {
     path: PathBuf,
+    /// The limits of the settings.
+    settings: SettingsInForce,
     conn: Option<Connection>,
     /// The last question found no readable ledger; said once.
     failing: bool,
@@ -136,7 +140,12 @@ impl LedgerReader {
         while let Some(job) = inbox.pop() {
             let (ticket, answer) = match job {
                 Job::Usage { ticket, query: UsageQuery { query, format, .. } } => {
-                    (ticket, self.answer(|conn| Ok(usage_report::answer(&answer::report(conn, query)?, format, None))))
+                    let settings = self.settings.get();
+                    let report = |conn: &Connection| {
+                        let report = answer::report_with_budgets(conn, query, &settings, unix_now())?;
+                        Ok(usage_report::answer(&report, format, None))
+                    };
+                    (ticket, self.answer(report))
                 }
                 Job::Dashboard { ticket, query } => {
                     let page = |conn: &Connection| {
@@ -212,6 +221,7 @@ mod tests {
         Writer::new(&writer).unwrap().append(&vec![Record::default(); 4096]).unwrap();
         let mut reader = LedgerReader {
             path,
+            settings: SettingsInForce::default(),
             conn: None,
             failing: false,
             time_limit: Duration::ZERO,

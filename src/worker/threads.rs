@@ -1,6 +1,6 @@
 //! The workers as the loop sees them, and the real ones behind that.
 
-use super::budget_alerts::{AlertsHandle, DefaultLimits};
+use super::budget_alerts::AlertsHandle;
 use super::event::{EventSender, WorkerEvent};
 use super::export::{self, ExportHandle};
 use super::ledger::{Ledger, LedgerHandle, Options};
@@ -8,6 +8,7 @@ use super::logger;
 use super::long_work::LongWorkHandle;
 use super::query::{Job, QueryHandle};
 use super::resolver::Resolver;
+use super::settings_in_force::SettingsInForce;
 use crate::base::log::Note;
 use crate::base::work::LongWork;
 use crate::config::{Egress, Influx, SecretUrl};
@@ -70,12 +71,13 @@ impl WorkerThreads {
         options: Options,
         (export, egress): (Option<Influx>, &Egress),
         (host, port): (&str, u16),
+        settings: SettingsInForce,
         events: EventSender,
     ) -> Result<Self, String> {
         let backfill = export.as_ref().is_some_and(|to| to.backfill);
         let options = Options { export: export.is_some(), backfill, ..options };
         let ledger = Ledger::start(database, options, events.clone())?;
-        let query = QueryHandle::start(database, events.clone())?;
+        let query = QueryHandle::start(database, settings, events.clone())?;
         let long_work = LongWorkHandle::start(events.clone())?;
         let export = export.map(|to| ExportHandle::start(database, (to, egress), ledger.marker()));
         let resolver = Resolver::start(host, port, events.clone())?;
@@ -90,9 +92,9 @@ impl WorkerThreads {
         &mut self,
         database: &Path,
         to: (SecretUrl, &Egress),
-        limits: DefaultLimits,
+        settings: SettingsInForce,
     ) -> Result<(), String> {
-        self.alerts = Some(AlertsHandle::start(database, to, limits, self.ledger.alert_keeper())?);
+        self.alerts = Some(AlertsHandle::start(database, to, settings, self.ledger.alert_keeper())?);
         Ok(())
     }
 

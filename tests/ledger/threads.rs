@@ -9,6 +9,7 @@ use openai_api_proxy::reporting::Query;
 use openai_api_proxy::usage::record::Record;
 use openai_api_proxy::worker::ledger::{Ledger, LedgerHandle, Options};
 use openai_api_proxy::worker::query::{Job, QueryHandle};
+use openai_api_proxy::worker::settings_in_force::SettingsInForce;
 use openai_api_proxy::worker::{EventSender, WorkerEvent};
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
@@ -191,7 +192,7 @@ fn questions_are_answered() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("usage.db");
     let mut own = Loop::new();
-    let queries = QueryHandle::start(&path, own.events.clone()).unwrap();
+    let queries = QueryHandle::start(&path, SettingsInForce::default(), own.events.clone()).unwrap();
     let ask = |ticket, query| {
         let query = UsageQuery { query, ..UsageQuery::default() };
         assert!(queries.ask(Job::Usage { ticket, query }));
@@ -226,7 +227,8 @@ fn questions_are_answered() {
 fn a_full_mailbox_takes_no_job() {
     let folder = tempfile::tempdir().unwrap();
     let mut own = Loop::new();
-    let queries = QueryHandle::start(&folder.path().join("usage.db"), own.events.clone()).unwrap();
+    let queries =
+        QueryHandle::start(&folder.path().join("usage.db"), SettingsInForce::default(), own.events.clone()).unwrap();
     let (started, has_started) = channel();
     let (release, released) = channel::<()>();
     let empty = || Answer::new(200, "text/plain", vec![]);
@@ -257,7 +259,7 @@ fn a_scrape_waits_for_no_question() {
     let other = Connection::open(&path).unwrap();
     other.execute_batch("CREATE TABLE t (x); BEGIN EXCLUSIVE").unwrap();
     let mut own = Loop::new();
-    let queries = QueryHandle::start(&path, own.events.clone()).unwrap();
+    let queries = QueryHandle::start(&path, SettingsInForce::default(), own.events.clone()).unwrap();
     for ticket in 1..=QUESTIONS {
         assert!(queries.ask(Job::Usage { ticket, query: UsageQuery::default() }));
     }

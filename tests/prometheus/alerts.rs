@@ -19,7 +19,7 @@ const IS_PROXY: Series = (r#"openai_proxy_build_info{version="1"}"#, "1+0x9 _x50
 const OTHERS: Series = (r#"openai_proxy_requests_total{user="u",status="200"}"#, "0+9x60");
 const FEW_OTHERS: Series = (r#"openai_proxy_requests_total{user="u",status="200"}"#, "0+1x60");
 const USED: &str = r#"openai_proxy_budget_used_ratio{level="team",name="x",period="month"}"#;
-const LIMITED: &str = r#"openai_proxy_rate_limited_total{user="taro",limit="budget_day"}"#;
+const LIMITED: &str = r#"openai_proxy_rate_limited_total{user="taro",level="user",limit="budget_day"}"#;
 const OVERLOADED: &str = r#"openai_proxy_refused_total{reason="overloaded"}"#;
 const UNKNOWN: &str = r#"openai_proxy_records_total{usage_source="unknown"}"#;
 
@@ -43,10 +43,17 @@ const CASES: &[Case] = &[
     ("BudgetSpent", &[(LIMITED, "_x9 1+0x50")], 15, true), // the first refusal begins the counter
     ("BudgetSpent", &[(LIMITED, "1+0x30 2+0x30")], 35, true),
     ("BudgetSpent", &[(LIMITED, "_x9 1+0x50")], 40, false),
-    ("BudgetSpent", &[(r#"openai_proxy_rate_limited_total{user="taro",limit="requests"}"#, "0+1x60")], 15, false),
+    (
+        "BudgetSpent",
+        &[(r#"openai_proxy_rate_limited_total{user="taro",level="user",limit="requests"}"#, "0+1x60")],
+        15,
+        false,
+    ),
     ("BudgetNearlySpent", &[(USED, "0.7+0x10 0.85+0x50")], 30, true),
     ("BudgetNearlySpent", &[(USED, "0.79+0x60")], 30, false),
-    ("BudgetNearlySpent", &[(USED, "1+0x60")], 30, false),
+    ("BudgetUsedUp", &[(USED, "0.85+0x10 1+0x50")], 30, true),
+    ("BudgetNearlySpent", &[(USED, "0.9999+0x60")], 30, true),
+    ("BudgetUsedUp", &[(USED, "0.79+0x60")], 30, false),
     ("Spending", &[(r#"openai_proxy_cost_usd_total{user="a"}"#, "0+0.5x120")], 100, true),
     ("Spending", &[(r#"openai_proxy_cost_usd_total{user="a"}"#, "0+0.1x120")], 100, false),
     ("Overloaded", &[(OVERLOADED, "_x9 1+0x50")], 12, true),

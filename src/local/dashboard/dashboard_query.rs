@@ -9,7 +9,7 @@ use crate::limit::status::LimitUse;
 use crate::local::language::Language;
 use crate::local::usage_report::{decoded, parse_name, shown};
 use crate::price::PriceDates;
-use crate::reporting::OverviewQuery;
+use crate::reporting::{OverviewQuery, Refusals};
 
 /// What the page is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,8 +31,8 @@ pub struct DashboardQuery {
     /// How much of the limits is used: of the user or the team; of everybody together, and of the budgets that are
     /// nearest to their end.
     pub limits: Vec<LimitUse>,
-    /// Requests that the proxy itself has refused for a limit since it started, where that is known.
-    pub refused: Option<u64>,
+    /// Requests that the proxy itself has refused for a limit since it started, the most first, where that is known.
+    pub refused: Option<Vec<Refusals>>,
     /// Of when the prices are.
     pub prices: PriceDates,
     /// Where the proxy was reached, as the browser called it.

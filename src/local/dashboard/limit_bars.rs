@@ -1,4 +1,4 @@
-//! How much of the limits is used, as a table with bars.
+//! How much of the limits is used, as a table with bars, and who was refused.
 //!
 //! In: a view. Out: markup; none where nothing is limited.
 
@@ -12,6 +12,8 @@ use std::cmp::Reverse;
 
 /// From here on a limit is nearly used up.
 const NEARLY_THOUSANDTHS: u64 = 800;
+/// Users with a limit that are shown one by one.
+const REFUSALS_MAX: usize = 20;
 
 /// How much of each limit is used: the nearest to its end first.
 pub fn limits(view: &View) -> Markup {
@@ -48,6 +50,52 @@ pub fn limits(view: &View) -> Markup {
     };
     let rows = html! { @for of in limits { (row(of)) } };
     html! { section { h2 { (language.say("Limits")) } (table(language.say("Limits"), "", &head, &rows)) } }
+}
+
+/// Who was refused for which limit, and how often.
+pub fn refusals(view: &View) -> Markup {
+    let (query, language) = (&view.query, view.query.language);
+    let refusals = query.refused.as_deref().unwrap_or_default();
+    if refusals.is_empty() {
+        return html! {};
+    }
+    let head = html! {
+        th.name scope="col" { (language.say("user")) }
+        th.name scope="col" { (language.say("limit")) }
+        (heads(language, &["requests"]))
+    };
+    let (shown, others) = refusals.split_at(refusals.len().min(REFUSALS_MAX));
+    let rows = html! {
+        @for of in shown { tr {
+            th.name scope="row" { (name(&of.user, language.say("no name"))) }
+            td.name { (language.say(level_title(of.level))) ": " (language.say(title_of(of.limit))) }
+            td { (grouped(of.count)) }
+        } }
+        @if !others.is_empty() { tr.others {
+            th.name scope="row" { (language.fill("{0} others", &[&grouped(others.len() as u64)])) }
+            td {}
+            td { (grouped(others.iter().map(|of| of.count).sum())) }
+        } }
+    };
+    let title = language.say("Refused for a limit");
+    html! { section {
+        h2 { (title) }
+        (table(title, "", &head, &rows))
+        p.dim { (language.say("By this proxy, since it started.")) }
+    } }
+}
+
+fn level_title(level: &str) -> &'static str {
+    match LimitLevel::named(level) {
+        Some(LimitLevel::Team) => "Team",
+        Some(LimitLevel::Total) => "Everybody together",
+        _ => "User",
+    }
+}
+
+fn title_of(label: &str) -> &'static str {
+    let limits = [Limit::Requests, Limit::Tokens, Limit::Concurrent, Limit::BudgetDay, Limit::BudgetMonth];
+    limits.into_iter().find(|limit| limit.label() == label).map_or("budget not summed up yet", limit_title)
 }
 
 fn limit_title(limit: Limit) -> &'static str {

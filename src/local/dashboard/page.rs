@@ -1,6 +1,6 @@
 //! The page: what stands where.
 
-use super::limit_bars::limits;
+use super::limit_bars::{limits, refusals};
 use super::parts::{Timeline, heads, legend, name, ranking, table, tile};
 use super::time_range::Range;
 use super::view::{View, cost, ending, percentile};
@@ -31,7 +31,7 @@ pub fn answer(view: &View) -> Answer {
     };
     let main = html! {
         @if !view.overview.ever { (welcome(view)) }
-        @else if view.overview.totals.requests == 0 { (limits(view)) (nothing(view)) }
+        @else if view.overview.totals.requests == 0 { (limits(view)) (refusals(view)) (nothing(view)) }
         @else { (found(view)) }
     };
     let foot = html! {
@@ -195,6 +195,7 @@ fn found(view: &View) -> Markup {
     html! {
         (tiles(view))
         (limits(view))
+        (refusals(view))
         div.pair {
             @if view.overview.totals.cost_nano_usd > 0 { section {
                 h2 { (language.fill("Spending by {0}", &[per_step])) }
@@ -263,8 +264,8 @@ fn tiles(view: &View) -> Markup {
                 dd.note { (share_of(totals.errors, totals.requests)) }
             }
             (tile(language.say("429 from upstream"), &grouped(too_many as u64), &[of_failed(view)]))
-            @if let Some(refused) = view.query.refused {
-                (tile(language.say("Refused for a limit"), &grouped(refused),
+            @if let Some(refused) = &view.query.refused {
+                (tile(language.say("Refused for a limit"), &grouped(refused.iter().map(|of| of.count).sum()),
                     &[language.say("by this proxy, since it started").to_owned()]))
             }
         }

@@ -5,7 +5,7 @@ use super::*;
 use crate::limit::levels::LimitLevel;
 use crate::limit::status::{Limit, LimitUse};
 use crate::price::{PriceDates, PriceSource};
-use crate::reporting::{Entry, Overview, Ranking, Totals};
+use crate::reporting::{Entry, Overview, Ranking, Refusals, Totals};
 use crate::usage::record::{Endpoint, Outcome, Record};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -212,6 +212,21 @@ fn limits_stand_with_the_nearest_to_its_end_first() {
     assert_eq!(page.matches("class=\"nearly\"").count(), 1);
 }
 
+fn refusals(user: &str, limit: &'static str, count: u64) -> Refusals {
+    Refusals { user: user.to_owned(), level: "team", limit, count }
+}
+
+#[test]
+fn refusals_stand_by_user_and_limit() {
+    let mut refused = vec![refusals("<b>", "budget_day", 82), refusals("b", "concurrent", 9)];
+    refused.extend((0..30).map(|number| refusals(&format!("u{number}"), "requests", 2)));
+    let page = html(&View { query: DashboardQuery { refused: Some(refused), ..asked("") }, ..view("a") });
+    let row = "&lt;b&gt;</bdi></th><td class=\"name\">Team: USD a day</td><td>82</td>";
+    assert!(page.contains(row), "{page}");
+    assert!(page.contains("12 others</th><td></td><td>24</td>"), "{page}");
+    assert!(page.contains("<dt>Refused for a limit</dt><dd class=\"value\">151</dd>"), "{page}");
+}
+
 #[test]
 fn a_model_has_its_colour_in_every_view() {
     let colours = |models: &[&str]| {
@@ -259,7 +274,12 @@ fn every_colour_of_a_chart_is_seen_by_day_and_by_night() {
 fn in_japanese_nothing_of_ours_is_english() {
     let language = crate::local::language::Language::Japanese;
     let mut view = view("名");
-    view.query = DashboardQuery { language, refused: Some(3), admin: true, ..asked("range=month") };
+    view.query = DashboardQuery {
+        language,
+        refused: Some(vec![refusals("太郎", "tokens", 3)]),
+        admin: true,
+        ..asked("range=month")
+    };
     view.overview.failed = view.overview.sample.clone();
     view.overview.teams = view.overview.others.clone();
     view.overview.previous = Some(totals(1, 1));

@@ -2,7 +2,7 @@
 //!
 //! In: sums and records. Out: calls to [`Columns`], which writes them. Never: a syntax.
 
-use crate::reporting::{BucketKey, Entry, GroupBy, Totals};
+use crate::reporting::{BucketKey, BudgetUse, Entry, GroupBy, Totals};
 use crate::usage::record::Usage;
 
 /// A value of a column.
@@ -60,6 +60,18 @@ pub fn totals(out: &mut impl Columns, totals: &Totals) {
     out.number("reasoning_tokens", totals.reasoning_tokens);
     out.number("total_tokens", totals.total_tokens);
     out.put("cost_usd", Value::Decimal(totals.cost_nano_usd.into(), 9));
+}
+
+/// How much of a budget is spent.
+pub fn budget(out: &mut impl Columns, budget: &BudgetUse) {
+    let usd = |nano_usd: u64| Value::Decimal(nano_usd.into(), 9);
+    out.text("level", Some(budget.level.label()));
+    out.text("name", Some(&budget.name));
+    out.text("period", Some(budget.period.label()));
+    out.put("budget_usd", usd(budget.budget_nano_usd));
+    out.put("spent_usd", usd(budget.spent_nano_usd));
+    out.put("left_usd", usd(budget.budget_nano_usd.saturating_sub(budget.spent_nano_usd)));
+    out.put("resets_at", Value::Instant(budget.resets_at, 0));
 }
 
 /// A record.

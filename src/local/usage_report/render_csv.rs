@@ -103,6 +103,7 @@ mod tests {
             totals: Totals::default(),
             by_model: vec![],
             buckets: None,
+            budgets: Vec::new(),
             data: vec![Entry { id: 8, record }, Entry { id: 7, record: unpriced }],
             next_cursor: None,
         }

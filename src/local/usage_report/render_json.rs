@@ -38,6 +38,9 @@ pub fn render(report: &Report) -> Vec<u8> {
         });
         answer.put("buckets_truncated", Value::Flag(buckets.truncated));
     }
+    if !report.budgets.is_empty() {
+        answer.list("budgets", &report.budgets, |out, budget| columns::budget(out, budget));
+    }
     answer.list("data", &report.data, |out, entry| columns::entry(out, entry));
     answer.optional("next_cursor", report.next_cursor);
     answer.close();
@@ -179,6 +182,7 @@ mod tests {
             totals,
             by_model: vec![("gpt-4o".to_owned(), totals), (String::new(), Totals::default())],
             buckets: None,
+            budgets: Vec::new(),
             data: vec![Entry { id: 7, record: record.clone() }, Entry { id: 6, record }],
             next_cursor: Some(6),
         }
@@ -238,6 +242,7 @@ mod tests {
             totals: Totals::default(),
             by_model: vec![],
             buckets: None,
+            budgets: Vec::new(),
             data: vec![],
             next_cursor: None,
         };

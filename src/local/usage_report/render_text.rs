@@ -4,9 +4,12 @@
 //! Nothing is coloured: what is shared by `curl` and a pipe cannot know who reads it.
 
 use crate::base::visible::visible;
+use crate::limit::status;
+use crate::limit::threshold::{BudgetPeriod, hundredths_used};
 use crate::local::humanize::{dollars, grouped, instant, second};
 use crate::local::text_table::{Column, fitted, table};
-use crate::reporting::{BucketKey, Entry, GroupBy, Report, Totals};
+use crate::reporting::{BucketKey, BudgetUse, Entry, GroupBy, Report, Totals};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use unicode_width::UnicodeWidthStr as _;
 
@@ -68,8 +71,38 @@ fn heading(report: &Report) -> String {
         (None, Some(to)) => drop(write!(out, ", until {}", instant(to))),
         (Some(from), Some(to)) => drop(write!(out, ", from {} until {}", instant(from), instant(to))),
     }
-    out.push_str("\n\n");
+    out.push('\n');
+    let level_of_rows = query.group_by.and_then(GroupBy::level);
+    for budget in report.budgets.iter().filter(|budget| Some(budget.level) != level_of_rows || query.user.is_some()) {
+        let [spent, all] = [budget.spent_nano_usd, budget.budget_nano_usd].map(status::dollars);
+        let period = match budget.period {
+            BudgetPeriod::Day => "today",
+            BudgetPeriod::Month => "this month",
+        };
+        let _ = writeln!(out, "budget: {}% spent, ${spent} of ${all} {period} (UTC)", percent(budget));
+    }
+    out.push('\n');
     out
+}
+
+/// Per cent of a budget that is spent, rounded down.
+fn percent(budget: &BudgetUse) -> u64 {
+    hundredths_used(budget.spent_nano_usd, budget.budget_nano_usd) / 100
+}
+
+/// Of each name at the rows' level the budget that is nearest to its end, as it is shown.
+fn budgets_of_rows(report: &Report) -> BTreeMap<&str, String> {
+    let Some(level) = report.query.group_by.and_then(GroupBy::level) else { return BTreeMap::new() };
+    let mut nearest: BTreeMap<&str, &BudgetUse> = BTreeMap::new();
+    let used = |budget: &BudgetUse| hundredths_used(budget.spent_nano_usd, budget.budget_nano_usd);
+    for budget in report.budgets.iter().filter(|budget| budget.level == level) {
+        let found = nearest.entry(&budget.name).or_insert(budget);
+        if used(budget) > used(found) {
+            *found = budget;
+        }
+    }
+    let shown = |budget: &BudgetUse| format!("{}% {}", percent(budget), budget.period.label());
+    nearest.into_iter().map(|(name, budget)| (name, shown(budget))).collect()
 }
 
 /// What the table has rows of: the buckets where they are asked for, else the models.
@@ -94,8 +127,13 @@ fn sums_table(report: &Report, rows: &[(String, Totals)], width: usize) -> Strin
         GroupBy::Endpoint => Column::Left("ENDPOINT"),
     };
     let numbers = ["REQUESTS", "ERRORS", "INPUT", "CACHED", "OUTPUT", "REASONING", "TOKENS", "COST USD"];
-    let columns: Vec<Column<'_>> =
-        [head].into_iter().chain(numbers.map(Column::Right)).chain([Column::Left("")]).collect();
+    let budgets = budgets_of_rows(report);
+    let budget_column = (!budgets.is_empty()).then_some("BUDGET USED");
+    let columns: Vec<Column<'_>> = [head]
+        .into_iter()
+        .chain(numbers.into_iter().chain(budget_column).map(Column::Right))
+        .chain([Column::Left("")])
+        .collect();
     // What the bars are of: the first of these that is known.
     let of: fn(&Totals) -> u64 = match &report.totals {
         Totals { cost_nano_usd: 1.., .. } => |totals| totals.cost_nano_usd,
@@ -115,10 +153,12 @@ fn sums_table(report: &Report, rows: &[(String, Totals)], width: usize) -> Strin
             totals.reasoning_tokens,
             totals.total_tokens,
         ];
-        let name = if name.is_empty() { "-" } else { name };
-        let mut line = vec![name.to_owned()];
+        let mut line = vec![if name.is_empty() { "-" } else { name }.to_owned()];
         line.extend(counts.map(grouped));
-        line.extend([dollars(totals.cost_nano_usd, places), bar]);
+        line.push(dollars(totals.cost_nano_usd, places));
+        // The sum of all is no name's.
+        line.extend(budget_column.map(|_| budgets.get(name).filter(|_| !bar.is_empty()).cloned().unwrap_or_default()));
+        line.push(bar);
         line
     };
     let shared = |totals: &Totals| {
@@ -208,6 +248,7 @@ fn hour(unix_ns: u64) -> String {
 mod tests {
     use super::*;
     use crate::base::clock::{DAY, HOUR};
+    use crate::limit::levels::LimitLevel;
     use crate::reporting::{Buckets, Query};
     use crate::usage::record::{Endpoint, Record, Usage};
 
@@ -238,6 +279,7 @@ mod tests {
                 (String::new(), totals(1, 1_000_000, 6_600)),
             ],
             buckets: None,
+            budgets: Vec::new(),
             data: vec![Entry { id: 7, record }],
             next_cursor: Some(7),
         }
@@ -285,6 +327,39 @@ older ones: proxy-server usage --cursor 7
         assert_eq!(render(&report, Some(&terminal(80))), expected);
         let wide = render(&report, Some(&terminal(200)));
         assert_eq!(wide.replace("proxy-server usage --cursor 7", "cursor=7"), render(&report, None), "nothing is lost");
+    }
+
+    #[test]
+    fn of_budgets_the_nearest_to_its_end_is_shown() {
+        let budget = |level, name: &str, period, spent_nano_usd| {
+            let (name, budget_nano_usd, resets_at) = (name.to_owned(), 10_000_000_000, 0);
+            BudgetUse { level, name, period, budget_nano_usd, spent_nano_usd, resets_at }
+        };
+        let [user, total] = [LimitLevel::User, LimitLevel::Total];
+        let mut report = report();
+        let row = |name: &str| (BucketKey::Name(name.to_owned()), report.by_model[0].1);
+        report.buckets = Some(Buckets { list: vec![row("a"), row("b"), row("total")], truncated: false });
+        report.query = Query { group_by: Some(GroupBy::User), ..Query::default() };
+        report.budgets = vec![
+            budget(user, "a", BudgetPeriod::Day, 8_299_999_999),
+            budget(user, "a", BudgetPeriod::Month, 12_000_000_000),
+            budget(user, "total", BudgetPeriod::Day, 0),
+            budget(total, "", BudgetPeriod::Day, 8_300_000_000),
+        ];
+        let text = render(&report, None);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[1], "budget: 83% spent, $8.3 of $10 today (UTC)", "{text}");
+        assert!(lines[3].ends_with("COST USD  BUDGET USED"), "{text}");
+        let cells: Vec<Vec<&str>> = lines[4..8].iter().map(|line| line.split("  ").map(str::trim).collect()).collect();
+        let shown: Vec<bool> = cells.iter().map(|cells| cells.contains(&"120% month")).collect();
+        assert_eq!(shown, [true, false, false, false], "{text}");
+        assert!(cells[2].contains(&"0% day") && !cells[3].contains(&"0% day"), "{text}");
+        // Of one user, what is spent stands above; where there is none, nothing does.
+        report.query.user = Some("a".to_owned());
+        report.budgets.truncate(2);
+        assert!(render(&report, None).contains("\nbudget: 120% spent, $12 of $10 this month (UTC)\n\nUSER"));
+        report.budgets.clear();
+        assert!(!render(&report, None).to_lowercase().contains("budget"));
     }
 
     #[test]

@@ -12,6 +12,9 @@ pub fn write(out: &mut Vec<u8>, format: LogFormat, record: &Record) {
     let ended_at = record.started_at.saturating_add(record.duration_us.saturating_mul(MICROSECOND));
     let mut line = Line::begin(out, format, ended_at, Level::Info, "request");
     line.text("user", &record.user);
+    if let Some(team) = &record.team {
+        line.text("team", team);
+    }
     if let Some(id) = record.key_id {
         line.number("key_id", id);
     }
@@ -80,7 +83,10 @@ mod tests {
         let nothing = Record { usage: Usage::default(), cost_nano_usd: Some(0), ..record.clone() };
         let correction = written(LogFormat::Logfmt, &Record { correction: Some(Box::new(taken_back)), ..nothing });
         assert!(correction.contains(" input_tokens=-8 cached_input_tokens=0 output_tokens=-9 cost_usd=-0.0000066 "));
+        let of_team = written(LogFormat::Logfmt, &Record { team: Some("研究室".into()), ..record.clone() });
+        assert!(of_team.contains(" user=\"user 123\" team=研究室 model="), "{of_team}");
         let unknown = written(LogFormat::Logfmt, &Record { cost_nano_usd: None, first_byte_us: None, ..record });
         assert!(!unknown.contains("cost_usd") && !unknown.contains("first_byte"), "{unknown}");
+        assert!(!unknown.contains("team="), "{unknown}");
     }
 }
