@@ -227,7 +227,7 @@ impl Oracle {
             .map(|(id, record)| Entry { id: *id, record: (*record).clone() })
             .collect();
         let next_cursor = older.next().and(data.last()).map(|entry| entry.id);
-        Report { query: query.clone(), totals, by_model, buckets, data, next_cursor }
+        Report { query: query.clone(), totals, by_model, buckets, budgets: Vec::new(), data, next_cursor }
     }
 }
 
