@@ -5,8 +5,9 @@
 
 mod support;
 
+use openai_api_proxy::local::humanize::day;
 use serde_json::json;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use support::DEADLINE;
 use support::api;
 use support::client::{Client, Response};
@@ -218,6 +219,10 @@ fn two_servers_on_one_ledger_follow_a_revocation() {
         until(200, || with_key(proxy, key));
     }
     assert!(done(one.folder(), "keys list").contains("valid"));
+    done(one.folder(), "keys create hana");
+    let keys: serde_json::Value = serde_json::from_str(&done(one.folder(), "keys list --format json")).unwrap();
+    let today = day(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64);
+    assert_eq!((&keys[0]["last_used"], &keys[1]["last_used"]), (&json!(today), &json!(null)), "{keys}");
     assert!(done(one.folder(), "keys revoke 1").contains("revoked"));
     for proxy in [&one, &other] {
         until(401, || with_key(proxy, key));

@@ -7,12 +7,13 @@ use super::deduplication::Deduplication;
 use super::fold::{RecentRows, fold_recent};
 use super::marks::{LAST_ID, Progress};
 use super::numbers::{USAGE, stored, stored_correction, stored_cost, stored_usage};
-use super::partition::NS_PER_HOUR;
+use super::partition::{NS_PER_DAY, NS_PER_HOUR};
 use super::rollup::Bound;
 use super::snapshot::Snapshot;
 use crate::base::table::Table;
 use crate::usage::record::{Journal, Record};
 use rusqlite::{Connection, OptionalExtension as _, Statement, params};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Names whose numbers are remembered, of users and of models each; beyond it they are looked up again.
@@ -34,6 +35,9 @@ pub struct Writer<'c> {
     users: Names<'c>,
     models: Names<'c>,
     teams: Names<'c>,
+    /// The last day on which each key was used, of those that were since this writer began.
+    key_days: BTreeMap<i64, i64>,
+    use_key: Statement<'c>,
     deduplication: Deduplication<'c>,
     /// What the next fold need not read back.
     recent: RecentRows,
@@ -61,6 +65,8 @@ impl<'c> Writer<'c> {
             users: Names::new(conn, "users")?,
             models: Names::new(conn, "models")?,
             teams: Names::new(conn, "teams")?,
+            key_days: BTreeMap::new(),
+            use_key: conn.prepare("UPDATE client_keys SET last_used_day = ? WHERE id = ?")?,
             deduplication: Deduplication::new(conn)?,
             recent: RecentRows::default(),
             owner: 0,
@@ -110,6 +116,7 @@ impl<'c> Writer<'c> {
             self.users.known.clear();
             self.models.known.clear();
             self.teams.known.clear();
+            self.key_days.clear();
             self.recent = RecentRows::default();
             self.snapshot.release();
             if !self.conn.is_autocommit() {
@@ -219,7 +226,19 @@ impl<'c> Writer<'c> {
         self.insert.raw_bind_parameter(COLUMNS - 1, record.upstream_request_id.as_deref())?;
         self.insert.raw_bind_parameter(COLUMNS, record.response_id.as_deref())?;
         self.insert.raw_execute()?;
+        if let Some(key) = record.key_id {
+            self.key_is_used(key, started_at / NS_PER_DAY)?;
+        }
         self.recent.add(id, [started_at / NS_PER_HOUR, user, model.or(model_requested).unwrap_or(0)], team, record);
+        Ok(())
+    }
+
+    /// Notes the first use of a key on a day.
+    fn key_is_used(&mut self, key: i64, day: i64) -> rusqlite::Result<()> {
+        if self.key_days.get(&key).is_none_or(|last| *last < day) {
+            self.use_key.execute([day, key])?;
+            self.key_days.insert(key, day);
+        }
         Ok(())
     }
 }

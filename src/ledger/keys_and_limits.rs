@@ -44,6 +44,8 @@ pub struct KeyRow {
     pub created_at: u64,
     pub expires_at: Option<u64>,
     pub revoked_at: Option<u64>,
+    /// The day of its last use, counted from 1970-01-01, where one is known.
+    pub last_used_day: Option<u64>,
 }
 
 impl KeyRow {
@@ -251,7 +253,7 @@ fn said(given: &Rule) -> String {
 /// All keys, in the order in which they were made.
 pub fn keys(conn: &Connection) -> rusqlite::Result<Vec<(KeyRow, Hash)>> {
     let mut select = conn.prepare_cached(
-        "SELECT id, user, name, created_at, expires_at, revoked_at, hash, team FROM client_keys ORDER BY id",
+        "SELECT id, user, name, created_at, expires_at, revoked_at, hash, team, last_used_day FROM client_keys ORDER BY id",
     )?;
     let instant = |value: Option<i64>| value.map(i64::cast_unsigned);
     let rows = select.query_map([], |row| {
@@ -263,6 +265,7 @@ pub fn keys(conn: &Connection) -> rusqlite::Result<Vec<(KeyRow, Hash)>> {
             created_at: row.get::<_, i64>(3)?.cast_unsigned(),
             expires_at: instant(row.get(4)?),
             revoked_at: instant(row.get(5)?),
+            last_used_day: instant(row.get(8)?),
         };
         Ok(Hash::from_slice(&row.get::<_, Vec<u8>>(6)?).map(|hash| (key, hash)))
     })?;

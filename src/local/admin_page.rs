@@ -159,13 +159,13 @@ impl AdminPage {
                 th.name scope="row" { bdi { (visible(text(key, "user"))) } }
                 @for field in ["team", "name"] { td { (shown(&key[field])) } }
                 td { (self.language.say(state(text(key, "state")))) }
-                @for field in ["created_at", "expires_at"] { td { (shown(&key[field])) } }
+                @for field in ["created_at", "expires_at", "last_used"] { td { (shown(&key[field])) } }
                 td.act { @if is_valid { (self.form("revoke_key", &html! {
                     input type="hidden" name="id" value=(shown(&key["id"]));
                 }, "Revoke")) } }
             } }
         };
-        self.table("Keys", &["user"], &["team", "name", "state", "created", "expires"], &self.keys, row)
+        self.table("Keys", &["user"], &["team", "name", "state", "created", "expires", "last used"], &self.keys, row)
     }
 
     fn key_form(&self) -> Markup {

@@ -3,7 +3,7 @@
 //! In: an [`AdminRequest`] and the ledger's path. Out: an answer. Never: a secret, but a new key's, once.
 
 use crate::access::{Hash, KEY_PREFIX};
-use crate::base::clock::SECOND;
+use crate::base::clock::{DAY, SECOND};
 use crate::http::reply::Fault;
 use crate::ledger::database;
 use crate::ledger::keys_and_limits::{AuditLine, Editor, KeyRow, audit, keys, members, rules};
@@ -101,7 +101,8 @@ fn changed(path: &Path, request: &AdminRequest, change: AdminCommand) -> Result<
             let secret = new_secret()?;
             let hash = Hash::of(secret.as_bytes());
             let id = editor.add_key(&user, team.as_deref(), &name, &hash, expires_at)?;
-            let row = KeyRow { id, user, team, name, created_at: now, expires_at, revoked_at: None };
+            let row =
+                KeyRow { id, user, team, name, created_at: now, expires_at, revoked_at: None, last_used_day: None };
             let mut document = key_document(&row, now);
             document["key"] = secret.into();
             return Ok(Ok((201, document)));
@@ -165,6 +166,7 @@ pub fn key_document(key: &KeyRow, now: u64) -> Value {
         "created_at": instant(key.created_at),
         "expires_at": key.expires_at.map(instant),
         "revoked_at": key.revoked_at.map(instant),
+        "last_used": key.last_used_day.map(|day| humanize::day(day.saturating_mul(DAY))),
         "state": key.state(now),
     })
 }

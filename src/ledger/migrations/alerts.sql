@@ -13,3 +13,5 @@ CREATE TABLE alerts (
     UNIQUE (period, number, level, name, threshold, budget_nano_usd)
 );
 CREATE INDEX unsent_alerts ON alerts (id) WHERE sent_at IS NULL;
+-- The day on which a key was last used, counted from 1970-01-01; null where that was never, or before there was this.
+ALTER TABLE client_keys ADD COLUMN last_used_day INTEGER;
