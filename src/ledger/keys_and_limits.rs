@@ -253,7 +253,8 @@ fn said(given: &Rule) -> String {
 /// All keys, in the order in which they were made.
 pub fn keys(conn: &Connection) -> rusqlite::Result<Vec<(KeyRow, Hash)>> {
     let mut select = conn.prepare_cached(
-        "SELECT id, user, name, created_at, expires_at, revoked_at, hash, team, last_used_day FROM client_keys ORDER BY id",
+        "SELECT id, user, name, created_at, expires_at, revoked_at, hash, team, last_used_day
+            FROM client_keys ORDER BY id",
     )?;
     let instant = |value: Option<i64>| value.map(i64::cast_unsigned);
     let rows = select.query_map([], |row| {
