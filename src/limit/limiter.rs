@@ -9,12 +9,12 @@
 //! Of more than a few, a user without a debt, a request in flight or spending is evicted once their buckets are full
 //! again, so memory is bounded by the users of the last minutes, whatever names clients make up.
 
-use super::account::{Account, within_budgets};
-use super::budget::{Cost, Period, SpendSums, Spending, Spent};
+use super::account::Account;
+use super::budget::{Cost, Period, SpendSums, Spending};
 use super::levels::{Levels, LimitLevel, Payer};
 use super::overrides::{Limits, Overrides};
 use super::reservation::{Money, Reservation, ReservationRequest};
-use super::status::{LimitUse, RateLimitStatus, Refused};
+use super::status::{RateLimitStatus, Refused};
 use crate::base::clock::{MILLISECOND, Now};
 use crate::base::table::Table;
 use std::collections::{BTreeMap, VecDeque};
@@ -56,6 +56,8 @@ pub struct Limiter {
     /// Of everybody together, by the settings.
     total_limits: Limits,
     overrides: Levels<Overrides>,
+    /// At which levels anybody may be limited: the others cost a request nothing.
+    limited: [bool; 3],
     users: Table<Arc<str>, Account>,
     /// Of teams that are limited, or were with a request in flight.
     teams: BTreeMap<Box<str>, Account>,
@@ -91,7 +93,7 @@ impl Limiter {
         self.follow_spending();
     }
 
-    /// Spending is followed where there is a budget.
+    /// Levels are looked at where somebody is limited, and spending is followed where there is a budget.
     fn follow_spending(&mut self) {
         let defaults = |level| match level {
             LimitLevel::User => self.limits,
@@ -99,6 +101,11 @@ impl Limiter {
             LimitLevel::Total => self.total_limits,
         };
         let mut overridden = self.overrides.iter().map(|(level, _, overrides)| defaults(level).with(overrides));
+        self.limited = [
+            !self.limits.is_unlimited() || !self.overrides.users.is_empty(),
+            !self.overrides.teams.is_empty(),
+            !self.total_limits.is_unlimited() || self.overrides.total.is_some(),
+        ];
         let by_settings = self.limits.has_budget() || self.total_limits.has_budget();
         self.spending.follow(by_settings || overridden.any(|limits| limits.has_budget()));
     }
@@ -116,9 +123,13 @@ impl Limiter {
 
     /// What of a request matters to the limits that it is under.
     pub fn measures<'a>(&self, payer: impl Into<Payer<'a>>) -> Measures {
-        let limits = self.limits_of(payer.into());
-        let cost = limits.iter().any(Limits::has_budget);
-        Measures { tokens: cost || limits.iter().any(|limits| limits.tokens.is_some()), cost }
+        let payer = payer.into();
+        let (mut tokens, mut cost) = (false, false);
+        for level in self.limited() {
+            let limits = self.limits_at(level, payer);
+            (tokens, cost) = (tokens || limits.tokens.is_some(), cost || limits.has_budget());
+        }
+        Measures { tokens: tokens || cost, cost }
     }
 
     /// The moving average of a user's outputs, tokens; `None` before the first.
@@ -132,20 +143,6 @@ impl Limiter {
         let anything = Money { nano_usd: 1, least_nano_usd: 0, may_share: true };
         let smallest = ReservationRequest { tokens: 1, guessed: true, money: may_cost.then_some(anything) };
         self.try_take(payer.into(), smallest, now).map(|_| ())
-    }
-
-    /// How somebody is refused where a budget is spent, whatever they ask for: of several, the widest. `None` while
-    /// something is left of each, and where nobody knows.
-    pub fn spent_budget<'a>(&mut self, payer: impl Into<Payer<'a>>, now: Now) -> Option<Refused> {
-        let payer = payer.into();
-        let limits = self.limits_of(payer);
-        let nothing = Money { nano_usd: 0, least_nano_usd: 0, may_share: true };
-        LimitLevel::ALL.into_iter().zip(limits).rev().filter(|(_, limits)| limits.has_budget()).find_map(
-            |(level, limits)| {
-                let spent = self.spending.of(level, payer, now.unix)?;
-                within_budgets(&limits, Some(spent), 0, nothing).err().map(|refused| Refused { level, ..refused })
-            },
-        )
     }
 
     /// The user's name, shared with their other requests where there are any.
@@ -165,11 +162,9 @@ impl Limiter {
         if self.users.len() > USERS_FEW {
             self.evict_some(SWEEP_PER_ADMISSION, now.mono);
         }
-        let (reservation, [user, team, total]) = self.try_take(payer, request, now)?;
-        let status = |draft: &Option<(Limits, Account)>| {
-            draft.as_ref().map_or_else(RateLimitStatus::default, |(limits, account)| account.limit_status(limits))
-        };
-        let limit_status = status(&user).tighter(status(&team)).tighter(status(&total));
+        let (reservation, drafts) = self.try_take(payer, request, now)?;
+        let limit_status = status(&drafts);
+        let [user, team, total] = drafts;
         if let Some((_, account)) = user {
             match self.users.get_mut(payer.user) {
                 Some(found) => *found = account,
@@ -202,7 +197,7 @@ impl Limiter {
             request.tokens = bursts.fold(request.tokens, u64::min);
         }
         let asked = request.nano_usd();
-        let (mut nano_usd, mut denied, mut limit_status) = (asked, None::<Refused>, RateLimitStatus::default());
+        let (mut nano_usd, mut denied) = (asked, None::<Refused>);
         for (level, draft) in LimitLevel::ALL.into_iter().zip(&mut drafts) {
             let Some((limits, account)) = draft else { continue };
             let spent = || self.spending.of(level, payer, now.unix);
@@ -213,10 +208,9 @@ impl Limiter {
                 }
                 Err(_) => {}
             }
-            limit_status = limit_status.tighter(account.limit_status(limits));
         }
         if let Some(denied) = denied {
-            return Err(Refused { limit_status, ..denied });
+            return Err(Refused { limit_status: status(&drafts), ..denied });
         }
         for (limits, account) in drafts.iter_mut().flatten() {
             account.take(limits, request.tokens, nano_usd, now.mono);
@@ -231,14 +225,20 @@ impl Limiter {
 
     /// The accounts that a payer takes from, as they are.
     fn drafts(&self, payer: Payer<'_>) -> Drafts {
-        let [user, team, total] = self.limits_of(payer).map(|limits| (!limits.is_unlimited()).then_some(limits));
-        let of_user = || self.users.get(payer.user).copied().unwrap_or_default();
-        let of_team = || payer.team.and_then(|team| self.teams.get(team)).copied().unwrap_or_default();
-        [
-            user.map(|limits| (limits, of_user())),
-            team.map(|limits| (limits, of_team())),
-            total.map(|limits| (limits, self.total)),
-        ]
+        let mut drafts = [None; 3];
+        for level in self.limited() {
+            let limits = self.limits_at(level, payer);
+            if limits.is_unlimited() {
+                continue;
+            }
+            let account = match level {
+                LimitLevel::User => self.users.get(payer.user),
+                LimitLevel::Team => payer.team.and_then(|team| self.teams.get(team)),
+                LimitLevel::Total => Some(&self.total),
+            };
+            drafts[level as usize] = Some((limits, account.copied().unwrap_or_default()));
+        }
+        drafts
     }
 
     fn insert(&mut self, user: Arc<str>, account: Account, now: u64) {
@@ -269,9 +269,9 @@ impl Limiter {
     }
 
     fn settle(&mut self, payer: Payer<'_>, reservation: Reservation, requests: u64, now: Now) {
-        let limits = self.limits_of(payer);
-        for (level, limits) in LimitLevel::ALL.into_iter().zip(limits) {
-            if let Some(account) = self.account(level, payer).filter(|_| reservation.levels[level as usize]) {
+        for level in LimitLevel::ALL.into_iter().filter(|level| reservation.levels[*level as usize]) {
+            let limits = self.limits_at(level, payer);
+            if let Some(account) = self.account(level, payer) {
                 account.give_back(&limits, &reservation, requests, now.mono);
             }
         }
@@ -286,7 +286,8 @@ impl Limiter {
     pub fn charge<'a>(&mut self, payer: impl Into<Payer<'a>>, used: Used, now: Now) {
         let payer = payer.into();
         self.spending.charge(payer, used.cost, now.unix);
-        for (level, limits) in LimitLevel::ALL.into_iter().zip(self.limits_of(payer)) {
+        for level in self.limited() {
+            let limits = self.limits_at(level, payer);
             if let Some(account) = self.account(level, payer) {
                 account.charge(&limits, used.tokens, now.mono);
             }
@@ -321,63 +322,27 @@ impl Limiter {
         self.sweep_at = now + SWEEP_EVERY;
     }
 
-    /// Users held in memory: with buckets, and with spending.
-    pub fn users(&self) -> (usize, usize) {
-        (self.users.len(), self.spending.users())
+    /// The levels at which anybody may be limited.
+    fn limited(&self) -> impl Iterator<Item = LimitLevel> + use<> {
+        let limited = self.limited;
+        LimitLevel::ALL.into_iter().filter(move |level| limited[*level as usize])
     }
 
-    /// Requests in flight by the accounts of users, and the nano-dollars reserved for them. For tests of leaks.
-    pub fn outstanding(&self) -> (u64, u64) {
-        let users = self.eviction_queue.iter().filter_map(|user| self.users.get(user));
-        users.map(Account::outstanding).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
-    }
-
-    /// Requests in flight by all accounts: of users, of teams, and of everybody together. For tests of leaks.
-    pub fn in_flight(&self) -> u64 {
-        let of_teams: u64 = self.teams.values().map(|account| account.outstanding().0).sum();
-        self.outstanding().0 + of_teams + self.total.outstanding().0
-    }
-
-    /// What was spent at a level, where that was known when it was last looked at. For tests of budgets.
-    pub fn spent<'a>(&self, level: LimitLevel, payer: impl Into<Payer<'a>>) -> Option<Spent> {
-        self.spending.last_known(level, payer.into())
-    }
-
-    /// How much of each limit of a level is used, as far as that is known.
-    pub fn uses(&self, level: LimitLevel, payer: Payer<'_>, now: Now) -> Vec<LimitUse> {
-        let limits = self.limits_of(payer)[level as usize];
-        let (name, account) = match level {
-            LimitLevel::User => (payer.user, self.users.get(payer.user)),
-            LimitLevel::Team => (payer.team.unwrap_or_default(), payer.team.and_then(|team| self.teams.get(team))),
-            LimitLevel::Total => ("", Some(&self.total)),
+    /// The limits at a level.
+    fn limits_at(&self, level: LimitLevel, payer: Payer<'_>) -> Limits {
+        let limits = match level {
+            LimitLevel::User => self.limits,
+            LimitLevel::Team => Limits::default(),
+            LimitLevel::Total => self.total_limits,
         };
-        let spent = self.spending.last_known(level, payer);
-        account.copied().unwrap_or_default().uses(level, name, &limits, spent, now)
-    }
-
-    /// The teams that something is set for.
-    pub fn teams(&self) -> impl Iterator<Item = &str> {
-        self.overrides.teams.keys().map(|team| &**team)
-    }
-
-    /// The limits at each level, in their order.
-    fn limits_of(&self, payer: Payer<'_>) -> [Limits; 3] {
-        let defaults = [self.limits, Limits::default(), self.total_limits];
-        if self.overrides.is_empty() {
-            return defaults;
-        }
-        let mut levels = LimitLevel::ALL.into_iter();
-        defaults.map(|limits| {
-            let own = levels.next().and_then(|level| self.overrides.at(level, payer));
-            own.map_or(limits, |own| limits.with(own))
-        })
+        self.overrides.at(level, payer).map_or(limits, |own| limits.with(own))
     }
 
     /// Looks at so many users, and evicts those of them whose state tells nothing.
     fn evict_some(&mut self, count_max: usize, now: u64) {
         for _ in 0..count_max.min(self.eviction_queue.len()) {
             let Some(name) = self.eviction_queue.pop_front() else { return };
-            let [limits, ..] = self.limits_of(Payer::from(&*name));
+            let limits = self.limits_at(LimitLevel::User, Payer::from(&*name));
             if self.users.get(&name).is_none_or(|state| state.is_evictable(&limits, now)) {
                 self.users.remove(&name);
             } else {
@@ -391,10 +356,18 @@ impl Limiter {
     }
 }
 
+/// How the limits stand: of each kind the tightest.
+fn status(drafts: &Drafts) -> RateLimitStatus {
+    let statuses = drafts.iter().flatten().map(|(limits, account)| account.limit_status(limits));
+    statuses.reduce(RateLimitStatus::tighter).unwrap_or_default()
+}
+
 /// True for the longer wait; never is longer than any.
 fn is_longer(one: Option<u64>, other: Option<u64>) -> bool {
     other.is_some_and(|other| one.is_none_or(|one| one > other))
 }
+
+mod told;
 
 #[cfg(test)]
 mod tests;
