@@ -21,9 +21,9 @@ const ANSWER: &str = r#"{"model":"gpt-4o-mini","usage":{"prompt_tokens":8,"compl
 const CHAT: &str = "/v1/chat/completions";
 const BODY: &str = r#"{"model":"gpt-4o-mini","messages":[]}"#;
 
-/// The static binary has no more, 6.25 MiB: a dependency that is larger than it is worth shows here. TLS towards clients
-/// is a quarter of a MiB, teams with `/admin` and the help of each command another, the administrator's page, Japanese and
-/// the webhook of budgets a third.
+/// The static binary has no more, 6.25 MiB: a dependency that is larger than it is worth shows here. TLS towards
+/// clients is a quarter of a MiB, teams with `/admin` and the help of each command another; the administrator's page,
+/// Japanese and the webhook of budgets are a third.
 const STATIC_BYTES_MAX: u64 = 25 * 256 * 1024;
 
 /// The blocks of this language in the README's English half, which both halves share (tests/readme.rs).
