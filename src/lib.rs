@@ -33,6 +33,7 @@ pub mod signal;
 pub mod systemd;
 
 // L3: the outside world. Sockets and clocks, the store, and the threads that may block.
+pub mod fleet;
 pub mod io;
 pub mod ledger;
 pub mod postgres;

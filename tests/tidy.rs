@@ -44,6 +44,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("websocket", 1),
     ("proxy", 2),
     ("config", 3),
+    ("fleet", 3),
     ("io", 3),
     ("ledger", 3),
     ("postgres", 3),
@@ -63,6 +64,7 @@ const OUTSIDE_LAYER: u8 = 3;
 const STRANGERS: &[(&str, &[&str], &str)] = &[
     ("config", &["ledger", "worker"], "a setting is a value of its own"),
     ("ledger", &["local", "worker"], "the store has words of its own, and no thread"),
+    ("fleet", &["ledger", "local", "worker"], "the engine's side knows of no file and no thread"),
     ("io", &["ledger", "worker"], "sockets carry bytes"),
     ("postgres", &["ledger", "worker"], "a client carries statements"),
 ];
