@@ -14,6 +14,8 @@ mod joining;
 mod once;
 #[path = "fleet/trouble.rs"]
 mod trouble;
+#[path = "fleet/usage.rs"]
+mod usage;
 
 use books::{Nodes, fleet_sums, lag_rows, ledger_sums, wait_until_shipped};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -6,8 +6,8 @@
 //!     └── how far rows may be pruned ◀┘ by the ledger thread
 //! ```
 //!
-//! In: a ledger file, and a database. Out: every row of it there, once. Never: a wait of the loop or of the ledger; a row
-//! passed over because the database is away, however long: the ledger is the outbox.
+//! In: a ledger file, and a database. Out: every row of it there, once. Never: a wait of the loop or of the ledger; a
+//! row passed over because the database is away, however long: the ledger is the outbox.
 //!
 //! The mark on the server is the truth. Where it is behind the first row that is there, what was pruned is sent as sums
 //! first. Of several processes with one ledger, one ships.
@@ -61,7 +61,8 @@ pub struct ShipHandle {
 }
 
 impl ShipHandle {
-    /// Starts the thread for the ledger at `path`, whose ledger thread is running; `mark` tells that what the fleet has.
+    /// Starts the thread for the ledger at `path`, whose ledger thread is running; `mark` tells it what the
+    /// fleet has.
     ///
     /// # Errors
     /// One sentence: the path is none, or the system gives no thread.

@@ -2,6 +2,7 @@
 
 use super::event::{EventSender, WorkerEvent};
 use super::export::{self, ExportHandle};
+use super::fleet_reader::FleetReader;
 use super::ledger::{Ledger, LedgerHandle, Options};
 use super::logger;
 use super::long_work::LongWorkHandle;
@@ -81,13 +82,15 @@ impl WorkerThreads {
         let backfill = export.as_ref().is_some_and(|to| to.backfill);
         let options = Options { export: export.is_some(), backfill, fleet: fleet.is_some(), ..options };
         let ledger = Ledger::start(database, options, events.clone())?;
-        let query = QueryHandle::start(database, events.clone())?;
         let long_work = LongWorkHandle::start(events.clone())?;
         let export = export.map(|to| ExportHandle::start(database, (to, egress), ledger.marker()));
         let (retention_days, mark) = (options.retention_days, || ledger.shipped_marker());
         let ship = fleet.map(|fleet| ShipHandle::start(database, fleet, retention_days, mark(), events.clone()));
+        let ship = ship.transpose()?;
+        let reader = |(fleet, ship): (&Fleet, &ShipHandle)| FleetReader::new(fleet.url.clone(), ship.progress());
+        let query = QueryHandle::start(database, fleet.zip(ship.as_ref()).map(reader), events.clone())?;
         let resolver = Resolver::start(host, port, events.clone())?;
-        Ok(Self { events, ledger, query, long_work, export: export.transpose()?, ship: ship.transpose()?, resolver })
+        Ok(Self { events, ledger, query, long_work, export: export.transpose()?, ship, resolver })
     }
 
     /// What the ledger had when it was opened, for the metrics.

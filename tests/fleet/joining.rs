@@ -21,7 +21,7 @@ fn now() -> u64 {
 }
 
 /// Rows of three users, two teams and two models over two months up to now.
-fn history() -> Vec<Record> {
+pub fn history() -> Vec<Record> {
     let (to, span) = (now(), 60 * 24 * HOUR);
     let row = |n: u64| Record {
         started_at: to - span + n * (span / ROWS),

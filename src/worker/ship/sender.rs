@@ -10,7 +10,7 @@ use crate::config::PostgresUrl;
 use crate::fleet::membership::{BEAT_EVERY, Membership, Node};
 use crate::fleet::schema;
 use crate::fleet::shipment::{Rows, Shipped};
-use crate::ledger::identity;
+use crate::ledger::file_identity;
 use crate::ledger::marks::{self, LAST_ID};
 use crate::ledger::partition::NS_PER_DAY;
 use crate::ledger::prune::first_id;
@@ -71,7 +71,7 @@ impl FleetSender {
     pub fn connect(url: &PostgresUrl, node: &mut Node, outbox: &mut Outbox) -> Result<Self, SqlError> {
         let mut client = PostgresClient::connect(url, PATIENCE)?;
         schema::prepare(&mut client)?;
-        node.ledger_uuid = outbox.read(identity::read)?.unwrap_or_default();
+        node.ledger_uuid = outbox.read(file_identity::read)?.unwrap_or_default();
         let membership = Membership::join(&mut client, node)?;
         let (cursor, cursor_at) = membership.mark(&mut client)?;
         check_ledger(outbox, cursor, cursor_at)?;
@@ -187,8 +187,9 @@ fn check_ledger(outbox: &mut Outbox, cursor: i64, cursor_at: i64) -> Result<(), 
         return Ok(());
     }
     let why = format!(
-        "the ledger is not the one of which the fleet has {cursor} rows: it is an older copy (a backup?), and what it \
-         adds would be taken for what is there. Put the newer file back, or begin with a new one (another DATABASE_PATH)"
+        "the ledger is not the one of which the fleet has {cursor} rows: it is an older copy (a backup?), and what \
+         it adds would be taken for what is there. Put the newer file back, or begin with a new one (another \
+         DATABASE_PATH)"
     );
     Err(SqlError::new(SqlFault::Misconfigured, why))
 }
