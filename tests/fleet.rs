@@ -62,8 +62,11 @@ fn under_load(nodes: &[&Proxy], meanwhile: impl FnOnce()) -> u64 {
 fn sums_are_those_of_the_target_whoever_is_killed() {
     let Some(mut server) = Postgres::start() else { return };
     let target = books::target();
-    let nodes = Nodes::new(&target, &server.url());
-    let (mut a, mut b, c) = (nodes.start("a"), nodes.start("b"), nodes.start("c"));
+    // One by TLS, the others behind a pooler of either kind.
+    let (Some(session), Some(transaction)) = (server.bouncer("session"), server.bouncer("transaction")) else { return };
+    let by = |url: &str| Nodes::new(&target, url);
+    let (direct, of_b) = (by(&server.url()), by(&transaction.url));
+    let (mut a, mut b, c) = (direct.start("a"), of_b.start("b"), by(&session.url).start("c"));
     let mut complete = under_load(&[&a, &b, &c], || std::thread::sleep(Duration::from_millis(1500)));
     // The server without a checkpoint, in the middle of load and of transactions.
     complete += under_load(&[&a, &b, &c], || {
@@ -83,7 +86,7 @@ fn sums_are_those_of_the_target_whoever_is_killed() {
             std::thread::sleep(Duration::from_millis(700));
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
         });
-        b = nodes.start_in(b.into_folder(), "b");
+        b = of_b.start_in(b.into_folder(), "b");
     }
     complete += under_load(&[&a, &b, &c], || std::thread::sleep(Duration::from_millis(500)));
     wait_until_shipped(&[&a, &b, &c]);
@@ -109,4 +112,35 @@ fn whoever_leaves_takes_the_tail_along() {
     assert!(ended.get::<bool>(0).unwrap());
     let names: Vec<_> = std::fs::read_dir(a.folder()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!names.iter().any(|name| name.to_string_lossy().ends_with("-wal")), "{names:?}");
+}
+
+#[test]
+fn a_replica_that_takes_over_gets_what_it_lacks() {
+    let Some(mut primary) = Postgres::start() else { return };
+    let target = books::target();
+    let both = |first: u16, second: u16, url: &str| {
+        url.replace(&format!("localhost:{first}"), &format!("localhost:{first},localhost:{second}"))
+    };
+    drop(Nodes::new(&target, &primary.url()).start("a").wait_for_log("fleet is reached"));
+    let standby = primary.standby();
+    let url = both(primary.port, standby.port, &primary.url());
+    // The certificate is the same, so one authority is right for both.
+    let nodes = Nodes::new(&target, &url);
+    let (a, b) = (nodes.start("a"), nodes.start("b"));
+    under_load(&[&a, &b], || std::thread::sleep(Duration::from_millis(1500)));
+    wait_until_shipped(&[&a, &b]);
+    // What comes now the replica does not get: it is behind by that when it takes over.
+    let lost = "ALTER SYSTEM SET primary_conninfo = ''; SELECT pg_reload_conf()";
+    let mut reading = support::postgres::connect(&(standby.url_of("admin", "postgres") + "&target_session_attrs=any"));
+    lost.split("; ").for_each(|statement| drop(reading.query(statement, &[]).unwrap()));
+    let walreceiver = "SELECT count(*) FROM pg_stat_wal_receiver";
+    until("it is cut off", || reading.query_one(walreceiver, &[]).unwrap().get::<i64>(0).unwrap() == 0);
+    under_load(&[&a, &b], || {
+        std::thread::sleep(Duration::from_millis(1500));
+        primary.stop_immediately();
+        standby.promote();
+    });
+    until("they go on", || a.stderr().matches("fleet is reached").count() > 1);
+    wait_until_shipped(&[&a, &b]);
+    assert_eq!(fleet_sums(&standby), target.served());
 }
