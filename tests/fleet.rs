@@ -18,6 +18,9 @@ mod trouble;
 mod usage;
 
 use books::{Nodes, fleet_sums, lag_rows, ledger_sums, wait_until_shipped};
+use openai_api_proxy::fleet::membership::{Membership, Node};
+use openai_api_proxy::fleet::schema;
+use openai_api_proxy::fleet::shipment::{Rows, Shipped};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use support::client::{Client, request};
@@ -143,4 +146,41 @@ fn a_replica_that_takes_over_gets_what_it_lacks() {
     until("they go on", || a.stderr().matches("fleet is reached").count() > 1);
     wait_until_shipped(&[&a, &b]);
     assert_eq!(fleet_sums(&standby), target.served());
+}
+
+/// As where the answer to a commit is lost, or two senders are at it.
+#[test]
+fn rows_come_once_whatever_is_sent_again() {
+    let Some(server) = Postgres::start() else { return };
+    let (mut one, mut two) = (server.client(), server.client());
+    schema::prepare(&mut one).unwrap();
+    let node = Node { ledger_uuid: "1".repeat(32), name: "a".into(), host: "h".into(), build: "1", retention_days: 0 };
+    let place = Membership::join(&mut one, &node).unwrap();
+    let rows = |after: i64, count: i64| {
+        let line = |id: i64| {
+            let numbers = ["0"; 13].join("\t");
+            format!(
+                "{id}\t{id}\ttaro\t\\N\t\\N\t1\t\\N\tgpt-4o\t200\t0\t0\t0\t7\t{numbers}\t1\t\\N\t1\t1\t1\t\\N\t\\N\t\\N\t\\N\n"
+            )
+        };
+        let lines = (after + 1..=after + count).map(line).collect::<String>().into_bytes();
+        Rows { lines, after, upto: after + count, upto_at: after + count, ..Rows::default() }
+    };
+    assert_eq!(place.ship(&mut one, &rows(0, 10)).unwrap(), Shipped::Taken);
+    assert_eq!(place.ship(&mut one, &rows(0, 10)).unwrap(), Shipped::MarkIs(10));
+    // Both know the same mark; one waits for the other, and then does nothing.
+    let both = std::thread::scope(|scope| {
+        let at_once = [&mut one, &mut two].map(|client| scope.spawn(|| place.ship(client, &rows(10, 500)).unwrap()));
+        at_once.map(|sent| sent.join().unwrap())
+    });
+    assert!(both.contains(&Shipped::Taken) && both.contains(&Shipped::MarkIs(510)), "{both:?}");
+    // Another process takes over: this one has no say any more.
+    one.batch("UPDATE oap_processes SET seen = seen - interval '1 minute'").unwrap();
+    let next = Membership::join(&mut two, &node).unwrap();
+    assert!(next.ledger == place.ledger && next.process != place.process);
+    assert!(place.ship(&mut one, &rows(510, 1)).unwrap_err().to_string().contains("another process"));
+    assert!(!place.beat(&mut one, 0, 0, 0).unwrap().serves);
+    let sql = "SELECT count(*), count(DISTINCT id), (SELECT sum(requests)::bigint FROM oap_hours WHERE who = 0) FROM oap_records";
+    let row = one.query_one(sql, &[]).unwrap();
+    assert_eq!([0, 1, 2].map(|column| row.get::<i64>(column).unwrap()), [510; 3]);
 }
