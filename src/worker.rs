@@ -13,6 +13,7 @@ pub mod checkpoint;
 pub mod event;
 pub mod export;
 mod fair_queue;
+mod fleet_reader;
 pub mod ledger;
 pub mod logger;
 pub mod long_work;
@@ -22,6 +23,7 @@ pub mod process;
 pub mod query;
 pub mod resolver;
 pub mod settings_in_force;
+pub mod ship;
 pub mod threads;
 mod turn;
 

@@ -5,12 +5,15 @@
 //! secret in a line, a request that costs anything.
 
 use super::findings::{Finding, Findings};
+use super::fleet_command::PATIENCE;
 use super::target_probe::{self, Answer, Peer};
 use super::{EXIT_USAGE, health, prices_command};
-use crate::config::{Config, Problem, Way};
+use crate::config::{Config, Fleet, Problem, Way};
+use crate::fleet::schema;
 use crate::io::sockets;
 use crate::ledger::database::{self, Found};
 use crate::policy::AllowedPaths;
+use crate::postgres::PostgresClient;
 use crate::worker::certificate_watch::{WARN_BEFORE, shown};
 use crate::worker::export::Server;
 use crate::worker::process::clients_max;
@@ -62,7 +65,19 @@ pub fn run(config: Result<Config, Vec<Problem>>, json: bool, print: &mut dyn FnM
             },
         );
     }
+    if let Some(fleet) = &config.fleet {
+        findings.add("fleet", fleet_state(fleet));
+    }
     if findings.end() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Whether the fleet's database is reached, and what it holds.
+fn fleet_state(fleet: &Fleet) -> Finding {
+    let reached = PostgresClient::connect(&fleet.url, PATIENCE).and_then(|mut client| schema::describe(&mut client));
+    match reached {
+        Ok(schema) => Finding::ok(format!("{} takes node {} in: {schema}", fleet.url.shown(), fleet.node)),
+        Err(why) => Finding::fail(why.to_string(), "look at FLEET_URL, and at the database and its pg_hba.conf"),
+    }
 }
 
 /// Of settings that are valid, those that are probably not meant.

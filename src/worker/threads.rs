@@ -3,15 +3,17 @@
 use super::budget_alerts::AlertsHandle;
 use super::event::{EventSender, WorkerEvent};
 use super::export::{self, ExportHandle};
+use super::fleet_reader::FleetReader;
 use super::ledger::{Ledger, LedgerHandle, Options};
 use super::logger;
 use super::long_work::LongWorkHandle;
 use super::query::{Job, QueryHandle};
 use super::resolver::Resolver;
 use super::settings_in_force::SettingsInForce;
+use super::ship::{FleetProgress, ShipHandle};
 use crate::base::log::Note;
 use crate::base::work::LongWork;
-use crate::config::{Egress, Influx, SecretUrl};
+use crate::config::{Egress, Fleet, Influx, SecretUrl};
 use crate::limit::budget::Period;
 use crate::metrics::FormerSeries;
 use crate::usage::record::Record;
@@ -47,9 +49,14 @@ pub trait Workers {
     fn export(&self) -> Option<Arc<export::ExportProgress>> {
         None
     }
+
+    /// How the fleet is, where there is one; to be read on another thread.
+    fn fleet(&self) -> Option<Arc<FleetProgress>> {
+        None
+    }
 }
 
-/// Ledger, query, long-work, export, alerts and resolver threads of a process.
+/// Ledger, query, long-work, export, ship, alerts and resolver threads of a process.
 pub struct WorkerThreads {
     events: EventSender,
     ledger: LedgerHandle,
@@ -57,6 +64,7 @@ pub struct WorkerThreads {
     long_work: LongWorkHandle,
     export: Option<ExportHandle>,
     alerts: Option<AlertsHandle>,
+    ship: Option<ShipHandle>,
     resolver: Resolver,
 }
 
@@ -70,18 +78,24 @@ impl WorkerThreads {
         database: &Path,
         options: Options,
         (export, egress): (Option<Influx>, &Egress),
+        fleet: Option<&Fleet>,
         (host, port): (&str, u16),
         settings: SettingsInForce,
         events: EventSender,
     ) -> Result<Self, String> {
         let backfill = export.as_ref().is_some_and(|to| to.backfill);
-        let options = Options { export: export.is_some(), backfill, ..options };
+        let options = Options { export: export.is_some(), backfill, fleet: fleet.is_some(), ..options };
         let ledger = Ledger::start(database, options, events.clone())?;
-        let query = QueryHandle::start(database, settings, events.clone())?;
         let long_work = LongWorkHandle::start(events.clone())?;
         let export = export.map(|to| ExportHandle::start(database, (to, egress), ledger.marker()));
+        let (retention_days, mark) = (options.retention_days, || ledger.shipped_marker());
+        let ship = fleet.map(|fleet| ShipHandle::start(database, fleet, retention_days, mark(), events.clone()));
+        let ship = ship.transpose()?;
+        let reader = |(fleet, ship): (&Fleet, &ShipHandle)| FleetReader::new(fleet.url.clone(), ship.progress());
+        let reader = fleet.zip(ship.as_ref()).map(reader);
+        let query = QueryHandle::start(database, reader, settings, events.clone())?;
         let resolver = Resolver::start(host, port, events.clone())?;
-        Ok(Self { events, ledger, query, long_work, export: export.transpose()?, alerts: None, resolver })
+        Ok(Self { events, ledger, query, long_work, export: export.transpose()?, alerts: None, ship, resolver })
     }
 
     /// Tells somebody of budgets that pass a threshold, from here on.
@@ -103,7 +117,8 @@ impl WorkerThreads {
         std::mem::take(&mut self.ledger.former_series)
     }
 
-    /// Ends the threads, the ledger last and only when all that was submitted is committed.
+    /// Ends the threads, the ledger's only when all that was submitted is committed, and after it the one that ships
+    /// that to the fleet.
     ///
     /// # Errors
     /// One sentence: the ledger could not commit.
@@ -117,7 +132,14 @@ impl WorkerThreads {
         if let Some(alerts) = self.alerts {
             alerts.shutdown();
         }
-        self.ledger.shutdown()
+        if let Some(ship) = &self.ship {
+            ship.rest();
+        }
+        let committed = self.ledger.shutdown();
+        if let Some(ship) = self.ship {
+            ship.finish();
+        }
+        committed
     }
 }
 
@@ -152,5 +174,8 @@ impl Workers for WorkerThreads {
 
     fn export(&self) -> Option<Arc<export::ExportProgress>> {
         self.export.as_ref().map(ExportHandle::progress)
+    }
+    fn fleet(&self) -> Option<Arc<FleetProgress>> {
+        self.ship.as_ref().map(ShipHandle::progress)
     }
 }

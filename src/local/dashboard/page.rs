@@ -10,7 +10,7 @@ use crate::local::Answer;
 use crate::local::document::document;
 use crate::local::humanize::{day, duration, grouped, money, second, share, short};
 use crate::local::language::Language;
-use crate::reporting::{Entry, GroupBy, SAMPLE_MAX};
+use crate::reporting::{Entry, GroupBy, SAMPLE_MAX, Scope};
 use maud::{Markup, html};
 
 /// Of the newest requests, and of those that failed, so many are shown one by one.
@@ -36,6 +36,13 @@ pub fn answer(view: &View) -> Answer {
     };
     let foot = html! {
         p { (language.fill("Times are UTC. As of {0}; reload to refresh.", &[&second(view.query.now)])) }
+        @match view.overview.scope {
+            Scope::Alone => {}
+            Scope::Node => p { strong { (language.say("This node only: the fleet is out of reach.")) } }
+            Scope::Fleet { nodes, fresh_to } => p {
+                (language.fill("Nodes of the fleet: {0}. Complete to {1}.", &[&grouped(nodes), &second(fresh_to)]))
+            }
+        }
         p { (age_of_prices(view)) }
     };
     document(200, language, &title, &header(view), &main, &foot)
