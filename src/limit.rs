@@ -5,8 +5,11 @@
 mod account;
 pub mod bucket;
 pub mod budget;
+pub mod lease;
 pub mod levels;
 pub mod limiter;
 pub mod overrides;
+pub mod purse;
+pub mod purses;
 pub mod reservation;
 pub mod status;
