@@ -9,8 +9,10 @@ mod authorities;
 mod certificate;
 mod default_limits;
 mod egress;
+mod fleet;
 mod front;
 mod influx;
+mod postgres_url;
 mod prices;
 mod secret;
 mod source;
@@ -20,7 +22,9 @@ mod value;
 
 pub use certificate::{FilesState, ServerCertificate};
 pub use egress::{Egress, EgressProxy, Way};
+pub use fleet::Fleet;
 pub use influx::Influx;
+pub use postgres_url::{PostgresHost, PostgresUrl};
 pub use prices::PricesUrl;
 pub use secret::Secret;
 pub use source::Problem;
@@ -114,6 +118,8 @@ pub struct Config {
     pub prices_url: Option<PricesUrl>,
     /// `INFLUXDB_URL` and the variables around it: where the ledger is exported to; `None` exports nothing.
     pub influx: Option<Influx>,
+    /// `FLEET_URL` and the variables around it: the database that several proxies share; `None` is alone.
+    pub fleet: Option<Fleet>,
     /// `METRICS_MAX_USERS` and `METRICS_MAX_MODELS`.
     pub metrics: metrics::LabelLimits,
     /// `LOG`
@@ -270,6 +276,7 @@ impl Config {
             prices_url: PricesUrl::read(source),
             target,
             influx: Influx::read(source),
+            fleet: Fleet::read(source),
             metrics: metrics_limits(source),
             log: source.value("LOG", Level::Info, "error, warn, info, debug or trace", Level::parse),
             log_format: source.word(

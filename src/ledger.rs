@@ -22,6 +22,7 @@ pub mod database;
 pub mod deduplication;
 pub mod file_watch;
 pub mod fold;
+pub mod identity;
 pub mod journal;
 pub mod keys_and_limits;
 pub mod marks;

@@ -33,8 +33,10 @@ pub mod signal;
 pub mod systemd;
 
 // L3: the outside world. Sockets and clocks, the store, and the threads that may block.
+pub mod fleet;
 pub mod io;
 pub mod ledger;
+pub mod postgres;
 pub mod worker;
 
 // L2: connections and exchanges as state machines. No socket, no clock, no thread.

@@ -168,10 +168,12 @@ fn serve(config: Config) -> Result<(), String> {
         retention_days: config.retention_days,
         export: false,
         backfill: false,
+        fleet: false,
         budgets: config.limits.has_budget() || config.total_limits.has_budget(),
     };
+    let (database, fleet) = (&config.database_path, config.fleet.as_ref());
     let export = (config.influx.clone(), &config.egress);
-    let mut workers = WorkerThreads::start(&config.database_path, ledger, export, config.next_hop(), events.clone())?;
+    let mut workers = WorkerThreads::start(database, ledger, export, fleet, config.next_hop(), events.clone())?;
     let mut prices = config.prices.clone();
     let _fetcher = fetched_prices(&config, &mut prices, &events)?;
     let certificate = config.certificate.clone().map(|found| CertificateWatch::start(found, events.clone()));
@@ -188,6 +190,10 @@ fn serve(config: Config) -> Result<(), String> {
     warn_of_modes(&config);
     if let Some(influx) = &config.influx {
         event(Level::Info, "exporting to influx", &[("url", influx.shown.as_str().into())]);
+    }
+    if let Some(fleet) = &config.fleet {
+        let fields = [("url", fleet.url.shown()), ("node", fleet.node.clone())];
+        event(Level::Info, "in a fleet", &fields.each_ref().map(|(name, value)| (*name, value.as_str().into())));
     }
     let (address, shown) = (address.to_string(), told_target(&config));
     let families = sockets.families().map_err(|error| error.to_string())?;

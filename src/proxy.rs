@@ -147,6 +147,8 @@ pub struct Proxy {
     /// Exchanges whose request was completed in this turn, for their overhead.
     dispatched: Vec<ExchangeKey>,
     ledger_trouble: Option<String>,
+    /// The fleet is out of reach.
+    fleet_away: bool,
     /// Differs between processes, for the `x-request-id` of our own replies.
     boot: u64,
     replies: u64,
@@ -196,6 +198,7 @@ impl Proxy {
             actions: VecDeque::new(),
             dispatched: Vec::new(),
             ledger_trouble: None,
+            fleet_away: false,
             notes: Notes::default(),
             leaving: false,
             draining: false,
@@ -364,6 +367,11 @@ impl Proxy {
         }
         self.ledger_trouble = trouble;
         self.permits_freed(now);
+    }
+
+    /// The fleet began to be out of reach, or is reached.
+    pub fn fleet_state(&mut self, away: bool) {
+        self.fleet_away = away;
     }
 
     /// What the loop knows at this instant, for a scrape.

@@ -187,6 +187,7 @@ impl<I: Io, W: Workers> Reactor<I, W> {
             match event {
                 WorkerEvent::Committed { upto, retrieved } => self.proxy.committed(now, upto, &retrieved),
                 WorkerEvent::Ledger { trouble, takes_records } => self.proxy.ledger_state(now, trouble, takes_records),
+                WorkerEvent::Fleet { trouble } => self.proxy.fleet_state(trouble.is_some()),
                 WorkerEvent::Policy(policy) => self.proxy.set_policy(now, policy),
                 WorkerEvent::SpendSums(spend_sums) => {
                     self.spend_asked = None;
@@ -311,11 +312,12 @@ impl<I: Io, W: Workers> Reactor<I, W> {
             Question::Dashboard(query) => Job::Dashboard { ticket, query },
             Question::Admin(request) => Job::Admin { ticket, request },
             Question::Metrics(snapshot) => {
-                let export = self.workers.export();
+                let (export, fleet) = (self.workers.export(), self.workers.fleet());
                 let render = Box::new(move || {
                     let around = Surroundings {
                         process: process::read(),
                         influx: export.map(|export| export.read()),
+                        fleet: fleet.map(|fleet| fleet.read()),
                         log_lines_dropped: logger::dropped(),
                     };
                     Answer::new(200, metrics::CONTENT_TYPE, snapshot.render(&around))

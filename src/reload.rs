@@ -67,7 +67,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         ledger_wait, retention_days, read_on, read_on_max, limits, total_limits, reserves_average, allows_unmetered,
         asks_usage, keys_only, admin_token, connections_max, connections_of_address_max,
         body_bytes_max, buffered_bytes_max, timeouts,
-        tls_ca, certificate, prices, prices_url, influx, metrics, log, log_format,
+        tls_ca, certificate, prices, prices_url, influx, fleet, metrics, log, log_format,
         warnings: _,
     } = new;
     let Timeouts { connect, response, idle, header, shutdown_delay, drain } = timeouts;
@@ -122,6 +122,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         (old.metrics != *metrics, "METRICS_*"),
         (old.log_format != *log_format, "LOG_FORMAT"),
         (old.influx != *influx, "INFLUXDB_*"),
+        (old.fleet != *fleet, "FLEET_*,PGPASSFILE"),
         (old.prices_url != *prices_url, "PRICES_URL,PRICES_URL_FILE"),
     ]);
     (at_once, at_restart)
@@ -154,6 +155,8 @@ pub fn change(config: &Config) -> Change {
 mod tests {
     use super::*;
     use std::cell::RefCell;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
 
     thread_local! {
         static DOTENV: RefCell<String> = const { RefCell::new(String::new()) };
@@ -186,7 +189,7 @@ mod tests {
     }
 
     /// Another value for each variable, and what must be set beside it so that it counts.
-    const OTHERS: [(&str, &str, &str); 73] = [
+    const OTHERS: [(&str, &str, &str); 77] = [
         ("PROXY_TARGET", "http://other", ""),
         ("OPENAI_API_KEY", "sk-hush", ""),
         ("OPENAI_API_KEY_FILE", HUSH, ""),
@@ -260,6 +263,10 @@ mod tests {
         ("INFLUXDB_CA_FILE", CA, INFLUX_2),
         ("INFLUXDB_TOKEN_FILE", HUSH, "INFLUXDB_URL=http://h\nINFLUXDB_BUCKET=b\n"),
         ("INFLUXDB_BACKFILL", "false", INFLUX_2),
+        ("FLEET_URL", "postgres://u:hush@other/d", ""),
+        ("FLEET_URL_FILE", FLEET, ""),
+        ("FLEET_NODE", "other", "FLEET_URL=postgres://u@h/d\n"),
+        ("PGPASSFILE", PASSWORDS, "FLEET_URL=postgres://u@h/d\n"),
     ];
     const INFLUX_1: &str = "INFLUXDB_URL=http://h\nINFLUXDB_DATABASE=d\nINFLUXDB_USERNAME=u\n";
     const INFLUX_2: &str = "INFLUXDB_URL=http://h\nINFLUXDB_BUCKET=b\nINFLUXDB_TOKEN=t\n";
@@ -268,6 +275,8 @@ mod tests {
     const PRICES: &str = "prices.json";
     const HUSH: &str = "secret";
     const URL: &str = "url";
+    const FLEET: &str = "fleet";
+    const PASSWORDS: &str = "passwords";
     const KEY: &str = "other.key";
     const PAIR: &str = "TLS_CERT_FILE=FOLDER/pair.pem\nTLS_KEY_FILE=FOLDER/pair.key\n";
 
@@ -288,6 +297,9 @@ mod tests {
         }
         std::fs::write(folder.path().join(HUSH), "hush-0123456789ab\n").unwrap();
         std::fs::write(folder.path().join(URL), "http://other/write?db=hush\n").unwrap();
+        std::fs::write(folder.path().join(FLEET), "postgres://u:hush@other/d\n").unwrap();
+        std::fs::write(folder.path().join(PASSWORDS), "*:*:*:*:hush\n").unwrap();
+        std::fs::set_permissions(folder.path().join(PASSWORDS), Permissions::from_mode(0o600)).unwrap();
         std::fs::write(folder.path().join(PRICES), r#"{"mine": {"input_cost_per_token": 1e-6}}"#).unwrap();
         let example =
             include_str!("../.env.example").lines().filter_map(|line| line.strip_prefix('#')?.split_once('='));
@@ -297,7 +309,9 @@ mod tests {
             let found = OTHERS.iter().find(|(name, ..)| *name == variable);
             let (_, value, beside) = found.unwrap_or_else(|| panic!("no other value for {variable}"));
             let value = match *value {
-                CA | PRICES | KEY | HUSH | URL => folder.path().join(value).to_str().unwrap().to_owned(),
+                CA | PRICES | KEY | HUSH | URL | FLEET | PASSWORDS => {
+                    folder.path().join(value).to_str().unwrap().to_owned()
+                }
                 value => value.to_owned(),
             };
             let beside = beside.replace("FOLDER", folder.path().to_str().unwrap());

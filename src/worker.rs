@@ -15,11 +15,13 @@ mod fair_queue;
 pub mod ledger;
 pub mod logger;
 pub mod long_work;
+mod only_one;
 mod outbound;
 pub mod price_fetcher;
 pub mod process;
 pub mod query;
 pub mod resolver;
+pub mod ship;
 pub mod threads;
 
 pub use event::{EventSender, WorkerEvent};

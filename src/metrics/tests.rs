@@ -204,6 +204,7 @@ fn every_family_is_described() {
     let around = Surroundings {
         process: Some(Process { max_fds: Some(1), ..Process::default() }),
         influx: Some(ExportGauges::default()),
+        fleet: Some(FleetGauges::default()),
         log_lines_dropped: 0,
     };
     let prices = vec![(PriceSource::BuiltIn, 1)];

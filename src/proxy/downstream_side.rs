@@ -976,6 +976,8 @@ impl Proxy {
             text(503, "the ledger cannot take more records at the moment\n")
         } else if !self.dialer.is_resolved() {
             text(503, "the target's address is not known\n")
+        } else if self.fleet_away {
+            text(200, "degraded: the fleet is out of reach; the log says why\n")
         } else {
             text(200, "ready\n")
         }

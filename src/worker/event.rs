@@ -21,6 +21,8 @@ pub enum WorkerEvent {
     /// The ledger began to fail (`Some(why)`) or works again (`None`). Sent once a change, not once a retry. Where it
     /// does not take records, nothing will be committed any more, unless this is taken back.
     Ledger { trouble: Option<String>, takes_records: bool },
+    /// The fleet began to be out of reach (`Some(why)`) or is reached (`None`). Sent once a change.
+    Fleet { trouble: Option<String> },
     /// The keys and limits, at start and when a command has changed them.
     Policy(Policy),
     /// What users have spent, where that was asked for.

@@ -10,8 +10,7 @@
 //! the loop or of the ledger; a lock on the ledger; a row passed over because the server is away, however long.
 //!
 //! The ledger is the outbox, so nothing is held in memory but the batch at hand. What was sent when the process was
-//! killed, and not yet marked, is sent again, as the same points. Of several processes with one ledger, one exports: it
-//! holds a lock on a file beside the ledger, which ends with it.
+//! killed, and not yet marked, is sent again, as the same points. Of several processes with one ledger, one exports.
 
 pub mod delivery;
 pub mod influx_client;
@@ -23,6 +22,7 @@ pub use progress::ExportProgress;
 
 use super::backoff::Retry;
 use super::logger::{Value, event};
+use super::only_one::OnlyOne;
 use super::process::{lower_priority, spawn, unix_now};
 use crate::base::log::Level;
 use crate::config::{Egress, Influx};
@@ -32,8 +32,6 @@ use delivery::{Delivery, deliver};
 use influx_client::{Trouble, Verdict};
 use line_protocol::Batch;
 use rusqlite::Connection;
-use std::fs::{File, TryLockError};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
@@ -76,9 +74,8 @@ impl ExportHandle {
         let (end, ended) = channel();
         let progress = Arc::new(ExportProgress::default());
         let exporter = Exporter {
-            lock: database::beside(&path, "-export"),
+            only_one: OnlyOne::new(database::beside(&path, "-export")),
             path,
-            locked: None,
             conn: None,
             server: Server::new(target, egress),
             mark: Box::new(mark),
@@ -111,9 +108,7 @@ impl ExportHandle {
 
 struct Exporter {
     path: PathBuf,
-    /// The file whose lock says which process exports.
-    lock: PathBuf,
-    locked: Option<File>,
+    only_one: OnlyOne,
     /// To read rows with; none before the first, and after a failure.
     conn: Option<Connection>,
     server: Server,
@@ -166,7 +161,7 @@ impl Exporter {
 
     /// Sends one batch. True if there may be more to send at once.
     fn step(&mut self) -> Result<bool, Trouble> {
-        if !self.has_turn()? {
+        if !self.only_one.is_this().map_err(Trouble::new)? {
             return Ok(false);
         }
         let rows_max = self.batch_lines_max;
@@ -188,23 +183,6 @@ impl Exporter {
             self.progress.lock().oldest_unix_ns = 0;
         }
         Ok(is_full)
-    }
-
-    /// True if this is the process that exports; the lock is then kept.
-    fn has_turn(&mut self) -> Result<bool, Trouble> {
-        if self.locked.is_some() {
-            return Ok(true);
-        }
-        let failed = |error: std::io::Error| Trouble::new(format!("{}: {error}", self.lock.display()));
-        let mut options = File::options();
-        options.write(true).create(true).truncate(false).mode(database::OWN_MODE);
-        let file = options.open(&self.lock).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => self.locked = Some(file),
-            Err(TryLockError::WouldBlock) => return Ok(false),
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-        }
-        Ok(true)
     }
 
     /// The rows behind the cursor.

@@ -30,7 +30,7 @@ use crate::ledger::partition::NS_PER_HOUR;
 use crate::ledger::recent_series::recent_series;
 use crate::ledger::spend::spend_sums;
 use crate::ledger::tiers::TierBuilder;
-use crate::ledger::{database, migrations};
+use crate::ledger::{database, identity, migrations};
 use crate::limit::budget::Period;
 use crate::usage::record::Record;
 use handle::Message;
@@ -95,6 +95,8 @@ pub struct Ledger {
     prunes: Retry,
     /// How far the export is, where the file does not say so yet.
     exported: Option<i64>,
+    /// The same of what the fleet has.
+    shipped: Option<i64>,
     /// Set once the loop wants no more.
     stop_by: Option<Instant>,
 }
@@ -120,6 +122,9 @@ impl Ledger {
         let owner = options.journaled.then(|| Owner::new(path, unix_now())).transpose()?;
         if options.export {
             marks::begin_export(&conn, options.backfill).map_err(unusable)?;
+        }
+        if options.fleet {
+            identity::begin_fleet(&conn).map_err(unusable)?;
         }
         let progress = Progress::read(&conn).map_err(unusable)?;
         drop(Writer::new(&conn).map_err(unusable)?);
@@ -149,9 +154,10 @@ impl Ledger {
             step_owed: false,
             commits: Retry::new("ledger cannot commit", "ledger commits again"),
             folds: Retry::new("ledger cannot fold", "ledger folds again"),
-            pruner: Pruner::new(options.retention_days, options.export),
+            pruner: Pruner::new(options.retention_days, options.export, options.fleet),
             prunes: Retry::new("ledger cannot prune", "ledger prunes again"),
             exported: None,
+            shipped: None,
             stop_by: None,
         };
         let thread = spawn("ledger", move || ledger.run(&conn))?;
@@ -169,7 +175,7 @@ impl Ledger {
             self.look_at_file();
             if !self.lost {
                 self.commit(&mut writer);
-                self.mark_exported(&mut writer);
+                self.keep_marks(&mut writer);
                 self.tell(&mut writer);
             }
             match self.stop_by {
@@ -206,7 +212,7 @@ impl Ledger {
         let prune_at = self.pruner.due_at(self.busy_at);
         let look_at = self.policy.look_at;
         while self.stop_by.is_none() {
-            let is_idle = self.queue.is_empty() && self.exported.is_none() && !self.lost;
+            let is_idle = self.queue.is_empty() && self.exported.or(self.shipped).is_none() && !self.lost;
             let until = match (is_idle, self.commits.retry_at) {
                 (false, None) => break,
                 // Also where messages keep coming.
@@ -254,11 +260,12 @@ impl Ledger {
     }
 
     fn take(&mut self, message: Message) {
-        if !matches!(message, Message::Exported(_)) {
+        if !matches!(message, Message::Exported(_) | Message::Shipped(_)) {
             self.busy_at = Instant::now();
         }
         match message {
             Message::Exported(id) => self.exported = Some(id),
+            Message::Shipped(id) => self.shipped = Some(id),
             Message::Records(records) if self.queue.is_empty() => self.queue = records,
             Message::Records(mut records) => self.queue.append(&mut records),
             Message::SpendSums(period) => self.spend_wanted = Some(period),
@@ -298,11 +305,15 @@ impl Ledger {
         logger::requests(corrections);
     }
 
-    /// Keeps how far the export is. Where that fails, the export's next mark says it too; until then rows are sent
-    /// again if the process is killed.
-    fn mark_exported(&mut self, writer: &mut Writer<'_>) {
-        let Some(id) = self.exported.take() else { return };
-        let _ = marks::advance(writer.conn(), marks::EXPORT, id);
+    /// Keeps how far the export and the fleet are. Where that fails, the next mark says it too; until then rows are sent
+    /// again if the process is killed, or stay longer.
+    fn keep_marks(&mut self, writer: &mut Writer<'_>) {
+        if let Some(id) = self.exported.take() {
+            let _ = marks::advance(writer.conn(), marks::EXPORT, id);
+        }
+        if let Some(id) = self.shipped.take() {
+            let _ = identity::keep_mark(writer.conn(), id);
+        }
     }
 
     /// Tells the loop of keys and limits that have changed, and of what was spent.

@@ -7,9 +7,10 @@ use super::logger;
 use super::long_work::LongWorkHandle;
 use super::query::{Job, QueryHandle};
 use super::resolver::Resolver;
+use super::ship::{FleetProgress, ShipHandle};
 use crate::base::log::Note;
 use crate::base::work::LongWork;
-use crate::config::{Egress, Influx};
+use crate::config::{Egress, Fleet, Influx};
 use crate::limit::budget::Period;
 use crate::metrics::FormerSeries;
 use crate::usage::record::Record;
@@ -45,15 +46,21 @@ pub trait Workers {
     fn export(&self) -> Option<Arc<export::ExportProgress>> {
         None
     }
+
+    /// How the fleet is, where there is one; to be read on another thread.
+    fn fleet(&self) -> Option<Arc<FleetProgress>> {
+        None
+    }
 }
 
-/// Ledger, query, long-work, export and resolver threads of a process.
+/// Ledger, query, long-work, export, ship and resolver threads of a process.
 pub struct WorkerThreads {
     events: EventSender,
     ledger: LedgerHandle,
     query: QueryHandle,
     long_work: LongWorkHandle,
     export: Option<ExportHandle>,
+    ship: Option<ShipHandle>,
     resolver: Resolver,
 }
 
@@ -67,17 +74,20 @@ impl WorkerThreads {
         database: &Path,
         options: Options,
         (export, egress): (Option<Influx>, &Egress),
+        fleet: Option<&Fleet>,
         (host, port): (&str, u16),
         events: EventSender,
     ) -> Result<Self, String> {
         let backfill = export.as_ref().is_some_and(|to| to.backfill);
-        let options = Options { export: export.is_some(), backfill, ..options };
+        let options = Options { export: export.is_some(), backfill, fleet: fleet.is_some(), ..options };
         let ledger = Ledger::start(database, options, events.clone())?;
         let query = QueryHandle::start(database, events.clone())?;
         let long_work = LongWorkHandle::start(events.clone())?;
         let export = export.map(|to| ExportHandle::start(database, (to, egress), ledger.marker()));
+        let (retention_days, mark) = (options.retention_days, || ledger.shipped_marker());
+        let ship = fleet.map(|fleet| ShipHandle::start(database, fleet, retention_days, mark(), events.clone()));
         let resolver = Resolver::start(host, port, events.clone())?;
-        Ok(Self { events, ledger, query, long_work, export: export.transpose()?, resolver })
+        Ok(Self { events, ledger, query, long_work, export: export.transpose()?, ship: ship.transpose()?, resolver })
     }
 
     /// What the ledger had when it was opened, for the metrics.
@@ -85,7 +95,8 @@ impl WorkerThreads {
         std::mem::take(&mut self.ledger.former_series)
     }
 
-    /// Ends the threads, the ledger last and only when all that was submitted is committed.
+    /// Ends the threads, the ledger's only when all that was submitted is committed, and after it the one that ships
+    /// that to the fleet.
     ///
     /// # Errors
     /// One sentence: the ledger could not commit.
@@ -96,7 +107,14 @@ impl WorkerThreads {
         if let Some(export) = self.export {
             export.shutdown();
         }
-        self.ledger.shutdown()
+        if let Some(ship) = &self.ship {
+            ship.rest();
+        }
+        let committed = self.ledger.shutdown();
+        if let Some(ship) = self.ship {
+            ship.finish();
+        }
+        committed
     }
 }
 
@@ -131,5 +149,8 @@ impl Workers for WorkerThreads {
 
     fn export(&self) -> Option<Arc<export::ExportProgress>> {
         self.export.as_ref().map(ExportHandle::progress)
+    }
+    fn fleet(&self) -> Option<Arc<FleetProgress>> {
+        self.ship.as_ref().map(ShipHandle::progress)
     }
 }

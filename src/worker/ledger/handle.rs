@@ -14,6 +14,8 @@ pub(super) enum Message {
     Records(Vec<Record>),
     /// All up to this record is exported.
     Exported(i64),
+    /// All up to this record is in the fleet, and what comes after it is not.
+    Shipped(i64),
     /// What was spent in this period is asked for.
     SpendSums(Period),
     Stop,
@@ -42,6 +44,12 @@ impl LedgerHandle {
     pub fn marker(&self) -> impl Fn(i64) + Send + use<> {
         let mailbox = Arc::clone(&self.mailbox);
         move |record_id| mailbox.send(Message::Exported(record_id)) // after its end, the next start exports it again
+    }
+
+    /// How the sender to the fleet says the same of what that has. Never blocks.
+    pub fn shipped_marker(&self) -> impl Fn(i64) + Send + use<> {
+        let mailbox = Arc::clone(&self.mailbox);
+        move |record_id| mailbox.send(Message::Shipped(record_id))
     }
 
     /// Asks for [`WorkerEvent::SpendSums`]: of all that was submitted before.
@@ -84,4 +92,6 @@ pub struct Options {
     pub export: bool,
     /// Of a ledger that was never exported, also the rows that are there.
     pub backfill: bool,
+    /// Rows are sent to a fleet, and stay until they are there.
+    pub fleet: bool,
 }

@@ -1,0 +1,65 @@
+//! How the fleet is as this node sees it: written by the thread that ships, read by whoever renders a scrape, and by the
+//! loop for `/readyz`.
+
+use crate::metrics::FleetGauges;
+use crate::worker::process::unix_now;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What the threads share.
+#[derive(Debug, Default)]
+pub struct FleetProgress(Mutex<Numbers>);
+
+#[derive(Debug, Default)]
+pub(super) struct Numbers {
+    pub(super) is_up: bool,
+    pub(super) nodes: u64,
+    /// The last record that is in the fleet, and the last of the ledger.
+    pub(super) shipped: i64,
+    pub(super) last: i64,
+    /// When the first response after the former ended, nanoseconds since the Unix epoch; 0 where nothing waits.
+    pub(super) oldest_unix_ns: i64,
+}
+
+impl FleetProgress {
+    /// The numbers at this instant.
+    pub fn read(&self) -> FleetGauges {
+        self.lock().at(i64::try_from(unix_now()).unwrap_or(i64::MAX))
+    }
+
+    /// False where the fleet is out of reach, or was not reached yet.
+    pub fn is_up(&self) -> bool {
+        self.lock().is_up
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Numbers> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Numbers {
+    fn at(&self, now_unix_ns: i64) -> FleetGauges {
+        let oldest = if self.oldest_unix_ns == 0 { now_unix_ns } else { self.oldest_unix_ns };
+        FleetGauges {
+            is_up: self.is_up,
+            nodes: self.nodes,
+            lag_rows: (self.last - self.shipped).max(0).unsigned_abs(),
+            lag_seconds: now_unix_ns.saturating_sub(oldest).max(0) as f64 / 1e9,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lag_grows_with_the_ledger_and_with_time() {
+        let mut numbers = Numbers { is_up: true, nodes: 3, shipped: 10, last: 17, oldest_unix_ns: 2_000_000_000 };
+        let gauges = numbers.at(3_500_000_000);
+        assert_eq!((gauges.is_up, gauges.nodes, gauges.lag_rows, gauges.lag_seconds), (true, 3, 7, 1.5));
+        assert_eq!(numbers.at(1).lag_seconds, 0.0, "a clock that was set back");
+        (numbers.shipped, numbers.oldest_unix_ns) = (17, 0);
+        let gauges = numbers.at(9_000_000_000);
+        assert_eq!((gauges.lag_rows, gauges.lag_seconds), (0, 0.0));
+    }
+}
