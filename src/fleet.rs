@@ -3,6 +3,7 @@
 //! ```text
 //!   ledger (SQLite) ──rows in order──▶ shipment ──COPY, one transaction──▶ records, sums by hour and day, the mark
 //!                                         └─ shared_ids: what was counted under one id by several ledgers
+//!   leases: messages of purses, and the answers
 //!   membership: whose ledger it is, who ships for it, whether it lives
 //! ```
 //!
@@ -11,6 +12,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
+pub mod leases;
 pub mod membership;
 pub mod schema;
 pub mod shared_ids;

@@ -2,7 +2,7 @@
 //!
 //! All numbers are absolute, and each message of a lease has a higher number than the one before: a lost, doubled or late
 //! message changes nothing. In: numbers. Out: numbers. Never: a decision, which is the [`purse`](super::purse)'s on a
-//! node, and on the engine that of `src/fleet/leases.sql`.
+//! node, and on the engine that of `src/fleet/schema/leases.sql`.
 
 use super::bucket::Rate;
 use super::levels::LimitLevel;
@@ -123,6 +123,8 @@ pub struct Answer {
     pub granted: Option<i64>,
     /// What of the capacity nobody holds.
     pub available: i64,
+    /// What others hold free or have in flight of it.
+    pub others: i64,
     /// 0 where `need` was met, or `least` did; else milliseconds until it is worth asking again; below 0 where that
     /// depends on others.
     pub wait_ms: i64,

@@ -123,8 +123,9 @@ pub struct Purse {
     /// What is free is the last of a budget.
     is_last: bool,
     is_recalled: bool,
-    /// What of the capacity nobody had, as the engine last said.
+    /// What of the capacity nobody had, as the engine last said, and what others may give back.
     available: i64,
+    others: i64,
     /// Since the last look: what requests took; of slots and money, the most that was held at once.
     recent: i64,
     /// The moving average of that, in parts of a unit.
@@ -193,6 +194,7 @@ impl Purse {
             is_last: false,
             is_recalled: false,
             available: 0,
+            others: 0,
             recent: 0,
             average: 0,
             used_at: now.mono,
@@ -308,6 +310,11 @@ impl Purse {
         self.recent = self.recent.max(held);
     }
 
+    /// What is left of a budget, with what others may yet give back, as of the last answer; `None` before the first.
+    pub fn left(&self) -> Option<i64> {
+        (self.lease > 0).then(|| (self.available + self.others + self.free() + self.held).max(0))
+    }
+
     /// The state of a limit of a minute, as headers tell it: as fresh as the last answer.
     pub fn status(&self) -> BucketStatus {
         let Terms { cap, per_minute, .. } = self.terms;
@@ -333,6 +340,7 @@ impl Purse {
         }
         if self.lease == 0 {
             (self.granted, self.returned, self.counted) = (0, 0, 0);
+            self.return_uncounted();
         }
         self.returned += (self.free() - want.max(self.wish.need)).max(0);
         self.counted = self.counted.min(self.free()).max(0);
@@ -389,7 +397,8 @@ impl Purse {
     /// The engine's answer to the message with this number; `lasts` is a lease's time, nanoseconds.
     pub fn answered(&mut self, seq: i64, answer: Answer, lasts: u64, now: Now) {
         let Some(asked) = self.asked.take_if(|asked| asked.seq == seq) else { return };
-        (self.wish, self.share, self.available) = (Wish::default(), None, answer.available);
+        (self.wish, self.share) = (Wish::default(), None);
+        (self.available, self.others) = (answer.available, answer.others);
         let Some(granted) = answer.granted else { return self.forgotten() };
         if asked.closes && self.terms.kind.expires() {
             return self.closed();
@@ -489,3 +498,6 @@ impl Purse {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

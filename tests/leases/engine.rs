@@ -1,4 +1,4 @@
-//! A model of the engine: the rules of `src/fleet/leases.sql`, in memory.
+//! A model of the engine: the rules of `src/fleet/schema/leases.sql`, in memory.
 
 use openai_api_proxy::limit::lease::{Answer, Ask, Kind};
 use std::collections::{BTreeMap, BTreeSet};
@@ -136,7 +136,7 @@ impl Engine {
     pub fn exchange(&mut self, now: i64, ttl: i64, ledger: i64, asks: &[Ask]) -> (Vec<Answer>, Vec<String>) {
         let mut order: Vec<usize> = (0..asks.len()).collect();
         order.sort_by_key(|&at| &asks[at].account);
-        let unknown = Answer { granted: None, available: 0, wait_ms: 0 };
+        let unknown = Answer { granted: None, available: 0, others: 0, wait_ms: 0 };
         let mut answers = vec![unknown; asks.len()];
         for at in order {
             answers[at] = self.answer(now, ttl, ledger, &asks[at]).unwrap_or(unknown);
@@ -184,7 +184,7 @@ impl Engine {
         account.used += more * part;
         available -= more;
         lease.expires = now + ttl;
-        let answer = Answer { granted: Some(lease.granted), available: available.max(0), wait_ms };
+        let answer = Answer { granted: Some(lease.granted), available: available.max(0), others: others.busy, wait_ms };
         if ask.closes && ask.seq == lease.seq && lease.granted == lease.spent + lease.returned {
             lease.expires = now;
         }

@@ -4,11 +4,13 @@
 //!
 //! `LEASE_SEED=n` replays one seed, `LEASE_SEEDS=n` runs that many of each plan.
 
+#![allow(clippy::disallowed_methods)] // tests are the outside world
+
 mod engine;
 mod oracle;
-#[path = "../support/rng.rs"]
-#[allow(dead_code, reason = "each test uses its part")]
-mod rng;
+mod postgres;
+#[path = "../support/mod.rs"]
+mod support;
 mod world;
 
 use openai_api_proxy::base::clock::SECOND;

@@ -4,7 +4,7 @@
 
 use crate::engine::Engine;
 use crate::oracle::Oracle;
-use crate::rng::Rng;
+use crate::support::rng::Rng;
 use openai_api_proxy::base::clock::{MILLISECOND, Now, SECOND};
 use openai_api_proxy::limit::lease::{Answer, Ask, FIRST_SEQ, Kind, Terms};
 use openai_api_proxy::limit::purse::{BEAT, Demand, OnOutage, Outage, Room};

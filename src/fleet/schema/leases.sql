@@ -23,16 +23,17 @@ CREATE FUNCTION oap_exchange_v1(
     now_ms bigint, ttl_ms bigint, my_ledger int,
     accounts text[], caps bigint[], rates bigint[], numbers bigint[], seqs bigint[], spents bigint[], returneds bigint[],
     helds bigint[], wants bigint[], needs bigint[], leasts bigint[], closes boolean[],
-    OUT granted bigint[], OUT available bigint[], OUT wait_ms bigint[], OUT recalled text[]
+    OUT granted bigint[], OUT available bigint[], OUT others bigint[], OUT wait_ms bigint[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
     forgotten_after CONSTANT bigint := 3600000; used_max CONSTANT bigint := 4000000000000000000;
     n CONSTANT int := coalesce(array_length(accounts, 1), 0);
     i int; j int; t bigint; quiet bigint; kind text; part bigint; c bigint; r bigint;
     u bigint; t0 bigint; l bigint[]; rest bigint[]; mine bigint[];
-    others bigint; busy bigint; lives bigint; free bigint; late boolean; avail bigint; lack bigint; more bigint; wt bigint;
+    held bigint; busy bigint; lives bigint; free bigint; late boolean; avail bigint; lack bigint; more bigint; wt bigint;
 BEGIN
-    granted := array_fill(NULL::bigint, ARRAY[n]); available := array_fill(0::bigint, ARRAY[n]); wait_ms := available;
+    granted := array_fill(NULL::bigint, ARRAY[n]); available := array_fill(0::bigint, ARRAY[n]); others := available;
+    wait_ms := available;
     SELECT until_ms INTO quiet FROM oap_quiet;
     FOR i IN SELECT o FROM unnest(accounts) WITH ORDINALITY x(a, o) ORDER BY a COLLATE "C", o LOOP -- one order: no deadlock
         c := caps[i]; r := rates[i]; kind := left(accounts[i], 1); part := CASE WHEN r > 0 THEN 60000 ELSE 1 END;
@@ -44,7 +45,7 @@ BEGIN
         t := coalesce(now_ms, (extract(epoch FROM clock_timestamp()) * 1000)::bigint);
 
         -- The leases of others: those that have expired hold nothing, and are forgotten after an hour.
-        others := 0; busy := 0; lives := 0; mine := NULL; rest := '{}';
+        held := 0; busy := 0; lives := 0; mine := NULL; rest := '{}';
         FOR j IN 1 .. coalesce(array_length(l, 1), 0) BY 9 LOOP
             IF l[j] = my_ledger THEN mine := l[j : j + 8]; CONTINUE; END IF;
             IF kind <> 'b' AND l[j + 8] = 0 AND l[j + 7] < t THEN
@@ -53,7 +54,7 @@ BEGIN
             END IF;
             IF l[j + 8] = 0 THEN
                 free := greatest(0, l[j + 3] - l[j + 4] - l[j + 5]);
-                others := others + free; busy := busy + free + l[j + 6]; lives := lives + (l[j + 7] >= t)::int;
+                held := held + free; busy := busy + free + l[j + 6]; lives := lives + (l[j + 7] >= t)::int;
             ELSIF l[j + 7] + forgotten_after < t THEN CONTINUE;
             END IF;
             rest := rest || l[j : j + 8];
@@ -67,13 +68,13 @@ BEGIN
         ELSIF numbers[i] = seqs[i] AND seqs[i] > mine[2] THEN
             free := greatest(0, mine[4] - mine[5] - mine[6]);
             IF kind = 'b' OR kind = 'c' AND mine[9] = 0 THEN u := u - (mine[4] - mine[6]);
-            ELSIF kind <> 'c' AND mine[9] = 0 THEN u := greatest(u, (others + free) * part);
+            ELSIF kind <> 'c' AND mine[9] = 0 THEN u := greatest(u, (held + free) * part);
             END IF;
             mine := ARRAY[my_ledger, seqs[i], 0, 0, 0, 0, 0, t, 0];
         END IF;
         IF mine IS NULL OR mine[2] <> numbers[i] THEN
-            IF mine IS NOT NULL AND mine[9] = 0 THEN others := others + greatest(0, mine[4] - mine[5] - mine[6]); END IF;
-            UPDATE oap_accounts SET used = greatest(u, others * part), at = t, leases = rest || mine
+            IF mine IS NOT NULL AND mine[9] = 0 THEN held := held + greatest(0, mine[4] - mine[5] - mine[6]); END IF;
+            UPDATE oap_accounts SET used = greatest(u, held * part), at = t, leases = rest || mine
                 WHERE account = accounts[i];
             CONTINUE;
         END IF;
@@ -84,7 +85,7 @@ BEGIN
         IF mine[9] = 1 AND kind = 'c' THEN u := u + (mine[4] - mine[6]); END IF;
         mine[9] := 0;
         free := CASE WHEN late THEN 0 ELSE greatest(0, mine[4] - mine[5] - mine[6]) END;
-        u := greatest(u, (others + free) * part);
+        u := greatest(u, (held + free) * part);
         IF seqs[i] > mine[3] THEN
             IF NOT late THEN u := u - (returneds[i] - mine[6]) * part; END IF;
             mine[3] := seqs[i]; mine[5] := spents[i]; mine[6] := returneds[i]; mine[7] := helds[i];
@@ -93,7 +94,7 @@ BEGIN
         IF free < 0 THEN -- a debt
             mine[4] := mine[4] - free; u := least(u - free * part, used_max); free := 0;
         END IF;
-        u := greatest(u, (others + free) * part);
+        u := greatest(u, (held + free) * part);
 
         avail := CASE WHEN t < quiet THEN 0 ELSE floor((c * part - u)::numeric / part) END;
         lack := greatest(0, needs[i] - free); wt := 0; more := 0;
@@ -101,7 +102,7 @@ BEGIN
             IF leasts[i] < needs[i] AND busy = 0 AND free + avail >= leasts[i] THEN more := greatest(0, avail); -- the last of it
             ELSE
                 wt := CASE WHEN t < quiet THEN quiet - t
-                    WHEN r > 0 AND lack <= c - others - free THEN ceil((u + lack * part - c * part)::numeric / r)
+                    WHEN r > 0 AND lack <= c - held - free THEN ceil((u + lack * part - c * part)::numeric / r)
                     ELSE -1 END;
                 FOR j IN 1 .. coalesce(array_length(rest, 1), 0) BY 9 LOOP
                     IF rest[j + 8] = 0 AND rest[j + 3] - rest[j + 4] - rest[j + 5] > 0 THEN
@@ -114,14 +115,17 @@ BEGIN
             more := lack + more - more % greatest(1, needs[i]); -- no part of a request, which nobody could use
         END IF;
         mine[4] := mine[4] + more; u := u + more * part; avail := avail - more; mine[8] := t + ttl_ms;
-        granted[i] := mine[4]; available[i] := greatest(0, avail); wait_ms[i] := wt;
+        granted[i] := mine[4]; available[i] := greatest(0, avail); others[i] := busy; wait_ms[i] := wt;
         -- One that ends is not forgotten yet: its messages may come once more.
         IF closes[i] AND seqs[i] = mine[3] AND mine[4] = mine[5] + mine[6] THEN mine[8] := t; END IF;
         UPDATE oap_accounts SET used = u, at = t, leases = rest || mine WHERE account = accounts[i];
     END LOOP;
-    WITH gone AS (DELETE FROM oap_recalls WHERE ledger = my_ledger RETURNING account)
-        SELECT coalesce(array_agg(account ORDER BY account), '{}') INTO recalled FROM gone;
 END $$;
+
+-- What others need of a ledger's leases: told once.
+CREATE FUNCTION oap_recalled_v1(my_ledger int) RETURNS SETOF text LANGUAGE sql AS $$
+    DELETE FROM oap_recalls WHERE ledger = my_ledger RETURNING account
+$$;
 
 -- A node's ledger is gone for good: what its leases held and did not spend, as far as it has told, is free again.
 CREATE FUNCTION oap_forget_leases_v1(gone_ledger int) RETURNS void LANGUAGE plpgsql AS $$
