@@ -1,4 +1,4 @@
-//! The threads that may block or take long (ledger, checkpoint, query, long work, export, resolver, log), each behind a
+//! The threads that may block or take long (ledger, checkpoint, query, long work, export, ship, lease, resolver, log), each behind a
 //! bounded mailbox, and the one mailbox back.
 //!
 //! In: records, questions and names from the loop. Out: [`WorkerEvent`]s. Never: a decision about an exchange.
@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod event;
 pub mod export;
 mod fair_queue;
+mod lease_carrier;
 pub mod ledger;
 pub mod logger;
 pub mod long_work;

@@ -10,6 +10,8 @@ mod support;
 mod books;
 #[path = "fleet/joining.rs"]
 mod joining;
+#[path = "fleet/limits.rs"]
+mod limits;
 #[path = "fleet/once.rs"]
 mod once;
 #[path = "fleet/trouble.rs"]

@@ -116,6 +116,22 @@ pub struct Ask {
     pub closes: bool,
 }
 
+/// What comes of messages: see [`Answer`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// The engine has answered.
+    Answers {
+        /// By account, and the number of the message.
+        answers: Vec<(Arc<str>, i64, Answer)>,
+        /// Accounts of which others need what this ledger holds.
+        recalled: Vec<String>,
+        /// Nodes that live, this one included.
+        nodes: i64,
+    },
+    /// It is out of reach: these messages get no answer.
+    Nothing { asks: Vec<(Arc<str>, i64)> },
+}
+
 /// What the engine answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {

@@ -81,6 +81,17 @@ impl Purses {
         self.purses.shrink_to(2 * self.accounts.len());
     }
 
+    /// Gives all that is held back.
+    pub fn return_all(&mut self, now: Now, asks: &mut Vec<Ask>) {
+        for account in std::mem::take(&mut self.accounts) {
+            if let Some(purse) = self.purses.get_mut(&account) {
+                purse.recall();
+            }
+            self.ask_for(&account, true, now, asks);
+            self.accounts.push_back(account);
+        }
+    }
+
     fn ask_for(&mut self, account: &Arc<str>, is_look: bool, now: Now, asks: &mut Vec<Ask>) {
         let ask = self.purses.get_mut(account).and_then(|purse| purse.ask(account, self.seq + 1, is_look, now));
         self.seq += i64::from(ask.is_some());

@@ -209,7 +209,13 @@ fn every_family_is_described() {
     };
     let prices = vec![(PriceSource::BuiltIn, 1)];
     let budget = BudgetUse { level: LimitLevel::Total, name: "".into(), period: "day", spent: 0, budget: 1 };
-    let gauges = Gauges { prices, certificate_expires_at: Some(1), budgets: vec![budget], ..Gauges::default() };
+    let gauges = Gauges {
+        prices,
+        certificate_expires_at: Some(1),
+        budgets: vec![budget],
+        leases: Some([1, 2]),
+        ..Gauges::default()
+    };
     let body = String::from_utf8(metrics.snapshot(gauges, None, 0).render(&around)).unwrap();
     let described: String =
         body.lines().filter_map(|line| Some(line.strip_prefix("# HELP ")?.to_owned() + "\n")).collect();

@@ -2,6 +2,7 @@
 
 use super::event::{EventSender, WorkerEvent};
 use super::export::{self, ExportHandle};
+use super::lease_carrier::LeaseHandle;
 use super::ledger::{Ledger, LedgerHandle, Options};
 use super::logger;
 use super::long_work::LongWorkHandle;
@@ -12,6 +13,7 @@ use crate::base::log::Note;
 use crate::base::work::LongWork;
 use crate::config::{Egress, Fleet, Influx};
 use crate::limit::budget::Period;
+use crate::limit::lease::Ask;
 use crate::metrics::FormerSeries;
 use crate::usage::record::Record;
 use std::path::Path;
@@ -27,6 +29,11 @@ pub trait Workers {
 
     /// What takes too long for the loop; answered by [`WorkerEvent::Worked`].
     fn work(&mut self, work: LongWork);
+
+    /// Messages to the fleet's engine, answered by [`WorkerEvent::Leases`].
+    fn lease(&mut self, asks: Vec<Ask>) {
+        drop(asks);
+    }
 
     /// What the log is told of this turn.
     fn tell(&mut self, notes: Vec<Note>) {
@@ -61,6 +68,7 @@ pub struct WorkerThreads {
     long_work: LongWorkHandle,
     export: Option<ExportHandle>,
     ship: Option<ShipHandle>,
+    lease: Option<LeaseHandle>,
     resolver: Resolver,
 }
 
@@ -86,8 +94,12 @@ impl WorkerThreads {
         let export = export.map(|to| ExportHandle::start(database, (to, egress), ledger.marker()));
         let (retention_days, mark) = (options.retention_days, || ledger.shipped_marker());
         let ship = fleet.map(|fleet| ShipHandle::start(database, fleet, retention_days, mark(), events.clone()));
+        let (export, ship) = (export.transpose()?, ship.transpose()?);
+        let lease = fleet.zip(ship.as_ref());
+        let lease =
+            lease.map(|(fleet, ship)| LeaseHandle::start(fleet, ship.progress(), events.clone())).transpose()?;
         let resolver = Resolver::start(host, port, events.clone())?;
-        Ok(Self { events, ledger, query, long_work, export: export.transpose()?, ship: ship.transpose()?, resolver })
+        Ok(Self { events, ledger, query, long_work, export, ship, lease, resolver })
     }
 
     /// What the ledger had when it was opened, for the metrics.
@@ -104,6 +116,9 @@ impl WorkerThreads {
         drop(self.resolver);
         self.query.shutdown();
         self.long_work.shutdown();
+        if let Some(lease) = self.lease {
+            lease.shutdown();
+        }
         if let Some(export) = self.export {
             export.shutdown();
         }
@@ -129,6 +144,12 @@ impl Workers for WorkerThreads {
 
     fn work(&mut self, work: LongWork) {
         self.long_work.put(work);
+    }
+
+    fn lease(&mut self, asks: Vec<Ask>) {
+        if let Some(lease) = &self.lease {
+            lease.ask(asks);
+        }
     }
 
     fn tell(&mut self, notes: Vec<Note>) {
