@@ -5,6 +5,7 @@
 mod account;
 pub mod bucket;
 pub mod budget;
+pub mod holdings;
 pub mod lease;
 pub mod levels;
 pub mod limiter;

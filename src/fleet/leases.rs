@@ -26,10 +26,11 @@ pub fn exchange(
     asks: &[Ask],
 ) -> Result<Exchanged, SqlError> {
     let sql = "SELECT granted[i], available[i], others[i], wait_ms[i], NULL FROM oap_exchange_v1($1, $2, $3, $4, $5, $6, $7, $8,
-            $9, $10, $11, $12, $13, $14, $15) e, generate_series(1, array_length(granted, 1)) i
+            $9, $10, $11, $12, $13, $14, $15, $16) e, generate_series(1, array_length(granted, 1)) i
         UNION ALL SELECT NULL, NULL, NULL, NULL, account FROM oap_recalled_v1($3) account";
     let numbers = |of: fn(&Ask) -> i64| asks.iter().map(of).collect::<Vec<_>>();
     let accounts: Vec<&str> = asks.iter().map(|ask| &*ask.account).collect();
+    let opens: Vec<bool> = asks.iter().map(|ask| ask.opens).collect();
     let closes: Vec<bool> = asks.iter().map(|ask| ask.closes).collect();
     let rows = client.query(
         sql,
@@ -41,6 +42,7 @@ pub fn exchange(
             &numbers(|ask| ask.terms.cap),
             &numbers(|ask| ask.terms.per_minute),
             &numbers(|ask| ask.lease),
+            &opens,
             &numbers(|ask| ask.seq),
             &numbers(|ask| ask.spent),
             &numbers(|ask| ask.returned),

@@ -96,8 +96,10 @@ pub fn write_account(out: &mut String, kind: Kind, level: LimitLevel, period: &s
 pub struct Ask {
     pub account: Arc<str>,
     pub terms: Terms,
-    /// The lease: the number of its first message. A new one takes the place of the one that this ledger had.
+    /// The lease: the number of its first message.
     pub lease: i64,
+    /// No message of it has been answered: it may be new, and takes the place of an older one of this ledger.
+    pub opens: bool,
     /// Higher than that of every message of this ledger before it: see [`FIRST_SEQ`].
     pub seq: i64,
     /// Taken by requests since the lease began; of a budget, all that this node's ledger has spent in the period.

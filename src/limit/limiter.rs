@@ -11,6 +11,7 @@
 
 use super::account::Account;
 use super::budget::{Cost, Period, SpendSums, Spending};
+use super::holdings::Holdings;
 use super::levels::{Levels, LimitLevel, Payer};
 use super::overrides::{Limits, Overrides};
 use super::reservation::{Money, Reservation, ReservationRequest};
@@ -65,7 +66,7 @@ pub struct Limiter {
     sweep_at: u64,
     spending: Spending,
     /// In a fleet: what this node holds of its limits.
-    leases: Option<Box<Leases>>,
+    holdings: Option<Box<Holdings>>,
 }
 
 /// An account as it will be, with its limits; `None` where nothing is limited.
@@ -369,8 +370,6 @@ fn is_longer(one: Option<u64>, other: Option<u64>) -> bool {
 
 mod leased;
 mod told;
-use leased::Leases;
-pub use leased::NoRoom;
 
 #[cfg(test)]
 mod tests;

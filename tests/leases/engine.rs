@@ -87,11 +87,10 @@ impl Account {
     /// The lease that a message is of; `None` where there is none such.
     fn lease(&mut self, ask: &Ask, ledger: i64, others: &Others, now: i64) -> Option<Lease> {
         let kind = ask.terms.kind;
-        let new = Lease { lease: ask.seq, expires: now, ..Lease::default() };
-        let opens = ask.lease == ask.seq;
+        let new = Lease { lease: ask.lease, expires: now, ..Lease::default() };
         match self.leases.get(&ledger) {
-            None => opens.then_some(new),
-            Some(old) if opens && ask.lease > old.lease => {
+            None => ask.opens.then_some(new),
+            Some(old) if ask.opens && ask.lease > old.lease => {
                 match kind {
                     Kind::Budget => self.used -= old.granted - old.returned,
                     Kind::Slots if !old.expired => self.used -= old.granted - old.returned,

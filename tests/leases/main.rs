@@ -63,6 +63,7 @@ fn plan(seed: u64, terms: Terms, sizes: &'static [i64], load: u64) -> Plan {
         loss: None,
         exceeds: false,
         settles: true,
+        bursts: false,
         at_once: None,
     }
 }
@@ -77,8 +78,8 @@ fn no_seed_lets_more_through_than_one_bucket_would() {
     let mut all = Seen::default();
     for (terms, sizes, load) in plans() {
         for seed in seeds() {
-            for exceeds in [false, true] {
-                let seen = World::new(seed, Plan { exceeds, ..plan(seed, terms, sizes, load) }).run();
+            for (exceeds, bursts) in [(false, false), (true, false), (false, true)] {
+                let seen = World::new(seed, Plan { exceeds, bursts, ..plan(seed, terms, sizes, load) }).run();
                 let most = excess_max(terms, sizes);
                 assert!(seen.excess <= most, "{terms:?}: seed {seed} lets {} too many through: {seen:?}", seen.excess);
                 all.add(&seen);

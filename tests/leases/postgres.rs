@@ -113,6 +113,7 @@ impl Nodes {
             account: Arc::clone(&account),
             terms,
             lease,
+            opens: known.granted == 0 || self.rng.below(30) == 0,
             seq,
             spent: known.spent,
             returned: known.returned,

@@ -42,6 +42,8 @@ pub struct Plan {
     pub exceeds: bool,
     /// Requests use less than they took; else just that.
     pub settles: bool,
+    /// Requests come in bursts, with silence between them.
+    pub bursts: bool,
     /// So many requests come at once, and no others.
     pub at_once: Option<u64>,
 }
@@ -94,6 +96,8 @@ impl Seen {
 #[derive(Debug)]
 enum Event {
     Arrive,
+    /// Nobody asks for some time.
+    Silence,
     Beat(usize, i64),
     /// A message reaches the engine; false for its double.
     Serve(Box<Message>, bool),
@@ -173,6 +177,7 @@ pub struct World {
     books: BTreeMap<i64, Books>,
     oracle: Oracle,
     requests: u64,
+    silent_until: u64,
     pub seen: Seen,
 }
 
@@ -205,6 +210,7 @@ impl World {
             books: BTreeMap::new(),
             oracle,
             requests: 0,
+            silent_until: 0,
             seen: Seen::default(),
         };
         world.begin();
@@ -218,6 +224,9 @@ impl World {
         match self.plan.at_once {
             None => self.after(0, Event::Arrive),
             Some(count) => (0..count).for_each(|_| self.within(MILLISECOND, Event::Arrive)),
+        }
+        if self.plan.bursts {
+            self.after(0, Event::Silence);
         }
         if self.plan.faults {
             self.within(self.plan.lasts / 4, Event::Fault);
@@ -289,6 +298,11 @@ impl World {
         }
         match event {
             Event::Arrive => self.arrive(),
+            Event::Silence => {
+                let time = self.rng.next() % (6 * SECOND);
+                self.silent_until = self.now + time;
+                self.within(3 * SECOND + time, Event::Silence);
+            }
             Event::Beat(node, process) => self.beat(node, process),
             Event::Serve(message, is_first) => self.serve(*message, is_first),
             Event::Reply(message, answer, is_recalled) => self.reply(*message, answer, is_recalled),
@@ -387,6 +401,9 @@ impl World {
     // ------------------------------------------------------------------------------------------------ requests
 
     fn arrive(&mut self) {
+        if self.now < self.silent_until {
+            return self.after(self.silent_until - self.now, Event::Arrive);
+        }
         let node = self.rng.below(self.plan.nodes);
         let size = self.plan.sizes[self.rng.below(self.plan.sizes.len())];
         if self.nodes[node].process.is_some() && self.nodes[node].asleep <= self.now {
@@ -396,7 +413,8 @@ impl World {
             self.send_asks(node);
         }
         if self.plan.at_once.is_none() {
-            self.within(2 * SECOND / self.plan.load, Event::Arrive);
+            let more = if self.plan.bursts { 8 } else { 1 };
+            self.within(2 * SECOND / (self.plan.load * more), Event::Arrive);
         }
     }
 

@@ -21,7 +21,7 @@ INSERT INTO oap_quiet VALUES (0);
 -- goes back but by a step, after which time is counted from where it is.
 CREATE FUNCTION oap_exchange_v1(
     now_ms bigint, ttl_ms bigint, my_ledger int,
-    accounts text[], caps bigint[], rates bigint[], numbers bigint[], seqs bigint[], spents bigint[], returneds bigint[],
+    accounts text[], caps bigint[], rates bigint[], numbers bigint[], opens boolean[], seqs bigint[], spents bigint[], returneds bigint[],
     helds bigint[], wants bigint[], needs bigint[], leasts bigint[], closes boolean[],
     OUT granted bigint[], OUT available bigint[], OUT others bigint[], OUT wait_ms bigint[]
 ) LANGUAGE plpgsql AS $$
@@ -64,13 +64,13 @@ BEGIN
 
         -- Mine, or a new one in its place: what the older one held may have been spent; its slots are free.
         IF mine IS NULL THEN
-            IF numbers[i] = seqs[i] THEN mine := ARRAY[my_ledger, seqs[i], 0, 0, 0, 0, 0, t, 0]; END IF;
-        ELSIF numbers[i] = seqs[i] AND seqs[i] > mine[2] THEN
+            IF opens[i] THEN mine := ARRAY[my_ledger, numbers[i], 0, 0, 0, 0, 0, t, 0]; END IF;
+        ELSIF opens[i] AND numbers[i] > mine[2] THEN
             free := greatest(0, mine[4] - mine[5] - mine[6]);
             IF kind = 'b' OR kind = 'c' AND mine[9] = 0 THEN u := u - (mine[4] - mine[6]);
             ELSIF kind <> 'c' AND mine[9] = 0 THEN u := greatest(u, (held + free) * part);
             END IF;
-            mine := ARRAY[my_ledger, seqs[i], 0, 0, 0, 0, 0, t, 0];
+            mine := ARRAY[my_ledger, numbers[i], 0, 0, 0, 0, 0, t, 0];
         END IF;
         IF mine IS NULL OR mine[2] <> numbers[i] THEN
             IF mine IS NOT NULL AND mine[9] = 0 THEN held := held + greatest(0, mine[4] - mine[5] - mine[6]); END IF;

@@ -1,5 +1,7 @@
 use super::*;
+use crate::limit::lease::{Answer, Ask};
 use proptest::prelude::*;
+use std::sync::Arc;
 
 const LASTS: u64 = 10 * SECOND;
 
@@ -55,7 +57,7 @@ fn a_cold_purse_is_asked_for_once_and_nobody_overtakes_who_waits() {
     assert_eq!(pair.room(5, at(0)), Room::Cold);
     assert_eq!(pair.room(1, at(0)), Room::Cold);
     let ask = pair.ask(false, at(0)).unwrap();
-    assert_eq!((ask.need, ask.want, ask.lease, ask.spent), (5, 6, ask.seq, 0));
+    assert_eq!((ask.need, ask.want, ask.opens, ask.spent), (5, 6, true, 0));
     assert_eq!(pair.ask(true, at(SECOND / 2)), None, "one message at a time");
     pair.grant(&ask, 0, at(SECOND / 2));
     assert_eq!(pair.room(5, at(SECOND / 2)), Room::Enough(5));
@@ -71,7 +73,7 @@ fn a_lease_is_void_before_it_ends_on_the_engine_by_either_clock() {
     assert_eq!(pair.room(1, Now { mono: last, unix: at(last + 1).unix }), Room::Cold);
     assert_eq!((pair.purse.free(), pair.purse.returned), (0, 100), "it is given back, not spent");
     let ask = pair.ask(false, at(last)).unwrap();
-    assert_eq!((ask.returned, ask.lease), (100, 1), "the lease goes on");
+    assert_eq!((ask.returned, ask.lease, ask.opens), (100, 1, false), "the lease goes on");
 }
 
 #[test]
@@ -124,6 +126,17 @@ fn a_lease_that_the_engine_has_forgotten_begins_anew_with_what_was_spent() {
         let ask = pair.ask(true, at(7 * SECOND)).unwrap();
         assert_eq!((ask.lease, ask.spent, ask.returned), (ask.seq, expected, 0));
     }
+}
+
+#[test]
+fn a_message_that_begins_a_lease_and_is_not_answered_is_sent_again_as_the_same_lease() {
+    let mut pair = Pair::new(rate(600));
+    pair.purse.give_back(3);
+    let first = pair.ask(true, at(0)).unwrap();
+    assert!(pair.purse.unanswered(first.seq));
+    let again = pair.ask(true, at(BEAT)).unwrap();
+    assert_eq!((again.lease, again.opens, again.returned), (first.lease, true, 3));
+    assert!(again.seq > first.seq);
 }
 
 #[test]
@@ -209,7 +222,7 @@ proptest! {
                     open = Some(ask);
                 },
                 6 => if let Some(ask) = &open {
-                    let granted = if pair.purse.lease == ask.lease { pair.purse.granted } else { 0 };
+                    let granted = if pair.purse.is_open && pair.purse.lease == ask.lease { pair.purse.granted } else { 0 };
                     let debt = (ask.spent + ask.returned - granted).max(0);
                     let answer = Answer { granted: Some(granted + debt + units), available: 0, others: 0, wait_ms: units % 2 };
                     pair.purse.answered(ask.seq, answer, LASTS, time);
