@@ -122,6 +122,9 @@ impl Account {
             (lease.seq, lease.spent, lease.returned, lease.held) = (ask.seq, ask.spent, ask.returned, ask.held);
         }
         let debt = lease.spent + lease.returned - lease.granted;
+        if is_late {
+            lease.granted = lease.granted.min(lease.spent + lease.returned);
+        }
         if debt > 0 {
             lease.granted += debt;
             self.used = (self.used + debt * part).min(USED_MAX);

@@ -20,7 +20,7 @@ use openai_api_proxy::limit::purse::OnOutage;
 use world::{Plan, Seen, World};
 
 /// Seeds of an ordinary test run, of each plan.
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 16;
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))

@@ -42,7 +42,7 @@ pub struct Plan {
     pub exceeds: bool,
     /// Requests use less than they took; else just that.
     pub settles: bool,
-    /// Requests come in bursts, with silence between them.
+    /// Requests come in bursts, with silence, or few of them, in between.
     pub bursts: bool,
     /// So many requests come at once, and no others.
     pub at_once: Option<u64>,
@@ -96,7 +96,7 @@ impl Seen {
 #[derive(Debug)]
 enum Event {
     Arrive,
-    /// Nobody asks for some time.
+    /// The load is another one from now on, perhaps after a silence.
     Silence,
     Beat(usize, i64),
     /// A message reaches the engine; false for its double.
@@ -120,8 +120,9 @@ struct Message {
     node: usize,
     process: i64,
     ask: Ask,
-    /// Excess that had settled when it was sent.
+    /// Excess that had settled when it was sent, and what had been given back.
     exceeded: i64,
+    given: i64,
 }
 
 struct Parked {
@@ -132,8 +133,9 @@ struct Parked {
 /// What the engine will hear of a process, also when that is gone.
 #[derive(Default)]
 struct Books {
-    /// Given back, and neither told nor taken again.
-    pending: i64,
+    /// Given back; and of that, what was told or taken again.
+    given: i64,
+    credited: i64,
     /// Taken beyond what was expected, and of that, what the engine was told.
     exceeded: (i64, i64),
 }
@@ -154,6 +156,8 @@ struct Node {
     /// What its ledger has spent.
     spent: i64,
     is_cut: bool,
+    /// While it is cut off nobody asks it.
+    is_avoided: bool,
     is_down: bool,
     /// It sleeps until then.
     asleep: u64,
@@ -178,6 +182,8 @@ pub struct World {
     oracle: Oracle,
     requests: u64,
     silent_until: u64,
+    /// How many quarters of the planned load there are now.
+    quarters: u64,
     pub seen: Seen,
 }
 
@@ -188,6 +194,7 @@ impl World {
             process: None,
             spent: 0,
             is_cut: false,
+            is_avoided: false,
             is_down: false,
             asleep: 0,
             slept: 0,
@@ -211,6 +218,7 @@ impl World {
             oracle,
             requests: 0,
             silent_until: 0,
+            quarters: 4,
             seen: Seen::default(),
         };
         world.begin();
@@ -300,8 +308,9 @@ impl World {
             Event::Arrive => self.arrive(),
             Event::Silence => {
                 let time = self.rng.next() % (6 * SECOND);
-                self.silent_until = self.now + time;
-                self.within(3 * SECOND + time, Event::Silence);
+                self.silent_until = self.now + if self.rng.coin() { time } else { 0 };
+                self.quarters = [1, 32][self.rng.below(2)];
+                self.within(6 * SECOND + time, Event::Silence);
             }
             Event::Beat(node, process) => self.beat(node, process),
             Event::Serve(message, is_first) => self.serve(*message, is_first),
@@ -386,6 +395,7 @@ impl World {
 
     fn cut(&mut self, node: usize) {
         self.nodes[node].is_cut = true;
+        self.nodes[node].is_avoided = self.plan.faults && self.rng.coin();
         self.seen.cuts += 1;
     }
 
@@ -406,15 +416,15 @@ impl World {
         }
         let node = self.rng.below(self.plan.nodes);
         let size = self.plan.sizes[self.rng.below(self.plan.sizes.len())];
-        if self.nodes[node].process.is_some() && self.nodes[node].asleep <= self.now {
+        let Node { process, asleep, is_cut, is_avoided, .. } = &self.nodes[node];
+        if process.is_some() && *asleep <= self.now && !(*is_cut && *is_avoided) {
             self.requests += 1;
             let number = self.requests;
             self.request(node, Parked { number, size }, true);
             self.send_asks(node);
         }
         if self.plan.at_once.is_none() {
-            let more = if self.plan.bursts { 8 } else { 1 };
-            self.within(2 * SECOND / (self.plan.load * more), Event::Arrive);
+            self.within(8 * SECOND / (self.plan.load * self.quarters), Event::Arrive);
         }
     }
 
@@ -470,15 +480,16 @@ impl World {
         } else {
             process.in_flight += units;
         }
-        let pending = &mut self.books.get_mut(&id).expect("each has some").pending;
-        let again = units.min(*pending);
-        *pending -= again;
+        let books = self.books.get_mut(&id).expect("each has some");
+        let again = units.min(books.given - books.credited);
+        books.credited += again;
         self.tell_spent(node);
         if kind.decays() && self.oracle.lacks(now, units - again) {
             // What others have given back may have reached the engine now.
             for other in self.nodes.iter().filter_map(|node| node.process.as_ref()) {
-                let pending = &mut self.books.get_mut(&other.process).expect("each has some").pending;
-                self.oracle.give_back(now, std::mem::take(pending));
+                let books = self.books.get_mut(&other.process).expect("each has some");
+                self.oracle.give_back(now, books.given - books.credited);
+                books.credited = books.given;
             }
         }
         if kind != Kind::Budget {
@@ -537,7 +548,7 @@ impl World {
         // It cancels an excess that nobody was told of.
         let of_debt = back.min((-purse.free()).max(0));
         purse.give_back(back);
-        books.pending += back - of_debt;
+        books.given += back - of_debt;
         self.oracle.give_back(now, of_debt);
     }
 
@@ -593,8 +604,8 @@ impl World {
         for ask in asks {
             self.seen.asks += 1;
             let process = self.nodes[node].process.as_ref().expect("it has asked");
-            let exceeded = self.books[&process.process].exceeded.0;
-            let message = Message { node, process: process.process, ask, exceeded };
+            let Books { exceeded: (exceeded, _), given, .. } = self.books[&process.process];
+            let message = Message { node, process: process.process, ask, exceeded, given };
             self.after(ASK_TIMEOUT, Event::NoAnswer(node, message.process, message.ask.seq));
             let travels = 150_000 + self.rng.next() % MILLISECOND;
             if self.plan.faults && !self.nodes[node].is_cut && self.one_in(30) {
@@ -623,8 +634,8 @@ impl World {
             books.exceeded.1 += late;
             self.oracle.take_late(at, late);
             let returned = message.ask.returned - before.map_or(0, |(_, returned)| returned);
-            let back = books.pending.min(returned.max(0));
-            books.pending -= back;
+            let back = (message.given - books.credited).min(returned).max(0);
+            books.credited += back;
             self.oracle.give_back(at, back);
         }
         self.let_go_of_slots();

@@ -80,7 +80,7 @@ BEGIN
         END IF;
 
         -- What it held until now has not flowed back: it may have been spent a moment ago. What an expired one held has,
-        -- so that what comes back of it is not credited.
+        -- so that what comes back of it is not credited, and the rest of it is not held on.
         late := mine[9] = 1 AND kind <> 'c';
         IF mine[9] = 1 AND kind = 'c' THEN u := u + (mine[4] - mine[6]); END IF;
         mine[9] := 0;
@@ -90,6 +90,7 @@ BEGIN
             IF NOT late THEN u := u - (returneds[i] - mine[6]) * part; END IF;
             mine[3] := seqs[i]; mine[5] := spents[i]; mine[6] := returneds[i]; mine[7] := helds[i];
         END IF;
+        IF late THEN mine[4] := least(mine[4], mine[5] + mine[6]); END IF;
         free := mine[4] - mine[5] - mine[6];
         IF free < 0 THEN -- a debt
             mine[4] := mine[4] - free; u := least(u - free * part, used_max); free := 0;
