@@ -189,7 +189,7 @@ mod tests {
     }
 
     /// Another value for each variable, and what must be set beside it so that it counts.
-    const OTHERS: [(&str, &str, &str); 77] = [
+    const OTHERS: [(&str, &str, &str); 80] = [
         ("PROXY_TARGET", "http://other", ""),
         ("OPENAI_API_KEY", "sk-hush", ""),
         ("OPENAI_API_KEY_FILE", HUSH, ""),
@@ -266,6 +266,9 @@ mod tests {
         ("FLEET_URL", "postgres://u:hush@other/d", ""),
         ("FLEET_URL_FILE", FLEET, ""),
         ("FLEET_NODE", "other", "FLEET_URL=postgres://u@h/d\n"),
+        ("FLEET_ON_OUTAGE", "closed", "FLEET_URL=postgres://u@h/d\n"),
+        ("FLEET_WAIT", "1s", "FLEET_URL=postgres://u@h/d\n"),
+        ("FLEET_LEASE", "1m", "FLEET_URL=postgres://u@h/d\n"),
         ("PGPASSFILE", PASSWORDS, "FLEET_URL=postgres://u@h/d\n"),
     ];
     const INFLUX_1: &str = "INFLUXDB_URL=http://h\nINFLUXDB_DATABASE=d\nINFLUXDB_USERNAME=u\n";

@@ -2,6 +2,8 @@
 //! one bucket in true time ([`oracle`]); and the model against the engine's functions, on a real PostgreSQL
 //! ([`postgres`]).
 //!
+//! Some rules of the model have tests of their own ([`rules`]).
+//!
 //! `LEASE_SEED=n` replays one seed, `LEASE_SEEDS=n` runs that many of each plan.
 
 #![allow(clippy::disallowed_methods)] // tests are the outside world
@@ -9,6 +11,7 @@
 mod engine;
 mod oracle;
 mod postgres;
+mod rules;
 #[path = "../support/mod.rs"]
 mod support;
 mod world;
@@ -20,7 +23,7 @@ use openai_api_proxy::limit::purse::OnOutage;
 use world::{Plan, Seen, World};
 
 /// Seeds of an ordinary test run, of each plan.
-const SEEDS: u64 = 16;
+const SEEDS: u64 = 28;
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
