@@ -155,7 +155,7 @@ fn serve(config: Config) -> Result<(), String> {
 
     let sockets = match handed_over? {
         Some(listener) => Sockets::from_listener(listener),
-        None => Sockets::listen(listen),
+        None => Sockets::listen(listen, config.shares_port),
     };
     let mut sockets = sockets.map_err(|error| {
         let remedy = match error.kind() {
