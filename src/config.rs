@@ -9,7 +9,7 @@ mod authorities;
 mod certificate;
 mod default_limits;
 mod egress;
-mod fleet;
+mod fleet_url;
 mod front;
 mod influx;
 mod postgres_url;
@@ -22,7 +22,7 @@ mod value;
 
 pub use certificate::{FilesState, ServerCertificate};
 pub use egress::{Egress, EgressProxy, Way};
-pub use fleet::Fleet;
+pub use fleet_url::Fleet;
 pub use influx::Influx;
 pub use postgres_url::{PostgresHost, PostgresUrl};
 pub use prices::PricesUrl;
@@ -69,6 +69,8 @@ pub struct Config {
     pub model_name: Option<String>,
     /// `HOST` and `PORT`; port 0 is any free one.
     pub listen: SocketAddr,
+    /// `REUSE_PORT`: other processes of this user listen there too.
+    pub shares_port: bool,
     /// `DATABASE_PATH`
     pub database_path: PathBuf,
     /// `LEDGER_DURABILITY`
@@ -228,6 +230,7 @@ impl Config {
             .optional("PROXY_TARGET", target::EXPECTED, Target::parse)
             .unwrap_or_else(|| Target::parse("https://api.openai.com").expect("the default target is valid"));
         let listen = listen(source, api_key.is_some() && !keys_only);
+        let fleet = Fleet::read(source);
         let connections_max = source.count("MAX_CONNECTIONS", 10_000, 1..=1_000_000);
         // On loopback all clients have one address.
         let share = if listen.ip().is_loopback() { 0 } else { (connections_max / 4).max(1) };
@@ -243,6 +246,7 @@ impl Config {
             admin_token: admin_token(source),
             api_key,
             model_name: source.optional("MODEL_NAME", "a model's name, at most 128 bytes", model_name),
+            shares_port: source.switch("REUSE_PORT", false),
             database_path: source.os("DATABASE_PATH").unwrap_or_else(|| "usage.db".into()).into(),
             durability: source.word("LEDGER_DURABILITY", Durability::Settled, &Durability::WORDS),
             ledger_fsync: source.switch("LEDGER_FSYNC", false),
@@ -269,14 +273,14 @@ impl Config {
                 "at least 1 KiB, as in 268435456 or 256MiB",
                 |text| value::size(text).filter(|bytes| *bytes >= 1 << 10),
             ),
-            timeouts: timeouts(source),
+            timeouts: timeouts(source, fleet.is_some()),
             tls_ca: authorities::read(source, "TLS_CA_FILE"),
             certificate: ServerCertificate::read(source),
             prices: prices::read(source, &target.host),
             prices_url: PricesUrl::read(source),
             target,
             influx: Influx::read(source),
-            fleet: Fleet::read(source),
+            fleet,
             metrics: metrics_limits(source),
             log: source.value("LOG", Level::Info, "error, warn, info, debug or trace", Level::parse),
             log_format: source.word(
@@ -351,13 +355,14 @@ fn metrics_limits(source: &mut Source<'_>) -> metrics::LabelLimits {
     metrics::LabelLimits { users_max, models_max, series_max: defaults.series_max.max(users_max.saturating_mul(20)) }
 }
 
-fn timeouts(source: &mut Source<'_>) -> Timeouts {
+fn timeouts(source: &mut Source<'_>, is_in_fleet: bool) -> Timeouts {
     Timeouts {
         connect: duration(source, "CONNECT_TIMEOUT", 10, 1),
         response: duration(source, "RESPONSE_TIMEOUT", 600, 1),
         idle: duration(source, "IDLE_TIMEOUT", 75, 1),
         header: duration(source, "HEADER_TIMEOUT", 10, 1),
-        shutdown_delay: duration(source, "SHUTDOWN_DELAY", 0, 0),
+        // Before a fleet stands somebody who balances loads.
+        shutdown_delay: duration(source, "SHUTDOWN_DELAY", if is_in_fleet { 5 } else { 0 }, 0),
         drain: duration(source, "DRAIN_TIMEOUT", 30, 0),
     }
 }

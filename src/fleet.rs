@@ -12,8 +12,11 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the outside world: clocks and any map
 
+pub mod fleet_answers;
+mod fleet_sums;
 pub mod leases;
 pub mod membership;
+pub mod roster;
 pub mod schema;
 pub mod shared_ids;
 pub mod shipment;

@@ -57,15 +57,20 @@ fn main() -> ExitCode {
         }
         Ok(Command::Check { json }) => cli::check::run(Config::from_process(), json, &mut print),
         Ok(Command::Healthcheck) => configured(|config| cli::health::run(config.listen, config.certificate.is_some())),
-        Ok(Command::Keys(command)) => on_ledger(command.is_for_people(), |path| {
+        Ok(Command::Fleet(command)) => configured(|config| {
+            print(&cli::fleet_command::run(&command, config.fleet.as_ref())?);
+            Ok(())
+        }),
+        Ok(Command::Keys(command)) => on_ledger(command.is_for_people(), |path, _| {
             let (out, aside) = cli::keys_command::run(&command, path, unix_now())?;
             print(&out);
             aside.into_iter().for_each(|line| say(format_args!("{line}")));
             Ok(())
         }),
-        Ok(Command::Usage(command)) => on_ledger(command.is_for_people(), |path| {
+        Ok(Command::Usage(command)) => on_ledger(command.is_for_people(), |path, config| {
             let stdout = std::io::stdout();
-            let answer = cli::usage_command::run(&command, path, unix_now(), terminal_columns())?;
+            let answer =
+                cli::usage_command::run(&command, (path, config.fleet.as_ref()), unix_now(), terminal_columns())?;
             match stdout.lock().write_all(&answer) {
                 // Whoever reads it has enough, as `head` has.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -76,11 +81,11 @@ fn main() -> ExitCode {
             print(&cli::prices_command::run(&command, &config)?);
             Ok(())
         }),
-        Ok(Command::Limits(command)) => on_ledger(command.is_for_people(), |path| {
+        Ok(Command::Limits(command)) => on_ledger(command.is_for_people(), |path, _| {
             print(&cli::limits_command::run(&command, path, unix_now())?);
             Ok(())
         }),
-        Ok(Command::Users(command)) => on_ledger(true, |path| {
+        Ok(Command::Users(command)) => on_ledger(true, |path, _| {
             print(&cli::users_command::run(&command, path, unix_now())?);
             Ok(())
         }),
@@ -123,7 +128,7 @@ fn configured(run: impl FnOnce(Config) -> Result<(), String>) -> ExitCode {
 
 /// Runs a command on the ledger. Which file that is depends on the folder, so it is told, beside the answer: also where
 /// the command then fails. `is_told` is false where the answer is for a program, which may take any line for trouble.
-fn on_ledger(is_told: bool, run: impl FnOnce(&Path) -> Result<(), String>) -> ExitCode {
+fn on_ledger(is_told: bool, run: impl FnOnce(&Path, &Config) -> Result<(), String>) -> ExitCode {
     configured(|config| {
         let path = database::absolute(&config.database_path)?;
         let tell = |note: &str| {
@@ -133,7 +138,7 @@ fn on_ledger(is_told: bool, run: impl FnOnce(&Path) -> Result<(), String>) -> Ex
             path.exists()
         };
         let was_there = tell("");
-        let done = run(&path);
+        let done = run(&path, &config);
         if !was_there {
             tell(" (new)");
         }
@@ -150,7 +155,7 @@ fn serve(config: Config) -> Result<(), String> {
 
     let sockets = match handed_over? {
         Some(listener) => Sockets::from_listener(listener),
-        None => Sockets::listen(listen),
+        None => Sockets::listen(listen, config.shares_port),
     };
     let mut sockets = sockets.map_err(|error| {
         let remedy = match error.kind() {
@@ -188,13 +193,7 @@ fn serve(config: Config) -> Result<(), String> {
     config.warnings.iter().for_each(|why| event(Level::Warn, why, &[]));
     warn_of_keys(&config);
     warn_of_modes(&config);
-    if let Some(influx) = &config.influx {
-        event(Level::Info, "exporting to influx", &[("url", influx.shown.as_str().into())]);
-    }
-    if let Some(fleet) = &config.fleet {
-        let fields = [("url", fleet.url.shown()), ("node", fleet.node.clone())];
-        event(Level::Info, "in a fleet", &fields.each_ref().map(|(name, value)| (*name, value.as_str().into())));
-    }
+    tell_of_others(&config);
     let (address, shown) = (address.to_string(), told_target(&config));
     let families = sockets.families().map_err(|error| error.to_string())?;
     let (families, target) = (("families", families.into()), ("target", shown.as_str().into()));
@@ -215,6 +214,17 @@ fn serve(config: Config) -> Result<(), String> {
     let ended = reactor.into_workers().shutdown();
     event(Level::Info, "stopped", &[]);
     ended
+}
+
+/// Where else records go.
+fn tell_of_others(config: &Config) {
+    if let Some(influx) = &config.influx {
+        event(Level::Info, "exporting to influx", &[("url", influx.shown.as_str().into())]);
+    }
+    if let Some(fleet) = &config.fleet {
+        let url = fleet.url.shown();
+        event(Level::Info, "in a fleet", &[("url", url.as_str().into()), ("node", fleet.node.as_str().into())]);
+    }
 }
 
 /// The target as it is told, after the way to it where there is a proxy on one.

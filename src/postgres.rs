@@ -1,9 +1,9 @@
 //! A PostgreSQL client that blocks, for threads: the wire format and SCRAM by `postgres-protocol`, over sockets and TLS
 //! of ours.
 //!
-//! In: a URL, statements, parameters. Out: rows as text, or an error that says what to do. Never: an event loop, a named
-//! prepared statement or anything else that a session would keep from one transaction to the next (a pooler may give
-//! each transaction another one); a call that takes longer than it was given; a password in an error.
+//! In: a URL, statements, parameters. Out: rows as text, or an error that says what to do. Never: an event loop; a
+//! named prepared statement, or anything else that a session would keep from one transaction to the next (a pooler may
+//! give each transaction another one); a call that takes longer than it was given; a password in an error.
 //!
 //! ```text
 //!   login     which host, TLS, who we are, may it write

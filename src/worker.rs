@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod event;
 pub mod export;
 mod fair_queue;
+mod fleet_reader;
 mod lease_carrier;
 pub mod ledger;
 pub mod logger;

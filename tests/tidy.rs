@@ -64,7 +64,7 @@ const OUTSIDE_LAYER: u8 = 3;
 const STRANGERS: &[(&str, &[&str], &str)] = &[
     ("config", &["ledger", "worker"], "a setting is a value of its own"),
     ("ledger", &["local", "worker"], "the store has words of its own, and no thread"),
-    ("fleet", &["ledger", "local", "worker"], "the engine's side knows of no file and no thread"),
+    ("fleet", &["local", "worker"], "the engine's side knows nothing of presentation, and no thread"),
     ("io", &["ledger", "worker"], "sockets carry bytes"),
     ("postgres", &["ledger", "worker"], "a client carries statements"),
 ];
@@ -111,7 +111,7 @@ const TABLE: &str = "src/base/table.rs";
 const CIRCLES: &[(&str, &[&str], &str)] = &[
     (
         "src/cli",
-        &["cli", "keys_command", "limits_command", "prices_command", "usage_command", "users_command"],
+        &["cli", "fleet_command", "keys_command", "limits_command", "prices_command", "usage_command", "users_command"],
         "a command reads its arguments with the helpers beside `Command`",
     ),
     ("src/proxy", &["invariants", "proxy"], "the invariants are of the whole object, for tests alone"),

@@ -1,11 +1,17 @@
 //! `proxy-server usage`: who used what, from the ledger's file.
 
+use super::fleet_command::PATIENCE;
 use super::{Command, next, text, unexpected};
 use crate::base::digits::whole_number;
 use crate::base::visible::visible;
+use crate::config::Fleet;
+use crate::fleet::{fleet_answers, schema};
 use crate::ledger::answer::report;
 use crate::ledger::offline;
 use crate::local::usage_report::{Format, Given, Terminal, UsageQuery, answer};
+use crate::postgres::PostgresClient;
+use crate::reporting::{Query, Report, Scope};
+use crate::worker::logger::say;
 use crate::worker::unix_now;
 use lexopt::{Arg, Parser};
 use std::path::Path;
@@ -14,9 +20,10 @@ use std::path::Path;
 pub const HELP: &str = include_str!("usage_help.txt");
 
 /// The options, and the parameters of `/usage` that they are.
-const OPTIONS: [(&str, &str); 9] = [
+const OPTIONS: [(&str, &str); 10] = [
     ("--user", "user_id"),
     ("--team", "team"),
+    ("--node", "node"),
     ("--from", "from"),
     ("--to", "to"),
     ("--model", "model"),
@@ -70,9 +77,18 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
 ///
 /// # Errors
 /// One sentence.
-pub fn run(command: &UsageCommand, path: &Path, now: u64, width: Option<usize>) -> Result<Vec<u8>, String> {
+pub fn run(
+    command: &UsageCommand,
+    (path, fleet): (&Path, Option<&Fleet>),
+    now: u64,
+    width: Option<usize>,
+) -> Result<Vec<u8>, String> {
     let UsageQuery { query, format, .. } = query(command, now)?;
-    let mut report = offline::read(path, |conn| report(conn, query.clone()))?;
+    let mut report = match fleet {
+        Some(fleet) => of_fleet(fleet, path, &query)?,
+        None if query.is_of_nodes() => return Err("--node and --by node are of a fleet (FLEET_URL)".to_owned()),
+        None => offline::read(path, |conn| report(conn, query.clone()))?,
+    };
     if let Some(top) = command.top {
         report.by_model.truncate(top);
         if let Some(buckets) = &mut report.buckets {
@@ -81,6 +97,24 @@ pub fn run(command: &UsageCommand, path: &Path, now: u64, width: Option<usize>) 
         }
     }
     Ok(answer(&report, format, Some(&Terminal { width, older: older(command) })).body)
+}
+
+/// The whole fleet's answer; where that is out of reach, this node's own, which says so.
+fn of_fleet(fleet: &Fleet, path: &Path, query: &Query) -> Result<Report, String> {
+    let asked = PostgresClient::connect(&fleet.url, PATIENCE).and_then(|mut client| {
+        schema::require(&mut client)?;
+        fleet_answers::report(&mut client, query.clone(), PATIENCE)
+    });
+    let why = match asked {
+        Ok(report) => return Ok(report),
+        Err(error) => format!("the fleet is out of reach: {error}"),
+    };
+    if query.is_of_nodes() {
+        return Err(why);
+    }
+    say(format_args!("{why}"));
+    let own = offline::read(path, |conn| report(conn, query.clone()))?;
+    Ok(Report { scope: Scope::Node, ..own })
 }
 
 /// The command that shows older requests, up to its cursor, as it is typed into a shell.
@@ -123,7 +157,7 @@ fn in_options(message: &str) -> String {
 mod tests {
     use super::super::tests::parse;
     use super::*;
-    use crate::reporting::{GroupBy, Query};
+    use crate::reporting::GroupBy;
 
     #[test]
     fn options_are_parameters() {

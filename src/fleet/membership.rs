@@ -67,8 +67,8 @@ impl Membership {
             sleep(WATCH_PAUSE);
             let (_, same, later_ms) = look(client)?;
             if same != rival || later_ms < unseen_ms {
-                let why = "another proxy that lives has this ledger's identity: the ledger file was copied. Stop one of \
-                           them, and give it a ledger of its own (another DATABASE_PATH)";
+                let why = "another proxy that lives has this ledger's identity: the ledger file was copied. Stop one \
+                           of them, and give it a ledger of its own (another DATABASE_PATH)";
                 return Err(SqlError::new(SqlFault::Misconfigured, why));
             }
             unseen_ms = later_ms;

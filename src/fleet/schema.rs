@@ -46,6 +46,17 @@ pub fn prepare(client: &mut PostgresClient) -> Result<(), SqlError> {
     })
 }
 
+/// Refuses where no node has made the schema yet, or it is not for this build. Changes nothing.
+///
+/// # Errors
+/// As for [`prepare`].
+pub fn require(client: &mut PostgresClient) -> Result<(), SqlError> {
+    match find(client)? {
+        Found::Version(VERSION..) => Ok(()),
+        _ => Err(SqlError::new(SqlFault::Misconfigured, "no node of this version has joined the fleet yet")),
+    }
+}
+
 /// The same without a change: what a node would find, in words.
 ///
 /// # Errors

@@ -7,7 +7,7 @@
 //! | ledgers that made it | one that was shown it counts |
 //! |---|---|
 //! | there is one, and its number is the upstream's | its excess over them |
-//! | there is one, and it has an estimate, or knows nothing | nothing; where it has the upstream's number, the maker gets that |
+//! | there is one, and it has an estimate, or knows nothing | nothing; the maker gets its number, where it has one |
 //! | none, yet | its excess over those that were shown it before |
 //!
 //! The rule looks at sums alone, so it gives the same whatever comes first, and as often as it is asked.

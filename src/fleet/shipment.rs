@@ -53,12 +53,13 @@ impl Membership {
         client.query("SELECT oap_month_v1($1)", &[&instant]).map(drop)
     }
 
-    /// Drops the months that ended before this instant, where no ledger keeps its rows longer.
+    /// Drops the months that ended longer ago than any ledger keeps its rows, as of now (nanoseconds since the Unix
+    /// epoch). How many.
     ///
     /// # Errors
     /// The server's.
-    pub fn retain(client: &mut PostgresClient, before: i64) -> Result<i32, SqlError> {
-        client.query_one("SELECT oap_retain_v1($1)", &[&before])?.get(0)
+    pub fn retain(client: &mut PostgresClient, now: i64) -> Result<i32, SqlError> {
+        client.query_one("SELECT oap_retain_v1($1)", &[&now])?.get(0)
     }
 
     /// Sends rows.

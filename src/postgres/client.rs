@@ -158,7 +158,11 @@ impl PostgresClient {
     /// # Errors
     /// As for [`PostgresClient::query`]. Whether a commit whose answer did not come was made is not known.
     pub fn transaction<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, SqlError>) -> Result<T, SqlError> {
-        self.batch("BEGIN")?;
+        self.within("BEGIN", work)
+    }
+
+    fn within<T>(&mut self, begin: &str, work: impl FnOnce(&mut Self) -> Result<T, SqlError>) -> Result<T, SqlError> {
+        self.batch(begin)?;
         match work(self) {
             Ok(done) => self.batch("COMMIT").map(|()| done),
             Err(error) => {
@@ -167,6 +171,21 @@ impl PostgresClient {
                 Err(error)
             }
         }
+    }
+
+    /// What `work` reads, all of it as it is at one instant, and each statement within this time.
+    ///
+    /// # Errors
+    /// As for [`PostgresClient::query`]; [`SqlFault::Cancelled`] where a statement takes longer.
+    pub fn snapshot<T>(
+        &mut self,
+        time_limit: Duration,
+        work: impl FnOnce(&mut Self) -> Result<T, SqlError>,
+    ) -> Result<T, SqlError> {
+        let limit_ms = time_limit.as_millis();
+        let begin =
+            format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {limit_ms}");
+        self.within(&begin, work)
     }
 
     /// One exchange with a deadline. What leaves the protocol in the middle makes the connection useless.

@@ -76,7 +76,7 @@ fn judge(state: &str, message: &str) -> (SqlFault, &'static str) {
         }
         "25006" => (F::ReadOnly, "it is a replica or read-only: name the primary in the URL, or all hosts"),
         "53100" => (F::DiskFull, "the database server's disk is full"),
-        "57014" => (F::Cancelled, ""),
+        "57014" | "25P03" => (F::Cancelled, ""),
         "40001" | "40P01" | "55P03" => (F::Conflict, ""),
         "57P01" | "57P02" | "57P03" | "57P05" => (F::Away, ""),
         "08P01" if message.contains("authentication failed") || message.contains("no such user") => {

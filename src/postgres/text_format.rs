@@ -151,7 +151,8 @@ impl Row {
 }
 
 /// Appends a field of a row for `COPY … FROM STDIN` in its text format (PostgreSQL's manual, "COPY"): null, or a text
-/// with what ends fields and lines escaped, and what cannot be stored replaced. The caller puts tabs between and line feeds behind.
+/// with what ends fields and lines escaped, and what cannot be stored replaced. The caller puts tabs between and line
+/// feeds behind.
 pub fn copy_field(out: &mut Vec<u8>, value: Option<&str>) {
     let Some(text) = value else { return out.extend_from_slice(b"\\N") };
     for &byte in text.as_bytes() {

@@ -30,7 +30,7 @@ use crate::ledger::partition::NS_PER_HOUR;
 use crate::ledger::recent_series::recent_series;
 use crate::ledger::spend::spend_sums;
 use crate::ledger::tiers::TierBuilder;
-use crate::ledger::{database, identity, migrations};
+use crate::ledger::{database, file_identity, migrations};
 use crate::limit::budget::Period;
 use crate::usage::record::Record;
 use handle::Message;
@@ -124,7 +124,7 @@ impl Ledger {
             marks::begin_export(&conn, options.backfill).map_err(unusable)?;
         }
         if options.fleet {
-            identity::begin_fleet(&conn).map_err(unusable)?;
+            file_identity::begin_fleet(&conn).map_err(unusable)?;
         }
         let progress = Progress::read(&conn).map_err(unusable)?;
         drop(Writer::new(&conn).map_err(unusable)?);
@@ -305,14 +305,14 @@ impl Ledger {
         logger::requests(corrections);
     }
 
-    /// Keeps how far the export and the fleet are. Where that fails, the next mark says it too; until then rows are sent
-    /// again if the process is killed, or stay longer.
+    /// Keeps how far the export and the fleet are. Where that fails, the next mark says it too; until then rows are
+    /// sent again if the process is killed, or stay longer.
     fn keep_marks(&mut self, writer: &mut Writer<'_>) {
         if let Some(id) = self.exported.take() {
             let _ = marks::advance(writer.conn(), marks::EXPORT, id);
         }
         if let Some(id) = self.shipped.take() {
-            let _ = identity::keep_mark(writer.conn(), id);
+            let _ = file_identity::keep_mark(writer.conn(), id);
         }
     }
 

@@ -8,15 +8,18 @@
 use super::admin;
 use super::event::{EventSender, WorkerEvent};
 use super::fair_queue::{Asker, FairInbox, FairQueue};
+use super::fleet_reader::{Asked, FleetReader};
 use super::logger::event;
 use super::process::{lower_priority, spawn};
 use crate::base::log::Level;
+use crate::fleet::fleet_answers;
 use crate::http::reply::Fault;
 use crate::ledger::{answer, database};
 use crate::local::admin_request::AdminRequest;
 use crate::local::dashboard::{DashboardQuery, View};
 use crate::local::usage_report::UsageQuery;
 use crate::local::{Answer, dashboard, usage_report};
+use crate::reporting::{Overview, Report, Scope};
 use rusqlite::{Connection, ErrorCode};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,16 +73,18 @@ pub struct QueryHandle {
 }
 
 impl QueryHandle {
-    /// Starts the threads. The ledger at `path` is opened now, and again after any failure.
+    /// Starts the threads. The ledger at `path` is opened now, and again after any failure. With a fleet, that is asked
+    /// first.
     ///
     /// # Errors
     /// One sentence, if the system gives no thread.
-    pub fn start(path: &Path, events: EventSender) -> Result<Self, String> {
+    pub fn start(path: &Path, fleet: Option<FleetReader>, events: EventSender) -> Result<Self, String> {
         let inbox = Arc::new(FairInbox::new(FairQueue::new(QUESTIONS_MAX, QUESTIONS_OF_USER_MAX)));
         let stopping = Arc::new(AtomicBool::new(false));
         let (renders, rendered) = sync_channel(RENDERS_MAX);
         let reader = LedgerReader {
             path: database::absolute(path)?,
+            fleet,
             conn: None,
             failing: false,
             time_limit: TIME_LIMIT,
@@ -116,9 +121,10 @@ fn render(inbox: &Receiver<(u64, Render)>, events: &EventSender) {
     }
 }
 
-/// Asks the ledger, on a connection of its own.
+/// Asks the fleet where there is one and it is reached, else the ledger, on connections of its own.
 struct LedgerReader {
     path: PathBuf,
+    fleet: Option<FleetReader>,
     conn: Option<Connection>,
     /// The last question found no readable ledger; said once.
     failing: bool,
@@ -135,21 +141,51 @@ impl LedgerReader {
         self.conn = self.open().ok();
         while let Some(job) = inbox.pop() {
             let (ticket, answer) = match job {
-                Job::Usage { ticket, query: UsageQuery { query, format, .. } } => {
-                    (ticket, self.answer(|conn| Ok(usage_report::answer(&answer::report(conn, query)?, format, None))))
-                }
-                Job::Dashboard { ticket, query } => {
-                    let page = |conn: &Connection| {
-                        let overview = answer::overview(conn, &query.overview())?;
-                        Ok(dashboard::answer(&View { query: *query, overview }))
-                    };
-                    (ticket, self.answer(page))
-                }
+                Job::Usage { ticket, query } => (ticket, self.usage(query)),
+                Job::Dashboard { ticket, query } => (ticket, self.dashboard(*query)),
                 Job::Admin { ticket, request } => (ticket, admin::perform(&self.path, &request)),
                 Job::Render { ticket, render } => (ticket, render()),
             };
             events.send(WorkerEvent::Answered { ticket, answer });
         }
+    }
+
+    fn usage(&mut self, UsageQuery { query, format, .. }: UsageQuery) -> Answer {
+        let Some(fleet) = &mut self.fleet else {
+            if query.is_of_nodes() {
+                let why = "`node` is of a fleet, and this proxy is in none (FLEET_URL)";
+                return Answer::error(Fault::BadRequest, why, None);
+            }
+            return self.answer(|conn| Ok(usage_report::answer(&answer::report(conn, query)?, format, None)));
+        };
+        match fleet.ask(|client| fleet_answers::report(client, query.clone(), TIME_LIMIT)) {
+            Asked::Found(report) => usage_report::answer(&report, format, None),
+            Asked::TooLong => too_long(),
+            Asked::Away if query.is_of_nodes() => {
+                let why = "The fleet is out of reach, and this node knows only its own usage; try again.";
+                Answer::error(Fault::LedgerUnavailable, why, None)
+            }
+            Asked::Away => self.answer(|conn| {
+                let report = Report { scope: Scope::Node, ..answer::report(conn, query)? };
+                Ok(usage_report::answer(&report, format, None))
+            }),
+        }
+    }
+
+    fn dashboard(&mut self, query: DashboardQuery) -> Answer {
+        let asked = query.overview();
+        let scope = match &mut self.fleet {
+            None => Scope::Alone,
+            Some(fleet) => match fleet.ask(|client| fleet_answers::overview(client, &asked, TIME_LIMIT)) {
+                Asked::Found(overview) => return dashboard::answer(&View { query, overview }),
+                Asked::TooLong => return too_long(),
+                Asked::Away => Scope::Node,
+            },
+        };
+        self.answer(|conn| {
+            let overview = Overview { scope, ..answer::overview(conn, &asked)? };
+            Ok(dashboard::answer(&View { query, overview }))
+        })
     }
 
     /// Answers from the ledger, or says why not.
@@ -159,11 +195,7 @@ impl LedgerReader {
                 self.failing = false;
                 answer
             }
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => Answer::error(
-                Fault::Overloaded,
-                "This question takes too long to answer; narrow it with `from`, `to`, `user_id` or `model`.",
-                None,
-            ),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => too_long(),
             Err(error) => {
                 self.conn = None;
                 if !std::mem::replace(&mut self.failing, true) {
@@ -196,6 +228,12 @@ impl LedgerReader {
     }
 }
 
+/// What is said to whoever asks for too much.
+fn too_long() -> Answer {
+    let why = "This question takes too long to answer; narrow it with `from`, `to`, `user_id` or `model`.";
+    Answer::error(Fault::Overloaded, why, None)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,6 +250,7 @@ mod tests {
         Writer::new(&writer).unwrap().append(&vec![Record::default(); 4096]).unwrap();
         let mut reader = LedgerReader {
             path,
+            fleet: None,
             conn: None,
             failing: false,
             time_limit: Duration::ZERO,

@@ -6,8 +6,8 @@
 //!     └── how far rows may be pruned ◀┘ by the ledger thread
 //! ```
 //!
-//! In: a ledger file, and a database. Out: every row of it there, once. Never: a wait of the loop or of the ledger; a row
-//! passed over because the database is away, however long: the ledger is the outbox.
+//! In: a ledger file, and a database. Out: every row of it there, once. Never: a wait of the loop or of the ledger; a
+//! row passed over because the database is away, however long: the ledger is the outbox.
 //!
 //! The mark on the server is the truth. Where it is behind the first row that is there, what was pruned is sent as sums
 //! first. Of several processes with one ledger, one ships.
@@ -27,7 +27,7 @@ use super::only_one::OnlyOne;
 use super::process::{lower_priority, spawn};
 use crate::base::log::Level;
 use crate::config::{Fleet, PostgresUrl};
-use crate::fleet::membership::{BEAT_EVERY, Node};
+use crate::fleet::membership::{BEAT_EVERY, Membership, Node};
 use crate::ledger::database;
 use crate::ledger::marks::LAST_ID;
 use crate::postgres::{SqlError, SqlFault};
@@ -61,7 +61,8 @@ pub struct ShipHandle {
 }
 
 impl ShipHandle {
-    /// Starts the thread for the ledger at `path`, whose ledger thread is running; `mark` tells that what the fleet has.
+    /// Starts the thread for the ledger at `path`, whose ledger thread is running; `mark` tells it what the
+    /// fleet has.
     ///
     /// # Errors
     /// One sentence: the path is none, or the system gives no thread.
@@ -89,6 +90,7 @@ impl ShipHandle {
             url: fleet.url.clone(),
             node,
             sender: None,
+            place: None,
             mark: Box::new(mark),
             retry: Retry::new("fleet is out of reach", "fleet is reached").pausing(PAUSE_MIN, PAUSE_MAX),
             progress: Arc::clone(&progress),
@@ -129,6 +131,8 @@ struct Shipper {
     node: Node,
     /// None before the first connection, and after a failure.
     sender: Option<FleetSender>,
+    /// This process in the fleet, once it is in.
+    place: Option<Membership>,
     /// Tells the ledger's thread what the fleet has.
     mark: Box<dyn Fn(i64) + Send>,
     retry: Retry,
@@ -189,7 +193,7 @@ impl Shipper {
         }
         let mut sender = match self.sender.take() {
             Some(sender) => sender,
-            None => FleetSender::connect(&self.url, &mut self.node, &mut self.outbox)?,
+            None => FleetSender::connect(&self.url, &mut self.node, &mut self.place, &mut self.outbox)?,
         };
         let sent = sender.step(&mut self.outbox, &*self.mark)?;
         let mut progress = self.progress.lock();

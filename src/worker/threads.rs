@@ -2,6 +2,7 @@
 
 use super::event::{EventSender, WorkerEvent};
 use super::export::{self, ExportHandle};
+use super::fleet_reader::FleetReader;
 use super::lease_carrier::LeaseHandle;
 use super::ledger::{Ledger, LedgerHandle, Options};
 use super::logger;
@@ -89,15 +90,15 @@ impl WorkerThreads {
         let backfill = export.as_ref().is_some_and(|to| to.backfill);
         let options = Options { export: export.is_some(), backfill, fleet: fleet.is_some(), ..options };
         let ledger = Ledger::start(database, options, events.clone())?;
-        let query = QueryHandle::start(database, events.clone())?;
         let long_work = LongWorkHandle::start(events.clone())?;
         let export = export.map(|to| ExportHandle::start(database, (to, egress), ledger.marker()));
         let (retention_days, mark) = (options.retention_days, || ledger.shipped_marker());
         let ship = fleet.map(|fleet| ShipHandle::start(database, fleet, retention_days, mark(), events.clone()));
         let (export, ship) = (export.transpose()?, ship.transpose()?);
-        let lease = fleet.zip(ship.as_ref());
-        let lease =
-            lease.map(|(fleet, ship)| LeaseHandle::start(fleet, ship.progress(), events.clone())).transpose()?;
+        let reader = |(fleet, ship): (&Fleet, &ShipHandle)| FleetReader::new(fleet.url.clone(), ship.progress());
+        let query = QueryHandle::start(database, fleet.zip(ship.as_ref()).map(reader), events.clone())?;
+        let lease = |(fleet, ship): (&Fleet, &ShipHandle)| LeaseHandle::start(fleet, ship.progress(), events.clone());
+        let lease = fleet.zip(ship.as_ref()).map(lease).transpose()?;
         let resolver = Resolver::start(host, port, events.clone())?;
         Ok(Self { events, ledger, query, long_work, export, ship, lease, resolver })
     }

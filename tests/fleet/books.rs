@@ -26,6 +26,9 @@ pub fn target() -> Target {
     let served = Arc::new(Mutex::new(BTreeMap::new()));
     let books = served.clone();
     let upstream = Upstream::start(Options { forgets: true, ..Options::default() }, move |request| {
+        if request.method == "GET" {
+            return Reply::json("{}").steps(); // `check` asks for models
+        }
         let body = request.json();
         let text = |name: &str| body[name].as_str().unwrap_or("anonymous").to_owned();
         let model = text("model");
@@ -66,8 +69,10 @@ impl Nodes {
         Proxy::start_in(folder, &self.vars(name))
     }
 
-    pub fn vars<'a>(&'a self, name: &'a str) -> [(&'a str, &'a str); 4] {
-        [("PROXY_TARGET", &self.target), ("FLEET_URL", &self.fleet), ("FLEET_NODE", name), ("RATE_LIMIT_RPM", "0")]
+    pub fn vars<'a>(&'a self, name: &'a str) -> [(&'a str, &'a str); 5] {
+        let of_fleet = [("PROXY_TARGET", &*self.target), ("FLEET_URL", &self.fleet), ("FLEET_NODE", name)];
+        let [target, fleet, node] = of_fleet;
+        [target, fleet, node, ("RATE_LIMIT_RPM", "0"), ("SHUTDOWN_DELAY", "0")]
     }
 }
 

@@ -4,6 +4,7 @@ use super::books::{self, Nodes, wait_until_shipped};
 use super::support::DEADLINE;
 use super::support::postgres::Postgres;
 use super::support::proxy::Proxy;
+use openai_api_proxy::fleet::membership::Membership;
 use openai_api_proxy::ledger::append::Writer;
 use openai_api_proxy::ledger::database;
 use openai_api_proxy::ledger::fold::fold;
@@ -21,7 +22,7 @@ fn now() -> u64 {
 }
 
 /// Rows of three users, two teams and two models over two months up to now.
-fn history() -> Vec<Record> {
+pub fn history() -> Vec<Record> {
     let (to, span) = (now(), 60 * 24 * HOUR);
     let row = |n: u64| Record {
         started_at: to - span + n * (span / ROWS),
@@ -141,4 +142,33 @@ fn rows_that_are_not_shipped_are_not_pruned_and_a_server_that_was_set_back_gets_
     let a = keeping(folder);
     wait_until_shipped(&[&a]);
     assert_eq!(hours_of_fleet(&server), hours);
+}
+
+#[test]
+fn whole_months_go_when_they_are_older_than_any_node_keeps() {
+    let Some(server) = Postgres::start() else { return };
+    let target = books::target();
+    let nodes = Nodes::new(&target, &server.url());
+    let keeping = |days, name| Proxy::start(&[&nodes.vars(name)[..], &[("RETENTION_DAYS", days)]].concat());
+    let folder = tempfile::tempdir().unwrap();
+    Writer::new(&database::open(&folder.path().join("usage.db")).unwrap()).unwrap().append(&history()).unwrap();
+    let a = nodes.start_in(folder, "a"); // for ever
+    let b = keeping("40", "b");
+    wait_until_shipped(&[&a, &b]);
+    let hours = hours_of_fleet(&server);
+    let mut client = server.client();
+    let mut retain = |days: u64| Membership::retain(&mut client, (now() + days * 24 * HOUR) as i64).unwrap();
+    let records =
+        || server.admin("fleet").query_one("SELECT count(*) FROM oap_records", &[]).unwrap().get::<i64>(0).unwrap();
+    assert_eq!((retain(400), records()), (0, ROWS as i64), "one keeps them for ever");
+    let a = Proxy::start_in(a.into_folder(), &[&nodes.vars("a")[..], &[("RETENTION_DAYS", "300")]].concat());
+    a.wait_for_log("fleet is reached");
+    assert_eq!((retain(100), records()), (0, ROWS as i64), "the longest holds for all");
+    assert!(retain(400) >= 2 && records() == 0);
+    assert_eq!(hours_of_fleet(&server), hours, "sums stay");
+    // Of a part of an hour nothing is known any more: the whole of it is told.
+    let middle = now() / HOUR * HOUR - 10 * 24 * HOUR + HOUR / 2;
+    let answer = b.usage(&format!("from={}&to={}", middle / 1_000_000_000, middle / 1_000_000_000 + 60));
+    let (from, to) = (answer["from"].as_str().unwrap(), answer["to"].as_str().unwrap());
+    assert!(from.ends_with(":00:00Z") && to.ends_with(":00:00Z") && answer["totals"]["requests"] != 0, "{from} {to}");
 }

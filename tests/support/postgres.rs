@@ -53,7 +53,7 @@ impl Postgres {
         initdb.arg("--locale=C").arg(format!("--pwfile={}", folder.path().join("word").display()));
         let made = initdb.output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let hba = "host all all 127.0.0.1/32 scram-sha-256\n";
+        let hba = "host all,replication all 127.0.0.1/32 scram-sha-256\n";
         std::fs::write(data.join("pg_hba.conf"), hba).unwrap();
         let port = free_port();
         let child = spawn(&programs, folder.path(), port);
@@ -99,6 +99,31 @@ impl Postgres {
     /// Starts it again on the same port.
     pub fn restart(&mut self) {
         self.child = spawn(&self.programs, self.folder.path(), self.port);
+        drop(self.admin("postgres"));
+    }
+
+    /// A copy of it that follows it on a port of its own, and only reads.
+    pub fn standby(&self) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        own(folder.path(), 0o700);
+        for name in ["ca.pem", "pair.pem", "key.pem", "word"] {
+            std::fs::copy(self.folder.path().join(name), folder.path().join(name)).unwrap();
+            own(&folder.path().join(name), 0o600);
+        }
+        let mut copy = unprivileged(&self.programs.join("pg_basebackup"));
+        copy.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "admin", "-R", "-c", "fast", "--no-sync"]);
+        copy.arg("-D").arg(folder.path().join("data")).env("PGPASSWORD", PASSWORD);
+        let made = copy.output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let port = free_port();
+        let child = spawn(&self.programs, folder.path(), port);
+        Self { programs: self.programs.clone(), folder, port, child }
+    }
+
+    /// Has a copy go on by itself, and write.
+    pub fn promote(&self) {
+        let url = self.url_of("admin", "postgres") + "&target_session_attrs=any";
+        connect(&url).query("SELECT pg_promote()", &[]).unwrap();
         drop(self.admin("postgres"));
     }
 
@@ -167,10 +192,10 @@ pub fn connect(url: &str) -> PostgresClient {
 /// Where Debian keeps the newest version's programs, or the PATH.
 fn programs() -> Option<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let folders = versions.map(|version| version.path().join("bin"));
+    let has_all = |folder: &PathBuf| folder.join("initdb").is_file() && folder.join("pg_basebackup").is_file();
+    let newest = versions.map(|version| version.path().join("bin")).filter(has_all).max();
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let all = folders.chain(std::env::split_paths(&path).collect::<Vec<_>>());
-    all.filter(|folder| folder.join("initdb").is_file()).max()
+    newest.or_else(|| std::env::split_paths(&path).find(has_all))
 }
 
 fn spawn(programs: &Path, folder: &Path, port: u16) -> Child {

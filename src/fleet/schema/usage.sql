@@ -142,26 +142,30 @@ BEGIN
     EXECUTE format('CREATE TABLE %I PARTITION OF oap_records FOR VALUES FROM (%s) TO (%s)', name, lower, upper);
 END $$;
 
--- Drops the months that ended before an instant (ns), and forgets their response ids. How many months.
-CREATE FUNCTION oap_retain_v1(before bigint) RETURNS int LANGUAGE plpgsql AS $$
+-- Drops the months that ended longer ago than any ledger keeps its rows, as of now (ns), and forgets their response ids.
+-- How many months.
+CREATE FUNCTION oap_retain_v1(now_ns bigint) RETURNS int LANGUAGE plpgsql AS $$
 DECLARE
+    days int;
+    kept timestamp;                             -- the first month that stays
     name text;
     dropped int := 0;
-    last text := to_char(to_timestamp(before / 1000000000) AT TIME ZONE 'UTC', 'YYYY_MM');
 BEGIN
-    IF EXISTS (SELECT FROM oap_ledgers WHERE NOT forgotten AND retention_days = 0) THEN RETURN 0; END IF;
+    SELECT CASE WHEN min(retention_days) > 0 THEN max(retention_days) END INTO days FROM oap_ledgers WHERE NOT forgotten;
+    IF days IS NULL THEN RETURN 0; END IF;      -- one keeps them for ever
+    kept := date_trunc('month', to_timestamp(now_ns / 1000000000) AT TIME ZONE 'UTC' - make_interval(days => days));
     PERFORM pg_advisory_xact_lock(1869639800, 2);
     FOR name IN SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-        WHERE i.inhparent = 'oap_records'::regclass AND c.relname LIKE 'oap\_records\_____\___'
-            AND right(c.relname, 7) < last ORDER BY 1
+        WHERE i.inhparent = 'oap_records'::regclass AND c.relname < 'oap_records_' || to_char(kept, 'YYYY_MM')
+            AND c.relname ~ '^oap_records_\d{4}_\d\d$'
     LOOP
         EXECUTE format('DROP TABLE %I', name);
         dropped := dropped + 1;
     END LOOP;
-    DELETE FROM oap_counted WHERE month < replace(last, '_', '')::int;
-    UPDATE oap_ledgers SET lost_before = greatest(lost_before,
-        extract(epoch FROM date_trunc('month', to_timestamp(before / 1000000000) AT TIME ZONE 'UTC'))::bigint * 1000000000)
-        WHERE dropped > 0;
+    IF dropped > 0 THEN
+        DELETE FROM oap_counted c WHERE c.month < to_char(kept, 'YYYYMM')::int;
+        UPDATE oap_ledgers SET lost_before = greatest(lost_before, extract(epoch FROM kept)::bigint * 1000000000);
+    END IF;
     RETURN dropped;
 END $$;
 

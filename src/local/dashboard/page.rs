@@ -6,7 +6,7 @@ use super::view::{View, ending, percentile};
 use crate::base::visible::visible;
 use crate::local::Answer;
 use crate::local::humanize::{day, duration, grouped, money, second, share, short};
-use crate::reporting::{Entry, SAMPLE_MAX};
+use crate::reporting::{Entry, SAMPLE_MAX, Scope};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -66,6 +66,13 @@ fn page(view: &View) -> Markup {
                 }
                 footer {
                     p { "Times are UTC. As of " (second(view.query.now)) "; reload for the present." }
+                    @match view.overview.scope {
+                        Scope::Alone => {}
+                        Scope::Node => p { strong { "This node only: the fleet is out of reach." } }
+                        Scope::Fleet { nodes, fresh_to } => p {
+                            "Nodes of the fleet: " (nodes) ". Complete to " (second(fresh_to)) "."
+                        }
+                    }
                     p { (age_of_prices(view)) }
                 }
             }

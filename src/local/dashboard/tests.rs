@@ -3,7 +3,7 @@
 use super::view::percentile;
 use super::*;
 use crate::price::{PriceDates, PriceSource};
-use crate::reporting::{Entry, Overview, Ranking, Totals};
+use crate::reporting::{Entry, Overview, Ranking, Scope, Totals};
 use crate::usage::record::{Endpoint, Outcome, Record};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -40,6 +40,7 @@ fn view(name: &str) -> View {
         others: ranking,
         series: vec![(Some(name.to_owned()), [(NOW - NOW % DAY, totals(1, 5))].into())],
         sample: vec![Entry { id: 1, record }],
+        scope: Scope::Alone,
     };
     View { query: asked(""), overview }
 }

@@ -6,7 +6,7 @@
 use crate::base::visible::visible;
 use crate::local::humanize::{dollars, grouped, instant, second};
 use crate::local::text_table::{Column, fitted, table};
-use crate::reporting::{BucketKey, Entry, GroupBy, Report, Totals};
+use crate::reporting::{BucketKey, Entry, GroupBy, Report, Scope, Totals};
 use std::fmt::Write as _;
 use unicode_width::UnicodeWidthStr as _;
 
@@ -63,11 +63,22 @@ fn heading(report: &Report) -> String {
     if let Some(model) = &query.model {
         let _ = write!(out, ", {}", visible(model));
     }
+    if let Some(node) = &query.node {
+        let _ = write!(out, ", node {}", visible(node));
+    }
     match (query.from, query.to) {
         (None, None) => out.push_str(", all time"),
         (Some(from), None) => drop(write!(out, ", from {}", instant(from))),
         (None, Some(to)) => drop(write!(out, ", until {}", instant(to))),
         (Some(from), Some(to)) => drop(write!(out, ", from {} until {}", instant(from), instant(to))),
+    }
+    match report.scope {
+        Scope::Alone => {}
+        Scope::Node => out.push_str("\nThis node only: the fleet is out of reach."),
+        Scope::Fleet { nodes, fresh_to } => {
+            let nodes = if nodes == 1 { "1 node".to_owned() } else { format!("{} nodes", grouped(nodes)) };
+            let _ = write!(out, "\nA fleet of {nodes}, complete to {}.", second(fresh_to));
+        }
     }
     out.push_str("\n\n");
     out
@@ -93,6 +104,7 @@ fn sums_table(report: &Report, rows: &[(String, Totals)], width: usize) -> Strin
         GroupBy::User => Column::Left("USER"),
         GroupBy::Team => Column::Left("TEAM"),
         GroupBy::Endpoint => Column::Left("ENDPOINT"),
+        GroupBy::Node => Column::Left("NODE"),
     };
     let numbers = ["REQUESTS", "ERRORS", "INPUT", "CACHED", "OUTPUT", "REASONING", "TOKENS", "COST USD"];
     let columns: Vec<Column<'_>> =
@@ -241,6 +253,7 @@ mod tests {
             buckets: None,
             data: vec![Entry { id: 7, record }],
             next_cursor: Some(7),
+            scope: Scope::Alone,
         }
     }
 

@@ -1,5 +1,5 @@
-//! How the fleet is as this node sees it: written by the thread that ships, read by whoever renders a scrape, and by the
-//! loop for `/readyz`.
+//! How the fleet is as this node sees it: written by the thread that ships, read by whoever renders a scrape, and by
+//! the query thread.
 
 use crate::fleet::membership::Membership;
 use crate::metrics::FleetGauges;

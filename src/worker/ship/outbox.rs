@@ -1,5 +1,5 @@
-//! The ledger's file as the thread that ships reads it: open, beside the thread that writes it; or at rest, after that has
-//! closed it.
+//! The ledger's file as the thread that ships reads it: open, beside the thread that writes it; or at rest, after that
+//! one has closed it.
 
 use crate::ledger::{database, offline};
 use crate::postgres::{SqlError, SqlFault};

@@ -10,7 +10,7 @@ use crate::config::PostgresUrl;
 use crate::fleet::membership::{BEAT_EVERY, Membership, Node};
 use crate::fleet::schema;
 use crate::fleet::shipment::{Rows, Shipped};
-use crate::ledger::identity;
+use crate::ledger::file_identity;
 use crate::ledger::marks::{self, LAST_ID};
 use crate::ledger::partition::NS_PER_DAY;
 use crate::ledger::prune::first_id;
@@ -31,7 +31,6 @@ const RETAIN_EVERY: Duration = Duration::from_secs(3600);
 pub struct FleetSender {
     client: PostgresClient,
     membership: Membership,
-    retention_days: u32,
     /// The last row that is in the fleet.
     cursor: i64,
     /// What was pruned before it was sent, if it was.
@@ -64,21 +63,35 @@ pub struct Sent {
 }
 
 impl FleetSender {
-    /// Connects, brings the schema forward, and takes a place.
+    /// Connects, brings the schema forward, and takes the place that it had, or a new one.
     ///
     /// # Errors
     /// The server's; the place is another's; the ledger is not the one that the fleet knows.
-    pub fn connect(url: &PostgresUrl, node: &mut Node, outbox: &mut Outbox) -> Result<Self, SqlError> {
+    pub fn connect(
+        url: &PostgresUrl,
+        node: &mut Node,
+        place: &mut Option<Membership>,
+        outbox: &mut Outbox,
+    ) -> Result<Self, SqlError> {
         let mut client = PostgresClient::connect(url, PATIENCE)?;
         schema::prepare(&mut client)?;
-        node.ledger_uuid = outbox.read(identity::read)?.unwrap_or_default();
-        let membership = Membership::join(&mut client, node)?;
+        node.ledger_uuid = outbox.read(file_identity::read)?.unwrap_or_default();
+        let is_kept = match place {
+            Some(place) => place.beat(&mut client, 0, unix_now(), 0)?.serves,
+            None => false,
+        };
+        if !is_kept {
+            *place = None;
+        }
+        let membership = match place {
+            Some(place) => *place,
+            None => *place.insert(Membership::join(&mut client, node)?),
+        };
         let (cursor, cursor_at) = membership.mark(&mut client)?;
         check_ledger(outbox, cursor, cursor_at)?;
         Ok(Self {
             client,
             membership,
-            retention_days: node.retention_days,
             cursor,
             lost: Lost::Unknown,
             months: BTreeSet::new(),
@@ -172,10 +185,9 @@ impl FleetSender {
     }
 
     fn retain(&mut self, now: u64) -> Result<(), SqlError> {
-        if self.retention_days > 0 && Instant::now() >= self.retain_at {
+        if Instant::now() >= self.retain_at {
             self.retain_at = Instant::now() + RETAIN_EVERY;
-            let before = now.cast_signed().saturating_sub(i64::from(self.retention_days).saturating_mul(NS_PER_DAY));
-            Membership::retain(&mut self.client, before)?;
+            Membership::retain(&mut self.client, now.cast_signed())?;
         }
         Ok(())
     }
@@ -192,8 +204,9 @@ fn check_ledger(outbox: &mut Outbox, cursor: i64, cursor_at: i64) -> Result<(), 
         return Ok(());
     }
     let why = format!(
-        "the ledger is not the one of which the fleet has {cursor} rows: it is an older copy (a backup?), and what it \
-         adds would be taken for what is there. Put the newer file back, or begin with a new one (another DATABASE_PATH)"
+        "the ledger is not the one of which the fleet has {cursor} rows: it is an older copy (a backup?), and what \
+         it adds would be taken for what is there. Put the newer file back, or begin with a new one (another \
+         DATABASE_PATH)"
     );
     Err(SqlError::new(SqlFault::Misconfigured, why))
 }

@@ -93,6 +93,8 @@ mod tests {
         assert_eq!((fleet.node.as_str(), fleet.url.hosts[0].name.as_str()), ("東京 1", "db"));
         let fleet = load("FLEET_URL=postgres://u@db/d\n").unwrap().fleet.unwrap();
         assert!(!fleet.node.is_empty() && fleet.node == fleet.host);
+        let delay = |dotenv: &str| load(dotenv).unwrap().timeouts.shutdown_delay.as_secs();
+        assert_eq!([delay(""), delay("FLEET_URL=postgres://u@h/d\n")], [0, 5]);
         assert!(load("FLEET_NODE=a\n").unwrap().warnings[0].contains("there is no fleet"));
         assert_eq!((fleet.on_outage, fleet.wait.as_millis(), fleet.lease.as_secs()), (OnOutage::Share, 250, 10));
         let fleet = "FLEET_URL=postgres://u@db/d\nFLEET_ON_OUTAGE=closed\nFLEET_WAIT=1s\nFLEET_LEASE=1m\n";
