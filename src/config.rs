@@ -70,6 +70,8 @@ pub struct Config {
     pub model_name: Option<String>,
     /// `HOST` and `PORT`; port 0 is any free one.
     pub listen: SocketAddr,
+    /// `REUSE_PORT`: other processes of this user listen there too.
+    pub shares_port: bool,
     /// `DATABASE_PATH`
     pub database_path: PathBuf,
     /// `LEDGER_DURABILITY`
@@ -247,6 +249,7 @@ impl Config {
             admin_token: admin_token(source),
             api_key,
             model_name: source.optional("MODEL_NAME", "a model's name, at most 128 bytes", model_name),
+            shares_port: source.switch("REUSE_PORT", false),
             database_path: source.os("DATABASE_PATH").unwrap_or_else(|| "usage.db".into()).into(),
             durability: source.word("LEDGER_DURABILITY", Durability::Settled, &Durability::WORDS),
             ledger_fsync: source.switch("LEDGER_FSYNC", false),

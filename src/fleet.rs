@@ -3,6 +3,7 @@
 //! ```text
 //!   ledger (SQLite) ──rows in order──▶ shipment ──COPY, one transaction──▶ records, sums by hour and day, the mark
 //!                                         └─ shared_ids: what was counted under one id by several ledgers
+//!   leases: messages of purses, and the answers
 //!   membership: whose ledger it is, who ships for it, whether it lives
 //! ```
 //!
@@ -13,6 +14,7 @@
 
 pub mod fleet_answers;
 mod fleet_sums;
+pub mod leases;
 pub mod membership;
 pub mod roster;
 pub mod schema;

@@ -162,7 +162,7 @@ fn serve(config: Config) -> Result<(), String> {
 
     let sockets = match handed_over? {
         Some(listener) => Sockets::from_listener(listener),
-        None => Sockets::listen(listen),
+        None => Sockets::listen(listen, config.shares_port),
     };
     let mut sockets = sockets.map_err(|error| {
         let remedy = match error.kind() {
@@ -217,6 +217,9 @@ fn serve(config: Config) -> Result<(), String> {
     metrics.expose(&workers.take_former_series(), started.mono);
     let mut proxy = Proxy::new(settings, prices, metrics, started);
     proxy.log_up_to(config.log);
+    if let Some(fleet) = &config.fleet {
+        proxy.join_fleet(nanoseconds(fleet.lease), nanoseconds(fleet.wait), fleet.on_outage);
+    }
     let (delay, drain) = (config.timeouts.shutdown_delay, config.timeouts.drain);
     let mut reactor = Reactor::new(sockets, workers, proxy, nanoseconds(drain)).delayed_by(nanoseconds(delay));
     reactor.run().map_err(|error| format!("cannot wait for events: {error}"))?;

@@ -63,7 +63,7 @@ impl Reloader {
 fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static str>) {
     let Config {
         target, egress, api_key, account, door, allowed_paths, forward_headers, trusted_proxies,
-        model_name, listen, database_path, durability, ledger_fsync,
+        model_name, listen, shares_port, database_path, durability, ledger_fsync,
         ledger_wait, retention_days, read_on, read_on_max, limits, total_limits, reserves_average, allows_unmetered,
         asks_usage, keys_only, admin_token, connections_max, connections_of_address_max,
         body_bytes_max, buffered_bytes_max, timeouts,
@@ -98,6 +98,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         (old.tls_ca != *tls_ca, "TLS_CA_FILE"),
         (!is_same_certificate, "TLS_CERT_FILE,TLS_KEY_FILE"),
         (old.listen != *listen, "HOST,PORT"),
+        (old.shares_port != *shares_port, "REUSE_PORT"),
         (old.connections_max != *connections_max, "MAX_CONNECTIONS"),
         (old.connections_of_address_max != *connections_of_address_max, "MAX_CONNECTIONS_PER_ADDRESS"),
         (old.body_bytes_max != *body_bytes_max, "MAX_BODY_BYTES"),
@@ -190,7 +191,7 @@ mod tests {
     }
 
     /// Another value for each variable, and what must be set beside it so that it counts.
-    const OTHERS: [(&str, &str, &str); 79] = [
+    const OTHERS: [(&str, &str, &str); 83] = [
         ("PROXY_TARGET", "http://other", ""),
         ("OPENAI_API_KEY", "sk-hush", ""),
         ("OPENAI_API_KEY_FILE", HUSH, ""),
@@ -210,6 +211,7 @@ mod tests {
         ("TLS_KEY_FILE", KEY, PAIR),
         ("HOST", "127.0.0.2", ""),
         ("PORT", "1", ""),
+        ("REUSE_PORT", "true", ""),
         ("MAX_CONNECTIONS", "1", ""),
         ("MAX_CONNECTIONS_PER_ADDRESS", "1", ""),
         ("MAX_BODY_BYTES", "1KiB", ""),
@@ -269,6 +271,9 @@ mod tests {
         ("FLEET_URL", "postgres://u:hush@other/d", ""),
         ("FLEET_URL_FILE", FLEET, ""),
         ("FLEET_NODE", "other", "FLEET_URL=postgres://u@h/d\n"),
+        ("FLEET_ON_OUTAGE", "closed", "FLEET_URL=postgres://u@h/d\n"),
+        ("FLEET_WAIT", "1s", "FLEET_URL=postgres://u@h/d\n"),
+        ("FLEET_LEASE", "1m", "FLEET_URL=postgres://u@h/d\n"),
         ("PGPASSFILE", PASSWORDS, "FLEET_URL=postgres://u@h/d\n"),
     ];
     const INFLUX_1: &str = "INFLUXDB_URL=http://h\nINFLUXDB_DATABASE=d\nINFLUXDB_USERNAME=u\n";

@@ -1,5 +1,5 @@
-//! The threads that may block or take long (ledger, checkpoint, query, long work, export, alerts, resolver, log), each
-//! behind a bounded mailbox, and the one mailbox back.
+//! The threads that may block or take long (ledger, checkpoint, query, long work, export, alerts, ship, lease, resolver,
+//! log), each behind a bounded mailbox, and the one mailbox back.
 //!
 //! In: records, questions and names from the loop. Out: [`WorkerEvent`]s. Never: a decision about an exchange.
 
@@ -14,6 +14,7 @@ pub mod event;
 pub mod export;
 mod fair_queue;
 mod fleet_reader;
+mod lease_carrier;
 pub mod ledger;
 pub mod logger;
 pub mod long_work;

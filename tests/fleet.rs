@@ -10,6 +10,8 @@ mod support;
 mod books;
 #[path = "fleet/joining.rs"]
 mod joining;
+#[path = "fleet/limits.rs"]
+mod limits;
 #[path = "fleet/once.rs"]
 mod once;
 #[path = "fleet/trouble.rs"]
@@ -183,4 +185,27 @@ fn rows_come_once_whatever_is_sent_again() {
     let sql = "SELECT count(*), count(DISTINCT id), (SELECT sum(requests)::bigint FROM oap_hours WHERE who = 0) FROM oap_records";
     let row = one.query_one(sql, &[]).unwrap();
     assert_eq!([0, 1, 2].map(|column| row.get::<i64>(column).unwrap()), [510; 3]);
+}
+
+#[test]
+fn processes_of_one_host_share_a_port_and_are_a_fleet() {
+    let Some(server) = Postgres::start() else { return };
+    let target = books::target();
+    let nodes = Nodes::new(&target, &server.url());
+    let port = support::free_port().to_string();
+    let start = |name| Proxy::start(&[&nodes.vars(name)[..], &[("REUSE_PORT", "true"), ("PORT", &port)]].concat());
+    let (mut a, mut b) = (start("a"), start("b"));
+    assert_eq!(a.addr(), b.addr());
+    // Who comes to whom is the system's choice; in the end both have had some.
+    let requests = |proxy: &Proxy| books::requests(&ledger_sums(&proxy.database()));
+    until("both have had clients", || {
+        support::client::post_json(a.addr(), "/v1/chat/completions", &[], r#"{"model":"gpt-4o"}"#).expect(200);
+        requests(&a) > 0 && requests(&b) > 0
+    });
+    assert!(a.terminate().success());
+    for _ in 0..20 {
+        support::client::post_json(b.addr(), "/v1/chat/completions", &[], r#"{"model":"gpt-4o"}"#).expect(200);
+    }
+    assert!(b.terminate().success());
+    assert_eq!(fleet_sums(&server), target.served());
 }

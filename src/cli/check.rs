@@ -45,7 +45,7 @@ pub fn run(config: Result<Config, Vec<Problem>>, json: bool, print: &mut dyn FnM
         }
     };
     settings(&config, &mut findings);
-    findings.add("listen", listen(config.listen, config.certificate.is_some()));
+    findings.add("listen", listen(config.listen, config.shares_port, config.certificate.is_some()));
     if let Some(certificate) = &config.certificate {
         findings.add("certificate", validity(certificate.acceptor.expires_at()));
     }
@@ -114,8 +114,9 @@ fn validity(expires_at: u64) -> Finding {
     }
 }
 
-fn listen(address: SocketAddr, tls: bool) -> Finding {
-    match sockets::bind(address) {
+fn listen(address: SocketAddr, shares: bool, tls: bool) -> Finding {
+    match sockets::bind(address, shares) {
+        Ok(_) if shares => Finding::ok(format!("{address} is free, or shared (REUSE_PORT)")),
         Ok(_) => Finding::ok(format!("{address} is free")),
         Err(error) if error.kind() == ErrorKind::AddrInUse && health::run(address, tls).is_ok() => {
             Finding::ok(format!("{address} is served by a proxy that answers"))

@@ -7,7 +7,7 @@ use crate::postgres::{PostgresClient, SqlError, SqlFault};
 
 /// What leads from each version of the schema to the next. A step is never edited once released: another is added, and
 /// takes nothing away that the version before needs.
-const MIGRATIONS: &[&str] = &[include_str!("schema/usage.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema/usage.sql"), include_str!("schema/leases.sql")];
 
 /// The version that this build makes.
 pub const VERSION: i32 = MIGRATIONS.len() as i32;

@@ -9,12 +9,13 @@
 //! Of more than a few, a user without a debt, a request in flight or spending is evicted once their buckets are full
 //! again, so memory is bounded by the users of the last minutes, whatever names clients make up.
 
-use super::account::{Account, within_budgets};
-use super::budget::{Cost, Period, SpendSums, Spending, Spent};
+use super::account::Account;
+use super::budget::{Cost, Period, SpendSums, Spending};
+use super::holdings::Holdings;
 use super::levels::{Levels, LimitLevel, Payer};
 use super::overrides::{Limits, Overrides};
 use super::reservation::{Money, Reservation, ReservationRequest};
-use super::status::{LimitUse, RateLimitStatus, Refused};
+use super::status::{RateLimitStatus, Refused};
 use crate::base::clock::{MILLISECOND, Now};
 use crate::base::table::Table;
 use std::collections::{BTreeMap, VecDeque};
@@ -64,6 +65,8 @@ pub struct Limiter {
     eviction_queue: VecDeque<Arc<str>>,
     sweep_at: u64,
     spending: Spending,
+    /// In a fleet: what this node holds of its limits.
+    holdings: Option<Box<Holdings>>,
 }
 
 /// An account as it will be, with its limits; `None` where nothing is limited.
@@ -129,23 +132,7 @@ impl Limiter {
     /// Refuses who would be refused whatever the request; takes nothing. `may_cost` is false for one that may prove to
     /// be free.
     pub fn check<'a>(&mut self, payer: impl Into<Payer<'a>>, may_cost: bool, now: Now) -> Result<(), Refused> {
-        let anything = Money { nano_usd: 1, least_nano_usd: 0, may_share: true };
-        let smallest = ReservationRequest { tokens: 1, guessed: true, money: may_cost.then_some(anything) };
-        self.try_take(payer.into(), smallest, now).map(|_| ())
-    }
-
-    /// How somebody is refused where a budget is spent, whatever they ask for: of several, the widest. `None` while
-    /// something is left of each, and where nobody knows.
-    pub fn spent_budget<'a>(&mut self, payer: impl Into<Payer<'a>>, now: Now) -> Option<Refused> {
-        let payer = payer.into();
-        let limits = self.limits_of(payer);
-        let nothing = Money { nano_usd: 0, least_nano_usd: 0, may_share: true };
-        LimitLevel::ALL.into_iter().zip(limits).rev().filter(|(_, limits)| limits.has_budget()).find_map(
-            |(level, limits)| {
-                let spent = self.spending.of(level, payer, now.unix)?;
-                within_budgets(&limits, Some(spent), 0, nothing).err().map(|refused| Refused { level, ..refused })
-            },
-        )
+        self.try_take(payer.into(), smallest(may_cost), now).map(|_| ())
     }
 
     /// The user's name, shared with their other requests where there are any.
@@ -162,18 +149,29 @@ impl Limiter {
         now: Now,
     ) -> Result<(Reservation, RateLimitStatus), Refused> {
         let payer = payer.into();
-        if self.users.len() > USERS_FEW {
-            self.evict_some(SWEEP_PER_ADMISSION, now.mono);
-        }
-        let (reservation, [user, team, total]) = self.try_take(payer, request, now)?;
+        self.evict_for_admission(now);
+        let (reservation, drafts) = self.try_take(payer, request, now)?;
         let status = |draft: &Option<(Limits, Account)>| {
             draft.as_ref().map_or_else(RateLimitStatus::default, |(limits, account)| account.limit_status(limits))
         };
-        let limit_status = status(&user).tighter(status(&team)).tighter(status(&total));
+        let [user, team, total] = &drafts;
+        let limit_status = status(user).tighter(status(team)).tighter(status(total));
+        self.put_back(payer, drafts, now.mono);
+        Ok((reservation, limit_status))
+    }
+
+    fn evict_for_admission(&mut self, now: Now) {
+        if self.users.len() > USERS_FEW {
+            self.evict_some(SWEEP_PER_ADMISSION, now.mono);
+        }
+    }
+
+    /// The accounts are as they were to be.
+    fn put_back(&mut self, payer: Payer<'_>, [user, team, total]: Drafts, now: u64) {
         if let Some((_, account)) = user {
             match self.users.get_mut(payer.user) {
                 Some(found) => *found = account,
-                None => self.insert(payer.user.into(), account, now.mono),
+                None => self.insert(payer.user.into(), account, now),
             }
         }
         if let Some((team, (_, account))) = payer.team.zip(team) {
@@ -185,7 +183,6 @@ impl Limiter {
         if let Some((_, account)) = total {
             self.total = account;
         }
-        Ok((reservation, limit_status))
     }
 
     /// What a request would take, and how the accounts are with it; nothing is taken yet. Of several limits that refuse
@@ -193,14 +190,11 @@ impl Limiter {
     fn try_take(
         &mut self,
         payer: Payer<'_>,
-        mut request: ReservationRequest,
+        request: ReservationRequest,
         now: Now,
     ) -> Result<(Reservation, Drafts), Refused> {
         let mut drafts = self.drafts(payer);
-        if request.guessed {
-            let bursts = drafts.iter().flatten().filter_map(|(limits, _)| limits.tokens).map(|rate| rate.burst);
-            request.tokens = bursts.fold(request.tokens, u64::min);
-        }
+        let request = within_bursts(&drafts, request);
         let asked = request.nano_usd();
         let (mut nano_usd, mut denied, mut limit_status) = (asked, None::<Refused>, RateLimitStatus::default());
         for (level, draft) in LimitLevel::ALL.into_iter().zip(&mut drafts) {
@@ -273,6 +267,7 @@ impl Limiter {
         for (level, limits) in LimitLevel::ALL.into_iter().zip(limits) {
             if let Some(account) = self.account(level, payer).filter(|_| reservation.levels[level as usize]) {
                 account.give_back(&limits, &reservation, requests, now.mono);
+                self.settle_leased(payer, level, &limits, [requests, reservation.tokens, 0], now);
             }
         }
     }
@@ -290,6 +285,7 @@ impl Limiter {
             if let Some(account) = self.account(level, payer) {
                 account.charge(&limits, used.tokens, now.mono);
             }
+            self.settle_leased(payer, level, &limits, [0, 0, used.tokens], now);
         }
         if let Some((account, output)) = self.users.get_mut(payer.user).zip(used.output_tokens) {
             account.add_output(output);
@@ -319,45 +315,6 @@ impl Limiter {
     pub fn sweep(&mut self, now: u64) {
         self.evict_some(SWEEP_AT_ONCE, now);
         self.sweep_at = now + SWEEP_EVERY;
-    }
-
-    /// Users held in memory: with buckets, and with spending.
-    pub fn users(&self) -> (usize, usize) {
-        (self.users.len(), self.spending.users())
-    }
-
-    /// Requests in flight by the accounts of users, and the nano-dollars reserved for them. For tests of leaks.
-    pub fn outstanding(&self) -> (u64, u64) {
-        let users = self.eviction_queue.iter().filter_map(|user| self.users.get(user));
-        users.map(Account::outstanding).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
-    }
-
-    /// Requests in flight by all accounts: of users, of teams, and of everybody together. For tests of leaks.
-    pub fn in_flight(&self) -> u64 {
-        let of_teams: u64 = self.teams.values().map(|account| account.outstanding().0).sum();
-        self.outstanding().0 + of_teams + self.total.outstanding().0
-    }
-
-    /// What was spent at a level, where that was known when it was last looked at. For tests of budgets.
-    pub fn spent<'a>(&self, level: LimitLevel, payer: impl Into<Payer<'a>>) -> Option<Spent> {
-        self.spending.last_known(level, payer.into())
-    }
-
-    /// How much of each limit of a level is used, as far as that is known.
-    pub fn uses(&self, level: LimitLevel, payer: Payer<'_>, now: Now) -> Vec<LimitUse> {
-        let limits = self.limits_of(payer)[level as usize];
-        let (name, account) = match level {
-            LimitLevel::User => (payer.user, self.users.get(payer.user)),
-            LimitLevel::Team => (payer.team.unwrap_or_default(), payer.team.and_then(|team| self.teams.get(team))),
-            LimitLevel::Total => ("", Some(&self.total)),
-        };
-        let spent = self.spending.last_known(level, payer);
-        account.copied().unwrap_or_default().uses(level, name, &limits, spent, now)
-    }
-
-    /// The teams that something is set for.
-    pub fn teams(&self) -> impl Iterator<Item = &str> {
-        self.overrides.teams.keys().map(|team| &**team)
     }
 
     /// The limits at each level, in their order.
@@ -391,10 +348,28 @@ impl Limiter {
     }
 }
 
+/// Less than any request needs. `may_cost` is false for one that may prove to be free.
+fn smallest(may_cost: bool) -> ReservationRequest {
+    let anything = Money { nano_usd: 1, least_nano_usd: 0, may_share: true };
+    ReservationRequest { tokens: 1, guessed: true, money: may_cost.then_some(anything) }
+}
+
+/// The request with no more tokens than each bucket holds, where they are only guessed.
+fn within_bursts(drafts: &Drafts, mut request: ReservationRequest) -> ReservationRequest {
+    if request.guessed {
+        let bursts = drafts.iter().flatten().filter_map(|(limits, _)| limits.tokens).map(|rate| rate.burst);
+        request.tokens = bursts.fold(request.tokens, u64::min);
+    }
+    request
+}
+
 /// True for the longer wait; never is longer than any.
 fn is_longer(one: Option<u64>, other: Option<u64>) -> bool {
     other.is_some_and(|other| one.is_none_or(|one| one > other))
 }
+
+mod leased;
+mod told;
 
 #[cfg(test)]
 mod tests;

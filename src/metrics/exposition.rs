@@ -76,6 +76,9 @@ pub struct FleetGauges {
     pub lag_rows: u64,
     /// How long the oldest of them has been waiting.
     pub lag_seconds: f64,
+    /// Exchanges about limits, and how long they took together.
+    pub asks: u64,
+    pub ask_seconds: f64,
 }
 
 impl Snapshot {
@@ -171,6 +174,10 @@ impl Snapshot {
         page.family("openai_proxy_connections", by_side);
         page.value("openai_proxy_connections_evicted_total", self.totals.connections_evicted as f64);
         page.value("openai_proxy_buffered_bytes", self.gauges.buffered_bytes as f64);
+        if let Some([parked, purses]) = self.gauges.leases {
+            page.value("openai_proxy_fleet_parked", parked as f64);
+            page.value("openai_proxy_fleet_purses", purses as f64);
+        }
         let dates = self.gauges.prices.iter();
         let dates = dates.map(|&(source, at)| (label_pairs(&[("source", source.as_str())]), at as f64));
         page.family("openai_proxy_prices_timestamp_seconds", dates);
@@ -230,6 +237,8 @@ impl FleetGauges {
         page.value("openai_proxy_fleet_nodes", self.nodes as f64);
         page.value("openai_proxy_fleet_lag_rows", self.lag_rows as f64);
         page.value("openai_proxy_fleet_lag_seconds", self.lag_seconds);
+        page.value("openai_proxy_fleet_asks_total", self.asks as f64);
+        page.value("openai_proxy_fleet_ask_seconds_total", self.ask_seconds);
     }
 }
 

@@ -121,6 +121,7 @@ fn a_scrape_in_full() {
     metrics.ledger_released_uncommitted();
     metrics.ledger_failed();
     let gauges = Gauges {
+        leases: None,
         requests_in_flight: 2,
         downstream_connections: 3,
         upstream_connections: 4,
@@ -225,7 +226,13 @@ fn every_family_is_described() {
         maximum: 1,
         reset_at: None,
     };
-    let gauges = Gauges { prices, certificate_expires_at: Some(1), budgets: vec![budget], ..Gauges::default() };
+    let gauges = Gauges {
+        prices,
+        certificate_expires_at: Some(1),
+        budgets: vec![budget],
+        leases: Some([1, 2]),
+        ..Gauges::default()
+    };
     let body = String::from_utf8(metrics.snapshot(gauges, None, 0).render(&around)).unwrap();
     let described: String =
         body.lines().filter_map(|line| Some(line.strip_prefix("# HELP ")?.to_owned() + "\n")).collect();

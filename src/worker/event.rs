@@ -4,6 +4,7 @@
 //! it has not looked. Never: a bound of its own: a worker only answers what the loop has asked for.
 
 use crate::limit::budget::SpendSums;
+use crate::limit::lease::Heard;
 use crate::local::Answer;
 use crate::policy::{Change, Policy};
 use crate::price::PriceTable;
@@ -23,6 +24,8 @@ pub enum WorkerEvent {
     Ledger { trouble: Option<String>, takes_records: bool },
     /// The fleet began to be out of reach (`Some(why)`) or is reached (`None`). Sent once a change.
     Fleet { trouble: Option<String> },
+    /// What the fleet says of limits.
+    Leases(Heard),
     /// The keys and limits, at start and when a command has changed them.
     Policy(Policy),
     /// What users have spent, where that was asked for.

@@ -199,6 +199,7 @@ impl Shipper {
         let sent = sender.step(&mut self.outbox, &*self.mark)?;
         let mut progress = self.progress.lock();
         (progress.shipped, progress.nodes, progress.oldest_unix_ns) = (sent.cursor, sent.nodes, sent.oldest_unix_ns);
+        progress.membership = Some(sender.membership());
         drop(progress);
         self.sender = Some(sender);
         self.look();

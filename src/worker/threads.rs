@@ -4,6 +4,7 @@ use super::budget_alerts::AlertsHandle;
 use super::event::{EventSender, WorkerEvent};
 use super::export::{self, ExportHandle};
 use super::fleet_reader::FleetReader;
+use super::lease_carrier::LeaseHandle;
 use super::ledger::{Ledger, LedgerHandle, Options};
 use super::logger;
 use super::long_work::LongWorkHandle;
@@ -15,6 +16,7 @@ use crate::base::log::Note;
 use crate::base::work::LongWork;
 use crate::config::{Egress, Fleet, Influx, SecretUrl};
 use crate::limit::budget::Period;
+use crate::limit::lease::Ask;
 use crate::metrics::FormerSeries;
 use crate::usage::record::Record;
 use std::path::Path;
@@ -30,6 +32,11 @@ pub trait Workers {
 
     /// What takes too long for the loop; answered by [`WorkerEvent::Worked`].
     fn work(&mut self, work: LongWork);
+
+    /// Messages to the fleet's engine, answered by [`WorkerEvent::Leases`].
+    fn lease(&mut self, asks: Vec<Ask>) {
+        drop(asks);
+    }
 
     /// What the log is told of this turn.
     fn tell(&mut self, notes: Vec<Note>) {
@@ -65,6 +72,7 @@ pub struct WorkerThreads {
     export: Option<ExportHandle>,
     alerts: Option<AlertsHandle>,
     ship: Option<ShipHandle>,
+    lease: Option<LeaseHandle>,
     resolver: Resolver,
 }
 
@@ -90,12 +98,14 @@ impl WorkerThreads {
         let export = export.map(|to| ExportHandle::start(database, (to, egress), ledger.marker()));
         let (retention_days, mark) = (options.retention_days, || ledger.shipped_marker());
         let ship = fleet.map(|fleet| ShipHandle::start(database, fleet, retention_days, mark(), events.clone()));
-        let ship = ship.transpose()?;
+        let (export, ship) = (export.transpose()?, ship.transpose()?);
         let reader = |(fleet, ship): (&Fleet, &ShipHandle)| FleetReader::new(fleet.url.clone(), ship.progress());
         let reader = fleet.zip(ship.as_ref()).map(reader);
         let query = QueryHandle::start(database, reader, settings, events.clone())?;
+        let lease = |(fleet, ship): (&Fleet, &ShipHandle)| LeaseHandle::start(fleet, ship.progress(), events.clone());
+        let lease = fleet.zip(ship.as_ref()).map(lease).transpose()?;
         let resolver = Resolver::start(host, port, events.clone())?;
-        Ok(Self { events, ledger, query, long_work, export: export.transpose()?, alerts: None, ship, resolver })
+        Ok(Self { events, ledger, query, long_work, export, alerts: None, ship, lease, resolver })
     }
 
     /// Tells somebody of budgets that pass a threshold, from here on.
@@ -126,6 +136,9 @@ impl WorkerThreads {
         drop(self.resolver);
         self.query.shutdown();
         self.long_work.shutdown();
+        if let Some(lease) = self.lease {
+            lease.shutdown();
+        }
         if let Some(export) = self.export {
             export.shutdown();
         }
@@ -154,6 +167,12 @@ impl Workers for WorkerThreads {
 
     fn work(&mut self, work: LongWork) {
         self.long_work.put(work);
+    }
+
+    fn lease(&mut self, asks: Vec<Ask>) {
+        if let Some(lease) = &self.lease {
+            lease.ask(asks);
+        }
     }
 
     fn tell(&mut self, notes: Vec<Note>) {

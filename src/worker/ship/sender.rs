@@ -101,6 +101,11 @@ impl FleetSender {
         })
     }
 
+    /// Its place in the fleet.
+    pub fn membership(&self) -> Membership {
+        self.membership
+    }
+
     /// Sends what comes next, and says that it lives where that is due. `mark` is told how much the fleet has.
     ///
     /// # Errors

@@ -1,0 +1,67 @@
+//! What others are told of the limits: whose budget is spent, what is left, and what tests count.
+
+use super::Limiter;
+use crate::base::clock::Now;
+use crate::limit::account::{Account, within_budgets};
+use crate::limit::budget::Spent;
+use crate::limit::levels::{LimitLevel, Payer};
+use crate::limit::reservation::Money;
+use crate::limit::status::{LimitUse, Refused};
+
+impl Limiter {
+    /// How somebody is refused where a budget is spent, whatever they ask for: of several, the widest. `None` while
+    /// something is left of each, and where nobody knows.
+    pub fn spent_budget<'a>(&mut self, payer: impl Into<Payer<'a>>, now: Now) -> Option<Refused> {
+        let payer = payer.into();
+        let limits = self.limits_of(payer);
+        let nothing = Money { nano_usd: 0, least_nano_usd: 0, may_share: true };
+        LimitLevel::ALL.into_iter().zip(limits).rev().filter(|(_, limits)| limits.has_budget()).find_map(
+            |(level, limits)| {
+                if self.holdings.is_some() {
+                    return self.spent_leased(level, &limits, payer, now);
+                }
+                let spent = self.spending.of(level, payer, now.unix)?;
+                within_budgets(&limits, Some(spent), 0, nothing).err().map(|refused| Refused { level, ..refused })
+            },
+        )
+    }
+
+    /// Users held in memory: with buckets, and with spending.
+    pub fn users(&self) -> (usize, usize) {
+        (self.users.len(), self.spending.users())
+    }
+
+    /// Requests in flight by the accounts of users, and the nano-dollars reserved for them. For tests of leaks.
+    pub fn outstanding(&self) -> (u64, u64) {
+        let users = self.eviction_queue.iter().filter_map(|user| self.users.get(user));
+        users.map(Account::outstanding).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
+    /// Requests in flight by all accounts: of users, of teams, and of everybody together. For tests of leaks.
+    pub fn in_flight(&self) -> u64 {
+        let of_teams: u64 = self.teams.values().map(|account| account.outstanding().0).sum();
+        self.outstanding().0 + of_teams + self.total.outstanding().0
+    }
+
+    /// What was spent at a level, where that was known when it was last looked at. For tests of budgets.
+    pub fn spent<'a>(&self, level: LimitLevel, payer: impl Into<Payer<'a>>) -> Option<Spent> {
+        self.spending.last_known(level, payer.into())
+    }
+
+    /// How much of each limit of a level is used here, as far as that is known.
+    pub fn uses(&self, level: LimitLevel, payer: Payer<'_>, now: Now) -> Vec<LimitUse> {
+        let limits = self.limits_of(payer)[level as usize];
+        let (name, account) = match level {
+            LimitLevel::User => (payer.user, self.users.get(payer.user)),
+            LimitLevel::Team => (payer.team.unwrap_or_default(), payer.team.and_then(|team| self.teams.get(team))),
+            LimitLevel::Total => ("", Some(&self.total)),
+        };
+        let spent = self.spending.last_known(level, payer);
+        account.copied().unwrap_or_default().uses(level, name, &limits, spent, now)
+    }
+
+    /// The teams that something is set for.
+    pub fn teams(&self) -> impl Iterator<Item = &str> {
+        self.overrides.teams.keys().map(|team| &**team)
+    }
+}
