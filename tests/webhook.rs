@@ -6,6 +6,7 @@
 
 mod support;
 
+use openai_api_proxy::ledger::database;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
@@ -229,6 +230,11 @@ fn what_was_noticed_is_told_after_kill_9() {
     done(folder.path(), "limits set a --usd-day 1");
     let proxy = Proxy::start_in(folder, &vars);
     webhook.wait_for(&["user a day 80"]);
+    // Else it may be sent again, as whoever takes it is told.
+    let ledger = database::open_reader(&proxy.folder().join("usage.db")).unwrap();
+    let unsent = "SELECT count(*) FROM alerts WHERE sent_at IS NULL";
+    until("it is marked", || ledger.query_row(unsent, [], |row| row.get::<_, i64>(0)).unwrap() == 0);
+    drop(ledger);
     // What passes while it is down is noticed by the next start.
     let folder = proxy.into_folder();
     let proxy = Proxy::start_in(folder, &vars[..1]);

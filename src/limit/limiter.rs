@@ -57,6 +57,8 @@ pub struct Limiter {
     /// Of everybody together, by the settings.
     total_limits: Limits,
     overrides: Levels<Overrides>,
+    /// At which levels anybody may be limited: the others cost a request nothing.
+    limited: [bool; 3],
     users: Table<Arc<str>, Account>,
     /// Of teams that are limited, or were with a request in flight.
     teams: BTreeMap<Box<str>, Account>,
@@ -94,7 +96,7 @@ impl Limiter {
         self.follow_spending();
     }
 
-    /// Spending is followed where there is a budget.
+    /// Levels are looked at where somebody is limited, and spending is followed where there is a budget.
     fn follow_spending(&mut self) {
         let defaults = |level| match level {
             LimitLevel::User => self.limits,
@@ -102,6 +104,11 @@ impl Limiter {
             LimitLevel::Total => self.total_limits,
         };
         let mut overridden = self.overrides.iter().map(|(level, _, overrides)| defaults(level).with(overrides));
+        self.limited = [
+            !self.limits.is_unlimited() || !self.overrides.users.is_empty(),
+            !self.overrides.teams.is_empty(),
+            !self.total_limits.is_unlimited() || self.overrides.total.is_some(),
+        ];
         let by_settings = self.limits.has_budget() || self.total_limits.has_budget();
         self.spending.follow(by_settings || overridden.any(|limits| limits.has_budget()));
     }
@@ -119,9 +126,13 @@ impl Limiter {
 
     /// What of a request matters to the limits that it is under.
     pub fn measures<'a>(&self, payer: impl Into<Payer<'a>>) -> Measures {
-        let limits = self.limits_of(payer.into());
-        let cost = limits.iter().any(Limits::has_budget);
-        Measures { tokens: cost || limits.iter().any(|limits| limits.tokens.is_some()), cost }
+        let payer = payer.into();
+        let (mut tokens, mut cost) = (false, false);
+        for level in self.limited() {
+            let limits = self.limits_at(level, payer);
+            (tokens, cost) = (tokens || limits.tokens.is_some(), cost || limits.has_budget());
+        }
+        Measures { tokens: tokens || cost, cost }
     }
 
     /// The moving average of a user's outputs, tokens; `None` before the first.
@@ -151,11 +162,7 @@ impl Limiter {
         let payer = payer.into();
         self.evict_for_admission(now);
         let (reservation, drafts) = self.try_take(payer, request, now)?;
-        let status = |draft: &Option<(Limits, Account)>| {
-            draft.as_ref().map_or_else(RateLimitStatus::default, |(limits, account)| account.limit_status(limits))
-        };
-        let [user, team, total] = &drafts;
-        let limit_status = status(user).tighter(status(team)).tighter(status(total));
+        let limit_status = status(&drafts);
         self.put_back(payer, drafts, now.mono);
         Ok((reservation, limit_status))
     }
@@ -196,7 +203,7 @@ impl Limiter {
         let mut drafts = self.drafts(payer);
         let request = within_bursts(&drafts, request);
         let asked = request.nano_usd();
-        let (mut nano_usd, mut denied, mut limit_status) = (asked, None::<Refused>, RateLimitStatus::default());
+        let (mut nano_usd, mut denied) = (asked, None::<Refused>);
         for (level, draft) in LimitLevel::ALL.into_iter().zip(&mut drafts) {
             let Some((limits, account)) = draft else { continue };
             let spent = || self.spending.of(level, payer, now.unix);
@@ -207,10 +214,9 @@ impl Limiter {
                 }
                 Err(_) => {}
             }
-            limit_status = limit_status.tighter(account.limit_status(limits));
         }
         if let Some(denied) = denied {
-            return Err(Refused { limit_status, ..denied });
+            return Err(Refused { limit_status: status(&drafts), ..denied });
         }
         for (limits, account) in drafts.iter_mut().flatten() {
             account.take(limits, request.tokens, nano_usd, now.mono);
@@ -225,14 +231,20 @@ impl Limiter {
 
     /// The accounts that a payer takes from, as they are.
     fn drafts(&self, payer: Payer<'_>) -> Drafts {
-        let [user, team, total] = self.limits_of(payer).map(|limits| (!limits.is_unlimited()).then_some(limits));
-        let of_user = || self.users.get(payer.user).copied().unwrap_or_default();
-        let of_team = || payer.team.and_then(|team| self.teams.get(team)).copied().unwrap_or_default();
-        [
-            user.map(|limits| (limits, of_user())),
-            team.map(|limits| (limits, of_team())),
-            total.map(|limits| (limits, self.total)),
-        ]
+        let mut drafts = [None; 3];
+        for level in self.limited() {
+            let limits = self.limits_at(level, payer);
+            if limits.is_unlimited() {
+                continue;
+            }
+            let account = match level {
+                LimitLevel::User => self.users.get(payer.user),
+                LimitLevel::Team => payer.team.and_then(|team| self.teams.get(team)),
+                LimitLevel::Total => Some(&self.total),
+            };
+            drafts[level as usize] = Some((limits, account.copied().unwrap_or_default()));
+        }
+        drafts
     }
 
     fn insert(&mut self, user: Arc<str>, account: Account, now: u64) {
@@ -263,9 +275,9 @@ impl Limiter {
     }
 
     fn settle(&mut self, payer: Payer<'_>, reservation: Reservation, requests: u64, now: Now) {
-        let limits = self.limits_of(payer);
-        for (level, limits) in LimitLevel::ALL.into_iter().zip(limits) {
-            if let Some(account) = self.account(level, payer).filter(|_| reservation.levels[level as usize]) {
+        for level in LimitLevel::ALL.into_iter().filter(|level| reservation.levels[*level as usize]) {
+            let limits = self.limits_at(level, payer);
+            if let Some(account) = self.account(level, payer) {
                 account.give_back(&limits, &reservation, requests, now.mono);
                 self.settle_leased(payer, level, &limits, [requests, reservation.tokens, 0], now);
             }
@@ -281,7 +293,8 @@ impl Limiter {
     pub fn charge<'a>(&mut self, payer: impl Into<Payer<'a>>, used: Used, now: Now) {
         let payer = payer.into();
         self.spending.charge(payer, used.cost, now.unix);
-        for (level, limits) in LimitLevel::ALL.into_iter().zip(self.limits_of(payer)) {
+        for level in self.limited() {
+            let limits = self.limits_at(level, payer);
             if let Some(account) = self.account(level, payer) {
                 account.charge(&limits, used.tokens, now.mono);
             }
@@ -317,24 +330,27 @@ impl Limiter {
         self.sweep_at = now + SWEEP_EVERY;
     }
 
-    /// The limits at each level, in their order.
-    fn limits_of(&self, payer: Payer<'_>) -> [Limits; 3] {
-        let defaults = [self.limits, Limits::default(), self.total_limits];
-        if self.overrides.is_empty() {
-            return defaults;
-        }
-        let mut levels = LimitLevel::ALL.into_iter();
-        defaults.map(|limits| {
-            let own = levels.next().and_then(|level| self.overrides.at(level, payer));
-            own.map_or(limits, |own| limits.with(own))
-        })
+    /// The levels at which anybody may be limited.
+    fn limited(&self) -> impl Iterator<Item = LimitLevel> + use<> {
+        let limited = self.limited;
+        LimitLevel::ALL.into_iter().filter(move |level| limited[*level as usize])
+    }
+
+    /// The limits at a level.
+    fn limits_at(&self, level: LimitLevel, payer: Payer<'_>) -> Limits {
+        let limits = match level {
+            LimitLevel::User => self.limits,
+            LimitLevel::Team => Limits::default(),
+            LimitLevel::Total => self.total_limits,
+        };
+        self.overrides.at(level, payer).map_or(limits, |own| limits.with(own))
     }
 
     /// Looks at so many users, and evicts those of them whose state tells nothing.
     fn evict_some(&mut self, count_max: usize, now: u64) {
         for _ in 0..count_max.min(self.eviction_queue.len()) {
             let Some(name) = self.eviction_queue.pop_front() else { return };
-            let [limits, ..] = self.limits_of(Payer::from(&*name));
+            let limits = self.limits_at(LimitLevel::User, Payer::from(&*name));
             if self.users.get(&name).is_none_or(|state| state.is_evictable(&limits, now)) {
                 self.users.remove(&name);
             } else {
@@ -361,6 +377,12 @@ fn within_bursts(drafts: &Drafts, mut request: ReservationRequest) -> Reservatio
         request.tokens = bursts.fold(request.tokens, u64::min);
     }
     request
+}
+
+/// How the limits stand: of each kind the tightest.
+fn status(drafts: &Drafts) -> RateLimitStatus {
+    let statuses = drafts.iter().flatten().map(|(limits, account)| account.limit_status(limits));
+    statuses.reduce(RateLimitStatus::tighter).unwrap_or_default()
 }
 
 /// True for the longer wait; never is longer than any.

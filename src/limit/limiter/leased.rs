@@ -305,7 +305,7 @@ impl Limiter {
             return; // it is over
         }
         let payer = Payer { user: name, team: Some(name).filter(|_| level == LimitLevel::Team) };
-        let limits = self.limits_of(payer)[level as usize];
+        let limits = self.limits_at(level, payer);
         self.settle_leased(payer, level, &limits, [0; 3], now);
         let cap = if of_day { limits.day_nano_usd } else { limits.month_nano_usd };
         let Some((holdings, cap)) = self.holdings.as_mut().zip(cap) else { return };

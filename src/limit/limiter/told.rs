@@ -13,7 +13,7 @@ impl Limiter {
     /// something is left of each, and where nobody knows.
     pub fn spent_budget<'a>(&mut self, payer: impl Into<Payer<'a>>, now: Now) -> Option<Refused> {
         let payer = payer.into();
-        let limits = self.limits_of(payer);
+        let limits = LimitLevel::ALL.map(|level| self.limits_at(level, payer));
         let nothing = Money { nano_usd: 0, least_nano_usd: 0, may_share: true };
         LimitLevel::ALL.into_iter().zip(limits).rev().filter(|(_, limits)| limits.has_budget()).find_map(
             |(level, limits)| {
@@ -50,7 +50,7 @@ impl Limiter {
 
     /// How much of each limit of a level is used here, as far as that is known.
     pub fn uses(&self, level: LimitLevel, payer: Payer<'_>, now: Now) -> Vec<LimitUse> {
-        let limits = self.limits_of(payer)[level as usize];
+        let limits = self.limits_at(level, payer);
         let (name, account) = match level {
             LimitLevel::User => (payer.user, self.users.get(payer.user)),
             LimitLevel::Team => (payer.team.unwrap_or_default(), payer.team.and_then(|team| self.teams.get(team))),

@@ -125,7 +125,8 @@ impl Purse {
 
     fn closed(&mut self) {
         if self.terms.kind.decays() {
-            self.spent -= self.told.0;
+            // What requests have given back since is flowing back at the engine: it is not spent again.
+            self.spent = (self.spent - self.told.0).max(0);
         }
         self.end_lease();
     }
