@@ -13,12 +13,21 @@
 
 #![allow(clippy::disallowed_methods)] // the outside world: clocks
 
+#[cfg(not(feature = "fleet"))]
+mod absent;
+#[cfg(feature = "fleet")]
 mod client;
+#[cfg(feature = "fleet")]
 mod login;
+#[cfg_attr(not(feature = "fleet"), allow(dead_code))]
 mod sql_error;
 mod text_format;
+#[cfg(feature = "fleet")]
 mod transport;
 
+#[cfg(not(feature = "fleet"))]
+pub use absent::PostgresClient;
+#[cfg(feature = "fleet")]
 pub use client::PostgresClient;
 pub use sql_error::{SqlError, SqlFault};
 pub use text_format::{Column, Parameter, Row, copy_field};

@@ -2,6 +2,7 @@
 //! and a tail; whatever is wrong is told, and nothing is lost meanwhile. Left to others: the client (`postgres`), the
 //! rule of shared ids in itself (`src/fleet/shared_ids.rs`).
 
+#![cfg(feature = "fleet")]
 #![allow(clippy::disallowed_methods)] // tests are the outside world
 
 mod support;
@@ -105,7 +106,7 @@ fn sums_are_those_of_the_target_whoever_is_killed() {
 
 #[test]
 fn whoever_leaves_takes_the_tail_along() {
-    let Some(server) = Postgres::start() else { return };
+    let Some(mut server) = Postgres::start() else { return };
     let target = books::target();
     let nodes = Nodes::new(&target, &server.url());
     let mut a = nodes.start("a");
@@ -117,6 +118,17 @@ fn whoever_leaves_takes_the_tail_along() {
     assert!(ended.get::<bool>(0).unwrap());
     let names: Vec<_> = std::fs::read_dir(a.folder()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!names.iter().any(|name| name.to_string_lossy().ends_with("-wal")), "{names:?}");
+
+    // Where the database is away it leaves all the same, and the tail comes with the next start.
+    let mut a = nodes.start_in(a.into_folder(), "a");
+    a.wait_for_log("fleet is reached");
+    server.stop_immediately();
+    under_load(&[&a], || std::thread::sleep(Duration::from_millis(300)));
+    assert!(a.terminate().success());
+    server.restart();
+    let a = nodes.start_in(a.into_folder(), "a");
+    wait_until_shipped(&[&a]);
+    assert_eq!(fleet_sums(&server), target.served());
 }
 
 #[test]

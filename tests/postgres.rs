@@ -2,6 +2,7 @@
 //! what is sent is what is stored, and whatever is wrong is told in words that say what to do. What a fleet does with it
 //! is in `fleet`.
 
+#![cfg(feature = "fleet")]
 #![allow(clippy::disallowed_methods)] // tests are the outside world
 
 mod support;

@@ -66,6 +66,9 @@ impl Fleet {
             }
             return None;
         };
+        if !cfg!(feature = "fleet") {
+            source.problem(variable, "expected none: this build has no fleet (the cargo feature `fleet`)".to_owned());
+        }
         let url = PostgresUrl::parse(&url, passfile.as_deref().map(Path::new));
         let url = url.map_err(|why| source.problem(variable, format!("{why}; its value is not shown"))).ok()?;
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();

@@ -6,8 +6,9 @@ use super::text_format::{Parameter, Row};
 use super::transport::Transport;
 use crate::config::PostgresUrl;
 use bytes::{BufMut as _, Bytes, BytesMut};
+use fallible_iterator::FallibleIterator as _;
 use postgres_protocol::IsNull;
-use postgres_protocol::message::backend::Message;
+use postgres_protocol::message::backend::{DataRowBody, Message};
 use postgres_protocol::message::frontend;
 use std::time::{Duration, Instant};
 
@@ -93,7 +94,7 @@ impl PostgresClient {
             transport.flush()?;
             until_ready(transport, |message| {
                 if let Message::DataRow(body) = message {
-                    rows.push(Row::new(&body)?);
+                    rows.push(row(&body)?);
                 }
                 Ok(())
             })
@@ -227,4 +228,14 @@ fn until_ready(
             Err(error) => return Err(failed.map_or(error, |why: SqlError| SqlError::away(why))),
         }
     }
+}
+
+fn row(body: &DataRowBody) -> Result<Row, SqlError> {
+    let bad = |why: &dyn std::fmt::Display| SqlError::away(format!("a row cannot be read: {why}"));
+    let ranges: Vec<_> = body.ranges().collect().map_err(|error| bad(&error))?;
+    let columns = ranges.into_iter().map(|range| {
+        let Some(bytes) = range.map(|range| body.buffer().get(range).unwrap_or_default()) else { return Ok(None) };
+        std::str::from_utf8(bytes).map(|text| Some(text.to_owned())).map_err(|error| bad(&error))
+    });
+    columns.collect::<Result<_, _>>().map(Row)
 }

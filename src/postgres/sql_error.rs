@@ -95,3 +95,39 @@ impl fmt::Display for SqlError {
 }
 
 impl std::error::Error for SqlError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_state_says_what_kind_it_is_and_what_to_do() {
+        use SqlFault as F;
+        for (state, message, fault, part) in [
+            (
+                "53100",
+                "could not extend file: No space left on device",
+                F::DiskFull,
+                "(the database server's disk is full)",
+            ),
+            ("25006", "cannot execute INSERT in a read-only transaction", F::ReadOnly, "name the primary"),
+            ("53300", "sorry, too many clients already", F::Away, "too many clients already"),
+            ("57P03", "the database system is starting up", F::Away, "starting up"),
+            ("57P01", "terminating connection due to administrator command", F::Away, "administrator"),
+            ("57014", "canceling statement due to statement timeout", F::Cancelled, "timeout"),
+            ("40P01", "deadlock detected", F::Conflict, "deadlock"),
+            ("28000", "no pg_hba.conf entry for host", F::Misconfigured, "let this user in"),
+            ("08P01", "no such database: x", F::Misconfigured, "database of the URL"),
+            ("08P01", "server_login_failed", F::Away, "server_login_failed"),
+            ("22003", "bigint out of range", F::Statement, "bigint out of range"),
+        ] {
+            let error = SqlError::of_server(state, message, None);
+            assert_eq!(error.fault, fault, "{state}");
+            assert!(error.to_string().starts_with(message) && error.to_string().contains(part), "{error}");
+        }
+        let hinted =
+            SqlError::of_server("42883", "function oap_join_v1(uuid) does not exist", Some("No function matches."));
+        assert_eq!(hinted.to_string(), "function oap_join_v1(uuid) does not exist (No function matches.)");
+        assert_eq!(SqlError::away("gone").at("db:5432").to_string(), "db:5432: gone");
+    }
+}

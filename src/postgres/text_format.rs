@@ -1,7 +1,6 @@
 //! Values as PostgreSQL writes them in text: parameters of a statement, columns of a row, fields of COPY.
 
 use super::sql_error::{SqlError, SqlFault};
-use postgres_protocol::message::backend::DataRowBody;
 
 /// A value that can be sent. The statement says of which type it is (`$1::uuid`).
 pub trait Parameter {
@@ -123,20 +122,9 @@ as_parsed!(i16, i32, i64, i128);
 
 /// A row of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row(Vec<Option<String>>);
+pub struct Row(pub(super) Vec<Option<String>>);
 
 impl Row {
-    pub(super) fn new(body: &DataRowBody) -> Result<Self, SqlError> {
-        use fallible_iterator::FallibleIterator as _;
-        let bad = |why: &dyn std::fmt::Display| SqlError::away(format!("a row cannot be read: {why}"));
-        let ranges: Vec<_> = body.ranges().collect().map_err(|error| bad(&error))?;
-        let columns = ranges.into_iter().map(|range| {
-            let Some(bytes) = range.map(|range| body.buffer().get(range).unwrap_or_default()) else { return Ok(None) };
-            std::str::from_utf8(bytes).map(|text| Some(text.to_owned())).map_err(|error| bad(&error))
-        });
-        columns.collect::<Result<_, _>>().map(Self)
-    }
-
     /// The value in a column, counted from 0.
     ///
     /// # Errors

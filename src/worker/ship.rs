@@ -29,9 +29,10 @@ use crate::base::log::Level;
 use crate::config::{Fleet, PostgresUrl};
 use crate::fleet::membership::{BEAT_EVERY, Membership, Node};
 use crate::ledger::database;
-use crate::ledger::marks::LAST_ID;
+use crate::ledger::marks::{self, LAST_ID};
 use crate::postgres::{SqlError, SqlFault};
 use outbox::Outbox;
+use rusqlite::Connection;
 use sender::FleetSender;
 use std::path::Path;
 use std::sync::Arc;
@@ -189,7 +190,8 @@ impl Shipper {
     /// Ships what comes next, up to a batch. True if there may be more.
     fn step(&mut self) -> Result<bool, SqlError> {
         if !self.turn.is_ours().map_err(|why| SqlError::new(SqlFault::Misconfigured, why))? {
-            self.worked(); // another process ships it
+            self.look(); // another process ships it
+            self.worked();
             return Ok(false);
         }
         let mut sender = match self.sender.take() {
@@ -225,10 +227,15 @@ impl Shipper {
         }
     }
 
-    /// Takes note of how far the ledger is.
+    /// Takes note of how far the ledger is, and, while nothing is sent from here, how much of it the fleet has.
     fn look(&mut self) {
-        if let Ok(last) = self.outbox.read(|conn| conn.query_row(LAST_ID, [], |row| row.get(0))) {
-            self.progress.lock().last = last;
+        let ask =
+            |conn: &Connection| Ok((conn.query_row(LAST_ID, [], |row| row.get(0))?, marks::read(conn, marks::FLEET)?));
+        let Ok((last, shipped)) = self.outbox.read(ask) else { return };
+        let mut progress = self.progress.lock();
+        progress.last = last;
+        if self.sender.is_none() {
+            progress.shipped = shipped;
         }
     }
 

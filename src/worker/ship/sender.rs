@@ -125,7 +125,8 @@ impl FleetSender {
         };
         if !more || Instant::now() >= self.beat_at {
             self.beat_at = Instant::now() + BEAT_EVERY;
-            let beat = self.membership.beat(&mut self.client, batch.fresh_to, now, if more { waits } else { 0 })?;
+            let lag = if more { waits } else { 0 };
+            let beat = self.membership.beat(&mut self.client, batch.fresh_to, unix_now(), lag)?;
             if !beat.serves {
                 let why = "another process has taken this ledger's place in the fleet";
                 return Err(SqlError::new(SqlFault::Conflict, why));
