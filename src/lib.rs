@@ -11,7 +11,8 @@
 //!                    ledger thread ── SQLite ─┬─ query thread       resolver thread
 //!                       │                      │
 //!                    log thread ──▶ stderr     │
-//!                                             └─ export thread ──HTTP──▶ InfluxDB
+//!                                             ├─ export thread ──HTTP──▶ InfluxDB
+//!                                             └─ ship thread ──▶ PostgreSQL, which several proxies share
 //! ```
 //!
 //! One thread owns every socket, every connection's state and every token bucket. Whatever can block lives on a thread

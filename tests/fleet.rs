@@ -194,6 +194,10 @@ fn rows_come_once_whatever_is_sent_again() {
     assert!(next.ledger == place.ledger && next.process != place.process);
     assert!(place.ship(&mut one, &rows(510, 1)).unwrap_err().to_string().contains("another process"));
     assert!(!place.beat(&mut one, 0, 0, 0).unwrap().serves);
+    // A clock that is far ahead has nobody believe that all is there up to then.
+    assert!(next.beat(&mut two, i64::MAX, u64::MAX / 2, 0).unwrap().serves);
+    let sql = "SELECT fresh_to > 0 AND fresh_to <= oap_now_v1() FROM oap_ledgers";
+    assert!(one.query_one(sql, &[]).unwrap().get::<bool>(0).unwrap());
     let sql = "SELECT count(*), count(DISTINCT id), (SELECT sum(requests)::bigint FROM oap_hours WHERE who = 0) FROM oap_records";
     let row = one.query_one(sql, &[]).unwrap();
     assert_eq!([0, 1, 2].map(|column| row.get::<i64>(column).unwrap()), [510; 3]);

@@ -1,5 +1,5 @@
-//! The client of a build without the feature `fleet`: it never connects, so the compiler leaves out whatever would be done
-//! with a connection.
+//! The client of a build without the feature `fleet`: it never connects, so the compiler leaves out whatever would be
+//! done with a connection.
 
 use super::sql_error::{SqlError, SqlFault};
 use super::text_format::{Parameter, Row};

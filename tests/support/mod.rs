@@ -11,6 +11,7 @@ pub mod client;
 pub mod core;
 pub mod gate;
 pub mod load;
+#[cfg(feature = "fleet")]
 pub mod postgres;
 pub mod proxy;
 pub mod recordings;

@@ -127,6 +127,11 @@ CREATE FUNCTION oap_sum_v1(total numeric) RETURNS bigint LANGUAGE sql IMMUTABLE 
     SELECT greatest(-9223372036854775807, least(9223372036854775807, coalesce(total, 0)))::bigint
 $$;
 
+-- This server's clock, ns: how far a ledger is complete is never told as later than that, whatever a node's clock says.
+CREATE FUNCTION oap_now_v1() RETURNS bigint LANGUAGE sql VOLATILE AS $$
+    SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000
+$$;
+
 -- Makes the partition that an instant (ns) belongs to, where the time is not absurd. In a transaction of its own: it
 -- waits for all that is at the table.
 CREATE FUNCTION oap_month_v1(instant bigint) RETURNS void LANGUAGE plpgsql AS $$
@@ -200,7 +205,7 @@ LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE oap_processes SET seen = clock_timestamp(), lag_rows = lag,
         clock_skew_ms = clock_ms - (extract(epoch FROM clock_timestamp()) * 1000)::bigint WHERE id = mine AND NOT ended;
-    UPDATE oap_ledgers SET fresh_to = greatest(fresh_to, fresh) WHERE process = mine;
+    UPDATE oap_ledgers SET fresh_to = greatest(fresh_to, least(fresh, oap_now_v1())) WHERE process = mine;
     serves := FOUND;
     SELECT count(*) INTO nodes FROM oap_processes WHERE NOT ended AND seen > clock_timestamp() - interval '10 s';
 END $$;
@@ -288,7 +293,8 @@ BEGIN
                 total_tokens = oap_add_v1(h.total_tokens, excluded.total_tokens)
             $sql$, tier.name, tier.unit, tier.ns) USING me, corrections;
     END LOOP;
-    UPDATE oap_ledgers SET shipped = upto, shipped_at = upto_at, fresh_to = greatest(fresh_to, fresh) WHERE id = me;
+    UPDATE oap_ledgers SET shipped = upto, shipped_at = upto_at,
+        fresh_to = greatest(fresh_to, least(fresh, oap_now_v1())) WHERE id = me;
 END $$;
 
 -- Takes in the temporary table `history`: a ledger's sums of the rows that it has no longer, of all hours from `first`
