@@ -3,6 +3,7 @@
 use super::*;
 use crate::base::clock::SECOND;
 use crate::limit::bucket::Rate;
+use crate::limit::budget::Spent;
 use crate::limit::status::{BucketStatus, Limit};
 use proptest::prelude::*;
 

@@ -133,6 +133,7 @@ impl Purse {
     fn end_lease(&mut self) {
         (self.granted, self.returned, self.counted) = (0, 0, 0);
         (self.lease, self.is_open) = (0, false);
+        self.return_uncounted();
         (self.void_at, self.refused) = (Now::default(), None);
     }
 }
