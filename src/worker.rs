@@ -1,5 +1,5 @@
-//! The threads that may block or take long (ledger, checkpoint, query, long work, export, ship, lease, resolver, log), each behind a
-//! bounded mailbox, and the one mailbox back.
+//! The threads that may block or take long (ledger, checkpoint, query, long work, export, ship, lease, resolver, log),
+//! each behind a bounded mailbox, and the one mailbox back.
 //!
 //! In: records, questions and names from the loop. Out: [`WorkerEvent`]s. Never: a decision about an exchange.
 

@@ -1,5 +1,5 @@
-//! What a node of a fleet holds of its limits: a purse of each account, how accounts are called, and what a request needs of
-//! which.
+//! What a node of a fleet holds of its limits: a purse of each account, how accounts are called, and what a request
+//! needs of which.
 //!
 //! In: limits, a payer, `now`. Out: rooms, refusals. Never: what is in flight or spent, which it is told.
 
@@ -22,6 +22,8 @@ pub(super) struct Holdings {
     /// Nodes that live, this one included.
     pub(super) nodes: i64,
     pub(super) is_away: bool,
+    /// Until then this node is joining: that no answer comes is no outage yet. 0 once one has come.
+    pub(super) joins_until: u64,
     pub(super) beat_at: u64,
     /// A message is due, though it may say nothing: so that the engine can.
     pub(super) is_beating: bool,
@@ -58,6 +60,9 @@ impl Dates {
         }
     }
 }
+
+/// How long a process that begins waits for the first answer of the engine, whose schema it may have to make.
+pub(super) const JOIN_MAX: u64 = 5 * SECOND;
 
 /// No money at all.
 pub(super) const NOTHING: Money = Money { nano_usd: 0, least_nano_usd: 0, may_share: true };
@@ -136,6 +141,7 @@ impl Holdings {
             policy,
             nodes: 1,
             is_away: false,
+            joins_until: u64::MAX,
             beat_at: 0,
             is_beating: false,
             asks: Vec::new(),

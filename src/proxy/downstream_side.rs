@@ -656,8 +656,8 @@ impl Proxy {
         }
     }
 
-    /// Has an exchange take what it may need, and sends it on its way, or refuses it. True where the fleet is asked, and it
-    /// is to wait.
+    /// Has an exchange take what it may need, and sends it on its way, or refuses it. True where the fleet is asked,
+    /// and it is to wait.
     fn take_or_refuse(&mut self, now: Now, key: ExchangeKey, size: &Size, has_waited: bool) -> bool {
         let Some(exchange) = self.exchanges.get_mut(key) else { return false };
         let (limiter, prices, settings) = (&mut self.limiter, &self.prices, &self.settings);
@@ -691,6 +691,10 @@ impl Proxy {
     /// Whoever has waited long enough goes on without the fleet, as the operator says.
     pub(super) fn expire_parked(&mut self, now: Now) {
         while let Some(waiting) = self.parked.take_due(now.mono) {
+            if self.limiter.is_joining(now) {
+                self.parked.begin(waiting.exchange, waiting.size, now.mono);
+                continue;
+            }
             let still_waits = self.take_or_refuse(now, waiting.exchange, &waiting.size, true);
             debug_assert!(!still_waits, "who has waited is answered");
         }

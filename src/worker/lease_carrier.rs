@@ -70,7 +70,8 @@ struct Carrier {
     /// None before the first connection, and after a failure.
     client: Option<PostgresClient>,
     again_at: Instant,
-    /// Its number is the base of all messages: a later one, after a time without a connection, would begin all leases anew.
+    /// Its number is the base of all messages: a later one, after a time without a connection, would begin all leases
+    /// anew.
     first_process: Option<i64>,
     progress: Arc<FleetProgress>,
 }

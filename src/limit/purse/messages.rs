@@ -114,8 +114,8 @@ impl Purse {
         self.is_recalled = true;
     }
 
-    /// The engine does not know the lease: it is another engine, or has lost some of its memory. What was spent is a debt
-    /// of the next one; of what decays, no more than can be out at once.
+    /// The engine does not know the lease: it is another engine, or has lost some of its memory. What was spent is a
+    /// debt of the next one; of what decays, no more than can be out at once.
     fn forgotten(&mut self) {
         if self.terms.kind.decays() {
             self.spent = self.spent.clamp(0, self.terms.cap);
