@@ -389,7 +389,7 @@ impl Proxy {
     /// From here on the limits are those of a fleet: a lease lasts so long, and a request waits for an answer so long
     /// at most, nanoseconds.
     pub fn join_fleet(&mut self, lasts: u64, wait: u64, policy: OnOutage) {
-        self.limiter.join_fleet(lasts, policy);
+        self.limiter.join_fleet(lasts, wait, policy);
         self.parked = Parked::new(wait);
     }
 

@@ -22,6 +22,10 @@ pub(super) struct Holdings {
     /// Nodes that live, this one included.
     pub(super) nodes: i64,
     pub(super) is_away: bool,
+    /// When the engine was heard of last, and for how long it must not have been to be out of reach: a request waits so
+    /// long.
+    pub(super) heard_at: u64,
+    pub(super) wait: u64,
     /// Until then this node is joining: that no answer comes is no outage yet. 0 once one has come.
     pub(super) joins_until: u64,
     pub(super) beat_at: u64,
@@ -134,13 +138,15 @@ fn name<'a>(level: LimitLevel, payer: Payer<'a>) -> &'a str {
 }
 
 impl Holdings {
-    /// Nothing; a lease lasts so many nanoseconds.
-    pub(super) fn new(lasts: u64, policy: OnOutage) -> Self {
+    /// Nothing; a lease lasts so many nanoseconds, and a request waits so many at most.
+    pub(super) fn new(lasts: u64, wait: u64, policy: OnOutage) -> Self {
         Self {
             purses: Purses::new(0, lasts),
             policy,
             nodes: 1,
             is_away: false,
+            heard_at: 0,
+            wait,
             joins_until: u64::MAX,
             beat_at: 0,
             is_beating: false,

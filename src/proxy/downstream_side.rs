@@ -680,7 +680,9 @@ impl Proxy {
 
     /// What the fleet says of limits: whoever waits looks again, in the order in which they came.
     pub fn heard(&mut self, now: Now, heard: Heard) {
-        self.limiter.heard(heard, now);
+        if !self.limiter.heard(heard, now) {
+            return;
+        }
         for waiting in self.parked.take_all() {
             if self.take_or_refuse(now, waiting.exchange, &waiting.size, false) {
                 self.parked.go_on(waiting);

@@ -17,9 +17,9 @@ use crate::limit::status::{Limit, RateLimitStatus, Refused};
 use std::sync::Arc;
 
 impl Limiter {
-    /// From here on the limits are the fleet's: a lease lasts so long, nanoseconds.
-    pub fn join_fleet(&mut self, lasts: u64, policy: OnOutage) {
-        self.holdings = Some(Box::new(Holdings::new(lasts, policy)));
+    /// From here on the limits are the fleet's: a lease lasts so long, and a request waits so long at most, nanoseconds.
+    pub fn join_fleet(&mut self, lasts: u64, wait: u64, policy: OnOutage) {
+        self.holdings = Some(Box::new(Holdings::new(lasts, wait, policy)));
     }
 
     /// True where the limits are a fleet's.
@@ -270,14 +270,16 @@ impl Limiter {
         }
     }
 
-    /// What the engine has said: who waits may look again.
-    pub fn heard(&mut self, heard: Heard, now: Now) {
-        let Some(holdings) = &mut self.holdings else { return };
-        holdings.is_away = matches!(heard, Heard::Nothing { .. }) && now.mono >= holdings.joins_until;
+    /// What the engine has said. True where who waits may look again.
+    pub fn heard(&mut self, heard: Heard, now: Now) -> bool {
+        let Some(holdings) = &mut self.holdings else { return false };
+        let is_silent = now.mono >= holdings.joins_until.max(holdings.heard_at + holdings.wait);
+        holdings.is_away = is_silent && matches!(heard, Heard::Nothing { .. });
+        let may_look = holdings.is_away || !matches!(heard, Heard::Nothing { .. });
         match heard {
             Heard::Nothing { asks } => asks.iter().for_each(|(account, seq)| holdings.purses.unanswered(account, *seq)),
             Heard::Answers { answers, recalled, nodes } => {
-                (holdings.nodes, holdings.joins_until) = (nodes.max(1), 0);
+                (holdings.nodes, holdings.joins_until, holdings.heard_at) = (nodes.max(1), 0, now.mono);
                 let mut told = |(account, seq, answer): (Arc<str>, i64, Answer)| {
                     holdings.purses.answered(&account, seq, answer, now);
                 };
@@ -285,6 +287,7 @@ impl Limiter {
                 recalled.iter().for_each(|account| self.recall(account, now));
             }
         }
+        may_look
     }
 
     /// Others need what this ledger holds of an account: also what a process before this one held.

@@ -100,13 +100,10 @@ impl Purse {
         }
     }
 
-    /// No answer comes to the message with this number; true where one was awaited.
+    /// No answer comes to the message with this number; true where one was awaited. Who waits is asked for again at the
+    /// next look.
     pub fn unanswered(&mut self, seq: i64) -> bool {
-        let was_awaited = self.asked.take_if(|asked| asked.seq == seq).is_some();
-        if was_awaited {
-            self.wish = Wish::default();
-        }
-        was_awaited
+        self.asked.take_if(|asked| asked.seq == seq).is_some()
     }
 
     /// Another node needs what is free here.
