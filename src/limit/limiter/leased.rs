@@ -17,7 +17,8 @@ use crate::limit::status::{Limit, RateLimitStatus, Refused};
 use std::sync::Arc;
 
 impl Limiter {
-    /// From here on the limits are the fleet's: a lease lasts so long, and a request waits so long at most, nanoseconds.
+    /// From here on the limits are the fleet's: a lease lasts so long, and a request waits so long at most,
+    /// nanoseconds.
     pub fn join_fleet(&mut self, lasts: u64, wait: u64, policy: OnOutage) {
         self.holdings = Some(Box::new(Holdings::new(lasts, wait, policy)));
     }
