@@ -390,10 +390,10 @@ impl Proxy {
         self.fleet_away = away;
     }
 
-    /// From here on the limits are those of a fleet: a lease lasts so long, and a request waits for an answer so long at
-    /// most, nanoseconds.
+    /// From here on the limits are those of a fleet: a lease lasts so long, and a request waits for an answer so long
+    /// at most, nanoseconds.
     pub fn join_fleet(&mut self, lasts: u64, wait: u64, policy: OnOutage) {
-        self.limiter.join_fleet(lasts, policy);
+        self.limiter.join_fleet(lasts, wait, policy);
         self.parked = Parked::new(wait);
     }
 

@@ -55,14 +55,8 @@ impl Fleet {
         });
         let passfile = source.os("PGPASSFILE");
         let Some((url, variable)) = url else {
-            let others = [
-                ("FLEET_NODE", node.is_some()),
-                ("FLEET_ON_OUTAGE", on_outage.is_some()),
-                ("FLEET_WAIT", wait.is_some()),
-                ("FLEET_LEASE", lease.is_some()),
-            ];
-            for (name, _) in others.into_iter().filter(|(_, is_set)| *is_set) {
-                source.warnings.push(format!("{name} is set without FLEET_URL: there is no fleet"));
+            if node.is_some() {
+                source.warnings.push("FLEET_NODE is set without FLEET_URL: there is no fleet".to_owned());
             }
             return None;
         };

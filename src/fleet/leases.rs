@@ -1,5 +1,5 @@
-//! The messages of leases as one statement: see [`crate::limit::lease`] for their words, and `schema/leases.sql` for what
-//! the engine makes of them.
+//! The messages of leases as one statement: see [`crate::limit::lease`] for their words, and `schema/leases.sql` for
+//! what the engine makes of them.
 
 use crate::limit::lease::{Answer, Ask};
 use crate::postgres::{PostgresClient, SqlError};
@@ -25,8 +25,9 @@ pub fn exchange(
     ledger: i16,
     asks: &[Ask],
 ) -> Result<Exchanged, SqlError> {
-    let sql = "SELECT granted[i], available[i], others[i], wait_ms[i], NULL FROM oap_exchange_v1($1, $2, $3, $4, $5, $6, $7, $8,
-            $9, $10, $11, $12, $13, $14, $15, $16) e, generate_series(1, array_length(granted, 1)) i
+    let sql = "SELECT granted[i], available[i], others[i], wait_ms[i], NULL
+            FROM oap_exchange_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) e,
+            generate_series(1, array_length(granted, 1)) i
         UNION ALL SELECT NULL, NULL, NULL, NULL, account FROM oap_recalled_v1($3) account";
     let numbers = |of: fn(&Ask) -> i64| asks.iter().map(of).collect::<Vec<_>>();
     let accounts: Vec<&str> = asks.iter().map(|ask| &*ask.account).collect();

@@ -1,5 +1,5 @@
-//! What a node of a fleet holds of its limits: a purse of each account, how accounts are called, and what a request needs of
-//! which.
+//! What a node of a fleet holds of its limits: a purse of each account, how accounts are called, and what a request
+//! needs of which.
 //!
 //! In: limits, a payer, `now`. Out: rooms, refusals. Never: what is in flight or spent, which it is told.
 
@@ -22,6 +22,12 @@ pub(super) struct Holdings {
     /// Nodes that live, this one included.
     pub(super) nodes: i64,
     pub(super) is_away: bool,
+    /// When the engine was heard of last, and for how long it must not have been to be out of reach: a request waits so
+    /// long.
+    pub(super) heard_at: u64,
+    pub(super) wait: u64,
+    /// Until then this node is joining: that no answer comes is no outage yet. 0 once one has come.
+    pub(super) joins_until: u64,
     pub(super) beat_at: u64,
     /// A message is due, though it may say nothing: so that the engine can.
     pub(super) is_beating: bool,
@@ -58,6 +64,9 @@ impl Dates {
         }
     }
 }
+
+/// How long a process that begins waits for the first answer of the engine, whose schema it may have to make.
+pub(super) const JOIN_MAX: u64 = 5 * SECOND;
 
 /// No money at all.
 pub(super) const NOTHING: Money = Money { nano_usd: 0, least_nano_usd: 0, may_share: true };
@@ -129,13 +138,16 @@ fn name<'a>(level: LimitLevel, payer: Payer<'a>) -> &'a str {
 }
 
 impl Holdings {
-    /// Nothing; a lease lasts so many nanoseconds.
-    pub(super) fn new(lasts: u64, policy: OnOutage) -> Self {
+    /// Nothing; a lease lasts so many nanoseconds, and a request waits so many at most.
+    pub(super) fn new(lasts: u64, wait: u64, policy: OnOutage) -> Self {
         Self {
             purses: Purses::new(0, lasts),
             policy,
             nodes: 1,
             is_away: false,
+            heard_at: 0,
+            wait,
+            joins_until: u64::MAX,
             beat_at: 0,
             is_beating: false,
             asks: Vec::new(),

@@ -1,16 +1,16 @@
 //! What the nodes of a fleet and their engine say to each other of an account: the words of a lease of amounts.
 //!
-//! All numbers are absolute, and each message of a lease has a higher number than the one before: a lost, doubled or late
-//! message changes nothing. In: numbers. Out: numbers. Never: a decision, which is the [`purse`](super::purse)'s on a
-//! node, and on the engine that of `src/fleet/schema/leases.sql`.
+//! All numbers are absolute, and each message of a lease has a higher number than the one before: a lost, doubled or
+//! late message changes nothing. In: numbers. Out: numbers. Never: a decision, which is the [`purse`](super::purse)'s
+//! on a node, and on the engine that of `src/fleet/schema/leases.sql`.
 
 use super::bucket::Rate;
 use super::levels::LimitLevel;
 use std::fmt::Write;
 use std::sync::Arc;
 
-/// The largest capacity that decays, and so the largest limit of a minute that a fleet tells from none: the engine counts
-/// 60,000 parts of each unit in 64 bits.
+/// The largest capacity that decays, and so the largest limit of a minute that a fleet tells from none: the engine
+/// counts 60,000 parts of each unit in 64 bits.
 const DECAYING_MAX: u64 = 100_000_000_000;
 /// The largest capacity that does not, nano-dollars: four billion dollars.
 const LASTING_MAX: u64 = 4_000_000_000_000_000_000;
@@ -47,8 +47,8 @@ impl Kind {
         matches!(self, Self::Requests | Self::Tokens)
     }
 
-    /// True where what a node holds is void when it has not been heard of for a while. Money is not: what a node that is
-    /// gone has spent is known when its ledger is back.
+    /// True where what a node holds is void when it has not been heard of for a while. Money is not: what a node that
+    /// is gone has spent is known when its ledger is back.
     pub const fn expires(self) -> bool {
         !matches!(self, Self::Budget)
     }

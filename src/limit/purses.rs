@@ -24,8 +24,8 @@ pub struct Purses {
 }
 
 impl Purses {
-    /// None, of a process with this number, which is higher than those of its ledger's processes before. A lease lasts so
-    /// many nanoseconds.
+    /// None, of a process with this number, which is higher than those of its ledger's processes before. A lease lasts
+    /// so many nanoseconds.
     pub fn new(process: i64, lasts: u64) -> Self {
         let seq = process * FIRST_SEQ;
         Self { purses: Table::default(), accounts: VecDeque::new(), wished: Vec::new(), seq, lasts }

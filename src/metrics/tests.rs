@@ -128,6 +128,7 @@ fn a_scrape_in_full() {
         ledger_up: true,
         ledger_queue_records: 5,
         buffered_bytes: 6,
+        leases: None,
         prices: vec![(PriceSource::Url, 1_795_426_200), (PriceSource::BuiltIn, 7)],
         certificate_expires_at: Some(1_795_000_000),
         budgets: vec![LimitUse {

@@ -657,8 +657,8 @@ impl Proxy {
         }
     }
 
-    /// Has an exchange take what it may need, and sends it on its way, or refuses it. True where the fleet is asked, and it
-    /// is to wait.
+    /// Has an exchange take what it may need, and sends it on its way, or refuses it. True where the fleet is asked,
+    /// and it is to wait.
     fn take_or_refuse(&mut self, now: Now, key: ExchangeKey, size: &Size, has_waited: bool) -> bool {
         let Some(exchange) = self.exchanges.get_mut(key) else { return false };
         let (limiter, prices, settings) = (&mut self.limiter, &self.prices, &self.settings);
@@ -681,7 +681,9 @@ impl Proxy {
 
     /// What the fleet says of limits: whoever waits looks again, in the order in which they came.
     pub fn heard(&mut self, now: Now, heard: Heard) {
-        self.limiter.heard(heard, now);
+        if !self.limiter.heard(heard, now) {
+            return;
+        }
         for waiting in self.parked.take_all() {
             if self.take_or_refuse(now, waiting.exchange, &waiting.size, false) {
                 self.parked.go_on(waiting);
@@ -692,6 +694,10 @@ impl Proxy {
     /// Whoever has waited long enough goes on without the fleet, as the operator says.
     pub(super) fn expire_parked(&mut self, now: Now) {
         while let Some(waiting) = self.parked.take_due(now.mono) {
+            if self.limiter.is_joining(now) {
+                self.parked.begin(waiting.exchange, waiting.size, now.mono);
+                continue;
+            }
             let still_waits = self.take_or_refuse(now, waiting.exchange, &waiting.size, true);
             debug_assert!(!still_waits, "who has waited is answered");
         }

@@ -1,5 +1,5 @@
-//! Requests that wait for the fleet's engine: they have found nothing of a limit here, and look again when it has answered,
-//! in the order in which they came; or when they have waited long enough.
+//! Requests that wait for the fleet's engine: they have found nothing of a limit here, and look again when it has
+//! answered, in the order in which they came; or when they have waited long enough.
 //!
 //! In: exchanges, `now`. Out: those to look at again. Never: a decision about a limit.
 

@@ -90,8 +90,8 @@ impl From<NoRoom> for Denied {
     }
 }
 
-/// Has an exchange take what it may need of its user's limits, all or nothing. `has_waited` is true for one that has waited
-/// for the fleet as long as it may.
+/// Has an exchange take what it may need of its user's limits, all or nothing. `has_waited` is true for one that has
+/// waited for the fleet as long as it may.
 ///
 /// # Errors
 /// The limit that refuses it, or why it cannot be metered.

@@ -18,8 +18,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
-/// How long the engine may take for a batch, or a host to be connected to.
+/// How long the engine may take for a batch, where requests do not wait longer.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// How long a host may take to be connected to.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
 /// The pause after a connection that failed.
 const PAUSE: Duration = Duration::from_millis(250);
 /// How often it is looked for a place in the fleet.
@@ -43,6 +45,7 @@ impl LeaseHandle {
         let carrier = Carrier {
             url: fleet.url.clone(),
             lasts_ms: (nanoseconds(fleet.lease) / 1_000_000).cast_signed(),
+            patience: PATIENCE.max(fleet.wait),
             client: None,
             again_at: Instant::now(),
             first_process: None,
@@ -67,10 +70,12 @@ impl LeaseHandle {
 struct Carrier {
     url: PostgresUrl,
     lasts_ms: i64,
+    patience: Duration,
     /// None before the first connection, and after a failure.
     client: Option<PostgresClient>,
     again_at: Instant,
-    /// Its number is the base of all messages: a later one, after a time without a connection, would begin all leases anew.
+    /// Its number is the base of all messages: a later one, after a time without a connection, would begin all leases
+    /// anew.
     first_process: Option<i64>,
     progress: Arc<FleetProgress>,
 }
@@ -133,7 +138,10 @@ impl Carrier {
         }
         let client = match self.client.take() {
             Some(client) => Ok(client),
-            None => PostgresClient::connect(&self.url, PATIENCE),
+            None => PostgresClient::connect(&self.url, CONNECT_PATIENCE).map(|mut client| {
+                client.set_limit(self.patience);
+                client
+            }),
         };
         let exchanged = client.and_then(|mut client| {
             let exchanged = leases::exchange(&mut client, None, self.lasts_ms, place.ledger, asks)?;

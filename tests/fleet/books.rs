@@ -44,6 +44,10 @@ pub fn target() -> Target {
 }
 
 impl Target {
+    pub fn url(&self) -> String {
+        self.upstream.url()
+    }
+
     /// All that it has served.
     pub fn served(&self) -> Sums {
         self.served.lock().unwrap().clone()

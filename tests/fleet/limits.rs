@@ -1,12 +1,14 @@
 //! Limits of a fleet: of a crowd at three nodes at once exactly as many pass as one node would let pass, at each level
 //! and by each limit; what a node held that was killed, others have; and what an outage means.
 
-use super::support::client::{Client, Response, post_json};
+use super::books;
+use super::support::client::{Client, Response, post_json, request};
 use super::support::gate::Held;
 use super::support::postgres::Postgres;
 use super::support::proxy::{Proxy, done};
 use super::support::until;
 use serde_json::json;
+use std::time::Duration;
 
 const CHAT: &str = "/v1/chat/completions";
 /// Requests at once, at all nodes together.
@@ -166,4 +168,57 @@ fn an_outage_is_what_the_operator_says() {
         server.restart();
         until("it is reached again", || ask(&nodes[1]).head.status() == 200);
     }
+}
+
+/// Asks until the budget is spent, or what is left of it is held by a node that is gone.
+fn spend(node: &Proxy) {
+    let body = json!({"model": "gpt-4o-mini", "user": "u", "max_tokens": 8}).to_string();
+    let mut refused_in_a_row = 0;
+    while refused_in_a_row < 200 {
+        let Some(mut client) = Client::try_connect(node.addr()) else { return };
+        let fields = [("x-user-id", "u"), JSON];
+        if !client.try_send(request("POST", CHAT, &fields, body.as_bytes())) {
+            continue;
+        }
+        let Ok(response) = client.try_response("POST") else { continue };
+        match response.head.status() {
+            200 => refused_in_a_row = 0,
+            _ if response.json()["error"]["code"] == json!("insufficient_quota") => return,
+            429 | 503 => {
+                refused_in_a_row += 1;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            status => panic!("{status}: {}", response.text()),
+        }
+    }
+}
+
+/// Three nodes spend one budget while the engine and a node are killed: what the target has served is within it, but for
+/// one answer.
+#[test]
+fn a_budget_is_not_exceeded_whatever_is_killed() {
+    const BUDGET: i64 = 1_500_000;
+    let Some(mut server) = Postgres::start() else { return };
+    let target = books::target();
+    let mut nodes = nodes(&server, &target.url(), "u --usd-day 0.0015", &[]);
+    let spent = || {
+        // gpt-4o-mini: 150 nano-dollars a token in, 600 out.
+        target.served().values().map(|[_, input, output, _]| 150 * input + 600 * output).sum::<i64>()
+    };
+    let killed = nodes[2].pid();
+    std::thread::scope(|scope| {
+        for node in &nodes {
+            (0..3).for_each(|_| _ = scope.spawn(|| spend(node)));
+        }
+        until("a part is spent", || spent() > BUDGET / 5);
+        let pid = rustix::process::Pid::from_raw(killed.cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        server.stop_immediately();
+        std::thread::sleep(Duration::from_millis(300));
+        server.restart();
+    });
+    let spent = spent();
+    assert!(spent <= BUDGET + 10_000, "{spent} of {BUDGET} are spent");
+    assert!(spent > BUDGET / 5, "{spent} of {BUDGET} are spent");
+    nodes[2].kill();
 }

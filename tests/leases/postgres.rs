@@ -1,5 +1,5 @@
-//! The model of the engine against its functions on a real server: the same answers to messages that are repeated, stale,
-//! of leases that nobody knows, that have expired or are over.
+//! The model of the engine against its functions on a real server: the same answers to messages that are repeated,
+//! stale, of leases that nobody knows, that have expired or are over.
 //!
 //! `LEASE_ASKS=n` asks so many.
 

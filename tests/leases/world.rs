@@ -1,6 +1,6 @@
 //! Nodes with production purses around a model engine: messages that are lost, doubled and late, nodes that crash, are
-//! cut off or sleep, clocks that are wrong, drift and jump, and an engine that forgets its last seconds. Everything from
-//! a seed.
+//! cut off or sleep, clocks that are wrong, drift and jump, and an engine that forgets its last seconds. Everything
+//! from a seed.
 
 use crate::engine::Engine;
 use crate::oracle::Oracle;

@@ -1,5 +1,5 @@
-//! The limiter of a node in a fleet: each limit is an account that the fleet's engine keeps, and a request takes from what
-//! this node holds of it.
+//! The limiter of a node in a fleet: each limit is an account that the fleet's engine keeps, and a request takes from
+//! what this node holds of it.
 //!
 //! The accounts of [`Limiter`] go on to count requests in flight and reserved money; purses take the place of its
 //! buckets, and of what is left of budgets. Who finds a purse cold waits; [`NoRoom::Asked`] says so.
@@ -7,7 +7,7 @@
 use super::{Drafts, Limiter, is_longer, smallest, within_bursts};
 use crate::base::clock::Now;
 use crate::limit::budget::Spent;
-use crate::limit::holdings::{Claim, Holdings, NOTHING, NoRoom, claims, never, spent_of, unknown};
+use crate::limit::holdings::{Claim, Holdings, JOIN_MAX, NOTHING, NoRoom, claims, never, spent_of, unknown};
 use crate::limit::lease::{Answer, Ask, Heard, Kind, Terms};
 use crate::limit::levels::{LimitLevel, Payer};
 use crate::limit::overrides::Limits;
@@ -17,9 +17,10 @@ use crate::limit::status::{Limit, RateLimitStatus, Refused};
 use std::sync::Arc;
 
 impl Limiter {
-    /// From here on the limits are the fleet's: a lease lasts so long, nanoseconds.
-    pub fn join_fleet(&mut self, lasts: u64, policy: OnOutage) {
-        self.holdings = Some(Box::new(Holdings::new(lasts, policy)));
+    /// From here on the limits are the fleet's: a lease lasts so long, and a request waits so long at most,
+    /// nanoseconds.
+    pub fn join_fleet(&mut self, lasts: u64, wait: u64, policy: OnOutage) {
+        self.holdings = Some(Box::new(Holdings::new(lasts, wait, policy)));
     }
 
     /// True where the limits are a fleet's.
@@ -27,8 +28,8 @@ impl Limiter {
         self.holdings.is_some()
     }
 
-    /// The same as [`Limiter::admit`], of a fleet's limits where there is one. `has_waited` is true for one that has waited
-    /// for the engine as long as it may.
+    /// The same as [`Limiter::admit`], of a fleet's limits where there is one. `has_waited` is true for one that has
+    /// waited for the engine as long as it may.
     ///
     /// # Errors
     /// Why it gets nothing now.
@@ -78,8 +79,8 @@ impl Limiter {
         }
     }
 
-    /// Whether every account has room: the nano-dollars that the request may hold. Of several limits that refuse it, the
-    /// one with the longest wait is told.
+    /// Whether every account has room: the nano-dollars that the request may hold. Of several limits that refuse it,
+    /// the one with the longest wait is told.
     fn find_room(
         &mut self,
         payer: Payer<'_>,
@@ -155,8 +156,8 @@ impl Limiter {
         }
     }
 
-    /// Gives back so many requests and tokens of a level, or charges tokens, and tells the purses of slots and money how
-    /// its account is.
+    /// Gives back so many requests and tokens of a level, or charges tokens, and tells the purses of slots and money
+    /// how its account is.
     pub(super) fn settle_leased(
         &mut self,
         payer: Payer<'_>,
@@ -249,6 +250,7 @@ impl Limiter {
     /// Looks at all that is held.
     pub fn beat(&mut self, now: Now) {
         let Some(holdings) = &mut self.holdings else { return };
+        holdings.joins_until = holdings.joins_until.min(now.mono + JOIN_MAX);
         holdings.beat_at = now.mono + BEAT;
         holdings.is_beating = true;
         holdings.purses.beat(now, &mut holdings.asks);
@@ -269,14 +271,16 @@ impl Limiter {
         }
     }
 
-    /// What the engine has said: who waits may look again.
-    pub fn heard(&mut self, heard: Heard, now: Now) {
-        let Some(holdings) = &mut self.holdings else { return };
-        holdings.is_away = matches!(heard, Heard::Nothing { .. });
+    /// What the engine has said. True where who waits may look again.
+    pub fn heard(&mut self, heard: Heard, now: Now) -> bool {
+        let Some(holdings) = &mut self.holdings else { return false };
+        let is_silent = now.mono >= holdings.joins_until.max(holdings.heard_at + holdings.wait);
+        holdings.is_away = is_silent && matches!(heard, Heard::Nothing { .. });
+        let may_look = holdings.is_away || !matches!(heard, Heard::Nothing { .. });
         match heard {
             Heard::Nothing { asks } => asks.iter().for_each(|(account, seq)| holdings.purses.unanswered(account, *seq)),
             Heard::Answers { answers, recalled, nodes } => {
-                holdings.nodes = nodes.max(1);
+                (holdings.nodes, holdings.joins_until, holdings.heard_at) = (nodes.max(1), 0, now.mono);
                 let mut told = |(account, seq, answer): (Arc<str>, i64, Answer)| {
                     holdings.purses.answered(&account, seq, answer, now);
                 };
@@ -284,6 +288,7 @@ impl Limiter {
                 recalled.iter().for_each(|account| self.recall(account, now));
             }
         }
+        may_look
     }
 
     /// Others need what this ledger holds of an account: also what a process before this one held.
@@ -313,6 +318,11 @@ impl Limiter {
         if is_known {
             holdings.purses.purse(account, Terms::of_stock(Kind::Budget, cap), now).recall();
         }
+    }
+
+    /// True for a process that begins and has had no answer of the engine yet: requests wait on for the first.
+    pub fn is_joining(&self, now: Now) -> bool {
+        self.holdings.as_ref().is_some_and(|holdings| now.mono < holdings.joins_until)
     }
 
     /// Accounts that something is held of.

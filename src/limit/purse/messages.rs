@@ -100,13 +100,10 @@ impl Purse {
         }
     }
 
-    /// No answer comes to the message with this number; true where one was awaited.
+    /// No answer comes to the message with this number; true where one was awaited. Who waits is asked for again at the
+    /// next look.
     pub fn unanswered(&mut self, seq: i64) -> bool {
-        let was_awaited = self.asked.take_if(|asked| asked.seq == seq).is_some();
-        if was_awaited {
-            self.wish = Wish::default();
-        }
-        was_awaited
+        self.asked.take_if(|asked| asked.seq == seq).is_some()
     }
 
     /// Another node needs what is free here.
@@ -114,8 +111,8 @@ impl Purse {
         self.is_recalled = true;
     }
 
-    /// The engine does not know the lease: it is another engine, or has lost some of its memory. What was spent is a debt
-    /// of the next one; of what decays, no more than can be out at once.
+    /// The engine does not know the lease: it is another engine, or has lost some of its memory. What was spent is a
+    /// debt of the next one; of what decays, no more than can be out at once.
     fn forgotten(&mut self) {
         if self.terms.kind.decays() {
             self.spent = self.spent.clamp(0, self.terms.cap);
@@ -134,6 +131,7 @@ impl Purse {
     fn end_lease(&mut self) {
         (self.granted, self.returned, self.counted) = (0, 0, 0);
         (self.lease, self.is_open) = (0, false);
+        self.return_uncounted();
         (self.void_at, self.refused) = (Now::default(), None);
     }
 }

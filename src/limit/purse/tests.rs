@@ -1,3 +1,5 @@
+//! Each rule of a purse alone, and all of them over any order of requests, looks and answers.
+
 use super::*;
 use crate::limit::lease::{Answer, Ask};
 use proptest::prelude::*;
