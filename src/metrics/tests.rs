@@ -121,7 +121,6 @@ fn a_scrape_in_full() {
     metrics.ledger_released_uncommitted();
     metrics.ledger_failed();
     let gauges = Gauges {
-        leases: None,
         requests_in_flight: 2,
         downstream_connections: 3,
         upstream_connections: 4,
