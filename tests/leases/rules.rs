@@ -70,3 +70,13 @@ fn an_engine_that_was_emptied_grants_nothing_for_a_time() {
     assert_eq!(tell(&mut engine, 1_000, 1, &debt).granted, Some(30), "but debts");
     assert_eq!(tell(&mut engine, 5_000, 2, &first(10)).granted, Some(10));
 }
+
+#[test]
+fn what_an_expired_lease_held_is_not_held_on() {
+    let mut engine = Engine::default();
+    let mine = first(50);
+    assert_eq!(tell(&mut engine, 0, 1, &mine).granted, Some(50), "an answer that is lost");
+    tell(&mut engine, 20_000, 2, &first(10));
+    let again = Ask { seq: 2, need: 0, want: 0, least: 0, ..mine };
+    assert_eq!(tell(&mut engine, 20_001, 1, &again).granted, Some(0));
+}
