@@ -26,8 +26,13 @@ impl SettingsLimits {
 
     /// Of one name, which is empty for everybody.
     pub fn of(&self, own: &Levels<Overrides>, level: LimitLevel, name: &str) -> Limits {
+        self.of_payer(own, level, Payer { user: name, team: Some(name) })
+    }
+
+    /// Of a payer.
+    pub fn of_payer(&self, own: &Levels<Overrides>, level: LimitLevel, payer: Payer<'_>) -> Limits {
         let limits = self.at(level);
-        own.at(level, Payer { user: name, team: Some(name) }).map_or(limits, |own| limits.with(own))
+        own.at(level, payer).map_or(limits, |own| limits.with(own))
     }
 
     /// True where somebody at this level has a budget.

@@ -11,6 +11,7 @@
 
 use super::account::Account;
 use super::budget::{Cost, Period, SpendSums, Spending};
+use super::in_force::SettingsLimits;
 use super::levels::{Levels, LimitLevel, Payer};
 use super::overrides::{Limits, Overrides};
 use super::reservation::{Money, Reservation, ReservationRequest};
@@ -51,10 +52,7 @@ pub struct Used {
 /// All limits, and what is taken of them.
 #[derive(Default)]
 pub struct Limiter {
-    /// Of a user without limits of their own.
-    limits: Limits,
-    /// Of everybody together, by the settings.
-    total_limits: Limits,
+    settings: SettingsLimits,
     overrides: Levels<Overrides>,
     /// At which levels anybody may be limited: the others cost a request nothing.
     limited: [bool; 3],
@@ -81,7 +79,7 @@ impl Limiter {
 
     /// New limits of each user and of everybody together, from the next request on.
     pub fn set_limits(&mut self, limits: Limits, total_limits: Limits) {
-        (self.limits, self.total_limits) = (limits, total_limits);
+        self.settings = SettingsLimits { user: limits, total: total_limits };
         self.follow_spending();
     }
 
@@ -95,19 +93,13 @@ impl Limiter {
 
     /// Levels are looked at where somebody is limited, and spending is followed where there is a budget.
     fn follow_spending(&mut self) {
-        let defaults = |level| match level {
-            LimitLevel::User => self.limits,
-            LimitLevel::Team => Limits::default(),
-            LimitLevel::Total => self.total_limits,
-        };
-        let mut overridden = self.overrides.iter().map(|(level, _, overrides)| defaults(level).with(overrides));
+        let (settings, own) = (&self.settings, &self.overrides);
         self.limited = [
-            !self.limits.is_unlimited() || !self.overrides.users.is_empty(),
-            !self.overrides.teams.is_empty(),
-            !self.total_limits.is_unlimited() || self.overrides.total.is_some(),
+            !settings.user.is_unlimited() || !own.users.is_empty(),
+            !own.teams.is_empty(),
+            !settings.total.is_unlimited() || own.total.is_some(),
         ];
-        let by_settings = self.limits.has_budget() || self.total_limits.has_budget();
-        self.spending.follow(by_settings || overridden.any(|limits| limits.has_budget()));
+        self.spending.follow(LimitLevel::ALL.into_iter().any(|level| settings.has_budget(own, level)));
     }
 
     /// The period of which the ledger's sums are wanted: somebody has a budget, and what users have spent is not known.
@@ -231,12 +223,7 @@ impl Limiter {
             if limits.is_unlimited() {
                 continue;
             }
-            let account = match level {
-                LimitLevel::User => self.users.get(payer.user),
-                LimitLevel::Team => payer.team.and_then(|team| self.teams.get(team)),
-                LimitLevel::Total => Some(&self.total),
-            };
-            drafts[level as usize] = Some((limits, account.copied().unwrap_or_default()));
+            drafts[level as usize] = Some((limits, self.copy_of(level, payer)));
         }
         drafts
     }
@@ -297,7 +284,17 @@ impl Limiter {
         }
     }
 
-    /// The account of a level, where there is one.
+    /// The account of a level as it is: untouched where there is none.
+    fn copy_of(&self, level: LimitLevel, payer: Payer<'_>) -> Account {
+        let account = match level {
+            LimitLevel::User => self.users.get(payer.user),
+            LimitLevel::Team => payer.team.and_then(|team| self.teams.get(team)),
+            LimitLevel::Total => Some(&self.total),
+        };
+        account.copied().unwrap_or_default()
+    }
+
+    /// The same, where there is one, to be changed.
     fn account(&mut self, level: LimitLevel, payer: Payer<'_>) -> Option<&mut Account> {
         match level {
             LimitLevel::User => self.users.get_mut(payer.user),
@@ -330,12 +327,7 @@ impl Limiter {
 
     /// The limits at a level.
     fn limits_at(&self, level: LimitLevel, payer: Payer<'_>) -> Limits {
-        let limits = match level {
-            LimitLevel::User => self.limits,
-            LimitLevel::Team => Limits::default(),
-            LimitLevel::Total => self.total_limits,
-        };
-        self.overrides.at(level, payer).map_or(limits, |own| limits.with(own))
+        self.settings.of_payer(&self.overrides, level, payer)
     }
 
     /// Looks at so many users, and evicts those of them whose state tells nothing.

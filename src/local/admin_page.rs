@@ -5,6 +5,7 @@
 //! no other page can know. Never: a secret, but a new key's, once.
 
 use super::Answer;
+use super::dashboard::{level_title, table};
 use super::document::document;
 use super::humanize::grouped;
 use super::language::Language;
@@ -231,17 +232,9 @@ impl AdminPage {
         let more = documents.len().saturating_sub(LISTED_MAX);
         html! {
             @if documents.is_empty() { p.dim { (self.language.say("None so far.")) } }
-            @else { (super::dashboard::table(title, "admin", &head, &rows)) }
+            @else { (table(title, "admin", &head, &rows)) }
             @if more > 0 { p.dim { (self.language.fill("{0} more are not shown.", &[&grouped(more as u64)])) } }
         }
-    }
-}
-
-fn level_title(level: &str) -> &'static str {
-    match level {
-        "user" => "User",
-        "team" => "Team",
-        _ => "Everybody together",
     }
 }
 

@@ -16,6 +16,7 @@ mod time_range;
 mod view;
 
 pub use dashboard_query::DashboardQuery;
+pub use limit_bars::level_title;
 pub use page::{answer, refusal};
 pub use parts::table;
 pub use time_range::{Range, Step};

@@ -25,11 +25,17 @@ const SECRET_BYTES: usize = 32;
 /// Does what is asked on the ledger at `path`, or says why not.
 pub fn perform(path: &Path, request: &AdminRequest) -> Answer {
     if request.is_form() {
-        return after_form(path, request, request.of_form().and_then(|request| done(path, &request)));
+        return after_form(
+            path,
+            request,
+            request.of_form().and_then(|request| done(path, &request, request.command()?)),
+        );
     }
     match request.command() {
         Ok(AdminCommand::ShowPage { chosen }) => show(path, request, chosen, Notice::Nothing),
-        _ => done(path, request).map_or_else(|refusal| refusal, |(status, document)| json_answer(status, &document)),
+        Ok(command) => done(path, request, command)
+            .map_or_else(|refusal| refusal, |(status, document)| json_answer(status, &document)),
+        Err(refusal) => refusal,
     }
 }
 
@@ -74,10 +80,9 @@ fn unreadable(error: &rusqlite::Error) -> Answer {
 }
 
 /// A status below 300 and a document, or the refusal.
-fn done(path: &Path, request: &AdminRequest) -> Result<(u16, Value), Answer> {
+fn done(path: &Path, request: &AdminRequest, command: AdminCommand) -> Result<(u16, Value), Answer> {
     let unavailable = |message: String| Answer::error(Fault::LedgerUnavailable, &message, None);
-    match request.command()? {
-        AdminCommand::ShowPage { .. } => Err(Answer::error(Fault::NotFound, "there is no such thing here", None)),
+    match command {
         AdminCommand::ListKeys => read(path, |conn| Ok(list(key_documents(conn, request.now)?))),
         AdminCommand::ListLimits => read(path, |conn| Ok(list(rule_documents(conn)?))),
         AdminCommand::ListUsers => read(path, |conn| Ok(list(member_documents(conn)?))),

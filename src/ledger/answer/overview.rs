@@ -45,7 +45,7 @@ pub fn overview(conn: &Connection, asked: &OverviewQuery) -> rusqlite::Result<Ov
         if found.totals.errors > 0 {
             found.failed = history::failed(&transaction, &selection)?;
         }
-        if !is_one {
+        if !is_one && has_teams(&transaction)? {
             let mut teams = sums(&transaction, &selection, Some(GroupBy::Team))?.pop().unwrap_or_default();
             teams.remove(&EVERYBODY);
             found.teams = ranking(&transaction, GroupBy::Team, teams)?;
@@ -65,6 +65,11 @@ pub fn overview(conn: &Connection, asked: &OverviewQuery) -> rusqlite::Result<Ov
     }
     transaction.commit()?;
     Ok(found)
+}
+
+/// Where there are none, nothing need be summed by them.
+fn has_teams(conn: &Connection) -> rusqlite::Result<bool> {
+    conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM teams)")?.query_row([], |row| row.get(0))
 }
 
 fn ranking(conn: &Connection, by: GroupBy, sums: Sums) -> rusqlite::Result<Ranking> {

@@ -48,13 +48,13 @@ impl Limiter {
     /// How much of each limit of a level is used here, as far as that is known.
     pub fn uses(&self, level: LimitLevel, payer: Payer<'_>, now: Now) -> Vec<LimitUse> {
         let limits = self.limits_at(level, payer);
-        let (name, account) = match level {
-            LimitLevel::User => (payer.user, self.users.get(payer.user)),
-            LimitLevel::Team => (payer.team.unwrap_or_default(), payer.team.and_then(|team| self.teams.get(team))),
-            LimitLevel::Total => ("", Some(&self.total)),
+        let name = match level {
+            LimitLevel::User => payer.user,
+            LimitLevel::Team => payer.team.unwrap_or_default(),
+            LimitLevel::Total => "",
         };
         let spent = self.spending.last_known(level, payer);
-        account.copied().unwrap_or_default().uses(level, name, &limits, spent, now)
+        self.copy_of(level, payer).uses(level, name, &limits, spent, now)
     }
 
     /// The teams that something is set for.

@@ -85,7 +85,8 @@ pub fn refusals(view: &View) -> Markup {
     } }
 }
 
-fn level_title(level: &str) -> &'static str {
+/// What a level is called, by its label.
+pub fn level_title(level: &str) -> &'static str {
     match LimitLevel::named(level) {
         Some(LimitLevel::Team) => "Team",
         Some(LimitLevel::Total) => "Everybody together",
