@@ -56,15 +56,6 @@ impl RateLimitStatus {
         header.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX)) && is_one()
     }
 
-    /// The state of two levels, of each bucket the one that has less left.
-    pub(super) fn tighter(self, other: Self) -> Self {
-        let tighter = |one: Option<BucketStatus>, other: Option<BucketStatus>| match (one, other) {
-            (Some(one), Some(other)) => Some(if other.remaining < one.remaining { other } else { one }),
-            _ => one.or(other),
-        };
-        Self { requests: tighter(self.requests, other.requests), tokens: tighter(self.tokens, other.tokens) }
-    }
-
     fn buckets(&self) -> impl Iterator<Item = (Names, BucketStatus)> {
         [(REQUESTS, self.requests), (TOKENS, self.tokens)]
             .into_iter()
