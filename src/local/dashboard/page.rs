@@ -1,5 +1,6 @@
 //! The page: what stands where.
 
+use super::key_table::key_table;
 use super::limit_bars::{limits, refusals};
 use super::parts::{Timeline, heads, legend, name, ranking, table, tile};
 use super::time_range::Range;
@@ -233,6 +234,7 @@ fn found(view: &View) -> Markup {
                 @if !view.overview.sample.is_empty() { (times(view)) (endings(view)) }
             }
         }
+        (key_table(view))
         @if !view.overview.failed.is_empty() {
             (requests(view, "failed", language.say("Latest failed requests"), &view.overview.failed))
         }
