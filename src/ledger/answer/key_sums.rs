@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 /// The sums.
 pub fn key_sums(conn: &Connection, selection: &Selection) -> rusqlite::Result<BTreeMap<i64, Coarse>> {
     let &Selection { from, to, keyed, folded, .. } = selection;
-    let mut sums = Summed { conn, selection, sums: BTreeMap::new() };
+    let mut sums = KeySums { conn, selection, sums: BTreeMap::new() };
     let (first, after) = (from / NS_PER_DAY + i64::from(from % NS_PER_DAY > 0), to / NS_PER_DAY);
     if first < after {
         sums.add_days(first, after - 1)?;
@@ -31,13 +31,13 @@ pub fn key_sums(conn: &Connection, selection: &Selection) -> rusqlite::Result<BT
     Ok(sums.sums)
 }
 
-struct Summed<'a> {
+struct KeySums<'a> {
     conn: &'a Connection,
     selection: &'a Selection,
     sums: BTreeMap<i64, Coarse>,
 }
 
-impl Summed<'_> {
+impl KeySums<'_> {
     fn add(&mut self, key: i64, more: &Coarse) {
         add(self.sums.entry(key).or_default(), more);
     }
@@ -48,8 +48,8 @@ impl Summed<'_> {
             None => "key_days k WHERE k.day BETWEEN :first AND :last".to_owned(),
             // A seek for each day that has anything.
             Some(_) => format!(
-                "(SELECT DISTINCT hour / {HOURS_PER_DAY} AS day FROM hours WHERE hour / {HOURS_PER_DAY}
-                    BETWEEN :first AND :last) d
+                "(SELECT DISTINCT hour / {HOURS_PER_DAY} AS day FROM hours
+                    WHERE hour >= :first * {HOURS_PER_DAY} AND hour < (:last + 1) * {HOURS_PER_DAY}) d
                 CROSS JOIN key_days k ON k.day = d.day WHERE k.user_id = :user"
             ),
         };
