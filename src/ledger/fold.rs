@@ -1,5 +1,6 @@
-//! The fold: takes rows past the watermark into the rollups, the sums by key, the index by user and the index by
-//! hour, and moves the mark, in one transaction. So these tables are always exactly the sum of the rows up to the mark, also after a crash.
+//! The fold: takes rows past the watermark into the rollups, the sums by key, the index by user and the index by hour,
+//! and moves the mark, in one transaction. So these tables are always exactly the sum of the rows up to the mark, also
+//! after a crash.
 //!
 //! In: a connection, and what it committed itself ([`RecentRows`]). Out: how far the mark now is. Never: a change to
 //! `records`.

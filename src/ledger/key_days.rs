@@ -4,20 +4,33 @@
 //! rows up to their mark. In a ledger of an earlier version the mark is behind that of the rollups: each fold then takes
 //! some of the rows between the two, which are not pruned before, until the marks are one.
 //!
-//! They are of days alone, and only of what came with a key: with hours, and months beside them, they would be as large
-//! as all other rollups where each user has one key. What they cost: parts of days are summed row by row.
+//! They are only of what came with a key, and of no hours: else they would be as large as all other rollups where each
+//! user has one key. What that costs: parts of days are summed row by row. Months stand beside the days, under numbers
+//! below 0: a thirtieth more rows, and a question about years reads a thirtieth of them. With 1,000 keys and two models
+//! over three years, 2.2 million rows of 42 bytes, it would read them all.
 //!
 //! In: a connection, and what the fold has at hand. Out: rows of `key_days`, and its mark. Never: a transaction of its
 //! own.
 
 use super::marks;
 use super::partition::NS_PER_DAY;
-use super::rollup::{COARSE, Rollups, grouped, sums, values_of_row};
+use super::rollup::{COARSE, Key, Rollups, Sums, grouped, sums, values_of_row};
+use crate::base::civil::month_of_day;
 use rusqlite::Connection;
+
+/// What stands for a month, counted from January 1970, in the place of a day.
+pub const fn of_month(month: i64) -> i64 {
+    -1 - month
+}
 
 /// Adds sums, each under a day, a user, a key and a model, of the rows from the mark to `to`; moves the mark there.
 pub fn add(conn: &Connection, rollups: &Rollups<COARSE>, to: i64) -> rusqlite::Result<i64> {
-    grouped(rollups).write(conn, "key_days")?;
+    let days = grouped(rollups);
+    let month = |&([day, user, key, model], sums): &(Key, Sums<COARSE>)| {
+        ([of_month(month_of_day(day)), user, key, model], sums)
+    };
+    grouped(&days.0.iter().map(month).collect()).write(conn, "key_days")?;
+    days.write(conn, "key_days")?;
     marks::advance(conn, marks::KEY_DAYS, to)?;
     Ok(to)
 }

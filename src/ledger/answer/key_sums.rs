@@ -1,12 +1,14 @@
-//! Sums by client key: of whole days from `key_days`, of the parts of days at the ends of a range, and of what is in no
-//! sum yet, from the rows.
+//! Sums by client key: of whole days and months from `key_days`, of the parts of days at the ends of a range, and of
+//! what is in no sum yet, from the rows.
 //!
-//! In: a selection, not of a team: the sums do not tell teams apart. Out: sums under the keys' numbers. Never: what came
-//! without a key.
+//! In: a selection, not of a team: the sums do not tell teams apart. Out: sums under the keys' numbers. Never: what
+//! came without a key.
 
 use super::coarse::{Coarse, add, coarse};
-use super::selection::{Selection, query, rows_sql};
-use crate::ledger::partition::{HOURS_PER_DAY, NS_PER_DAY, NS_PER_HOUR};
+use super::selection::{SPAN, Selection, query, rows_sql};
+use crate::base::civil::{first_day_of_month, month_of_day};
+use crate::ledger::key_days::of_month;
+use crate::ledger::partition::{NS_PER_DAY, NS_PER_HOUR};
 use crate::ledger::rollup::{COARSE, columns, values_of_row};
 use rusqlite::{Connection, ToSql};
 use std::collections::BTreeMap;
@@ -17,7 +19,7 @@ pub fn key_sums(conn: &Connection, selection: &Selection) -> rusqlite::Result<BT
     let mut sums = KeySums { conn, selection, sums: BTreeMap::new() };
     let (first, after) = (from / NS_PER_DAY + i64::from(from % NS_PER_DAY > 0), to / NS_PER_DAY);
     if first < after {
-        sums.add_days(first, after - 1)?;
+        sums.add_days(first, after)?;
         sums.add_part(from, first * NS_PER_DAY)?;
         sums.add_part(after * NS_PER_DAY, to)?;
     } else {
@@ -38,30 +40,37 @@ struct KeySums<'a> {
 }
 
 impl KeySums<'_> {
-    fn add(&mut self, key: i64, more: &Coarse) {
-        add(self.sums.entry(key).or_default(), more);
+    /// Whole days, counted from the Unix epoch, from `first` to before `after`: months as far as they go.
+    fn add_days(&mut self, first: i64, after: i64) -> rusqlite::Result<()> {
+        let (month, month_after) = (month_of_day(first - 1) + 1, month_of_day(after));
+        if month >= month_after {
+            return self.add_sums(first, after - 1);
+        }
+        self.add_sums(first, first_day_of_month(month) - 1)?;
+        self.add_sums(of_month(month_after - 1), of_month(month))?;
+        self.add_sums(first_day_of_month(month_after), after - 1)
     }
 
-    /// Whole days, counted from the Unix epoch.
-    fn add_days(&mut self, first: i64, last: i64) -> rusqlite::Result<()> {
+    /// What stands under these numbers in `key_days` (inclusive).
+    fn add_sums(&mut self, first: i64, last: i64) -> rusqlite::Result<()> {
+        if first > last {
+            return Ok(());
+        }
         let source = match self.selection.user {
-            None => "key_days k WHERE k.day BETWEEN :first AND :last".to_owned(),
-            // A seek for each day that has anything.
-            Some(_) => format!(
-                "(SELECT DISTINCT hour / {HOURS_PER_DAY} AS day FROM hours
-                    WHERE hour >= :first * {HOURS_PER_DAY} AND hour < (:last + 1) * {HOURS_PER_DAY}) d
-                CROSS JOIN key_days k ON k.day = d.day WHERE k.user_id = :user"
-            ),
+            None => "key_days k WHERE k.day BETWEEN :first AND :last",
+            Some(_) => "span CROSS JOIN key_days k ON k.day = span.t WHERE k.user_id = :user",
         };
-        let columns = columns::<COARSE>();
-        let sql = format!("SELECT {columns}, key_id FROM {source} AND (:model IS NULL OR k.model_id = :model)");
+        let sql = format!(
+            "WITH RECURSIVE {SPAN} SELECT {}, key_id FROM {source} AND (:model IS NULL OR k.model_id = :model)",
+            columns::<COARSE>()
+        );
         let Selection { user, model, .. } = self.selection;
         let params: [(&str, &dyn ToSql); 4] =
             [(":first", &first), (":last", &last), (":user", user), (":model", model)];
         let mut statement = self.conn.prepare_cached(&sql)?;
         let mut rows = query(&mut statement, &params)?;
         while let Some(row) = rows.next()? {
-            self.add(row.get(COARSE)?, &coarse(row)?);
+            add(self.sums.entry(row.get(COARSE)?).or_default(), &coarse(row)?);
         }
         Ok(())
     }

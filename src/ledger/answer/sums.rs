@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 /// Under the number of a model, user, team, endpoint or key, or of an hour, day or month since 1970.
 pub type Sums = BTreeMap<i64, Totals>;
 
-/// The sums by model, and by another thing if asked. Of more hours, days or months than an answer may have, at least the first
-/// ones and one more.
+/// The sums by model, and by another thing if asked. Of more hours, days or months than an answer may have, at least
+/// the first ones and one more.
 pub fn sums(conn: &Connection, selection: &Selection, group_by: Option<GroupBy>) -> rusqlite::Result<Vec<Sums>> {
     let other = group_by.filter(|by| !matches!(by, GroupBy::Model | GroupBy::Key));
     let by = |group_by| Summed { group_by, sums: BTreeMap::new() };

@@ -1,7 +1,7 @@
--- Sums by client key, of whole days (UTC). What the rows that are there already add to them follows in steps, up to a mark
+-- Sums by client key, of whole days (UTC) and months. What the rows that are there already add to them follows in steps, up to a mark
 -- of its own, for which the rows wait; where nobody has a key there is nothing to follow.
 CREATE TABLE key_days (
-    day INTEGER NOT NULL,                     -- whole days since the Unix epoch
+    day INTEGER NOT NULL,                     -- whole days since the Unix epoch; below 0: -1 - months since January 1970
     user_id INTEGER NOT NULL,
     key_id INTEGER NOT NULL,
     model_id INTEGER NOT NULL,
