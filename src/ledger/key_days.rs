@@ -1,8 +1,8 @@
 //! Sums by client key: `key_days`, by day (UTC), user, key and model, of requests that came with a key of ours.
 //!
-//! The fold adds to them what it adds to the rollups, in the same transaction, so that they are exactly the sums of the
-//! rows up to their mark. In a ledger of an earlier version the mark is behind that of the rollups: each fold then takes
-//! some of the rows between the two, which are not pruned before, until the marks are one.
+//! The fold adds to them what it adds to the rollups, in the same transaction, so that they are exactly the sums of
+//! the rows up to their mark. In a ledger of an earlier version the mark is behind that of the rollups: each fold then
+//! takes some of the rows between the two, which are not pruned before, until the marks are one.
 //!
 //! They are only of what came with a key, and of no hours: else they would be as large as all other rollups where each
 //! user has one key. What that costs: parts of days are summed row by row. Months stand beside the days, under numbers
