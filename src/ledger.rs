@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   append ──▶ records ──fold──▶ rollups by hour ──tiers──▶ days, months
-//!                 │       └────▶ user_index, hours, deduplication
+//!                 │       └────▶ user_index, hours, deduplication, key_days
 //!                 │
 //!   answer ◀──────┴── the rollups up to their watermark, and the rows after it
 //! ```
@@ -24,6 +24,7 @@ pub mod deduplication;
 pub mod file_watch;
 pub mod fold;
 pub mod journal;
+pub mod key_days;
 pub mod keys_and_limits;
 pub mod marks;
 pub mod migrations;

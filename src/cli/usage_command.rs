@@ -61,8 +61,11 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
         command.parameters.push((parameter, value));
     }
     let UsageQuery { query, .. } = query(&command, unix_now())?; // what is wrong of two together is known at the end
-    if command.top.is_some() && query.group_by.is_some_and(|by| by.ns().is_some()) {
-        return Err("--top is of models, users or endpoints, the dearest first; --from says how many days".to_owned());
+    if command.top.is_some() && query.group_by.is_some_and(GroupBy::is_time) {
+        return Err(
+            "--top is of models, users, teams, endpoints or keys, the dearest first; --from says how many days"
+                .to_owned(),
+        );
     }
     Ok(Command::Usage(command))
 }

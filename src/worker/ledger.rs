@@ -8,6 +8,7 @@
 //! the next transaction takes all of it. A lone record is committed at once, and under load batches grow by themselves.
 //! Where nobody waits (`relaxed`), records gather for a moment first.
 
+mod catch_up;
 mod handle;
 mod mailbox;
 mod policy_watch;
@@ -35,6 +36,7 @@ use crate::ledger::spend::spend_sums;
 use crate::ledger::tiers::TierBuilder;
 use crate::limit::budget::Period;
 use crate::usage::record::Record;
+use catch_up::CatchUp;
 use handle::Message;
 use mailbox::Inbox;
 use policy_watch::PolicyWatch;
@@ -83,6 +85,7 @@ pub struct Ledger {
     /// When a message last came in, or a commit or a fold last ended.
     busy_at: Instant,
     progress: Progress,
+    keys: CatchUp,
     tiers: TierBuilder,
     policy: PolicyWatch,
     /// The loop wants to know what was spent in this period; told when nothing waits to be committed.
@@ -146,6 +149,7 @@ impl Ledger {
             committed_seq: 0,
             busy_at: Instant::now(),
             progress,
+            keys: CatchUp::new(&progress),
             tiers: TierBuilder::default(),
             policy,
             spend_wanted: None,
@@ -365,7 +369,10 @@ impl Ledger {
         let done = if fold_due {
             self.step_owed = is_forced;
             self.tiers_behind = true;
-            writer.fold(FOLD_ROWS_MAX).map(|progress| self.progress = progress)
+            writer.fold(FOLD_ROWS_MAX).map(|progress| {
+                self.keys.look(&progress);
+                self.progress = progress;
+            })
         } else if step_due {
             self.step_owed = false;
             let hour = unix_now().cast_signed() / NS_PER_HOUR;
@@ -431,6 +438,7 @@ fn tell_of_migration(news: MigrationNews) {
 
 /// How long nothing must come in before rows are folded, or, where all are, before the tiers take a step.
 fn quiet(progress: &Progress) -> Duration {
-    let short = progress.is_folded() || progress.pending() >= FOLD_ROWS_WORTHWHILE;
+    let waiting = progress.pending().max(progress.unkeyed());
+    let short = progress.is_folded() || waiting >= FOLD_ROWS_WORTHWHILE;
     if short { QUIET_SHORT } else { QUIET_LONG }
 }

@@ -1,5 +1,6 @@
 //! The page: what stands where.
 
+use super::key_table::key_table;
 use super::limit_bars::{limits, refusals};
 use super::parts::{Timeline, heads, legend, name, ranking, table, tile};
 use super::time_range::Range;
@@ -233,12 +234,9 @@ fn found(view: &View) -> Markup {
                 @if !view.overview.sample.is_empty() { (times(view)) (endings(view)) }
             }
         }
-        @if !view.overview.failed.is_empty() {
-            (requests(view, "failed", language.say("Latest failed requests"), &view.overview.failed))
-        }
-        @if !view.overview.sample.is_empty() {
-            (requests(view, "latest", language.say("Latest requests"), &view.overview.sample))
-        }
+        (key_table(view))
+        (requests(view, "failed", language.say("Latest failed requests"), &view.overview.failed))
+        (requests(view, "latest", language.say("Latest requests"), &view.overview.sample))
     }
 }
 
@@ -365,7 +363,7 @@ fn short_time(unix_ns: u64) -> Markup {
     html! { span.more { (year) } (minute) span.more { (seconds) } }
 }
 
-/// Some requests one by one.
+/// Some requests one by one, where there are any.
 fn requests(view: &View, id: &str, title: &str, entries: &[Entry]) -> Markup {
     let (query, language) = (&view.query, view.query.language);
     let row = |Entry { record, .. }: &Entry| {
@@ -395,5 +393,5 @@ fn requests(view: &View, id: &str, title: &str, entries: &[Entry]) -> Markup {
         @for name in ["in", "out", "first byte", "whole"] { th.more scope="col" { (language.say(name)) } }
     };
     let rows = html! { @for entry in entries.iter().take(LATEST_MAX) { (row(entry)) } };
-    html! { section id=(id) { h2 { (title) } (table(title, "latest", &head, &rows)) } }
+    html! { @if !entries.is_empty() { section id=(id) { h2 { (title) } (table(title, "latest", &head, &rows)) } } }
 }

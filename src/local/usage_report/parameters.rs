@@ -92,6 +92,9 @@ impl Given {
         if query.team.is_some() && matches!(by, Some(GroupBy::User | GroupBy::Team)) {
             return Err("`group_by` user or team is not for one team: leave `team` out".to_owned());
         }
+        if query.team.is_some() && by == Some(GroupBy::Key) {
+            return Err("`team`: sums by key are not kept by team; leave `team` out".to_owned());
+        }
         let format = given.unwrap_or(format);
         let limit_default = if format == Format::Text { LIMIT_DEFAULT_TEXT } else { LIMIT_DEFAULT };
         let query = Query { limit: limit.unwrap_or(limit_default), ..query };
@@ -143,7 +146,10 @@ fn parse_cursor(value: &str) -> Result<u64, String> {
 
 fn parse_group_by(value: &str) -> Result<GroupBy, String> {
     let found = GroupBy::ALL.iter().find(|group_by| group_by.as_str() == value);
-    found.copied().ok_or_else(|| "`group_by` must be one of hour, day, model, user, team, endpoint".to_owned())
+    found.copied().ok_or_else(|| {
+        let known = GroupBy::ALL.iter().map(|group_by| group_by.as_str()).collect::<Vec<_>>();
+        format!("`group_by` must be one of {}", known.join(", "))
+    })
 }
 
 fn parse_format(value: &str) -> Result<Format, String> {
@@ -274,7 +280,8 @@ mod tests {
                 "by=day",
                 "unknown parameter `by`; known are user_id, team, from, to, model, limit, cursor, group_by, format",
             ),
-            ("group_by=week", "`group_by` must be one of hour, day, model, user, team, endpoint"),
+            ("group_by=week", "`group_by` must be one of hour, day, month, model, user, team, endpoint, key"),
+            ("team=a&group_by=key", "`team`: sums by key are not kept by team; leave `team` out"),
             ("group_by=", "`group_by` must be one of"),
             ("group_by=day&group_by=day", "`group_by` is given more than once"),
             ("format=xml", "`format` is `xml`, and must be one of json, text, csv"),
