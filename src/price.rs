@@ -260,6 +260,11 @@ impl PriceTable {
     }
 }
 
+/// A model's name without the date of its version; a name without one itself.
+pub fn undated_name(name: &str) -> &str {
+    name::undated(name).map_or(name, |(undated, _)| undated)
+}
+
 /// The models of a table in our own format.
 fn own(entries: &BTreeMap<String, &RawValue>) -> Result<BTreeMap<Box<str>, Model>, String> {
     let models = entries.iter().filter(|(name, _)| !name.starts_with('_')).map(|(name, entry)| {

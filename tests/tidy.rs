@@ -37,6 +37,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("metrics", 1),
     ("policy", 1),
     ("price", 1),
+    ("reconcile", 1),
     ("reporting", 1),
     ("sse", 1),
     ("tls", 1),

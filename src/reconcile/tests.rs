@@ -1,0 +1,1 @@
+//! The comparison names what was planted, and nothing else.
