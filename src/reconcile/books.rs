@@ -213,9 +213,9 @@ impl Page {
         let model = if book == Book::Tools { "" } else { model_of(&named) };
         let cell = into.entry(CellKey { start, book, model: model.into() })?;
         for &(quantity, amount) in amounts {
-            cell.amounts.add(quantity, amount);
+            cell.amounts.add_told(quantity, amount);
             if by_key && self == Self::CodeInterpreterSessions {
-                cell.foreign.add(quantity, amount);
+                cell.foreign.add_told(quantity, amount);
             }
         }
         Ok(())
@@ -236,7 +236,7 @@ fn take_cost(
     let name = &name[..name.floor_char_boundary(ITEM_BYTES_MAX)];
     let model = model_of(LineItem::model(name, prices));
     let cell = into.entry(CellKey { start, book: Book::Costs, model: model.into() })?;
-    cell.amounts.add(Quantity::Cost, cost);
+    cell.amounts.add_told(Quantity::Cost, cost);
     let Some(cost) = cost.filter(|&cost| cost > 0) else { return Ok(()) };
     if cell.items.len() >= ITEMS_MAX {
         return Err(PageError::TooMany);

@@ -16,6 +16,7 @@ const PRICES_MAX: usize = 1_000;
 const BESIDE_MAX: usize = 1_000;
 /// Their seconds are whole ones, for each request at worst.
 const SECOND_US: u64 = 1_000_000;
+const FEMTO_PER_NANO: u64 = 1_000_000;
 
 /// What a quantity of a cell comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -142,6 +143,8 @@ struct Pair<'c> {
     /// Which sides have it.
     is_here: bool,
     is_there: bool,
+    /// The most that a call of a tool may cost, nano-dollars.
+    fee: u64,
 }
 
 impl Pair<'_> {
@@ -158,8 +161,10 @@ impl Pair<'_> {
             }
             _ => 0,
         };
-        let least = ours - known(&self.own.leaving) - i128::from(rounding);
-        let most = ours + known(&self.own.arriving) + known(&self.theirs.foreign) + i128::from(rounding);
+        let fees = |calls: u64| if quantity == Quantity::Cost { i128::from(calls) * i128::from(self.fee) } else { 0 };
+        let (out, back) = (fees(self.own.fees_out), fees(self.own.fees_in));
+        let least = ours - known(&self.own.leaving) - out - i128::from(rounding);
+        let most = ours + known(&self.own.arriving) + known(&self.theirs.foreign) + back + i128::from(rounding);
         (theirs - most).max(0) + (theirs - least).min(0)
     }
 }
@@ -179,6 +184,7 @@ impl Comparison {
     pub fn judge(&mut self, judge: &Judge<'_>, ours: &Cells<OwnCell>, theirs: &Cells<TheirCell>) {
         let keys: BTreeSet<&CellKey> = ours.iter().map(|(key, _)| key).chain(theirs.iter().map(|(key, _)| key)).collect();
         let (no_own, no_theirs) = (OwnCell::default(), TheirCell::default());
+        let fee = judge.prices.dearest_fee().div_ceil(FEMTO_PER_NANO);
         let (mut differing, mut costs) = (BTreeSet::new(), Vec::new());
         for key in keys {
             let (own, their) = (ours.get(key), theirs.get(key));
@@ -188,6 +194,7 @@ impl Comparison {
                 theirs: their.unwrap_or(&no_theirs),
                 is_here: own.is_some_and(|own| own.amounts != super::Amounts::default()),
                 is_there: their.is_some(),
+                fee,
             };
             if key.book == Book::Costs {
                 costs.push(pair);

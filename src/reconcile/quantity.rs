@@ -81,42 +81,39 @@ impl Quantity {
 /// An amount of each quantity; some may not be known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amounts {
-    values: [u64; COUNT],
+    /// A part may be less than nothing: a correction of a record in another part.
+    values: [i64; COUNT],
     /// A bit for each that is not known.
     unknown: u16,
 }
 
 impl Amounts {
-    /// Nothing of all, but for one.
-    pub fn of(quantity: Quantity, amount: u64) -> Self {
-        let mut amounts = Self::default();
-        amounts.add(quantity, Some(amount));
-        amounts
-    }
-
     /// `None` where it is not known.
     pub fn get(&self, quantity: Quantity) -> Option<u64> {
-        (self.unknown & (1 << quantity as u16) == 0).then_some(self.values[quantity as usize])
+        (self.unknown & (1 << quantity as u16) == 0).then(|| self.at_least(quantity))
     }
 
     /// What is known of it.
     pub fn at_least(&self, quantity: Quantity) -> u64 {
-        self.values[quantity as usize]
+        self.values[quantity as usize].max(0).cast_unsigned()
     }
 
-    /// Adds to one; what is not known (`None`) makes the sum not known. Saturates.
-    pub fn add(&mut self, quantity: Quantity, amount: Option<u64>) {
+    /// Adds to one. Saturates.
+    pub fn add(&mut self, quantity: Quantity, amount: i64) {
+        let sum = &mut self.values[quantity as usize];
+        *sum = sum.saturating_add(amount);
+    }
+
+    /// The sum is not known from here on.
+    pub fn lose(&mut self, quantity: Quantity) {
+        self.unknown |= 1 << quantity as u16;
+    }
+
+    /// Adds what somebody else counts, who may not say it (`None`).
+    pub fn add_told(&mut self, quantity: Quantity, amount: Option<u64>) {
         match amount {
-            Some(amount) => {
-                let sum = &mut self.values[quantity as usize];
-                *sum = sum.saturating_add(amount);
-            }
-            None => self.unknown |= 1 << quantity as u16,
+            Some(amount) => self.add(quantity, i64::try_from(amount).unwrap_or(i64::MAX)),
+            None => self.lose(quantity),
         }
-    }
-
-    /// Adds all of another.
-    pub fn add_all(&mut self, other: &Self) {
-        Quantity::ALL.into_iter().for_each(|quantity| self.add(quantity, other.get(quantity)));
     }
 }
