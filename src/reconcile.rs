@@ -22,7 +22,7 @@ pub use cells::{Book, CELLS_MAX, CellKey, Cells, OwnCell, TheirCell, TooMany, Wi
 pub use comparison::{Comparison, Judge, Reason, Row, SpentBeside, Total, Verdict};
 pub use line_item::PriceDifference;
 pub use quantity::{Amounts, Quantity};
-pub use summary::{SUMMARY_ROWS_MAX, Summary};
+pub use summary::{SUMMARY_ROWS_MAX, Summary, ToldPrice};
 
 #[cfg(test)]
 mod tests;

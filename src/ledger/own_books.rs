@@ -283,7 +283,8 @@ impl Found<'_> {
         let sums = SUMMED.into_iter().zip(group.sums);
         let amounts = [(Quantity::Requests, group.requests())].into_iter().chain(sums);
         let amounts: Vec<_> = amounts.filter(|(quantity, _)| book.quantities().contains(quantity)).collect();
-        if amounts.iter().all(|(_, amount)| *amount == 0) && !is_embedded && group.source != Some(UsageSource::Unknown) {
+        if amounts.iter().all(|(_, amount)| *amount == 0) && !is_embedded && group.source != Some(UsageSource::Unknown)
+        {
             return Ok(()); // refused, or a look at what was counted
         }
         let edges = if is_embedded { Edges { later: true, earlier: true } } else { group.edges };

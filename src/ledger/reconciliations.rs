@@ -29,11 +29,10 @@ pub fn keep(conn: &Connection, of: &Reconciliation) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// Those from this day on, the latest first. What a later version has kept otherwise is passed over.
-pub fn since(conn: &Connection, day: i64) -> rusqlite::Result<Vec<Reconciliation>> {
-    let mut select =
-        conn.prepare_cached("SELECT day, summary FROM reconciliations WHERE day >= ? ORDER BY day DESC")?;
-    let mut rows = select.query([day])?;
+/// The latest ones, so many at most, the last first. What a later version has kept otherwise is passed over.
+pub fn recent(conn: &Connection, max: u32) -> rusqlite::Result<Vec<Reconciliation>> {
+    let mut select = conn.prepare_cached("SELECT day, summary FROM reconciliations ORDER BY day DESC LIMIT ?")?;
+    let mut rows = select.query([max])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         let summary = Summary::read(row.get_ref(1)?.as_str()?);
@@ -88,10 +87,10 @@ mod tests {
         assert_eq!(latest_missing(&conn, 10, 12).unwrap(), Some(11));
         keep(&conn, &kept(11, 0)).unwrap();
         assert_eq!(latest_missing(&conn, 10, 12).unwrap(), None, "the ledger began on the 11th day");
-        assert_eq!(since(&conn, 11).unwrap(), [kept(12, 2), kept(11, 0)]);
+        assert_eq!(recent(&conn, 9).unwrap(), [kept(12, 2), kept(11, 0)]);
         keep(&conn, &kept(12 + KEPT_DAYS, 0)).unwrap();
-        assert_eq!(since(&conn, 0).unwrap(), [kept(12 + KEPT_DAYS, 0), kept(12, 2)]);
+        assert_eq!(recent(&conn, 9).unwrap(), [kept(12 + KEPT_DAYS, 0), kept(12, 2)]);
         conn.execute("UPDATE reconciliations SET summary = '[]' WHERE day = 12", []).unwrap();
-        assert_eq!(since(&conn, 0).unwrap().len(), 1, "another version's is passed over");
+        assert_eq!(recent(&conn, 9).unwrap().len(), 1, "another version's is passed over");
     }
 }

@@ -92,9 +92,9 @@ impl Book {
             OutputImage, Requests, Seconds,
         };
         match self {
-            Self::Completions => &[
-                Requests, Input, CachedInput, CacheWrite, Output, InputAudio, InputImage, OutputAudio, OutputImage,
-            ],
+            Self::Completions => {
+                &[Requests, Input, CachedInput, CacheWrite, Output, InputAudio, InputImage, OutputAudio, OutputImage]
+            }
             // Ours are the batches themselves, theirs the requests in them.
             Self::Batches => &[Input, CachedInput, CacheWrite, Output],
             Self::Embeddings => &[Requests, Input],

@@ -152,7 +152,8 @@ impl Pair<'_> {
     fn gap(&self, quantity: Quantity) -> i128 {
         let known = |of: &super::Amounts| i128::from(of.at_least(quantity));
         let (ours, theirs) = (known(&self.own.amounts), known(&self.theirs.amounts));
-        let requests = self.own.amounts.at_least(Quantity::Requests).max(self.theirs.amounts.at_least(Quantity::Requests));
+        let requests =
+            self.own.amounts.at_least(Quantity::Requests).max(self.theirs.amounts.at_least(Quantity::Requests));
         let rounding = match quantity {
             Quantity::Seconds => requests.saturating_mul(SECOND_US),
             Quantity::Cost => {
@@ -182,7 +183,8 @@ impl Comparison {
 
     /// Judges all cells of a range that no other call has.
     pub fn judge(&mut self, judge: &Judge<'_>, ours: &Cells<OwnCell>, theirs: &Cells<TheirCell>) {
-        let keys: BTreeSet<&CellKey> = ours.iter().map(|(key, _)| key).chain(theirs.iter().map(|(key, _)| key)).collect();
+        let keys: BTreeSet<&CellKey> =
+            ours.iter().map(|(key, _)| key).chain(theirs.iter().map(|(key, _)| key)).collect();
         let (no_own, no_theirs) = (OwnCell::default(), TheirCell::default());
         let fee = judge.prices.dearest_fee().div_ceil(FEMTO_PER_NANO);
         let (mut differing, mut costs) = (BTreeSet::new(), Vec::new());

@@ -23,16 +23,16 @@ pub struct LineItem {
 }
 
 /// A price that is another than the table's.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PriceDifference {
     /// The name of the line.
     pub item: Box<str>,
     /// What `theirs` and `ours` are for: `1M tokens`, `minute`, `image`.
     pub unit: &'static str,
-    /// US dollars for the unit.
-    pub theirs: f64,
+    /// US dollars for the unit, a decimal.
+    pub theirs: String,
     /// `None` where the table has none.
-    pub ours: Option<f64>,
+    pub ours: Option<String>,
     /// By how much the cost is higher for it, nano-dollars.
     pub explains: i128,
 }
@@ -70,7 +70,7 @@ impl LineItem {
             return (self.cost > 0).then(|| PriceDifference {
                 item: self.name.clone(),
                 unit,
-                theirs,
+                theirs: decimal(theirs),
                 ours: None,
                 explains,
             });
@@ -81,11 +81,16 @@ impl LineItem {
         ((theirs - nearest).abs() > slack * nearest.max(theirs) + rounding).then(|| PriceDifference {
             item: self.name.clone(),
             unit,
-            theirs,
-            ours: Some(nearest),
+            theirs: decimal(theirs),
+            ours: Some(decimal(nearest)),
             explains: i128::from(self.cost) - (nearest / units * quantity * NANOS_PER_USD) as i128,
         })
     }
+}
+
+/// Without what the division has left behind the sixth place.
+fn decimal(usd: f64) -> String {
+    format!("{usd:.6}").trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// The table's unit for one of the books, and how many of these are in one.

@@ -5,6 +5,7 @@
 
 use super::cells::{Book, CellKey};
 use super::comparison::{Comparison, Reason, Row, Total, Verdict};
+use super::line_item::PriceDifference;
 use super::quantity::Quantity;
 use serde_json::{Value, json};
 use std::cmp::Reverse;
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 pub const SUMMARY_ROWS_MAX: usize = 20;
 
 /// What a day came to.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// When it was compared, nanoseconds since the Unix epoch.
     pub at: u64,
@@ -24,9 +25,12 @@ pub struct Summary {
     pub unknown: u64,
     /// The largest differences.
     pub rows: Vec<Row>,
-    /// Prices that are others: the line of the costs, the unit, the price in US dollars there and in our table.
-    pub prices: Vec<(String, String, f64, Option<f64>)>,
+    /// Prices that are others.
+    pub prices: Vec<ToldPrice>,
 }
+
+/// A price that is another: the line of the costs, the unit, the price in US dollars there and in our table.
+pub type ToldPrice = (String, String, String, Option<String>);
 
 /// What is kept of a reason: its name, and its number.
 const REASONS: [&str; 14] = [
@@ -45,6 +49,13 @@ const REASONS: [&str; 14] = [
     "usage",
     "none_known",
 ];
+
+impl PriceDifference {
+    /// What is kept of it.
+    pub fn told(&self) -> ToldPrice {
+        (self.item.to_string(), self.unit.to_owned(), self.theirs.clone(), self.ours.clone())
+    }
+}
 
 impl Reason {
     /// Its stable name.
@@ -115,7 +126,7 @@ impl Summary {
             differing: found.counted(Verdict::Differs),
             unknown: found.counted(Verdict::Unknown),
             rows: rows.into_iter().take(SUMMARY_ROWS_MAX).cloned().collect(),
-            prices: prices.map(|of| (of.item.to_string(), of.unit.to_owned(), of.theirs, of.ours)).collect(),
+            prices: prices.map(PriceDifference::told).collect(),
         }
     }
 
@@ -143,7 +154,8 @@ impl Summary {
             Some((Quantity::named(of[0].as_str()?)?, total))
         };
         let price = |of: &Value| {
-            Some((of[0].as_str()?.to_owned(), of[1].as_str()?.to_owned(), of[2].as_f64()?, of[3].as_f64()))
+            let text = |place: usize| of[place].as_str().map(str::to_owned);
+            Some((text(0)?, text(1)?, text(2)?, text(3)))
         };
         Some(Self {
             at: document["at"].as_u64()?,

@@ -1,5 +1,6 @@
 //! The page: what stands where.
 
+use super::agreement_section::agreement;
 use super::limit_bars::{limits, refusals};
 use super::parts::{Timeline, heads, legend, name, ranking, table, tile};
 use super::time_range::Range;
@@ -196,6 +197,7 @@ fn found(view: &View) -> Markup {
         (tiles(view))
         (limits(view))
         (refusals(view))
+        (agreement(view))
         div.pair {
             @if view.overview.totals.cost_nano_usd > 0 { section {
                 h2 { (language.fill("Spending by {0}", &[per_step])) }
