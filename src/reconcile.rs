@@ -20,6 +20,8 @@ mod summary;
 pub use books::{Page, PageError};
 pub use cells::{Book, CELLS_MAX, CellKey, Cells, OwnCell, TheirCell, TooMany, Width, model_of};
 pub use comparison::{Comparison, Judge, Reason, Row, SpentBeside, Total, Verdict};
+#[cfg(test)]
+use line_item::LineItem;
 pub use line_item::PriceDifference;
 pub use quantity::{Amounts, Quantity};
 pub use summary::{SUMMARY_ROWS_MAX, Summary, ToldPrice};

@@ -362,3 +362,215 @@ impl Names<'_> {
         Ok(&self.known[&id])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::append::Writer;
+    use crate::ledger::prune::Cutoff;
+    use crate::ledger::{database, fold, prune};
+    use crate::usage::record::{Record, Usage};
+    use proptest::prelude::*;
+
+    const DAY: u64 = 86_400;
+    const FIRST: u64 = 20_000 * DAY;
+    const NS: u64 = 1_000_000_000;
+
+    #[test]
+    fn late_looks_have_these_codes() {
+        let codes: Vec<u8> =
+            Endpoint::ALL.iter().filter(|endpoint| endpoint.is_retrieval()).map(|endpoint| endpoint.code()).collect();
+        assert_eq!(codes, [23, 24, 25]);
+        assert!(ROWS.contains("endpoint IN (23, 24, 25)"));
+    }
+
+    fn chat(second: u64, model: &str, input: u64) -> Record {
+        Record {
+            started_at: (FIRST + second) * NS,
+            user: "u".into(),
+            endpoint: Endpoint::ChatCompletions,
+            model: Some(model.into()),
+            status: 200,
+            usage_source: UsageSource::Reported,
+            usage: Usage { input_tokens: input, total_tokens: input, ..Usage::NOTHING },
+            cost_nano_usd: Some(input),
+            ..Record::default()
+        }
+    }
+
+    /// A record somewhere in three days, of which the middle one is asked for.
+    fn record() -> impl Strategy<Value = Record> {
+        let model = prop::sample::select(vec!["m", "m-2025-08-07", "other"]);
+        let kind = prop::sample::select(vec![
+            (200, UsageSource::Reported),
+            (200, UsageSource::Estimated),
+            (200, UsageSource::Unknown),
+            (429, UsageSource::None),
+        ]);
+        (0..3 * DAY, model, 1..1_000u64, kind, 0..200_000_000u64).prop_map(
+            |(second, model, input, kind, duration_us)| {
+                let (status, usage_source) = kind;
+                let has_numbers = usage_source.has_numbers();
+                let used = chat(second, model, if has_numbers { input } else { 0 });
+                Record { status, usage_source, duration_us, ..used }
+            },
+        )
+    }
+
+    /// The sums of the middle day, one record after another.
+    fn oracle(records: &[Record], width: Width) -> Cells<OwnCell> {
+        let mut cells: Cells<OwnCell> = Cells::default();
+        let range = FIRST + DAY..FIRST + 2 * DAY;
+        for record in records {
+            let second = record.started_at / NS;
+            let model = model_of(record.model_name());
+            let (begins, ends) = (record.started_at / NS, record.started_at + record.duration_us * 1_000);
+            for (book, width, quantity, amount) in [
+                (Book::Costs, Width::Day, Quantity::Cost, record.cost_nano_usd.unwrap()),
+                (Book::Completions, width, Quantity::Input, record.usage.input_tokens),
+            ] {
+                let is_counted = book == Book::Costs || record.usage_source != UsageSource::None;
+                if !is_counted {
+                    continue;
+                }
+                let start = width.start(second);
+                let mut add = |start: u64, to: fn(&mut OwnCell) -> &mut Amounts| {
+                    if range.contains(&start) {
+                        let cell = cells.entry(key(start, book, model)).unwrap();
+                        to(cell).add(quantity, amount.cast_signed());
+                        if book == Book::Completions {
+                            to(cell).add(Quantity::Requests, 1);
+                        }
+                    }
+                };
+                add(start, |cell| &mut cell.amounts);
+                let later = ends + 60 * NS >= (start + width.seconds()) * NS;
+                let earlier = begins < start + 60 || record.started_at - 60 * NS < start * NS;
+                if later || earlier {
+                    add(start, |cell| &mut cell.leaving);
+                }
+                // Only the hour beside the range is looked at.
+                if later && begins + 3_600 >= range.start {
+                    add(start + width.seconds(), |cell| &mut cell.arriving);
+                }
+                if earlier && begins < range.end + 3_600 {
+                    add(start - width.seconds(), |cell| &mut cell.arriving);
+                }
+                if let Some(cell) = cells.get_mut(&key(start, book, model)).filter(|_| range.contains(&start)) {
+                    match record.usage_source {
+                        UsageSource::Estimated => {
+                            cell.estimated += 1;
+                            cell.estimates.add(quantity, amount.cast_signed());
+                            if book == Book::Completions {
+                                cell.estimates.add(Quantity::Requests, 1);
+                            }
+                        }
+                        UsageSource::Unknown => cell.unknown += 1,
+                        _ => {}
+                    }
+                }
+            }
+        }
+        cells
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        #[test]
+        fn the_cells_are_the_sums_of_the_records_wherever_the_fold_is(
+            records in prop::collection::vec(record(), 1..60),
+            folded in 0..60i64,
+            hourly: bool,
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let conn = database::open(&folder.path().join("usage.db")).unwrap();
+            Writer::new(&conn).unwrap().append(&records).unwrap();
+            if folded > 0 {
+                fold::fold(&conn, folded).unwrap();
+            }
+            let width = if hourly { Width::Hour } else { Width::Day };
+            let range = FIRST + DAY..FIRST + 2 * DAY;
+            let found = own_cells(&conn, &range, width).unwrap().unwrap();
+            prop_assert_eq!(found, oracle(&records, width));
+        }
+    }
+
+    #[test]
+    fn where_rows_are_gone_the_rollups_have_the_sums() {
+        let folder = tempfile::tempdir().unwrap();
+        let conn = database::open(&folder.path().join("usage.db")).unwrap();
+        let noon = DAY + DAY / 2;
+        let failed =
+            Record { status: 500, outcome: crate::usage::record::Outcome::UpstreamError, ..chat(noon, "m", 0) };
+        let records = [chat(noon, "m-2025-08-07", 5), chat(noon + 1, "m", 6), failed, chat(9 * DAY, "m", 9)];
+        Writer::new(&conn).unwrap().append(&records).unwrap();
+        fold::fold(&conn, 9).unwrap();
+        let range = FIRST + DAY..FIRST + 2 * DAY;
+        let kept = own_cells(&conn, &range, Width::Day).unwrap().unwrap();
+        let now = ((FIRST + 9 * DAY) * NS).cast_signed();
+        while prune::prune(&conn, Cutoff::new(3, false, now), 100).unwrap() {}
+        let left: i64 = conn.query_row("SELECT count(*) FROM records", [], |row| row.get(0)).unwrap();
+        assert_eq!(left, 1);
+        let found = own_cells(&conn, &range, Width::Day).unwrap().unwrap();
+        let cell = |cells: &Cells<OwnCell>| cells.get(&key(range.start, Book::Completions, "m")).unwrap().amounts;
+        assert_eq!(cell(&found), cell(&kept));
+        assert_eq!(cell(&found).get(Quantity::Input), Some(11));
+        // Whether the one that failed reached a model is not known any more.
+        let leaving = &found.get(&key(range.start, Book::Completions, "m")).unwrap().leaving;
+        assert_eq!(leaving.get(Quantity::Requests), Some(1));
+    }
+
+    #[test]
+    fn each_endpoint_counts_in_its_book() {
+        let folder = tempfile::tempdir().unwrap();
+        let conn = database::open(&folder.path().join("usage.db")).unwrap();
+        let noon = DAY + DAY / 2;
+        let of = |endpoint, model, usage| Record { endpoint, usage, ..chat(noon, model, 0) };
+        let sound = Usage { audio_us: 4_000_000, ..Usage::NOTHING };
+        let images = Usage { images: 2, ..Usage::NOTHING };
+        let searched = Usage { input_tokens: 3, tool_calls: 2, ..Usage::NOTHING };
+        let tokens = Usage { input_tokens: 50, total_tokens: 50, ..Usage::NOTHING };
+        let records = [
+            of(Endpoint::Responses, "m", searched),
+            of(Endpoint::ResponsesRetrieve, "m", tokens),
+            of(Endpoint::ResponsesSession, "m", Usage::NOTHING),
+            of(Endpoint::Batches, "m", tokens),
+            of(Endpoint::Batches, "text-embedding-3-small", tokens),
+            of(Endpoint::Embeddings, "text-embedding-3-small", tokens),
+            of(Endpoint::Moderations, "omni", Usage::NOTHING),
+            of(Endpoint::ImagesEdits, "gpt-image-1", images),
+            of(Endpoint::ResponsesImages, "gpt-image-1", images),
+            of(Endpoint::AudioTranscriptions, "whisper-1", sound),
+            of(Endpoint::AudioTranscriptions, "gpt-4o-transcribe", tokens),
+            of(Endpoint::Other, "sora", tokens),
+        ];
+        Writer::new(&conn).unwrap().append(&records).unwrap();
+        let range = FIRST + DAY..FIRST + 2 * DAY;
+        let cells = own_cells(&conn, &range, Width::Day).unwrap().unwrap();
+        let get = |book, model: &str, quantity| {
+            cells.get(&key(range.start, book, model)).map(|cell| cell.amounts.get(quantity))
+        };
+        use Quantity::{Calls, Images, Input, Requests, Seconds};
+        for (book, model, quantity, amount) in [
+            (Book::Completions, "m", Requests, Some(1)),
+            (Book::Completions, "m", Input, Some(53)),
+            (Book::Batches, "m", Input, Some(50)),
+            (Book::Embeddings, "text-embedding-3-small", Input, Some(100)),
+            (Book::Embeddings, "text-embedding-3-small", Requests, None),
+            (Book::Moderations, "omni", Requests, Some(1)),
+            (Book::Images, "gpt-image-1", Images, Some(2)),
+            (Book::Transcriptions, "whisper-1", Seconds, Some(4_000_000)),
+            (Book::Transcriptions, "gpt-4o-transcribe", Seconds, None),
+            (Book::Transcriptions, "gpt-4o-transcribe", Requests, Some(1)),
+            (Book::Tools, "", Calls, Some(2)),
+        ] {
+            assert_eq!(get(book, model, quantity), Some(amount), "{book:?} {model} {quantity:?}");
+        }
+        assert_eq!(get(Book::Completions, "sora", Input), None, "no book of OpenAI's is known to have it");
+        let of_tool = &cells.get(&key(range.start, Book::Images, "gpt-image-1")).unwrap().arriving;
+        assert_eq!(of_tool.get(Images), Some(2), "they may be there");
+        let costs = |model: &str| cells.get(&key(range.start, Book::Costs, model)).unwrap();
+        assert_eq!((costs("m").fees_out, costs("").fees_in), (2, 2));
+    }
+}
