@@ -11,6 +11,9 @@ const NANOS_PER_CENT: u64 = 10_000_000;
 /// Smallest part of a price by which two may differ: they were made from floats.
 const PRICE_PPM_MIN: u64 = 100;
 
+/// The unit of the table's prices for tokens.
+const TOKENS: &str = "1M tokens";
+
 /// What so much money was spent on in one day.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LineItem {
@@ -66,13 +69,14 @@ impl LineItem {
         // A price may be another above some size of a request: their mean is between both.
         let bounds = listed.iter().copied().reduce(f64::min).zip(listed.iter().copied().reduce(f64::max));
         let Some((least, most)) = bounds else {
-            let explains = self.cost.into();
-            return (self.cost > 0).then(|| PriceDifference {
+            // Images have prices by their size, under other names.
+            let is_named = self.cost > 0 && unit == TOKENS;
+            return is_named.then(|| PriceDifference {
                 item: self.name.clone(),
                 unit,
                 theirs: decimal(theirs),
                 ours: None,
-                explains,
+                explains: self.cost.into(),
             });
         };
         let slack = ppm.max(PRICE_PPM_MIN) as f64 / 1e6;
@@ -96,8 +100,8 @@ fn decimal(usd: f64) -> String {
 /// The table's unit for one of the books, and how many of these are in one.
 fn unit(unit: &str) -> Option<(&'static str, f64)> {
     Some(match unit {
-        "tokens" => ("1M tokens", 1e6),
-        "1000_tokens" => ("1M tokens", 1e3),
+        "tokens" => (TOKENS, 1e6),
+        "1000_tokens" => (TOKENS, 1e3),
         "duration_seconds" => ("minute", 60.0),
         "duration_minutes" => ("minute", 1.0),
         "duration_hours" => ("minute", 1.0 / 60.0),

@@ -42,6 +42,9 @@ pub struct Reconciler<'a> {
     pub tolerance_ppm: u64,
 }
 
+/// Our side of some whole days, or why there is none.
+pub type OwnSide<'o> = &'o mut dyn FnMut(&Range<u64>) -> Result<Cells<OwnCell>, String>;
+
 /// Waits for so long, and says why; false where nobody wants it to go on.
 pub type Wait<'w> = &'w dyn Fn(Duration, &str) -> bool;
 
@@ -60,12 +63,7 @@ impl<'a> Reconciler<'a> {
     ///
     /// # Errors
     /// One sentence: the books or the ledger cannot be read, or `wait` gave up.
-    pub fn run(
-        &self,
-        range: &Range<u64>,
-        own_cells: &mut dyn FnMut(&Range<u64>) -> Result<Cells<OwnCell>, String>,
-        wait: Wait<'_>,
-    ) -> Result<Comparison, String> {
+    pub fn run(&self, range: &Range<u64>, own_cells: OwnSide<'_>, wait: Wait<'_>) -> Result<Comparison, String> {
         let step = if self.width == Width::Hour { 1 } else { DAYS_AT_ONCE } * SECONDS_PER_DAY;
         let (mut found, mut start) = (Comparison::default(), range.start);
         while start < range.end {
