@@ -2,8 +2,7 @@
 //!
 //! In: a connection. Out: what was kept. Never: a comparison itself.
 
-use super::marks;
-use super::partition::HOURS_PER_DAY;
+use super::partition::{HOURS_PER_DAY, NS_PER_DAY};
 use crate::reconcile::Summary;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -43,12 +42,14 @@ pub fn recent(conn: &Connection, max: u32) -> rusqlite::Result<Vec<Reconciliatio
 
 /// The latest of these days, not before `first`, that has none, and on which the ledger was in use already.
 pub fn latest_missing(conn: &Connection, first: i64, last: i64) -> rusqlite::Result<Option<i64>> {
-    let began: Option<i64> = conn.query_row("SELECT min(hour) FROM hours", [], |row| row.get(0))?;
-    let began = match began {
+    let least = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, Option<i64>>(0));
+    let began = match least("SELECT min(hour) FROM hours")? {
         Some(hour) => hour / HOURS_PER_DAY,
-        // Nothing is folded yet.
-        None if marks::Progress::read(conn)?.last > 0 => first,
-        None => return Ok(None),
+        // Nothing is folded yet: these are few.
+        None => match least("SELECT min(started_at) FROM records")? {
+            Some(ns) => ns / NS_PER_DAY,
+            None => return Ok(None),
+        },
     };
     let mut is_kept = conn.prepare_cached("SELECT 1 FROM reconciliations WHERE day = ?")?;
     for day in (first.max(began)..=last).rev() {

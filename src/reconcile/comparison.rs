@@ -187,7 +187,7 @@ impl Comparison {
             ours.iter().map(|(key, _)| key).chain(theirs.iter().map(|(key, _)| key)).collect();
         let (no_own, no_theirs) = (OwnCell::default(), TheirCell::default());
         let fee = judge.prices.dearest_fee().div_ceil(FEMTO_PER_NANO);
-        let (mut differing, mut costs) = (BTreeSet::new(), Vec::new());
+        let (mut differing, mut batches, mut costs) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
         for key in keys {
             let (own, their) = (ours.get(key), theirs.get(key));
             let pair = Pair {
@@ -200,21 +200,26 @@ impl Comparison {
             };
             if key.book == Book::Costs {
                 costs.push(pair);
-            } else if self.usage(judge, &pair) {
-                differing.insert((Width::Day.start(key.start), &*key.model));
+                continue;
+            }
+            let of_day = (Width::Day.start(key.start), &*key.model);
+            match self.usage(judge, &pair) {
+                Verdict::Differs => drop(differing.insert(of_day)),
+                Verdict::Unknown if key.book == Book::Batches => drop(batches.insert(of_day)),
+                _ => {}
             }
         }
         for pair in costs {
-            let has_other_usage = differing.contains(&(pair.key.start, &*pair.key.model));
-            self.cost(judge, &pair, has_other_usage);
+            let of_day = (pair.key.start, &*pair.key.model);
+            self.cost(judge, &pair, differing.contains(&of_day), batches.contains(&of_day));
         }
     }
 
-    /// Judges a cell of usage; true where a quantity differs.
-    fn usage(&mut self, judge: &Judge<'_>, pair: &Pair<'_>) -> bool {
+    /// Judges a cell of usage: the worst that a quantity came to.
+    fn usage(&mut self, judge: &Judge<'_>, pair: &Pair<'_>) -> Verdict {
         let requests_gap = pair.gap(Quantity::Requests);
         let first = pair.key.book.quantities()[0];
-        let mut differs = false;
+        let mut worst = Verdict::Agrees;
         for &quantity in pair.key.book.quantities() {
             let gap = pair.gap(quantity);
             let reasons = || {
@@ -230,16 +235,17 @@ impl Comparison {
                 reasons.extend(uncertain(pair.own, quantity, gap));
                 reasons
             };
-            let verdict = self.settle(judge, pair, quantity, gap, reasons);
-            differs |= verdict == Verdict::Differs;
+            let is_batch = pair.key.book == Book::Batches;
+            let verdict = self.settle(judge, pair, (quantity, gap, is_batch), reasons);
+            worst = worst.min(verdict);
             if verdict == Verdict::Differs && quantity == first && gap > 0 {
                 self.spent_beside(pair.key, gap);
             }
         }
-        differs
+        worst
     }
 
-    fn cost(&mut self, judge: &Judge<'_>, pair: &Pair<'_>, has_other_usage: bool) {
+    fn cost(&mut self, judge: &Judge<'_>, pair: &Pair<'_>, has_other_usage: bool, has_batch: bool) {
         let gap = pair.gap(Quantity::Cost);
         let items = pair.theirs.items.iter();
         let differences: Vec<_> =
@@ -261,7 +267,7 @@ impl Comparison {
             reasons.extend(uncertain(pair.own, Quantity::Cost, gap));
             reasons
         };
-        let verdict = self.settle(judge, pair, Quantity::Cost, gap, reasons);
+        let verdict = self.settle(judge, pair, (Quantity::Cost, gap, has_batch), reasons);
         if verdict == Verdict::Open {
             return;
         }
@@ -276,13 +282,12 @@ impl Comparison {
         }
     }
 
-    /// Adds a quantity of a cell, with a row where it does not agree.
+    /// Adds a quantity of a cell, with a row where it does not agree. The day of a batch's usage is not known.
     fn settle(
         &mut self,
         judge: &Judge<'_>,
         pair: &Pair<'_>,
-        quantity: Quantity,
-        gap: i128,
+        (quantity, gap, is_batch): (Quantity, i128, bool),
         reasons: impl FnOnce() -> Vec<Reason>,
     ) -> Verdict {
         let (ours, theirs) = (pair.own.amounts.get(quantity), pair.theirs.amounts.get(quantity));
@@ -295,7 +300,7 @@ impl Comparison {
             (None, _) => (Verdict::Unknown, vec![Reason::NotKnownHere]),
             (_, None) => (Verdict::Unknown, vec![Reason::NotKnownThere]),
             _ if gap.unsigned_abs() <= allowance(judge, pair, quantity) => (Verdict::Agrees, Vec::new()),
-            _ if pair.key.book == Book::Batches => (Verdict::Unknown, vec![Reason::BatchTime]),
+            _ if is_batch => (Verdict::Unknown, vec![Reason::BatchTime]),
             _ => (Verdict::Differs, reasons()),
         };
         if verdict == Verdict::Open && ours == theirs {

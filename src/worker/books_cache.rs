@@ -64,6 +64,9 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     drop(OpenOptions::new().write(true).create_new(true).mode(OWN_MODE).open(path));
     let conn = Connection::open(path)?;
     conn.pragma_update(None, "max_page_count", FILE_PAGES_MAX)?;
+    // No page waits for the disk.
+    conn.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    conn.pragma_update(None, "synchronous", "NORMAL")?;
     conn.execute_batch(
         "CREATE TABLE IF NOT EXISTS pages
         (request TEXT, cursor TEXT, at INTEGER, page BLOB, PRIMARY KEY (request, cursor)) WITHOUT ROWID",

@@ -32,7 +32,9 @@ pub fn answer(view: &View) -> Answer {
     };
     let main = html! {
         @if !view.overview.ever { (welcome(view)) }
-        @else if view.overview.totals.requests == 0 { (limits(view)) (refusals(view)) (nothing(view)) }
+        @else if view.overview.totals.requests == 0 {
+            (limits(view)) (refusals(view)) (agreement(view)) (nothing(view))
+        }
         @else { (found(view)) }
     };
     let foot = html! {
