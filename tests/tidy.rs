@@ -105,7 +105,15 @@ const TABLE: &str = "src/base/table.rs";
 const CIRCLES: &[(&str, &[&str], &str)] = &[
     (
         "src/cli",
-        &["cli", "keys_command", "limits_command", "prices_command", "usage_command", "users_command"],
+        &[
+            "cli",
+            "keys_command",
+            "limits_command",
+            "prices_command",
+            "reconcile_command",
+            "usage_command",
+            "users_command",
+        ],
         "a command reads its arguments with the helpers beside `Command`",
     ),
     ("src/proxy", &["invariants", "proxy"], "the invariants are of the whole object, for tests alone"),

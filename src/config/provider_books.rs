@@ -41,7 +41,8 @@ impl ProviderBooks {
 fn ids(source: &mut Source<'_>, name: &'static str, expected: &str) -> Vec<String> {
     let is_id = |id: &str| id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
     // A key in its id's place is refused, and not repeated.
-    let entry = |id: &str| (is_id(id) && id.len() <= 128 && !id.starts_with("sk-")).then(|| id.to_owned());
+    let entry =
+        |id: &str| (is_id(id) && (1..=128).contains(&id.len()) && !id.starts_with("sk-")).then(|| id.to_owned());
     let read = |text: &str| list(text, entry).filter(|ids| ids.len() <= IDS_MAX);
     source.optional(name, expected, read).unwrap_or_default()
 }

@@ -338,6 +338,12 @@ fn uncertainty(cell: &mut OwnCell, group: &Group, amounts: &[(Quantity, i64)]) {
             amounts.iter().for_each(|&(quantity, amount)| cell.estimates.add(quantity, amount));
         }
         Some(UsageSource::Unknown) => cell.unknown += rows,
+        // What is told by now of a record before it: of one without a price, which was unknown, or of an estimate.
+        Some(UsageSource::Correction) => {
+            let of_unknown = group.unpriced.min(0).unsigned_abs();
+            cell.unknown = cell.unknown.saturating_sub(of_unknown);
+            cell.estimated = cell.estimated.saturating_sub(rows.saturating_sub(of_unknown));
+        }
         _ => {}
     }
 }

@@ -137,7 +137,7 @@ impl<'a> Reconciler<'a> {
             if tried >= TRIES_MAX {
                 return Err(format!("{path}: {} (tried {tried} times)", trouble.why));
             }
-            let pause = trouble.retry_after.unwrap_or_default().max(backoff.failed());
+            let pause = trouble.retry_after.unwrap_or(backoff.failed());
             if !wait(pause, &trouble.why) {
                 break;
             }

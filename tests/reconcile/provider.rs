@@ -214,6 +214,7 @@ impl State {
                     json!({"id": "batch_1", "object": "batch", "model": RESPONSE, "usage": usage(10_000, 800, 0)}),
                 )
             }
+            ("GET", "/v1/models") => json_reply(json!({"object": "list", "data": []})),
             what => panic!("{what:?}"),
         }
     }

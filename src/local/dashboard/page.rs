@@ -32,9 +32,7 @@ pub fn answer(view: &View) -> Answer {
     };
     let main = html! {
         @if !view.overview.ever { (welcome(view)) }
-        @else if view.overview.totals.requests == 0 {
-            (limits(view)) (refusals(view)) (agreement(view)) (nothing(view))
-        }
+        @else if view.overview.totals.requests == 0 { (limits(view)) (refusals(view)) (agreement(view)) (nothing(view)) }
         @else { (found(view)) }
     };
     let foot = html! {
@@ -197,9 +195,7 @@ fn found(view: &View) -> Markup {
     };
     html! {
         (tiles(view))
-        (limits(view))
-        (refusals(view))
-        (agreement(view))
+        (limits(view)) (refusals(view)) (agreement(view))
         div.pair {
             @if view.overview.totals.cost_nano_usd > 0 { section {
                 h2 { (language.fill("Spending by {0}", &[per_step])) }
