@@ -11,6 +11,7 @@ pub mod health;
 pub mod keys_command;
 pub mod limits_command;
 pub mod prices_command;
+pub mod reconcile_command;
 mod target_probe;
 pub mod usage_command;
 pub mod users_command;
@@ -21,6 +22,7 @@ use keys_command::KeysCommand;
 use lexopt::{Arg, Parser};
 use limits_command::LimitsCommand;
 use prices_command::PricesCommand;
+use reconcile_command::ReconcileCommand;
 use std::ffi::OsString;
 use std::path::Path;
 use usage_command::UsageCommand;
@@ -42,6 +44,7 @@ pub enum Command {
     Keys(KeysCommand),
     Limits(LimitsCommand),
     Prices(PricesCommand),
+    Reconcile(ReconcileCommand),
     Usage(UsageCommand),
     Users(UsersCommand),
 }
@@ -62,7 +65,7 @@ pub const EXIT_USAGE: u8 = 2;
 pub const HELP: &str = include_str!("cli/help.txt");
 
 /// The commands, each with its own help.
-const COMMANDS: [(&str, &str); 11] = [
+const COMMANDS: [(&str, &str); 12] = [
     ("serve", include_str!("cli/serve_help.txt")),
     ("usage", usage_command::HELP),
     ("check", include_str!("cli/check_help.txt")),
@@ -71,6 +74,7 @@ const COMMANDS: [(&str, &str); 11] = [
     ("limits", limits_command::HELP),
     ("users", users_command::HELP),
     ("prices", prices_command::HELP),
+    ("reconcile", reconcile_command::HELP),
     ("grafana-dashboard", include_str!("cli/grafana_dashboard_help.txt")),
     ("alert-rules", include_str!("cli/alert_rules_help.txt")),
     ("help", HELP),
@@ -108,6 +112,7 @@ fn command(name: &str, parser: &mut Parser) -> Result<Command, String> {
         "limits" => return limits_command::parse(parser),
         "users" => return users_command::parse(parser),
         "prices" => return prices_command::parse(parser),
+        "reconcile" => return reconcile_command::parse(parser),
         "check" => return check_arguments(parser, page),
         "help" => return help(parser),
         "healthcheck" => Command::Healthcheck,

@@ -12,6 +12,7 @@ mod egress;
 mod front;
 mod influx;
 mod prices;
+mod provider_books;
 mod secret;
 mod secret_url;
 mod source;
@@ -22,6 +23,7 @@ mod value;
 pub use certificate::{FilesState, ServerCertificate};
 pub use egress::{Egress, EgressProxy, Way};
 pub use influx::Influx;
+pub use provider_books::ProviderBooks;
 pub use secret::Secret;
 pub use secret_url::SecretUrl;
 pub use source::Problem;
@@ -115,6 +117,8 @@ pub struct Config {
     pub prices_url: Option<SecretUrl>,
     /// `ALERT_WEBHOOK_URL`: who is told when a budget passes 80 and 100 %.
     pub alert_webhook: Option<SecretUrl>,
+    /// `OPENAI_ADMIN_KEY` and `RECONCILE*`: the provider's own books, and when the ledger is held against them.
+    pub books: ProviderBooks,
     /// `INFLUXDB_URL` and the variables around it: where the ledger is exported to; `None` exports nothing.
     pub influx: Option<Influx>,
     /// `METRICS_MAX_USERS` and `METRICS_MAX_MODELS`.
@@ -220,6 +224,7 @@ impl Config {
     /// All settings; where one is wrong, `source` has that as a problem.
     fn read(source: &mut Source<'_>) -> Self {
         let api_key = secret(source, "OPENAI_API_KEY", "OPENAI_API_KEY_FILE");
+        let admin_key = secret(source, "OPENAI_ADMIN_KEY", "OPENAI_ADMIN_KEY_FILE");
         let keys_only = source.word("CLIENT_AUTH", false, &[("none", false), ("keys", true)]);
         let target = source
             .optional("PROXY_TARGET", target::EXPECTED, Target::parse)
@@ -273,6 +278,7 @@ impl Config {
             prices_url: SecretUrl::read(source, "PRICES_URL", "PRICES_URL_FILE"),
             alert_webhook: SecretUrl::read(source, "ALERT_WEBHOOK_URL", "ALERT_WEBHOOK_URL_FILE"),
             target,
+            books: ProviderBooks::read(source, admin_key),
             influx: Influx::read(source),
             metrics: metrics_limits(source),
             log: source.value("LOG", Level::Info, "error, warn, info, debug or trace", Level::parse),

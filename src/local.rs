@@ -3,6 +3,7 @@
 
 pub mod admin_page;
 pub mod admin_request;
+pub mod agreement;
 pub mod dashboard;
 pub mod document;
 pub mod humanize;

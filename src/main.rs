@@ -6,6 +6,7 @@
 
 use openai_api_proxy::base::clock::{Now, nanoseconds};
 use openai_api_proxy::base::log::Level;
+use openai_api_proxy::cli::reconcile_command::ReconcileCommand;
 use openai_api_proxy::cli::{self, Command, EXIT_USAGE};
 use openai_api_proxy::config::{Config, Durability};
 use openai_api_proxy::io::Io;
@@ -41,6 +42,8 @@ const RECORDS_PER_CLIENT: usize = 4;
 /// Records under way to the ledger beside those of the exchanges in flight.
 const LEDGER_QUEUE_RECORDS: usize = 10_000;
 
+/// From here on a pause of a command is told of.
+const TOLD_PAUSE: Duration = Duration::from_secs(5);
 /// How long clients beyond `MAX_CONNECTIONS` wait for a place before they are refused.
 const OVERLOAD_WAIT: Duration = Duration::from_secs(2);
 /// Request bodies of so many bytes are read by a thread: the worst of them take the loop a few milliseconds.
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
             print(&cli::prices_command::run(&command, &config)?);
             Ok(())
         }),
+        Ok(Command::Reconcile(command)) => reconcile(&command),
         Ok(Command::Limits(command)) => on_ledger(command.is_for_people(), |path, _| {
             print(&cli::limits_command::run(&command, path, unix_now())?);
             Ok(())
@@ -143,6 +147,29 @@ fn on_ledger(is_told: bool, run: impl FnOnce(&Path, &SettingsLimits) -> Result<(
     })
 }
 
+/// Compares with the provider's books: 0 where both agree, 1 where not, 2 where it could not be done.
+fn reconcile(command: &ReconcileCommand) -> ExitCode {
+    let mut agrees = true;
+    let code = configured(|config| {
+        let wait = |pause: Duration, why: &str| {
+            if pause >= TOLD_PAUSE {
+                say(format_args!("OpenAI's books: {why}; the next try is in {} s", pause.as_secs()));
+            }
+            std::thread::sleep(pause);
+            true
+        };
+        let (text, agreed) = cli::reconcile_command::run(command, &config, unix_now(), terminal_columns(), &wait)?;
+        print(&text);
+        agrees = agreed;
+        Ok(())
+    });
+    match code {
+        ExitCode::SUCCESS if agrees => ExitCode::SUCCESS,
+        ExitCode::SUCCESS => ExitCode::FAILURE,
+        _ => ExitCode::from(EXIT_USAGE),
+    }
+}
+
 fn limits(config: &Config) -> SettingsLimits {
     SettingsLimits { user: config.limits, total: config.total_limits }
 }
@@ -182,6 +209,9 @@ fn serve(config: Config) -> Result<(), String> {
     let mut workers = WorkerThreads::start(database, ledger, export, hop, limits.clone(), events.clone())?;
     if let Some(url) = &config.alert_webhook {
         workers.start_alerts(database, (url.clone(), &config.egress), limits.clone())?;
+    }
+    if config.books.daily && config.books.admin_key.is_some() {
+        workers.start_reconciliation(config.clone())?;
     }
     let mut prices = config.prices.clone();
     let _fetcher = fetched_prices(&config, &mut prices, &events)?;

@@ -9,7 +9,7 @@ mod first_zero;
 mod histogram;
 mod series;
 
-pub use exposition::{CONTENT_TYPE, ExportGauges, Process, Surroundings};
+pub use exposition::{CONTENT_TYPE, ExportGauges, Process, ReconcileGauges, Surroundings};
 
 use crate::limit::levels::Payer;
 use crate::limit::status::LimitUse;

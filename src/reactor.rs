@@ -311,11 +311,12 @@ impl<I: Io, W: Workers> Reactor<I, W> {
             Question::Dashboard(query) => Job::Dashboard { ticket, query },
             Question::Admin(request) => Job::Admin { ticket, request },
             Question::Metrics(snapshot) => {
-                let export = self.workers.export();
+                let (export, reconciliation) = (self.workers.export(), self.workers.reconciliation());
                 let render = Box::new(move || {
                     let around = Surroundings {
                         process: process::read(),
                         influx: export.map(|export| export.read()),
+                        reconcile: reconciliation.and_then(|of| of.lock().ok()?.clone()),
                         log_lines_dropped: logger::dropped(),
                     };
                     Answer::new(200, metrics::CONTENT_TYPE, snapshot.render(&around))

@@ -7,6 +7,7 @@ use crate::base::civil::first_day_of_month;
 use crate::base::clock::{DAY, HOUR};
 use crate::limit::levels::LimitLevel;
 use crate::limit::threshold::BudgetPeriod;
+use crate::reconcile::Summary;
 use crate::usage::record::Record;
 use std::collections::BTreeMap;
 
@@ -321,6 +322,9 @@ pub struct Overview {
     pub keys_from: Option<u64>,
     /// Of the models of the highest cost, and last of all others where there are any.
     pub series: Vec<Series>,
+    /// What the last days came to that were held against the provider's own books, the latest first; where everybody
+    /// was asked for.
+    pub reconciliations: Vec<(i64, Summary)>,
     /// The newest records, max [`SAMPLE_MAX`].
     pub sample: Vec<Entry>,
     /// The newest of those that failed ([`Record::is_error`]), max [`SAMPLE_MAX`]: of all, as far as their records are

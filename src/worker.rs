@@ -7,9 +7,12 @@
 
 pub mod admin;
 mod backoff;
+pub mod books_cache;
+mod books_client;
 pub mod budget_alerts;
 pub mod certificate_watch;
 pub mod checkpoint;
+pub mod daily_reconciliation;
 pub mod event;
 pub mod export;
 mod fair_queue;
@@ -20,6 +23,7 @@ mod outbound;
 pub mod price_fetcher;
 pub mod process;
 pub mod query;
+pub mod reconciler;
 pub mod resolver;
 pub mod settings_in_force;
 pub mod threads;

@@ -85,7 +85,7 @@ fn both_languages_say_the_same() {
 
 #[test]
 fn variables_are_those_of_the_configuration() {
-    let parts = ["allowed", "certificate", "default_limits", "egress", "front", "influx", "prices"];
+    let parts = ["allowed", "certificate", "default_limits", "egress", "front", "influx", "prices", "provider_books"];
     let parts = parts.map(|part| read(&format!("src/config/{part}.rs")));
     let source = read("src/config.rs") + &parts.concat();
     let accepted = literals(&source, is_variable);

@@ -37,6 +37,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("metrics", 1),
     ("policy", 1),
     ("price", 1),
+    ("reconcile", 1),
     ("reporting", 1),
     ("sse", 1),
     ("tls", 1),
@@ -104,7 +105,15 @@ const TABLE: &str = "src/base/table.rs";
 const CIRCLES: &[(&str, &[&str], &str)] = &[
     (
         "src/cli",
-        &["cli", "keys_command", "limits_command", "prices_command", "usage_command", "users_command"],
+        &[
+            "cli",
+            "keys_command",
+            "limits_command",
+            "prices_command",
+            "reconcile_command",
+            "usage_command",
+            "users_command",
+        ],
         "a command reads its arguments with the helpers beside `Command`",
     ),
     ("src/proxy", &["invariants", "proxy"], "the invariants are of the whole object, for tests alone"),

@@ -213,6 +213,7 @@ fn every_family_is_described() {
     let around = Surroundings {
         process: Some(Process { max_fds: Some(1), ..Process::default() }),
         influx: Some(ExportGauges::default()),
+        reconcile: Some(ReconcileGauges { ratios: vec![("requests", 0.0)], succeeded_at: 1.0 }),
         log_lines_dropped: 0,
     };
     let prices = vec![(PriceSource::BuiltIn, 1)];

@@ -32,6 +32,7 @@ use crate::ledger::marks::{self, Progress};
 use crate::ledger::migrations::{self, MigrationNews};
 use crate::ledger::partition::NS_PER_HOUR;
 use crate::ledger::recent_series::recent_series;
+use crate::ledger::reconciliations::{self, Reconciliation};
 use crate::ledger::spend::spend_sums;
 use crate::ledger::tiers::TierBuilder;
 use crate::limit::budget::Period;
@@ -102,6 +103,8 @@ pub struct Ledger {
     exported: Option<i64>,
     /// Of budgets that have passed a threshold, what is to be kept.
     alerts: Vec<AlertChange>,
+    /// The same of a comparison with the provider's books.
+    reconciled: Option<Reconciliation>,
     /// Set once the loop wants no more.
     stop_by: Option<Instant>,
 }
@@ -161,6 +164,7 @@ impl Ledger {
             prunes: Retry::new("ledger cannot prune", "ledger prunes again"),
             exported: None,
             alerts: Vec::new(),
+            reconciled: None,
             stop_by: None,
         };
         let thread = spawn("ledger", move || ledger.run(&conn))?;
@@ -216,7 +220,8 @@ impl Ledger {
         let prune_at = self.pruner.due_at(self.busy_at);
         let look_at = self.policy.look_at;
         while self.stop_by.is_none() {
-            let is_idle = self.queue.is_empty() && self.exported.is_none() && self.alerts.is_empty() && !self.lost;
+            let nothing_to_keep = self.exported.is_none() && self.alerts.is_empty() && self.reconciled.is_none();
+            let is_idle = self.queue.is_empty() && nothing_to_keep && !self.lost;
             let until = match (is_idle, self.commits.retry_at) {
                 (false, None) => break,
                 // Also where messages keep coming.
@@ -264,12 +269,13 @@ impl Ledger {
     }
 
     fn take(&mut self, message: Message) {
-        if !matches!(message, Message::Exported(_) | Message::Alerts(_)) {
+        if !matches!(message, Message::Exported(_) | Message::Alerts(_) | Message::Reconciled(_)) {
             self.busy_at = Instant::now();
         }
         match message {
             Message::Exported(id) => self.exported = Some(id),
-            Message::Alerts(_) if self.lost => {} // they are said again
+            Message::Alerts(_) | Message::Reconciled(_) if self.lost => {} // they are said again
+            Message::Reconciled(found) => self.reconciled = Some(found),
             Message::Alerts(mut changes) => self.alerts.append(&mut changes),
             Message::Records(records) if self.queue.is_empty() => self.queue = records,
             Message::Records(mut records) => self.queue.append(&mut records),
@@ -317,11 +323,14 @@ impl Ledger {
         let _ = marks::advance(writer.conn(), marks::EXPORT, id);
     }
 
-    /// Keeps what budgets have passed. Where that fails, it is said again by who has noticed it.
+    /// Keeps what budgets have passed, and what a comparison came to. Where that fails, it is said again by who has noticed it.
     fn keep_alerts(&mut self, writer: &mut Writer<'_>) {
         let changes = std::mem::take(&mut self.alerts);
         if !changes.is_empty() {
             let _ = alert_outbox::keep(writer.conn(), &changes);
+        }
+        if let Some(found) = self.reconciled.take() {
+            let _ = reconciliations::keep(writer.conn(), &found);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The workers as the loop sees them, and the real ones behind that.
 
 use super::budget_alerts::AlertsHandle;
+use super::daily_reconciliation::{ReconciliationHandle, SharedGauges};
 use super::event::{EventSender, WorkerEvent};
 use super::export::{self, ExportHandle};
 use super::ledger::{Ledger, LedgerHandle, Options};
@@ -11,7 +12,7 @@ use super::resolver::Resolver;
 use super::settings_in_force::SettingsInForce;
 use crate::base::log::Note;
 use crate::base::work::LongWork;
-use crate::config::{Egress, Influx, SecretUrl};
+use crate::config::{Config, Egress, Influx, SecretUrl};
 use crate::limit::budget::Period;
 use crate::metrics::FormerSeries;
 use crate::usage::record::Record;
@@ -47,6 +48,11 @@ pub trait Workers {
     fn export(&self) -> Option<Arc<export::ExportProgress>> {
         None
     }
+
+    /// What the last comparison with the provider's books came to, where there are any.
+    fn reconciliation(&self) -> Option<SharedGauges> {
+        None
+    }
 }
 
 /// Ledger, query, long-work, export, alerts and resolver threads of a process.
@@ -57,6 +63,7 @@ pub struct WorkerThreads {
     long_work: LongWorkHandle,
     export: Option<ExportHandle>,
     alerts: Option<AlertsHandle>,
+    reconciliation: Option<ReconciliationHandle>,
     resolver: Resolver,
 }
 
@@ -81,7 +88,16 @@ impl WorkerThreads {
         let long_work = LongWorkHandle::start(events.clone())?;
         let export = export.map(|to| ExportHandle::start(database, (to, egress), ledger.marker()));
         let resolver = Resolver::start(host, port, events.clone())?;
-        Ok(Self { events, ledger, query, long_work, export: export.transpose()?, alerts: None, resolver })
+        Ok(Self {
+            events,
+            ledger,
+            query,
+            long_work,
+            export: export.transpose()?,
+            alerts: None,
+            reconciliation: None,
+            resolver,
+        })
     }
 
     /// Tells somebody of budgets that pass a threshold, from here on.
@@ -95,6 +111,16 @@ impl WorkerThreads {
         settings: SettingsInForce,
     ) -> Result<(), String> {
         self.alerts = Some(AlertsHandle::start(database, to, settings, self.ledger.alert_keeper())?);
+        Ok(())
+    }
+
+    /// Holds each day against the provider's books, from here on.
+    ///
+    /// # Errors
+    /// One sentence: the system gives no thread.
+    pub fn start_reconciliation(&mut self, config: Config) -> Result<(), String> {
+        let keep = self.ledger.reconciliation_keeper();
+        self.reconciliation = Some(ReconciliationHandle::start(config, keep)?);
         Ok(())
     }
 
@@ -116,6 +142,9 @@ impl WorkerThreads {
         }
         if let Some(alerts) = self.alerts {
             alerts.shutdown();
+        }
+        if let Some(reconciliation) = self.reconciliation {
+            reconciliation.shutdown();
         }
         self.ledger.shutdown()
     }
@@ -152,5 +181,9 @@ impl Workers for WorkerThreads {
 
     fn export(&self) -> Option<Arc<export::ExportProgress>> {
         self.export.as_ref().map(ExportHandle::progress)
+    }
+
+    fn reconciliation(&self) -> Option<SharedGauges> {
+        self.reconciliation.as_ref().map(ReconciliationHandle::gauges)
     }
 }

@@ -7,12 +7,16 @@ use super::history;
 use super::names::{by_cost, keys_named, named};
 use super::selection::{PART_ROWS_MAX, Selection, widened};
 use super::sums::{Sums, sums};
+use crate::ledger::reconciliations;
 use crate::ledger::rollup::EVERYBODY;
 use crate::reporting::{
     GroupBy, Overview, OverviewQuery, Query, RANKED_MAX, Ranking, SAMPLE_MAX, SERIES_MODELS_MAX, Series, Totals,
 };
 use rusqlite::Connection;
 use std::collections::BTreeMap;
+
+/// Days of comparisons with the provider's books.
+const RECONCILIATIONS_MAX: u32 = 30;
 
 /// Finds what the page shows.
 ///
@@ -33,6 +37,10 @@ pub fn overview(conn: &Connection, asked: &OverviewQuery) -> rusqlite::Result<Ov
         ..Query::default()
     };
     let mut found = Overview { ever, ..Overview::default() };
+    if asked.user.is_none() && asked.team.is_none() && asked.model.is_none() {
+        let recent = reconciliations::recent(&transaction, RECONCILIATIONS_MAX)?;
+        found.reconciliations = recent.into_iter().map(|of| (of.day, of.summary)).collect();
+    }
     if let Some(mut selection) = Selection::new(&transaction, &query)? {
         let is_one = query.user.is_some() || query.team.is_some();
         let other = if is_one { GroupBy::Endpoint } else { GroupBy::User };

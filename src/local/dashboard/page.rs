@@ -1,5 +1,6 @@
 //! The page: what stands where.
 
+use super::agreement_section::agreement;
 use super::key_table::key_table;
 use super::limit_bars::{limits, refusals};
 use super::parts::{Timeline, heads, legend, name, ranking, table, tile};
@@ -32,7 +33,7 @@ pub fn answer(view: &View) -> Answer {
     };
     let main = html! {
         @if !view.overview.ever { (welcome(view)) }
-        @else if view.overview.totals.requests == 0 { (limits(view)) (refusals(view)) (nothing(view)) }
+        @else if view.overview.totals.requests == 0 { (limits(view)) (refusals(view)) (agreement(view)) (nothing(view)) }
         @else { (found(view)) }
     };
     let foot = html! {
@@ -195,8 +196,7 @@ fn found(view: &View) -> Markup {
     };
     html! {
         (tiles(view))
-        (limits(view))
-        (refusals(view))
+        (limits(view)) (refusals(view)) (agreement(view))
         div.pair {
             @if view.overview.totals.cost_nano_usd > 0 { section {
                 h2 { (language.fill("Spending by {0}", &[per_step])) }

@@ -82,8 +82,8 @@ impl Columns for Line<'_> {
     }
 }
 
-/// Quoted where it must be (RFC 4180 §2, rules 5 to 7).
-fn write_text(out: &mut Vec<u8>, text: &str) {
+/// Text as a cell: quoted where it must be (RFC 4180 §2, rules 5 to 7).
+pub fn write_text(out: &mut Vec<u8>, text: &str) {
     let lead = if text.starts_with(FORMULA_STARTS) { "'" } else { "" };
     let text = format!("{lead}{}", visible(text));
     if text.contains([',', '"', '\r', '\n']) {

@@ -4,6 +4,7 @@
 
 use super::mailbox::Mailbox;
 use crate::ledger::alert_outbox::AlertChange;
+use crate::ledger::reconciliations::Reconciliation;
 use crate::limit::budget::Period;
 use crate::metrics::FormerSeries;
 use crate::usage::record::Record;
@@ -17,6 +18,8 @@ pub(super) enum Message {
     Exported(i64),
     /// Of budgets that have passed a threshold.
     Alerts(Vec<AlertChange>),
+    /// What a day's comparison with the provider's books came to.
+    Reconciled(Reconciliation),
     /// What was spent in this period is asked for.
     SpendSums(Period),
     Stop,
@@ -51,6 +54,12 @@ impl LedgerHandle {
     pub fn alert_keeper(&self) -> impl Fn(Vec<AlertChange>) + Send + use<> {
         let mailbox = Arc::clone(&self.mailbox);
         move |changes| mailbox.send(Message::Alerts(changes))
+    }
+
+    /// How the thread that compares with the provider's books has kept what it found. Never blocks.
+    pub fn reconciliation_keeper(&self) -> impl Fn(Reconciliation) + Send + use<> {
+        let mailbox = Arc::clone(&self.mailbox);
+        move |found| mailbox.send(Message::Reconciled(found))
     }
 
     /// Asks for [`WorkerEvent::SpendSums`]: of all that was submitted before.
