@@ -82,7 +82,7 @@ fn free_addr() -> SocketAddr {
 
 fn nginx(program: &Path, folder: &Path, proxy: &Proxy) -> FrontServer {
     let addr = free_addr();
-    let site = with(&block("nginx\n"), "127.0.0.1:8080", &proxy.addr().to_string());
+    let site = with(&block("nginx"), "127.0.0.1:8080", &proxy.addr().to_string());
     let site = with(&site, "listen 80;", &format!("listen {addr};"));
     let configuration = format!(
         "daemon off; master_process off; pid nginx.pid; error_log stderr warn;\n\
@@ -100,7 +100,7 @@ fn nginx(program: &Path, folder: &Path, proxy: &Proxy) -> FrontServer {
 
 fn caddy(program: &Path, folder: &Path, proxy: &Proxy) -> FrontServer {
     let addr = free_addr();
-    let site = with(&block("caddyfile\n"), "127.0.0.1:8080", &proxy.addr().to_string());
+    let site = with(&block("caddyfile"), "127.0.0.1:8080", &proxy.addr().to_string());
     // Without a certificate, which it would fetch for the domain.
     let site = with(&site, DOMAIN, &format!("http://{DOMAIN}:{}", addr.port()));
     let configuration = format!("{{\n\tadmin off\n\tauto_https off\n\tdefault_bind 127.0.0.1\n}}\n{site}");

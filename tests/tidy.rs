@@ -107,7 +107,7 @@ const TABLE: &str = "src/base/table.rs";
 const CIRCLES: &[(&str, &[&str], &str)] = &[
     (
         "src/cli",
-        &["cli", "keys_command", "limits_command", "prices_command", "usage_command", "users_command"],
+        &["cli", "help_command", "keys_command", "limits_command", "prices_command", "usage_command", "users_command"],
         "a command reads its arguments with the helpers beside `Command`",
     ),
     ("src/proxy", &["invariants", "proxy"], "the invariants are of the whole object, for tests alone"),

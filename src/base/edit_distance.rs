@@ -20,8 +20,8 @@ pub fn edit_distance(one: &str, other: &str) -> usize {
     last[other.len()]
 }
 
-/// The name that was probably meant: the one with the fewest slips, of less than half of its letters, as more are another
-/// word.
+/// The name that was probably meant: the one with the fewest slips, of less than half of its letters, as more are
+/// another word.
 pub fn nearest<'n>(word: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     // What is far longer is not near: nobody's length is worth the work.
     let known = known.filter(|known| word.len() <= known.len() * 2);

@@ -83,3 +83,27 @@ pub mod pages {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod packed {
+    use super::*;
+    use std::path::Path;
+
+    /// So much of the program the manual may be.
+    const PACKED_BYTES_MAX: usize = 60_000;
+
+    #[test]
+    fn what_is_packed_is_what_is_written() {
+        let (folder, pages) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("src/manual"), Pages::unpacked());
+        for language in [Language::English, Language::Japanese] {
+            let folder = folder.join(language.tag());
+            for subject in SUBJECTS {
+                let written = std::fs::read_to_string(folder.join(subject.name).with_extension("md")).unwrap();
+                let packed = written.split(subjects::END).next();
+                assert!(Some(pages.page(subject, language)) == packed, "{} {language:?}", subject.name);
+            }
+            assert_eq!(std::fs::read_dir(&folder).unwrap().count(), SUBJECTS.len(), "a file that is no page");
+        }
+        assert!(PACKED.len() <= PACKED_BYTES_MAX, "{} bytes", PACKED.len());
+    }
+}

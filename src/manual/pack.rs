@@ -1,9 +1,9 @@
 //! Packs the manual into the program while that is built: the pages of `src/manual`, in both languages, as one stream.
 //!
 //! In: the pages' files. Out: in the folder that cargo names, `pages.rs` for the crate's docs, and `manual.deflate`,
-//! which `src/local/manual.rs` reads: deflated, each page ended by a zero byte, a subject's English before its Japanese. A Japanese letter is three bytes
-//! of UTF-8, and few hundred of them are used: they have one or two bytes here, and stand all on the first line. It
-//! saves a tenth. A page is packed up to [`END`], where it has that.
+//! which `src/local/manual.rs` reads: deflated, each page ended by a zero byte, a subject's English before its
+//! Japanese. A Japanese letter is three bytes of UTF-8, and few hundred of them are used: they have one or two bytes
+//! here, and stand all on the first line, which saves a tenth. A page is packed up to [`END`], where it has that.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! The pages that are packed are those that are written; what is read of them is all of them.
+//! What is read of the pages is all of them, in a terminal and in a browser.
 
 use super::html::{HelpQuery, answer};
 use super::markdown::{Block, Inline, anchor, blocks, inlines, place};
@@ -6,13 +6,9 @@ use super::plain::plain;
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
-use std::path::Path;
 use unicode_width::UnicodeWidthStr as _;
 
 const LANGUAGES: [Language; 2] = [Language::English, Language::Japanese];
-
-/// So much of the program the manual may be.
-const PACKED_BYTES_MAX: usize = 60_000;
 
 fn html_of(subject: Option<&'static Subject>, language: Language) -> String {
     let answer = answer(&HelpQuery { subject, language, own: None });
@@ -22,21 +18,6 @@ fn html_of(subject: Option<&'static Subject>, language: Language) -> String {
 
 fn page(subject: &Subject, language: Language) -> String {
     Pages::unpacked().page(subject, language).to_owned()
-}
-
-#[test]
-fn what_is_packed_is_what_is_written() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/manual");
-    for language in LANGUAGES {
-        let folder = folder.join(language.tag());
-        for subject in SUBJECTS {
-            let written = std::fs::read_to_string(folder.join(subject.name).with_extension("md")).unwrap();
-            let packed = written.split(subjects::END).next().unwrap();
-            assert!(page(subject, language) == packed, "{} {language:?}", subject.name);
-        }
-        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), SUBJECTS.len(), "a file that is no page");
-    }
-    assert!(PACKED.len() <= PACKED_BYTES_MAX, "{} bytes", PACKED.len());
 }
 
 #[test]
