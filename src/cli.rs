@@ -7,7 +7,9 @@
 
 pub mod check;
 mod findings;
+pub mod first_lines;
 pub mod health;
+pub mod help_command;
 pub mod keys_command;
 pub mod limits_command;
 pub mod prices_command;
@@ -16,8 +18,9 @@ mod target_probe;
 pub mod usage_command;
 pub mod users_command;
 
-use crate::base::edit_distance::edit_distance;
+use crate::base::edit_distance::nearest;
 use crate::ledger::keys_and_limits::Editor;
+use help_command::HelpCommand;
 use keys_command::KeysCommand;
 use lexopt::{Arg, Parser};
 use limits_command::LimitsCommand;
@@ -41,6 +44,8 @@ pub enum Command {
     },
     /// `healthcheck`: ask the running server how it is.
     Healthcheck,
+    /// `help SUBJECT`: a page of the manual, or the list of them.
+    Help(HelpCommand),
     Keys(KeysCommand),
     Limits(LimitsCommand),
     Prices(PricesCommand),
@@ -114,7 +119,7 @@ fn command(name: &str, parser: &mut Parser) -> Result<Command, String> {
         "prices" => return prices_command::parse(parser),
         "reconcile" => return reconcile_command::parse(parser),
         "check" => return check_arguments(parser, page),
-        "help" => return help(parser),
+        "help" => return help_command::parse(parser),
         "healthcheck" => Command::Healthcheck,
         "grafana-dashboard" => Command::Print(GRAFANA_DASHBOARD),
         "alert-rules" => Command::Print(ALERT_RULES),
@@ -128,24 +133,10 @@ fn page(name: &str) -> Result<&'static str, String> {
     if let Some((_, page)) = COMMANDS.iter().find(|(known, _)| *known == name) {
         return Ok(page);
     }
-    let near = COMMANDS.iter().map(|(known, _)| (edit_distance(name, known), known)).min();
-    match near {
-        // More slips than half of it are another word.
-        Some((slips, known)) if slips * 2 < known.len() => {
-            Err(format!("unknown command {name:?}; did you mean {known}?"))
-        }
-        _ => Err(format!("unknown command {name:?}{TRY_HELP}")),
+    match nearest(name, COMMANDS.iter().map(|(known, _)| *known)) {
+        Some(near) => Err(format!("unknown command {name:?}; did you mean {near}?")),
+        None => Err(format!("unknown command {name:?}{TRY_HELP}")),
     }
-}
-
-/// `help`, or `help COMMAND`.
-fn help(parser: &mut Parser) -> Result<Command, String> {
-    let page = match next(parser)? {
-        Some(Arg::Value(name)) => page(&name.to_string_lossy())?,
-        None | Some(Arg::Short('h') | Arg::Long("help")) => HELP,
-        Some(extra) => return Err(unexpected(&extra)),
-    };
-    alone(parser, Command::Print(page), page)
 }
 
 /// The command, behind which nothing more may stand than the question what it does.
@@ -246,7 +237,7 @@ mod tests {
             ("limits set taro --rpm", "missing argument for option '--rpm'; try limits --help"),
             ("check --json x", "unexpected argument \"x\"; try check --help"),
             ("usgae", "unknown command \"usgae\"; did you mean usage?"),
-            ("help sevre", "unknown command \"sevre\"; did you mean serve?"),
+            ("help sevre", "no command and no page \"sevre\"; did you mean serve?"),
             ("demo", "unknown command \"demo\"; try --help"),
             ("help usage x", "unexpected argument \"x\"; try help --help"),
         ] {

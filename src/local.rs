@@ -8,6 +8,7 @@ pub mod dashboard;
 pub mod document;
 pub mod humanize;
 pub mod language;
+pub mod manual;
 pub mod text_table;
 pub mod usage_report;
 

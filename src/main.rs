@@ -5,7 +5,9 @@
 #![allow(clippy::disallowed_methods)] // the outside world reads the clocks
 
 use openai_api_proxy::base::clock::{Now, nanoseconds};
-use openai_api_proxy::base::log::Level;
+use openai_api_proxy::base::log::{Level, LogFormat};
+use openai_api_proxy::cli::first_lines::{first_lines, url};
+use openai_api_proxy::cli::help_command::{language, paged};
 use openai_api_proxy::cli::reconcile_command::ReconcileCommand;
 use openai_api_proxy::cli::{self, Command, EXIT_USAGE};
 use openai_api_proxy::config::{Config, Durability};
@@ -31,7 +33,8 @@ use openai_api_proxy::worker::threads::WorkerThreads;
 use openai_api_proxy::worker::{EventSender, unix_now};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::termios::tcgetwinsize;
-use std::io::{ErrorKind, Write as _};
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -62,6 +65,13 @@ fn main() -> ExitCode {
         }
         Ok(Command::Check { json }) => cli::check::run(Config::from_process(), json, &mut print),
         Ok(Command::Healthcheck) => configured(|config| cli::health::run(config.listen, config.certificate.is_some())),
+        Ok(Command::Help(command)) => {
+            let text = cli::help_command::text(command, terminal_columns(), language(variable));
+            if !paged(&text, variable("PAGER")) {
+                print(&text);
+            }
+            ExitCode::SUCCESS
+        }
         Ok(Command::Keys(command)) => on_ledger(command.is_for_people(), |path, _| {
             let (out, aside) = cli::keys_command::run(&command, path, unix_now())?;
             print(&out);
@@ -228,10 +238,8 @@ fn serve(config: Config) -> Result<(), String> {
     warn_of_keys(&config);
     warn_of_modes(&config);
     tell_receivers(&config);
-    let (address, shown) = (address.to_string(), told_target(&config));
     let families = sockets.families().map_err(|error| error.to_string())?;
-    let (families, target) = (("families", families.into()), ("target", shown.as_str().into()));
-    event(Level::Info, "listening", &[("addr", address.as_str().into()), families, target]);
+    tell_where(&config, address, families)?;
     systemd::notify_ready();
 
     let started: Now = sockets.now();
@@ -245,6 +253,24 @@ fn serve(config: Config) -> Result<(), String> {
     let ended = reactor.into_workers().shutdown();
     event(Level::Info, "stopped", &[]);
     ended
+}
+
+/// Where it listens, of these families of addresses; and to a person who looks at a terminal, how to go on.
+fn tell_where(config: &Config, address: SocketAddr, families: &'static str) -> Result<(), String> {
+    let (told, target) = (address.to_string(), told_target(config));
+    let fields = [("addr", told.as_str().into()), ("families", families.into()), ("target", target.as_str().into())];
+    event(Level::Info, "listening", &fields);
+    if std::io::stderr().is_terminal() && config.log_format == LogFormat::Logfmt {
+        let url = url(address, config.certificate.is_some());
+        let (language, ledger) = (language(variable), database::absolute(&config.database_path)?);
+        first_lines(language, &url, &target, &ledger).iter().for_each(|line| say(format_args!("{line}")));
+    }
+    Ok(())
+}
+
+/// A variable of the environment that is no setting.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// Who is sent what, beside the target.

@@ -151,6 +151,8 @@ pub struct Proxy {
     /// Exchanges whose request was completed in this turn, for their overhead.
     dispatched: Vec<ExchangeKey>,
     ledger_trouble: Option<String>,
+    /// That the target refuses the key it is sent was told since the key was set.
+    key_refusal_told: bool,
     /// Differs between processes, for the `x-request-id` of our own replies.
     boot: u64,
     replies: u64,
@@ -200,6 +202,7 @@ impl Proxy {
             actions: VecDeque::new(),
             dispatched: Vec::new(),
             ledger_trouble: None,
+            key_refusal_told: false,
             notes: Notes::default(),
             leaving: false,
             draining: false,
@@ -449,6 +452,7 @@ impl Proxy {
     pub fn reconfigure(&mut self, now: Now, change: Change) {
         self.limiter.set_limits(change.limits, change.total_limits);
         self.access.set_admin(change.admin);
+        self.key_refusal_told &= self.settings.authorization == change.authorization;
         self.settings.authorization = change.authorization;
         self.settings.model_name = change.model_name;
         let fetched = self.prices.part(PriceSource::Url);

@@ -260,6 +260,37 @@ fn what_each_key_used_is_told_to_whom_it_concerns() {
 }
 
 #[test]
+fn the_manual_is_for_whoever_may_see_anything() {
+    let upstream = upstream();
+    let folder = tempfile::tempdir().unwrap();
+    let taro = done(folder.path(), "keys create taro").trim().to_owned();
+    let url = upstream.url();
+    let vars = [("PROXY_TARGET", url.as_str()), ("CLIENT_AUTH", "keys"), ("ADMIN_TOKEN", "admin-0123456789")];
+    let proxy = Proxy::start_in(folder, &vars);
+    for target in ["/help", "/help/", "/help/errors", "/help/nonsense"] {
+        let status = |key| read(&proxy, target, key).status;
+        let (known, unknown) = (status(&taro), status("guess"));
+        assert_eq!(unknown, if target == "/help" { 303 } else { 401 }, "{target}");
+        assert_eq!(
+            known,
+            match target {
+                "/help" => 303,
+                "/help/nonsense" => 404,
+                _ => 200,
+            },
+            "{target}"
+        );
+        assert_eq!(status("admin-0123456789"), known, "{target}");
+    }
+    let page = read(&proxy, "/help/errors", &taro).expect(200).text();
+    assert!(page.contains("<tr id=\"invalid_client_key\">"), "{page}");
+    let near = read(&proxy, "/help/erors", &taro).expect_proxy_error(404, "not_found").text();
+    assert!(near.contains("/help/errors is near"), "{near}");
+    let many = (0..100).map(|_| read(&proxy, "/help/", &taro).status);
+    assert!(many.into_iter().any(|status| status == 429), "a holder of a key asks at a pace");
+}
+
+#[test]
 fn two_servers_on_one_ledger_follow_a_revocation() {
     let upstream = upstream();
     let folder = tempfile::tempdir().unwrap();

@@ -11,6 +11,7 @@ pub mod client;
 pub mod core;
 pub mod gate;
 pub mod load;
+pub mod manual;
 pub mod proxy;
 pub mod recordings;
 pub mod rng;

@@ -39,6 +39,7 @@ pub fn answer(view: &View) -> Answer {
     let foot = html! {
         p { (language.fill("Times are UTC. As of {0}; reload to refresh.", &[&second(view.query.now)])) }
         p { (age_of_prices(view)) }
+        p { a href="help/" { (language.say("Manual")) } }
     };
     document(200, language, &title, &header(view), &main, &foot)
 }

@@ -157,19 +157,31 @@ fn parse_format(value: &str) -> Result<Format, String> {
     found.copied().ok_or_else(|| format!("`format` is `{}`, and must be one of json, text, csv", shown(value)))
 }
 
-/// RFC 3339, a date, Unix seconds, or a length of time before now.
+/// RFC 3339, a date, a month, Unix seconds, `today`, `yesterday`, or a length of time before now.
 fn parse_time(name: &str, value: &str, now_unix_ns: u64) -> Result<u64, String> {
     let unix_seconds = || whole_number(value.as_bytes())?.checked_mul(SECOND).filter(|ns| i64::try_from(*ns).is_ok());
     parse_rfc3339(value)
         .or_else(|| parse_date(value))
+        .or_else(|| parse_date(&format!("{value}-01")))
+        .or_else(|| midnight(value, now_unix_ns))
         .or_else(unix_seconds)
         .or_else(|| before(value, now_unix_ns))
         .ok_or_else(|| {
             format!(
-                "`{name}` must be a time: RFC 3339 (2026-11-23T09:30:00Z), a date (2026-11-23), Unix seconds, \
-                 or before now: 30m, 24h, 7d"
+                "`{name}` must be a time: RFC 3339 (2026-11-23T09:30:00Z), a date (2026-11-23), a month (2026-11), \
+                 Unix seconds, today, yesterday, or before now: 30m, 24h, 7d"
             )
         })
+}
+
+/// When the day began (UTC) that is today, or was yesterday.
+fn midnight(value: &str, now_unix_ns: u64) -> Option<u64> {
+    let today = now_unix_ns / DAY * DAY;
+    match value {
+        "today" => Some(today),
+        "yesterday" => Some(today.saturating_sub(DAY)),
+        _ => None,
+    }
 }
 
 /// `24h` before now, not before 1970.
@@ -268,7 +280,23 @@ mod tests {
         assert_eq!(ns("1795392000"), Ok(1_795_392_000 * SECOND));
         assert_eq!(ns("2026-11-23T18:30:00.5%2B09:00"), Ok(NOW + SECOND / 2));
         assert_eq!(ns("2026-11-23T18:30:00+09:00"), Ok(NOW), "an unescaped plus, as people type it");
-        for bad in ["", "h", "-1h", "+5", "1.5h", "24H", "24s", "yesterday", "1795392000000", "２４h", "2026-11-31"] {
+        assert_eq!((ns("today"), ns("yesterday")), (ns("2026-11-23"), ns("2026-11-22")));
+        assert_eq!(ns("2026-11"), ns("2026-11-01"));
+        for bad in [
+            "",
+            "h",
+            "-1h",
+            "+5",
+            "1.5h",
+            "24H",
+            "24s",
+            "tomorrow",
+            "2026-13",
+            "2026-1",
+            "1795392000000",
+            "２４h",
+            "2026-11-31",
+        ] {
             assert!(ns(bad).unwrap_err().starts_with("`from` must be a time"), "{bad}");
         }
     }
