@@ -217,12 +217,7 @@ fn serve(config: Config) -> Result<(), String> {
     let limits = SettingsInForce::new(limits(&config));
     let (database, hop) = (&config.database_path, config.next_hop());
     let mut workers = WorkerThreads::start(database, ledger, export, hop, limits.clone(), events.clone())?;
-    if let Some(url) = &config.alert_webhook {
-        workers.start_alerts(database, (url.clone(), &config.egress), limits.clone())?;
-    }
-    if config.books.daily && config.books.admin_key.is_some() {
-        workers.start_reconciliation(config.clone())?;
-    }
+    start_callers(&mut workers, &config, &limits)?;
     let mut prices = config.prices.clone();
     let _fetcher = fetched_prices(&config, &mut prices, &events)?;
     let certificate = config.certificate.clone().map(|found| CertificateWatch::start(found, events.clone()));
@@ -253,6 +248,17 @@ fn serve(config: Config) -> Result<(), String> {
     let ended = reactor.into_workers().shutdown();
     event(Level::Info, "stopped", &[]);
     ended
+}
+
+/// Begins to tell of budgets, and to compare with the provider's books, where that is wanted.
+fn start_callers(workers: &mut WorkerThreads, config: &Config, limits: &SettingsInForce) -> Result<(), String> {
+    if let Some(url) = &config.alert_webhook {
+        workers.start_alerts(&config.database_path, (url.clone(), &config.egress), limits.clone())?;
+    }
+    if config.books.daily && config.books.admin_key.is_some() {
+        workers.start_reconciliation(config.clone())?;
+    }
+    Ok(())
 }
 
 /// Where it listens, of these families of addresses; and to a person who looks at a terminal, how to go on.

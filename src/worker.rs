@@ -1,4 +1,4 @@
-//! The threads that may block or take long (ledger, checkpoint, query, long work, export, alerts, resolver, log), each
+//! The threads that may block or take long (ledger, query, export, alerts, reconciliation, resolver, log, …), each
 //! behind a bounded mailbox, and the one mailbox back.
 //!
 //! In: records, questions and names from the loop. Out: [`WorkerEvent`]s. Never: a decision about an exchange.

@@ -112,8 +112,8 @@ impl ReconcileCommand {
     }
 }
 
-/// Runs the command at `now`, nanoseconds since the Unix epoch: what to print on a terminal of so many columns, if it is
-/// one, and whether both agree. `wait` is as [`Wait`] says.
+/// Runs the command at `now`, nanoseconds since the Unix epoch: what to print on a terminal of so many columns, if it
+/// is one, and whether both agree. `wait` is as [`Wait`] says.
 ///
 /// # Errors
 /// One sentence: it could not be done.

@@ -28,7 +28,8 @@ const CLOCKS_NS: i64 = 60 * NS_PER_SECOND;
 /// What each row is summed by, and its sums; `:b0` to `:b1` is the bucket, `:d0` to `:d1` the day.
 const ROWS: &str = "WITH rows AS (
     SELECT coalesce(model_id, model_requested_id, 0) AS model, *,
-        started_at + duration_us * 1000 + iif(correction IS NOT NULL OR endpoint IN (23, 24, 25), :late, :clocks) AS latest,
+        started_at + duration_us * 1000
+            + iif(correction IS NOT NULL OR endpoint IN (23, 24, 25), :late, :clocks) AS latest,
         started_at - iif(correction IS NOT NULL OR endpoint IN (23, 24, 25), :late, :clocks) AS earliest
     FROM records WHERE id BETWEEN :least AND :greatest AND started_at >= :from AND started_at < :to)
     SELECT model, endpoint, usage_source, correction IS NOT NULL, status BETWEEN 200 AND 299,

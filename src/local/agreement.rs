@@ -253,7 +253,8 @@ fn totals(found: &Comparison) -> String {
         vec![quantity.label().to_owned(), ours, theirs, percent(total.ratio())]
     };
     let [here, there, apart] = ["HERE", "THERE", "APART"].map(Column::Right);
-    table(&[Column::Left("IN ALL"), here, there, apart], &found.totals.iter().map(line).collect::<Vec<_>>())
+    let used = found.totals.iter().filter(|(_, total)| total.ours > 0 || total.theirs > 0);
+    table(&[Column::Left("IN ALL"), here, there, apart], &used.map(line).collect::<Vec<_>>())
 }
 
 fn verdict(verdict: Verdict) -> &'static str {

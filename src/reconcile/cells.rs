@@ -144,7 +144,8 @@ pub struct OwnCell {
     pub unknown: u64,
     /// Requests whose cost is not known.
     pub unpriced: u64,
-    /// Calls of tools whose fee is in this cost, and may be in a line of its own there; and those whose fee this may be.
+    /// Calls of tools whose fee is in this cost, and may be in a line of its own there; and those whose fee may be in
+    /// this.
     pub fees_out: u64,
     pub fees_in: u64,
 }

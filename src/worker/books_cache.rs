@@ -53,6 +53,12 @@ impl BooksCache {
         let _ = kept.and_then(|mut insert| insert.execute(params![request, cursor, now.cast_signed(), page]));
     }
 
+    /// Pages that lead nowhere are not taken again.
+    pub fn forget(&self, request: &str) {
+        let Some(conn) = &self.conn else { return };
+        let _ = conn.execute("DELETE FROM pages WHERE request = ?", [request]);
+    }
+
     /// Nothing of it is needed any more.
     pub fn remove(self) {
         drop(self.conn);
@@ -91,6 +97,8 @@ mod tests {
         }
         let mode = fs::metadata(&cache.path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+        cache.forget("a");
+        assert_eq!(cache.get("a", "", now), None);
         cache.remove();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         // A file that is none is no failure.

@@ -5,6 +5,7 @@
 //! without a bound; the key in a reason.
 
 use super::outbound::{self, Agents, Trouble, retry_after};
+use crate::access::Hash;
 use crate::base::civil::parse_imf_fixdate;
 use crate::config::{Config, Secret, Target};
 use http::Uri;
@@ -67,6 +68,12 @@ impl BooksClient {
                 .into()
         };
         Ok(Self { agents: Agents::new(config.tls_ca.as_deref(), configure), base, key, date: Cell::new(None) })
+    }
+
+    /// Whose books they are: the same for the same key at the same target.
+    pub fn identity(&self) -> String {
+        let hash = Hash::of(format!("{} {}", self.base, self.key.expose()).as_bytes());
+        hash.as_slice().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The provider's clock when it last answered, nanoseconds since the Unix epoch.

@@ -323,7 +323,8 @@ impl Ledger {
         let _ = marks::advance(writer.conn(), marks::EXPORT, id);
     }
 
-    /// Keeps what budgets have passed, and what a comparison came to. Where that fails, it is said again by who has noticed it.
+    /// Keeps what budgets have passed, and what a comparison came to. Where that fails, it is said again by who has
+    /// noticed it.
     fn keep_alerts(&mut self, writer: &mut Writer<'_>) {
         let changes = std::mem::take(&mut self.alerts);
         if !changes.is_empty() {

@@ -12,6 +12,7 @@ use super::backoff::Backoff;
 use super::books_cache::BooksCache;
 use super::books_client::{BooksClient, Refusal};
 use super::process::unix_now;
+use crate::base::percent::encode;
 use crate::config::{Config, ProviderBooks};
 use crate::price::PriceTable;
 use crate::reconcile::{Cells, Comparison, Judge, OwnCell, Page, PageError, TheirCell, Width};
@@ -96,7 +97,12 @@ impl<'a> Reconciler<'a> {
     fn fetch(&self, page: Page, part: &Range<u64>, into: &mut Cells<TheirCell>, wait: Wait<'_>) -> Result<(), String> {
         let query = page.query(part, self.width, &self.books.key_ids, &self.books.project_ids);
         let asked = (part, self.width, !self.books.key_ids.is_empty());
-        let question = format!("{}?{query}", page.path());
+        let question = format!("{} {}?{query}", self.client.identity(), page.path());
+        // Pages that lead nowhere are not taken again.
+        let forgotten = |why: String| {
+            self.cache.inspect(|cache| cache.forget(&question));
+            why
+        };
         let mut cursor = String::new();
         for _ in 0..PAGES_MAX {
             let kept = self.cache.and_then(|cache| cache.get(&question, &cursor, unix_now()));
@@ -106,7 +112,7 @@ impl<'a> Reconciler<'a> {
                 None => self.page(page.path(), &query, &cursor, wait)?,
             };
             let next = page.read(&text, asked, self.prices, into).map_err(|error| match error {
-                PageError::Malformed(why) => format!("a page of {} is not as published: {why}", page.path()),
+                PageError::Malformed(why) => forgotten(format!("a page of {} is not as published: {why}", page.path())),
                 PageError::TooMany => "the books have more models than can be compared at once".to_owned(),
             })?;
             if let Some(cache) = self.cache.filter(|_| is_new && self.is_closed(part.end)) {
@@ -118,14 +124,14 @@ impl<'a> Reconciler<'a> {
                 Some(next) => cursor = next,
             }
         }
-        Err(format!("the pages of {} have no end", page.path()))
+        Err(forgotten(format!("the pages of {} have no end", page.path())))
     }
 
     /// One page, after as many tries as it takes.
     fn page(&self, path: &str, query: &str, cursor: &str, wait: Wait<'_>) -> Result<Vec<u8>, String> {
         let query = match cursor {
             "" => query.to_owned(),
-            cursor => format!("{query}&page={}", crate::base::percent::encode(cursor)),
+            cursor => format!("{query}&page={}", encode(cursor)),
         };
         let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
         for tried in 1.. {

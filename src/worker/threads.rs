@@ -55,7 +55,7 @@ pub trait Workers {
     }
 }
 
-/// Ledger, query, long-work, export, alerts and resolver threads of a process.
+/// Ledger, query, long-work, export, alerts, reconciliation and resolver threads of a process.
 pub struct WorkerThreads {
     events: EventSender,
     ledger: LedgerHandle,

@@ -19,7 +19,8 @@ pub fn agreement(view: &View) -> Markup {
     let (days, language) = (&view.overview.reconciliations, view.query.language);
     let Some((last, _)) = days.first() else { return html! {} };
     let mut totals: BTreeMap<Quantity, Total> = BTreeMap::new();
-    for (quantity, total) in days.iter().flat_map(|(_, of)| &of.totals) {
+    let is_used = |(_, total): &(&Quantity, &Total)| total.ours > 0 || total.theirs > 0;
+    for (quantity, total) in days.iter().flat_map(|(_, of)| &of.totals).filter(is_used) {
         totals.entry(*quantity).or_default().add(total);
     }
     let apart = totals.values().map(Total::ratio).fold(0.0, f64::max);

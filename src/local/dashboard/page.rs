@@ -31,9 +31,10 @@ pub fn answer(view: &View) -> Answer {
         Some(subject) => format!("{} – {}", visible(subject), language.say("OpenAI usage")),
         None => language.say("OpenAI usage").to_owned(),
     };
+    let totals = &view.overview.totals;
     let main = html! {
         @if !view.overview.ever { (welcome(view)) }
-        @else if view.overview.totals.requests == 0 { (limits(view)) (refusals(view)) (agreement(view)) (nothing(view)) }
+        @else if totals.requests == 0 { (limits(view)) (refusals(view)) (agreement(view)) (nothing(view)) }
         @else { (found(view)) }
     };
     let foot = html! {
