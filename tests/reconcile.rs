@@ -97,8 +97,11 @@ fn reconcile(folder: &TempDir, target: &str, day: u64, more: &[&str]) -> (Option
     (status, serde_json::from_str(&out).unwrap_or_default(), said)
 }
 
+/// By book, model and quantity: the first reason.
+type Named = BTreeMap<(String, String, String), String>;
+
 /// What a document names that is judged so: book, model and quantity, and the first reason.
-fn named(document: &Value, verdict: &str) -> BTreeMap<(String, String, String), String> {
+fn named(document: &Value, verdict: &str) -> Named {
     let text = |row: &Value, name: &str| row[name].as_str().unwrap().to_owned();
     let rows = document["rows"].as_array().unwrap_or_else(|| panic!("{document}")).iter();
     rows.filter(|row| row["verdict"] == verdict)
@@ -106,7 +109,7 @@ fn named(document: &Value, verdict: &str) -> BTreeMap<(String, String, String), 
         .collect()
 }
 
-fn expected(rows: &[(&str, &str, &str, &str)]) -> BTreeMap<(String, String, String), String> {
+fn expected(rows: &[(&str, &str, &str, &str)]) -> Named {
     let own = |text: &str| text.to_owned();
     rows.iter().map(|(book, model, quantity, why)| ((own(book), own(model), own(quantity)), own(why))).collect()
 }

@@ -30,6 +30,9 @@ pub struct Entry {
     pub numbers: BTreeMap<&'static str, f64>,
 }
 
+/// What a result is of, and its numbers.
+type Sum = (Map<String, Value>, BTreeMap<&'static str, f64>);
+
 /// What of a book is shown otherwise than it is.
 pub type Fault = Box<dyn Fn(&mut Entry) + Send>;
 
@@ -276,7 +279,7 @@ impl State {
         let groups: BTreeSet<&str> =
             query.split('&').filter_map(|pair| pair.strip_prefix("group_by[]=")).chain(["quantity_unit"]).collect();
         let bucket = start + number("page").unwrap_or(0) * width;
-        let mut sums: BTreeMap<String, (Map<String, Value>, BTreeMap<&str, f64>)> = BTreeMap::new();
+        let mut sums: BTreeMap<String, Sum> = BTreeMap::new();
         for entry in self.entries.iter().filter(|entry| entry.book == book) {
             let mut entry = entry.clone();
             entry.at -= self.shift;
