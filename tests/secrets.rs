@@ -269,6 +269,8 @@ fn settings_that_are_refused() {
         vec![("PROXY_TARGET", query.as_str())],
         vec![("OPENAI_API_KEY", OPERATORS), ("ADMIN_TOKEN", PASSWORD), ("INFLUXDB_TOKEN", PASSWORD), (port, host)],
         vec![("INFLUXDB_URL", url.as_str()), ("INFLUXDB_PASSWORD", PASSWORD), (port, host)],
+        vec![("OPENAI_ADMIN_KEY", OPERATORS), ("RECONCILE", "daily"), (port, host)],
+        vec![("OPENAI_ADMIN_KEY", bearer.as_str()), (port, host)],
     ]);
     for vars in &all {
         let said = refusal(vars, b"");
