@@ -7,6 +7,7 @@
 
 pub mod check;
 mod findings;
+pub mod fleet_command;
 pub mod health;
 pub mod keys_command;
 pub mod limits_command;
@@ -17,6 +18,7 @@ pub mod users_command;
 
 use crate::base::edit_distance::edit_distance;
 use crate::ledger::keys_and_limits::Editor;
+use fleet_command::FleetCommand;
 use keys_command::KeysCommand;
 use lexopt::{Arg, Parser};
 use limits_command::LimitsCommand;
@@ -39,6 +41,7 @@ pub enum Command {
     },
     /// `healthcheck`: ask the running server how it is.
     Healthcheck,
+    Fleet(FleetCommand),
     Keys(KeysCommand),
     Limits(LimitsCommand),
     Prices(PricesCommand),
@@ -62,7 +65,7 @@ pub const EXIT_USAGE: u8 = 2;
 pub const HELP: &str = include_str!("cli/help.txt");
 
 /// The commands, each with its own help.
-const COMMANDS: [(&str, &str); 11] = [
+const COMMANDS: [(&str, &str); 12] = [
     ("serve", include_str!("cli/serve_help.txt")),
     ("usage", usage_command::HELP),
     ("check", include_str!("cli/check_help.txt")),
@@ -71,6 +74,7 @@ const COMMANDS: [(&str, &str); 11] = [
     ("limits", limits_command::HELP),
     ("users", users_command::HELP),
     ("prices", prices_command::HELP),
+    ("fleet", fleet_command::HELP),
     ("grafana-dashboard", include_str!("cli/grafana_dashboard_help.txt")),
     ("alert-rules", include_str!("cli/alert_rules_help.txt")),
     ("help", HELP),
@@ -108,6 +112,7 @@ fn command(name: &str, parser: &mut Parser) -> Result<Command, String> {
         "limits" => return limits_command::parse(parser),
         "users" => return users_command::parse(parser),
         "prices" => return prices_command::parse(parser),
+        "fleet" => return fleet_command::parse(parser),
         "check" => return check_arguments(parser, page),
         "help" => return help(parser),
         "healthcheck" => Command::Healthcheck,

@@ -9,8 +9,10 @@ mod authorities;
 mod certificate;
 mod default_limits;
 mod egress;
+mod fleet_url;
 mod front;
 mod influx;
+mod postgres_url;
 mod prices;
 mod secret;
 mod secret_url;
@@ -21,7 +23,9 @@ mod value;
 
 pub use certificate::{FilesState, ServerCertificate};
 pub use egress::{Egress, EgressProxy, Way};
+pub use fleet_url::Fleet;
 pub use influx::Influx;
+pub use postgres_url::{PostgresHost, PostgresUrl};
 pub use secret::Secret;
 pub use secret_url::SecretUrl;
 pub use source::Problem;
@@ -66,6 +70,8 @@ pub struct Config {
     pub model_name: Option<String>,
     /// `HOST` and `PORT`; port 0 is any free one.
     pub listen: SocketAddr,
+    /// `REUSE_PORT`: other processes of this user listen there too.
+    pub shares_port: bool,
     /// `DATABASE_PATH`
     pub database_path: PathBuf,
     /// `LEDGER_DURABILITY`
@@ -117,6 +123,8 @@ pub struct Config {
     pub alert_webhook: Option<SecretUrl>,
     /// `INFLUXDB_URL` and the variables around it: where the ledger is exported to; `None` exports nothing.
     pub influx: Option<Influx>,
+    /// `FLEET_URL` and the variables around it: the database that several proxies share; `None` is alone.
+    pub fleet: Option<Fleet>,
     /// `METRICS_MAX_USERS` and `METRICS_MAX_MODELS`.
     pub metrics: metrics::LabelLimits,
     /// `LOG`
@@ -225,6 +233,7 @@ impl Config {
             .optional("PROXY_TARGET", target::EXPECTED, Target::parse)
             .unwrap_or_else(|| Target::parse("https://api.openai.com").expect("the default target is valid"));
         let listen = listen(source, api_key.is_some() && !keys_only);
+        let fleet = Fleet::read(source);
         let connections_max = source.count("MAX_CONNECTIONS", 10_000, 1..=1_000_000);
         // On loopback all clients have one address.
         let share = if listen.ip().is_loopback() { 0 } else { (connections_max / 4).max(1) };
@@ -240,6 +249,7 @@ impl Config {
             admin_token: admin_token(source),
             api_key,
             model_name: source.optional("MODEL_NAME", "a model's name, at most 128 bytes", model_name),
+            shares_port: source.switch("REUSE_PORT", false),
             database_path: source.os("DATABASE_PATH").unwrap_or_else(|| "usage.db".into()).into(),
             durability: source.word("LEDGER_DURABILITY", Durability::Settled, &Durability::WORDS),
             ledger_fsync: source.switch("LEDGER_FSYNC", false),
@@ -266,7 +276,7 @@ impl Config {
                 "at least 1 KiB, as in 268435456 or 256MiB",
                 |text| value::size(text).filter(|bytes| *bytes >= 1 << 10),
             ),
-            timeouts: timeouts(source),
+            timeouts: timeouts(source, fleet.is_some()),
             tls_ca: authorities::read(source, "TLS_CA_FILE"),
             certificate: ServerCertificate::read(source),
             prices: prices::read(source, &target.host),
@@ -274,6 +284,7 @@ impl Config {
             alert_webhook: SecretUrl::read(source, "ALERT_WEBHOOK_URL", "ALERT_WEBHOOK_URL_FILE"),
             target,
             influx: Influx::read(source),
+            fleet,
             metrics: metrics_limits(source),
             log: source.value("LOG", Level::Info, "error, warn, info, debug or trace", Level::parse),
             log_format: source.word(
@@ -348,13 +359,14 @@ fn metrics_limits(source: &mut Source<'_>) -> metrics::LabelLimits {
     metrics::LabelLimits { users_max, models_max, series_max: defaults.series_max.max(users_max.saturating_mul(20)) }
 }
 
-fn timeouts(source: &mut Source<'_>) -> Timeouts {
+fn timeouts(source: &mut Source<'_>, is_in_fleet: bool) -> Timeouts {
     Timeouts {
         connect: duration(source, "CONNECT_TIMEOUT", 10, 1),
         response: duration(source, "RESPONSE_TIMEOUT", 600, 1),
         idle: duration(source, "IDLE_TIMEOUT", 75, 1),
         header: duration(source, "HEADER_TIMEOUT", 10, 1),
-        shutdown_delay: duration(source, "SHUTDOWN_DELAY", 0, 0),
+        // Before a fleet stands somebody who balances loads.
+        shutdown_delay: duration(source, "SHUTDOWN_DELAY", if is_in_fleet { 5 } else { 0 }, 0),
         drain: duration(source, "DRAIN_TIMEOUT", 30, 0),
     }
 }

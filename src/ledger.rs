@@ -21,6 +21,7 @@ pub mod answer;
 pub mod append;
 pub mod database;
 pub mod deduplication;
+pub mod file_identity;
 pub mod file_watch;
 pub mod fold;
 pub mod journal;

@@ -11,7 +11,8 @@
 //!                    ledger thread ── SQLite ─┬─ query thread       resolver thread
 //!                       │                      │
 //!                    log thread ──▶ stderr     │
-//!                                             └─ export thread ──HTTP──▶ InfluxDB
+//!                                             ├─ export thread ──HTTP──▶ InfluxDB
+//!                                             └─ ship thread ──▶ PostgreSQL, which several proxies share
 //! ```
 //!
 //! One thread owns every socket, every connection's state and every token bucket. Whatever can block lives on a thread
@@ -33,8 +34,10 @@ pub mod signal;
 pub mod systemd;
 
 // L3: the outside world. Sockets and clocks, the store, and the threads that may block.
+pub mod fleet;
 pub mod io;
 pub mod ledger;
+pub mod postgres;
 pub mod worker;
 
 // L2: connections and exchanges as state machines. No socket, no clock, no thread.

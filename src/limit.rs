@@ -5,10 +5,14 @@
 mod account;
 pub mod bucket;
 pub mod budget;
+pub mod holdings;
 pub mod in_force;
+pub mod lease;
 pub mod levels;
 pub mod limiter;
 pub mod overrides;
+pub mod purse;
+pub mod purses;
 pub mod reservation;
 pub mod status;
 pub mod threshold;

@@ -59,15 +59,21 @@ fn main() -> ExitCode {
         }
         Ok(Command::Check { json }) => cli::check::run(Config::from_process(), json, &mut print),
         Ok(Command::Healthcheck) => configured(|config| cli::health::run(config.listen, config.certificate.is_some())),
+        Ok(Command::Fleet(command)) => configured(|config| {
+            print(&cli::fleet_command::run(&command, config.fleet.as_ref())?);
+            Ok(())
+        }),
         Ok(Command::Keys(command)) => on_ledger(command.is_for_people(), |path, _| {
             let (out, aside) = cli::keys_command::run(&command, path, unix_now())?;
             print(&out);
             aside.into_iter().for_each(|line| say(format_args!("{line}")));
             Ok(())
         }),
-        Ok(Command::Usage(command)) => on_ledger(command.is_for_people(), |path, settings| {
+        Ok(Command::Usage(command)) => on_ledger(command.is_for_people(), |path, config| {
             let stdout = std::io::stdout();
-            let answer = cli::usage_command::run(&command, (path, settings), unix_now(), terminal_columns())?;
+            let settings = limits(config);
+            let fleet = config.fleet.as_ref();
+            let answer = cli::usage_command::run(&command, (path, &settings), fleet, unix_now(), terminal_columns())?;
             match stdout.lock().write_all(&answer) {
                 // Whoever reads it has enough, as `head` has.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -125,7 +131,7 @@ fn configured(run: impl FnOnce(Config) -> Result<(), String>) -> ExitCode {
 
 /// Runs a command on the ledger. Which file that is depends on the folder, so it is told, beside the answer: also where
 /// the command then fails. `is_told` is false where the answer is for a program, which may take any line for trouble.
-fn on_ledger(is_told: bool, run: impl FnOnce(&Path, &SettingsLimits) -> Result<(), String>) -> ExitCode {
+fn on_ledger(is_told: bool, run: impl FnOnce(&Path, &Config) -> Result<(), String>) -> ExitCode {
     configured(|config| {
         let path = database::absolute(&config.database_path)?;
         let tell = |note: &str| {
@@ -135,7 +141,7 @@ fn on_ledger(is_told: bool, run: impl FnOnce(&Path, &SettingsLimits) -> Result<(
             path.exists()
         };
         let was_there = tell("");
-        let done = run(&path, &limits(&config));
+        let done = run(&path, &config);
         if !was_there {
             tell(" (new)");
         }
@@ -156,7 +162,7 @@ fn serve(config: Config) -> Result<(), String> {
 
     let sockets = match handed_over? {
         Some(listener) => Sockets::from_listener(listener),
-        None => Sockets::listen(listen),
+        None => Sockets::listen(listen, config.shares_port),
     };
     let mut sockets = sockets.map_err(|error| {
         let remedy = match error.kind() {
@@ -174,12 +180,14 @@ fn serve(config: Config) -> Result<(), String> {
         retention_days: config.retention_days,
         export: false,
         backfill: false,
+        fleet: false,
         budgets: config.limits.has_budget() || config.total_limits.has_budget(),
     };
+    let (database, fleet) = (&config.database_path, config.fleet.as_ref());
     let export = (config.influx.clone(), &config.egress);
     let limits = SettingsInForce::new(limits(&config));
-    let (database, hop) = (&config.database_path, config.next_hop());
-    let mut workers = WorkerThreads::start(database, ledger, export, hop, limits.clone(), events.clone())?;
+    let mut workers =
+        WorkerThreads::start(database, ledger, export, fleet, config.next_hop(), limits.clone(), events.clone())?;
     if let Some(url) = &config.alert_webhook {
         workers.start_alerts(database, (url.clone(), &config.egress), limits.clone())?;
     }
@@ -197,7 +205,7 @@ fn serve(config: Config) -> Result<(), String> {
     config.warnings.iter().for_each(|why| event(Level::Warn, why, &[]));
     warn_of_keys(&config);
     warn_of_modes(&config);
-    tell_receivers(&config);
+    tell_of_others(&config);
     let (address, shown) = (address.to_string(), told_target(&config));
     let families = sockets.families().map_err(|error| error.to_string())?;
     let (families, target) = (("families", families.into()), ("target", shown.as_str().into()));
@@ -209,6 +217,9 @@ fn serve(config: Config) -> Result<(), String> {
     metrics.expose(&workers.take_former_series(), started.mono);
     let mut proxy = Proxy::new(settings, prices, metrics, started);
     proxy.log_up_to(config.log);
+    if let Some(fleet) = &config.fleet {
+        proxy.join_fleet(nanoseconds(fleet.lease), nanoseconds(fleet.wait), fleet.on_outage);
+    }
     let (delay, drain) = (config.timeouts.shutdown_delay, config.timeouts.drain);
     let mut reactor = Reactor::new(sockets, workers, proxy, nanoseconds(drain)).delayed_by(nanoseconds(delay));
     reactor.run().map_err(|error| format!("cannot wait for events: {error}"))?;
@@ -218,12 +229,16 @@ fn serve(config: Config) -> Result<(), String> {
 }
 
 /// Who is sent what, beside the target.
-fn tell_receivers(config: &Config) {
+fn tell_of_others(config: &Config) {
     if let Some(influx) = &config.influx {
         event(Level::Info, "exporting to influx", &[("url", influx.shown.as_str().into())]);
     }
     if let Some(url) = &config.alert_webhook {
         event(Level::Info, "budget alerts are sent", &[("url", url.shown.as_str().into())]);
+    }
+    if let Some(fleet) = &config.fleet {
+        let url = fleet.url.shown();
+        event(Level::Info, "in a fleet", &[("url", url.as_str().into()), ("node", fleet.node.as_str().into())]);
     }
 }
 

@@ -9,7 +9,7 @@ mod first_zero;
 mod histogram;
 mod series;
 
-pub use exposition::{CONTENT_TYPE, ExportGauges, Process, Surroundings};
+pub use exposition::{CONTENT_TYPE, ExportGauges, FleetGauges, Process, Surroundings};
 
 use crate::limit::levels::Payer;
 use crate::limit::status::LimitUse;
@@ -74,6 +74,8 @@ pub struct Gauges {
     pub ledger_queue_records: u64,
     /// Memory that held request bodies occupy.
     pub buffered_bytes: u64,
+    /// In a fleet: requests that wait for its database, and accounts of limits that something is held of.
+    pub leases: Option<[u64; 2]>,
     /// Of when the prices are.
     pub prices: PriceDates,
     /// When the certificate that clients see expires, seconds since the Unix epoch.

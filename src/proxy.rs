@@ -51,6 +51,7 @@ mod log_notes;
 pub mod model_in_path;
 mod open_sessions;
 mod outgoing;
+mod parked;
 pub mod path;
 mod permits;
 mod refusal;
@@ -77,8 +78,10 @@ use crate::base::deadlines::Deadlines;
 use crate::base::log::{Level, Note, Notes};
 use crate::base::slab::Slab;
 use crate::limit::budget::{Cost, Period, SpendSums};
+use crate::limit::lease::Ask;
 use crate::limit::levels::{Levels, LimitLevel, Payer};
 use crate::limit::limiter::Limiter;
+use crate::limit::purse::OnOutage;
 use crate::limit::status::LimitUse;
 use crate::metrics::{Gauges, Metrics};
 use crate::policy::{AllowedPaths, Change, Models, Policy, ReadOn};
@@ -99,6 +102,7 @@ use key_guesses::KeyGuesses;
 use local_answers::LocalAnswers;
 use local_limit::LocalLimit;
 use open_sessions::OpenSessions;
+use parked::Parked;
 use permits::Permits;
 pub use settings::{Settings, Timeouts};
 use settlement::End;
@@ -138,6 +142,7 @@ pub struct Proxy {
     usage_asking: UsageAsking,
     local_answers: LocalAnswers,
     local_limit: LocalLimit,
+    parked: Parked,
     client_limit: ClientLimit,
     addresses: Addresses,
     key_guesses: KeyGuesses,
@@ -151,6 +156,8 @@ pub struct Proxy {
     /// Exchanges whose request was completed in this turn, for their overhead.
     dispatched: Vec<ExchangeKey>,
     ledger_trouble: Option<String>,
+    /// The fleet is out of reach.
+    fleet_away: bool,
     /// Differs between processes, for the `x-request-id` of our own replies.
     boot: u64,
     replies: u64,
@@ -195,11 +202,13 @@ impl Proxy {
             exchanges: Slab::default(),
             local_answers: LocalAnswers::default(),
             local_limit: LocalLimit::default(),
+            parked: Parked::default(),
             usage_asking: UsageAsking::default(),
             open_sessions: OpenSessions::default(),
             actions: VecDeque::new(),
             dispatched: Vec::new(),
             ledger_trouble: None,
+            fleet_away: false,
             notes: Notes::default(),
             leaving: false,
             draining: false,
@@ -292,6 +301,8 @@ impl Proxy {
             self.open_sessions.due(),
             self.held_bodies.look_due(),
             self.postponed.front().map(|_| 0),
+            self.parked.due(),
+            self.limiter.beat_due(),
         ];
         due.into_iter().flatten().min()
     }
@@ -304,6 +315,10 @@ impl Proxy {
                 Conn::Down(key) => self.expire_down(now, key, Class::from_index(class)),
                 Conn::Up(key) => self.expire_up(now, key, Class::from_index(class)),
             }
+        }
+        self.expire_parked(now);
+        if self.limiter.beat_due().is_some_and(|due| due <= now.mono) {
+            self.limiter.beat(now);
         }
         if self.limiter.sweep_due().is_some_and(|due| due <= now.mono) {
             self.limiter.sweep(now.mono);
@@ -370,6 +385,29 @@ impl Proxy {
         self.permits_freed(now);
     }
 
+    /// The fleet began to be out of reach, or is reached.
+    pub fn fleet_state(&mut self, away: bool) {
+        self.fleet_away = away;
+    }
+
+    /// From here on the limits are those of a fleet: a lease lasts so long, and a request waits for an answer so long
+    /// at most, nanoseconds.
+    pub fn join_fleet(&mut self, lasts: u64, wait: u64, policy: OnOutage) {
+        self.limiter.join_fleet(lasts, wait, policy);
+        self.parked = Parked::new(wait);
+    }
+
+    /// Messages to the fleet that this turn gave rise to; `None` where there is nothing to send.
+    pub fn take_asks(&mut self, now: Now) -> Option<Vec<Ask>> {
+        self.limiter.take_asks(now)
+    }
+
+    /// The last messages to the fleet: all that is held goes back.
+    pub fn farewell(&mut self, now: Now) -> Option<Vec<Ask>> {
+        self.limiter.return_all(now);
+        self.limiter.take_asks(now)
+    }
+
     /// What the loop knows at this instant, for a scrape.
     fn gauges(&self, now: Now) -> Gauges {
         Gauges {
@@ -379,6 +417,7 @@ impl Proxy {
             ledger_up: self.ledger_trouble.is_none(),
             ledger_queue_records: self.permits.under_way(),
             buffered_bytes: self.held_bodies.bytes() as u64,
+            leases: self.limiter.is_in_fleet().then(|| [self.parked.len() as u64, self.limiter.purses() as u64]),
             prices: self.prices.dates(),
             certificate_expires_at: self.settings.acceptor.as_ref().map(Acceptor::expires_at),
             budgets: self.budgets(now),

@@ -137,7 +137,13 @@ impl<I: Io, W: Workers> Reactor<I, W> {
             Shutdown::Draining { .. } => self.proxy.is_drained(),
             Shutdown::Aborted => self.proxy.is_quiet(),
         };
-        Ok(if is_over { Turn::Stopped } else { Turn::Continue })
+        if !is_over {
+            return Ok(Turn::Continue);
+        }
+        if let Some(asks) = self.proxy.farewell(after) {
+            self.workers.lease(asks);
+        }
+        Ok(Turn::Stopped)
     }
 
     /// The proxy, to look at.
@@ -187,6 +193,8 @@ impl<I: Io, W: Workers> Reactor<I, W> {
             match event {
                 WorkerEvent::Committed { upto, retrieved } => self.proxy.committed(now, upto, &retrieved),
                 WorkerEvent::Ledger { trouble, takes_records } => self.proxy.ledger_state(now, trouble, takes_records),
+                WorkerEvent::Fleet { trouble } => self.proxy.fleet_state(trouble.is_some()),
+                WorkerEvent::Leases(heard) => self.proxy.heard(now, heard),
                 WorkerEvent::Policy(policy) => self.proxy.set_policy(now, policy),
                 WorkerEvent::SpendSums(spend_sums) => {
                     self.spend_asked = None;
@@ -236,6 +244,9 @@ impl<I: Io, W: Workers> Reactor<I, W> {
         let records = self.proxy.take_records(now);
         if !records.is_empty() {
             self.workers.submit(records);
+        }
+        if let Some(asks) = self.proxy.take_asks(now) {
+            self.workers.lease(asks);
         }
         let notes = self.proxy.take_notes();
         if !notes.is_empty() {
@@ -311,11 +322,12 @@ impl<I: Io, W: Workers> Reactor<I, W> {
             Question::Dashboard(query) => Job::Dashboard { ticket, query },
             Question::Admin(request) => Job::Admin { ticket, request },
             Question::Metrics(snapshot) => {
-                let export = self.workers.export();
+                let (export, fleet) = (self.workers.export(), self.workers.fleet());
                 let render = Box::new(move || {
                     let around = Surroundings {
                         process: process::read(),
                         influx: export.map(|export| export.read()),
+                        fleet: fleet.map(|fleet| fleet.read()),
                         log_lines_dropped: logger::dropped(),
                     };
                     Answer::new(200, metrics::CONTENT_TYPE, snapshot.render(&around))

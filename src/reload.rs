@@ -63,11 +63,11 @@ impl Reloader {
 fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static str>) {
     let Config {
         target, egress, api_key, account, door, allowed_paths, forward_headers, trusted_proxies,
-        model_name, listen, database_path, durability, ledger_fsync,
+        model_name, listen, shares_port, database_path, durability, ledger_fsync,
         ledger_wait, retention_days, read_on, read_on_max, limits, total_limits, reserves_average, allows_unmetered,
         asks_usage, keys_only, admin_token, connections_max, connections_of_address_max,
         body_bytes_max, buffered_bytes_max, timeouts,
-        tls_ca, certificate, prices, prices_url, alert_webhook, influx, metrics, log, log_format,
+        tls_ca, certificate, prices, prices_url, alert_webhook, influx, fleet, metrics, log, log_format,
         warnings: _,
     } = new;
     let Timeouts { connect, response, idle, header, shutdown_delay, drain } = timeouts;
@@ -98,6 +98,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         (old.tls_ca != *tls_ca, "TLS_CA_FILE"),
         (!is_same_certificate, "TLS_CERT_FILE,TLS_KEY_FILE"),
         (old.listen != *listen, "HOST,PORT"),
+        (old.shares_port != *shares_port, "REUSE_PORT"),
         (old.connections_max != *connections_max, "MAX_CONNECTIONS"),
         (old.connections_of_address_max != *connections_of_address_max, "MAX_CONNECTIONS_PER_ADDRESS"),
         (old.body_bytes_max != *body_bytes_max, "MAX_BODY_BYTES"),
@@ -122,6 +123,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         (old.metrics != *metrics, "METRICS_*"),
         (old.log_format != *log_format, "LOG_FORMAT"),
         (old.influx != *influx, "INFLUXDB_*"),
+        (old.fleet != *fleet, "FLEET_*,PGPASSFILE"),
         (old.prices_url != *prices_url, "PRICES_URL,PRICES_URL_FILE"),
         (old.alert_webhook != *alert_webhook, "ALERT_WEBHOOK_URL,ALERT_WEBHOOK_URL_FILE"),
     ]);
@@ -155,6 +157,8 @@ pub fn change(config: &Config) -> Change {
 mod tests {
     use super::*;
     use std::cell::RefCell;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
 
     thread_local! {
         static DOTENV: RefCell<String> = const { RefCell::new(String::new()) };
@@ -187,7 +191,7 @@ mod tests {
     }
 
     /// Another value for each variable, and what must be set beside it so that it counts.
-    const OTHERS: [(&str, &str, &str); 75] = [
+    const OTHERS: [(&str, &str, &str); 83] = [
         ("PROXY_TARGET", "http://other", ""),
         ("OPENAI_API_KEY", "sk-hush", ""),
         ("OPENAI_API_KEY_FILE", HUSH, ""),
@@ -207,6 +211,7 @@ mod tests {
         ("TLS_KEY_FILE", KEY, PAIR),
         ("HOST", "127.0.0.2", ""),
         ("PORT", "1", ""),
+        ("REUSE_PORT", "true", ""),
         ("MAX_CONNECTIONS", "1", ""),
         ("MAX_CONNECTIONS_PER_ADDRESS", "1", ""),
         ("MAX_BODY_BYTES", "1KiB", ""),
@@ -263,6 +268,13 @@ mod tests {
         ("INFLUXDB_CA_FILE", CA, INFLUX_2),
         ("INFLUXDB_TOKEN_FILE", HUSH, "INFLUXDB_URL=http://h\nINFLUXDB_BUCKET=b\n"),
         ("INFLUXDB_BACKFILL", "false", INFLUX_2),
+        ("FLEET_URL", "postgres://u:hush@other/d", ""),
+        ("FLEET_URL_FILE", FLEET, ""),
+        ("FLEET_NODE", "other", "FLEET_URL=postgres://u@h/d\n"),
+        ("FLEET_ON_OUTAGE", "closed", "FLEET_URL=postgres://u@h/d\n"),
+        ("FLEET_WAIT", "1s", "FLEET_URL=postgres://u@h/d\n"),
+        ("FLEET_LEASE", "1m", "FLEET_URL=postgres://u@h/d\n"),
+        ("PGPASSFILE", PASSWORDS, "FLEET_URL=postgres://u@h/d\n"),
     ];
     const INFLUX_1: &str = "INFLUXDB_URL=http://h\nINFLUXDB_DATABASE=d\nINFLUXDB_USERNAME=u\n";
     const INFLUX_2: &str = "INFLUXDB_URL=http://h\nINFLUXDB_BUCKET=b\nINFLUXDB_TOKEN=t\n";
@@ -271,6 +283,8 @@ mod tests {
     const PRICES: &str = "prices.json";
     const HUSH: &str = "secret";
     const URL: &str = "url";
+    const FLEET: &str = "fleet";
+    const PASSWORDS: &str = "passwords";
     const KEY: &str = "other.key";
     const PAIR: &str = "TLS_CERT_FILE=FOLDER/pair.pem\nTLS_KEY_FILE=FOLDER/pair.key\n";
 
@@ -291,6 +305,9 @@ mod tests {
         }
         std::fs::write(folder.path().join(HUSH), "hush-0123456789ab\n").unwrap();
         std::fs::write(folder.path().join(URL), "http://other/write?db=hush\n").unwrap();
+        std::fs::write(folder.path().join(FLEET), "postgres://u:hush@other/d\n").unwrap();
+        std::fs::write(folder.path().join(PASSWORDS), "*:*:*:*:hush\n").unwrap();
+        std::fs::set_permissions(folder.path().join(PASSWORDS), Permissions::from_mode(0o600)).unwrap();
         std::fs::write(folder.path().join(PRICES), r#"{"mine": {"input_cost_per_token": 1e-6}}"#).unwrap();
         let example =
             include_str!("../.env.example").lines().filter_map(|line| line.strip_prefix('#')?.split_once('='));
@@ -300,7 +317,9 @@ mod tests {
             let found = OTHERS.iter().find(|(name, ..)| *name == variable);
             let (_, value, beside) = found.unwrap_or_else(|| panic!("no other value for {variable}"));
             let value = match *value {
-                CA | PRICES | KEY | HUSH | URL => folder.path().join(value).to_str().unwrap().to_owned(),
+                CA | PRICES | KEY | HUSH | URL | FLEET | PASSWORDS => {
+                    folder.path().join(value).to_str().unwrap().to_owned()
+                }
                 value => value.to_owned(),
             };
             let beside = beside.replace("FOLDER", folder.path().to_str().unwrap());

@@ -30,11 +30,14 @@ pub enum GroupBy {
     /// The team that a user belonged to at the time; empty where that was none.
     Team,
     Endpoint,
+    /// Of a fleet.
+    Node,
 }
 
 impl GroupBy {
     /// Every value.
-    pub const ALL: &'static [Self] = &[Self::Hour, Self::Day, Self::Model, Self::User, Self::Team, Self::Endpoint];
+    pub const ALL: &'static [Self] =
+        &[Self::Hour, Self::Day, Self::Model, Self::User, Self::Team, Self::Endpoint, Self::Node];
 
     /// As users type it.
     pub const fn as_str(self) -> &'static str {
@@ -45,6 +48,7 @@ impl GroupBy {
             Self::User => "user",
             Self::Team => "team",
             Self::Endpoint => "endpoint",
+            Self::Node => "node",
         }
     }
 
@@ -53,7 +57,7 @@ impl GroupBy {
         match self {
             Self::User => Some(LimitLevel::User),
             Self::Team => Some(LimitLevel::Team),
-            Self::Hour | Self::Day | Self::Model | Self::Endpoint => None,
+            Self::Hour | Self::Day | Self::Model | Self::Endpoint | Self::Node => None,
         }
     }
 
@@ -62,7 +66,7 @@ impl GroupBy {
         match self {
             Self::Hour => Some(HOUR),
             Self::Day => Some(DAY),
-            Self::Model | Self::User | Self::Team | Self::Endpoint => None,
+            Self::Model | Self::User | Self::Team | Self::Endpoint | Self::Node => None,
         }
     }
 }
@@ -74,6 +78,8 @@ pub struct Query {
     pub user: Option<String>,
     /// Only what counted to this team; not beside a user.
     pub team: Option<String>,
+    /// Only what this node of a fleet has relayed.
+    pub node: Option<String>,
     /// Only what started at or after this.
     pub from: Option<u64>,
     /// Only what started before this.
@@ -88,11 +94,19 @@ pub struct Query {
     pub group_by: Option<GroupBy>,
 }
 
+impl Query {
+    /// It can be answered by the fleet alone.
+    pub fn is_of_nodes(&self) -> bool {
+        self.node.is_some() || self.group_by == Some(GroupBy::Node)
+    }
+}
+
 impl Default for Query {
     fn default() -> Self {
         Self {
             user: None,
             team: None,
+            node: None,
             from: None,
             to: None,
             model: None,
@@ -199,6 +213,23 @@ pub struct Refusals {
     pub count: u64,
 }
 
+/// Whose usage an answer is of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// Of this proxy, which is in no fleet.
+    #[default]
+    Alone,
+    /// Of this node alone: its fleet is out of reach.
+    Node,
+    /// Of the whole fleet.
+    Fleet {
+        /// Nodes that live.
+        nodes: u64,
+        /// All that was committed anywhere before this instant is in it, nanoseconds since the Unix epoch.
+        fresh_to: u64,
+    },
+}
+
 /// The answer to a [`Query`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -216,6 +247,7 @@ pub struct Report {
     pub data: Vec<Entry>,
     /// The `cursor` that continues `data`; `None` at the end.
     pub next_cursor: Option<u64>,
+    pub scope: Scope,
 }
 
 /// Asks for all that one page shows. `from` is the start of an hour or, where days are summed, of a day.
@@ -276,4 +308,5 @@ pub struct Overview {
     /// The newest of those that failed ([`Record::is_error`]), max [`SAMPLE_MAX`]: of all, as far as their records are
     /// kept and not too many others lie between them.
     pub failed: Vec<Entry>,
+    pub scope: Scope,
 }

@@ -53,17 +53,38 @@ impl Connector {
     /// # Errors
     /// [`TlsError::ServerName`], or [`TlsError::Anchors`] when `extra_pem` holds no certificate or an invalid one.
     pub fn new(host: &str, extra_pem: Option<&[u8]>) -> Result<Self, TlsError> {
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| TlsError::ServerName(host.to_owned()))?;
         let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         if let Some(pem) = extra_pem {
             add_anchors(&mut roots, pem)?;
         }
+        Self::trusting(roots, host, b"http/1.1")
+    }
+
+    /// For a PostgreSQL server at `host`. Where `only_pem` is given, its certificates are trusted and no others.
+    ///
+    /// # Errors
+    /// As for [`Connector::new`].
+    pub fn to_database(host: &str, only_pem: Option<&[u8]>) -> Result<Self, TlsError> {
+        let Some(pem) = only_pem else {
+            return Self::trusting(
+                RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() },
+                host,
+                b"postgresql",
+            );
+        };
+        let mut roots = RootCertStore::empty();
+        add_anchors(&mut roots, pem)?;
+        Self::trusting(roots, host, b"postgresql")
+    }
+
+    fn trusting(roots: RootCertStore, host: &str, protocol: &[u8]) -> Result<Self, TlsError> {
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| TlsError::ServerName(host.to_owned()))?;
         let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(TlsError::Handshake)?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
         Ok(Self { config: Arc::new(config), name })
     }
 
@@ -490,6 +511,18 @@ impl TlsError {
             Self::Protocol(_) => "protocol",
             Self::Finished => "finished",
         }
+    }
+
+    /// What has happened with a database, and what to do about it.
+    pub fn of_database(&self) -> String {
+        use CertificateError as E;
+        let Self::Certificate(error) = self else { return format!("no TLS with it: {}", self.cause()) };
+        let remedy = match error {
+            E::UnknownIssuer | E::BadSignature => " (name its authority's PEM file as sslrootcert in the URL)",
+            E::NotValidForName | E::NotValidForNameContext { .. } => " (the URL must use a name in it)",
+            error => remedy(error),
+        };
+        format!("its certificate is refused: {error}{remedy}")
     }
 
     /// What has happened, whoever the peer is.

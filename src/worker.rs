@@ -1,5 +1,5 @@
-//! The threads that may block or take long (ledger, checkpoint, query, long work, export, alerts, resolver, log), each
-//! behind a bounded mailbox, and the one mailbox back.
+//! The threads that may block or take long (ledger, checkpoint, query, long work, export, alerts, ship, lease, resolver,
+//! log), each behind a bounded mailbox, and the one mailbox back.
 //!
 //! In: records, questions and names from the loop. Out: [`WorkerEvent`]s. Never: a decision about an exchange.
 
@@ -13,6 +13,8 @@ pub mod checkpoint;
 pub mod event;
 pub mod export;
 mod fair_queue;
+mod fleet_reader;
+mod lease_carrier;
 pub mod ledger;
 pub mod logger;
 pub mod long_work;
@@ -22,6 +24,7 @@ pub mod process;
 pub mod query;
 pub mod resolver;
 pub mod settings_in_force;
+pub mod ship;
 pub mod threads;
 mod turn;
 

@@ -144,7 +144,7 @@ impl Bench {
                 None => reply().steps(),
             }
         });
-        let mut sockets = Sockets::listen(([127, 0, 0, 1], 0).into()).expect("a port");
+        let mut sockets = Sockets::listen(([127, 0, 0, 1], 0).into(), false).expect("a port");
         let (addr, now, target) = (sockets.local_addr().expect("an address"), sockets.now(), upstream.addr());
         let ledger = Ledger { target, wake: Box::new(sockets.waker()), done: Vec::new(), records: 0 };
         let metrics = Metrics::new(LabelLimits::default(), now.unix);

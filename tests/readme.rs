@@ -5,7 +5,7 @@
 
 use openai_api_proxy::local::usage_report::{Format, UsageQuery, to_json};
 use openai_api_proxy::price::PriceTable;
-use openai_api_proxy::reporting::{Entry, Query, Report, Totals};
+use openai_api_proxy::reporting::{Entry, Query, Report, Scope, Totals};
 use openai_api_proxy::usage::record::{Endpoint, Outcome, Record, Usage, UsageSource};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -85,7 +85,7 @@ fn both_languages_say_the_same() {
 
 #[test]
 fn variables_are_those_of_the_configuration() {
-    let parts = ["allowed", "certificate", "default_limits", "egress", "front", "influx", "prices"];
+    let parts = ["allowed", "certificate", "default_limits", "egress", "fleet_url", "front", "influx", "prices"];
     let parts = parts.map(|part| read(&format!("src/config/{part}.rs")));
     let source = read("src/config.rs") + &parts.concat();
     let accepted = literals(&source, is_variable);
@@ -157,13 +157,13 @@ fn endpoints_are_those_that_are_recorded() {
 fn usage_parameters_are_those_that_are_read() {
     for half in halves() {
         let prose = prose(&half);
-        let parameters = ["user_id", "team", "from", "to", "model", "limit", "cursor", "group_by", "format"];
+        let parameters = ["user_id", "team", "node", "from", "to", "model", "limit", "cursor", "group_by", "format"];
         let table = rows(&prose).into_iter().skip_while(|cells| cells[0] != "`user_id`").take(parameters.len() - 1);
         let documented: BTreeSet<&str> = table.flat_map(|cells| names(cells[0])).collect();
         assert_eq!(documented, BTreeSet::from(parameters));
     }
     let unknown = UsageQuery::parse("surely_unknown=1", 0, Format::Json).expect_err("an unknown parameter is refused");
-    assert!(unknown.ends_with("user_id, team, from, to, model, limit, cursor, group_by, format"), "{unknown}");
+    assert!(unknown.ends_with("user_id, team, node, from, to, model, limit, cursor, group_by, format"), "{unknown}");
 }
 
 #[test]
@@ -206,6 +206,7 @@ fn the_usage_example_is_what_the_program_prints() {
         budgets: Vec::new(),
         data: vec![Entry { id: 1, record }],
         next_cursor: None,
+        scope: Scope::Alone,
     };
     let printed: serde_json::Value = serde_json::from_slice(&to_json(&report)).expect("JSON");
     for half in halves() {

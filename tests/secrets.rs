@@ -259,6 +259,7 @@ fn settings_that_are_refused() {
     let bearer = format!("Bearer {OPERATORS}");
     let url = format!("https://somebody:{PASSWORD}@127.0.0.1");
     let query = format!("https://127.0.0.1/v1?key={OPERATORS}");
+    let database = format!("postgres://somebody:{PASSWORD}@127.0.0.1/d?sslmode=prefer");
     let (host, port) = ("somewhere", "PORT");
     let misplaced = ["LEDGER_WAIT", "MAX_CONNECTIONS", "LEDGER_DURABILITY", "RATE_LIMIT_RPM", "HOST", port];
     let mut all: Vec<Vec<(&str, &str)>> = misplaced.map(|name| vec![(name, OPERATORS)]).to_vec();
@@ -269,6 +270,8 @@ fn settings_that_are_refused() {
         vec![("PROXY_TARGET", query.as_str())],
         vec![("OPENAI_API_KEY", OPERATORS), ("ADMIN_TOKEN", PASSWORD), ("INFLUXDB_TOKEN", PASSWORD), (port, host)],
         vec![("INFLUXDB_URL", url.as_str()), ("INFLUXDB_PASSWORD", PASSWORD), (port, host)],
+        vec![("FLEET_URL", url.as_str())],
+        vec![("FLEET_URL", database.as_str())],
     ]);
     for vars in &all {
         let said = refusal(vars, b"");

@@ -25,6 +25,8 @@ const LICENCES: &[&str] = &[
 
 /// Crates that are there in two versions which do not replace each other, and why.
 const TWICE: &[(&str, &str)] = &[
+    ("base64", "postgres-protocol 0.6 stays at 0.22"),
+    ("fallible-iterator", "postgres-protocol 0.6 stays at 0.2; rusqlite 0.41 needs 0.3"),
     ("getrandom", "ring 0.17 stays at 0.2; tempfile and others in tests need 0.4"),
     ("syn", "only while building derives: zerocopy's, in benchmarks, are still at 2"),
     ("windows-sys", "for Windows only, where ring 0.17 stays at 0.52"),

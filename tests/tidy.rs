@@ -44,8 +44,10 @@ const LAYERS: &[(&str, u8)] = &[
     ("websocket", 1),
     ("proxy", 2),
     ("config", 3),
+    ("fleet", 3),
     ("io", 3),
     ("ledger", 3),
+    ("postgres", 3),
     ("worker", 3),
     ("cli", 4),
     ("reactor", 4),
@@ -62,7 +64,9 @@ const OUTSIDE_LAYER: u8 = 3;
 const STRANGERS: &[(&str, &[&str], &str)] = &[
     ("config", &["ledger", "worker"], "a setting is a value of its own"),
     ("ledger", &["local", "worker"], "the store has words of its own, and no thread"),
+    ("fleet", &["local", "worker"], "the engine's side knows nothing of presentation, and no thread"),
     ("io", &["ledger", "worker"], "sockets carry bytes"),
+    ("postgres", &["ledger", "worker"], "a client carries statements"),
 ];
 
 /// Dependencies that only these top-level modules may name (`""` is the crate's root).
@@ -75,6 +79,9 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("webpki_roots", &["tls"]),
     ("prometheus", &["metrics"]),
     ("rusqlite", &["ledger", "worker"]),
+    ("postgres_protocol", &["postgres"]),
+    ("bytes", &["postgres"]),
+    ("fallible_iterator", &["postgres"]),
     ("ureq", &["worker"]),
     ("influxdb_line_protocol", &["worker"]),
     ("mio", &["io", "reactor", ""]),
@@ -104,7 +111,7 @@ const TABLE: &str = "src/base/table.rs";
 const CIRCLES: &[(&str, &[&str], &str)] = &[
     (
         "src/cli",
-        &["cli", "keys_command", "limits_command", "prices_command", "usage_command", "users_command"],
+        &["cli", "fleet_command", "keys_command", "limits_command", "prices_command", "usage_command", "users_command"],
         "a command reads its arguments with the helpers beside `Command`",
     ),
     ("src/proxy", &["invariants", "proxy"], "the invariants are of the whole object, for tests alone"),

@@ -5,12 +5,15 @@
 //! secret in a line, a request that costs anything.
 
 use super::findings::{Finding, Findings};
+use super::fleet_command::PATIENCE;
 use super::target_probe::{self, Answer, Peer};
 use super::{EXIT_USAGE, health, prices_command};
-use crate::config::{Config, Problem, Way};
+use crate::config::{Config, Fleet, Problem, Way};
+use crate::fleet::schema;
 use crate::io::sockets;
 use crate::ledger::database::{self, Found};
 use crate::policy::AllowedPaths;
+use crate::postgres::PostgresClient;
 use crate::worker::certificate_watch::{WARN_BEFORE, shown};
 use crate::worker::export::Server;
 use crate::worker::process::clients_max;
@@ -42,7 +45,7 @@ pub fn run(config: Result<Config, Vec<Problem>>, json: bool, print: &mut dyn FnM
         }
     };
     settings(&config, &mut findings);
-    findings.add("listen", listen(config.listen, config.certificate.is_some()));
+    findings.add("listen", listen(config.listen, config.shares_port, config.certificate.is_some()));
     if let Some(certificate) = &config.certificate {
         findings.add("certificate", validity(certificate.acceptor.expires_at()));
     }
@@ -62,7 +65,19 @@ pub fn run(config: Result<Config, Vec<Problem>>, json: bool, print: &mut dyn FnM
             },
         );
     }
+    if let Some(fleet) = &config.fleet {
+        findings.add("fleet", fleet_state(fleet));
+    }
     if findings.end() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Whether the fleet's database is reached, and what it holds.
+fn fleet_state(fleet: &Fleet) -> Finding {
+    let reached = PostgresClient::connect(&fleet.url, PATIENCE).and_then(|mut client| schema::describe(&mut client));
+    match reached {
+        Ok(schema) => Finding::ok(format!("{} takes node {} in: {schema}", fleet.url.shown(), fleet.node)),
+        Err(why) => Finding::fail(why.to_string(), "look at FLEET_URL, and at the database and its pg_hba.conf"),
+    }
 }
 
 /// Of settings that are valid, those that are probably not meant.
@@ -99,8 +114,9 @@ fn validity(expires_at: u64) -> Finding {
     }
 }
 
-fn listen(address: SocketAddr, tls: bool) -> Finding {
-    match sockets::bind(address) {
+fn listen(address: SocketAddr, shares: bool, tls: bool) -> Finding {
+    match sockets::bind(address, shares) {
+        Ok(_) if shares => Finding::ok(format!("{address} is free, or shared (REUSE_PORT)")),
         Ok(_) => Finding::ok(format!("{address} is free")),
         Err(error) if error.kind() == ErrorKind::AddrInUse && health::run(address, tls).is_ok() => {
             Finding::ok(format!("{address} is served by a proxy that answers"))

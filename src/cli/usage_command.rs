@@ -1,13 +1,18 @@
 //! `proxy-server usage`: who used what, from the ledger's file.
 
+use super::fleet_command::PATIENCE;
 use super::{Command, next, text, unexpected};
 use crate::base::digits::whole_number;
 use crate::base::visible::visible;
+use crate::config::Fleet;
+use crate::fleet::{fleet_answers, schema};
 use crate::ledger::answer::report_with_budgets;
 use crate::ledger::offline;
 use crate::limit::in_force::SettingsLimits;
 use crate::local::usage_report::{Format, Given, Terminal, UsageQuery, answer};
-use crate::reporting::{BucketKey, GroupBy};
+use crate::postgres::PostgresClient;
+use crate::reporting::{BucketKey, GroupBy, Query, Report, Scope};
+use crate::worker::logger::say;
 use crate::worker::unix_now;
 use lexopt::{Arg, Parser};
 use std::path::Path;
@@ -16,9 +21,10 @@ use std::path::Path;
 pub const HELP: &str = include_str!("usage_help.txt");
 
 /// The options, and the parameters of `/usage` that they are.
-const OPTIONS: [(&str, &str); 9] = [
+const OPTIONS: [(&str, &str); 10] = [
     ("--user", "user_id"),
     ("--team", "team"),
+    ("--node", "node"),
     ("--from", "from"),
     ("--to", "to"),
     ("--model", "model"),
@@ -75,11 +81,16 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
 pub fn run(
     command: &UsageCommand,
     (path, settings): (&Path, &SettingsLimits),
+    fleet: Option<&Fleet>,
     now: u64,
     width: Option<usize>,
 ) -> Result<Vec<u8>, String> {
     let UsageQuery { query, format, .. } = query(command, now)?;
-    let mut report = offline::read(path, |conn| report_with_budgets(conn, query.clone(), settings, now))?;
+    let mut report = match fleet {
+        Some(fleet) => of_fleet(fleet, (path, settings), &query, now)?,
+        None if query.is_of_nodes() => return Err("--node and --by node are of a fleet (FLEET_URL)".to_owned()),
+        None => offline::read(path, |conn| report_with_budgets(conn, query.clone(), settings, now))?,
+    };
     if let Some(top) = command.top {
         report.by_model.truncate(top);
         if let Some(buckets) = &mut report.buckets {
@@ -91,6 +102,29 @@ pub fn run(
         }
     }
     Ok(answer(&report, format, Some(&Terminal { width, older: older(command) })).body)
+}
+
+/// The whole fleet's answer; where that is out of reach, this node's own, which says so.
+fn of_fleet(
+    fleet: &Fleet,
+    (path, settings): (&Path, &SettingsLimits),
+    query: &Query,
+    now: u64,
+) -> Result<Report, String> {
+    let asked = PostgresClient::connect(&fleet.url, PATIENCE).and_then(|mut client| {
+        schema::require(&mut client)?;
+        fleet_answers::report(&mut client, query.clone(), PATIENCE)
+    });
+    let why = match asked {
+        Ok(report) => return Ok(report),
+        Err(error) => format!("the fleet is out of reach: {error}"),
+    };
+    if query.is_of_nodes() {
+        return Err(why);
+    }
+    say(format_args!("{why}"));
+    let own = offline::read(path, |conn| report_with_budgets(conn, query.clone(), settings, now))?;
+    Ok(Report { scope: Scope::Node, ..own })
 }
 
 /// The command that shows older requests, up to its cursor, as it is typed into a shell.
@@ -133,7 +167,6 @@ fn in_options(message: &str) -> String {
 mod tests {
     use super::super::tests::parse;
     use super::*;
-    use crate::reporting::Query;
 
     #[test]
     fn options_are_parameters() {

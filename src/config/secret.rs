@@ -53,6 +53,11 @@ impl Secret {
         }
     }
 
+    /// Wraps a value that goes into no header.
+    pub(super) fn text(value: &str) -> Self {
+        Self(value.into())
+    }
+
     /// The same behind the name of its scheme, as an `Authorization` has it.
     pub(super) fn after(&self, scheme: &str) -> Self {
         Self(format!("{scheme}{}", self.0).into())

@@ -51,6 +51,7 @@ faults! {
     UpstreamClosed = 502 "upstream_closed",
     Overloaded = 503 "overloaded",
     LedgerUnavailable = 503 "ledger_unavailable",
+    LimitsUnavailable = 503 "limits_unavailable",
     UpstreamTimeout = 504 "upstream_timeout",
 }
 

@@ -6,7 +6,9 @@ use super::{Event, Io, Readiness};
 use crate::base::clock::{Now, nanoseconds};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
-use rustix::net::sockopt::{ipv6_v6only, set_ipv6_v6only, set_socket_linger, set_socket_reuseaddr};
+use rustix::net::sockopt::{
+    ipv6_v6only, set_ipv6_v6only, set_socket_linger, set_socket_reuseaddr, set_socket_reuseport,
+};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
@@ -19,17 +21,23 @@ const WAKER: Token = Token(usize::MAX - 1);
 const EVENTS_MAX: usize = 1024;
 
 /// A socket that listens on `address`; on `::` for both families, whatever the system does by itself
-/// (`net.ipv6.bindv6only`).
+/// (`net.ipv6.bindv6only`). Where it `shares` its port, other processes of the same user may listen there too, and the
+/// system spreads clients over them.
 ///
 /// # Errors
 /// The system's.
-pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    if address.ip() != Ipv6Addr::UNSPECIFIED {
+pub fn bind(address: SocketAddr, shares: bool) -> io::Result<std::net::TcpListener> {
+    let is_for_all = address.ip() == Ipv6Addr::UNSPECIFIED;
+    if !is_for_all && !shares {
         return std::net::TcpListener::bind(address);
     }
-    let socket = rustix::net::socket_with(AddressFamily::INET6, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    set_ipv6_v6only(&socket, false)?;
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    if is_for_all {
+        set_ipv6_v6only(&socket, false)?;
+    }
     set_socket_reuseaddr(&socket, true)?; // as for any other address
+    set_socket_reuseport(&socket, shares)?;
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, i32::MAX)?; // as many as the system lets wait
     Ok(socket.into())
@@ -45,12 +53,9 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Listens on `address`.
-    pub fn listen(address: SocketAddr) -> io::Result<Self> {
-        if address.ip() != Ipv6Addr::UNSPECIFIED {
-            return Self::accept_from(TcpListener::bind(address)?);
-        }
-        let listener = bind(address)?;
+    /// Listens on `address`, as [`bind`] says.
+    pub fn listen(address: SocketAddr, shares: bool) -> io::Result<Self> {
+        let listener = bind(address, shares)?;
         listener.set_nonblocking(true)?;
         Self::from_listener(listener)
     }

@@ -253,6 +253,14 @@ fn codes(codes: impl Iterator<Item = u8>) -> String {
     codes.map(|code| code.to_string()).collect::<Vec<_>>().join(", ")
 }
 
+/// What the index holds of a response id, where its usage may be reported again: as a row's endpoint and source, by
+/// their codes, say.
+pub fn hash_of_row(endpoint: i64, source: i64, response_id: Option<&str>) -> Option<i64> {
+    let endpoint = u8::try_from(endpoint).ok().and_then(Endpoint::from_code).unwrap_or_default();
+    let is_known = endpoint.is_retrievable() && source != i64::from(UsageSource::None.code());
+    response_id.filter(|_| is_known).map(hash)
+}
+
 /// FNV-1a, 64 bits: stable for ever, as it stands in files.
 fn hash(id: &str) -> i64 {
     let hash = id

@@ -11,6 +11,9 @@ pub const DEDUPLICATION: &str = "counted";
 /// Of the export: all rows up to it are at the server, or were refused by it.
 pub const EXPORT: &str = "export";
 
+/// Of what a fleet has: all rows up to it are there. It may go back.
+pub const FLEET: &str = "fleet";
+
 /// The last id that was given to a record. Where all of them are pruned, the mark remembers it: an id that came back
 /// would never be folded, and be taken for another record.
 pub const LAST_ID: &str =

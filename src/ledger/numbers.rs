@@ -91,7 +91,12 @@ pub fn usage(row: &Row<'_>, first: usize) -> rusqlite::Result<(Usage, Usage)> {
     for (column, number) in (first..).zip(&mut numbers) {
         *number = signed(row, column)?;
     }
-    Ok((usage_of(numbers), usage_of(numbers.map(|number| -number))))
+    Ok(more_and_less(numbers))
+}
+
+/// What numbers in the order of [`USAGE`] add, and what they take back.
+pub fn more_and_less(numbers: [i128; USAGE_COLUMNS]) -> (Usage, Usage) {
+    (usage_of(numbers), usage_of(numbers.map(|number| -number)))
 }
 
 fn usage_of(numbers: [i128; USAGE_COLUMNS]) -> Usage {

@@ -34,13 +34,16 @@ pub struct Cutoff {
     pub remembered: i64,
     /// A row that is not exported is not old, whenever it started.
     pub exported: bool,
+    /// Nor is one that is not in the fleet yet.
+    pub shipped: bool,
 }
 
 impl Cutoff {
-    /// Of a ledger that keeps rows for `days` (at least 1), at `now_unix_ns`.
+    /// Of a ledger that keeps rows for `days` (at least 1), at `now_unix_ns`, and is in no fleet.
     pub fn new(days: u32, exported: bool, now_unix_ns: i64) -> Self {
         let before = |days: u32| now_unix_ns.saturating_sub(i64::from(days).saturating_mul(NS_PER_DAY));
-        Self { rows: before(days), remembered: before(days.max(REMEMBERED_DAYS_MIN)), exported }
+        let remembered = before(days.max(REMEMBERED_DAYS_MIN));
+        Self { rows: before(days), remembered, exported, shipped: false }
     }
 }
 
@@ -72,10 +75,10 @@ pub fn prune(conn: &Connection, cutoff: Cutoff, rows_max: i64) -> rusqlite::Resu
 
 /// The first id after `first` whose row stays in this step.
 fn first_kept(conn: &Connection, first: i64, cutoff: Cutoff, rows_max: i64) -> rusqlite::Result<i64> {
-    // What has a mark must have taken a row before it goes; the export only where rows are exported.
+    // What has a mark must have taken a row before it goes; the export and the fleet only where there is one.
     let taken: i64 = conn
-        .prepare_cached("SELECT min(record_id) FROM marks WHERE name <> 'export' OR ?")?
-        .query_row([cutoff.exported], |row| row.get(0))?;
+        .prepare_cached("SELECT min(record_id) FROM marks WHERE (name <> 'export' OR ?) AND (name <> 'fleet' OR ?)")?
+        .query_row([cutoff.exported, cutoff.shipped], |row| row.get(0))?;
     let end = (taken + 1).min(first + rows_max).max(first);
     let young = conn
         .prepare_cached("SELECT id FROM records WHERE id >= ? AND id < ? AND started_at >= ? ORDER BY id LIMIT 1")?

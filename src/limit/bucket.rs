@@ -31,6 +31,11 @@ impl Bucket {
         Self { parts: parts(rate.burst), at: now }
     }
 
+    /// An empty bucket.
+    pub fn empty(now: u64) -> Self {
+        Self { parts: 0, at: now }
+    }
+
     /// Whether so many tokens are here; else after how many nanoseconds they will be. More than the burst never are.
     pub fn has(&mut self, rate: Rate, now: u64, tokens: u64) -> Result<(), u64> {
         self.refill(rate, now);

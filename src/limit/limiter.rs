@@ -11,6 +11,7 @@
 
 use super::account::Account;
 use super::budget::{Cost, Period, SpendSums, Spending};
+use super::holdings::Holdings;
 use super::in_force::SettingsLimits;
 use super::levels::{Levels, LimitLevel, Payer};
 use super::overrides::{Limits, Overrides};
@@ -64,6 +65,8 @@ pub struct Limiter {
     eviction_queue: VecDeque<Arc<str>>,
     sweep_at: u64,
     spending: Spending,
+    /// In a fleet: what this node holds of its limits.
+    holdings: Option<Box<Holdings>>,
 }
 
 /// An account as it will be, with its limits; `None` where nothing is limited.
@@ -132,9 +135,7 @@ impl Limiter {
     /// Refuses who would be refused whatever the request; takes nothing. `may_cost` is false for one that may prove to
     /// be free.
     pub fn check<'a>(&mut self, payer: impl Into<Payer<'a>>, may_cost: bool, now: Now) -> Result<(), Refused> {
-        let anything = Money { nano_usd: 1, least_nano_usd: 0, may_share: true };
-        let smallest = ReservationRequest { tokens: 1, guessed: true, money: may_cost.then_some(anything) };
-        self.try_take(payer.into(), smallest, now).map(|_| ())
+        self.try_take(payer.into(), smallest(may_cost), now).map(|_| ())
     }
 
     /// The user's name, shared with their other requests where there are any.
@@ -151,16 +152,25 @@ impl Limiter {
         now: Now,
     ) -> Result<(Reservation, RateLimitStatus), Refused> {
         let payer = payer.into();
+        self.evict_for_admission(now);
+        let (reservation, drafts) = self.try_take(payer, request, now)?;
+        let limit_status = status(&drafts);
+        self.put_back(payer, drafts, now.mono);
+        Ok((reservation, limit_status))
+    }
+
+    fn evict_for_admission(&mut self, now: Now) {
         if self.users.len() > USERS_FEW {
             self.evict_some(SWEEP_PER_ADMISSION, now.mono);
         }
-        let (reservation, drafts) = self.try_take(payer, request, now)?;
-        let limit_status = status(&drafts);
-        let [user, team, total] = drafts;
+    }
+
+    /// The accounts are as they were to be.
+    fn put_back(&mut self, payer: Payer<'_>, [user, team, total]: Drafts, now: u64) {
         if let Some((_, account)) = user {
             match self.users.get_mut(payer.user) {
                 Some(found) => *found = account,
-                None => self.insert(payer.user.into(), account, now.mono),
+                None => self.insert(payer.user.into(), account, now),
             }
         }
         if let Some((team, (_, account))) = payer.team.zip(team) {
@@ -172,7 +182,6 @@ impl Limiter {
         if let Some((_, account)) = total {
             self.total = account;
         }
-        Ok((reservation, limit_status))
     }
 
     /// What a request would take, and how the accounts are with it; nothing is taken yet. Of several limits that refuse
@@ -180,14 +189,11 @@ impl Limiter {
     fn try_take(
         &mut self,
         payer: Payer<'_>,
-        mut request: ReservationRequest,
+        request: ReservationRequest,
         now: Now,
     ) -> Result<(Reservation, Drafts), Refused> {
         let mut drafts = self.drafts(payer);
-        if request.guessed {
-            let bursts = drafts.iter().flatten().filter_map(|(limits, _)| limits.tokens).map(|rate| rate.burst);
-            request.tokens = bursts.fold(request.tokens, u64::min);
-        }
+        let request = within_bursts(&drafts, request);
         let asked = request.nano_usd();
         let (mut nano_usd, mut denied) = (asked, None::<Refused>);
         for (level, draft) in LimitLevel::ALL.into_iter().zip(&mut drafts) {
@@ -260,6 +266,7 @@ impl Limiter {
             let limits = self.limits_at(level, payer);
             if let Some(account) = self.account(level, payer) {
                 account.give_back(&limits, &reservation, requests, now.mono);
+                self.settle_leased(payer, level, &limits, [requests, reservation.tokens, 0], now);
             }
         }
     }
@@ -278,6 +285,7 @@ impl Limiter {
             if let Some(account) = self.account(level, payer) {
                 account.charge(&limits, used.tokens, now.mono);
             }
+            self.settle_leased(payer, level, &limits, [0, 0, used.tokens], now);
         }
         if let Some((account, output)) = self.users.get_mut(payer.user).zip(used.output_tokens) {
             account.add_output(output);
@@ -348,6 +356,21 @@ impl Limiter {
     }
 }
 
+/// Less than any request needs. `may_cost` is false for one that may prove to be free.
+fn smallest(may_cost: bool) -> ReservationRequest {
+    let anything = Money { nano_usd: 1, least_nano_usd: 0, may_share: true };
+    ReservationRequest { tokens: 1, guessed: true, money: may_cost.then_some(anything) }
+}
+
+/// The request with no more tokens than each bucket holds, where they are only guessed.
+fn within_bursts(drafts: &Drafts, mut request: ReservationRequest) -> ReservationRequest {
+    if request.guessed {
+        let bursts = drafts.iter().flatten().filter_map(|(limits, _)| limits.tokens).map(|rate| rate.burst);
+        request.tokens = bursts.fold(request.tokens, u64::min);
+    }
+    request
+}
+
 /// How the limits stand: of each kind the tightest.
 fn status(drafts: &Drafts) -> RateLimitStatus {
     let statuses = drafts.iter().flatten().map(|(limits, account)| account.limit_status(limits));
@@ -359,6 +382,7 @@ fn is_longer(one: Option<u64>, other: Option<u64>) -> bool {
     other.is_some_and(|other| one.is_none_or(|one| one > other))
 }
 
+mod leased;
 mod told;
 
 #[cfg(test)]

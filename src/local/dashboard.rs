@@ -9,6 +9,7 @@
 
 mod chart;
 mod dashboard_query;
+mod footer;
 mod limit_bars;
 mod page;
 mod parts;

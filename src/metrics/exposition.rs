@@ -42,6 +42,8 @@ pub struct Surroundings {
     pub process: Option<Process>,
     /// `None` where nothing is exported.
     pub influx: Option<ExportGauges>,
+    /// `None` where there is no fleet.
+    pub fleet: Option<FleetGauges>,
     /// Lines of the log that nobody read in time.
     pub log_lines_dropped: u64,
 }
@@ -63,6 +65,22 @@ pub struct ExportGauges {
     pub failures: u64,
 }
 
+/// The fleet, as this node sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct FleetGauges {
+    /// The last try to reach it went well.
+    pub is_up: bool,
+    /// Nodes that live, when it was reached last.
+    pub nodes: u64,
+    /// Rows of the ledger that it has not got yet.
+    pub lag_rows: u64,
+    /// How long the oldest of them has been waiting.
+    pub lag_seconds: f64,
+    /// Exchanges about limits, and how long they took together.
+    pub asks: u64,
+    pub ask_seconds: f64,
+}
+
 impl Snapshot {
     /// The body of a scrape.
     pub fn render(self, around: &Surroundings) -> Vec<u8> {
@@ -77,6 +95,9 @@ impl Snapshot {
         page.value("openai_proxy_log_lines_dropped_total", around.log_lines_dropped as f64);
         if let Some(influx) = &around.influx {
             influx.write(&mut page);
+        }
+        if let Some(fleet) = &around.fleet {
+            fleet.write(&mut page);
         }
         if let Some(process) = &around.process {
             process.write(&mut page);
@@ -153,6 +174,10 @@ impl Snapshot {
         page.family("openai_proxy_connections", by_side);
         page.value("openai_proxy_connections_evicted_total", self.totals.connections_evicted as f64);
         page.value("openai_proxy_buffered_bytes", self.gauges.buffered_bytes as f64);
+        if let Some([parked, purses]) = self.gauges.leases {
+            page.value("openai_proxy_fleet_parked", parked as f64);
+            page.value("openai_proxy_fleet_purses", purses as f64);
+        }
         let dates = self.gauges.prices.iter();
         let dates = dates.map(|&(source, at)| (label_pairs(&[("source", source.as_str())]), at as f64));
         page.family("openai_proxy_prices_timestamp_seconds", dates);
@@ -203,6 +228,17 @@ impl ExportGauges {
         page.value("openai_proxy_influx_lines_sent_total", self.lines_sent as f64);
         page.value("openai_proxy_influx_lines_refused_total", self.lines_refused as f64);
         page.value("openai_proxy_influx_failures_total", self.failures as f64);
+    }
+}
+
+impl FleetGauges {
+    fn write(&self, page: &mut Page) {
+        page.value("openai_proxy_fleet_up", self.is_up.into());
+        page.value("openai_proxy_fleet_nodes", self.nodes as f64);
+        page.value("openai_proxy_fleet_lag_rows", self.lag_rows as f64);
+        page.value("openai_proxy_fleet_lag_seconds", self.lag_seconds);
+        page.value("openai_proxy_fleet_asks_total", self.asks as f64);
+        page.value("openai_proxy_fleet_ask_seconds_total", self.ask_seconds);
     }
 }
 

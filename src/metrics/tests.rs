@@ -127,6 +127,7 @@ fn a_scrape_in_full() {
         ledger_up: true,
         ledger_queue_records: 5,
         buffered_bytes: 6,
+        leases: None,
         prices: vec![(PriceSource::Url, 1_795_426_200), (PriceSource::BuiltIn, 7)],
         certificate_expires_at: Some(1_795_000_000),
         budgets: vec![LimitUse {
@@ -213,6 +214,7 @@ fn every_family_is_described() {
     let around = Surroundings {
         process: Some(Process { max_fds: Some(1), ..Process::default() }),
         influx: Some(ExportGauges::default()),
+        fleet: Some(FleetGauges::default()),
         log_lines_dropped: 0,
     };
     let prices = vec![(PriceSource::BuiltIn, 1)];
@@ -224,7 +226,13 @@ fn every_family_is_described() {
         maximum: 1,
         reset_at: None,
     };
-    let gauges = Gauges { prices, certificate_expires_at: Some(1), budgets: vec![budget], ..Gauges::default() };
+    let gauges = Gauges {
+        prices,
+        certificate_expires_at: Some(1),
+        budgets: vec![budget],
+        leases: Some([1, 2]),
+        ..Gauges::default()
+    };
     let body = String::from_utf8(metrics.snapshot(gauges, None, 0).render(&around)).unwrap();
     let described: String =
         body.lines().filter_map(|line| Some(line.strip_prefix("# HELP ")?.to_owned() + "\n")).collect();

@@ -42,6 +42,7 @@ use crate::http::framing::Framing;
 use crate::http::head::{self, RequestHead};
 use crate::http::headers::Known;
 use crate::http::reply::{Fault, Reply, error_body};
+use crate::limit::lease::Heard;
 use crate::limit::levels::{LimitLevel, Payer};
 use crate::limit::reservation::Reservation;
 use crate::limit::status::RateLimitStatus;
@@ -489,7 +490,10 @@ impl Proxy {
             let request = &mut self.exchanges.get_mut(exchange).expect("inserted above").request;
             forward::write_accepted(&mut request.outgoing.head, request.accepted);
             forward::write_request_framing(&mut request.outgoing.head, head.method, head.framing);
-            self.dispatch(now, exchange);
+            match std::mem::take(&mut request.is_asked) {
+                true => self.park(now, exchange, Size::default()),
+                false => self.dispatch(now, exchange),
+            }
         }
     }
 
@@ -525,20 +529,26 @@ impl Proxy {
         }
         // One that is held takes its place among the requests here, and its tokens and money when it is whole; for
         // these it is refused here only where it would be anyway.
+        let has_waited = false;
         let reserved = match hold {
             true => {
                 let may_cost = exchange.request.cost != Cost::Free && !self.prices.has_free();
                 self.limiter
-                    .check(exchange.draft.payer(), may_cost, now)
-                    .map_err(Denied::Limit)
+                    .may_come(exchange.draft.payer(), may_cost, now)
+                    .map_err(Denied::from)
                     .and_then(|()| request_estimate::reserve_place(&mut self.limiter, &mut exchange, now))
             }
             false => {
                 let size = Size::default();
-                request_estimate::reserve(&mut self.limiter, &self.prices, &self.settings, &mut exchange, &size, now)
+                let (limiter, prices, settings) = (&mut self.limiter, &self.prices, &self.settings);
+                request_estimate::reserve(limiter, prices, settings, &mut exchange, &size, has_waited, now)
             }
         };
-        reserved.map_err(|denied| self.denied(now, exchange.draft.payer(), &denied))?;
+        match reserved {
+            Ok(()) => {}
+            Err(Denied::Asked) => exchange.request.is_asked = true,
+            Err(denied) => return Err(self.denied(now, exchange.draft.payer(), &denied)),
+        }
         let reserved = self.permits.reserve(permits);
         debug_assert!(reserved, "they were available");
         Ok(Exchange { permits, ..exchange })
@@ -632,26 +642,64 @@ impl Proxy {
     /// A held body was read: its request takes what it may need, and goes on its way.
     fn request_read(&mut self, now: Now, key: ExchangeKey, read: Result<BodyRead, Refusal>) {
         let Some(exchange) = self.exchanges.linked_mut(key) else { return };
-        let reserved = match read {
+        let size = match read {
             Err(refusal) => return self.refuse_held(now, key, &refusal),
-            Ok(read) => {
-                let size = read.finish(exchange);
-                if let Err(refusal) = allowed_models::check(&self.models, exchange) {
-                    return self.refuse_held(now, key, &refusal);
-                }
-                // In place of what its head has taken.
-                let reservation = std::mem::take(&mut exchange.reservation);
-                self.limiter.withdraw(exchange.draft.payer(), reservation, now);
-                request_estimate::reserve(&mut self.limiter, &self.prices, &self.settings, exchange, &size, now)
-            }
+            Ok(read) => read.finish(exchange),
         };
-        match reserved {
+        if let Err(refusal) = allowed_models::check(&self.models, exchange) {
+            return self.refuse_held(now, key, &refusal);
+        }
+        // In place of what its head has taken.
+        let reservation = std::mem::take(&mut exchange.reservation);
+        self.limiter.withdraw(exchange.draft.payer(), reservation, now);
+        if self.take_or_refuse(now, key, &size, false) {
+            self.park(now, key, size);
+        }
+    }
+
+    /// Has an exchange take what it may need, and sends it on its way, or refuses it. True where the fleet is asked,
+    /// and it is to wait.
+    fn take_or_refuse(&mut self, now: Now, key: ExchangeKey, size: &Size, has_waited: bool) -> bool {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return false };
+        let (limiter, prices, settings) = (&mut self.limiter, &self.prices, &self.settings);
+        match request_estimate::reserve(limiter, prices, settings, exchange, size, has_waited, now) {
             Ok(()) => self.dispatch(now, key),
+            Err(Denied::Asked) => return true,
             Err(denied) => {
                 let (user, team) = (Arc::clone(&exchange.draft.user), exchange.draft.team.clone());
                 let refusal = self.denied(now, Payer { user: &user, team: team.as_deref() }, &denied);
                 self.refuse_held(now, key, &refusal);
             }
+        }
+        false
+    }
+
+    /// A request waits for the fleet, while the rest of it may come.
+    fn park(&mut self, now: Now, key: ExchangeKey, size: Size) {
+        self.parked.begin(key, size, now.mono);
+    }
+
+    /// What the fleet says of limits: whoever waits looks again, in the order in which they came.
+    pub fn heard(&mut self, now: Now, heard: Heard) {
+        if !self.limiter.heard(heard, now) {
+            return;
+        }
+        for waiting in self.parked.take_all() {
+            if self.take_or_refuse(now, waiting.exchange, &waiting.size, false) {
+                self.parked.go_on(waiting);
+            }
+        }
+    }
+
+    /// Whoever has waited long enough goes on without the fleet, as the operator says.
+    pub(super) fn expire_parked(&mut self, now: Now) {
+        while let Some(waiting) = self.parked.take_due(now.mono) {
+            if self.limiter.is_joining(now) {
+                self.parked.begin(waiting.exchange, waiting.size, now.mono);
+                continue;
+            }
+            let still_waits = self.take_or_refuse(now, waiting.exchange, &waiting.size, true);
+            debug_assert!(!still_waits, "who has waited is answered");
         }
     }
 
@@ -977,6 +1025,8 @@ impl Proxy {
             text(503, "the ledger cannot take more records at the moment\n")
         } else if !self.dialer.is_resolved() {
             text(503, "the target's address is not known\n")
+        } else if self.fleet_away {
+            text(200, "degraded: the fleet is out of reach; the log says why\n")
         } else {
             text(200, "ready\n")
         }
@@ -1045,10 +1095,10 @@ impl Proxy {
     /// Refuses a request that is here as a whole; the connection may carry another.
     fn refuse_held(&mut self, now: Now, key: ExchangeKey, refusal: &Refusal) {
         let Some(exchange) = self.exchanges.linked(key) else { return };
-        let (down, to_head) = (exchange.down, exchange.request.to_head);
+        let (down, to_head, close) = (exchange.down, exchange.request.to_head, !exchange.request.complete);
         self.count_refusal(now, refusal.fault);
         self.withdraw(now, key);
-        self.write_error(now, down, refusal, to_head, false);
+        self.write_error(now, down, refusal, to_head, close);
         self.next_request(now, down);
         self.retime_down(now, down, false);
     }
@@ -1062,6 +1112,7 @@ impl Proxy {
                 request_estimate::refusal(refused, payer, now)
             }
             Denied::Unmetered(why) => request_estimate::unmetered_refusal(why),
+            Denied::Asked | Denied::OutOfReach => request_estimate::out_of_reach_refusal(),
         }
     }
 

@@ -100,6 +100,8 @@ pub struct Request {
     pub websocket: bool,
     /// May be sent again after bytes of it were written.
     pub idempotent: bool,
+    /// Of one that streams through: the fleet is asked for its limits.
+    pub is_asked: bool,
     /// What it costs, as far as its path tells.
     pub cost: Cost,
     /// What it calls the model.

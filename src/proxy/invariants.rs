@@ -132,7 +132,8 @@ impl Audit<'_> {
         let is_unread = |&key: &ExchangeKey| {
             let Some(exchange) = self.0.exchanges.get(key) else { return false };
             let sends = self.0.downs.get(exchange.down).is_some_and(|down| matches!(down.phase, Phase::Body { .. }));
-            exchange.stage == Stage::Receiving && !sends && !self.0.bodies_away.has(key)
+            let waits = self.0.bodies_away.has(key) || self.0.parked.has(key);
+            exchange.stage == Stage::Receiving && !sends && !waits
         };
         let forgotten = |key: &ExchangeKey| is_forgotten(key) || is_unread(key);
         self.0.exchanges.keys().filter(forgotten).count() + usize::from(self.0.held_bodies.is_stuck())

@@ -23,6 +23,7 @@ use super::refusal::Refusal;
 use crate::base::clock::Now;
 use crate::http::reply::Fault;
 use crate::limit::budget::{Cost, Period};
+use crate::limit::holdings::NoRoom;
 use crate::limit::levels::Payer;
 use crate::limit::limiter::{Limiter, Used};
 use crate::limit::reservation::{Money, ReservationRequest};
@@ -73,9 +74,24 @@ pub enum Denied {
     Limit(Refused),
     /// Its user has a budget, and nobody would know what it costs: why.
     Unmetered(String),
+    /// The fleet is asked: worth another try when it has answered.
+    Asked,
+    /// The fleet is out of reach, and nothing is let through without it.
+    OutOfReach,
 }
 
-/// Has an exchange take what it may need of its user's limits, all or nothing.
+impl From<NoRoom> for Denied {
+    fn from(why: NoRoom) -> Self {
+        match why {
+            NoRoom::Refused(refused) => Self::Limit(refused),
+            NoRoom::Asked => Self::Asked,
+            NoRoom::OutOfReach => Self::OutOfReach,
+        }
+    }
+}
+
+/// Has an exchange take what it may need of its user's limits, all or nothing. `has_waited` is true for one that has
+/// waited for the fleet as long as it may.
 ///
 /// # Errors
 /// The limit that refuses it, or why it cannot be metered.
@@ -85,12 +101,12 @@ pub fn reserve(
     settings: &Settings,
     exchange: &mut Exchange,
     size: &Size,
+    has_waited: bool,
     now: Now,
 ) -> Result<(), Denied> {
     let (request, output_tokens) = reservation_request(limiter, prices, settings, exchange, size)?;
     exchange.request.spares_budget = request.nano_usd() == u64::MAX && settings.allows_unmetered;
-    (exchange.reservation, exchange.limit_status) =
-        limiter.admit(exchange.draft.payer(), request, now).map_err(Denied::Limit)?;
+    (exchange.reservation, exchange.limit_status) = limiter.take(exchange.draft.payer(), request, has_waited, now)?;
     exchange.request.output_reserved = output_tokens;
     if exchange.reservation.nano_usd() > 0 && !is_same_day(exchange.draft.started_at, now.unix) {
         // Its body came on another day than its head: it is spent on the day whose budget has let it through.
@@ -100,11 +116,14 @@ pub fn reserve(
 }
 
 /// Has an exchange whose body is still to come take one of its user's requests, and a place among those in flight: all
-/// that does not depend on the body.
+/// that does not depend on the body. In a fleet it takes nothing yet: what this node holds may be asked for meanwhile.
 ///
 /// # Errors
 /// The limit that refuses it.
 pub fn reserve_place(limiter: &mut Limiter, exchange: &mut Exchange, now: Now) -> Result<(), Denied> {
+    if limiter.is_in_fleet() {
+        return Ok(());
+    }
     let taken = limiter.admit(exchange.draft.payer(), ReservationRequest::default(), now).map_err(Denied::Limit)?;
     (exchange.reservation, exchange.limit_status) = taken;
     Ok(())
@@ -298,6 +317,12 @@ pub fn unmetered_refusal(why: &str) -> Refusal {
          (PRICES_FILE), or let such requests through (UNMETERED=allow)."
     );
     Refusal::new(Fault::Unmetered, message)
+}
+
+/// How a request is refused while the fleet is out of reach.
+pub fn out_of_reach_refusal() -> Refusal {
+    let message = "the database that keeps the fleet's limits is out of reach (FLEET_ON_OUTAGE); try again in a moment";
+    Refusal::new(Fault::LimitsUnavailable, message).with(b"retry-after: 1\r\n")
 }
 
 /// How a request is refused that gets nothing.

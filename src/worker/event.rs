@@ -4,6 +4,7 @@
 //! it has not looked. Never: a bound of its own: a worker only answers what the loop has asked for.
 
 use crate::limit::budget::SpendSums;
+use crate::limit::lease::Heard;
 use crate::local::Answer;
 use crate::policy::{Change, Policy};
 use crate::price::PriceTable;
@@ -21,6 +22,10 @@ pub enum WorkerEvent {
     /// The ledger began to fail (`Some(why)`) or works again (`None`). Sent once a change, not once a retry. Where it
     /// does not take records, nothing will be committed any more, unless this is taken back.
     Ledger { trouble: Option<String>, takes_records: bool },
+    /// The fleet began to be out of reach (`Some(why)`) or is reached (`None`). Sent once a change.
+    Fleet { trouble: Option<String> },
+    /// What the fleet says of limits.
+    Leases(Heard),
     /// The keys and limits, at start and when a command has changed them.
     Policy(Policy),
     /// What users have spent, where that was asked for.

@@ -10,8 +10,7 @@
 //! the loop or of the ledger; a lock on the ledger; a row passed over because the server is away, however long.
 //!
 //! The ledger is the outbox, so nothing is held in memory but the batch at hand. What was sent when the process was
-//! killed, and not yet marked, is sent again, as the same points. Of several processes with one ledger, one exports: it
-//! holds a lock on a file beside the ledger, which ends with it.
+//! killed, and not yet marked, is sent again, as the same points. Of several processes with one ledger, one exports.
 
 pub mod delivery;
 pub mod influx_client;

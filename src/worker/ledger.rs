@@ -24,6 +24,7 @@ use crate::base::log::Level;
 use crate::ledger::alert_outbox::{self, AlertChange};
 use crate::ledger::append::Writer;
 use crate::ledger::database;
+use crate::ledger::file_identity;
 use crate::ledger::file_watch::FileWatch;
 use crate::ledger::fold::FOLD_ROWS_MAX;
 use crate::ledger::journal::{self, Owner};
@@ -99,6 +100,8 @@ pub struct Ledger {
     exported: Option<i64>,
     /// Of budgets that have passed a threshold, what is to be kept.
     alerts: Vec<AlertChange>,
+    /// The same of what the fleet has.
+    shipped: Option<i64>,
     /// Set once the loop wants no more.
     stop_by: Option<Instant>,
 }
@@ -124,6 +127,9 @@ impl Ledger {
         let owner = options.journaled.then(|| Owner::new(path, unix_now())).transpose()?;
         if options.export {
             marks::begin_export(&conn, options.backfill).map_err(unusable)?;
+        }
+        if options.fleet {
+            file_identity::begin_fleet(&conn).map_err(unusable)?;
         }
         let progress = Progress::read(&conn).map_err(unusable)?;
         drop(Writer::new(&conn).map_err(unusable)?);
@@ -153,10 +159,11 @@ impl Ledger {
             step_owed: false,
             commits: Retry::new("ledger cannot commit", "ledger commits again"),
             folds: Retry::new("ledger cannot fold", "ledger folds again"),
-            pruner: Pruner::new(options.retention_days, options.export),
+            pruner: Pruner::new(options.retention_days, options.export, options.fleet),
             prunes: Retry::new("ledger cannot prune", "ledger prunes again"),
             exported: None,
             alerts: Vec::new(),
+            shipped: None,
             stop_by: None,
         };
         let thread = spawn("ledger", move || ledger.run(&conn))?;
@@ -174,7 +181,7 @@ impl Ledger {
             self.look_at_file();
             if !self.lost {
                 self.commit(&mut writer);
-                self.mark_exported(&mut writer);
+                self.keep_marks(&mut writer);
                 self.keep_alerts(&mut writer);
                 self.tell(&mut writer);
             }
@@ -212,7 +219,8 @@ impl Ledger {
         let prune_at = self.pruner.due_at(self.busy_at);
         let look_at = self.policy.look_at;
         while self.stop_by.is_none() {
-            let is_idle = self.queue.is_empty() && self.exported.is_none() && self.alerts.is_empty() && !self.lost;
+            let is_marked = self.exported.or(self.shipped).is_none() && self.alerts.is_empty();
+            let is_idle = self.queue.is_empty() && is_marked && !self.lost;
             let until = match (is_idle, self.commits.retry_at) {
                 (false, None) => break,
                 // Also where messages keep coming.
@@ -260,13 +268,14 @@ impl Ledger {
     }
 
     fn take(&mut self, message: Message) {
-        if !matches!(message, Message::Exported(_) | Message::Alerts(_)) {
+        if !matches!(message, Message::Exported(_) | Message::Alerts(_) | Message::Shipped(_)) {
             self.busy_at = Instant::now();
         }
         match message {
             Message::Exported(id) => self.exported = Some(id),
             Message::Alerts(_) if self.lost => {} // they are said again
             Message::Alerts(mut changes) => self.alerts.append(&mut changes),
+            Message::Shipped(id) => self.shipped = Some(id),
             Message::Records(records) if self.queue.is_empty() => self.queue = records,
             Message::Records(mut records) => self.queue.append(&mut records),
             Message::SpendSums(period) => self.spend_wanted = Some(period),
@@ -306,11 +315,15 @@ impl Ledger {
         logger::requests(corrections);
     }
 
-    /// Keeps how far the export is. Where that fails, the export's next mark says it too; until then rows are sent
-    /// again if the process is killed.
-    fn mark_exported(&mut self, writer: &mut Writer<'_>) {
-        let Some(id) = self.exported.take() else { return };
-        let _ = marks::advance(writer.conn(), marks::EXPORT, id);
+    /// Keeps how far the export and the fleet are. Where that fails, the next mark says it too; until then rows are
+    /// sent again if the process is killed, or stay longer.
+    fn keep_marks(&mut self, writer: &mut Writer<'_>) {
+        if let Some(id) = self.exported.take() {
+            let _ = marks::advance(writer.conn(), marks::EXPORT, id);
+        }
+        if let Some(id) = self.shipped.take() {
+            let _ = file_identity::keep_mark(writer.conn(), id);
+        }
     }
 
     /// Keeps what budgets have passed. Where that fails, it is said again by who has noticed it.

@@ -8,16 +8,19 @@
 use super::admin;
 use super::event::{EventSender, WorkerEvent};
 use super::fair_queue::{Asker, FairInbox, FairQueue};
+use super::fleet_reader::{Asked, FleetReader};
 use super::logger::event;
 use super::process::{lower_priority, spawn, unix_now};
 use super::settings_in_force::SettingsInForce;
 use crate::base::log::Level;
+use crate::fleet::fleet_answers;
 use crate::http::reply::Fault;
 use crate::ledger::{answer, database};
 use crate::local::admin_request::AdminRequest;
 use crate::local::dashboard::{DashboardQuery, View};
-use crate::local::usage_report::UsageQuery;
+use crate::local::usage_report::{Format, UsageQuery};
 use crate::local::{Answer, dashboard, usage_report};
+use crate::reporting::{Overview, Query, Report, Scope};
 use rusqlite::{Connection, ErrorCode};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -71,17 +74,24 @@ pub struct QueryHandle {
 }
 
 impl QueryHandle {
-    /// Starts the threads. The ledger at `path` is opened now, and again after any failure.
+    /// Starts the threads. The ledger at `path` is opened now, and again after any failure. With a fleet, that is asked
+    /// first.
     ///
     /// # Errors
     /// One sentence, if the system gives no thread.
-    pub fn start(path: &Path, settings: SettingsInForce, events: EventSender) -> Result<Self, String> {
+    pub fn start(
+        path: &Path,
+        fleet: Option<FleetReader>,
+        settings: SettingsInForce,
+        events: EventSender,
+    ) -> Result<Self, String> {
         let inbox = Arc::new(FairInbox::new(FairQueue::new(QUESTIONS_MAX, QUESTIONS_OF_USER_MAX)));
         let stopping = Arc::new(AtomicBool::new(false));
         let (renders, rendered) = sync_channel(RENDERS_MAX);
         let reader = LedgerReader {
             path: database::absolute(path)?,
             settings,
+            fleet,
             conn: None,
             failing: false,
             time_limit: TIME_LIMIT,
@@ -118,11 +128,12 @@ fn render(inbox: &Receiver<(u64, Render)>, events: &EventSender) {
     }
 }
 
-/// Asks the ledger, on a connection of its own.
+/// Asks the fleet where there is one and it is reached, else the ledger, on connections of its own.
 struct LedgerReader {
     path: PathBuf,
     /// The limits of the settings.
     settings: SettingsInForce,
+    fleet: Option<FleetReader>,
     conn: Option<Connection>,
     /// The last question found no readable ledger; said once.
     failing: bool,
@@ -139,26 +150,57 @@ impl LedgerReader {
         self.conn = self.open().ok();
         while let Some(job) = inbox.pop() {
             let (ticket, answer) = match job {
-                Job::Usage { ticket, query: UsageQuery { query, format, .. } } => {
-                    let settings = self.settings.get();
-                    let report = |conn: &Connection| {
-                        let report = answer::report_with_budgets(conn, query, &settings, unix_now())?;
-                        Ok(usage_report::answer(&report, format, None))
-                    };
-                    (ticket, self.answer(report))
-                }
-                Job::Dashboard { ticket, query } => {
-                    let page = |conn: &Connection| {
-                        let overview = answer::overview(conn, &query.overview())?;
-                        Ok(dashboard::answer(&View { query: *query, overview }))
-                    };
-                    (ticket, self.answer(page))
-                }
+                Job::Usage { ticket, query } => (ticket, self.usage(query)),
+                Job::Dashboard { ticket, query } => (ticket, self.dashboard(*query)),
                 Job::Admin { ticket, request } => (ticket, admin::perform(&self.path, &request)),
                 Job::Render { ticket, render } => (ticket, render()),
             };
             events.send(WorkerEvent::Answered { ticket, answer });
         }
+    }
+
+    fn usage(&mut self, UsageQuery { query, format, .. }: UsageQuery) -> Answer {
+        let Some(fleet) = &mut self.fleet else {
+            if query.is_of_nodes() {
+                let why = "`node` is of a fleet, and this proxy is in none (FLEET_URL)";
+                return Answer::error(Fault::BadRequest, why, None);
+            }
+            return self.own_usage(query, format, Scope::Alone);
+        };
+        match fleet.ask(|client| fleet_answers::report(client, query.clone(), TIME_LIMIT)) {
+            Asked::Found(report) => usage_report::answer(&report, format, None),
+            Asked::TooLong => too_long(),
+            Asked::Away if query.is_of_nodes() => {
+                let why = "The fleet is out of reach, and this node knows only its own usage; try again.";
+                Answer::error(Fault::LedgerUnavailable, why, None)
+            }
+            Asked::Away => self.own_usage(query, format, Scope::Node),
+        }
+    }
+
+    /// What the ledger here says.
+    fn own_usage(&mut self, query: Query, format: Format, scope: Scope) -> Answer {
+        let settings = self.settings.get();
+        self.answer(|conn| {
+            let report = Report { scope, ..answer::report_with_budgets(conn, query, &settings, unix_now())? };
+            Ok(usage_report::answer(&report, format, None))
+        })
+    }
+
+    fn dashboard(&mut self, query: DashboardQuery) -> Answer {
+        let asked = query.overview();
+        let scope = match &mut self.fleet {
+            None => Scope::Alone,
+            Some(fleet) => match fleet.ask(|client| fleet_answers::overview(client, &asked, TIME_LIMIT)) {
+                Asked::Found(overview) => return dashboard::answer(&View { query, overview }),
+                Asked::TooLong => return too_long(),
+                Asked::Away => Scope::Node,
+            },
+        };
+        self.answer(|conn| {
+            let overview = Overview { scope, ..answer::overview(conn, &asked)? };
+            Ok(dashboard::answer(&View { query, overview }))
+        })
     }
 
     /// Answers from the ledger, or says why not.
@@ -168,11 +210,7 @@ impl LedgerReader {
                 self.failing = false;
                 answer
             }
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => Answer::error(
-                Fault::Overloaded,
-                "This question takes too long to answer; narrow it with `from`, `to`, `user_id` or `model`.",
-                None,
-            ),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => too_long(),
             Err(error) => {
                 self.conn = None;
                 if !std::mem::replace(&mut self.failing, true) {
@@ -205,6 +243,12 @@ impl LedgerReader {
     }
 }
 
+/// What is said to whoever asks for too much.
+fn too_long() -> Answer {
+    let why = "This question takes too long to answer; narrow it with `from`, `to`, `user_id` or `model`.";
+    Answer::error(Fault::Overloaded, why, None)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,6 +266,7 @@ mod tests {
         let mut reader = LedgerReader {
             path,
             settings: SettingsInForce::default(),
+            fleet: None,
             conn: None,
             failing: false,
             time_limit: Duration::ZERO,

@@ -3,16 +3,20 @@
 use super::budget_alerts::AlertsHandle;
 use super::event::{EventSender, WorkerEvent};
 use super::export::{self, ExportHandle};
+use super::fleet_reader::FleetReader;
+use super::lease_carrier::LeaseHandle;
 use super::ledger::{Ledger, LedgerHandle, Options};
 use super::logger;
 use super::long_work::LongWorkHandle;
 use super::query::{Job, QueryHandle};
 use super::resolver::Resolver;
 use super::settings_in_force::SettingsInForce;
+use super::ship::{FleetProgress, ShipHandle};
 use crate::base::log::Note;
 use crate::base::work::LongWork;
-use crate::config::{Egress, Influx, SecretUrl};
+use crate::config::{Egress, Fleet, Influx, SecretUrl};
 use crate::limit::budget::Period;
+use crate::limit::lease::Ask;
 use crate::metrics::FormerSeries;
 use crate::usage::record::Record;
 use std::path::Path;
@@ -28,6 +32,11 @@ pub trait Workers {
 
     /// What takes too long for the loop; answered by [`WorkerEvent::Worked`].
     fn work(&mut self, work: LongWork);
+
+    /// Messages to the fleet's engine, answered by [`WorkerEvent::Leases`].
+    fn lease(&mut self, asks: Vec<Ask>) {
+        drop(asks);
+    }
 
     /// What the log is told of this turn.
     fn tell(&mut self, notes: Vec<Note>) {
@@ -47,9 +56,14 @@ pub trait Workers {
     fn export(&self) -> Option<Arc<export::ExportProgress>> {
         None
     }
+
+    /// How the fleet is, where there is one; to be read on another thread.
+    fn fleet(&self) -> Option<Arc<FleetProgress>> {
+        None
+    }
 }
 
-/// Ledger, query, long-work, export, alerts and resolver threads of a process.
+/// Ledger, query, long-work, export, ship, alerts and resolver threads of a process.
 pub struct WorkerThreads {
     events: EventSender,
     ledger: LedgerHandle,
@@ -57,6 +71,8 @@ pub struct WorkerThreads {
     long_work: LongWorkHandle,
     export: Option<ExportHandle>,
     alerts: Option<AlertsHandle>,
+    ship: Option<ShipHandle>,
+    lease: Option<LeaseHandle>,
     resolver: Resolver,
 }
 
@@ -70,18 +86,26 @@ impl WorkerThreads {
         database: &Path,
         options: Options,
         (export, egress): (Option<Influx>, &Egress),
+        fleet: Option<&Fleet>,
         (host, port): (&str, u16),
         settings: SettingsInForce,
         events: EventSender,
     ) -> Result<Self, String> {
         let backfill = export.as_ref().is_some_and(|to| to.backfill);
-        let options = Options { export: export.is_some(), backfill, ..options };
+        let options = Options { export: export.is_some(), backfill, fleet: fleet.is_some(), ..options };
         let ledger = Ledger::start(database, options, events.clone())?;
-        let query = QueryHandle::start(database, settings, events.clone())?;
         let long_work = LongWorkHandle::start(events.clone())?;
         let export = export.map(|to| ExportHandle::start(database, (to, egress), ledger.marker()));
+        let (retention_days, mark) = (options.retention_days, || ledger.shipped_marker());
+        let ship = fleet.map(|fleet| ShipHandle::start(database, fleet, retention_days, mark(), events.clone()));
+        let (export, ship) = (export.transpose()?, ship.transpose()?);
+        let reader = |(fleet, ship): (&Fleet, &ShipHandle)| FleetReader::new(fleet.url.clone(), ship.progress());
+        let reader = fleet.zip(ship.as_ref()).map(reader);
+        let query = QueryHandle::start(database, reader, settings, events.clone())?;
+        let lease = |(fleet, ship): (&Fleet, &ShipHandle)| LeaseHandle::start(fleet, ship.progress(), events.clone());
+        let lease = fleet.zip(ship.as_ref()).map(lease).transpose()?;
         let resolver = Resolver::start(host, port, events.clone())?;
-        Ok(Self { events, ledger, query, long_work, export: export.transpose()?, alerts: None, resolver })
+        Ok(Self { events, ledger, query, long_work, export, alerts: None, ship, lease, resolver })
     }
 
     /// Tells somebody of budgets that pass a threshold, from here on.
@@ -103,7 +127,8 @@ impl WorkerThreads {
         std::mem::take(&mut self.ledger.former_series)
     }
 
-    /// Ends the threads, the ledger last and only when all that was submitted is committed.
+    /// Ends the threads, the ledger's only when all that was submitted is committed, and after it the one that ships
+    /// that to the fleet.
     ///
     /// # Errors
     /// One sentence: the ledger could not commit.
@@ -111,13 +136,23 @@ impl WorkerThreads {
         drop(self.resolver);
         self.query.shutdown();
         self.long_work.shutdown();
+        if let Some(lease) = self.lease {
+            lease.shutdown();
+        }
         if let Some(export) = self.export {
             export.shutdown();
         }
         if let Some(alerts) = self.alerts {
             alerts.shutdown();
         }
-        self.ledger.shutdown()
+        if let Some(ship) = &self.ship {
+            ship.rest();
+        }
+        let committed = self.ledger.shutdown();
+        if let Some(ship) = self.ship {
+            ship.finish();
+        }
+        committed
     }
 }
 
@@ -132,6 +167,12 @@ impl Workers for WorkerThreads {
 
     fn work(&mut self, work: LongWork) {
         self.long_work.put(work);
+    }
+
+    fn lease(&mut self, asks: Vec<Ask>) {
+        if let Some(lease) = &self.lease {
+            lease.ask(asks);
+        }
     }
 
     fn tell(&mut self, notes: Vec<Note>) {
@@ -152,5 +193,8 @@ impl Workers for WorkerThreads {
 
     fn export(&self) -> Option<Arc<export::ExportProgress>> {
         self.export.as_ref().map(ExportHandle::progress)
+    }
+    fn fleet(&self) -> Option<Arc<FleetProgress>> {
+        self.ship.as_ref().map(ShipHandle::progress)
     }
 }

@@ -78,7 +78,7 @@ fn an_address_that_swallows_packets_is_raced_once_and_then_avoided() {
     let hole = hole.local_addr().unwrap();
     // Each request needs a connection of its own.
     let upstream = Upstream::plain(|_| Reply::new(200, "ok").ending(Ending::Close).steps());
-    let sockets = Sockets::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let sockets = Sockets::listen("127.0.0.1:0".parse().unwrap(), false).unwrap();
     let proxy_addr = sockets.local_addr().unwrap();
     let events = EventSender::new(sockets.waker());
     let (notes, noted) = channel();

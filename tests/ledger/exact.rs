@@ -116,7 +116,7 @@ fn follow_that_fails(conn: &Connection) {
 }
 
 fn cutoff(before: u64) -> Cutoff {
-    Cutoff { rows: before as i64, remembered: before as i64, exported: false }
+    Cutoff { rows: before as i64, remembered: before as i64, exported: false, shipped: false }
 }
 
 fn rows_from(conn: &Connection, instant: u64) -> i64 {

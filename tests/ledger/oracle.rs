@@ -1,6 +1,6 @@
 //! Random records and questions, and the naive answer: a scan over all records in memory.
 
-use openai_api_proxy::reporting::{BucketKey, Buckets, Entry, GroupBy, Query, Report, Totals};
+use openai_api_proxy::reporting::{BucketKey, Buckets, Entry, GroupBy, Query, Report, Scope, Totals};
 use openai_api_proxy::usage::record::{Correction, Endpoint, Journal, Outcome, Record, Usage, UsageSource};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -138,7 +138,8 @@ pub fn query() -> impl Strategy<Value = Query> {
         };
         let group_by = group_by.filter(is_possible);
         let team = team.filter(|_| is_of_team).map(Into::into);
-        Query { user: user.map(Into::into), team, model: model.map(Into::into), from, to, limit, cursor, group_by }
+        let (user, model) = (user.map(Into::into), model.map(Into::into));
+        Query { user, team, node: None, model, from, to, limit, cursor, group_by }
     })
 }
 
@@ -227,7 +228,8 @@ impl Oracle {
             .map(|(id, record)| Entry { id: *id, record: (*record).clone() })
             .collect();
         let next_cursor = older.next().and(data.last()).map(|entry| entry.id);
-        Report { query: query.clone(), totals, by_model, buckets, budgets: Vec::new(), data, next_cursor }
+        let budgets = Vec::new();
+        Report { query: query.clone(), totals, by_model, buckets, budgets, data, next_cursor, scope: Scope::Alone }
     }
 }
 
@@ -278,5 +280,6 @@ fn bucket_key(group_by: GroupBy, record: &Record) -> BucketKey {
         GroupBy::User => BucketKey::Name(record.user.to_string()),
         GroupBy::Team => BucketKey::Name(record.team.as_deref().unwrap_or_default().to_owned()),
         GroupBy::Endpoint => BucketKey::Name(record.endpoint.as_str().to_owned()),
+        GroupBy::Node => BucketKey::Name(String::new()), // one, whose name the ledger does not know
     }
 }

@@ -39,7 +39,7 @@ fn open(folder: &Path) -> Connection {
 }
 
 fn cutoff(rows: i64, remembered: i64) -> Cutoff {
-    Cutoff { rows, remembered, exported: false }
+    Cutoff { rows, remembered, exported: false, shipped: false }
 }
 
 fn count(conn: &Connection, table: &str) -> i64 {

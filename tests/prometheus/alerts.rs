@@ -94,6 +94,9 @@ const CASES: &[Case] = &[
     ("InfluxLag", &[("openai_proxy_influx_lag_seconds", "700+0x20"), ("openai_proxy_influx_up", "1+0x20")], 10, false),
     ("InfluxRefusals", &[("openai_proxy_influx_lines_refused_total", "0+0x5 1+0x9")], 9, true),
     ("InfluxRefusals", &[("openai_proxy_influx_lines_refused_total", "1+0x20")], 9, false),
+    ("FleetAway", &[("openai_proxy_fleet_up", "1 0+0x20")], 10, true),
+    ("FleetAway", &[("openai_proxy_fleet_lag_seconds", "700+0x20"), ("openai_proxy_fleet_up", "1+0x20")], 10, true),
+    ("FleetAway", &[("openai_proxy_fleet_up", "0+0x4 1+0x20")], 10, false),
     (
         "FewDescriptorsLeft",
         &[("process_open_fds", "95+0x20"), ("process_max_fds", "100+0x20"), ("openai_proxy_build_info", "1+0x20")],

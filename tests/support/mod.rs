@@ -11,6 +11,8 @@ pub mod client;
 pub mod core;
 pub mod gate;
 pub mod load;
+#[cfg(feature = "fleet")]
+pub mod postgres;
 pub mod proxy;
 pub mod recordings;
 pub mod rng;

@@ -24,6 +24,7 @@ pub fn named(
 ) -> rusqlite::Result<Vec<(String, Totals)>> {
     let select = match group_by {
         GroupBy::User => "SELECT name FROM users WHERE id = ?",
+        GroupBy::Node => "SELECT '' WHERE ? = 0", // a ledger is one node's, whose name it does not know
         GroupBy::Team => "SELECT coalesce((SELECT name FROM teams WHERE id = -?), '')",
         _ => "SELECT name FROM models WHERE id = ?",
     };

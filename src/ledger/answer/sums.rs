@@ -88,7 +88,7 @@ impl Summed {
         match self.group_by {
             GroupBy::Hour => Granularity::Hour,
             GroupBy::Day => Granularity::Day,
-            GroupBy::Model | GroupBy::User | GroupBy::Team | GroupBy::Endpoint => Granularity::Month,
+            GroupBy::Model | GroupBy::User | GroupBy::Team | GroupBy::Endpoint | GroupBy::Node => Granularity::Month,
         }
     }
 
@@ -108,6 +108,7 @@ impl Summed {
             GroupBy::User => "r.user_id".to_owned(),
             GroupBy::Team => "-r.team_id".to_owned(), // null where there is none
             GroupBy::Endpoint => "r.endpoint".to_owned(),
+            GroupBy::Node => "0".to_owned(),
             GroupBy::Hour => format!("r.started_at / {NS_PER_HOUR}"),
             GroupBy::Day => format!("r.started_at / {}", HOURS_PER_DAY * NS_PER_HOUR),
         }
@@ -118,6 +119,7 @@ impl Summed {
             (GroupBy::Model, _) => "r.model_id".to_owned(),
             (GroupBy::User | GroupBy::Team, _) => "r.user_id".to_owned(),
             (GroupBy::Endpoint, _) => "r.endpoint".to_owned(),
+            (GroupBy::Node, _) => "0".to_owned(),
             (GroupBy::Hour, _) => "r.hour".to_owned(),
             (GroupBy::Day, Granularity::Hour) => format!("r.hour / {HOURS_PER_DAY}"),
             (GroupBy::Day, _) => "r.day".to_owned(),

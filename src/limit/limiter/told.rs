@@ -17,6 +17,9 @@ impl Limiter {
         let nothing = Money { nano_usd: 0, least_nano_usd: 0, may_share: true };
         LimitLevel::ALL.into_iter().zip(limits).rev().filter(|(_, limits)| limits.has_budget()).find_map(
             |(level, limits)| {
+                if self.holdings.is_some() {
+                    return self.spent_leased(level, &limits, payer, now);
+                }
                 let spent = self.spending.of(level, payer, now.unix)?;
                 within_budgets(&limits, Some(spent), 0, nothing).err().map(|refused| Refused { level, ..refused })
             },

@@ -1,10 +1,10 @@
 //! The page: what stands where.
 
+use super::footer::footer;
 use super::limit_bars::{limits, refusals};
 use super::parts::{Timeline, heads, legend, name, ranking, table, tile};
 use super::time_range::Range;
 use super::view::{View, cost, ending, percentile};
-use crate::base::clock::{DAY, SECOND};
 use crate::base::visible::visible;
 use crate::local::Answer;
 use crate::local::document::document;
@@ -15,9 +15,6 @@ use maud::{Markup, html};
 
 /// Of the newest requests, and of those that failed, so many are shown one by one.
 const LATEST_MAX: usize = 20;
-
-/// From so many days on the page says how old the newest prices are.
-const PRICES_OLD_DAYS: u64 = 42;
 
 /// Where a request goes, if it cannot be told how the browser came here.
 const HOST: &str = "127.0.0.1:8080";
@@ -34,11 +31,7 @@ pub fn answer(view: &View) -> Answer {
         @else if view.overview.totals.requests == 0 { (limits(view)) (refusals(view)) (nothing(view)) }
         @else { (found(view)) }
     };
-    let foot = html! {
-        p { (language.fill("Times are UTC. As of {0}; reload to refresh.", &[&second(view.query.now)])) }
-        p { (age_of_prices(view)) }
-    };
-    document(200, language, &title, &header(view), &main, &foot)
+    document(200, language, &title, &header(view), &main, &footer(view))
 }
 
 /// The page that says what is wrong with what was asked.
@@ -50,28 +43,6 @@ pub fn refusal(language: Language, message: &str) -> Answer {
         p { a href="dashboard" { (language.say("Show everybody")) } }
     } };
     document(400, language, language.say("OpenAI usage"), &head, &main, &html! {})
-}
-
-/// Of when the prices are, and a hint where all of them are old.
-fn age_of_prices(view: &View) -> Markup {
-    let language = view.query.language;
-    let newest = view.query.prices.iter().map(|&(_, at)| at).max();
-    let days = newest.map(|at| view.query.now.saturating_sub(at.saturating_mul(SECOND)) / DAY);
-    let dated = view
-        .query
-        .prices
-        .iter()
-        .map(|(source, at)| language.fill("{0} of {1}", &[source.as_str(), &day(at.saturating_mul(SECOND))]));
-    let dated = dated.collect::<Vec<_>>().join(", ");
-    html! {
-        @if let Some(days) = days {
-            (language.fill("Prices: {0}.", &[&dated]))
-            @if days > PRICES_OLD_DAYS {
-                " " strong { (language.fill("They are {0} days old", &[&days.to_string()])) }
-                " " (language.say("(PRICES_URL fetches them daily)."))
-            }
-        }
-    }
 }
 
 fn header(view: &View) -> Markup {

@@ -14,7 +14,7 @@ pub const LIMIT_DEFAULT_TEXT: u32 = 10;
 
 /// Faults named in one answer.
 const FAULTS_MAX: usize = 8;
-const KNOWN: &str = "user_id, team, from, to, model, limit, cursor, group_by, format";
+const KNOWN: &str = "user_id, team, node, from, to, model, limit, cursor, group_by, format";
 
 /// What is asked, and how the answer is to be written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,6 +63,7 @@ impl Given {
         match name {
             "user_id" => once(&mut self.query.user, name, parse_name(name, value)?),
             "team" => once(&mut self.query.team, name, parse_name(name, value)?),
+            "node" => once(&mut self.query.node, name, parse_name(name, value)?),
             "from" => once(&mut self.query.from, name, parse_time(name, &value, now_unix_ns)?),
             "to" => once(&mut self.query.to, name, parse_time(name, &value, now_unix_ns)?),
             "model" => once(&mut self.query.model, name, parse_name(name, value)?),
@@ -143,7 +144,7 @@ fn parse_cursor(value: &str) -> Result<u64, String> {
 
 fn parse_group_by(value: &str) -> Result<GroupBy, String> {
     let found = GroupBy::ALL.iter().find(|group_by| group_by.as_str() == value);
-    found.copied().ok_or_else(|| "`group_by` must be one of hour, day, model, user, team, endpoint".to_owned())
+    found.copied().ok_or_else(|| "`group_by` must be one of hour, day, model, user, team, endpoint, node".to_owned())
 }
 
 fn parse_format(value: &str) -> Result<Format, String> {
@@ -210,7 +211,7 @@ mod tests {
     #[test]
     fn every_parameter() {
         let query = UsageQuery::parse(
-            "user_id=%E5%A4%AA%E9%83%8E+a%2Bb&model=gpt-4o&from=24h&to=2026-11-23&limit=1000&cursor=77&group_by=day\
+            "user_id=%E5%A4%AA%E9%83%8E+a%2Bb&node=n&model=gpt-4o&from=24h&to=2026-11-23&limit=1000&cursor=77&group_by=day\
              &format=csv",
             NOW,
             Format::Json,
@@ -222,6 +223,7 @@ mod tests {
                 query: Query {
                     user: Some("太郎 a+b".to_owned()),
                     team: None,
+                    node: Some("n".to_owned()),
                     from: Some(NOW - DAY),
                     to: Some(midnight),
                     model: Some("gpt-4o".to_owned()),
@@ -272,9 +274,9 @@ mod tests {
         for (raw, message) in [
             (
                 "by=day",
-                "unknown parameter `by`; known are user_id, team, from, to, model, limit, cursor, group_by, format",
+                "unknown parameter `by`; known are user_id, team, node, from, to, model, limit, cursor, group_by, format",
             ),
-            ("group_by=week", "`group_by` must be one of hour, day, model, user, team, endpoint"),
+            ("group_by=week", "`group_by` must be one of hour, day, model, user, team, endpoint, node"),
             ("group_by=", "`group_by` must be one of"),
             ("group_by=day&group_by=day", "`group_by` is given more than once"),
             ("format=xml", "`format` is `xml`, and must be one of json, text, csv"),

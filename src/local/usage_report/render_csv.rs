@@ -92,7 +92,7 @@ fn write_text(out: &mut Vec<u8>, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reporting::{Buckets, GroupBy, Query};
+    use crate::reporting::{Buckets, GroupBy, Query, Scope};
     use proptest::prelude::*;
 
     fn report(user: &str) -> Report {
@@ -106,6 +106,7 @@ mod tests {
             budgets: Vec::new(),
             data: vec![Entry { id: 8, record }, Entry { id: 7, record: unpriced }],
             next_cursor: None,
+            scope: Scope::Alone,
         }
     }
 

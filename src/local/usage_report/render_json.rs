@@ -5,7 +5,7 @@ use super::columns::{self, Columns, Value};
 use crate::base::civil::write_rfc3339;
 use crate::base::clock::SECOND;
 use crate::base::digits::write_signed_decimal;
-use crate::reporting::Report;
+use crate::reporting::{Report, Scope};
 
 /// The body of the answer: one line with its line end, for people at a terminal.
 pub fn render(report: &Report) -> Vec<u8> {
@@ -15,6 +15,20 @@ pub fn render(report: &Report) -> Vec<u8> {
     answer.text("user_id", report.query.user.as_deref());
     if let Some(team) = &report.query.team {
         answer.text("team", Some(team));
+    }
+    if let Some(node) = &report.query.node {
+        answer.text("node", Some(node));
+    }
+    match report.scope {
+        Scope::Alone => {}
+        Scope::Node => answer.text("scope", Some("node")),
+        Scope::Fleet { nodes, fresh_to } => {
+            answer.key("fleet");
+            let mut fleet = Object::open(answer.out);
+            fleet.number("nodes", nodes);
+            fleet.put("fresh_to", Value::Instant(fresh_to, 3));
+            fleet.close();
+        }
     }
     answer.bound("from", report.query.from);
     answer.bound("to", report.query.to);
@@ -185,6 +199,7 @@ mod tests {
             budgets: Vec::new(),
             data: vec![Entry { id: 7, record: record.clone() }, Entry { id: 6, record }],
             next_cursor: Some(6),
+            scope: Scope::Alone,
         }
     }
 
@@ -245,6 +260,7 @@ mod tests {
             budgets: Vec::new(),
             data: vec![],
             next_cursor: None,
+            scope: Scope::Alone,
         };
         assert_eq!(
             String::from_utf8(render(&empty)).unwrap(),

@@ -8,7 +8,7 @@ use crate::limit::status;
 use crate::limit::threshold::{BudgetPeriod, hundredths_used};
 use crate::local::humanize::{dollars, grouped, instant, second};
 use crate::local::text_table::{Column, fitted, table};
-use crate::reporting::{BucketKey, BudgetUse, Entry, GroupBy, Report, Totals};
+use crate::reporting::{BucketKey, BudgetUse, Entry, GroupBy, Report, Scope, Totals};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use unicode_width::UnicodeWidthStr as _;
@@ -65,6 +65,9 @@ fn heading(report: &Report) -> String {
     if let Some(model) = &query.model {
         let _ = write!(out, ", {}", visible(model));
     }
+    if let Some(node) = &query.node {
+        let _ = write!(out, ", node {}", visible(node));
+    }
     match (query.from, query.to) {
         (None, None) => out.push_str(", all time"),
         (Some(from), None) => drop(write!(out, ", from {}", instant(from))),
@@ -72,6 +75,14 @@ fn heading(report: &Report) -> String {
         (Some(from), Some(to)) => drop(write!(out, ", from {} until {}", instant(from), instant(to))),
     }
     out.push('\n');
+    match report.scope {
+        Scope::Alone => {}
+        Scope::Node => out.push_str("This node only: the fleet is out of reach.\n"),
+        Scope::Fleet { nodes, fresh_to } => {
+            let nodes = if nodes == 1 { "1 node".to_owned() } else { format!("{} nodes", grouped(nodes)) };
+            let _ = writeln!(out, "A fleet of {nodes}, complete to {}.", second(fresh_to));
+        }
+    }
     let level_of_rows = query.group_by.and_then(GroupBy::level);
     for budget in report.budgets.iter().filter(|budget| Some(budget.level) != level_of_rows || query.user.is_some()) {
         let [spent, all] = [budget.spent_nano_usd, budget.budget_nano_usd].map(status::dollars);
@@ -125,6 +136,7 @@ fn sums_table(report: &Report, rows: &[(String, Totals)], width: usize) -> Strin
         GroupBy::User => Column::Left("USER"),
         GroupBy::Team => Column::Left("TEAM"),
         GroupBy::Endpoint => Column::Left("ENDPOINT"),
+        GroupBy::Node => Column::Left("NODE"),
     };
     let numbers = ["REQUESTS", "ERRORS", "INPUT", "CACHED", "OUTPUT", "REASONING", "TOKENS", "COST USD"];
     let budgets = budgets_of_rows(report);
@@ -282,6 +294,7 @@ mod tests {
             budgets: Vec::new(),
             data: vec![Entry { id: 7, record }],
             next_cursor: Some(7),
+            scope: Scope::Alone,
         }
     }
 

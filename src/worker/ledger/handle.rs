@@ -17,6 +17,8 @@ pub(super) enum Message {
     Exported(i64),
     /// Of budgets that have passed a threshold.
     Alerts(Vec<AlertChange>),
+    /// All up to this record is in the fleet, and what comes after it is not.
+    Shipped(i64),
     /// What was spent in this period is asked for.
     SpendSums(Period),
     Stop,
@@ -51,6 +53,12 @@ impl LedgerHandle {
     pub fn alert_keeper(&self) -> impl Fn(Vec<AlertChange>) + Send + use<> {
         let mailbox = Arc::clone(&self.mailbox);
         move |changes| mailbox.send(Message::Alerts(changes))
+    }
+
+    /// How the sender to the fleet says the same of what that has. Never blocks.
+    pub fn shipped_marker(&self) -> impl Fn(i64) + Send + use<> {
+        let mailbox = Arc::clone(&self.mailbox);
+        move |record_id| mailbox.send(Message::Shipped(record_id))
     }
 
     /// Asks for [`WorkerEvent::SpendSums`]: of all that was submitted before.
@@ -93,4 +101,6 @@ pub struct Options {
     pub export: bool,
     /// Of a ledger that was never exported, also the rows that are there.
     pub backfill: bool,
+    /// Rows are sent to a fleet, and stay until they are there.
+    pub fleet: bool,
 }

@@ -19,13 +19,15 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 pub struct Pruner {
     days: u32,
     exported: bool,
+    shipped: bool,
     next_at: Instant,
 }
 
 impl Pruner {
-    /// Of a ledger that keeps rows for `days`; 0 is for ever. `exported`: and until they are exported.
-    pub fn new(days: u32, exported: bool) -> Self {
-        Self { days, exported, next_at: Instant::now() }
+    /// Of a ledger that keeps rows for `days`; 0 is for ever. `exported`: and until they are exported; `shipped`: and
+    /// until they are in the fleet.
+    pub fn new(days: u32, exported: bool, shipped: bool) -> Self {
+        Self { days, exported, shipped, next_at: Instant::now() }
     }
 
     /// When a step is to be made if nothing else is done from `busy_at` on; `None` for never.
@@ -46,7 +48,7 @@ impl Pruner {
     pub fn step(&mut self, conn: &Connection) -> rusqlite::Result<()> {
         self.next_at = Instant::now() + LOOK_EVERY;
         let now = i64::try_from(unix_now()).unwrap_or(i64::MAX);
-        let cutoff = Cutoff::new(self.days, self.exported, now);
+        let cutoff = Cutoff { shipped: self.shipped, ..Cutoff::new(self.days, self.exported, now) };
         if prune(conn, cutoff, STEP_ROWS_MAX)? {
             self.next_at = Instant::now() + PAUSE_QUIET;
         }
@@ -61,7 +63,7 @@ mod tests {
     #[test]
     fn a_step_waits_for_quiet_but_not_for_ever() {
         let start = Instant::now();
-        let pruner = Pruner { days: 1, exported: false, next_at: start };
+        let pruner = Pruner { days: 1, exported: false, shipped: false, next_at: start };
         assert_eq!(pruner.due_at(start), Some(start + PAUSE_QUIET));
         assert!(!pruner.is_due(start + PAUSE_QUIET, start + Duration::from_millis(1)));
         assert!(pruner.is_due(start + PAUSE_QUIET, start));
@@ -70,7 +72,7 @@ mod tests {
         let later = Pruner { next_at: start + LOOK_EVERY, ..pruner };
         assert_eq!(later.due_at(start), Some(start + LOOK_EVERY));
         assert!(!later.is_due(start + LOOK_EVERY / 2, start) && later.is_due(start + LOOK_EVERY, start));
-        let never = Pruner { days: 0, exported: false, next_at: start };
+        let never = Pruner { days: 0, exported: false, shipped: false, next_at: start };
         assert!(never.due_at(start).is_none() && !never.is_due(start + LOOK_EVERY, start));
     }
 }

@@ -1,0 +1,224 @@
+//! Limits of a fleet: of a crowd at three nodes at once exactly as many pass as one node would let pass, at each level
+//! and by each limit; what a node held that was killed, others have; and what an outage means.
+
+use super::books;
+use super::support::client::{Client, Response, post_json, request};
+use super::support::gate::Held;
+use super::support::postgres::Postgres;
+use super::support::proxy::{Proxy, done};
+use super::support::until;
+use serde_json::json;
+use std::time::Duration;
+
+const CHAT: &str = "/v1/chat/completions";
+/// Requests at once, at all nodes together.
+const CROWD: usize = 600;
+const NODES: [&str; 3] = ["a", "b", "c"];
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+/// Three nodes that have joined, each with these limits and variables.
+fn nodes(server: &Postgres, target: &str, limits: &str, vars: &[(&str, &str)]) -> Vec<Proxy> {
+    let url = server.url();
+    let start = |name| {
+        let folder = tempfile::tempdir().unwrap();
+        done(folder.path(), "users set u --team x");
+        if !limits.is_empty() {
+            done(folder.path(), &format!("limits set {limits}"));
+        }
+        let own = [("PROXY_TARGET", target), ("FLEET_URL", &url), ("FLEET_NODE", name), ("RATE_LIMIT_RPM", "0")];
+        Proxy::start_in(folder, &[&own, vars].concat())
+    };
+    let nodes: Vec<Proxy> = NODES.into_iter().map(start).collect();
+    let knows_all = |node: &Proxy| {
+        let metrics = node.metrics();
+        metrics["openai_proxy_fleet_up"] == 1.0 && metrics["openai_proxy_fleet_nodes"] >= 3.0
+    };
+    until("all know of all", || nodes.iter().all(knows_all));
+    nodes
+}
+
+fn body(max_tokens: u64) -> String {
+    json!({"model": "gpt-4o-mini", "max_tokens": max_tokens}).to_string()
+}
+
+fn ask(node: &Proxy) -> Response {
+    post_json(node.addr(), CHAT, &[("x-user-id", "u")], &body(10))
+}
+
+/// Requests of one user, in turn at each node; none of them is answered yet.
+fn crowd(nodes: &[Proxy], max_tokens: u64) -> Vec<Client> {
+    let body = body(max_tokens);
+    let send = |n: usize| {
+        let mut client = Client::connect(nodes[n % nodes.len()].addr());
+        client.send_request("POST", CHAT, &[("x-user-id", "u"), JSON], body.as_bytes());
+        client
+    };
+    (0..CROWD).map(send).collect()
+}
+
+/// Refusals by a limit, at all nodes.
+fn refusals(nodes: &[Proxy], limit: &str) -> usize {
+    let is_one = |sample: &str| {
+        sample.starts_with("openai_proxy_rate_limited_total") && sample.contains(&format!("limit=\"{limit}\""))
+    };
+    let of = |node: &Proxy| {
+        let metrics = node.metrics();
+        metrics.iter().filter(|(sample, _)| is_one(sample)).map(|(_, count)| *count as usize).sum::<usize>()
+    };
+    nodes.iter().map(of).sum()
+}
+
+/// At a level, one limit after another: as many pass as it allows, and all others are refused.
+fn exactly_at(level: &str) {
+    let Some(server) = Postgres::start() else { return };
+    // gpt-4o-mini: three tokens in at 150 nano-dollars and 1,000 out at 600 are 600,450.
+    for (limit, set, max_tokens, allowed) in [
+        ("requests", "--rpm 6", 1_000, 6),
+        ("tokens", "--tpm 60000", 9_990, 6),
+        ("concurrent", "--concurrent 7", 1_000, 7),
+        ("budget_day", "--usd-day 0.0031", 1_000, 5),
+        ("budget_month", "--usd-month 0.0031", 1_000, 5),
+    ] {
+        let held = Held::new();
+        let whose = match level {
+            "user" => "u",
+            "team" => "--team x",
+            _ => "--total",
+        };
+        server.client().batch("DROP SCHEMA public CASCADE; CREATE SCHEMA public").unwrap();
+        let nodes = nodes(&server, &held.upstream.url(), &format!("{whose} {set}"), &[("FLEET_WAIT", "5s")]);
+        let clients = crowd(&nodes, max_tokens);
+        held.gate.wait_for(allowed);
+        until(&format!("{level}, {limit}: all others are refused"), || refusals(&nodes, limit) >= CROWD - allowed);
+        held.gate.set(true);
+        let mut passed = 0;
+        for mut client in clients {
+            let response = client.response("POST");
+            match response.head.status() {
+                429 => assert_eq!(response.json()["error"]["param"], json!(level), "{limit}"),
+                status => {
+                    assert_eq!(status, 200, "{level}, {limit}: {}", response.text());
+                    passed += 1;
+                }
+            }
+        }
+        assert_eq!(passed, allowed, "{level}, {limit}");
+    }
+}
+
+#[test]
+fn a_users_limits_hold_at_all_nodes_together() {
+    exactly_at("user");
+}
+
+#[test]
+fn a_teams_limits_hold_at_all_nodes_together() {
+    exactly_at("team");
+}
+
+#[test]
+fn the_limits_of_everybody_hold_at_all_nodes_together() {
+    exactly_at("total");
+}
+
+/// Slots of requests that died with their node are free when its lease is over; until then nobody has them.
+#[test]
+fn what_a_killed_node_held_others_have() {
+    let Some(server) = Postgres::start() else { return };
+    let held = Held::new();
+    let mut nodes = nodes(&server, &held.upstream.url(), "u --concurrent 2", &[("FLEET_LEASE", "2s")]);
+    let hold = |node: &Proxy| {
+        let mut client = Client::connect(node.addr());
+        client.send_request("POST", CHAT, &[("x-user-id", "u"), JSON], body(10).as_bytes());
+        client
+    };
+    let clients = [hold(&nodes[0]), hold(&nodes[0])];
+    held.gate.wait_for(2);
+    ask(&nodes[1]).expect_proxy_error(429, "rate_limit_exceeded");
+    nodes[0].kill();
+    drop(clients);
+    held.gate.set(true);
+    until("its slots are free", || ask(&nodes[1]).head.status() == 200);
+}
+
+/// Without the engine a node lets through its share, or nothing but what it holds, or all; and what was let through
+/// counts when the engine is back.
+#[test]
+fn an_outage_is_what_the_operator_says() {
+    let Some(mut server) = Postgres::start() else { return };
+    let held = Held::new();
+    held.gate.set(true);
+    for policy in ["share", "closed", "open"] {
+        let vars = [("FLEET_ON_OUTAGE", policy), ("FLEET_LEASE", "2s")];
+        let nodes = nodes(&server, &held.upstream.url(), "u --rpm 1200", &vars);
+        ask(&nodes[0]).expect(200);
+        server.stop_immediately();
+        nodes[0].wait_for_log("fleet is out of reach");
+        match policy {
+            // 400 a minute of its own: one within a second, and by far not all of a hundred at once.
+            "share" => {
+                until("the share flows in", || ask(&nodes[1]).head.status() == 200);
+                let refused = (0..100).filter(|_| ask(&nodes[1]).head.status() == 429).count();
+                assert!(refused > 0, "all have passed");
+            }
+            "closed" => until("nothing is held any more", || ask(&nodes[1]).head.status() == 503),
+            _ => (0..100).for_each(|_| drop(ask(&nodes[1]).expect(200))),
+        }
+        assert!(nodes[1].stderr().len() < 1_000_000);
+        server.restart();
+        until("it is reached again", || ask(&nodes[1]).head.status() == 200);
+    }
+}
+
+/// Asks until the budget is spent, or what is left of it is held by a node that is gone.
+fn spend(node: &Proxy) {
+    let body = json!({"model": "gpt-4o-mini", "user": "u", "max_tokens": 8}).to_string();
+    let mut refused_in_a_row = 0;
+    while refused_in_a_row < 200 {
+        let Some(mut client) = Client::try_connect(node.addr()) else { return };
+        let fields = [("x-user-id", "u"), JSON];
+        if !client.try_send(request("POST", CHAT, &fields, body.as_bytes())) {
+            continue;
+        }
+        let Ok(response) = client.try_response("POST") else { continue };
+        match response.head.status() {
+            200 => refused_in_a_row = 0,
+            _ if response.json()["error"]["code"] == json!("insufficient_quota") => return,
+            429 | 503 => {
+                refused_in_a_row += 1;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            status => panic!("{status}: {}", response.text()),
+        }
+    }
+}
+
+/// Three nodes spend one budget while the engine and a node are killed: what the target has served is within it, but for
+/// one answer.
+#[test]
+fn a_budget_is_not_exceeded_whatever_is_killed() {
+    const BUDGET: i64 = 1_500_000;
+    let Some(mut server) = Postgres::start() else { return };
+    let target = books::target();
+    let mut nodes = nodes(&server, &target.url(), "u --usd-day 0.0015", &[]);
+    let spent = || {
+        // gpt-4o-mini: 150 nano-dollars a token in, 600 out.
+        target.served().values().map(|[_, input, output, _]| 150 * input + 600 * output).sum::<i64>()
+    };
+    let killed = nodes[2].pid();
+    std::thread::scope(|scope| {
+        for node in &nodes {
+            (0..3).for_each(|_| _ = scope.spawn(|| spend(node)));
+        }
+        until("a part is spent", || spent() > BUDGET / 5);
+        let pid = rustix::process::Pid::from_raw(killed.cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        server.stop_immediately();
+        std::thread::sleep(Duration::from_millis(300));
+        server.restart();
+    });
+    let spent = spent();
+    assert!(spent <= BUDGET + 10_000, "{spent} of {BUDGET} are spent");
+    assert!(spent > BUDGET / 5, "{spent} of {BUDGET} are spent");
+    nodes[2].kill();
+}
