@@ -17,14 +17,12 @@ pub mod usage_command;
 pub mod users_command;
 
 use crate::base::edit_distance::edit_distance;
-use crate::ledger::keys_and_limits::Editor;
 use fleet_command::FleetCommand;
 use keys_command::KeysCommand;
 use lexopt::{Arg, Parser};
 use limits_command::LimitsCommand;
 use prices_command::PricesCommand;
 use std::ffi::OsString;
-use std::path::Path;
 use usage_command::UsageCommand;
 use users_command::UsersCommand;
 
@@ -186,17 +184,6 @@ fn unexpected(argument: &Arg<'_>) -> String {
         Arg::Long(name) => format!("unknown option --{name}{TRY_HELP}"),
         Arg::Value(value) => format!("unexpected argument {:?}{TRY_HELP}", value.to_string_lossy()),
     }
-}
-
-/// The tables of keys, limits and teams in the ledger at `path`, to be changed by this command at `now`, nanoseconds
-/// since the Unix epoch. A new ledger is made where there is none.
-fn editor(path: &Path, now: u64) -> Result<Editor, String> {
-    Editor::open(path, &who(), now)
-}
-
-/// The same, of a ledger that is there.
-fn editor_of_existing(path: &Path, now: u64) -> Result<Editor, String> {
-    Editor::open_existing(path, &who(), now)
 }
 
 /// Who runs a command, for the audit.

@@ -31,6 +31,8 @@ pub mod migrations;
 pub mod numbers;
 pub mod offline;
 pub mod partition;
+pub mod policy_copy;
+pub mod policy_editor;
 pub mod prune;
 pub mod recent_series;
 pub mod rollup;

@@ -23,6 +23,7 @@ use openai_api_proxy::tls::Connector;
 use openai_api_proxy::worker::certificate_watch::CertificateWatch;
 use openai_api_proxy::worker::ledger::Options;
 use openai_api_proxy::worker::logger::{self, event, say};
+use openai_api_proxy::worker::policy_store::PolicyStore;
 use openai_api_proxy::worker::price_fetcher::{self, PriceFetcher};
 use openai_api_proxy::worker::process;
 use openai_api_proxy::worker::settings_in_force::SettingsInForce;
@@ -63,8 +64,8 @@ fn main() -> ExitCode {
             print(&cli::fleet_command::run(&command, config.fleet.as_ref())?);
             Ok(())
         }),
-        Ok(Command::Keys(command)) => on_ledger(command.is_for_people(), |path, _| {
-            let (out, aside) = cli::keys_command::run(&command, path, unix_now())?;
+        Ok(Command::Keys(command)) => on_policy(command.is_for_people(), |store| {
+            let (out, aside) = cli::keys_command::run(&command, store, unix_now())?;
             print(&out);
             aside.into_iter().for_each(|line| say(format_args!("{line}")));
             Ok(())
@@ -84,12 +85,12 @@ fn main() -> ExitCode {
             print(&cli::prices_command::run(&command, &config)?);
             Ok(())
         }),
-        Ok(Command::Limits(command)) => on_ledger(command.is_for_people(), |path, _| {
-            print(&cli::limits_command::run(&command, path, unix_now())?);
+        Ok(Command::Limits(command)) => on_policy(command.is_for_people(), |store| {
+            print(&cli::limits_command::run(&command, store, unix_now())?);
             Ok(())
         }),
-        Ok(Command::Users(command)) => on_ledger(command.is_for_people(), |path, _| {
-            print(&cli::users_command::run(&command, path, unix_now())?);
+        Ok(Command::Users(command)) => on_policy(command.is_for_people(), |store| {
+            print(&cli::users_command::run(&command, store, unix_now())?);
             Ok(())
         }),
         Err(message) => {
@@ -132,20 +133,39 @@ fn configured(run: impl FnOnce(Config) -> Result<(), String>) -> ExitCode {
 /// Runs a command on the ledger. Which file that is depends on the folder, so it is told, beside the answer: also where
 /// the command then fails. `is_told` is false where the answer is for a program, which may take any line for trouble.
 fn on_ledger(is_told: bool, run: impl FnOnce(&Path, &Config) -> Result<(), String>) -> ExitCode {
-    configured(|config| {
-        let path = database::absolute(&config.database_path)?;
-        let tell = |note: &str| {
-            if is_told && path.exists() {
-                say(format_args!("ledger: {}{note}", path.display()));
-            }
-            path.exists()
-        };
-        let was_there = tell("");
-        let done = run(&path, &config);
-        if !was_there {
-            tell(" (new)");
+    configured(|config| ledger_told(is_told, &config, run))
+}
+
+fn ledger_told(
+    is_told: bool,
+    config: &Config,
+    run: impl FnOnce(&Path, &Config) -> Result<(), String>,
+) -> Result<(), String> {
+    let path = database::absolute(&config.database_path)?;
+    let tell = |note: &str| {
+        if is_told && path.exists() {
+            say(format_args!("ledger: {}{note}", path.display()));
         }
-        done
+        path.exists()
+    };
+    let was_there = tell("");
+    let done = run(&path, config);
+    if !was_there {
+        tell(" (new)");
+    }
+    done
+}
+
+/// The same for one on keys, limits or teams: for a node of a fleet, the fleet has them.
+fn on_policy(is_told: bool, run: impl FnOnce(PolicyStore<'_>) -> Result<(), String>) -> ExitCode {
+    configured(|config| match &config.fleet {
+        None => ledger_told(is_told, &config, |path, _| run(PolicyStore::Ledger(path))),
+        Some(fleet) => {
+            if is_told {
+                say(format_args!("fleet: {}", fleet.url.shown()));
+            }
+            run(PolicyStore::Fleet(&fleet.url))
+        }
     })
 }
 
@@ -173,16 +193,7 @@ fn serve(config: Config) -> Result<(), String> {
     })?;
     let address = sockets.local_addr().map_err(|error| error.to_string())?;
     let events = EventSender::new(sockets.waker());
-    let ledger = Options {
-        fsync: config.ledger_fsync,
-        journaled: config.durability == Durability::Journaled,
-        relaxed: config.durability == Durability::Relaxed,
-        retention_days: config.retention_days,
-        export: false,
-        backfill: false,
-        fleet: false,
-        budgets: config.limits.has_budget() || config.total_limits.has_budget(),
-    };
+    let ledger = ledger_options(&config);
     let (database, fleet) = (&config.database_path, config.fleet.as_ref());
     let export = (config.influx.clone(), &config.egress);
     let limits = SettingsInForce::new(limits(&config));
@@ -220,12 +231,25 @@ fn serve(config: Config) -> Result<(), String> {
     if let Some(fleet) = &config.fleet {
         proxy.join_fleet(nanoseconds(fleet.lease), nanoseconds(fleet.wait), fleet.on_outage);
     }
-    let (delay, drain) = (config.timeouts.shutdown_delay, config.timeouts.drain);
-    let mut reactor = Reactor::new(sockets, workers, proxy, nanoseconds(drain)).delayed_by(nanoseconds(delay));
+    let (delay, drain) = (nanoseconds(config.timeouts.shutdown_delay), nanoseconds(config.timeouts.drain));
+    let mut reactor = Reactor::new(sockets, workers, proxy, drain).delayed_by(delay);
     reactor.run().map_err(|error| format!("cannot wait for events: {error}"))?;
     let ended = reactor.into_workers().shutdown();
     event(Level::Info, "stopped", &[]);
     ended
+}
+
+fn ledger_options(config: &Config) -> Options {
+    Options {
+        fsync: config.ledger_fsync,
+        journaled: config.durability == Durability::Journaled,
+        relaxed: config.durability == Durability::Relaxed,
+        retention_days: config.retention_days,
+        export: false,
+        backfill: false,
+        fleet: false,
+        budgets: config.limits.has_budget() || config.total_limits.has_budget(),
+    }
 }
 
 /// Who is sent what, beside the target.

@@ -158,6 +158,8 @@ pub struct Proxy {
     ledger_trouble: Option<String>,
     /// The fleet is out of reach.
     fleet_away: bool,
+    /// From then on nobody knows whether keys and limits are still the fleet's, nanoseconds since the Unix epoch.
+    policy_holds_until: u64,
     /// Differs between processes, for the `x-request-id` of our own replies.
     boot: u64,
     replies: u64,
@@ -209,6 +211,7 @@ impl Proxy {
             dispatched: Vec::new(),
             ledger_trouble: None,
             fleet_away: false,
+            policy_holds_until: u64::MAX,
             notes: Notes::default(),
             leaving: false,
             draining: false,
@@ -470,6 +473,11 @@ impl Proxy {
         self.own_paths = policy.rules.filter_map(|rule| rule.paths.clone());
         self.models = policy.rules.filter_map(|rule| rule.models.clone());
         self.check_sessions(now);
+    }
+
+    /// Keys and limits hold until then, nanoseconds since the Unix epoch: nobody is let in by older ones.
+    pub fn policy_holds(&mut self, until: u64) {
+        self.policy_holds_until = until;
     }
 
     /// The period of which [`Proxy::set_spend_sums`] must tell what was spent: somebody has a budget, and that is not

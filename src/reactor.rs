@@ -196,6 +196,7 @@ impl<I: Io, W: Workers> Reactor<I, W> {
                 WorkerEvent::Fleet { trouble } => self.proxy.fleet_state(trouble.is_some()),
                 WorkerEvent::Leases(heard) => self.proxy.heard(now, heard),
                 WorkerEvent::Policy(policy) => self.proxy.set_policy(now, policy),
+                WorkerEvent::PolicyHolds { until } => self.proxy.policy_holds(until),
                 WorkerEvent::SpendSums(spend_sums) => {
                     self.spend_asked = None;
                     self.proxy.set_spend_sums(now, spend_sums);

@@ -274,6 +274,7 @@ mod tests {
         ("FLEET_ON_OUTAGE", "closed", "FLEET_URL=postgres://u@h/d\n"),
         ("FLEET_WAIT", "1s", "FLEET_URL=postgres://u@h/d\n"),
         ("FLEET_LEASE", "1m", "FLEET_URL=postgres://u@h/d\n"),
+        ("FLEET_POLICY_STALE", "1h", "FLEET_URL=postgres://u@h/d\n"),
         ("PGPASSFILE", PASSWORDS, "FLEET_URL=postgres://u@h/d\n"),
     ];
     const INFLUX_1: &str = "INFLUXDB_URL=http://h\nINFLUXDB_DATABASE=d\nINFLUXDB_USERNAME=u\n";

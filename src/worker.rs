@@ -1,5 +1,5 @@
-//! The threads that may block or take long (ledger, checkpoint, query, long work, export, alerts, ship, lease, resolver,
-//! log), each behind a bounded mailbox, and the one mailbox back.
+//! The threads that may block or take long (ledger, checkpoint, query, long work, export, alerts, ship, lease, policy,
+//! resolver, log), each behind a bounded mailbox, and the one mailbox back.
 //!
 //! In: records, questions and names from the loop. Out: [`WorkerEvent`]s. Never: a decision about an exchange.
 
@@ -19,6 +19,8 @@ pub mod ledger;
 pub mod logger;
 pub mod long_work;
 mod outbound;
+mod policy_follower;
+pub mod policy_store;
 pub mod price_fetcher;
 pub mod process;
 pub mod query;

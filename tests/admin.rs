@@ -9,7 +9,7 @@ mod support;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use openai_api_proxy::access::Hash;
-use openai_api_proxy::ledger::keys_and_limits::Editor;
+use openai_api_proxy::ledger::policy_editor::{Editor, PolicyEditor as _};
 use openai_api_proxy::limit::levels::LimitLevel;
 use openai_api_proxy::limit::overrides::Overrides;
 use openai_api_proxy::policy::Rule;

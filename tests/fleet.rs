@@ -15,6 +15,8 @@ mod joining;
 mod limits;
 #[path = "fleet/once.rs"]
 mod once;
+#[path = "fleet/policy.rs"]
+mod policy;
 #[path = "fleet/trouble.rs"]
 mod trouble;
 #[path = "fleet/usage.rs"]

@@ -1,17 +1,17 @@
-//! `proxy-server keys`: makes, lists and revokes client keys in the ledger's file.
+//! `proxy-server keys`: makes, lists and revokes client keys, in the ledger's file or in the fleet.
 
 use super::prices_command::pretty;
 use super::{Command, is_json, next, text, unexpected};
 use crate::access::{Hash, expiry, is_user};
 use crate::base::clock::{DAY, SECOND};
+use crate::fleet::fleet_policy;
 use crate::ledger::keys_and_limits::{KeyRow, keys};
-use crate::ledger::offline;
 use crate::local::humanize::{day, instant};
 use crate::local::text_table::{Column, table};
 use crate::worker::admin::{key_document, new_secret};
+use crate::worker::policy_store::PolicyStore;
 use crate::worker::unix_now;
 use lexopt::{Arg, Parser};
-use std::path::Path;
 
 /// The text of `keys --help`.
 pub const HELP: &str = include_str!("keys_help.txt");
@@ -81,27 +81,27 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
     Ok(Command::Keys(command))
 }
 
-/// Runs the command on the ledger at `path`: what to print on standard output, and a line for standard error. Only
+/// Runs the command where the tables are: what to print on standard output, and a line for standard error. Only
 /// `create` makes a ledger where there is none, and `list` changes nothing. `now` in nanoseconds since the Unix epoch.
 ///
 /// # Errors
 /// One sentence.
-pub fn run(command: &KeysCommand, path: &Path, now: u64) -> Result<(String, Option<String>), String> {
+pub fn run(command: &KeysCommand, store: PolicyStore<'_>, now: u64) -> Result<(String, Option<String>), String> {
     match command {
         KeysCommand::Create { user, team, name, expires } => {
             let expires = expires.as_deref().map(|text| expires_at(text, now)).transpose()?;
             let secret = new_secret()?;
             let hash = Hash::of(secret.as_bytes());
-            let id = super::editor(path, now)?.add_key(user, team.as_deref(), name, &hash, expires)?;
+            let id = store.editor(&super::who(), now)?.add_key(user, team.as_deref(), name, &hash, expires)?;
             Ok((format!("{secret}\n"), Some(format!("key {id} is {user}'s; it cannot be shown again"))))
         }
         KeysCommand::List { json } => {
-            let keys: Vec<KeyRow> = offline::read(path, keys)?.into_iter().map(|(key, _)| key).collect();
+            let keys: Vec<KeyRow> = store.read(keys, fleet_policy::keys)?.into_iter().map(|(key, _)| key).collect();
             let list =
                 if *json { pretty(&keys.iter().map(|key| key_document(key, now)).collect()) } else { list(&keys, now) };
             Ok((list, None))
         }
-        KeysCommand::Revoke(id) => match super::editor_of_existing(path, now)?.revoke(*id)? {
+        KeysCommand::Revoke(id) => match store.editor_of_existing(&super::who(), now)?.revoke(*id)? {
             None => Err(format!("there is no key {id}; keys list shows them")),
             Some(true) => Ok((format!("key {id} is revoked\n"), None)),
             Some(false) => Ok((format!("key {id} was revoked before\n"), None)),

@@ -1,19 +1,20 @@
-//! `proxy-server limits`: limits of users, teams and everybody together, in the ledger's file.
+//! `proxy-server limits`: limits of users, teams and everybody together, in the ledger's file or in the fleet.
 
 use super::prices_command::pretty;
 use super::users_command::name;
 use super::{Command, is_json, next, text, unexpected};
 use crate::base::digits::{nano_usd, whole_number};
-use crate::ledger::keys_and_limits::{rules, whose};
-use crate::ledger::offline;
+use crate::fleet::fleet_policy;
+use crate::ledger::keys_and_limits::rules;
+use crate::ledger::policy_editor::whose;
 use crate::limit::levels::{Levels, LimitLevel};
 use crate::limit::overrides::LIMIT_MAX;
 use crate::limit::status::dollars;
 use crate::local::text_table::{Column, table};
 use crate::policy::{AllowedPaths, Models, Rule};
 use crate::worker::admin::rule_document;
+use crate::worker::policy_store::PolicyStore;
 use lexopt::{Arg, Parser};
-use std::path::Path;
 
 /// The text of `limits --help`.
 pub const HELP: &str = include_str!("limits_help.txt");
@@ -107,20 +108,20 @@ fn models(parser: &mut Parser) -> Result<Models, String> {
     Models::parse(&text).ok_or_else(|| format!("--models {text:?}: expected {}", Models::EXPECTED))
 }
 
-/// Runs the command on the ledger at `path`, at `now` in nanoseconds since the Unix epoch: what to print. Only `set`
+/// Runs the command where the tables are, at `now` in nanoseconds since the Unix epoch: what to print. Only `set`
 /// makes a ledger where there is none, and `list` changes nothing.
 ///
 /// # Errors
 /// One sentence.
-pub fn run(command: &LimitsCommand, path: &Path, now: u64) -> Result<String, String> {
+pub fn run(command: &LimitsCommand, store: PolicyStore<'_>, now: u64) -> Result<String, String> {
     match command {
         LimitsCommand::Set { level, name, rule } => {
             let mut set = Levels::default();
-            set.set(*level, name, super::editor(path, now)?.set_rule(*level, name, rule)?);
+            set.set(*level, name, store.editor(&super::who(), now)?.set_rule(*level, name, rule)?);
             Ok(list(&set))
         }
         LimitsCommand::List { json } => {
-            let rules = offline::read(path, rules)?;
+            let rules = store.read(rules, fleet_policy::rules)?;
             Ok(if *json {
                 pretty(&rules.iter().map(|(level, name, rule)| rule_document(level, name, rule)).collect())
             } else {
@@ -128,7 +129,7 @@ pub fn run(command: &LimitsCommand, path: &Path, now: u64) -> Result<String, Str
             })
         }
         LimitsCommand::Clear { level, name } => {
-            let was_set = super::editor_of_existing(path, now)?.clear_rule(*level, name)?;
+            let was_set = store.editor_of_existing(&super::who(), now)?.clear_rule(*level, name)?;
             let whose = whose(*level, name);
             Ok(match was_set {
                 true => format!("nothing is set for {whose} any more\n"),

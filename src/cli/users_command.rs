@@ -1,15 +1,15 @@
-//! `proxy-server users`: which user belongs to which team, in the ledger's file.
+//! `proxy-server users`: which user belongs to which team, in the ledger's file or in the fleet.
 
 use super::prices_command::pretty;
 use super::{Command, is_json, next, text, unexpected};
 use crate::access::is_user;
+use crate::fleet::fleet_policy;
 use crate::ledger::keys_and_limits::{members, rules};
-use crate::ledger::offline;
 use crate::local::text_table::{Column, table};
+use crate::worker::policy_store::PolicyStore;
 use lexopt::{Arg, Parser};
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::path::Path;
 
 /// The text of `users --help`.
 pub const HELP: &str = include_str!("users_help.txt");
@@ -77,31 +77,34 @@ pub(super) fn name(text: String) -> Result<String, String> {
     }
 }
 
-/// Runs the command on the ledger at `path`, at `now` in nanoseconds since the Unix epoch: what to print. Only `set`
+/// Runs the command where the tables are, at `now` in nanoseconds since the Unix epoch: what to print. Only `set`
 /// makes a ledger where there is none, and `list` changes nothing.
 ///
 /// # Errors
 /// One sentence.
-pub fn run(command: &UsersCommand, path: &Path, now: u64) -> Result<String, String> {
+pub fn run(command: &UsersCommand, store: PolicyStore<'_>, now: u64) -> Result<String, String> {
     match command {
         UsersCommand::Set { user, team } => {
-            super::editor(path, now)?.set_team(user, team.as_deref())?;
+            store.editor(&super::who(), now)?.set_team(user, team.as_deref())?;
             Ok(match team {
                 Some(team) => format!("{user} belongs to team {team}\n"),
                 None => format!("{user} belongs to no team\n"),
             })
         }
-        UsersCommand::List { json } => list(path, *json),
+        UsersCommand::List { json } => list(store, *json),
         UsersCommand::DeleteTeam { team, move_to } => {
-            super::editor_of_existing(path, now)?.delete_team(team, move_to.as_deref())??;
+            store.editor_of_existing(&super::who(), now)?.delete_team(team, move_to.as_deref())??;
             Ok(format!("team {team} is deleted\n"))
         }
     }
 }
 
 /// Users by team; and teams without any, which have limits only.
-fn list(path: &Path, json: bool) -> Result<String, String> {
-    let (members, rules) = offline::read(path, |conn| Ok((members(conn)?, rules(conn)?)))?;
+fn list(store: PolicyStore<'_>, json: bool) -> Result<String, String> {
+    let (members, rules) = store.read(
+        |conn| Ok((members(conn)?, rules(conn)?)),
+        |client| Ok((fleet_policy::members(client)?, fleet_policy::rules(client)?)),
+    )?;
     let mut rows: Vec<(&str, Option<&str>)> = members.iter().map(|(user, team)| (&**team, Some(&**user))).collect();
     let full: BTreeSet<&str> = members.values().map(|team| &**team).collect();
     rows.extend(rules.teams.keys().filter(|team| !full.contains(&***team)).map(|team| (&**team, None)));

@@ -25,12 +25,17 @@ pub struct Fleet {
     pub wait: Duration,
     /// `FLEET_LEASE`: how long what a node holds of a limit of a minute lasts.
     pub lease: Duration,
+    /// `FLEET_POLICY_STALE`: for how long the copy of keys and limits holds without the database; zero for ever.
+    pub policy_stale: Duration,
 }
 
 /// A longer wait than this would be an outage of its own.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 /// A shorter lease would be void between two beats; a longer one would keep from others what a node that died held.
 const LEASES: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_secs(600);
+
+/// Long enough for an outage, and short enough for a key that was revoked meanwhile.
+const POLICY_STALE: Duration = Duration::from_secs(24 * 3600);
 
 const EXPECTED_NODE: &str = "a name of 1 to 128 bytes without control characters";
 
@@ -53,6 +58,7 @@ impl Fleet {
         let lease = source.optional("FLEET_LEASE", "a duration from 2s to 10m, such as 10s", |text| {
             value::duration(text).filter(|lease| LEASES.contains(lease))
         });
+        let policy_stale = source.optional("FLEET_POLICY_STALE", "a duration such as 24h, or 0", value::duration);
         let passfile = source.os("PGPASSFILE");
         let Some((url, variable)) = url else {
             if node.is_some() {
@@ -73,6 +79,7 @@ impl Fleet {
             on_outage: on_outage.unwrap_or_default(),
             wait: wait.unwrap_or(Duration::from_millis(250)),
             lease: lease.unwrap_or(Duration::from_secs(10)),
+            policy_stale: policy_stale.unwrap_or(POLICY_STALE),
         })
     }
 }
@@ -94,6 +101,12 @@ mod tests {
         assert_eq!([delay(""), delay("FLEET_URL=postgres://u@h/d\n")], [0, 5]);
         assert!(load("FLEET_NODE=a\n").unwrap().warnings[0].contains("there is no fleet"));
         assert_eq!((fleet.on_outage, fleet.wait.as_millis(), fleet.lease.as_secs()), (OnOutage::Share, 250, 10));
+        let stale = |text: &str| {
+            let dotenv = format!("FLEET_URL=postgres://u@db/d\nFLEET_POLICY_STALE={text}\n");
+            load(&dotenv).map(|config| config.fleet.unwrap().policy_stale.as_secs())
+        };
+        assert_eq!((fleet.policy_stale.as_secs(), stale("0").unwrap(), stale("90m").unwrap()), (86_400, 0, 5_400));
+        assert!(stale("soon").is_err());
         let fleet = "FLEET_URL=postgres://u@db/d\nFLEET_ON_OUTAGE=closed\nFLEET_WAIT=1s\nFLEET_LEASE=1m\n";
         let fleet = load(fleet).unwrap().fleet.unwrap();
         assert_eq!((fleet.on_outage, fleet.wait.as_millis(), fleet.lease.as_secs()), (OnOutage::Closed, 1_000, 60));

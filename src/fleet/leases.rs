@@ -2,7 +2,8 @@
 //! what the engine makes of them.
 
 use crate::limit::lease::{Answer, Ask};
-use crate::postgres::{PostgresClient, SqlError};
+use crate::postgres::{PostgresClient, SqlError, SqlFault};
+use std::time::Duration;
 
 /// What an exchange brings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub struct Exchanged {
     pub answers: Vec<Answer>,
     /// Accounts of which others need what this ledger holds.
     pub recalled: Vec<String>,
+    /// Of keys, limits and teams: another one after each change.
+    pub policy_version: i64,
 }
 
 /// Sends messages of a ledger's process, and takes the answers, as one transaction. A lease lasts for so long; `now_ms`
@@ -25,10 +28,11 @@ pub fn exchange(
     ledger: i16,
     asks: &[Ask],
 ) -> Result<Exchanged, SqlError> {
-    let sql = "SELECT granted[i], available[i], others[i], wait_ms[i], NULL
+    let sql = "SELECT granted[i], available[i], others[i], wait_ms[i], NULL, NULL::bigint
             FROM oap_exchange_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) e,
             generate_series(1, array_length(granted, 1)) i
-        UNION ALL SELECT NULL, NULL, NULL, NULL, account FROM oap_recalled_v1($3) account";
+        UNION ALL SELECT NULL, NULL, NULL, NULL, account, NULL FROM oap_recalled_v1($3) account
+        UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, version FROM oap_policy";
     let numbers = |of: fn(&Ask) -> i64| asks.iter().map(of).collect::<Vec<_>>();
     let accounts: Vec<&str> = asks.iter().map(|ask| &*ask.account).collect();
     let opens: Vec<bool> = asks.iter().map(|ask| ask.opens).collect();
@@ -54,6 +58,8 @@ pub fn exchange(
             &closes,
         ],
     )?;
+    let none = || SqlError::new(SqlFault::Statement, "an answer has no version");
+    let (version, rows) = rows.split_last().ok_or_else(none)?;
     let (answers, recalled) = rows.split_at(asks.len().min(rows.len()));
     let answers = answers.iter().map(|row| {
         Ok::<_, SqlError>(Answer {
@@ -64,5 +70,28 @@ pub fn exchange(
         })
     });
     let recalled = recalled.iter().map(|row| row.get(4));
-    Ok(Exchanged { answers: answers.collect::<Result<_, _>>()?, recalled: recalled.collect::<Result<_, _>>()? })
+    Ok(Exchanged {
+        answers: answers.collect::<Result<_, _>>()?,
+        recalled: recalled.collect::<Result<_, _>>()?,
+        policy_version: version.get(5)?,
+    })
+}
+
+/// Forgets accounts that tell nothing any more.
+///
+/// # Errors
+/// The server's.
+pub fn prune(client: &mut PostgresClient) -> Result<(), SqlError> {
+    client.query("SELECT oap_prune_accounts_v1()", &[]).map(drop)
+}
+
+/// Has the engine grant nothing for so long: what its forerunner, which is gone, has granted is void then.
+///
+/// # Errors
+/// The server's.
+pub fn be_quiet(client: &mut PostgresClient, lasts: Duration) -> Result<(), SqlError> {
+    let lasts_ms = i64::try_from(lasts.as_millis()).unwrap_or(i64::MAX / 2);
+    let sql = "UPDATE oap_quiet
+        SET until_ms = greatest(until_ms, (extract(epoch FROM clock_timestamp()) * 1000)::bigint + $1)";
+    client.query(sql, &[&lasts_ms]).map(drop)
 }

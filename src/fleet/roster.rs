@@ -64,7 +64,8 @@ pub enum Forgotten {
     Unknown,
 }
 
-/// Declares that a node will not come back. Where it does, it is in again.
+/// Declares that a node will not come back: nobody waits for what it has not sent, and what it held of limits and
+/// budgets and is not known to have spent is free. Where it does come back, it is in again.
 ///
 /// # Errors
 /// The server's.
@@ -73,9 +74,10 @@ pub fn forget(client: &mut PostgresClient, node: &str) -> Result<Forgotten, SqlE
     let sql = format!(
         "WITH asked AS (SELECT l.id, {STATE} AS state FROM oap_ledgers l JOIN oap_processes p ON p.id = l.process
             WHERE l.node = $1),
-        done AS (UPDATE oap_ledgers SET forgotten = true WHERE id IN (SELECT id FROM asked)
-            AND NOT EXISTS (SELECT FROM asked WHERE state = 'serving'))
-        SELECT count(*), count(*) FILTER (WHERE state = 'serving') FROM asked"
+        gone AS (UPDATE oap_ledgers SET forgotten = true WHERE id IN (SELECT id FROM asked)
+            AND NOT EXISTS (SELECT FROM asked WHERE state = 'serving') RETURNING id)
+        SELECT count(*), count(*) FILTER (WHERE state = 'serving'),
+            (SELECT count(oap_forget_leases_v1(id)) FROM gone) FROM asked"
     );
     let row = client.query_one(&sql, &[&node])?;
     Ok(match (row.get::<i64>(0)?, row.get::<i64>(1)?) {

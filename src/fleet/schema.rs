@@ -7,7 +7,8 @@ use crate::postgres::{PostgresClient, SqlError, SqlFault};
 
 /// What leads from each version of the schema to the next. A step is never edited once released: another is added, and
 /// takes nothing away that the version before needs.
-const MIGRATIONS: &[&str] = &[include_str!("schema/usage.sql"), include_str!("schema/leases.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("schema/usage.sql"), include_str!("schema/leases.sql"), include_str!("schema/policy.sql")];
 
 /// The version that this build makes.
 pub const VERSION: i32 = MIGRATIONS.len() as i32;
@@ -44,6 +45,14 @@ pub fn prepare(client: &mut PostgresClient) -> Result<(), SqlError> {
         }
         Ok(())
     })
+}
+
+/// What tells a fleet from one before it in the same database, which was emptied.
+///
+/// # Errors
+/// The server's.
+pub fn epoch(client: &mut PostgresClient) -> Result<String, SqlError> {
+    client.query_one("SELECT epoch::text FROM oap_meta", &[])?.get(0)
 }
 
 /// Refuses where no node has made the schema yet, or it is not for this build. Changes nothing.

@@ -1,18 +1,14 @@
-//! The tables of keys, limits and teams: read by the ledger's thread, which follows their version, and changed by
-//! commands and by the administrator's requests, also while servers run on the same file. Each change leaves a line in
-//! the table `audit`.
+//! The tables of keys, limits and teams: read by the ledger's thread, which follows their version, and changed through
+//! [`policy_editor`](super::policy_editor), also while servers run on the same file.
 //!
 //! In: a connection. Out: the tables, whole. Never: a secret, only hashes.
 
-use super::database;
 use crate::access::{Hash, Key};
 use crate::limit::levels::{Levels, LimitLevel};
 use crate::limit::overrides::Overrides;
-use crate::limit::status::dollars;
 use crate::policy::{AllowedPaths, Models, Policy, Rule};
-use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
+use rusqlite::{Connection, params};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 /// Another number after each change.
@@ -59,197 +55,6 @@ impl KeyRow {
     }
 }
 
-/// The tables, to be changed.
-pub struct Editor {
-    conn: Connection,
-    /// Who changes them, and when, for the audit.
-    who: String,
-    now: u64,
-}
-
-impl Editor {
-    /// Opens the ledger, which is created where there is none, for changes that somebody makes at `now`.
-    ///
-    /// # Errors
-    /// One sentence, as of [`database::open`].
-    pub fn open(path: &Path, who: &str, now: u64) -> Result<Self, String> {
-        Ok(Self { conn: database::open(path)?, who: who.to_owned(), now })
-    }
-
-    /// The same, where the ledger must be there already.
-    ///
-    /// # Errors
-    /// One sentence, also where there is none.
-    pub fn open_existing(path: &Path, who: &str, now: u64) -> Result<Self, String> {
-        Self::open(&database::existing(path)?, who, now)
-    }
-
-    /// Adds a key; its id.
-    pub fn add_key(
-        &mut self,
-        user: &str,
-        team: Option<&str>,
-        name: &str,
-        hash: &Hash,
-        expires_at: Option<u64>,
-    ) -> Result<i64, String> {
-        let now = self.now.cast_signed();
-        self.change(|conn| {
-            conn.execute(
-                "INSERT INTO client_keys (user, team, name, hash, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
-                params![user, team, name, hash.as_slice(), now, expires_at.map(u64::cast_signed)],
-            )?;
-            let id = conn.last_insert_rowid();
-            Ok((id, Some(format!("key {id} of {user} is made"))))
-        })
-    }
-
-    /// Revokes a key. `None` where there is no such key; else whether it was still in force.
-    pub fn revoke(&mut self, id: i64) -> Result<Option<bool>, String> {
-        let now = self.now.cast_signed();
-        self.change(|conn| {
-            let sql = "SELECT revoked_at IS NULL FROM client_keys WHERE id = ?";
-            let found: Option<bool> = conn.query_row(sql, [id], |row| row.get(0)).optional()?;
-            if found != Some(true) {
-                return Ok((found, None));
-            }
-            conn.execute("UPDATE client_keys SET revoked_at = ? WHERE id = ?", [now, id])?;
-            Ok((found, Some(format!("key {id} is revoked"))))
-        })
-    }
-
-    /// Sets what is given for a user, a team or everybody (whose name is empty), and leaves the rest; all that is set
-    /// after that.
-    pub fn set_rule(&mut self, level: LimitLevel, name: &str, given: &Rule) -> Result<Rule, String> {
-        self.change(|conn| {
-            let before = rules(conn)?;
-            let before = match level {
-                LimitLevel::User => before.users.get(name).cloned(),
-                LimitLevel::Team => before.teams.get(name).cloned(),
-                LimitLevel::Total => before.total,
-            };
-            let rule = before.unwrap_or_default().with(given);
-            let number = |value: Option<u64>| value.map(u64::cast_signed);
-            conn.execute(
-                "INSERT OR REPLACE INTO limits VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                params![
-                    level.label(),
-                    name,
-                    number(rule.limits.rpm),
-                    number(rule.limits.tpm),
-                    rule.limits.concurrent,
-                    number(rule.limits.day_nano_usd),
-                    number(rule.limits.month_nano_usd),
-                    rule.models.as_ref().map(ToString::to_string),
-                    rule.paths.as_ref().map(ToString::to_string),
-                ],
-            )?;
-            let what = format!("limits of {} are set: {}", whose(level, name), said(given));
-            Ok((rule, Some(what)))
-        })
-    }
-
-    /// Takes away what is set for a user, a team or everybody; false where nothing was.
-    pub fn clear_rule(&mut self, level: LimitLevel, name: &str) -> Result<bool, String> {
-        self.change(|conn| {
-            let sql = "DELETE FROM limits WHERE level = ? AND name = ?";
-            let was_set = conn.execute(sql, [level.label(), name])? > 0;
-            Ok((was_set, was_set.then(|| format!("limits of {} are cleared", whose(level, name)))))
-        })
-    }
-
-    /// Puts a user into a team, or into none.
-    pub fn set_team(&mut self, user: &str, team: Option<&str>) -> Result<(), String> {
-        self.change(|conn| {
-            let what = match team {
-                Some(team) => {
-                    conn.execute("INSERT OR REPLACE INTO members VALUES (?, ?)", [user, team])?;
-                    format!("user {user} belongs to team {team}")
-                }
-                None => {
-                    conn.execute("DELETE FROM members WHERE user = ?", [user])?;
-                    format!("user {user} belongs to no team")
-                }
-            };
-            Ok(((), Some(what)))
-        })
-    }
-
-    /// Ends a team: its limits, and where `move_to` names another, its users and keys go there.
-    ///
-    /// Within: why not, in one sentence: it has users or keys, and `move_to` names no team; there is none of this name.
-    pub fn delete_team(&mut self, team: &str, move_to: Option<&str>) -> Result<Result<(), String>, String> {
-        self.change(|conn| {
-            let count = |sql: &str| conn.query_row(sql, [team], |row| row.get::<_, i64>(0));
-            let users = count("SELECT count(*) FROM members WHERE team = ?")?;
-            let keys = count("SELECT count(*) FROM client_keys WHERE team = ? AND revoked_at IS NULL")?;
-            let limits = count("SELECT count(*) FROM limits WHERE level = 'team' AND name = ?")?;
-            let refused = |why: String| Ok((Err(why), None));
-            match move_to {
-                _ if users + keys + limits == 0 => return refused(format!("there is no team {team}")),
-                None if users + keys > 0 => {
-                    return refused(format!(
-                        "team {team} has {users} users and {keys} keys; say where they go: --move-to TEAM"
-                    ));
-                }
-                _ => {}
-            }
-            for table in ["members", "client_keys"] {
-                conn.execute(&format!("UPDATE {table} SET team = ? WHERE team = ?"), params![move_to, team])?;
-            }
-            conn.execute("DELETE FROM limits WHERE level = 'team' AND name = ?", [team])?;
-            let moved = move_to.map(|to| format!("; its users belong to team {to}")).unwrap_or_default();
-            Ok((Ok(()), Some(format!("team {team} is deleted{moved}"))))
-        })
-    }
-
-    /// One change, in one transaction, with its line in the audit where something was changed.
-    fn change<T>(
-        &mut self,
-        edit: impl FnOnce(&Connection) -> rusqlite::Result<(T, Option<String>)>,
-    ) -> Result<T, String> {
-        let try_change = || {
-            let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let (edited, what) = edit(&transaction)?;
-            if let Some(what) = what {
-                transaction.execute("UPDATE policy SET version = version + 1", [])?;
-                let sql = "INSERT INTO audit (at, who, what) VALUES (?, ?, ?)";
-                transaction.execute(sql, params![self.now.cast_signed(), self.who, what])?;
-            }
-            transaction.commit()?;
-            Ok(edited)
-        };
-        try_change().map_err(|error: rusqlite::Error| format!("the ledger cannot be changed: {error}"))
-    }
-}
-
-/// Whose limits, for people.
-pub fn whose(level: LimitLevel, name: &str) -> String {
-    match level {
-        LimitLevel::User => format!("user {name}"),
-        LimitLevel::Team => format!("team {name}"),
-        LimitLevel::Total => "all users together".to_owned(),
-    }
-}
-
-/// What a change of limits names, in the words of the command.
-fn said(given: &Rule) -> String {
-    let Rule { limits, models, paths } = given;
-    let number = |value: Option<u64>| value.map(|value| value.to_string());
-    let money = |value: Option<u64>| value.map(dollars);
-    let all = [
-        ("rpm", number(limits.rpm)),
-        ("tpm", number(limits.tpm)),
-        ("concurrent", number(limits.concurrent.map(u64::from))),
-        ("usd-day", money(limits.day_nano_usd)),
-        ("usd-month", money(limits.month_nano_usd)),
-        ("models", models.as_ref().map(ToString::to_string)),
-        ("paths", paths.as_ref().map(ToString::to_string)),
-    ];
-    let named = all.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", value?)));
-    named.collect::<Vec<_>>().join(", ")
-}
-
 /// All keys, in the order in which they were made.
 pub fn keys(conn: &Connection) -> rusqlite::Result<Vec<(KeyRow, Hash)>> {
     let mut select = conn.prepare_cached(
@@ -289,30 +94,77 @@ pub fn members(conn: &Connection) -> rusqlite::Result<BTreeMap<Box<str>, Arc<str
     Ok(members)
 }
 
-/// What is set for users, teams and everybody. What cannot be read, of a later version, allows nothing.
-pub fn rules(conn: &Connection) -> rusqlite::Result<Levels<Rule>> {
-    let mut select = conn.prepare_cached(
-        "SELECT level, name, rpm, tpm, concurrent, day_nano_usd, month_nano_usd, models, paths FROM limits",
-    )?;
-    let mut rows = select.query([])?;
-    let number = |value: Option<i64>| value.map(|value| value.max(0).cast_unsigned());
-    let mut rules = Levels::default();
-    while let Some(row) = rows.next()? {
-        let limits = Overrides {
-            rpm: number(row.get(2)?),
-            tpm: number(row.get(3)?),
-            concurrent: number(row.get(4)?).map(|max| u32::try_from(max).unwrap_or(u32::MAX)),
-            day_nano_usd: number(row.get(5)?),
-            month_nano_usd: number(row.get(6)?),
-        };
-        let models = row.get::<_, Option<String>>(7)?.map(|text| Models::parse(&text).unwrap_or(Models::none()));
-        let paths = row.get::<_, Option<String>>(8)?;
-        let paths = paths.map(|text| AllowedPaths::parse(&text).unwrap_or(AllowedPaths::Under(Vec::new())));
-        if let Some(level) = LimitLevel::named(row.get_ref(0)?.as_str()?) {
-            rules.set(level, row.get_ref(1)?.as_str()?, Rule { limits, models, paths });
+/// What is set for somebody, as it is stored. Null is what the settings say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuleRow {
+    /// `rpm`, `tpm`, `concurrent`, `day_nano_usd` and `month_nano_usd`.
+    pub numbers: [Option<i64>; 5],
+    pub models: Option<String>,
+    pub paths: Option<String>,
+}
+
+impl RuleRow {
+    /// Its columns, in the order of its fields.
+    pub const COLUMNS: &str = "rpm, tpm, concurrent, day_nano_usd, month_nano_usd, models, paths";
+
+    /// A rule as it is stored.
+    pub fn of(Rule { limits, models, paths }: &Rule) -> Self {
+        let concurrent = limits.concurrent.map(u64::from);
+        let numbers = [limits.rpm, limits.tpm, concurrent, limits.day_nano_usd, limits.month_nano_usd];
+        Self {
+            numbers: numbers.map(|value| value.map(u64::cast_signed)),
+            models: models.as_ref().map(ToString::to_string),
+            paths: paths.as_ref().map(ToString::to_string),
         }
     }
-    Ok(rules)
+
+    /// The rule that is stored. What of it cannot be read, of a later version, allows nothing.
+    pub fn rule(&self) -> Rule {
+        let [rpm, tpm, concurrent, day_nano_usd, month_nano_usd] =
+            self.numbers.map(|value| value.map(|value| value.max(0).cast_unsigned()));
+        let concurrent = concurrent.map(|max| u32::try_from(max).unwrap_or(u32::MAX));
+        let models = self.models.as_deref().map(|text| Models::parse(text).unwrap_or(Models::none()));
+        let paths = self.paths.as_deref();
+        let paths = paths.map(|text| AllowedPaths::parse(text).unwrap_or(AllowedPaths::Under(Vec::new())));
+        Rule { limits: Overrides { rpm, tpm, concurrent, day_nano_usd, month_nano_usd }, models, paths }
+    }
+
+    /// Stores it in place of what is set for a level and a name.
+    pub fn write(&self, conn: &Connection, level: &str, name: &str) -> rusqlite::Result<()> {
+        let [rpm, tpm, concurrent, day, month] = self.numbers;
+        conn.prepare_cached("INSERT OR REPLACE INTO limits VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")?
+            .execute(params![level, name, rpm, tpm, concurrent, day, month, self.models, self.paths])
+            .map(drop)
+    }
+}
+
+/// All that is set, each with its level and name.
+pub fn rule_rows(conn: &Connection) -> rusqlite::Result<Vec<(String, String, RuleRow)>> {
+    let mut select = conn.prepare_cached(&format!("SELECT level, name, {} FROM limits", RuleRow::COLUMNS))?;
+    let rows = select.query_map([], |row| {
+        let mut numbers = [None; 5];
+        for (column, number) in (2..).zip(&mut numbers) {
+            *number = row.get(column)?;
+        }
+        Ok((row.get(0)?, row.get(1)?, RuleRow { numbers, models: row.get(7)?, paths: row.get(8)? }))
+    })?;
+    rows.collect()
+}
+
+/// What is set for users, teams and everybody.
+pub fn rules(conn: &Connection) -> rusqlite::Result<Levels<Rule>> {
+    Ok(rules_of(rule_rows(conn)?))
+}
+
+/// Rows as rules, but those of levels that only a later version knows.
+pub fn rules_of(rows: impl IntoIterator<Item = (String, String, RuleRow)>) -> Levels<Rule> {
+    let mut rules = Levels::default();
+    for (level, name, row) in rows {
+        if let Some(level) = LimitLevel::named(&level) {
+            rules.set(level, &name, row.rule());
+        }
+    }
+    rules
 }
 
 /// A line of the audit.

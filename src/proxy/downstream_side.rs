@@ -349,7 +349,7 @@ impl Proxy {
             Err(message) => self.refuse(now, key, &head, &Refusal::new(Fault::BadRequest, message)),
             Ok(Route::Local(local)) => self.local_request(now, key, &head, local),
             Ok(Route::Relay { endpoint, cost }) => {
-                let may_relay = self.may_relay(&head);
+                let may_relay = self.may_relay(&head, now);
                 match may_relay.and_then(|()| identity::who(&head.headers, &self.access, now.unix)) {
                     Ok(Who { user, team, key_id }) => {
                         let user = user.unwrap_or_else(|name| self.limiter.name(&name));
@@ -398,7 +398,7 @@ impl Proxy {
     }
 
     /// Why a request is not for the target, whoever asks.
-    fn may_relay(&self, head: &RequestHead<'_, '_>) -> Result<(), Refusal> {
+    fn may_relay(&self, head: &RequestHead<'_, '_>, now: Now) -> Result<(), Refusal> {
         let bad = |message| Err(Refusal::new(Fault::BadRequest, message));
         if head.method == "TRACE" {
             let refusal = Refusal::new(Fault::MethodNotAllowed, "TRACE is not passed on");
@@ -411,6 +411,11 @@ impl Proxy {
             return bad(
                 "this is the administrator's token, which is not sent to the target: is another path meant, or a key?",
             );
+        }
+        if now.unix >= self.policy_holds_until {
+            let message = "the fleet's database has been out of reach for so long that nobody knows who may still come \
+                           in (FLEET_POLICY_STALE)";
+            return Err(Refusal::new(Fault::LimitsUnavailable, message).with(b"retry-after: 1\r\n"));
         }
         Ok(())
     }
@@ -942,7 +947,7 @@ impl Proxy {
             LocalRequest::Robots => return self.local_answer(now, key, &text(200, "User-agent: *\nDisallow: /\n")),
             LocalRequest::Health => return self.local_answer(now, key, &text(200, "ok\n")),
             LocalRequest::Readiness => {
-                let answer = self.readiness();
+                let answer = self.readiness(now);
                 return self.local_answer(now, key, &answer);
             }
             LocalRequest::Admin(mut request) => {
@@ -1014,7 +1019,7 @@ impl Proxy {
     }
 
     /// What `GET /readyz` says.
-    fn readiness(&self) -> Answer {
+    fn readiness(&self, now: Now) -> Answer {
         if self.draining {
             text(503, "draining\n")
         } else if self.leaving {
@@ -1025,6 +1030,8 @@ impl Proxy {
             text(503, "the ledger cannot take more records at the moment\n")
         } else if !self.dialer.is_resolved() {
             text(503, "the target's address is not known\n")
+        } else if now.unix >= self.policy_holds_until {
+            text(503, "the fleet has been out of reach for longer than FLEET_POLICY_STALE\n")
         } else if self.fleet_away {
             text(200, "degraded: the fleet is out of reach; the log says why\n")
         } else {

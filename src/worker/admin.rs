@@ -1,46 +1,47 @@
 //! Performs the administrator's requests, and shows what the tables hold as JSON, or as a page.
 //!
-//! In: an [`AdminRequest`] and the ledger's path. Out: an answer. Never: a secret, but a new key's, once.
+//! In: an [`AdminRequest`], and where the tables are. Out: an answer. Never: a secret, but a new key's, once.
 
+use super::policy_store::PolicyStore;
 use crate::access::{Hash, KEY_PREFIX};
 use crate::base::clock::{DAY, SECOND};
+use crate::fleet::fleet_policy;
 use crate::http::reply::Fault;
-use crate::ledger::database;
-use crate::ledger::keys_and_limits::{AuditLine, Editor, KeyRow, audit, keys, members, rules};
-use crate::limit::levels::LimitLevel;
+use crate::ledger::keys_and_limits::{AuditLine, KeyRow, audit, keys, members, rules};
+use crate::limit::levels::{Levels, LimitLevel};
 use crate::local::Answer;
 use crate::local::admin_page::{AdminPage, CHANGES_MAX, Notice};
 use crate::local::admin_request::{AdminCommand, AdminRequest};
 use crate::local::humanize;
 use crate::policy::Rule;
 use ring::rand::{SecureRandom as _, SystemRandom};
-use rusqlite::Connection;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::sync::Arc;
 
 /// Random bytes in a key.
 const SECRET_BYTES: usize = 32;
 
-/// Does what is asked on the ledger at `path`, or says why not.
-pub fn perform(path: &Path, request: &AdminRequest) -> Answer {
+/// Does what is asked, or says why not.
+pub fn perform(store: PolicyStore<'_>, request: &AdminRequest) -> Answer {
     if request.is_form() {
         return after_form(
-            path,
+            store,
             request,
-            request.of_form().and_then(|request| done(path, &request, request.command()?)),
+            request.of_form().and_then(|request| done(store, &request, request.command()?)),
         );
     }
     match request.command() {
-        Ok(AdminCommand::ShowPage { chosen }) => show(path, request, chosen, Notice::Nothing),
-        Ok(command) => done(path, request, command)
+        Ok(AdminCommand::ShowPage { chosen }) => show(store, request, chosen, Notice::Nothing),
+        Ok(command) => done(store, request, command)
             .map_or_else(|refusal| refusal, |(status, document)| json_answer(status, &document)),
         Err(refusal) => refusal,
     }
 }
 
 /// What a form has led to: back to the page where it was done; else the page with what is to be told.
-fn after_form(path: &Path, request: &AdminRequest, outcome: Result<(u16, Value), Answer>) -> Answer {
+fn after_form(store: PolicyStore<'_>, request: &AdminRequest, outcome: Result<(u16, Value), Answer>) -> Answer {
     let text = |document: &Value, field: &str| document[field].as_str().unwrap_or_default().to_owned();
     let notice = match outcome {
         Ok((201, key)) => Notice::NewKey { user: text(&key, "user"), key: text(&key, "key") },
@@ -50,56 +51,78 @@ fn after_form(path: &Path, request: &AdminRequest, outcome: Result<(u16, Value),
             Notice::Refused { status: refusal.status, why: text(&document["error"], "message") }
         }
     };
-    show(path, request, None, notice)
+    show(store, request, None, notice)
+}
+
+/// What the tables hold.
+struct Tables {
+    keys: Vec<(KeyRow, Hash)>,
+    limits: Levels<Rule>,
+    members: BTreeMap<Box<str>, Arc<str>>,
+    audit: Vec<AuditLine>,
 }
 
 /// The page as the tables are now.
-fn show(path: &Path, request: &AdminRequest, chosen: Option<(String, String)>, notice: Notice) -> Answer {
-    let read = |conn: &Connection| {
-        Ok(AdminPage {
-            language: request.language,
-            token: request.form_tokens.newest().to_owned(),
-            keys: key_documents(conn, request.now)?,
-            limits: rule_documents(conn)?,
-            users: member_documents(conn)?,
-            audit: audit(conn, i64::MAX, CHANGES_MAX)?.iter().map(line_document).collect(),
-            chosen,
-            notice,
-        })
+fn show(store: PolicyStore<'_>, request: &AdminRequest, chosen: Option<(String, String)>, notice: Notice) -> Answer {
+    let tables = store.read(
+        |conn| {
+            let audit = audit(conn, i64::MAX, CHANGES_MAX)?;
+            Ok(Tables { keys: keys(conn)?, limits: rules(conn)?, members: members(conn)?, audit })
+        },
+        |client| {
+            let (keys, limits) = (fleet_policy::keys(client)?, fleet_policy::rules(client)?);
+            let audit = fleet_policy::audit(client, i64::MAX, CHANGES_MAX)?;
+            Ok(Tables { keys, limits, members: fleet_policy::members(client)?, audit })
+        },
+    );
+    let page = |tables: Tables| AdminPage {
+        language: request.language,
+        token: request.form_tokens.newest().to_owned(),
+        keys: key_documents(&tables.keys, request.now),
+        limits: rule_documents(&tables.limits),
+        users: member_documents(&tables.members),
+        audit: tables.audit.iter().map(line_document).collect(),
+        chosen,
+        notice,
     };
-    let page = database::open_reader(path).and_then(|conn| read(&conn));
-    page.map_or_else(|error| unreadable(&error), |page| page.answer())
+    tables.map_or_else(|why| unavailable(&why), |tables| page(tables).answer())
 }
 
 fn json_answer(status: u16, body: &Value) -> Answer {
     Answer::new(status, "application/json", format!("{body}\n"))
 }
 
-fn unreadable(error: &rusqlite::Error) -> Answer {
-    Answer::error(Fault::LedgerUnavailable, &format!("the ledger cannot be read: {error}"), None)
+fn unavailable(why: &str) -> Answer {
+    Answer::error(Fault::LedgerUnavailable, why, None)
 }
 
 /// A status below 300 and a document, or the refusal.
-fn done(path: &Path, request: &AdminRequest, command: AdminCommand) -> Result<(u16, Value), Answer> {
-    let unavailable = |message: String| Answer::error(Fault::LedgerUnavailable, &message, None);
-    match command {
-        AdminCommand::ListKeys => read(path, |conn| Ok(list(key_documents(conn, request.now)?))),
-        AdminCommand::ListLimits => read(path, |conn| Ok(list(rule_documents(conn)?))),
-        AdminCommand::ListUsers => read(path, |conn| Ok(list(member_documents(conn)?))),
-        AdminCommand::Audit { before, max } => read(path, |conn| {
-            let lines = audit(conn, before, max + 1)?;
+fn done(store: PolicyStore<'_>, request: &AdminRequest, command: AdminCommand) -> Result<(u16, Value), Answer> {
+    let documents = match command {
+        AdminCommand::ListKeys => store.read(keys, fleet_policy::keys).map(|keys| key_documents(&keys, request.now)),
+        AdminCommand::ListLimits => store.read(rules, fleet_policy::rules).map(|rules| rule_documents(&rules)),
+        AdminCommand::ListUsers => store.read(members, fleet_policy::members).map(|members| member_documents(&members)),
+        AdminCommand::Audit { before, max } => {
+            let read =
+                store.read(|conn| audit(conn, before, max + 1), |client| fleet_policy::audit(client, before, max + 1));
+            let lines = read.map_err(|why| unavailable(&why))?;
             let next = lines.get(max).map(|_| lines[max - 1].id);
             let data: Vec<Value> = lines.iter().take(max).map(line_document).collect();
-            Ok(json!({"data": data, "next_cursor": next}))
-        }),
-        change => changed(path, request, change).map_err(unavailable)?,
-    }
+            return Ok((200, json!({"data": data, "next_cursor": next})));
+        }
+        change => return changed(store, request, change).map_err(|why| unavailable(&why))?,
+    };
+    documents.map(|documents| (200, json!({"data": documents}))).map_err(|why| unavailable(&why))
 }
 
 /// Makes a change; the outer error is the ledger's, in one sentence.
-fn changed(path: &Path, request: &AdminRequest, change: AdminCommand) -> Result<Result<(u16, Value), Answer>, String> {
+fn changed(
+    store: PolicyStore<'_>,
+    request: &AdminRequest,
+    change: AdminCommand,
+) -> Result<Result<(u16, Value), Answer>, String> {
     let now = request.now;
-    let mut editor = Editor::open_existing(path, &request.who, now)?;
+    let mut editor = store.editor_of_existing(&request.who, now)?;
     let refused = |fault, why: &str| Ok(Err(Answer::error(fault, why, None)));
     let document = match change {
         AdminCommand::CreateKey { user, team, name, expires_at } => {
@@ -136,25 +159,16 @@ fn changed(path: &Path, request: &AdminRequest, change: AdminCommand) -> Result<
     Ok(Ok((200, document)))
 }
 
-fn read(path: &Path, ask: impl FnOnce(&Connection) -> rusqlite::Result<Value>) -> Result<(u16, Value), Answer> {
-    let answer = database::open_reader(path).and_then(|conn| ask(&conn));
-    answer.map(|document| (200, document)).map_err(|error| unreadable(&error))
+fn key_documents(keys: &[(KeyRow, Hash)], now: u64) -> Vec<Value> {
+    keys.iter().map(|(key, _)| key_document(key, now)).collect()
 }
 
-fn list(documents: Vec<Value>) -> Value {
-    json!({"data": documents})
+fn rule_documents(rules: &Levels<Rule>) -> Vec<Value> {
+    rules.iter().map(|(level, name, rule)| rule_document(level, name, rule)).collect()
 }
 
-fn key_documents(conn: &Connection, now: u64) -> rusqlite::Result<Vec<Value>> {
-    Ok(keys(conn)?.iter().map(|(key, _)| key_document(key, now)).collect())
-}
-
-fn rule_documents(conn: &Connection) -> rusqlite::Result<Vec<Value>> {
-    Ok(rules(conn)?.iter().map(|(level, name, rule)| rule_document(level, name, rule)).collect())
-}
-
-fn member_documents(conn: &Connection) -> rusqlite::Result<Vec<Value>> {
-    Ok(members(conn)?.iter().map(|(user, team)| json!({"user": user, "team": &**team})).collect())
+fn member_documents(members: &BTreeMap<Box<str>, Arc<str>>) -> Vec<Value> {
+    members.iter().map(|(user, team)| json!({"user": user, "team": &**team})).collect()
 }
 
 fn line_document(line: &AuditLine) -> Value {

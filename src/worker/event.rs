@@ -28,6 +28,9 @@ pub enum WorkerEvent {
     Leases(Heard),
     /// The keys and limits, at start and when a command has changed them.
     Policy(Policy),
+    /// The keys and limits are the fleet's, and nobody is let in by them from this instant on, unless a later one is
+    /// told: nanoseconds since the Unix epoch.
+    PolicyHolds { until: u64 },
     /// What users have spent, where that was asked for.
     SpendSums(SpendSums),
     /// Settings were read anew.

@@ -35,6 +35,11 @@ impl FleetReader {
         Self { url, progress, client: None }
     }
 
+    /// The database; `None` while it is known to be away.
+    pub fn reached(&self) -> Option<&PostgresUrl> {
+        self.progress.is_up().then_some(&self.url)
+    }
+
     /// What `ask` finds.
     pub fn ask<T>(&mut self, mut ask: impl FnMut(&mut PostgresClient) -> Result<T, SqlError>) -> Asked<T> {
         if !self.progress.is_up() {

@@ -36,11 +36,17 @@ pub struct LeaseHandle {
 }
 
 impl LeaseHandle {
-    /// Starts the thread; `progress` says which place the ledger has in the fleet.
+    /// Starts the thread; `progress` says which place the ledger has in the fleet, and `policy_versions` is told which
+    /// keys, limits and teams the fleet has.
     ///
     /// # Errors
     /// One sentence: the system gives no thread.
-    pub fn start(fleet: &Fleet, progress: Arc<FleetProgress>, events: EventSender) -> Result<Self, String> {
+    pub fn start(
+        fleet: &Fleet,
+        progress: Arc<FleetProgress>,
+        policy_versions: Sender<i64>,
+        events: EventSender,
+    ) -> Result<Self, String> {
         let (asks, asked) = channel();
         let carrier = Carrier {
             url: fleet.url.clone(),
@@ -50,6 +56,7 @@ impl LeaseHandle {
             again_at: Instant::now(),
             first_process: None,
             progress,
+            policy_versions,
         };
         let thread = spawn("lease", move || carrier.run(&asked, &events))?;
         Ok(Self { asks, thread })
@@ -78,6 +85,7 @@ struct Carrier {
     /// anew.
     first_process: Option<i64>,
     progress: Arc<FleetProgress>,
+    policy_versions: Sender<i64>,
 }
 
 impl Carrier {
@@ -109,6 +117,7 @@ impl Carrier {
         let Some(exchanged) = exchanged.filter(|exchanged| exchanged.answers.len() == asks.len()) else {
             return Heard::Nothing { asks: told };
         };
+        let _ = self.policy_versions.send(exchanged.policy_version); // where that thread has ended, so does this one
         if !asks.is_empty() {
             self.progress.asked(began.elapsed());
         }

@@ -19,6 +19,7 @@ use super::backoff::Retry;
 use super::checkpoint::Checkpointer;
 use super::event::{EventSender, WorkerEvent};
 use super::logger;
+use super::policy_follower::PolicyNews;
 use super::process::{spawn, unix_now};
 use crate::base::log::Level;
 use crate::ledger::alert_outbox::{self, AlertChange};
@@ -102,6 +103,8 @@ pub struct Ledger {
     alerts: Vec<AlertChange>,
     /// The same of what the fleet has.
     shipped: Option<i64>,
+    /// The same of what the fleet says of keys, limits and teams, in order.
+    fleet_policy: Vec<PolicyNews>,
     /// Set once the loop wants no more.
     stop_by: Option<Instant>,
 }
@@ -164,6 +167,7 @@ impl Ledger {
             exported: None,
             alerts: Vec::new(),
             shipped: None,
+            fleet_policy: Vec::new(),
             stop_by: None,
         };
         let thread = spawn("ledger", move || ledger.run(&conn))?;
@@ -183,6 +187,7 @@ impl Ledger {
                 self.commit(&mut writer);
                 self.keep_marks(&mut writer);
                 self.keep_alerts(&mut writer);
+                self.keep_fleet_policy(&mut writer);
                 self.tell(&mut writer);
             }
             match self.stop_by {
@@ -220,7 +225,7 @@ impl Ledger {
         let look_at = self.policy.look_at;
         while self.stop_by.is_none() {
             let is_marked = self.exported.or(self.shipped).is_none() && self.alerts.is_empty();
-            let is_idle = self.queue.is_empty() && is_marked && !self.lost;
+            let is_idle = self.queue.is_empty() && is_marked && self.fleet_policy.is_empty() && !self.lost;
             let until = match (is_idle, self.commits.retry_at) {
                 (false, None) => break,
                 // Also where messages keep coming.
@@ -278,6 +283,10 @@ impl Ledger {
             Message::Shipped(id) => self.shipped = Some(id),
             Message::Records(records) if self.queue.is_empty() => self.queue = records,
             Message::Records(mut records) => self.queue.append(&mut records),
+            Message::Policy(news) => match self.fleet_policy.last_mut() {
+                Some((_, seen)) if news.0.is_none() => *seen = news.1,
+                _ => self.fleet_policy.push(news),
+            },
             Message::SpendSums(period) => self.spend_wanted = Some(period),
             Message::Stop => self.stop_by = self.stop_by.or_else(|| Some(Instant::now() + SHUTDOWN_PATIENCE)),
         }
@@ -331,6 +340,22 @@ impl Ledger {
         let changes = std::mem::take(&mut self.alerts);
         if !changes.is_empty() {
             let _ = alert_outbox::keep(writer.conn(), &changes);
+        }
+    }
+
+    /// Keeps what the fleet says of keys, limits and teams, so that the loop is told at once. What fails is kept later.
+    fn keep_fleet_policy(&mut self, writer: &mut Writer<'_>) {
+        while let Some((copy, seen)) = self.fleet_policy.first() {
+            let conn = writer.conn();
+            let kept = copy.as_ref().map_or(Ok(()), |copy| copy.keep(conn));
+            if let Err(error) = kept.and_then(|()| file_identity::keep_policy_seen(conn, *seen)) {
+                return self.failed(&error);
+            }
+            self.fleet_policy.remove(0);
+            self.policy.look_at = Instant::now();
+            if self.queue.is_empty() {
+                self.worked();
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use super::event::{EventSender, WorkerEvent};
 use super::fair_queue::{Asker, FairInbox, FairQueue};
 use super::fleet_reader::{Asked, FleetReader};
 use super::logger::event;
+use super::policy_store::PolicyStore;
 use super::process::{lower_priority, spawn, unix_now};
 use super::settings_in_force::SettingsInForce;
 use crate::base::log::Level;
@@ -152,10 +153,21 @@ impl LedgerReader {
             let (ticket, answer) = match job {
                 Job::Usage { ticket, query } => (ticket, self.usage(query)),
                 Job::Dashboard { ticket, query } => (ticket, self.dashboard(*query)),
-                Job::Admin { ticket, request } => (ticket, admin::perform(&self.path, &request)),
+                Job::Admin { ticket, request } => (ticket, self.administer(&request)),
                 Job::Render { ticket, render } => (ticket, render()),
             };
             events.send(WorkerEvent::Answered { ticket, answer });
+        }
+    }
+
+    fn administer(&self, request: &AdminRequest) -> Answer {
+        match self.fleet.as_ref().map(FleetReader::reached) {
+            None => admin::perform(PolicyStore::Ledger(&self.path), request),
+            Some(Some(url)) => admin::perform(PolicyStore::Fleet(url), request),
+            Some(None) => {
+                let why = "The fleet, which keeps keys and limits, is out of reach: nothing is changed; try again.";
+                Answer::error(Fault::LedgerUnavailable, why, None)
+            }
         }
     }
 

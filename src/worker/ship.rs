@@ -27,13 +27,13 @@ use super::process::{lower_priority, spawn};
 use super::turn::Turn;
 use crate::base::log::Level;
 use crate::config::{Fleet, PostgresUrl};
-use crate::fleet::membership::{BEAT_EVERY, Membership, Node};
+use crate::fleet::membership::{BEAT_EVERY, Node};
 use crate::ledger::database;
 use crate::ledger::marks::{self, LAST_ID};
 use crate::postgres::{SqlError, SqlFault};
 use outbox::Outbox;
 use rusqlite::Connection;
-use sender::FleetSender;
+use sender::{FleetSender, Place};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -92,6 +92,7 @@ impl ShipHandle {
             node,
             sender: None,
             place: None,
+            lasts: fleet.lease,
             mark: Box::new(mark),
             retry: Retry::new("fleet is out of reach", "fleet is reached").pausing(PAUSE_MIN, PAUSE_MAX),
             progress: Arc::clone(&progress),
@@ -134,7 +135,9 @@ struct Shipper {
     /// None before the first connection, and after a failure.
     sender: Option<FleetSender>,
     /// This process in the fleet, once it is in.
-    place: Option<Membership>,
+    place: Option<Place>,
+    /// How long leases last.
+    lasts: Duration,
     /// Tells the ledger's thread what the fleet has.
     mark: Box<dyn Fn(i64) + Send>,
     retry: Retry,
@@ -196,7 +199,7 @@ impl Shipper {
         }
         let mut sender = match self.sender.take() {
             Some(sender) => sender,
-            None => FleetSender::connect(&self.url, &mut self.node, &mut self.place, &mut self.outbox)?,
+            None => FleetSender::connect(&self.url, (&mut self.node, self.lasts), &mut self.place, &mut self.outbox)?,
         };
         let sent = sender.step(&mut self.outbox, &*self.mark)?;
         let mut progress = self.progress.lock();

@@ -8,6 +8,7 @@ use super::lease_carrier::LeaseHandle;
 use super::ledger::{Ledger, LedgerHandle, Options};
 use super::logger;
 use super::long_work::LongWorkHandle;
+use super::policy_follower::PolicyHandle;
 use super::query::{Job, QueryHandle};
 use super::resolver::Resolver;
 use super::settings_in_force::SettingsInForce;
@@ -63,7 +64,7 @@ pub trait Workers {
     }
 }
 
-/// Ledger, query, long-work, export, ship, alerts and resolver threads of a process.
+/// Ledger, query, long-work, export, ship, lease, policy, alerts and resolver threads of a process.
 pub struct WorkerThreads {
     events: EventSender,
     ledger: LedgerHandle,
@@ -73,6 +74,7 @@ pub struct WorkerThreads {
     alerts: Option<AlertsHandle>,
     ship: Option<ShipHandle>,
     lease: Option<LeaseHandle>,
+    policy: Option<PolicyHandle>,
     resolver: Resolver,
 }
 
@@ -102,10 +104,14 @@ impl WorkerThreads {
         let reader = |(fleet, ship): (&Fleet, &ShipHandle)| FleetReader::new(fleet.url.clone(), ship.progress());
         let reader = fleet.zip(ship.as_ref()).map(reader);
         let query = QueryHandle::start(database, reader, settings, events.clone())?;
-        let lease = |(fleet, ship): (&Fleet, &ShipHandle)| LeaseHandle::start(fleet, ship.progress(), events.clone());
-        let lease = fleet.zip(ship.as_ref()).map(lease).transpose()?;
+        let policy = |fleet| PolicyHandle::start(database, fleet, ledger.policy_keeper(), events.clone());
+        let policy = fleet.map(policy).transpose()?;
+        let lease = |((fleet, ship), policy): ((&Fleet, &ShipHandle), &PolicyHandle)| {
+            LeaseHandle::start(fleet, ship.progress(), policy.versions(), events.clone())
+        };
+        let lease = fleet.zip(ship.as_ref()).zip(policy.as_ref()).map(lease).transpose()?;
         let resolver = Resolver::start(host, port, events.clone())?;
-        Ok(Self { events, ledger, query, long_work, export, alerts: None, ship, lease, resolver })
+        Ok(Self { events, ledger, query, long_work, export, alerts: None, ship, lease, policy, resolver })
     }
 
     /// Tells somebody of budgets that pass a threshold, from here on.
@@ -138,6 +144,9 @@ impl WorkerThreads {
         self.long_work.shutdown();
         if let Some(lease) = self.lease {
             lease.shutdown();
+        }
+        if let Some(policy) = self.policy {
+            policy.shutdown();
         }
         if let Some(export) = self.export {
             export.shutdown();
@@ -194,6 +203,7 @@ impl Workers for WorkerThreads {
     fn export(&self) -> Option<Arc<export::ExportProgress>> {
         self.export.as_ref().map(ExportHandle::progress)
     }
+
     fn fleet(&self) -> Option<Arc<FleetProgress>> {
         self.ship.as_ref().map(ShipHandle::progress)
     }

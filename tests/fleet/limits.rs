@@ -7,6 +7,10 @@ use super::support::gate::Held;
 use super::support::postgres::Postgres;
 use super::support::proxy::{Proxy, done};
 use super::support::until;
+use openai_api_proxy::fleet::membership::{Membership, Node};
+use openai_api_proxy::fleet::roster::{self, Forgotten};
+use openai_api_proxy::fleet::{leases, schema};
+use openai_api_proxy::limit::lease::{Ask, Kind, Terms};
 use serde_json::json;
 use std::time::Duration;
 
@@ -139,6 +143,31 @@ fn what_a_killed_node_held_others_have() {
     drop(clients);
     held.gate.set(true);
     until("its slots are free", || ask(&nodes[1]).head.status() == 200);
+}
+
+/// What a node held of a budget that is gone for good is free when it is declared so: money is not void by itself. What it
+/// had spent stays spent.
+#[test]
+fn what_a_forgotten_node_held_of_a_budget_is_free() {
+    let Some(server) = Postgres::start() else { return };
+    let mut client = server.client();
+    schema::prepare(&mut client).unwrap();
+    let [gone, other] = ["a", "b"].map(|name| {
+        let ledger_uuid = name.repeat(32);
+        let node = Node { ledger_uuid, name: name.into(), host: "h".into(), build: "1", retention_days: 0 };
+        Membership::join(&mut client, &node).unwrap().ledger
+    });
+    let mut granted = |ledger: i16, seq: i64, spent: i64, need: i64| {
+        let (account, terms) = ("b:user:2026-12-01:u".into(), Terms::of_stock(Kind::Budget, 1_000));
+        let (lease, opens, returned, held, want, least, closes) = (1, true, 0, 0, need, need, false);
+        let ask = Ask { account, terms, lease, opens, seq, spent, returned, held, want, need, least, closes };
+        leases::exchange(&mut client, None, 10_000, ledger, &[ask]).unwrap().answers[0].granted
+    };
+    assert_eq!((granted(gone, 1, 0, 400), granted(gone, 2, 100, 0)), (Some(400), Some(400)));
+    assert_eq!(granted(other, 1, 0, 900), Some(0), "it may have spent all that it holds");
+    server.client().batch("UPDATE oap_processes SET seen = seen - interval '1 minute'").unwrap();
+    assert_eq!(roster::forget(&mut server.client(), "a").unwrap(), Forgotten::Done);
+    assert_eq!((granted(other, 2, 0, 901), granted(other, 3, 0, 900)), (Some(0), Some(900)));
 }
 
 /// Without the engine a node lets through its share, or nothing but what it holds, or all; and what was let through

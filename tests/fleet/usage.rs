@@ -144,7 +144,7 @@ fn where_the_fleet_is_away_a_node_tells_its_own_and_says_so() {
     let (code, out, err) = run_with(a.folder(), &["fleet", "status"], &vars);
     assert!(code == Some(0) && out.matches("serving").count() == 2, "{out}{err}");
     let (code, out, _) = run_with(a.folder(), &["check"], &vars);
-    assert!(out.contains("fleet") && out.contains("its schema is version 2"), "{code:?} {out}");
+    assert!(out.contains("fleet") && out.contains("its schema is version 3"), "{code:?} {out}");
     let (code, _, err) = run_with(a.folder(), &["fleet", "forget", "b"], &vars);
     assert!(code == Some(1) && err.contains("lives: stop it first"), "{err}");
     let folder = b.into_folder();

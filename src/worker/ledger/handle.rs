@@ -7,6 +7,7 @@ use crate::ledger::alert_outbox::AlertChange;
 use crate::limit::budget::Period;
 use crate::metrics::FormerSeries;
 use crate::usage::record::Record;
+use crate::worker::policy_follower::PolicyNews;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -19,6 +20,8 @@ pub(super) enum Message {
     Alerts(Vec<AlertChange>),
     /// All up to this record is in the fleet, and what comes after it is not.
     Shipped(i64),
+    /// Of the fleet's keys, limits and teams.
+    Policy(PolicyNews),
     /// What was spent in this period is asked for.
     SpendSums(Period),
     Stop,
@@ -59,6 +62,12 @@ impl LedgerHandle {
     pub fn shipped_marker(&self) -> impl Fn(i64) + Send + use<> {
         let mailbox = Arc::clone(&self.mailbox);
         move |record_id| mailbox.send(Message::Shipped(record_id))
+    }
+
+    /// How the thread that follows the fleet's keys, limits and teams has them kept. Never blocks.
+    pub fn policy_keeper(&self) -> impl Fn(PolicyNews) + Send + use<> {
+        let mailbox = Arc::clone(&self.mailbox);
+        move |news| mailbox.send(Message::Policy(news))
     }
 
     /// Asks for [`WorkerEvent::SpendSums`]: of all that was submitted before.

@@ -8,8 +8,8 @@ use super::{lost_sums, rows};
 use crate::base::civil::month_of_day;
 use crate::config::PostgresUrl;
 use crate::fleet::membership::{BEAT_EVERY, Membership, Node};
-use crate::fleet::schema;
 use crate::fleet::shipment::{Rows, Shipped};
+use crate::fleet::{leases, schema};
 use crate::ledger::file_identity;
 use crate::ledger::marks::{self, LAST_ID};
 use crate::ledger::partition::NS_PER_DAY;
@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 const ROWS_MAX: usize = 5_000;
 /// How long the database may take for anything.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often old months are looked for.
+/// How often old months, and accounts of limits that tell nothing any more, are looked for.
 const RETAIN_EVERY: Duration = Duration::from_secs(3600);
 
 /// A place in the fleet, and how far it is.
@@ -40,6 +40,12 @@ pub struct FleetSender {
     nodes: u64,
     beat_at: Instant,
     retain_at: Instant,
+}
+
+/// The place that a process has, and in which fleet: a database that was emptied is another.
+pub struct Place {
+    membership: Membership,
+    epoch: String,
 }
 
 /// Rows that are gone, and go as sums.
@@ -63,29 +69,35 @@ pub struct Sent {
 }
 
 impl FleetSender {
-    /// Connects, brings the schema forward, and takes the place that it had, or a new one.
+    /// Connects, brings the schema forward, and takes the place that it had, or a new one. Leases last for so long.
     ///
     /// # Errors
     /// The server's; the place is another's; the ledger is not the one that the fleet knows.
     pub fn connect(
         url: &PostgresUrl,
-        node: &mut Node,
-        place: &mut Option<Membership>,
+        (node, lasts): (&mut Node, Duration),
+        place: &mut Option<Place>,
         outbox: &mut Outbox,
     ) -> Result<Self, SqlError> {
         let mut client = PostgresClient::connect(url, PATIENCE)?;
         schema::prepare(&mut client)?;
+        let epoch = schema::epoch(&mut client)?;
         node.ledger_uuid = outbox.read(file_identity::read)?.unwrap_or_default();
+        if place.as_ref().is_some_and(|place| place.epoch != epoch) {
+            // What its forerunner has granted is held on to for a while; and its numbers are others' now.
+            leases::be_quiet(&mut client, lasts)?;
+            *place = None;
+        }
         let is_kept = match place {
-            Some(place) => place.beat(&mut client, 0, unix_now(), 0)?.serves,
+            Some(place) => place.membership.beat(&mut client, 0, unix_now(), 0)?.serves,
             None => false,
         };
         if !is_kept {
             *place = None;
         }
         let membership = match place {
-            Some(place) => *place,
-            None => *place.insert(Membership::join(&mut client, node)?),
+            Some(place) => place.membership,
+            None => place.insert(Place { membership: Membership::join(&mut client, node)?, epoch }).membership,
         };
         let (cursor, cursor_at) = membership.mark(&mut client)?;
         check_ledger(outbox, cursor, cursor_at)?;
@@ -189,6 +201,7 @@ impl FleetSender {
         if Instant::now() >= self.retain_at {
             self.retain_at = Instant::now() + RETAIN_EVERY;
             Membership::retain(&mut self.client, now.cast_signed())?;
+            leases::prune(&mut self.client)?;
         }
         Ok(())
     }
