@@ -29,8 +29,8 @@ pub struct Fleet {
     pub policy_stale: Duration,
 }
 
-/// A longer wait than this would be an outage of its own.
-const WAIT_MAX: Duration = Duration::from_secs(10);
+/// Who waits not at all could never hear an answer; a longer wait than this would be an outage of its own.
+const WAITS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(10);
 /// A shorter lease would be void between two beats; a longer one would keep from others what a node that died held.
 const LEASES: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_secs(600);
 
@@ -52,8 +52,8 @@ impl Fleet {
             "open" => Some(OnOutage::Open),
             _ => None,
         });
-        let wait = source.optional("FLEET_WAIT", "a duration up to 10s, such as 250ms", |text| {
-            value::duration(text).filter(|wait| *wait <= WAIT_MAX)
+        let wait = source.optional("FLEET_WAIT", "a duration from 1ms to 10s, such as 250ms", |text| {
+            value::duration(text).filter(|wait| WAITS.contains(wait))
         });
         let lease = source.optional("FLEET_LEASE", "a duration from 2s to 10m, such as 10s", |text| {
             value::duration(text).filter(|lease| LEASES.contains(lease))
@@ -110,7 +110,7 @@ mod tests {
         let fleet = "FLEET_URL=postgres://u@db/d\nFLEET_ON_OUTAGE=closed\nFLEET_WAIT=1s\nFLEET_LEASE=1m\n";
         let fleet = load(fleet).unwrap().fleet.unwrap();
         assert_eq!((fleet.on_outage, fleet.wait.as_millis(), fleet.lease.as_secs()), (OnOutage::Closed, 1_000, 60));
-        for wrong in ["FLEET_ON_OUTAGE=shut", "FLEET_WAIT=1h", "FLEET_LEASE=1s"] {
+        for wrong in ["FLEET_ON_OUTAGE=shut", "FLEET_WAIT=1h", "FLEET_WAIT=0", "FLEET_LEASE=1s"] {
             let problems = load(&format!("FLEET_URL=postgres://u@db/d\n{wrong}\n")).unwrap_err();
             assert!(format!("{problems:?}").contains(wrong.split_once('=').unwrap().0), "{problems:?}");
         }
