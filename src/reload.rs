@@ -191,7 +191,7 @@ mod tests {
     }
 
     /// Another value for each variable, and what must be set beside it so that it counts.
-    const OTHERS: [(&str, &str, &str); 83] = [
+    const OTHERS: [(&str, &str, &str); 84] = [
         ("PROXY_TARGET", "http://other", ""),
         ("OPENAI_API_KEY", "sk-hush", ""),
         ("OPENAI_API_KEY_FILE", HUSH, ""),

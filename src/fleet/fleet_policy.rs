@@ -21,16 +21,14 @@ use std::time::Duration;
 /// How long the database may take for anything.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A connection to the fleet for a command, or for what the administrator asks.
+/// What `ask` finds, for a command or for the administrator. Changes nothing.
 ///
 /// # Errors
-/// One sentence: it is out of reach, or has no tables of ours.
-pub fn connect(url: &PostgresUrl) -> Result<PostgresClient, String> {
-    let connected = PostgresClient::connect(url, PATIENCE).and_then(|mut client| {
-        schema::prepare(&mut client)?;
-        Ok(client)
-    });
-    connected.map_err(|error| format!("the fleet is out of reach, and nothing is changed: {error}"))
+/// The server's; or no node has joined yet.
+pub fn read<T>(url: &PostgresUrl, ask: impl FnOnce(&mut PostgresClient) -> Result<T, SqlError>) -> Result<T, SqlError> {
+    let mut client = PostgresClient::connect(url, PATIENCE)?;
+    schema::require(&mut client)?;
+    ask(&mut client)
 }
 
 /// A fleet's tables, to be changed.
@@ -42,12 +40,20 @@ pub struct FleetEditor {
 }
 
 impl FleetEditor {
-    /// Connects, for changes that somebody makes at `now`, nanoseconds since the Unix epoch.
+    /// Connects, for changes that somebody makes at `now`, nanoseconds since the Unix epoch. Where no node has joined
+    /// yet, the tables are made.
     ///
     /// # Errors
-    /// As of [`connect`].
+    /// One sentence: the fleet is out of reach, or its tables are not for this build.
     pub fn connect(url: &PostgresUrl, who: &str, now: u64) -> Result<Self, String> {
-        Ok(Self { client: connect(url)?, who: who.to_owned(), now: now.cast_signed() })
+        let connected = PostgresClient::connect(url, PATIENCE).and_then(|mut client| {
+            schema::prepare(&mut client)?;
+            Ok(client)
+        });
+        match connected {
+            Ok(client) => Ok(Self { client, who: who.to_owned(), now: now.cast_signed() }),
+            Err(error) => Err(format!("the fleet is out of reach, and nothing is changed: {error}")),
+        }
     }
 
     /// One change, which is given the new version, in one transaction, with its line in the audit where something was

@@ -95,7 +95,7 @@ pub fn members(conn: &Connection) -> rusqlite::Result<BTreeMap<Box<str>, Arc<str
 }
 
 /// What is set for somebody, as it is stored. Null is what the settings say.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RuleRow {
     /// `rpm`, `tpm`, `concurrent`, `day_nano_usd` and `month_nano_usd`.
     pub numbers: [Option<i64>; 5],

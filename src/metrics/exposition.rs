@@ -79,6 +79,8 @@ pub struct FleetGauges {
     /// Exchanges about limits, and how long they took together.
     pub asks: u64,
     pub ask_seconds: f64,
+    /// When keys and limits here were last known to be its, seconds since the Unix epoch; 0 before they were.
+    pub policy_timestamp: f64,
 }
 
 impl Snapshot {
@@ -239,6 +241,7 @@ impl FleetGauges {
         page.value("openai_proxy_fleet_lag_seconds", self.lag_seconds);
         page.value("openai_proxy_fleet_asks_total", self.asks as f64);
         page.value("openai_proxy_fleet_ask_seconds_total", self.ask_seconds);
+        page.value("openai_proxy_fleet_policy_timestamp_seconds", self.policy_timestamp);
     }
 }
 

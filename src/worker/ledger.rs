@@ -187,9 +187,9 @@ impl Ledger {
                 self.commit(&mut writer);
                 self.keep_marks(&mut writer);
                 self.keep_alerts(&mut writer);
-                self.keep_fleet_policy(&mut writer);
                 self.tell(&mut writer);
             }
+            self.keep_fleet_policy(&mut writer);
             match self.stop_by {
                 None if self.lost => {}
                 None => {
@@ -343,17 +343,18 @@ impl Ledger {
         }
     }
 
-    /// Keeps what the fleet says of keys, limits and teams, so that the loop is told at once. What fails is kept later.
+    /// Keeps what the fleet says of keys, limits and teams, and tells the loop. What fails is kept later. A file that is
+    /// lost will do: it is the loop that must know.
     fn keep_fleet_policy(&mut self, writer: &mut Writer<'_>) {
         while let Some((copy, seen)) = self.fleet_policy.first() {
             let conn = writer.conn();
-            let kept = copy.as_ref().map_or(Ok(()), |copy| copy.keep(conn));
+            let tell = |policy| self.events.send(WorkerEvent::Policy(policy));
+            let kept = copy.as_ref().map_or(Ok(()), |copy| copy.keep(conn, tell));
             if let Err(error) = kept.and_then(|()| file_identity::keep_policy_seen(conn, *seen)) {
                 return self.failed(&error);
             }
             self.fleet_policy.remove(0);
-            self.policy.look_at = Instant::now();
-            if self.queue.is_empty() {
+            if self.queue.is_empty() && !self.lost {
                 self.worked();
             }
         }

@@ -11,6 +11,7 @@
 use super::backoff::Retry;
 use super::event::{EventSender, WorkerEvent};
 use super::process::{spawn, unix_now};
+use super::ship::FleetProgress;
 use crate::base::clock::nanoseconds;
 use crate::config::{Fleet, PostgresUrl};
 use crate::fleet::{fleet_policy, incoming_policy};
@@ -19,6 +20,7 @@ use crate::ledger::{database, file_identity};
 use crate::postgres::{PostgresClient, SqlError, SqlFault};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -49,33 +51,33 @@ impl PolicyHandle {
     /// loop is told for how long what the ledger has already holds.
     ///
     /// # Errors
-    /// One sentence: the ledger cannot be read, or the system gives no thread.
+    /// One sentence: the system gives no thread.
     pub fn start(
         path: &Path,
         fleet: &Fleet,
+        progress: Arc<FleetProgress>,
         keep: impl Fn(PolicyNews) + Send + 'static,
         events: EventSender,
     ) -> Result<Self, String> {
         let path = database::absolute(path)?;
         let (versions, told) = channel();
-        let follower = Follower {
+        let mut follower = Follower {
             path,
             url: fleet.url.clone(),
             node: fleet.node.clone(),
             stale: fleet.policy_stale,
+            progress,
             client: None,
             used_at: Instant::now(),
             known: None,
             uses_at: Instant::now(),
             confirm_at: Instant::now(),
+            told_until: 0,
             retry: Retry::new("the fleet's keys and limits cannot be copied", "the fleet's keys and limits are copied"),
             keep: Box::new(keep),
             events,
         };
-        let seen = follower.read(file_identity::policy_seen_at).map_err(|error| error.to_string())?;
-        if let Some(seen) = seen {
-            follower.holds_from(seen.min(unix_now()));
-        }
+        follower.look_at_ledger();
         let thread = spawn("policy", move || follower.run(&told))?;
         Ok(Self { versions, thread })
     }
@@ -98,6 +100,7 @@ struct Follower {
     node: String,
     /// For how long a copy holds without the fleet; zero for ever.
     stale: Duration,
+    progress: Arc<FleetProgress>,
     client: Option<PostgresClient>,
     /// When something was asked on it last.
     used_at: Instant,
@@ -105,6 +108,8 @@ struct Follower {
     known: Option<i64>,
     uses_at: Instant,
     confirm_at: Instant,
+    /// Until when the loop knows that the copy holds.
+    told_until: u64,
     retry: Retry,
     keep: Box<dyn Fn(PolicyNews) + Send>,
     events: EventSender,
@@ -115,9 +120,19 @@ impl Follower {
         loop {
             match told.recv_timeout(SILENCE) {
                 Ok(first) => self.look(told.try_iter().last().unwrap_or(first)),
-                Err(RecvTimeoutError::Timeout) => (self.known, self.client) = (None, None),
+                Err(RecvTimeoutError::Timeout) => {
+                    (self.known, self.client) = (None, None);
+                    self.look_at_ledger();
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+        }
+    }
+
+    /// Where another process on this ledger is the fleet's node, it is that one which keeps the copy.
+    fn look_at_ledger(&mut self) {
+        if let Ok(Some(seen)) = self.read(file_identity::policy_seen_at) {
+            self.holds_from(seen.min(unix_now()));
         }
     }
 
@@ -169,20 +184,23 @@ impl Follower {
 
     /// The ledger has what the fleet has, or will with this.
     fn confirm(&mut self, copy: Option<PolicyCopy>) {
+        let seen = unix_now();
+        self.progress.policy_seen(seen);
         if copy.is_none() && Instant::now() < self.confirm_at {
             return;
         }
         let [min, max] = CONFIRM_EVERY;
-        self.confirm_at = Instant::now() + (self.stale / 8).clamp(min, max);
-        let seen = unix_now();
+        let every = if self.stale.is_zero() { max } else { (self.stale / 8).clamp(min, max) };
+        self.confirm_at = Instant::now() + every;
         (self.keep)((copy, seen));
         self.holds_from(seen);
     }
 
     /// The copy was the fleet's at this instant.
-    fn holds_from(&self, seen: u64) {
-        if !self.stale.is_zero() {
-            let until = seen.saturating_add(nanoseconds(self.stale));
+    fn holds_from(&mut self, seen: u64) {
+        let until = seen.saturating_add(nanoseconds(self.stale));
+        if !self.stale.is_zero() && until != self.told_until {
+            self.told_until = until;
             self.events.send(WorkerEvent::PolicyHolds { until });
         }
     }

@@ -53,8 +53,7 @@ impl PolicyStore<'_> {
         match self {
             Self::Ledger(path) => offline::read(path, of_ledger),
             Self::Fleet(url) => {
-                let mut client = fleet_policy::connect(url)?;
-                of_fleet(&mut client).map_err(|error| format!("the fleet cannot be read: {error}"))
+                fleet_policy::read(url, of_fleet).map_err(|error| format!("the fleet cannot be read: {error}"))
             }
         }
     }

@@ -104,8 +104,10 @@ impl WorkerThreads {
         let reader = |(fleet, ship): (&Fleet, &ShipHandle)| FleetReader::new(fleet.url.clone(), ship.progress());
         let reader = fleet.zip(ship.as_ref()).map(reader);
         let query = QueryHandle::start(database, reader, settings, events.clone())?;
-        let policy = |fleet| PolicyHandle::start(database, fleet, ledger.policy_keeper(), events.clone());
-        let policy = fleet.map(policy).transpose()?;
+        let policy = |(fleet, ship): (&Fleet, &ShipHandle)| {
+            PolicyHandle::start(database, fleet, ship.progress(), ledger.policy_keeper(), events.clone())
+        };
+        let policy = fleet.zip(ship.as_ref()).map(policy).transpose()?;
         let lease = |((fleet, ship), policy): ((&Fleet, &ShipHandle), &PolicyHandle)| {
             LeaseHandle::start(fleet, ship.progress(), policy.versions(), events.clone())
         };

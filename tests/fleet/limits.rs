@@ -21,15 +21,14 @@ const NODES: [&str; 3] = ["a", "b", "c"];
 const JSON: (&str, &str) = ("content-type", "application/json");
 
 /// Three nodes that have joined, each with these limits and variables.
-fn nodes(server: &Postgres, target: &str, limits: &str, vars: &[(&str, &str)]) -> Vec<Proxy> {
-    let url = server.url();
+fn nodes(url: &str, target: &str, limits: &str, vars: &[(&str, &str)]) -> Vec<Proxy> {
     let start = |name| {
         let folder = tempfile::tempdir().unwrap();
         done(folder.path(), "users set u --team x");
         if !limits.is_empty() {
             done(folder.path(), &format!("limits set {limits}"));
         }
-        let own = [("PROXY_TARGET", target), ("FLEET_URL", &url), ("FLEET_NODE", name), ("RATE_LIMIT_RPM", "0")];
+        let own = [("PROXY_TARGET", target), ("FLEET_URL", url), ("FLEET_NODE", name), ("RATE_LIMIT_RPM", "0")];
         Proxy::start_in(folder, &[&own, vars].concat())
     };
     let nodes: Vec<Proxy> = NODES.into_iter().map(start).collect();
@@ -72,9 +71,12 @@ fn refusals(nodes: &[Proxy], limit: &str) -> usize {
     nodes.iter().map(of).sum()
 }
 
-/// At a level, one limit after another: as many pass as it allows, and all others are refused.
+/// At a level, one limit after another: as many pass as it allows, and all others are refused. Those of teams behind a
+/// pooler that gives each transaction another session.
 fn exactly_at(level: &str) {
     let Some(server) = Postgres::start() else { return };
+    let Some(pooler) = server.bouncer("transaction") else { return };
+    let url = if level == "team" { pooler.url.clone() } else { server.url() };
     // gpt-4o-mini: three tokens in at 150 nano-dollars and 1,000 out at 600 are 600,450.
     for (limit, set, max_tokens, allowed) in [
         ("requests", "--rpm 6", 1_000, 6),
@@ -90,7 +92,7 @@ fn exactly_at(level: &str) {
             _ => "--total",
         };
         server.client().batch("DROP SCHEMA public CASCADE; CREATE SCHEMA public").unwrap();
-        let nodes = nodes(&server, &held.upstream.url(), &format!("{whose} {set}"), &[("FLEET_WAIT", "5s")]);
+        let nodes = nodes(&url, &held.upstream.url(), &format!("{whose} {set}"), &[("FLEET_WAIT", "5s")]);
         let clients = crowd(&nodes, max_tokens);
         held.gate.wait_for(allowed);
         until(&format!("{level}, {limit}: all others are refused"), || refusals(&nodes, limit) >= CROWD - allowed);
@@ -130,7 +132,7 @@ fn the_limits_of_everybody_hold_at_all_nodes_together() {
 fn what_a_killed_node_held_others_have() {
     let Some(server) = Postgres::start() else { return };
     let held = Held::new();
-    let mut nodes = nodes(&server, &held.upstream.url(), "u --concurrent 2", &[("FLEET_LEASE", "2s")]);
+    let mut nodes = nodes(&server.url(), &held.upstream.url(), "u --concurrent 2", &[("FLEET_LEASE", "2s")]);
     let hold = |node: &Proxy| {
         let mut client = Client::connect(node.addr());
         client.send_request("POST", CHAT, &[("x-user-id", "u"), JSON], body(10).as_bytes());
@@ -179,7 +181,7 @@ fn an_outage_is_what_the_operator_says() {
     held.gate.set(true);
     for policy in ["share", "closed", "open"] {
         let vars = [("FLEET_ON_OUTAGE", policy), ("FLEET_LEASE", "2s")];
-        let nodes = nodes(&server, &held.upstream.url(), "u --rpm 1200", &vars);
+        let nodes = nodes(&server.url(), &held.upstream.url(), "u --rpm 1200", &vars);
         ask(&nodes[0]).expect(200);
         server.stop_immediately();
         nodes[0].wait_for_log("fleet is out of reach");
@@ -229,7 +231,7 @@ fn a_budget_is_not_exceeded_whatever_is_killed() {
     const BUDGET: i64 = 1_500_000;
     let Some(mut server) = Postgres::start() else { return };
     let target = books::target();
-    let mut nodes = nodes(&server, &target.url(), "u --usd-day 0.0015", &[]);
+    let mut nodes = nodes(&server.url(), &target.url(), "u --usd-day 0.0015", &[]);
     let spent = || {
         // gpt-4o-mini: 150 nano-dollars a token in, 600 out.
         target.served().values().map(|[_, input, output, _]| 150 * input + 600 * output).sum::<i64>()

@@ -2,7 +2,7 @@
 //! them through an outage and a restart in it, until they are too old; what a node had comes along, and no revocation is
 //! lost.
 
-use super::books::{self, Nodes, fleet_sums, wait_until_shipped};
+use super::books::{self, Nodes, fleet_sums};
 use super::support::client::{Client, Response, get, post_json};
 use super::support::postgres::Postgres;
 use super::support::proxy::{Proxy, done, run_with};
@@ -66,7 +66,7 @@ fn what_is_changed_at_one_node_holds_at_all() {
     let names = ["a", "b", "c"];
     let nodes = [0, 1, 2].map(|n| Proxy::start(&vars(&of[n], names[n], &[])));
     let all = nodes.each_ref();
-    wait_until_shipped(&all);
+    all.iter().for_each(|node| _ = node.wait_for_log("fleet is reached"));
 
     let mut took = Vec::new();
     for trial in 0..TRIALS {
@@ -121,7 +121,7 @@ fn an_outage_changes_nothing_and_who_starts_in_it_knows_the_copy_until_it_is_too
     let (with_a, with_b) = (vars(&of, "a", &[]), vars(&of, "b", &[("FLEET_POLICY_STALE", "3s")]));
     let a = Proxy::start(&with_a);
     let b = Proxy::start(&with_b);
-    wait_until_shipped(&[&a, &b]);
+    [&a, &b].iter().for_each(|node| _ = node.wait_for_log("fleet is reached"));
     let (id, revoked) = new_key(&a, "u");
     let (_, key) = new_key(&a, "u");
     admin(&b, "DELETE", &format!("/admin/keys/{id}"), "").expect(200);
@@ -205,7 +205,7 @@ fn a_database_that_was_emptied_gets_everything_again_and_grants_nothing_at_first
     let target = books::target();
     let of = Nodes::new(&target, &server.url());
     let (a, b) = (Proxy::start(&vars(&of, "a", &[])), Proxy::start(&vars(&of, "b", &[])));
-    wait_until_shipped(&[&a, &b]);
+    [&a, &b].iter().for_each(|node| _ = node.wait_for_log("fleet is reached"));
     let (id, revoked) = new_key(&a, "u");
     let (_, key) = new_key(&a, "u");
     until_all_have_keys(&[&a, &b], 2);
@@ -213,7 +213,6 @@ fn a_database_that_was_emptied_gets_everything_again_and_grants_nothing_at_first
     with_key(&b, &key).expect(200);
     admin(&b, "DELETE", &format!("/admin/keys/{id}"), "").expect(200);
     until_all_have_keys(&[&a, &b], 1);
-    wait_until_shipped(&[&a, &b]);
     let served = target.served();
 
     let mut client = server.client();

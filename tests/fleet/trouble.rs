@@ -16,8 +16,7 @@ fn told(nodes: &Nodes, url: &str) -> String {
     let proxy = Proxy::start(&[&nodes.vars("x")[..], &[("FLEET_URL", url)]].concat());
     let line = proxy.wait_for_log("fleet is out of reach");
     ask(&proxy);
-    let ready = get(proxy.addr(), "/readyz").expect(200).text();
-    assert!(ready.starts_with("degraded"), "{ready}");
+    until("it says so", || get(proxy.addr(), "/readyz").expect(200).text().starts_with("degraded"));
     until("the row waits", || lag_rows(&proxy) == 1.0);
     assert_eq!(proxy.metrics()["openai_proxy_fleet_up"], 0.0);
     assert!(!proxy.stderr().contains("wörd") && !proxy.stderr().contains(PASSWORD_IN_URL));

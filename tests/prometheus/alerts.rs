@@ -97,6 +97,9 @@ const CASES: &[Case] = &[
     ("FleetAway", &[("openai_proxy_fleet_up", "1 0+0x20")], 10, true),
     ("FleetAway", &[("openai_proxy_fleet_lag_seconds", "700+0x20"), ("openai_proxy_fleet_up", "1+0x20")], 10, true),
     ("FleetAway", &[("openai_proxy_fleet_up", "0+0x4 1+0x20")], 10, false),
+    ("FleetPolicyOld", &[("openai_proxy_fleet_policy_timestamp_seconds", "1+0x90")], 80, true),
+    ("FleetPolicyOld", &[("openai_proxy_fleet_policy_timestamp_seconds", "1+60x90")], 80, false),
+    ("FleetPolicyOld", &[("openai_proxy_fleet_policy_timestamp_seconds", "0+0x90")], 80, false),
     (
         "FewDescriptorsLeft",
         &[("process_open_fds", "95+0x20"), ("process_max_fds", "100+0x20"), ("openai_proxy_build_info", "1+0x20")],

@@ -23,6 +23,8 @@ pub(super) struct Numbers {
     /// Exchanges of the lease thread that were answered, and how long they took together.
     asks: u64,
     asks_took: Duration,
+    /// When keys and limits here were last known to be the fleet's, nanoseconds since the Unix epoch; 0 before.
+    policy_seen: u64,
     /// When the first response after the former ended, nanoseconds since the Unix epoch; 0 where nothing waits.
     pub(super) oldest_unix_ns: i64,
 }
@@ -51,6 +53,11 @@ impl FleetProgress {
         numbers.asks_took += took;
     }
 
+    /// At this instant keys and limits here are the fleet's, nanoseconds since the Unix epoch.
+    pub fn policy_seen(&self, now: u64) {
+        self.lock().policy_seen = now;
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, Numbers> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -64,6 +71,7 @@ impl Numbers {
             nodes: self.nodes,
             asks: self.asks,
             ask_seconds: self.asks_took.as_secs_f64(),
+            policy_timestamp: self.policy_seen as f64 / 1e9,
             lag_rows: (self.last - self.shipped).max(0).unsigned_abs(),
             lag_seconds: now_unix_ns.saturating_sub(oldest).max(0) as f64 / 1e9,
         }
