@@ -110,7 +110,7 @@ fn what_is_changed_at_one_node_holds_at_all() {
     let audit = |node: &Proxy| admin(node, "GET", "/admin/audit?limit=3", "").expect(200).json()["data"].clone();
     assert_eq!(audit(all[0]), audit(all[2]));
     assert_eq!(audit(all[0])[0]["what"], "team x is deleted; its users belong to team y");
-    assert!(admin(all[1], "GET", "/admin", "").expect(200).text().contains("team x is deleted"));
+    assert!(admin(all[1], "GET", "/admin/", "").expect(200).text().contains("team x is deleted"));
 }
 
 #[test]

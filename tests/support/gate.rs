@@ -33,6 +33,11 @@ impl Gate {
         self.changed.notify_all();
     }
 
+    /// How many have come.
+    pub fn count(&self) -> usize {
+        self.state.lock().unwrap().1
+    }
+
     /// Waits until so many have come.
     pub fn wait_for(&self, count: usize) {
         let state = self.state.lock().unwrap();
