@@ -72,7 +72,7 @@ fn what_is_changed_at_one_node_holds_at_all() {
     for trial in 0..TRIALS {
         let (id, key) = new_key(all[trial % 3], "u");
         until_all_have_keys(&all, 1);
-        all.iter().for_each(|node| _ = until("it opens", || with_key(node, &key).head.status() == 200));
+        all.iter().for_each(|node| until("it opens", || with_key(node, &key).head.status() == 200));
         let revoked = Instant::now();
         let by = (trial + 1) % 3;
         match trial % 2 {
