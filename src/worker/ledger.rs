@@ -343,8 +343,8 @@ impl Ledger {
         }
     }
 
-    /// Keeps what the fleet says of keys, limits and teams, and tells the loop. What fails is kept later. A file that is
-    /// lost will do: it is the loop that must know.
+    /// Keeps what the fleet says of keys, limits and teams, and tells the loop. What fails is kept later. A file that
+    /// is lost will do: it is the loop that must know.
     fn keep_fleet_policy(&mut self, writer: &mut Writer<'_>) {
         while let Some((copy, seen)) = self.fleet_policy.first() {
             let conn = writer.conn();

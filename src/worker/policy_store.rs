@@ -19,7 +19,8 @@ pub enum PolicyStore<'a> {
 }
 
 impl PolicyStore<'_> {
-    /// For changes that somebody makes at `now`, nanoseconds since the Unix epoch. A ledger is made where there is none.
+    /// For changes that somebody makes at `now`, nanoseconds since the Unix epoch. A ledger is made where there is
+    /// none.
     ///
     /// # Errors
     /// One sentence: the ledger cannot be opened, or the fleet is out of reach.
