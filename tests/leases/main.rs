@@ -10,6 +10,7 @@
 
 mod engine;
 mod oracle;
+#[cfg(feature = "fleet")]
 mod postgres;
 mod rules;
 #[path = "../support/mod.rs"]
