@@ -7,21 +7,26 @@
 
 pub mod check;
 mod findings;
+pub mod first_lines;
 pub mod fleet_command;
 pub mod health;
+pub mod help_command;
 pub mod keys_command;
 pub mod limits_command;
 pub mod prices_command;
+pub mod reconcile_command;
 mod target_probe;
 pub mod usage_command;
 pub mod users_command;
 
-use crate::base::edit_distance::edit_distance;
+use crate::base::edit_distance::nearest;
 use fleet_command::FleetCommand;
+use help_command::HelpCommand;
 use keys_command::KeysCommand;
 use lexopt::{Arg, Parser};
 use limits_command::LimitsCommand;
 use prices_command::PricesCommand;
+use reconcile_command::ReconcileCommand;
 use std::ffi::OsString;
 use usage_command::UsageCommand;
 use users_command::UsersCommand;
@@ -40,9 +45,12 @@ pub enum Command {
     /// `healthcheck`: ask the running server how it is.
     Healthcheck,
     Fleet(FleetCommand),
+    /// `help SUBJECT`: a page of the manual, or the list of them.
+    Help(HelpCommand),
     Keys(KeysCommand),
     Limits(LimitsCommand),
     Prices(PricesCommand),
+    Reconcile(ReconcileCommand),
     Usage(UsageCommand),
     Users(UsersCommand),
 }
@@ -63,7 +71,7 @@ pub const EXIT_USAGE: u8 = 2;
 pub const HELP: &str = include_str!("cli/help.txt");
 
 /// The commands, each with its own help.
-const COMMANDS: [(&str, &str); 12] = [
+const COMMANDS: [(&str, &str); 13] = [
     ("serve", include_str!("cli/serve_help.txt")),
     ("usage", usage_command::HELP),
     ("check", include_str!("cli/check_help.txt")),
@@ -72,6 +80,7 @@ const COMMANDS: [(&str, &str); 12] = [
     ("limits", limits_command::HELP),
     ("users", users_command::HELP),
     ("prices", prices_command::HELP),
+    ("reconcile", reconcile_command::HELP),
     ("fleet", fleet_command::HELP),
     ("grafana-dashboard", include_str!("cli/grafana_dashboard_help.txt")),
     ("alert-rules", include_str!("cli/alert_rules_help.txt")),
@@ -110,9 +119,10 @@ fn command(name: &str, parser: &mut Parser) -> Result<Command, String> {
         "limits" => return limits_command::parse(parser),
         "users" => return users_command::parse(parser),
         "prices" => return prices_command::parse(parser),
+        "reconcile" => return reconcile_command::parse(parser),
         "fleet" => return fleet_command::parse(parser),
         "check" => return check_arguments(parser, page),
-        "help" => return help(parser),
+        "help" => return help_command::parse(parser),
         "healthcheck" => Command::Healthcheck,
         "grafana-dashboard" => Command::Print(GRAFANA_DASHBOARD),
         "alert-rules" => Command::Print(ALERT_RULES),
@@ -126,24 +136,10 @@ fn page(name: &str) -> Result<&'static str, String> {
     if let Some((_, page)) = COMMANDS.iter().find(|(known, _)| *known == name) {
         return Ok(page);
     }
-    let near = COMMANDS.iter().map(|(known, _)| (edit_distance(name, known), known)).min();
-    match near {
-        // More slips than half of it are another word.
-        Some((slips, known)) if slips * 2 < known.len() => {
-            Err(format!("unknown command {name:?}; did you mean {known}?"))
-        }
-        _ => Err(format!("unknown command {name:?}{TRY_HELP}")),
+    match nearest(name, COMMANDS.iter().map(|(known, _)| *known)) {
+        Some(near) => Err(format!("unknown command {name:?}; did you mean {near}?")),
+        None => Err(format!("unknown command {name:?}{TRY_HELP}")),
     }
-}
-
-/// `help`, or `help COMMAND`.
-fn help(parser: &mut Parser) -> Result<Command, String> {
-    let page = match next(parser)? {
-        Some(Arg::Value(name)) => page(&name.to_string_lossy())?,
-        None | Some(Arg::Short('h') | Arg::Long("help")) => HELP,
-        Some(extra) => return Err(unexpected(&extra)),
-    };
-    alone(parser, Command::Print(page), page)
 }
 
 /// The command, behind which nothing more may stand than the question what it does.
@@ -233,7 +229,7 @@ mod tests {
             ("limits set taro --rpm", "missing argument for option '--rpm'; try limits --help"),
             ("check --json x", "unexpected argument \"x\"; try check --help"),
             ("usgae", "unknown command \"usgae\"; did you mean usage?"),
-            ("help sevre", "unknown command \"sevre\"; did you mean serve?"),
+            ("help sevre", "no command and no page \"sevre\"; did you mean serve?"),
             ("demo", "unknown command \"demo\"; try --help"),
             ("help usage x", "unexpected argument \"x\"; try help --help"),
         ] {

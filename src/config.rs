@@ -14,6 +14,7 @@ mod front;
 mod influx;
 mod postgres_url;
 mod prices;
+mod provider_books;
 mod secret;
 mod secret_url;
 mod source;
@@ -26,6 +27,7 @@ pub use egress::{Egress, EgressProxy, Way};
 pub use fleet_url::Fleet;
 pub use influx::Influx;
 pub use postgres_url::{PostgresHost, PostgresUrl};
+pub use provider_books::ProviderBooks;
 pub use secret::Secret;
 pub use secret_url::SecretUrl;
 pub use source::Problem;
@@ -121,6 +123,8 @@ pub struct Config {
     pub prices_url: Option<SecretUrl>,
     /// `ALERT_WEBHOOK_URL`: who is told when a budget passes 80 and 100 %.
     pub alert_webhook: Option<SecretUrl>,
+    /// `OPENAI_ADMIN_KEY` and `RECONCILE*`: the provider's own books, and when the ledger is held against them.
+    pub books: ProviderBooks,
     /// `INFLUXDB_URL` and the variables around it: where the ledger is exported to; `None` exports nothing.
     pub influx: Option<Influx>,
     /// `FLEET_URL` and the variables around it: the database that several proxies share; `None` is alone.
@@ -228,6 +232,7 @@ impl Config {
     /// All settings; where one is wrong, `source` has that as a problem.
     fn read(source: &mut Source<'_>) -> Self {
         let api_key = secret(source, "OPENAI_API_KEY", "OPENAI_API_KEY_FILE");
+        let admin_key = secret(source, "OPENAI_ADMIN_KEY", "OPENAI_ADMIN_KEY_FILE");
         let keys_only = source.word("CLIENT_AUTH", false, &[("none", false), ("keys", true)]);
         let target = source
             .optional("PROXY_TARGET", target::EXPECTED, Target::parse)
@@ -283,6 +288,7 @@ impl Config {
             prices_url: SecretUrl::read(source, "PRICES_URL", "PRICES_URL_FILE"),
             alert_webhook: SecretUrl::read(source, "ALERT_WEBHOOK_URL", "ALERT_WEBHOOK_URL_FILE"),
             target,
+            books: ProviderBooks::read(source, admin_key),
             influx: Influx::read(source),
             fleet,
             metrics: metrics_limits(source),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   append ──▶ records ──fold──▶ rollups by hour ──tiers──▶ days, months
-//!                 │       └────▶ user_index, hours, deduplication
+//!                 │       └────▶ user_index, hours, deduplication, key_days
 //!                 │
 //!   answer ◀──────┴── the rollups up to their watermark, and the rows after it
 //! ```
@@ -25,16 +25,19 @@ pub mod file_identity;
 pub mod file_watch;
 pub mod fold;
 pub mod journal;
+pub mod key_days;
 pub mod keys_and_limits;
 pub mod marks;
 pub mod migrations;
 pub mod numbers;
 pub mod offline;
+pub mod own_books;
 pub mod partition;
 pub mod policy_copy;
 pub mod policy_editor;
 pub mod prune;
 pub mod recent_series;
+pub mod reconciliations;
 pub mod rollup;
 pub mod snapshot;
 pub mod spend;

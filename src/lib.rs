@@ -53,6 +53,7 @@ pub mod local;
 pub mod metrics;
 pub mod policy;
 pub mod price;
+pub mod reconcile;
 pub mod reporting;
 pub mod sse;
 pub mod tls;

@@ -3,6 +3,7 @@
 //! Pure: `now` in, reservations and refusals out.
 
 mod account;
+mod accounts;
 pub mod bucket;
 pub mod budget;
 pub mod holdings;

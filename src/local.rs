@@ -3,10 +3,12 @@
 
 pub mod admin_page;
 pub mod admin_request;
+pub mod agreement;
 pub mod dashboard;
 pub mod document;
 pub mod humanize;
 pub mod language;
+pub mod manual;
 pub mod text_table;
 pub mod usage_report;
 

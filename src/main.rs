@@ -5,7 +5,10 @@
 #![allow(clippy::disallowed_methods)] // the outside world reads the clocks
 
 use openai_api_proxy::base::clock::{Now, nanoseconds};
-use openai_api_proxy::base::log::Level;
+use openai_api_proxy::base::log::{Level, LogFormat};
+use openai_api_proxy::cli::first_lines::{first_lines, url};
+use openai_api_proxy::cli::help_command::{language, paged};
+use openai_api_proxy::cli::reconcile_command::ReconcileCommand;
 use openai_api_proxy::cli::{self, Command, EXIT_USAGE};
 use openai_api_proxy::config::{Config, Durability};
 use openai_api_proxy::io::Io;
@@ -31,7 +34,8 @@ use openai_api_proxy::worker::threads::WorkerThreads;
 use openai_api_proxy::worker::{EventSender, unix_now};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::termios::tcgetwinsize;
-use std::io::{ErrorKind, Write as _};
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -42,6 +46,8 @@ const RECORDS_PER_CLIENT: usize = 4;
 /// Records under way to the ledger beside those of the exchanges in flight.
 const LEDGER_QUEUE_RECORDS: usize = 10_000;
 
+/// From here on a pause of a command is told of.
+const TOLD_PAUSE: Duration = Duration::from_secs(5);
 /// How long clients beyond `MAX_CONNECTIONS` wait for a place before they are refused.
 const OVERLOAD_WAIT: Duration = Duration::from_secs(2);
 /// Request bodies of so many bytes are read by a thread: the worst of them take the loop a few milliseconds.
@@ -64,6 +70,13 @@ fn main() -> ExitCode {
             print(&cli::fleet_command::run(&command, config.fleet.as_ref())?);
             Ok(())
         }),
+        Ok(Command::Help(command)) => {
+            let text = cli::help_command::text(command, terminal_columns(), language(variable));
+            if !paged(&text, variable("PAGER")) {
+                print(&text);
+            }
+            ExitCode::SUCCESS
+        }
         Ok(Command::Keys(command)) => on_policy(command.is_for_people(), |store| {
             let (out, aside) = cli::keys_command::run(&command, store, unix_now())?;
             print(&out);
@@ -85,6 +98,7 @@ fn main() -> ExitCode {
             print(&cli::prices_command::run(&command, &config)?);
             Ok(())
         }),
+        Ok(Command::Reconcile(command)) => reconcile(&command),
         Ok(Command::Limits(command)) => on_policy(command.is_for_people(), |store| {
             print(&cli::limits_command::run(&command, store, unix_now())?);
             Ok(())
@@ -169,6 +183,29 @@ fn on_policy(is_told: bool, run: impl FnOnce(PolicyStore<'_>) -> Result<(), Stri
     })
 }
 
+/// Compares with the provider's books: 0 where both agree, 1 where not, 2 where it could not be done.
+fn reconcile(command: &ReconcileCommand) -> ExitCode {
+    let mut agrees = true;
+    let code = configured(|config| {
+        let wait = |pause: Duration, why: &str| {
+            if pause >= TOLD_PAUSE {
+                say(format_args!("OpenAI's books: {why}; the next try is in {} s", pause.as_secs()));
+            }
+            std::thread::sleep(pause);
+            true
+        };
+        let (text, agreed) = cli::reconcile_command::run(command, &config, unix_now(), terminal_columns(), &wait)?;
+        print(&text);
+        agrees = agreed;
+        Ok(())
+    });
+    match code {
+        ExitCode::SUCCESS if agrees => ExitCode::SUCCESS,
+        ExitCode::SUCCESS => ExitCode::FAILURE,
+        _ => ExitCode::from(EXIT_USAGE),
+    }
+}
+
 fn limits(config: &Config) -> SettingsLimits {
     SettingsLimits { user: config.limits, total: config.total_limits }
 }
@@ -199,9 +236,7 @@ fn serve(config: Config) -> Result<(), String> {
     let limits = SettingsInForce::new(limits(&config));
     let mut workers =
         WorkerThreads::start(database, ledger, export, fleet, config.next_hop(), limits.clone(), events.clone())?;
-    if let Some(url) = &config.alert_webhook {
-        workers.start_alerts(database, (url.clone(), &config.egress), limits.clone())?;
-    }
+    start_callers(&mut workers, &config, &limits)?;
     let mut prices = config.prices.clone();
     let _fetcher = fetched_prices(&config, &mut prices, &events)?;
     let certificate = config.certificate.clone().map(|found| CertificateWatch::start(found, events.clone()));
@@ -217,10 +252,8 @@ fn serve(config: Config) -> Result<(), String> {
     warn_of_keys(&config);
     warn_of_modes(&config);
     tell_of_others(&config);
-    let (address, shown) = (address.to_string(), told_target(&config));
     let families = sockets.families().map_err(|error| error.to_string())?;
-    let (families, target) = (("families", families.into()), ("target", shown.as_str().into()));
-    event(Level::Info, "listening", &[("addr", address.as_str().into()), families, target]);
+    tell_where(&config, address, families)?;
     systemd::notify_ready();
 
     let started: Now = sockets.now();
@@ -250,6 +283,35 @@ fn ledger_options(config: &Config) -> Options {
         fleet: false,
         budgets: config.limits.has_budget() || config.total_limits.has_budget(),
     }
+}
+
+/// Begins to tell of budgets, and to compare with the provider's books, where that is wanted.
+fn start_callers(workers: &mut WorkerThreads, config: &Config, limits: &SettingsInForce) -> Result<(), String> {
+    if let Some(url) = &config.alert_webhook {
+        workers.start_alerts(&config.database_path, (url.clone(), &config.egress), limits.clone())?;
+    }
+    if config.books.daily && config.books.admin_key.is_some() {
+        workers.start_reconciliation(config.clone())?;
+    }
+    Ok(())
+}
+
+/// Where it listens, of these families of addresses; and to a person who looks at a terminal, how to go on.
+fn tell_where(config: &Config, address: SocketAddr, families: &'static str) -> Result<(), String> {
+    let (told, target) = (address.to_string(), told_target(config));
+    let fields = [("addr", told.as_str().into()), ("families", families.into()), ("target", target.as_str().into())];
+    event(Level::Info, "listening", &fields);
+    if std::io::stderr().is_terminal() && config.log_format == LogFormat::Logfmt {
+        let url = url(address, config.certificate.is_some());
+        let (language, ledger) = (language(variable), database::absolute(&config.database_path)?);
+        first_lines(language, &url, &target, &ledger).iter().for_each(|line| say(format_args!("{line}")));
+    }
+    Ok(())
+}
+
+/// A variable of the environment that is no setting.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// Who is sent what, beside the target.

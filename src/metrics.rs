@@ -9,7 +9,7 @@ mod first_zero;
 mod histogram;
 mod series;
 
-pub use exposition::{CONTENT_TYPE, ExportGauges, FleetGauges, Process, Surroundings};
+pub use exposition::{CONTENT_TYPE, ExportGauges, FleetGauges, Process, ReconcileGauges, Surroundings};
 
 use crate::limit::levels::Payer;
 use crate::limit::status::LimitUse;

@@ -188,9 +188,7 @@ impl PriceTable {
             return Some(exact);
         }
         let (model, _) = self.find(model)?;
-        let all = self.parts.iter().flat_map(|part| part.models.values());
-        let dearest_fee = all.filter_map(|model| model.dearest(|key| key.kind.is_fee())).max().unwrap_or(0);
-        let rates = self.rates(model, usage, Tier::of(service_tier), Some(dearest_fee));
+        let rates = self.rates(model, usage, Tier::of(service_tier), Some(self.dearest_fee()));
         let uplift = model.uplift(self.region.as_deref()).unwrap_or_else(|| model.dearest_uplift());
         let (amount, divisor) = self.amount(&rates, usage, uplift)?;
         Some(u64::try_from(amount.div_ceil(divisor)).unwrap_or(u64::MAX))
@@ -210,6 +208,12 @@ impl PriceTable {
         let is_sized = |entry: &str| names.iter().flatten().any(|name| entry.rsplit('/').next() == Some(*name));
         let entries = self.parts.iter().flat_map(|part| part.models.keys()).filter(|entry| is_sized(entry));
         entries.filter_map(|entry| self.at_most_nano_usd(entry, usage, None)).max()
+    }
+
+    /// The dearest fee that is known for a call of any tool, femto-dollars.
+    pub fn dearest_fee(&self) -> u64 {
+        let all = self.parts.iter().flat_map(|part| part.models.values());
+        all.filter_map(|model| model.dearest(|key| key.kind.is_fee())).max().unwrap_or(0)
     }
 
     fn rates<'a>(&self, model: &'a Model, usage: &Usage, tier: Option<Tier>, at_most: Option<u64>) -> Rates<'a> {
@@ -258,6 +262,11 @@ impl PriceTable {
             versions.all(|(_, known)| version.is_after(known)).then_some(found)
         })
     }
+}
+
+/// A model's name without the date of its version; a name without one itself.
+pub fn undated_name(name: &str) -> &str {
+    name::undated(name).map_or(name, |(undated, _)| undated)
 }
 
 /// The models of a table in our own format.

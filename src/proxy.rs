@@ -160,6 +160,8 @@ pub struct Proxy {
     fleet_away: bool,
     /// From then on nobody knows whether keys and limits are still the fleet's, nanoseconds since the Unix epoch.
     policy_holds_until: u64,
+    /// That the target refuses the key it is sent was told since the key was set.
+    key_refusal_told: bool,
     /// Differs between processes, for the `x-request-id` of our own replies.
     boot: u64,
     replies: u64,
@@ -212,6 +214,7 @@ impl Proxy {
             ledger_trouble: None,
             fleet_away: false,
             policy_holds_until: u64::MAX,
+            key_refusal_told: false,
             notes: Notes::default(),
             leaving: false,
             draining: false,
@@ -496,6 +499,7 @@ impl Proxy {
     pub fn reconfigure(&mut self, now: Now, change: Change) {
         self.limiter.set_limits(change.limits, change.total_limits);
         self.access.set_admin(change.admin);
+        self.key_refusal_told &= self.settings.authorization == change.authorization;
         self.settings.authorization = change.authorization;
         self.settings.model_name = change.model_name;
         let fetched = self.prices.part(PriceSource::Url);

@@ -18,6 +18,7 @@ use crate::base::clock::{MILLISECOND, Now};
 use crate::io::{Event, Io};
 use crate::limit::budget::Period;
 use crate::local::Answer;
+use crate::local::manual::html;
 use crate::metrics::{self, Surroundings};
 use crate::proxy::local_answers::overloaded;
 use crate::proxy::{Action, Conn, Proxy, Question};
@@ -322,13 +323,16 @@ impl<I: Io, W: Workers> Reactor<I, W> {
             Question::Usage(query) => Job::Usage { ticket, query: *query },
             Question::Dashboard(query) => Job::Dashboard { ticket, query },
             Question::Admin(request) => Job::Admin { ticket, request },
+            Question::Help(query) => Job::Render { ticket, render: Box::new(move || html::answer(&query)) },
             Question::Metrics(snapshot) => {
                 let (export, fleet) = (self.workers.export(), self.workers.fleet());
+                let reconciliation = self.workers.reconciliation();
                 let render = Box::new(move || {
                     let around = Surroundings {
                         process: process::read(),
                         influx: export.map(|export| export.read()),
                         fleet: fleet.map(|fleet| fleet.read()),
+                        reconcile: reconciliation.and_then(|of| of.lock().ok()?.clone()),
                         log_lines_dropped: logger::dropped(),
                     };
                     Answer::new(200, metrics::CONTENT_TYPE, snapshot.render(&around))

@@ -67,7 +67,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         ledger_wait, retention_days, read_on, read_on_max, limits, total_limits, reserves_average, allows_unmetered,
         asks_usage, keys_only, admin_token, connections_max, connections_of_address_max,
         body_bytes_max, buffered_bytes_max, timeouts,
-        tls_ca, certificate, prices, prices_url, alert_webhook, influx, fleet, metrics, log, log_format,
+        tls_ca, certificate, prices, prices_url, alert_webhook, books, influx, fleet, metrics, log, log_format,
         warnings: _,
     } = new;
     let Timeouts { connect, response, idle, header, shutdown_delay, drain } = timeouts;
@@ -126,6 +126,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static s
         (old.fleet != *fleet, "FLEET_*,PGPASSFILE"),
         (old.prices_url != *prices_url, "PRICES_URL,PRICES_URL_FILE"),
         (old.alert_webhook != *alert_webhook, "ALERT_WEBHOOK_URL,ALERT_WEBHOOK_URL_FILE"),
+        (old.books != *books, "OPENAI_ADMIN_KEY,OPENAI_ADMIN_KEY_FILE,RECONCILE*"),
     ]);
     (at_once, at_restart)
 }
@@ -191,7 +192,7 @@ mod tests {
     }
 
     /// Another value for each variable, and what must be set beside it so that it counts.
-    const OTHERS: [(&str, &str, &str); 84] = [
+    const OTHERS: [(&str, &str, &str); 89] = [
         ("PROXY_TARGET", "http://other", ""),
         ("OPENAI_API_KEY", "sk-hush", ""),
         ("OPENAI_API_KEY_FILE", HUSH, ""),
@@ -245,6 +246,11 @@ mod tests {
         ("PRICES_URL_FILE", URL, ""),
         ("ALERT_WEBHOOK_URL", "http://other/hush", ""),
         ("ALERT_WEBHOOK_URL_FILE", URL, ""),
+        ("OPENAI_ADMIN_KEY", "sk-admin-hush", ""),
+        ("OPENAI_ADMIN_KEY_FILE", HUSH, ""),
+        ("RECONCILE", "daily", "OPENAI_ADMIN_KEY=k\n"),
+        ("RECONCILE_API_KEY_IDS", "key_1", "OPENAI_ADMIN_KEY=k\n"),
+        ("RECONCILE_PROJECT_IDS", "proj_1", "OPENAI_ADMIN_KEY=k\n"),
         ("PRICE_FACTOR", "2", ""),
         ("CONNECT_TIMEOUT", "1s", ""),
         ("RESPONSE_TIMEOUT", "1s", ""),

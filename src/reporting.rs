@@ -3,9 +3,11 @@
 //!
 //! Never: a syntax, a database, a clock.
 
+use crate::base::civil::first_day_of_month;
 use crate::base::clock::{DAY, HOUR};
 use crate::limit::levels::LimitLevel;
 use crate::limit::threshold::BudgetPeriod;
+use crate::reconcile::Summary;
 use crate::usage::record::Record;
 use std::collections::BTreeMap;
 
@@ -25,29 +27,44 @@ pub enum GroupBy {
     Hour,
     /// A day (UTC).
     Day,
+    /// A calendar month (UTC).
+    Month,
     Model,
     User,
     /// The team that a user belonged to at the time; empty where that was none.
     Team,
     Endpoint,
+    /// The client key that a request came with.
+    Key,
     /// Of a fleet.
     Node,
 }
 
 impl GroupBy {
     /// Every value.
-    pub const ALL: &'static [Self] =
-        &[Self::Hour, Self::Day, Self::Model, Self::User, Self::Team, Self::Endpoint, Self::Node];
+    pub const ALL: &'static [Self] = &[
+        Self::Hour,
+        Self::Day,
+        Self::Month,
+        Self::Model,
+        Self::User,
+        Self::Team,
+        Self::Endpoint,
+        Self::Key,
+        Self::Node,
+    ];
 
     /// As users type it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Hour => "hour",
             Self::Day => "day",
+            Self::Month => "month",
             Self::Model => "model",
             Self::User => "user",
             Self::Team => "team",
             Self::Endpoint => "endpoint",
+            Self::Key => "key",
             Self::Node => "node",
         }
     }
@@ -57,16 +74,21 @@ impl GroupBy {
         match self {
             Self::User => Some(LimitLevel::User),
             Self::Team => Some(LimitLevel::Team),
-            Self::Hour | Self::Day | Self::Model | Self::Endpoint | Self::Node => None,
+            _ => None,
         }
     }
 
-    /// The length in nanoseconds where it is a time.
-    pub const fn ns(self) -> Option<u64> {
+    /// It is a time.
+    pub const fn is_time(self) -> bool {
+        matches!(self, Self::Hour | Self::Day | Self::Month)
+    }
+
+    /// The start of an hour, a day or a month that is counted from the Unix epoch, nanoseconds since then.
+    pub fn start(self, count: i64) -> u64 {
         match self {
-            Self::Hour => Some(HOUR),
-            Self::Day => Some(DAY),
-            Self::Model | Self::User | Self::Team | Self::Endpoint | Self::Node => None,
+            Self::Hour => count.unsigned_abs().saturating_mul(HOUR),
+            Self::Month => first_day_of_month(count).unsigned_abs().saturating_mul(DAY),
+            _ => count.unsigned_abs().saturating_mul(DAY),
         }
     }
 }
@@ -166,14 +188,46 @@ impl Totals {
 /// What a bucket is of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BucketKey {
-    /// The start of an hour or a day, nanoseconds since the Unix epoch.
+    /// The start of an hour, a day or a month, nanoseconds since the Unix epoch.
     Start(u64),
     /// A model, a user, a team or an endpoint.
     Name(String),
+    /// A client key, or none: what came without one.
+    Key(Option<KeyRow>),
 }
 
-/// The buckets of an answer: those that hold anything, hours and days in the order of time, the others by cost, the
-/// highest first.
+/// A client key as an operator sees it. Instants in nanoseconds since the Unix epoch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyRow {
+    pub id: i64,
+    pub user: String,
+    /// The team that its requests count to, whatever team the user belongs to.
+    pub team: Option<String>,
+    pub name: String,
+    pub created_at: u64,
+    pub expires_at: Option<u64>,
+    pub revoked_at: Option<u64>,
+    /// The day of its last use, counted from 1970-01-01, where one is known.
+    pub last_used_day: Option<u64>,
+}
+
+impl KeyRow {
+    /// `valid`, `expired` or `revoked`, at `now`.
+    pub fn state(&self, now: u64) -> &'static str {
+        match self {
+            Self { revoked_at: Some(_), .. } => "revoked",
+            Self { expires_at: Some(expires_at), .. } if *expires_at <= now => "expired",
+            _ => "valid",
+        }
+    }
+
+    /// The start of the day of its last use.
+    pub fn last_used(&self) -> Option<u64> {
+        self.last_used_day.map(|day| day.saturating_mul(DAY))
+    }
+}
+
+/// The buckets of an answer: those that hold anything, times in their order, the others by cost, the highest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Buckets {
     pub list: Vec<(BucketKey, Totals)>,
@@ -277,9 +331,9 @@ pub const SAMPLE_MAX: u32 = 1000;
 
 /// The largest of many sums, and what is left.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ranking {
+pub struct Ranking<N = String> {
     /// By cost, the highest first; max [`RANKED_MAX`].
-    pub top: Vec<(String, Totals)>,
+    pub top: Vec<(N, Totals)>,
     /// How many others there are.
     pub others: usize,
     pub of_others: Totals,
@@ -301,8 +355,16 @@ pub struct Overview {
     pub others: Ranking,
     /// Teams, where there are any and everybody was asked for.
     pub teams: Ranking,
+    /// Keys, and what came without one (`None`); empty where no key was used, of a team, and while the sums by key of
+    /// an earlier ledger are being made.
+    pub keys: Ranking<Option<KeyRow>>,
+    /// Where the sums by key begin: earlier than was asked where they are of whole days.
+    pub keys_from: Option<u64>,
     /// Of the models of the highest cost, and last of all others where there are any.
     pub series: Vec<Series>,
+    /// What the last days came to that were held against the provider's own books, the latest first; where everybody
+    /// was asked for.
+    pub reconciliations: Vec<(i64, Summary)>,
     /// The newest records, max [`SAMPLE_MAX`].
     pub sample: Vec<Entry>,
     /// The newest of those that failed ([`Record::is_error`]), max [`SAMPLE_MAX`]: of all, as far as their records are

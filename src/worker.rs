@@ -1,5 +1,5 @@
-//! The threads that may block or take long (ledger, checkpoint, query, long work, export, alerts, ship, lease, policy,
-//! resolver, log), each behind a bounded mailbox, and the one mailbox back.
+//! The threads that may block or take long (ledger, query, export, alerts, reconciliation, ship, lease, policy,
+//! resolver, log, …), each behind a bounded mailbox, and the one mailbox back.
 //!
 //! In: records, questions and names from the loop. Out: [`WorkerEvent`]s. Never: a decision about an exchange.
 
@@ -7,9 +7,12 @@
 
 pub mod admin;
 mod backoff;
+pub mod books_cache;
+mod books_client;
 pub mod budget_alerts;
 pub mod certificate_watch;
 pub mod checkpoint;
+pub mod daily_reconciliation;
 pub mod event;
 pub mod export;
 mod fair_queue;
@@ -24,6 +27,7 @@ pub mod policy_store;
 pub mod price_fetcher;
 pub mod process;
 pub mod query;
+pub mod reconciler;
 pub mod resolver;
 pub mod settings_in_force;
 pub mod ship;

@@ -1,16 +1,18 @@
 //! `check`, `healthcheck` and what the command line promises: lines that say what to do, and exit statuses. Left to
-//! others: `keys` and `limits` (`keys`), `usage` (`formats`), the README's commands as they are typed (`walkthrough`).
+//! others: `keys` and `limits` (`keys`), `usage` (`formats`), the manual's commands as they are typed (`walkthrough`).
 
 #![allow(clippy::disallowed_methods)] // tests are the outside world
 
 mod support;
 
+use openai_api_proxy::local::manual::subjects::SUBJECTS;
 use std::net::TcpListener;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use support::ca::{Ca, Server};
 use support::free_port;
 use support::proxy::{Proxy, command, run_with as run};
 use support::script::Reply;
+use support::tools;
 use support::upstream::Upstream;
 
 /// What `check` says of one thing.
@@ -240,7 +242,7 @@ fn help_is_by_command() {
     for name in ["serve", "check", "healthcheck", "grafana-dashboard", "alert-rules", "usage"] {
         let (status, page, aside) = run(folder.path(), &[name, "--help"], &[]);
         assert!(page.contains(&format!("Usage: proxy-server {name}")), "{name}: {page}");
-        assert!(page.lines().all(|line| line.chars().count() <= 84), "{page}");
+        assert!(page.lines().all(|line| line.chars().count() <= 80), "{page}");
         assert_eq!((status, aside.as_str()), (Some(0), ""), "{name}");
         assert_eq!(run(folder.path(), &["help", name], &[]).1, page);
     }
@@ -252,6 +254,76 @@ fn help_is_by_command() {
         assert_eq!((status, aside), (Some(2), format!("proxy-server: {why}\n")));
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is made");
+}
+
+/// The manual in a terminal, in the language of the environment.
+#[test]
+fn help_prints_the_manual() {
+    let folder = tempfile::tempdir().unwrap();
+    let (status, list, aside) = run(folder.path(), &["help", "--list"], &[]);
+    assert_eq!((status, list.lines().count(), aside.as_str()), (Some(0), SUBJECTS.len(), ""), "{list}");
+    for subject in SUBJECTS {
+        let (status, page, _) = run(folder.path(), &["help", subject.name, "--page"], &[]);
+        assert!(status == Some(0) && page.lines().count() > 5, "{page}");
+        let (_, japanese, _) = run(folder.path(), &["help", subject.name, "--page"], &[("LC_ALL", "ja_JP.UTF-8")]);
+        assert!(japanese.contains('。') && !page.contains('。'), "{japanese}");
+    }
+    let (_, unit, _) = run(folder.path(), &["help", "systemd", "--unit"], &[]);
+    assert!(unit.starts_with("[Unit]\n"), "{unit}");
+    let (status, _, aside) = run(folder.path(), &["help", "durabilty"], &[]);
+    assert_eq!((status, aside.contains("did you mean durability?")), (Some(2), true), "{aside}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is made");
+}
+
+/// Runs the binary on a terminal of its own until it has said this, and ends it: all that it said.
+fn on_a_terminal(folder: &std::path::Path, arguments: &[&str], vars: &[(&str, &str)], until: &str) -> Option<String> {
+    let python = tools::find("python3")?;
+    let script = "import os, pty, signal, sys\n\
+                  pid, terminal = pty.fork()\n\
+                  if pid == 0: os.execv(sys.argv[2], sys.argv[2:])\n\
+                  said = b''\n\
+                  while sys.argv[1].encode() not in said:\n\
+                  \x20   try: said += os.read(terminal, 65536)\n\
+                  \x20   except OSError: break\n\
+                  os.kill(pid, signal.SIGTERM)\n\
+                  sys.stdout.buffer.write(said)\n\
+                  sys.stdout.flush()\n\
+                  os.waitpid(pid, 0)\n";
+    let binary = command(folder, vars);
+    let mut command = Command::new(python);
+    command.env_clear().current_dir(folder).envs(binary.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.args(["-c", script, until, env!("CARGO_BIN_EXE_proxy-server")]).args(arguments);
+    Some(String::from_utf8(command.output().unwrap().stdout).unwrap())
+}
+
+/// Who starts it on a terminal reads how to go on; a log that a program reads has no such lines.
+#[test]
+fn a_terminal_is_told_how_to_go_on() {
+    let upstream = Upstream::plain(|_| Reply::json("{}").steps());
+    let (folder, target) = (tempfile::tempdir().unwrap(), upstream.url());
+    let vars = [("PROXY_TARGET", target.as_str())];
+    let Some(said) = on_a_terminal(folder.path(), &["serve"], &vars, "help start") else { return };
+    let port = said.split("addr=127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next()).expect("an address");
+    for part in [
+        format!("export OPENAI_BASE_URL=http://127.0.0.1:{port}/v1\r\n"),
+        format!("http://127.0.0.1:{port}/dashboard\r\n"),
+        format!("for {target}\r\n"),
+        "/usage.db;".to_owned(),
+        "Ctrl-C".to_owned(),
+    ] {
+        assert!(said.contains(&part), "{part}: {said}");
+    }
+    let japanese = [vars[0], ("LANG", "ja_JP.UTF-8")];
+    let said = on_a_terminal(folder.path(), &["serve"], &japanese, "help start").unwrap();
+    assert!(said.contains("待ち受け"), "{said}");
+    let mut piped = Proxy::before(&upstream, &[]);
+    assert!(piped.terminate().success() && !piped.stderr().contains("OPENAI_BASE_URL"), "{}", piped.stderr());
+    // A page goes by whatever shows pages, and by itself where that is not there.
+    for (pager, shown) in [("cat; echo by the pager", true), ("no-such-pager", false), ("", false)] {
+        let vars = [("PAGER", pager), ("PATH", "/usr/bin:/bin")];
+        let said = on_a_terminal(folder.path(), &["help", "log"], &vars, "by the pager").unwrap();
+        assert_eq!((said.contains("LOG_FORMAT"), said.contains("by the pager")), (true, shown), "{pager}: {said}");
+    }
 }
 
 /// A reader who has had enough, as `| head -1` has.

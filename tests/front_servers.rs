@@ -1,4 +1,4 @@
-//! The README's configurations of servers in front, run by these servers: each event of a stream comes through before
+//! The manual's configurations of servers in front, run by these servers: each event of a stream comes through before
 //! the next is sent, a WebSocket opens, a large body gets in.
 //!
 //! What cannot be installed here (Traefik, Cloudflare) is not tried. Left to others: nginx as a client (`clients`), what
@@ -15,6 +15,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use support::api;
 use support::client::{Client, request, response_framing};
+use support::manual;
 use support::proxy::Proxy;
 use support::rng::Rng;
 use support::script::{Reply, Step, chunk, gate};
@@ -22,17 +23,16 @@ use support::upstream::Upstream;
 use support::websocket::{self, Frame, HANDSHAKE, Side, Socket};
 use support::{DEADLINE, tools};
 
-/// The domain in the README.
+/// The domain in the manual.
 const DOMAIN: &str = "openai.example.com";
 const CHAT: &str = "/v1/chat/completions";
 /// More than the megabyte that nginx lets in by itself.
 const LARGE_BYTES: usize = 3 << 20;
 
-/// The README's block in this language.
+/// The manual's block in this language.
 fn block(language: &str) -> String {
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let found = readme.split("```").skip(1).step_by(2).find_map(|block| block.strip_prefix(language));
-    found.unwrap_or_else(|| panic!("no block of {language} in the README")).to_owned()
+    let found = manual::blocks_of("networks", language).into_iter().next();
+    found.unwrap_or_else(|| panic!("no block of {language} in the manual"))
 }
 
 /// The block with another text in place of one that must be there.
@@ -82,7 +82,7 @@ fn free_addr() -> SocketAddr {
 
 fn nginx(program: &Path, folder: &Path, proxy: &Proxy) -> FrontServer {
     let addr = free_addr();
-    let site = with(&block("nginx\n"), "127.0.0.1:8080", &proxy.addr().to_string());
+    let site = with(&block("nginx"), "127.0.0.1:8080", &proxy.addr().to_string());
     let site = with(&site, "listen 80;", &format!("listen {addr};"));
     let configuration = format!(
         "daemon off; master_process off; pid nginx.pid; error_log stderr warn;\n\
@@ -100,7 +100,7 @@ fn nginx(program: &Path, folder: &Path, proxy: &Proxy) -> FrontServer {
 
 fn caddy(program: &Path, folder: &Path, proxy: &Proxy) -> FrontServer {
     let addr = free_addr();
-    let site = with(&block("caddyfile\n"), "127.0.0.1:8080", &proxy.addr().to_string());
+    let site = with(&block("caddyfile"), "127.0.0.1:8080", &proxy.addr().to_string());
     // Without a certificate, which it would fetch for the domain.
     let site = with(&site, DOMAIN, &format!("http://{DOMAIN}:{}", addr.port()));
     let configuration = format!("{{\n\tadmin off\n\tauto_https off\n\tdefault_bind 127.0.0.1\n}}\n{site}");

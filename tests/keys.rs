@@ -6,7 +6,7 @@
 mod support;
 
 use openai_api_proxy::local::humanize::day;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use support::DEADLINE;
 use support::api;
@@ -202,6 +202,92 @@ fn a_key_reads_its_own_users_usage_only() {
         support::client::get(proxy.addr(), target).expect_proxy_error(401, "unauthorized");
     }
     support::client::get(proxy.addr(), "/healthz").expect(200);
+}
+
+/// By `/usage`, by the command and on the page: to the administrator of all, to a key's holder of their own.
+#[test]
+fn what_each_key_used_is_told_to_whom_it_concerns() {
+    let upstream = upstream();
+    let folder = tempfile::tempdir().unwrap();
+    let make = |options: &str| done(folder.path(), &format!("keys create {options}")).trim().to_owned();
+    let [laptop, phone, hana] =
+        ["taro --name laptop --expires 2099-01-02", "taro --name phone", "hana --name <b>"].map(make);
+    let (url, admin) = (upstream.url(), "admin-0123456789");
+    let vars = [("PROXY_TARGET", url.as_str()), ("CLIENT_AUTH", "keys"), ("ADMIN_TOKEN", admin)];
+    let proxy = Proxy::start_in(folder, &vars);
+    for key in [&laptop, &laptop, &phone, &hana, &hana, &hana] {
+        with_key(&proxy, key).expect(200);
+    }
+    done(proxy.folder(), "keys revoke 2");
+    let today = day(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64);
+    let keys = |target: &str, key: &str| {
+        let usage = read(&proxy, target, key).expect(200).json();
+        let of = |bucket: &Value| ["key_id", "user_id", "key_name", "requests"].map(|name| bucket[name].clone());
+        usage["buckets"].as_array().unwrap().iter().map(of).collect::<Vec<_>>()
+    };
+    let [one, two, three] = [
+        [json!(1), json!("taro"), json!("laptop"), json!(2)],
+        [json!(2), json!("taro"), json!("phone"), json!(1)],
+        [json!(3), json!("hana"), json!("<b>"), json!(3)],
+    ];
+    assert_eq!(keys("/usage?group_by=key", admin), [three, one.clone(), two.clone()]);
+    assert_eq!(keys("/usage?group_by=key", &laptop), [one.clone(), two.clone()]);
+    assert_eq!(keys("/usage?group_by=key&user_id=taro&from=1h", admin), [one, two]);
+    assert!(keys("/usage?group_by=key&model=none", admin).is_empty());
+    read(&proxy, "/usage?group_by=key&user_id=taro", &hana).expect_proxy_error(403, "forbidden");
+    let refused = read(&proxy, "/usage?group_by=key&team=t", admin).expect_proxy_error(400, "bad_request");
+    assert!(refused.text().contains("`team`: sums by key are not kept by team"), "{}", refused.text());
+
+    let buckets = read(&proxy, "/usage?group_by=key", &laptop).expect(200).json()["buckets"].clone();
+    assert_eq!((&buckets[0]["expires_at"], &buckets[0]["last_used"]), (&json!("2099-01-02T00:00:00Z"), &json!(today)));
+    assert!(buckets[0]["revoked_at"].is_null() && buckets[1]["revoked_at"].is_string(), "{buckets}");
+    let text = done(proxy.folder(), "usage --by key");
+    let line = |of: &str| text.lines().find(|line| line.contains(of)).unwrap_or_else(|| panic!("{text}")).to_owned();
+    assert!(line("laptop").contains(&format!("{today}  2099-01-02")), "{text}");
+    assert!(line("phone").contains("revoked"), "{text}");
+    assert_eq!(done(proxy.folder(), "usage --by key --format csv").lines().count(), 4);
+    assert!(done(proxy.folder(), "usage --by month").contains(&format!("\n{} ", &today[..7])));
+
+    let page = read(&proxy, "/dashboard", admin).expect(200).text();
+    let table =
+        page.split_once("<caption class=\"unseen\">By key").expect("a table").1.split_once("</table>").unwrap().0;
+    for part in ["<bdi>laptop</bdi>", "2099-01-02", "revoked", &today, "user_id=hana", "&lt;b&gt;"] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+    let own = read(&proxy, "/dashboard?range=24h", &laptop).expect(200).text();
+    assert!(own.contains("<bdi>phone</bdi>") && !own.contains("hana"), "{own}");
+    assert!(!read(&proxy, "/dashboard?team=t", admin).expect(200).text().contains("By key"));
+}
+
+#[test]
+fn the_manual_is_for_whoever_may_see_anything() {
+    let upstream = upstream();
+    let folder = tempfile::tempdir().unwrap();
+    let taro = done(folder.path(), "keys create taro").trim().to_owned();
+    let url = upstream.url();
+    let vars = [("PROXY_TARGET", url.as_str()), ("CLIENT_AUTH", "keys"), ("ADMIN_TOKEN", "admin-0123456789")];
+    let proxy = Proxy::start_in(folder, &vars);
+    for target in ["/help", "/help/", "/help/errors", "/help/nonsense"] {
+        let status = |key| read(&proxy, target, key).status;
+        let (known, unknown) = (status(&taro), status("guess"));
+        assert_eq!(unknown, if target == "/help" { 303 } else { 401 }, "{target}");
+        assert_eq!(
+            known,
+            match target {
+                "/help" => 303,
+                "/help/nonsense" => 404,
+                _ => 200,
+            },
+            "{target}"
+        );
+        assert_eq!(status("admin-0123456789"), known, "{target}");
+    }
+    let page = read(&proxy, "/help/errors", &taro).expect(200).text();
+    assert!(page.contains("<tr id=\"invalid_client_key\">"), "{page}");
+    let near = read(&proxy, "/help/erors", &taro).expect_proxy_error(404, "not_found").text();
+    assert!(near.contains("/help/errors is near"), "{near}");
+    let many = (0..100).map(|_| read(&proxy, "/help/", &taro).status);
+    assert!(many.into_iter().any(|status| status == 429), "a holder of a key asks at a pace");
 }
 
 #[test]

@@ -94,6 +94,23 @@ fn levels_choose_and_sighup_changes_them() {
     assert!(!proxy.stderr().contains("msg=stopped"), "{}", proxy.stderr());
 }
 
+/// Who has set a wrong key reads why nothing works; the clients of all others cannot fill the log with it.
+#[test]
+fn a_refused_key_is_told_of_once() {
+    for (vars, why) in
+        [(&[][..], "the client sends its own key"), (&[("OPENAI_API_KEY", "sk-wrong")], "OPENAI_API_KEY is wrong")]
+    {
+        let (_upstream, mut proxy) = scripted(vars, |_| Reply::new(401, "{}").steps());
+        for _ in 0..3 {
+            post_json(proxy.addr(), CHAT, &[], BODY).expect(401);
+        }
+        let told = proxy.wait_for_log("the upstream refuses the key");
+        assert!(told.contains("level=warn") && told.contains(why) && !told.contains("sk-wrong"), "{told}");
+        assert!(proxy.terminate().success());
+        assert_eq!(proxy.stderr().matches("refuses the key").count(), 1, "{}", proxy.stderr());
+    }
+}
+
 /// The log says how far an answer had come when the upstream broke it off, or stopped.
 #[test]
 fn a_broken_answer_is_told_by_where_it_broke() {

@@ -1,5 +1,6 @@
 //! A large ledger of an earlier schema is taken over whole, however often its first starts are killed: in the middle of
-//! the migration the file is as it was, and the next start begins anew. Left to others: what each earlier schema held
+//! the migration the file is as it was, and the next start begins anew; what is made of its rows afterwards goes on where it
+//! was. Left to others: what each earlier schema held
 //! (`ledger/tiers`), and an earlier version's server beside this one (`versions`).
 //!
 //! From version 3, whose index by user has an entry for each record: no step after that takes longer for more rows.
@@ -8,6 +9,7 @@
 
 mod support;
 
+use openai_api_proxy::ledger::database;
 use openai_api_proxy::ledger::migrations::VERSION;
 use rusqlite::Connection;
 use std::io::{BufRead as _, BufReader};
@@ -21,6 +23,8 @@ use support::until;
 const VERSION_3: &str = concat!(include_str!("ledger/versions/2.sql"), include_str!("ledger/versions/3.sql"));
 const ROWS: i64 = 300_000;
 const USERS: i64 = 500;
+/// One more than there are; a row in so many came without one.
+const KEYS: i64 = 50;
 const HOUR: i64 = 3_600_000_000_000;
 /// The last of them, nanoseconds since the Unix epoch.
 const END: i64 = 1_795_426_200_000_000_000;
@@ -44,7 +48,8 @@ fn make(path: &Path) {
         "user_id" => format!("{user} + n * 7919 % {USERS}"),
         "status" => "200".to_owned(),
         "outcome" | "usage_source" | "stream" | "endpoint" | "model_id" => "0".to_owned(),
-        "key_id" | "model_requested_id" | "upstream_request_id" | "response_id" => "NULL".to_owned(),
+        "key_id" => format!("nullif(n % {KEYS}, 0)"),
+        "model_requested_id" | "upstream_request_id" | "response_id" => "NULL".to_owned(),
         _ => "n % 1000".to_owned(),
     };
     let values: Vec<String> = columns(&conn, "records").iter().map(value).collect();
@@ -62,6 +67,9 @@ fn make(path: &Path) {
         DELETE FROM records; DELETE FROM rollups; DELETE FROM user_records; DELETE FROM hours;
         WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < {USERS})
             INSERT INTO users SELECT {user} + n, 'u' || n FROM numbers;
+        WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < {KEYS})
+            INSERT INTO client_keys (id, user, name, hash, created_at)
+            SELECT n, 'u' || n, 'k', randomblob(32), 0 FROM numbers;
         WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < {ROWS})
             INSERT INTO records SELECT {values} FROM numbers;
         INSERT INTO user_records SELECT id / 16384, user_id, id FROM records WHERE id >= {first};
@@ -91,6 +99,54 @@ fn start_and_kill(folder: &Path, after: Duration) {
     std::thread::sleep(after);
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// The last record that is in the sums by key, which are exactly those of the records up to it.
+fn keyed(path: &Path) -> i64 {
+    let conn = reader(path);
+    let snapshot = conn.unchecked_transaction().unwrap();
+    let mark = snapshot.query_row("SELECT record_id FROM marks WHERE name = 'key_days'", [], |row| row.get(0)).unwrap();
+    let sums = |sql: &str, mark: i64| -> Vec<[i64; 4]> {
+        let mut select = snapshot.prepare(sql).unwrap();
+        let sums = select.query_map([mark], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])).unwrap();
+        sums.map(Result::unwrap).collect()
+    };
+    let told = "SELECT key_id, sum(requests), sum(total_tokens), sum(cost_nano_usd) FROM key_days
+        WHERE ? > 0 AND day >= 0 GROUP BY 1 ORDER BY 1";
+    let of_rows = "SELECT key_id, count(*), sum(total_tokens), sum(cost_nano_usd) FROM records
+        WHERE id <= ? AND key_id IS NOT NULL GROUP BY 1 ORDER BY 1";
+    assert_eq!(sums(told, mark), sums(of_rows, mark), "up to {mark}");
+    mark
+}
+
+#[test]
+fn sums_by_key_go_on_where_a_kill_left_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("usage.db");
+    make(&path);
+    drop(database::open(&path).unwrap());
+    let (mut marks, last) = (vec![keyed(&path)], digest(&path).0);
+    let first = marks[0];
+    for _ in 0..4 {
+        let mut child = command(folder.path(), &[]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        assert!(lines.any(|line| line.contains("begins to sum up by key")), "it is told");
+        let before = marks[marks.len() - 1];
+        until("some rows are taken", || keyed(&path) > before);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        marks.push(keyed(&path));
+        if marks[marks.len() - 1] - first >= last {
+            break; // it was faster
+        }
+    }
+    assert!(marks[1] - first < last, "no start was killed in the middle: {marks:?}");
+    assert!(marks.is_sorted_by(|one, next| one < next), "{marks:?}");
+    let proxy = Proxy::start_in(folder, &[]);
+    assert_sums(&proxy, &reader(&path)); // exact, also while it goes on
+    until("all rows are taken", || keyed(&path) - first == last);
+    proxy.wait_for_log("has summed up its rows by key");
+    assert_sums(&proxy, &reader(&path));
 }
 
 /// All records, as one number and their count.

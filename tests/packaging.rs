@@ -1,5 +1,5 @@
-//! What is installed: the static binary of the README's command runs where nothing else is, systemd's protocols are
-//! spoken, and the README's unit files are what systemd takes for valid.
+//! What is installed: the static binary of the manual's command runs where nothing else is, systemd's protocols are
+//! spoken, and the manual's unit files are what systemd takes for valid.
 //!
 //! The static build takes minutes the first time: it is made only with `TEST_STATIC_BUILD=1`, as `.ci/run` has it, in
 //! `static` under the target folder, where the next build is quick.
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use support::ca::{Ca, Server};
 use support::client::{get, post_json};
+use support::manual::blocks_of;
 use support::proxy::{Proxy, command};
 use support::script::Reply;
 use support::upstream::Upstream;
@@ -26,21 +27,14 @@ const BODY: &str = r#"{"model":"gpt-4o-mini","messages":[]}"#;
 /// Japanese and the webhook of budgets are a third.
 const STATIC_BYTES_MAX: u64 = 25 * 256 * 1024;
 
-/// The blocks of this language in the README's English half, which both halves share (tests/readme.rs).
-fn blocks(language: &str) -> Vec<String> {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let english = readme.split("\n## 日本語\n").next().unwrap();
-    let blocks = english.split("```").skip(1).step_by(2);
-    blocks.filter_map(|block| block.strip_prefix(&format!("{language}\n")).map(str::to_owned)).collect()
-}
-
-/// Builds the static binary by the README's own command.
+/// Builds the static binary by the manual's own command.
 fn static_binary() -> Option<PathBuf> {
     if std::env::var_os("TEST_STATIC_BUILD").is_none_or(|value| value != "1") {
         say("SKIPPED: the static build takes minutes; TEST_STATIC_BUILD=1 makes it");
         return None;
     }
-    let block = blocks("sh").into_iter().find(|block| block.contains("crt-static")).expect("a command for it");
+    let block =
+        blocks_of("systemd", "sh").into_iter().find(|block| block.contains("crt-static")).expect("a command for it");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("static");
     let built = Command::new("sh")
         .args(["-ec", block.trim()])
@@ -158,11 +152,11 @@ fn the_service_manager_is_told() {
     assert_eq!(next(), "STOPPING=1\n");
 }
 
-/// The units stand in the README as they are to be installed, only the program's path is this test's.
+/// The units stand in the manual as they are to be installed, only the program's path is this test's.
 #[test]
 fn the_units_are_valid() {
     let folder = tempfile::tempdir().unwrap();
-    let units = blocks("ini");
+    let units = blocks_of("systemd", "ini");
     assert_eq!(units.len(), 2, "a service and a socket");
     let mut files = Vec::new();
     for unit in units {

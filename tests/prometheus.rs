@@ -1,6 +1,6 @@
 //! A real Prometheus scrapes the proxy under load, with the rules that it prints: what Prometheus then says is what the
 //! ledger says. Every query of the dashboard and of the rules is one that it understands. Left to others: the text of a
-//! scrape (beside `src/metrics`), its names in the README (`readme`), its bound (`bounds/users`).
+//! scrape (beside `src/metrics`), its names in the manual (`readme`), its bound (`bounds/users`).
 
 #![allow(clippy::disallowed_methods)] // waiting has an end
 

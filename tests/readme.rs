@@ -1,8 +1,14 @@
-//! Holds the README to what it describes: both languages name the same things, and these are the program's own.
+//! Holds the README and the manual to what they describe: both languages name the same things, and these are the
+//! program's own.
 //!
-//! Reads the README, `.env.example`, `.ci/run` and the sources as text; needs no network and starts nothing. What only a
+//! Reads them, `.env.example`, `.ci/run` and the sources as text; needs no network and starts nothing. What only a
 //! reader can judge (is the Japanese good, is a promise kept) is not tested here.
 
+#[path = "support/manual.rs"]
+mod manual;
+
+use manual::{LANGUAGES, blocks, blocks_of, documents, halves, page, read};
+use openai_api_proxy::local::manual::{UNIT, subjects::SUBJECTS};
 use openai_api_proxy::local::usage_report::{Format, UsageQuery, to_json};
 use openai_api_proxy::price::PriceTable;
 use openai_api_proxy::reporting::{Entry, Query, Report, Scope, Totals};
@@ -10,23 +16,8 @@ use openai_api_proxy::usage::record::{Endpoint, Outcome, Record, Usage, UsageSou
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-fn read(file: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-    std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{file}: {e}"))
-}
-
-/// The README's two halves.
-fn halves() -> [String; 2] {
-    let text = read("README.md");
-    let (_, both) = text.split_once("\n## English\n").expect("an English half");
-    let (english, japanese) = both.split_once("\n## 日本語\n").expect("a Japanese half");
-    [english.to_string(), japanese.to_string()]
-}
-
-/// Fenced blocks, each with its language on the first line.
-fn blocks(half: &str) -> Vec<&str> {
-    half.split("```").skip(1).step_by(2).collect()
-}
+/// Lines that the README has in a language at most.
+const README_LINES_MAX: usize = 150;
 
 /// Everything outside fenced blocks.
 fn prose(half: &str) -> String {
@@ -70,22 +61,60 @@ fn documented(half: &str) -> BTreeMap<String, Option<String>> {
 
 #[test]
 fn both_languages_say_the_same() {
-    let [english, japanese] = halves();
-    assert!(blocks(&english).len() >= 10, "the blocks are not where they were");
-    assert_eq!(blocks(&english), blocks(&japanese));
-    let (english, japanese) = (prose(&english), prose(&japanese));
-    assert_eq!(names(&english), names(&japanese));
-    let headings = |half: &str| half.lines().filter(|line| line.starts_with("### ")).count();
-    assert_eq!(headings(&english), headings(&japanese));
-    assert_eq!(rows(&english).len(), rows(&japanese).len());
-    for (english, japanese) in rows(&english).iter().zip(rows(&japanese)) {
-        assert_eq!(names(&english.join("|")), names(&japanese.join("|")), "{english:?}\n{japanese:?}");
+    for (name, [english, japanese]) in documents() {
+        assert_eq!(blocks(&english), blocks(&japanese), "{name}");
+        let (english, japanese) = (prose(&english), prose(&japanese));
+        assert_eq!(names(&english), names(&japanese), "{name}");
+        let headings = |text: &str| -> Vec<usize> {
+            let lines = text.lines().filter(|line| line.starts_with('#'));
+            lines.map(|line| line.split(' ').next().map_or(0, str::len)).collect()
+        };
+        assert_eq!(headings(&english), headings(&japanese), "{name}");
+        assert_eq!(rows(&english).len(), rows(&japanese).len(), "{name}");
+        for (english, japanese) in rows(&english).iter().zip(rows(&japanese)) {
+            assert_eq!(names(&english.join("|")), names(&japanese.join("|")), "{english:?}\n{japanese:?}");
+        }
+    }
+    let all: usize = documents().iter().map(|(_, [english, _])| blocks(english).len()).sum();
+    assert!(all >= 20, "the blocks are not where they were");
+}
+
+/// The README is short, names each page, and says of settings what the manual says.
+#[test]
+fn the_readme_is_short_and_leads_to_the_manual() {
+    for (half, (language, reference)) in halves().iter().zip(LANGUAGES.iter().zip(page("configuration"))) {
+        assert!(half.lines().count() < README_LINES_MAX, "{} lines", half.lines().count());
+        for subject in SUBJECTS {
+            let link = format!("](src/manual/{language}/{}.md)", subject.name);
+            assert!(half.contains(&link), "the README does not lead to {link}");
+        }
+        let all = documented(&reference);
+        let text = prose(half);
+        let settings: Vec<_> =
+            rows(&text).into_iter().filter(|cells| names(cells[0]).iter().any(|name| is_variable(name))).collect();
+        assert_eq!(settings.len(), 10, "{settings:?}");
+        for cells in settings {
+            let named = cells[0].split(", ").map(|cell| sole_name(cell).expect("a name"));
+            for (name, default) in named.zip(cells[1].split(", ")) {
+                assert_eq!(all[name].as_deref(), sole_name(default), "{name}");
+            }
+        }
     }
 }
 
 #[test]
 fn variables_are_those_of_the_configuration() {
-    let parts = ["allowed", "certificate", "default_limits", "egress", "fleet_url", "front", "influx", "prices"];
+    let parts = [
+        "allowed",
+        "certificate",
+        "default_limits",
+        "egress",
+        "fleet_url",
+        "front",
+        "influx",
+        "prices",
+        "provider_books",
+    ];
     let parts = parts.map(|part| read(&format!("src/config/{part}.rs")));
     let source = read("src/config.rs") + &parts.concat();
     let accepted = literals(&source, is_variable);
@@ -95,16 +124,13 @@ fn variables_are_those_of_the_configuration() {
     let example: BTreeMap<&str, &str> = lines.filter(|(name, _)| is_variable(name)).collect();
     assert_eq!(example.keys().copied().collect::<BTreeSet<_>>(), accepted, ".env.example and src/config.rs");
 
-    for half in halves() {
-        let documented = documented(&half);
-        assert_eq!(
-            documented.keys().map(String::as_str).collect::<BTreeSet<_>>(),
-            accepted,
-            "README and src/config.rs"
-        );
+    for text in page("configuration") {
+        let documented = documented(&text);
+        let names: BTreeSet<_> = documented.keys().map(String::as_str).collect();
+        assert_eq!(names, accepted, "the page `configuration` and src/config.rs");
         for (name, default) in documented {
             let Some(default) = default else { continue };
-            assert_eq!(example[name.as_str()], default, "{name}: .env.example and README");
+            assert_eq!(example[name.as_str()], default, "{name}: .env.example and the page `configuration`");
         }
     }
 }
@@ -115,10 +141,18 @@ fn metrics_are_those_of_the_exposition() {
     let source = read("src/metrics/exposition.rs");
     let exposed = literals(&source, is_metric);
     assert!(exposed.len() > 10, "the metrics are not where they were");
-    for half in halves() {
-        let prose = prose(&half);
-        let documented: BTreeSet<&str> = names(&prose).into_iter().filter(|name| is_metric(name)).collect();
+    let told = read("src/metrics/families.txt");
+    for text in page("metrics") {
+        let prose = prose(&text);
+        let rows: Vec<_> =
+            rows(&prose).into_iter().filter(|cells| is_metric(cells[0].trim_start_matches('`'))).collect();
+        let documented: BTreeSet<&str> = rows.iter().flat_map(|cells| names(cells[0])).collect();
         assert_eq!(documented, exposed);
+        let said: BTreeSet<&str> =
+            rows.iter().filter(|cells| sole_name(cells[0]).is_none()).flat_map(|cells| names(cells[0])).collect();
+        let histograms = source.split("page.histogram(\"").skip(1).filter_map(|rest| rest.split('"').next());
+        assert_eq!(said, histograms.collect(), "which are histograms");
+        assert!(documented.iter().all(|name| told.contains(&format!("{name} "))), "a metric without a text");
     }
 }
 
@@ -133,8 +167,8 @@ fn errors_are_those_that_the_proxy_answers() {
         })
         .collect();
     assert!(answered.len() > 10, "the errors are not where they were");
-    for half in halves() {
-        let prose = prose(&half);
+    for text in page("errors") {
+        let prose = prose(&text);
         let is_status = |cell: &str| cell.len() == 3 && cell.parse::<u16>().is_ok();
         let errors = rows(&prose).into_iter().filter(|cells| is_status(cells[0]));
         let documented: BTreeSet<_> = errors.map(|cells| (cells[0], sole_name(cells[1]).expect("a code"))).collect();
@@ -145,18 +179,18 @@ fn errors_are_those_that_the_proxy_answers() {
 #[test]
 fn endpoints_are_those_that_are_recorded() {
     let recorded: BTreeSet<&str> = Endpoint::ALL.iter().map(|endpoint| endpoint.as_str()).collect();
-    for half in halves() {
-        let prose = prose(&half);
+    for text in page("counting") {
+        let prose = prose(&text);
         let named = names(&prose);
         let missing: Vec<_> = recorded.difference(&named).collect();
-        assert!(missing.is_empty(), "the README does not name {missing:?}");
+        assert!(missing.is_empty(), "the manual does not name {missing:?}");
     }
 }
 
 #[test]
 fn usage_parameters_are_those_that_are_read() {
-    for half in halves() {
-        let prose = prose(&half);
+    for text in page("usage") {
+        let prose = prose(&text);
         let parameters = ["user_id", "team", "node", "from", "to", "model", "limit", "cursor", "group_by", "format"];
         let table = rows(&prose).into_iter().skip_while(|cells| cells[0] != "`user_id`").take(parameters.len() - 1);
         let documented: BTreeSet<&str> = table.flat_map(|cells| names(cells[0])).collect();
@@ -209,9 +243,9 @@ fn the_usage_example_is_what_the_program_prints() {
         scope: Scope::Alone,
     };
     let printed: serde_json::Value = serde_json::from_slice(&to_json(&report)).expect("JSON");
-    for half in halves() {
+    for text in page("usage") {
         let example =
-            blocks(&half).into_iter().find_map(|block| block.strip_prefix("json\n").filter(|b| b.contains("totals")));
+            blocks(&text).into_iter().find_map(|block| block.strip_prefix("json\n").filter(|b| b.contains("totals")));
         let shown: serde_json::Value = serde_json::from_str(example.expect("an example of /usage")).expect("JSON");
         assert_eq!(shown, printed);
     }
@@ -219,12 +253,11 @@ fn the_usage_example_is_what_the_program_prints() {
 
 #[test]
 fn commands_are_those_that_are_checked() {
-    let [english, _] = halves();
-    let commands: Vec<&str> =
-        blocks(&english).into_iter().filter_map(|block| block.strip_prefix("sh\n")).flat_map(str::lines).collect();
+    let commands = blocks_of("internals", "sh").concat();
+    let commands: Vec<&str> = commands.lines().collect();
     let test = commands.iter().find(|line| line.starts_with("cargo test")).expect("a test command");
     let ci = read(".ci/run");
-    assert!(ci.lines().any(|line| line == format!("run {test}")), ".ci/run does not run the README's `{test}`");
+    assert!(ci.lines().any(|line| line == format!("run {test}")), ".ci/run does not run the manual's `{test}`");
 
     let manifest = read("Cargo.toml");
     let benches: Vec<&str> = commands.iter().filter_map(|line| line.strip_prefix("cargo bench --bench ")).collect();
@@ -234,38 +267,75 @@ fn commands_are_those_that_are_checked() {
     }
     let version = manifest.lines().find_map(|line| line.strip_prefix("version = ")).expect("a version");
     let rust = manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).expect("a Rust version");
-    for half in halves() {
-        assert!(half.contains(&format!("\n- {}", version.trim_matches('"'))), "the changelog lacks version {version}");
-        assert!(half.contains(rust.trim_matches('"')), "the needed Rust is {rust}");
+    for text in page("upgrade") {
+        assert!(text.contains(&format!("\n- {}", version.trim_matches('"'))), "the changelog lacks version {version}");
+    }
+    for text in halves().iter().chain(&page("start")) {
+        assert!(text.contains(rust.trim_matches('"')), "the needed Rust is {rust}");
     }
 }
 
-/// Whoever follows the README makes keys in the ledger that its service uses.
+/// Whoever follows the manual makes keys in the ledger that its service uses, and installs the unit that is shown.
 #[test]
 fn keys_of_the_service_are_made_in_its_ledger() {
-    for half in halves() {
-        let unit = blocks(&half).into_iter().find(|block| block.contains("[Service]")).expect("a unit");
+    for text in page("systemd") {
+        let unit = blocks(&text).into_iter().find(|block| block.contains("[Service]")).expect("a unit");
+        assert_eq!(unit.strip_prefix("ini\n"), Some(UNIT));
         let ledger = unit.lines().find_map(|line| line.strip_prefix("Environment=DATABASE_PATH=")).expect("its ledger");
         let command = format!("sudo env DATABASE_PATH={ledger} proxy-server keys create taro");
-        assert!(names(&prose(&half)).contains(command.as_str()), "{command}");
+        assert!(names(&prose(&text)).contains(command.as_str()), "{command}");
     }
+}
+
+/// What the proxy answers by itself is told, under the paths that it answers.
+#[test]
+fn local_paths_are_those_that_are_answered() {
+    let source = read("src/proxy/route.rs");
+    let (_, answered) = source.split_once("    match path {\n").expect("the paths");
+    let (answered, _) = answered.split_once("        _ => {}\n").expect("their end");
+    let first = answered.split('"').filter(|path| path.starts_with('/') && !path.trim_matches('/').is_empty());
+    let own =
+        first.filter(|path| !path.contains('.') && !["/sw", "/service"].iter().any(|start| path.starts_with(start)));
+    let answered: BTreeSet<String> = own.map(|path| format!("/{}", path.trim_matches('/'))).collect();
+    assert!(answered.len() >= 7, "{answered:?}");
+    for language in [0, 1] {
+        let all: String = documents().iter().map(|(_, texts)| prose(&texts[language])).collect();
+        let named = names(&all);
+        let is_told = |path: &String| named.contains(path.as_str()) || named.contains(format!("GET {path}").as_str());
+        assert!(answered.iter().all(is_told), "{answered:?}");
+    }
+}
+
+/// The heading's place, as GitHub names it.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim_start_matches('#').trim().to_lowercase();
+    kept.chars().filter(|c| c.is_alphanumeric() || " -_ー".contains(*c)).collect::<String>().replace(' ', "-")
 }
 
 #[test]
 fn links_lead_somewhere() {
-    let text = read("README.md");
-    let anchor = |heading: &str| {
-        let kept = heading.trim_start_matches('#').trim().to_lowercase();
-        kept.chars().filter(|c| c.is_alphanumeric() || " -_ー".contains(*c)).collect::<String>().replace(' ', "-")
-    };
-    let anchors: BTreeSet<String> = prose(&text).lines().filter(|line| line.starts_with("##")).map(anchor).collect();
-    let links: Vec<&str> = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(to, _)| to).collect();
-    assert!(links.len() > 5, "the links are not where they were");
-    for link in links {
-        match link.strip_prefix('#') {
-            Some(to) => assert!(anchors.contains(to), "no heading for #{to} among {anchors:?}"),
-            None if link.starts_with("https://") => {}
-            None => assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(link).exists(), "no file {link}"),
+    let pages = LANGUAGES
+        .iter()
+        .flat_map(|language| SUBJECTS.iter().map(move |subject| format!("src/manual/{language}/{}.md", subject.name)));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut count = 0;
+    for file in std::iter::once("README.md".to_owned()).chain(pages) {
+        let text = prose(&read(&file));
+        let folder = Path::new(&file).parent().expect("a folder");
+        for to in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(to, _)| to) {
+            count += 1;
+            if to.starts_with("https://") {
+                continue;
+            }
+            let (path, place) = to.split_once('#').unwrap_or((to, ""));
+            let path = if path.is_empty() { root.join(&file) } else { root.join(folder).join(path) };
+            assert!(path.exists(), "{file}: no file {to}");
+            if !place.is_empty() {
+                let led_to = std::fs::read_to_string(path).expect("a text");
+                let is_place = |line: &str| line.starts_with('#') && anchor(line) == place;
+                assert!(prose(&led_to).lines().any(is_place), "{file}: no heading for {to}");
+            }
         }
     }
+    assert!(count > 100, "the links are not where they were");
 }

@@ -59,7 +59,7 @@ fn expected() -> Vec<Expected> {
     vec![
         one("chat", api::chat_usage()),
         one("chat_raw", api::chat_usage()),
-        one("%E5%A4%AA%E9%83%8E", api::chat_usage()), // 太郎, as the README says that it is sent
+        one("%E5%A4%AA%E9%83%8E", api::chat_usage()), // 太郎, as the manual says that it is sent
         one("chat_stream", api::chat_usage()),
         one("chat_stream_usage", api::chat_usage()),
         one("chat_stream_no_usage", api::chat_usage()),

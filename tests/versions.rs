@@ -212,7 +212,7 @@ fn where_a_later_version_has_migrated_the_file_rows_are_added_and_the_sums_left_
     let later = Connection::open(proxy.database()).unwrap();
     later.busy_timeout(DEADLINE).unwrap();
     later.execute_batch("BEGIN IMMEDIATE").unwrap();
-    for table in ["records", "rollups", "days", "months"] {
+    for table in ["records", "rollups", "days", "months", "key_days"] {
         later.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN later INTEGER NOT NULL DEFAULT 7")).unwrap();
     }
     later.pragma_update(None, "user_version", SCHEMA + 1).unwrap();

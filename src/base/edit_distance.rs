@@ -20,9 +20,26 @@ pub fn edit_distance(one: &str, other: &str) -> usize {
     last[other.len()]
 }
 
+/// The name that was probably meant: the one with the fewest slips, of less than half of its letters, as more are
+/// another word.
+pub fn nearest<'n>(word: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    // What is far longer is not near: nobody's length is worth the work.
+    let known = known.filter(|known| word.len() <= known.len() * 2);
+    let (slips, near) = known.map(|known| (edit_distance(word, known), known)).min()?;
+    (slips * 2 < near.len()).then_some(near)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_nearest_is_meant_where_it_is_near() {
+        let of = |word: &str| nearest(word, ["usage", "limits", "log"].into_iter());
+        assert_eq!((of("usgae"), of("limit"), of("lgo")), (Some("usage"), Some("limits"), Some("log")));
+        assert_eq!((of("fleet"), of(""), nearest("a", [].into_iter())), (None, None, None));
+        assert_eq!(of(&"log".repeat(10_000_000)), None, "and that is soon known");
+    }
 
     #[test]
     fn slips_are_counted() {

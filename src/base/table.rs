@@ -22,6 +22,12 @@ impl<K: Eq + Hash, V> Default for Table<K, V> {
     }
 }
 
+impl<K: Eq + Hash, V> FromIterator<(K, V)> for Table<K, V> {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(values: I) -> Self {
+        Self(values.into_iter().collect())
+    }
+}
+
 /// Shows how many there are: to show them would be to walk.
 impl<K: Eq + Hash, V> fmt::Debug for Table<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -16,7 +16,9 @@ use crate::policy::AllowedPaths;
 use crate::postgres::PostgresClient;
 use crate::worker::certificate_watch::{WARN_BEFORE, shown};
 use crate::worker::export::Server;
+use crate::worker::price_fetcher;
 use crate::worker::process::clients_max;
+use crate::worker::reconciler;
 use crate::worker::unix_now;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -67,6 +69,9 @@ pub fn run(config: Result<Config, Vec<Problem>>, json: bool, print: &mut dyn FnM
     }
     if let Some(fleet) = &config.fleet {
         findings.add("fleet", fleet_state(fleet));
+    }
+    if config.books.admin_key.is_some() {
+        findings.add("reconcile", books(&config));
     }
     if findings.end() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -302,8 +307,23 @@ fn files(config: &Config) -> Finding {
     Finding::warn(format!("others on this machine may read {list}"), format!("chmod 600 {}", exposed.join(" ")))
 }
 
+/// Whether the provider's own books let themselves be read.
+fn books(config: &Config) -> Finding {
+    let books = &config.books;
+    let what = match (books.key_ids.len(), books.project_ids.len()) {
+        (0, 0) => "of the whole organisation".to_owned(),
+        (0, projects) => format!("of {projects} projects"),
+        (keys, _) => format!("of {keys} keys"),
+    };
+    let when = if books.daily { "each day" } else { "by proxy-server reconcile alone (RECONCILE=off)" };
+    match reconciler::probe(config) {
+        Ok(()) => Finding::ok(format!("OPENAI_ADMIN_KEY reads OpenAI's books {what}, {when}")),
+        Err(why) => Finding::fail(why, "look at OPENAI_ADMIN_KEY, RECONCILE_API_KEY_IDS and RECONCILE_PROJECT_IDS"),
+    }
+}
+
 fn prices(config: &Config) -> Finding {
-    let prices = match prices_command::prices(config) {
+    let prices = match price_fetcher::known(config) {
         Ok(prices) => prices,
         Err(why) => return Finding::fail(why, "remove the file: it is fetched again"),
     };

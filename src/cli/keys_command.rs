@@ -3,11 +3,12 @@
 use super::prices_command::pretty;
 use super::{Command, is_json, next, text, unexpected};
 use crate::access::{Hash, expiry, is_user};
-use crate::base::clock::{DAY, SECOND};
+use crate::base::clock::SECOND;
 use crate::fleet::fleet_policy;
-use crate::ledger::keys_and_limits::{KeyRow, keys};
+use crate::ledger::keys_and_limits::keys;
 use crate::local::humanize::{day, instant};
 use crate::local::text_table::{Column, table};
+use crate::reporting::KeyRow;
 use crate::worker::admin::{key_document, new_secret};
 use crate::worker::policy_store::PolicyStore;
 use crate::worker::unix_now;
@@ -119,7 +120,7 @@ fn list(keys: &[KeyRow], now: u64) -> String {
             if key.name.is_empty() { "-".to_owned() } else { key.name.clone() },
             second(key.created_at),
             key.expires_at.map_or_else(|| "-".to_owned(), second),
-            key.last_used_day.map_or_else(|| "-".to_owned(), |number| day(number.saturating_mul(DAY))),
+            key.last_used().map_or_else(|| "-".to_owned(), day),
             key.state(now).to_owned(),
         ]
     });

@@ -40,25 +40,12 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
     Ok(Command::Prices(command))
 }
 
-/// The prices that a server of this configuration has at its start, what it has fetched before included.
-///
-/// # Errors
-/// Why what was fetched cannot be read.
-pub(super) fn prices(config: &Config) -> Result<PriceTable, String> {
-    let mut prices = config.prices.clone();
-    if config.prices_url.is_some() {
-        let kept = price_fetcher::kept(&config.database_path, &config.target.host)?;
-        kept.into_iter().for_each(|kept| prices.merge(kept));
-    }
-    Ok(prices)
-}
-
 /// Runs the command: what to print.
 ///
 /// # Errors
 /// One sentence: there is no such model, and which names are near.
 pub fn run(command: &PricesCommand, config: &Config) -> Result<String, String> {
-    let prices = prices(config)?;
+    let prices = price_fetcher::known(config)?;
     let Some(name) = &command.model else {
         let all = prices.all_listed();
         return Ok(if command.json {

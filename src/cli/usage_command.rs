@@ -67,8 +67,11 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Command, String> {
         command.parameters.push((parameter, value));
     }
     let UsageQuery { query, .. } = query(&command, unix_now())?; // what is wrong of two together is known at the end
-    if command.top.is_some() && query.group_by.is_some_and(|by| by.ns().is_some()) {
-        return Err("--top is of models, users or endpoints, the dearest first; --from says how many days".to_owned());
+    if command.top.is_some() && query.group_by.is_some_and(GroupBy::is_time) {
+        return Err(
+            "--top is of models, users, teams, endpoints, keys or nodes, the dearest first; --from says how many days"
+                .to_owned(),
+        );
     }
     Ok(Command::Usage(command))
 }
@@ -111,6 +114,9 @@ fn of_fleet(
     query: &Query,
     now: u64,
 ) -> Result<Report, String> {
+    if query.group_by == Some(GroupBy::Key) {
+        return Err(in_options(fleet_answers::NO_KEYS));
+    }
     let asked = PostgresClient::connect(&fleet.url, PATIENCE).and_then(|mut client| {
         schema::require(&mut client)?;
         fleet_answers::report(&mut client, query.clone(), PATIENCE)

@@ -63,6 +63,11 @@ impl Secret {
         Self(format!("{scheme}{}", self.0).into())
     }
 
+    /// As an `Authorization` has a key (RFC 6750).
+    pub fn after_bearer(&self) -> Self {
+        self.after("Bearer ")
+    }
+
     /// The secret itself, to be sent where it belongs.
     pub fn expose(&self) -> &str {
         &self.0

@@ -573,3 +573,30 @@ fn files_that_are_no_secrets_are_named_without_what_they_hold() {
         assert!(!found.contains("hush"), "{found}");
     }
 }
+
+#[test]
+fn the_providers_books_are_read_for_some_keys_with_a_secret_of_their_own() {
+    let config = load(&[
+        ("OPENAI_ADMIN_KEY", "sk-admin-hush"),
+        ("RECONCILE", "daily"),
+        ("RECONCILE_API_KEY_IDS", "key_1, key_2"),
+        ("RECONCILE_PROJECT_IDS", "proj_1"),
+    ])
+    .unwrap();
+    let books = &config.books;
+    assert!(books.daily && books.admin_key.as_ref().is_some_and(|key| key.expose() == "sk-admin-hush"));
+    assert_eq!((books.key_ids.join(" "), books.project_ids.join(" ")), ("key_1 key_2".to_owned(), "proj_1".to_owned()));
+    assert!(config.api_key.is_none() && config.warnings.is_empty());
+    assert!(!format!("{config:?}").contains("hush"));
+    let secret = file(b"sk-admin-hush\n");
+    let path = secret.path().to_str().unwrap();
+    assert_eq!(load(&[("OPENAI_ADMIN_KEY_FILE", path)]).unwrap().books.admin_key, books.admin_key);
+    // A key where its id belongs is refused, and not repeated.
+    for wrong in ["sk-proj-hush", "key_1,,key_2", "key 1", "a,".repeat(200).trim_end_matches(',')] {
+        let problems = problems(&[("RECONCILE_API_KEY_IDS", wrong), ("RECONCILE", "hourly")]);
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(!problems.concat().contains("hush"), "{problems:?}");
+    }
+    let alone = load(&[("RECONCILE", "daily")]).unwrap();
+    assert!(alone.warnings[0].contains("without OPENAI_ADMIN_KEY"), "{:?}", alone.warnings);
+}

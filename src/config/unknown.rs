@@ -17,7 +17,6 @@ const OF_OTHERS: &[&str] = &[
     "INFLUXDB_ORG_ID",
     "INFLUXDB_PORT",
     "INFLUXDB_USER",
-    "OPENAI_ADMIN_KEY",
     "OPENAI_API_BASE",
     "OPENAI_API_KEY_PATH",
     "OPENAI_API_TYPE",

@@ -16,6 +16,10 @@ use crate::usage::record::{Correction, Endpoint, Outcome, Record, UsageSource};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// Why a fleet says nothing of keys: its sums know users, teams, models, endpoints and nodes.
+pub const NO_KEYS: &str =
+    "`group_by`: sums by key are not kept for a fleet; those by user, team, model, endpoint and node are";
+
 /// Computes the answer; each statement may take so long.
 ///
 /// # Errors
@@ -136,10 +140,7 @@ fn buckets(
     found.truncate(BUCKETS_MAX);
     let mut list: Vec<(BucketKey, Totals)> = Vec::new();
     for (key, name, totals) in found.into_iter().map(|keyed| named(group_by, keyed)) {
-        let key = match group_by.ns() {
-            Some(ns) => BucketKey::Start(key.unsigned_abs().saturating_mul(ns)),
-            None => BucketKey::Name(name),
-        };
+        let key = if group_by.is_time() { BucketKey::Start(group_by.start(key)) } else { BucketKey::Name(name) };
         // Two ledgers of one node.
         match list.iter_mut().find(|(same, _)| group_by == GroupBy::Node && *same == key) {
             Some((_, sum)) => sum.add(&totals),
@@ -172,10 +173,9 @@ fn series(
     models: &[Keyed],
 ) -> Result<Vec<Series>, SqlError> {
     let step = if hourly { GroupBy::Hour } else { GroupBy::Day };
-    let ns = step.ns().unwrap_or(1);
     let mut over_time = |selection: &FleetSelection| -> Result<BTreeMap<u64, Totals>, SqlError> {
         let sums = sums(client, selection, Some(step), BUCKETS_MAX)?;
-        Ok(sums.into_iter().map(|(count, _, totals)| (count.unsigned_abs().saturating_mul(ns), totals)).collect())
+        Ok(sums.into_iter().map(|(count, _, totals)| (step.start(count), totals)).collect())
     };
     let mut rest = over_time(selection)?;
     let mut series = Vec::new();

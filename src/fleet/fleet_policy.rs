@@ -7,12 +7,13 @@
 use super::schema;
 use crate::access::Hash;
 use crate::config::PostgresUrl;
-use crate::ledger::keys_and_limits::{AuditLine, KeyRow, RuleRow, rules_of};
+use crate::ledger::keys_and_limits::{AuditLine, RuleRow, rules_of};
 use crate::ledger::policy_copy::PolicyCopy;
 use crate::ledger::policy_editor::{PolicyChange, PolicyEditor, TeamContents};
 use crate::limit::levels::{Levels, LimitLevel};
 use crate::policy::Rule;
 use crate::postgres::{PostgresClient, Row, SqlError};
+use crate::reporting::KeyRow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;

@@ -109,7 +109,7 @@ pub fn sums(
         return Ok(Vec::new());
     }
     let order = match group_by {
-        Some(GroupBy::Hour | GroupBy::Day) => "1",
+        Some(by) if by.is_time() => "1",
         _ => "cost_nano_usd DESC NULLS LAST, total_tokens DESC, name",
     };
     let (name, join) = by.name();
@@ -163,9 +163,14 @@ impl By<'_> {
     /// The number that a row of sums, or a record, is grouped by. `hour` and `day` say how to come to these.
     fn key(&self, [who, model, hour, day]: [&str; 4]) -> String {
         match self.group_by {
-            None => "0".to_owned(),
+            None | Some(GroupBy::Key) => "0".to_owned(),
             Some(GroupBy::Hour) => hour.to_owned(),
             Some(GroupBy::Day) => day.to_owned(),
+            // Months since 1970.
+            Some(GroupBy::Month) => format!(
+                "extract(year FROM date '1970-01-01' + ({day})::int)::bigint * 12 - 1970 * 12 - 1
+                    + extract(month FROM date '1970-01-01' + ({day})::int)::bigint"
+            ),
             Some(GroupBy::User | GroupBy::Team) => who.to_owned(),
             Some(GroupBy::Model) => model.to_owned(),
             Some(GroupBy::Endpoint) => "r.endpoint".to_owned(),

@@ -4,9 +4,10 @@
 //! knows, but that a key is revoked.
 
 use super::fleet_policy::{digits, next_version, record};
-use crate::ledger::keys_and_limits::{KeyRow, RuleRow};
+use crate::ledger::keys_and_limits::RuleRow;
 use crate::ledger::policy_copy::PolicyCopy;
 use crate::postgres::{PostgresClient, SqlError};
+use crate::reporting::KeyRow;
 
 /// Brings in what a node's own tables have of which the fleet has never heard: of what it has, its word holds. A key
 /// that was revoked anywhere is revoked, also where a server that was set back knows nothing of it any more.

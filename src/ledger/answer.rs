@@ -6,7 +6,7 @@
 //!
 //! In: a connection and a question. Out: a [`Report`]. Never: a write; a number for a part of an hour that has lost
 //! rows. A range that begins or ends inside such an hour is widened to the whole of it, and the answer says so in its
-//! `from` and `to`.
+//! `from` and `to`; of sums by key the same holds for days.
 //!
 //! ```text
 //!   from                                            to
@@ -15,7 +15,9 @@
 //! ```
 
 mod budgets;
+mod coarse;
 mod history;
+mod key_sums;
 mod names;
 mod overview;
 mod selection;
@@ -23,13 +25,11 @@ mod sums;
 
 pub use overview::overview;
 
-use super::partition::NS_PER_HOUR;
-use super::prune::first_id;
 use crate::limit::in_force::SettingsLimits;
 use crate::reporting::{BUCKETS_MAX, BucketKey, Buckets, GroupBy, Query, Report};
-use names::{by_cost, named};
-use rusqlite::{Connection, OptionalExtension as _};
-use selection::Selection;
+use names::{by_cost, keys_named, named};
+use rusqlite::Connection;
+use selection::{Selection, widened};
 use sums::{Sums, sums};
 
 /// Computes the answer.
@@ -81,31 +81,15 @@ fn find(transaction: &Connection, query: Query) -> rusqlite::Result<Report> {
     Ok(found)
 }
 
-/// The question with a range that can be answered: where an hour that has lost rows is cut, the whole of it.
-fn widened(conn: &Connection, mut query: Query) -> rusqlite::Result<Query> {
-    let first = first_id(conn)?;
-    for (instant, round_up) in [(&mut query.from, 0), (&mut query.to, 1)] {
-        let Some(ns) = instant.and_then(|ns| i64::try_from(ns).ok()).filter(|ns| ns % NS_PER_HOUR != 0) else {
-            continue;
-        };
-        let hour = ns / NS_PER_HOUR;
-        let min_id: Option<i64> = conn
-            .prepare_cached("SELECT min_id FROM hours WHERE hour = ?")?
-            .query_row([hour], |row| row.get(0))
-            .optional()?;
-        if min_id.is_some_and(|min_id| min_id < first) {
-            *instant = Some((hour + round_up).saturating_mul(NS_PER_HOUR).unsigned_abs());
-        }
-    }
-    Ok(query)
-}
-
 /// Sums as an answer has them, no more than it may have.
 fn buckets_of(conn: &Connection, group_by: GroupBy, sums: Sums) -> rusqlite::Result<Buckets> {
     let truncated = sums.len() > BUCKETS_MAX;
-    let list = if let Some(ns) = group_by.ns() {
-        let start = |count: i64| BucketKey::Start(count.unsigned_abs().saturating_mul(ns));
+    let list = if group_by.is_time() {
+        let start = |count: i64| BucketKey::Start(group_by.start(count));
         sums.into_iter().take(BUCKETS_MAX).map(|(count, totals)| (start(count), totals)).collect()
+    } else if group_by == GroupBy::Key {
+        let named = keys_named(conn, by_cost(sums, BUCKETS_MAX))?;
+        named.into_iter().map(|(key, totals)| (BucketKey::Key(key), totals)).collect()
     } else {
         let named = named(conn, group_by, by_cost(sums, BUCKETS_MAX))?;
         named.into_iter().map(|(name, totals)| (BucketKey::Name(name), totals)).collect()

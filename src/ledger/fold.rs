@@ -1,5 +1,6 @@
-//! The fold: takes rows past the watermark into the rollups, the index by user and the index by hour, and moves the
-//! mark, in one transaction. So these tables are always exactly the sum of the rows up to the mark, also after a crash.
+//! The fold: takes rows past the watermark into the rollups, the sums by key, the index by user and the index by hour,
+//! and moves the mark, in one transaction. So these tables are always exactly the sum of the rows up to the mark, also
+//! after a crash.
 //!
 //! In: a connection, and what it committed itself ([`RecentRows`]). Out: how far the mark now is. Never: a change to
 //! `records`.
@@ -9,11 +10,12 @@
 
 use super::marks::{self, Progress};
 use super::migrations::check_unchanged;
-use super::partition::NS_PER_HOUR;
+use super::partition::{HOURS_PER_DAY, NS_PER_HOUR};
 use super::rollup::{
-    EVERYBODY, Grouped, HOURLY, Key, Rollups, Sums, columns_of_row, grouped, of_team, sums_of_record, sums_of_row,
+    COARSE, EVERYBODY, Grouped, HOURLY, Key, Rollups, Sums, coarse, columns_of_row, grouped, of_team, sums_of_record,
+    sums_of_row,
 };
-use super::{deduplication, tiers, user_index};
+use super::{deduplication, key_days, tiers, user_index};
 use crate::usage::record::Record;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use std::collections::BTreeMap;
@@ -52,6 +54,11 @@ pub fn fold_recent(conn: &Connection, recent: &mut RecentRows, rows_max: i64) ->
             (to, Rows::read(&transaction, folded, to)?, None)
         }
     };
+    let keyed = if progress.keyed == folded {
+        key_days::add(&transaction, &rows.keys, to)?
+    } else {
+        key_days::follow(&transaction, to, rows_max.max(2 * (to - folded)))? // it comes nearer under any load
+    };
     if to > folded {
         rows.write(&transaction)?;
         marks::advance(&transaction, marks::FOLD, to)?;
@@ -61,7 +68,7 @@ pub fn fold_recent(conn: &Connection, recent: &mut RecentRows, rows_max: i64) ->
         None => deduplication::index(&transaction, last, rows_max)?,
     };
     transaction.commit()?;
-    Ok(Progress { last: last.max(to), folded: to, deduplicated })
+    Ok(Progress { last: last.max(to), folded: to, deduplicated, keyed })
 }
 
 /// Rows that were committed here and are not folded yet, as the fold wants them, so that it need not read them back:
@@ -87,10 +94,11 @@ impl RecentRows {
         }
         self.to = id;
         let key = [hour, user, model, record.endpoint.code().into()];
-        self.rows.add(id, key, team, sums_of_record(record));
+        self.rows.add(id, key, (team, record.key_id), sums_of_record(record));
         self.response_ids.extend(deduplication::entry(id, record));
         if self.rows.rollups.len() >= (2 * self.grouped).max(ROLLUPS_GROUPED_MIN) {
             self.rows.rollups = grouped(&self.rows.rollups).0;
+            self.rows.keys = grouped(&self.rows.keys).0;
             self.grouped = self.rows.rollups.len();
         }
     }
@@ -114,6 +122,8 @@ impl RecentRows {
 #[derive(Default)]
 struct Rows {
     rollups: Rollups<HOURLY>,
+    /// Under a day, a user, a key and a model.
+    keys: Rollups<COARSE>,
     /// User and id.
     by_user: Vec<(i64, i64)>,
     /// The least and the greatest id of an hour.
@@ -125,7 +135,7 @@ impl Rows {
     fn read(conn: &Connection, mark: i64, to: i64) -> rusqlite::Result<Self> {
         let mut read = Self::default();
         let mut statement = conn.prepare_cached(&format!(
-            "SELECT id, started_at, user_id, coalesce(model_id, model_requested_id, 0), endpoint, team_id, {}
+            "SELECT id, started_at, user_id, coalesce(model_id, model_requested_id, 0), endpoint, team_id, key_id, {}
              FROM records WHERE id > ? AND id <= ?",
             columns_of_row()
         ))?;
@@ -133,14 +143,17 @@ impl Rows {
         while let Some(row) = rows.next()? {
             let hour = row.get::<_, i64>(1)? / NS_PER_HOUR;
             let key = [hour, row.get(2)?, row.get(3)?, row.get(4)?];
-            read.add(row.get(0)?, key, row.get(5)?, sums_of_row(row, 6)?);
+            read.add(row.get(0)?, key, (row.get(5)?, row.get(6)?), sums_of_row(row, 7)?);
         }
         Ok(read)
     }
 
-    /// Adds a row, in order of their ids: to its user, and to its team.
-    fn add(&mut self, id: i64, key: Key, team: Option<i64>, sums: Sums<HOURLY>) {
+    /// Adds a row, in order of their ids: to its user, its team, and the client's key.
+    fn add(&mut self, id: i64, key: Key, (team, key_id): (Option<i64>, Option<i64>), sums: Sums<HOURLY>) {
         let [hour, user, model, endpoint] = key;
+        if let Some(key_id) = key_id {
+            self.keys.push(([hour / HOURS_PER_DAY, user, key_id, model], coarse(&sums)));
+        }
         self.rollups.push((key, sums));
         self.by_user.push((user, id));
         if let Some(team) = team.map(of_team) {

@@ -7,6 +7,7 @@ use crate::access::{Hash, Key};
 use crate::limit::levels::{Levels, LimitLevel};
 use crate::limit::overrides::Overrides;
 use crate::policy::{AllowedPaths, Models, Policy, Rule};
+use crate::reporting::KeyRow;
 use rusqlite::{Connection, params};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,32 +28,6 @@ pub fn read(conn: &Connection) -> rusqlite::Result<Policy> {
         expires_at: row.expires_at,
     });
     Ok(Policy { keys: keys.collect(), members: members(conn)?, rules: rules(conn)? })
-}
-
-/// A client key as an operator sees it. Instants in nanoseconds since the Unix epoch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyRow {
-    pub id: i64,
-    pub user: String,
-    /// The team that its requests count to, whatever team the user belongs to.
-    pub team: Option<String>,
-    pub name: String,
-    pub created_at: u64,
-    pub expires_at: Option<u64>,
-    pub revoked_at: Option<u64>,
-    /// The day of its last use, counted from 1970-01-01, where one is known.
-    pub last_used_day: Option<u64>,
-}
-
-impl KeyRow {
-    /// `valid`, `expired` or `revoked`, at `now`.
-    pub fn state(&self, now: u64) -> &'static str {
-        match self {
-            Self { revoked_at: Some(_), .. } => "revoked",
-            Self { expires_at: Some(expires_at), .. } if *expires_at <= now => "expired",
-            _ => "valid",
-        }
-    }
 }
 
 /// All keys, in the order in which they were made.

@@ -8,6 +8,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 pub const FOLD: &str = "fold";
 /// Of the index of ids that may be repeated; it has the name of its table.
 pub const DEDUPLICATION: &str = "counted";
+/// Of the sums by key; it has the name of its table. Never past that of the rollups.
+pub const KEY_DAYS: &str = "key_days";
 /// Of the export: all rows up to it are at the server, or were refused by it.
 pub const EXPORT: &str = "export";
 
@@ -28,13 +30,16 @@ pub struct Progress {
     pub folded: i64,
     /// The last record whose id is in the index of ids that may be repeated.
     pub deduplicated: i64,
+    /// The last record that is in the sums by key.
+    pub keyed: i64,
 }
 
 impl Progress {
-    /// Reads all three.
+    /// Reads all of it.
     pub fn read(conn: &Connection) -> rusqlite::Result<Self> {
         let last = conn.prepare_cached(LAST_ID)?.query_row([], |row| row.get(0))?;
-        Ok(Self { last, folded: read(conn, FOLD)?, deduplicated: read(conn, DEDUPLICATION)? })
+        let (folded, deduplicated) = (read(conn, FOLD)?, read(conn, DEDUPLICATION)?);
+        Ok(Self { last, folded, deduplicated, keyed: read(conn, KEY_DAYS)? })
     }
 
     /// Rows that the next folds will take.
@@ -42,9 +47,14 @@ impl Progress {
         self.last - self.folded
     }
 
+    /// Rows that are in the rollups, and not in the sums by key: of a ledger from before there were these.
+    pub fn unkeyed(&self) -> i64 {
+        (self.folded - self.keyed).max(0)
+    }
+
     /// True where all that follows behind the rows has caught up with them.
     pub fn is_folded(&self) -> bool {
-        self.last == self.folded.min(self.deduplicated)
+        self.last == self.folded.min(self.deduplicated).min(self.keyed)
     }
 }
 

@@ -33,6 +33,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/user_paths.sql"),
     include_str!("migrations/teams.sql"),
     include_str!("migrations/alerts.sql"),
+    include_str!("migrations/key_days.sql"),
+    include_str!("migrations/reconciliations.sql"),
 ];
 
 /// Refuses what follows behind the rows where a later build has migrated the file since this one opened it: that build

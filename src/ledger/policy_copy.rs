@@ -4,9 +4,10 @@
 //! In: changes, as the fleet tells them. Out: tables with them; what a ledger had of its own. Never: what the fleet has
 //! said already, twice; a lock on the fleet.
 
-use super::keys_and_limits::{KeyRow, RuleRow, keys, members, read, rule_rows};
+use super::keys_and_limits::{RuleRow, keys, members, read, rule_rows};
 use crate::access::Hash;
 use crate::policy::Policy;
+use crate::reporting::KeyRow;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use std::collections::BTreeMap;
 

@@ -55,7 +55,15 @@ pub const COARSE: usize = 9;
 /// The first columns of [`SUMMED`].
 pub type Sums<const N: usize> = [i64; N];
 
-/// The columns of a tier's primary key, in its order: a time and a user, or a user and a time; a model; an endpoint.
+/// Those of a coarser tier.
+pub fn coarse(hourly: &Sums<HOURLY>) -> Sums<COARSE> {
+    let mut coarse = [0; COARSE];
+    coarse.copy_from_slice(&hourly[..COARSE]);
+    coarse
+}
+
+/// The columns of a tier's primary key, in its order: a time and a user, or a user and a time; a model; an endpoint. Of
+/// `key_days` a day, a user, a client key, a model.
 pub type Key = [i64; 4];
 
 /// What a record adds, before it is a row: the same as what [`sums_of_row`] then reads.

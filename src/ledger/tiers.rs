@@ -20,7 +20,7 @@
 
 use super::migrations::check_unchanged;
 use super::partition::HOURS_PER_DAY;
-use super::rollup::{COARSE, EVERYBODY, Grouped, HOURLY, Rollups, columns, grouped, sums};
+use super::rollup::{COARSE, EVERYBODY, Grouped, HOURLY, Rollups, coarse, columns, grouped, sums};
 use crate::base::civil::{first_day_of_month, month_of_day};
 use rusqlite::{Connection, Transaction, TransactionBehavior, named_params};
 
@@ -113,9 +113,7 @@ pub fn add_late(conn: &Connection, hourly: &Grouped<HOURLY>) -> rusqlite::Result
         for ([hour, user, model, endpoint], sums) in &hourly.0 {
             let day = hour / HOURS_PER_DAY;
             if *model >= 0 && day < mark.of_user(*user) {
-                let mut coarse = [0; COARSE];
-                coarse.copy_from_slice(&sums[..COARSE]);
-                late.push(([*user, tier.time(day), *model, *endpoint], coarse));
+                late.push(([*user, tier.time(day), *model, *endpoint], coarse(sums)));
             }
         }
         grouped(&late).with_all_models().write(conn, tier.table())?;

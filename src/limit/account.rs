@@ -55,46 +55,44 @@ impl Account {
             Some(money) => within_budgets(limits, spent(), self.reserved, money)?,
             None => request.nano_usd(),
         };
-        self.within_buckets(limits, request, now).map(|()| nano_usd)
+        self.within_buckets(limits, request).map(|()| nano_usd)
     }
 
     /// Brings the buckets to the present; those of limits that are new start full.
-    fn refill(&mut self, limits: &Limits, now: u64) {
-        for (bucket, rate) in [(&mut self.requests, limits.requests), (&mut self.tokens, limits.tokens)] {
-            *bucket = rate.map(|rate| {
-                let mut bucket = bucket.unwrap_or_else(|| Bucket::full(rate, now));
-                bucket.give_back(rate, now, 0);
-                bucket
-            });
-        }
-    }
-
-    /// Checks the buckets. Of two that deny, the one with the longer wait is told.
-    fn within_buckets(&mut self, limits: &Limits, request: &ReservationRequest, now: u64) -> Result<(), Refused> {
-        let mut denied: Option<Refused> = None;
-        if let (Some(rate), Some(bucket)) = (limits.requests, &mut self.requests)
-            && let Err(wait) = bucket.has(rate, now, 1)
-        {
-            denied = Some(refused(Limit::Requests, rate.per_minute, 1, Some(wait)));
-        }
-        // Who needs no tokens is not kept waiting by a debt of them.
-        if let (Some(rate), Some(bucket), true) = (limits.tokens, &mut self.tokens, request.tokens > 0) {
-            let wait = bucket.has(rate, now, request.tokens).err();
-            let retry_after = wait.filter(|_| request.tokens <= rate.burst);
-            let requests_wait = denied.and_then(|denied| denied.retry_after);
-            if wait.is_some() && (retry_after.is_none() || retry_after > requests_wait) {
-                denied = Some(refused(Limit::Tokens, rate.per_minute, request.tokens, retry_after));
+    pub(super) fn refill(&mut self, limits: &Limits, now: u64) {
+        let refill = |bucket: &mut Option<Bucket>, rate: Option<Rate>| {
+            if let Some(rate) = rate {
+                bucket.get_or_insert_with(|| Bucket::full(rate, now)).refill(rate, now);
             }
-        }
-        denied.map_or(Ok(()), Err)
+        };
+        refill(&mut self.requests, limits.requests);
+        refill(&mut self.tokens, limits.tokens);
     }
 
-    /// Takes what was checked before.
-    pub(super) fn take(&mut self, limits: &Limits, tokens: u64, nano_usd: u64, now: u64) {
-        if let (Some(bucket), Some(rate)) = (&mut self.requests, limits.requests) {
-            bucket.take(rate, now, 1);
+    /// Checks the buckets.
+    #[inline]
+    fn within_buckets(&self, limits: &Limits, request: &ReservationRequest) -> Result<(), Refused> {
+        let wait = |rate: &Option<Rate>, bucket: &Option<Bucket>, tokens| match (rate, bucket) {
+            (Some(rate), Some(bucket)) => bucket.has_now(*rate, tokens).err(),
+            _ => None,
+        };
+        let requests_wait = wait(&limits.requests, &self.requests, 1);
+        // Who needs no tokens is not kept waiting by a debt of them.
+        let tokens_wait = if request.tokens > 0 { wait(&limits.tokens, &self.tokens, request.tokens) } else { None };
+        match (requests_wait, tokens_wait) {
+            (None, None) => Ok(()),
+            _ => Err(longer_wait(limits, request, requests_wait, tokens_wait)),
         }
-        self.charge(limits, tokens, now);
+    }
+
+    /// Takes what was checked at the same instant. What was taken of limits that are lifted is forgotten.
+    pub(super) fn take(&mut self, limits: &Limits, tokens: u64, nano_usd: u64) {
+        let take = |bucket: &mut Option<Bucket>, rate: Option<Rate>, count: u64| match (&mut *bucket, rate) {
+            (Some(bucket), Some(_)) => bucket.take_now(count),
+            _ => *bucket = None,
+        };
+        take(&mut self.requests, limits.requests, 1);
+        take(&mut self.tokens, limits.tokens, limits.tokens.map_or(0, |rate| tokens.min(debt_max(rate))));
         self.in_flight += 1;
         self.reserved += nano_usd;
     }
@@ -106,7 +104,7 @@ impl Account {
         if let (Some(bucket), Some(rate)) = (&mut self.tokens, limits.tokens) {
             bucket.give_back(rate, now, reservation.tokens);
         }
-        if let (Some(bucket), Some(rate)) = (&mut self.requests, limits.requests) {
+        if let (Some(bucket), Some(rate), true) = (&mut self.requests, limits.requests, requests > 0) {
             bucket.give_back(rate, now, requests);
         }
     }
@@ -115,7 +113,7 @@ impl Account {
     /// number shuts nobody out for days.
     pub(super) fn charge(&mut self, limits: &Limits, tokens: u64, now: u64) {
         if let (Some(bucket), Some(rate)) = (&mut self.tokens, limits.tokens) {
-            bucket.take(rate, now, tokens.min(rate.per_minute.saturating_mul(DEBT_MINUTES_MAX)));
+            bucket.take(rate, now, tokens.min(debt_max(rate)));
         }
     }
 
@@ -131,14 +129,6 @@ impl Account {
         self.average = (before + (parts - before) / AVERAGE_WEIGHT).max(1);
     }
 
-    pub(super) fn limit_status(&self, limits: &Limits) -> RateLimitStatus {
-        let status = |bucket: Option<Bucket>, rate: Option<Rate>| {
-            let (bucket, rate) = (bucket?, rate?);
-            Some(BucketStatus { limit: rate.burst, remaining: bucket.remaining(), reset: bucket.time_to_full(rate) })
-        };
-        RateLimitStatus { requests: status(self.requests, limits.requests), tokens: status(self.tokens, limits.tokens) }
-    }
-
     /// How much of each limit is used; of budgets where what is spent is known.
     pub(super) fn uses(
         mut self,
@@ -149,7 +139,7 @@ impl Account {
         now: Now,
     ) -> Vec<LimitUse> {
         self.refill(limits, now.mono);
-        let RateLimitStatus { requests, tokens } = self.limit_status(limits);
+        let RateLimitStatus { requests, tokens } = tightest(&[Some(Limited { level, limits, account: &mut self })]);
         let period = Period::of(now.unix);
         let end = |day: i64| Some(day.unsigned_abs() * DAY);
         let of_bucket = |limit, bucket: Option<BucketStatus>| {
@@ -195,6 +185,27 @@ impl Account {
     }
 }
 
+/// An account to check or to take from, with its limits.
+pub(super) struct Limited<'a> {
+    pub(super) level: LimitLevel,
+    pub(super) limits: &'a Limits,
+    pub(super) account: &'a mut Account,
+}
+
+/// How the limits stand: of each kind the tightest, by the whole requests or tokens that are left.
+pub(super) fn tightest<'a>(accounts: &'a [Option<Limited<'_>>]) -> RateLimitStatus {
+    let of_kind = |kind: fn(&Limits) -> &Option<Rate>, bucket: fn(&Account) -> &Option<Bucket>| {
+        let both = |of: &'a Limited<'_>| kind(of.limits).as_ref().zip(bucket(of.account).as_ref());
+        let buckets = accounts.iter().flatten().filter_map(both);
+        let (rate, bucket) = buckets.reduce(|one, other| if other.1.has_less(one.1) { other } else { one })?;
+        Some(BucketStatus { limit: rate.burst, remaining: bucket.remaining(), reset: bucket.time_to_full(*rate) })
+    };
+    RateLimitStatus {
+        requests: of_kind(|limits| &limits.requests, |account| &account.requests),
+        tokens: of_kind(|limits| &limits.tokens, |account| &account.tokens),
+    }
+}
+
 /// Checks the budgets: what is spent, what requests in flight may cost and what this one may are within each. Where it
 /// is the only one, or shares by its average, what is left will do. Where nobody knows what is spent, nothing is let
 /// through. Returns what it may hold, nano-dollars.
@@ -205,31 +216,55 @@ pub(super) fn within_budgets(
     money: Money,
 ) -> Result<u64, Refused> {
     let Some(spent) = spent else { return Err(refused(Limit::BudgetUnknown, 0, 0, Some(UNCERTAIN))) };
-    let mut nano_usd = money.nano_usd;
-    let budgets =
-        [(Limit::BudgetDay, limits.day_nano_usd, spent.day), (Limit::BudgetMonth, limits.month_nano_usd, spent.month)];
-    for (limit, budget, spent) in budgets {
-        let Some(budget) = budget else { continue };
-        let unspent = budget.saturating_sub(spent);
-        let free = unspent.saturating_sub(reserved);
-        let refused =
-            |requested, retry_after| Err(Refused { left: unspent, ..refused(limit, budget, requested, retry_after) });
-        if unspent == 0 {
-            return refused(0, None);
-        }
-        if money.least_nano_usd > unspent {
-            return refused(money.least_nano_usd, None);
-        }
-        let fits = money.nano_usd <= free;
-        let will_do = free >= money.least_nano_usd.max(1) && (reserved == 0 || money.may_share);
-        if !fits && !will_do {
-            return refused(money.nano_usd, Some(UNCERTAIN));
-        }
-        nano_usd = nano_usd.min(free);
-    }
-    Ok(nano_usd)
+    let may_hold = within_budget(Limit::BudgetDay, limits.day_nano_usd, spent.day, reserved, money)?;
+    Ok(may_hold.min(within_budget(Limit::BudgetMonth, limits.month_nano_usd, spent.month, reserved, money)?))
 }
 
+fn within_budget(limit: Limit, budget: Option<u64>, spent: u64, reserved: u64, money: Money) -> Result<u64, Refused> {
+    let Some(budget) = budget else { return Ok(money.nano_usd) };
+    let unspent = budget.saturating_sub(spent);
+    let free = unspent.saturating_sub(reserved);
+    let refused =
+        |requested, retry_after| Err(Refused { left: unspent, ..refused(limit, budget, requested, retry_after) });
+    if unspent == 0 {
+        return refused(0, None);
+    }
+    if money.least_nano_usd > unspent {
+        return refused(money.least_nano_usd, None);
+    }
+    let fits = money.nano_usd <= free;
+    let will_do = free >= money.least_nano_usd.max(1) && (reserved == 0 || money.may_share);
+    if !fits && !will_do {
+        return refused(money.nano_usd, Some(UNCERTAIN));
+    }
+    Ok(money.nano_usd.min(free))
+}
+
+/// Of two buckets that deny, the one with the longer wait is told.
+#[cold]
+fn longer_wait(
+    limits: &Limits,
+    request: &ReservationRequest,
+    requests_wait: Option<u64>,
+    tokens_wait: Option<u64>,
+) -> Refused {
+    let per_minute = |rate: Option<Rate>| rate.map_or(0, |rate| rate.per_minute);
+    if tokens_wait.is_some() {
+        // What is more than a full bucket never is there.
+        let retry_after = tokens_wait.filter(|_| limits.tokens.is_none_or(|rate| request.tokens <= rate.burst));
+        if retry_after.is_none() || retry_after > requests_wait {
+            return refused(Limit::Tokens, per_minute(limits.tokens), request.tokens, retry_after);
+        }
+    }
+    refused(Limit::Requests, per_minute(limits.requests), 1, requests_wait)
+}
+
+/// Most tokens by which one report may take a bucket down.
+fn debt_max(rate: Rate) -> u64 {
+    rate.per_minute.saturating_mul(DEBT_MINUTES_MAX)
+}
+
+#[cold]
 fn refused(limit: Limit, maximum: u64, requested: u64, retry_after: Option<u64>) -> Refused {
     let (level, limit_status) = (LimitLevel::User, RateLimitStatus::default());
     Refused { level, limit, limit_status, maximum, requested, left: 0, retry_after }

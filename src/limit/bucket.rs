@@ -6,7 +6,11 @@
 use crate::base::clock::SECOND;
 
 /// Parts of one token: a rate in tokens a minute is then the same number in parts a nanosecond.
-const PARTS: i128 = 60 * SECOND as i128;
+const PARTS: u64 = 60 * SECOND;
+/// As deep as debt goes: as many tokens as nobody takes, and far from where sums end.
+const DEBT_MAX: i128 = -(1 << 126);
+/// Tokens a minute that flow in at most: thousands of times what can be set.
+const PER_MINUTE_MAX: u64 = 1 << 62;
 
 /// The limits of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +43,11 @@ impl Bucket {
     /// Whether so many tokens are here; else after how many nanoseconds they will be. More than the burst never are.
     pub fn has(&mut self, rate: Rate, now: u64, tokens: u64) -> Result<(), u64> {
         self.refill(rate, now);
+        self.has_now(rate, tokens)
+    }
+
+    /// The same at the instant of the last refill.
+    pub fn has_now(&self, rate: Rate, tokens: u64) -> Result<(), u64> {
         match parts(tokens) - self.parts {
             missing if missing <= 0 => Ok(()),
             missing => Err(time_for(missing, rate)),
@@ -48,18 +57,35 @@ impl Bucket {
     /// Takes tokens, down into debt.
     pub fn take(&mut self, rate: Rate, now: u64, tokens: u64) {
         self.refill(rate, now);
-        self.parts = self.parts.saturating_sub(parts(tokens));
+        self.take_now(tokens);
+    }
+
+    /// The same at the instant of the last refill.
+    pub fn take_now(&mut self, tokens: u64) {
+        self.parts = (self.parts - parts(tokens)).max(DEBT_MAX);
     }
 
     /// Gives tokens back; never above full.
     pub fn give_back(&mut self, rate: Rate, now: u64, tokens: u64) {
-        self.parts = self.parts.saturating_add(parts(tokens));
+        self.parts += parts(tokens);
         self.refill(rate, now);
     }
 
     /// Whole tokens that are left.
     pub fn remaining(&self) -> u64 {
-        u64::try_from(self.parts.max(0) / PARTS).unwrap_or(u64::MAX)
+        match u64::try_from(self.parts.max(0)) {
+            Ok(parts) => parts / PARTS, // many times faster, and enough for 300 million tokens
+            Err(_) => u64::try_from(self.parts / i128::from(PARTS)).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// True where fewer whole tokens are left here than there.
+    pub fn has_less(&self, other: &Self) -> bool {
+        // Most are far from each other, or equal: that is seen without a division.
+        if self.parts >= other.parts || other.parts <= 0 {
+            return false;
+        }
+        other.parts - self.parts.max(0) >= i128::from(PARTS) || self.remaining() < other.remaining()
     }
 
     /// Nanoseconds until the bucket is full, from the instant of the last call.
@@ -72,13 +98,13 @@ impl Bucket {
         self.at.saturating_add(self.time_to_full(rate))
     }
 
-    fn refill(&mut self, rate: Rate, now: u64) {
+    /// Brings the level to the present.
+    pub fn refill(&mut self, rate: Rate, now: u64) {
         if now > self.at {
-            let elapsed = u128::from(now - self.at);
+            let elapsed = now - self.at;
             self.at = now;
-            // 2^64 ns at 2^64 a minute is below 2^128.
-            let gained = i128::try_from(elapsed * u128::from(rate.per_minute)).unwrap_or(i128::MAX);
-            self.parts = self.parts.saturating_add(gained);
+            // Below 2^126: 2^64 ns at 2^62 a minute.
+            self.parts += (u128::from(elapsed) * u128::from(rate.per_minute.min(PER_MINUTE_MAX))).cast_signed();
         }
         self.parts = self.parts.min(parts(rate.burst));
     }
@@ -86,13 +112,15 @@ impl Bucket {
 
 /// Below 2^100, whatever the count.
 fn parts(tokens: u64) -> i128 {
-    i128::from(tokens) * PARTS
+    i128::from(tokens) * i128::from(PARTS)
 }
 
 /// Nanoseconds in which so many parts flow in, rounded up: never too early.
 fn time_for(parts: i128, rate: Rate) -> u64 {
-    let parts = parts.max(0).cast_unsigned();
-    u64::try_from(parts.div_ceil(u128::from(rate.per_minute))).unwrap_or(u64::MAX)
+    match u64::try_from(parts.max(0)) {
+        Ok(parts) => parts.div_ceil(rate.per_minute),
+        Err(_) => u64::try_from(parts.cast_unsigned().div_ceil(u128::from(rate.per_minute))).unwrap_or(u64::MAX),
+    }
 }
 
 #[cfg(test)]
@@ -126,7 +154,7 @@ mod tests {
                     }
                 }
                 let earned = i128::from(now - start) * i128::from(per_minute);
-                prop_assert!(granted * PARTS <= i128::from(burst) * PARTS + earned);
+                prop_assert!(granted * i128::from(PARTS) <= parts(burst) + earned);
                 prop_assert!(bucket.remaining() <= burst);
             }
         }
@@ -147,6 +175,17 @@ mod tests {
             }
             once.refill(rate, now);
             prop_assert_eq!(many, once);
+        }
+
+        /// Which of two has less is what whole tokens say, however near they are.
+        #[test]
+        fn the_one_with_fewer_whole_tokens_has_less(tokens in -2i128..4, more in -2i128..3, at in 0u64..2) {
+            let part = i128::from(PARTS);
+            let near = tokens * part + more;
+            for (one, other) in [(tokens * part, near), (near, tokens * part), (near, (tokens + more) * part)] {
+                let of = |parts| Bucket { parts, at };
+                prop_assert_eq!(of(one).has_less(&of(other)), of(one).remaining() < of(other).remaining());
+            }
         }
 
         /// What is given back is as if it had not been taken.

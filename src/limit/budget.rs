@@ -21,6 +21,7 @@
 
 use super::levels::{LimitLevel, Payer};
 use crate::base::civil::month_of_day;
+use crate::base::table::Table;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -104,14 +105,11 @@ impl Tally {
         if day == self.day { self.spent } else { Spent { day: 0, ..self.spent } }
     }
 
-    /// Adds what was spent in this month, and whether that was today.
-    fn add(&mut self, today: i64, nano_usd: i64, is_today: bool) {
+    /// With what was spent in this month, and whether that was today.
+    fn with(&self, today: i64, nano_usd: i64, is_today: bool) -> Self {
         let spent = self.on(today);
-        self.day = today;
-        self.spent = Spent {
-            day: if is_today { spent.day.saturating_add_signed(nano_usd) } else { spent.day },
-            month: spent.month.saturating_add_signed(nano_usd),
-        };
+        let day = if is_today { spent.day.saturating_add_signed(nano_usd) } else { spent.day };
+        Self { day: today, spent: Spent { day, month: spent.month.saturating_add_signed(nano_usd) } }
     }
 }
 
@@ -131,7 +129,8 @@ fn payer((user, team): &PaidBy) -> Payer<'_> {
 pub struct Spending {
     sums: Sums,
     present: Period,
-    users: BTreeMap<Arc<str>, Tally>,
+    users: Table<Arc<str>, Tally>,
+    /// Few: a walk down the tree is shorter than a hash.
     teams: BTreeMap<Arc<str>, Tally>,
     total: Tally,
     /// While known: the first day after the present one in which something is spent already.
@@ -232,8 +231,9 @@ impl Spending {
         self.sums = Sums::Known;
         self.next_day = summed.next_day;
         let tally = |spent| Tally { day, spent };
-        let tallies = |sums: Vec<(_, _)>| sums.into_iter().map(|(name, spent)| (name, tally(spent))).collect();
-        (self.users, self.teams, self.total) = (tallies(summed.users), tallies(summed.teams), tally(summed.total));
+        self.users = summed.users.into_iter().map(|(user, spent)| (user, tally(spent))).collect();
+        self.teams = summed.teams.into_iter().map(|(team, spent)| (team, tally(spent))).collect();
+        self.total = tally(summed.total);
         for (paid_by, cost) in std::mem::take(&mut self.uncommitted) {
             if cost.seq > summed.upto_seq {
                 self.add(payer(&paid_by), cost);
@@ -262,11 +262,18 @@ impl Spending {
             return;
         }
         let is_today = began.day == today;
-        add_to(&mut self.users, payer.user, today, cost.nano_usd, is_today);
-        if let Some(team) = payer.team {
-            add_to(&mut self.teams, team, today, cost.nano_usd, is_today);
+        let with = |tally: &Tally| tally.with(today, cost.nano_usd, is_today);
+        match self.users.get_mut(payer.user) {
+            Some(tally) => *tally = with(tally),
+            None => drop(self.users.insert(payer.user.into(), with(&Tally::default()))),
         }
-        self.total.add(today, cost.nano_usd, is_today);
+        if let Some(team) = payer.team {
+            match self.teams.get_mut(team) {
+                Some(tally) => *tally = with(tally),
+                None => drop(self.teams.insert(team.into(), with(&Tally::default()))),
+            }
+        }
+        self.total = with(&self.total);
     }
 
     /// Follows the clock.
@@ -299,20 +306,9 @@ impl Spending {
     }
 
     fn forget(&mut self) {
-        self.users.clear();
-        self.teams.clear();
+        (self.users, self.teams) = Default::default();
         self.total = Tally::default();
     }
-}
-
-/// Adds to the tally of this name, a new one where there is none.
-fn add_to(tallies: &mut BTreeMap<Arc<str>, Tally>, name: &str, today: i64, nano_usd: i64, is_today: bool) {
-    if let Some(tally) = tallies.get_mut(name) {
-        return tally.add(today, nano_usd, is_today);
-    }
-    let mut tally = Tally::default();
-    tally.add(today, nano_usd, is_today);
-    tallies.insert(name.into(), tally);
 }
 
 /// The day of an instant, counted from the start of 1970.

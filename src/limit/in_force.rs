@@ -5,6 +5,9 @@
 use super::levels::{Levels, LimitLevel, Payer};
 use super::overrides::{Limits, Overrides};
 
+static UNLIMITED: Limits =
+    Limits { requests: None, tokens: None, concurrent: None, day_nano_usd: None, month_nano_usd: None };
+
 /// The limits of the settings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SettingsLimits {
@@ -16,11 +19,11 @@ pub struct SettingsLimits {
 
 impl SettingsLimits {
     /// Of each name at this level.
-    pub fn at(&self, level: LimitLevel) -> Limits {
+    pub fn at(&self, level: LimitLevel) -> &Limits {
         match level {
-            LimitLevel::User => self.user,
-            LimitLevel::Team => Limits::default(),
-            LimitLevel::Total => self.total,
+            LimitLevel::User => &self.user,
+            LimitLevel::Team => &UNLIMITED,
+            LimitLevel::Total => &self.total,
         }
     }
 
@@ -32,13 +35,54 @@ impl SettingsLimits {
     /// Of a payer.
     pub fn of_payer(&self, own: &Levels<Overrides>, level: LimitLevel, payer: Payer<'_>) -> Limits {
         let limits = self.at(level);
-        own.at(level, payer).map_or(limits, |own| limits.with(own))
+        own.at(level, payer).map_or(*limits, |own| limits.with(own))
     }
 
     /// True where somebody at this level has a budget.
     pub fn has_budget(&self, own: &Levels<Overrides>, level: LimitLevel) -> bool {
         let mut set = own.iter().filter(|(of, _, _)| *of == level).map(|(_, _, own)| self.at(level).with(own));
         self.at(level).has_budget() || set.any(|limits| limits.has_budget())
+    }
+}
+
+/// The limits in force for everybody, looked up with each request: worked out when they are set.
+#[derive(Default)]
+pub(super) struct LimitsInForce {
+    settings: SettingsLimits,
+    /// Of those who have some of their own, with the settings' where they have none.
+    own: Levels<Limits>,
+    /// At which levels anybody may be limited: the others cost a request nothing.
+    limited: [bool; 3],
+}
+
+impl LimitsInForce {
+    pub(super) fn new(settings: SettingsLimits, overrides: &Levels<Overrides>) -> Self {
+        let mut own = Levels::default();
+        for (level, name, overrides) in overrides.iter() {
+            own.set(level, name, settings.at(level).with(overrides));
+        }
+        let limited = [
+            !settings.user.is_unlimited() || !own.users.is_empty(),
+            !own.teams.is_empty(),
+            !settings.total.is_unlimited() || own.total.is_some(),
+        ];
+        Self { settings, own, limited }
+    }
+
+    /// True where something is set for this very name.
+    pub(super) fn has_own(&self, level: LimitLevel, payer: Payer<'_>) -> bool {
+        self.own.at(level, payer).is_some()
+    }
+
+    /// The limits of a payer at a level.
+    pub(super) fn at(&self, level: LimitLevel, payer: Payer<'_>) -> &Limits {
+        self.own.at(level, payer).unwrap_or_else(|| self.settings.at(level))
+    }
+
+    /// The same, `None` where nothing is limited.
+    pub(super) fn limited(&self, level: LimitLevel, payer: Payer<'_>) -> Option<&Limits> {
+        let is_limited = self.limited[level as usize];
+        is_limited.then(|| self.at(level, payer)).filter(|limits| !limits.is_unlimited())
     }
 }
 

@@ -7,9 +7,11 @@
 //! Users choose their own names, and so does whoever answers for models. Every name goes through `maud`, which escapes
 //! it, or into a link percent-encoded; none gets into a chart.
 
+mod agreement_section;
 mod chart;
 mod dashboard_query;
 mod footer;
+mod key_table;
 mod limit_bars;
 mod page;
 mod parts;

@@ -12,6 +12,7 @@ mod render_text;
 
 pub use media_type::{Format, weight};
 pub use parameters::{Given, LIMIT_DEFAULT_TEXT, UsageQuery, decoded, parse_name, shown};
+pub use render_csv::write_text as write_csv_text;
 pub use render_json::render as to_json;
 pub use render_text::Terminal;
 

@@ -36,7 +36,7 @@ pub struct Process {
 }
 
 /// What the scrape reports beside the loop's own counters.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Surroundings {
     /// `None` where the operating system does not say.
     pub process: Option<Process>,
@@ -44,8 +44,19 @@ pub struct Surroundings {
     pub influx: Option<ExportGauges>,
     /// `None` where there is no fleet.
     pub fleet: Option<FleetGauges>,
+    /// `None` where nothing was compared with the provider's books.
+    pub reconcile: Option<ReconcileGauges>,
     /// Lines of the log that nobody read in time.
     pub log_lines_dropped: u64,
+}
+
+/// The last comparison with the provider's own books.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReconcileGauges {
+    /// By the label of a quantity: the difference as a part of the whole.
+    pub ratios: Vec<(&'static str, f64)>,
+    /// When one last succeeded, seconds since the Unix epoch.
+    pub succeeded_at: f64,
 }
 
 /// The export to InfluxDB.
@@ -100,6 +111,11 @@ impl Snapshot {
         }
         if let Some(fleet) = &around.fleet {
             fleet.write(&mut page);
+        }
+        if let Some(of) = &around.reconcile {
+            let by_quantity = of.ratios.iter().map(|&(name, ratio)| (label_pairs(&[("quantity", name)]), ratio));
+            page.family("openai_proxy_reconcile_ratio", by_quantity);
+            page.value("openai_proxy_reconcile_last_success_timestamp_seconds", of.succeeded_at);
         }
         if let Some(process) = &around.process {
             process.write(&mut page);

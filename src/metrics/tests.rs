@@ -215,6 +215,7 @@ fn every_family_is_described() {
         process: Some(Process { max_fds: Some(1), ..Process::default() }),
         influx: Some(ExportGauges::default()),
         fleet: Some(FleetGauges::default()),
+        reconcile: Some(ReconcileGauges { ratios: vec![("requests", 0.0)], succeeded_at: 1.0 }),
         log_lines_dropped: 0,
     };
     let prices = vec![(PriceSource::BuiltIn, 1)];

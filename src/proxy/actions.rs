@@ -7,6 +7,7 @@ use crate::base::slab::Key;
 use crate::base::work::LongWork;
 use crate::local::admin_request::AdminRequest;
 use crate::local::dashboard::DashboardQuery;
+use crate::local::manual::html::HelpQuery;
 use crate::local::usage_report::UsageQuery;
 use crate::metrics::Snapshot;
 use std::net::SocketAddr;
@@ -78,4 +79,5 @@ pub enum Question {
     Dashboard(Box<DashboardQuery>),
     Admin(Box<AdminRequest>),
     Metrics(Box<Snapshot>),
+    Help(Box<HelpQuery>),
 }

@@ -964,6 +964,7 @@ impl Proxy {
                 Question::Metrics(Box::new(snapshot))
             }
             LocalRequest::Usage(query) => Question::Usage(query),
+            LocalRequest::Help(query) => Question::Help(query),
             LocalRequest::Dashboard(mut query) => {
                 query.prices = self.prices.dates();
                 query.limits = self.limit_uses(now, query.user.as_deref(), query.team.as_deref());

@@ -53,6 +53,7 @@ pub fn asker(request: &LocalRequest) -> Option<&str> {
     match request {
         LocalRequest::Usage(asked) if asked.own => asked.query.user.as_deref(),
         LocalRequest::Dashboard(asked) if asked.own => asked.user.as_deref(),
+        LocalRequest::Help(asked) => asked.own.as_deref(),
         _ => None,
     }
 }

@@ -12,6 +12,8 @@ use crate::http::reply::Fault;
 use crate::local::admin_request::{self, AdminRequest, FORM_PATH};
 use crate::local::dashboard::DashboardQuery;
 use crate::local::language::Language;
+use crate::local::manual::html::HelpQuery;
+use crate::local::manual::{meant, subject};
 use crate::local::usage_report::{Format, UsageQuery};
 use crate::reporting::{GroupBy, Query};
 
@@ -36,6 +38,7 @@ pub enum LocalRequest {
     Dashboard(Box<DashboardQuery>),
     /// A person asked for a page that cannot be: why not.
     BadDashboard(Language, String),
+    Help(Box<HelpQuery>),
     /// Without its body, and without who asks.
     Admin(Box<AdminRequest>),
 }
@@ -56,11 +59,12 @@ pub fn read(now: Now, head: &RequestHead<'_, '_>, local: Local, access: &Access)
         Local::Home => return Ok(LocalRequest::Elsewhere("location: dashboard\r\n")),
         Local::DashboardSlash => return Ok(LocalRequest::Elsewhere("location: ../dashboard\r\n")),
         Local::AdminHome => return Ok(LocalRequest::Elsewhere("location: admin/\r\n")),
+        Local::HelpHome => return Ok(LocalRequest::Elsewhere("location: help/\r\n")),
         Local::Health => return Ok(LocalRequest::Health),
         Local::Ready => return Ok(LocalRequest::Readiness),
         Local::Robots => return Ok(LocalRequest::Robots),
         Local::Missing => return Err(Refusal::new(Fault::NotFound, "there is no such thing here")),
-        Local::Dashboard | Local::Metrics | Local::Usage | Local::Admin => {}
+        Local::Dashboard | Local::Help | Local::Metrics | Local::Usage | Local::Admin => {}
     }
     let reader = access.reader(&head.headers, now.unix);
     if reader == Reader::Nothing {
@@ -95,11 +99,28 @@ pub fn read(now: Now, head: &RequestHead<'_, '_>, local: Local, access: &Access)
             let user = readable(asked.query.user.clone(), reader)?;
             LocalRequest::Usage(Box::new(UsageQuery { query: Query { user, ..asked.query }, own, ..asked }))
         }
+        Local::Help => LocalRequest::Help(Box::new(help(head, reader)?)),
         _ if reader != Reader::Everything => {
             return Err(Refusal::new(Fault::Forbidden, "a client key reads its own user's usage only"));
         }
         _ => LocalRequest::Metrics { scraper: scraper(head) },
     })
+}
+
+/// A page of the manual, or the list of them, for whoever may see anything.
+fn help(head: &RequestHead<'_, '_>, reader: Reader<'_>) -> Result<HelpQuery, Refusal> {
+    let (path, _) = split(head.target);
+    let name = path.strip_prefix("/help/").unwrap_or_default();
+    let found = subject(name);
+    if found.is_none() && !name.is_empty() {
+        let near = meant(name).map(|near| format!(" /help/{near} is near.")).unwrap_or_default();
+        return Err(Refusal::new(Fault::NotFound, format!("The manual has no such page.{near} /help/ lists them.")));
+    }
+    let own = match reader {
+        Reader::Own(user) => Some(user.to_string()),
+        _ => None,
+    };
+    Ok(HelpQuery { subject: found, language: Language::accepted(fields(head, "accept-language")), own })
 }
 
 /// The name of a program that scrapes: it accepts, by its version, a format that Prometheus has. What only looks, such

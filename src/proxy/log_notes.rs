@@ -77,6 +77,17 @@ pub fn asking_refused(notes: &mut Notes) {
     });
 }
 
+/// The target refuses the key of a request: the operator's, or the client's own.
+pub fn key_refused(notes: &mut Notes, is_operators: bool) {
+    let next = match is_operators {
+        true => "OPENAI_API_KEY is wrong, revoked or of another target: set it anew; proxy-server check asks with it",
+        false => {
+            "the client sends its own key, which is wrong or missing: set it there, or OPENAI_API_KEY here for all"
+        }
+    };
+    notes.add(Level::Warn, "the upstream refuses the key that it was sent (401)", |note| note.with("next", next));
+}
+
 /// An attempt at the upstream has failed; `next` says what follows of it.
 pub fn failure(notes: &mut Notes, level: Level, failure: &Failure, reached: Reached, next: &'static str) {
     notes.add(level, "upstream error", |note| {

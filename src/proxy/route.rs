@@ -34,6 +34,10 @@ pub enum Local {
     Admin,
     /// `/dashboard/`, whose own links would lead astray.
     DashboardSlash,
+    /// `/help`, whose list is `/help/`.
+    HelpHome,
+    /// `/help/…`
+    Help,
 }
 
 /// Splits a target at its query.
@@ -73,6 +77,8 @@ pub fn route(method: &str, target: &str, websocket: bool) -> Result<Route, &'sta
         | "/service-worker.js"
         | "/sitemap.xml" => return Ok(Route::Local(Local::Missing)),
         "/admin" => return Ok(Route::Local(Local::AdminHome)),
+        "/help" => return Ok(Route::Local(Local::HelpHome)),
+        _ if path.starts_with("/help/") => return Ok(Route::Local(Local::Help)),
         _ if path.starts_with("/admin/") => return Ok(Route::Local(Local::Admin)),
         _ if path.starts_with("/.well-known/") => return Ok(Route::Local(Local::Missing)),
         _ => {}
@@ -268,6 +274,7 @@ mod tests {
             assert_eq!(endpoint_of("GET", target, true), endpoint, "{target}");
         }
         assert_eq!(route("GET", "/usage?user_id=a", false), Ok(Route::Local(Local::Usage)));
+        assert_eq!(route("GET", "/help/tls", false), Ok(Route::Local(Local::Help)));
         assert_eq!(route("HEAD", "/?x", false), Ok(Route::Local(Local::Home)));
         for (method, websocket) in [("POST", false), ("GET", true)] {
             assert_eq!(endpoint_of(method, "/", websocket), Endpoint::Other);

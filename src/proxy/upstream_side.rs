@@ -622,6 +622,9 @@ impl Proxy {
             self.usage_asking.remember(now, kind);
             log_notes::asking_refused(&mut self.notes);
         }
+        if head.status == 401 && !std::mem::replace(&mut self.key_refusal_told, true) {
+            log_notes::key_refused(&mut self.notes, self.settings.authorization.is_some());
+        }
         let down = self.downs.get_mut(exchange.down);
         // What was sent on the assumption of a WebSocket is no request.
         let mistaken = exchange.request.websocket && down.as_ref().is_some_and(|down| !down.input.is_empty());

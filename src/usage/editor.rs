@@ -53,6 +53,8 @@ pub(super) struct Editor {
     dropped: bool,
     /// The event that finishes the answer, which came just now: what follows at once may belong on it.
     finish: Vec<u8>,
+    /// Where the closing brace of its object stands in it.
+    finish_brace: usize,
     /// The last event ended in CR: an LF that follows belongs to its blank line, and goes where that went.
     after_cr: bool,
 }
@@ -107,9 +109,9 @@ impl Editor {
         };
         let is_whole = !self.passing && self.data_lines <= 1 && event.len() <= EVENT_BYTES_MAX;
         let data = self.data.take().filter(|_| is_whole);
-        let finishes = data.as_ref().is_some_and(|data| finishes(&event[data.clone()]));
+        let finish_brace = data.as_ref().and_then(|at| finish_brace(&event[at.clone()]).map(|brace| at.start + brace));
         let ours = data.and_then(|data| ours(event, data)).unwrap_or(Ours::Part(event.len()..event.len()));
-        self.put_event(event, &ours, finishes, out);
+        self.put_event(event, &ours, finish_brace, out);
         (self.data_lines, self.passing, self.after_cr) = (0, false, event.ends_with(b"\r"));
         held.clear();
         if held.capacity() <= HELD_BYTES_KEPT {
@@ -117,13 +119,12 @@ impl Editor {
         }
     }
 
-    /// Puts a whole event out, but for what is ours in it.
-    fn put_event(&mut self, event: &[u8], ours: &Ours, finishes: bool, out: &mut Vec<u8>) {
+    /// Puts a whole event out, but for what is ours in it. One that finishes the answer has its closing brace told.
+    fn put_event(&mut self, event: &[u8], ours: &Ours, finish_brace: Option<usize>, out: &mut Vec<u8>) {
         match ours {
             Ours::ButTimings { timings, .. } if !self.finish.is_empty() => {
-                let end = self.finish.iter().rposition(|byte| *byte == b'}').unwrap_or(self.finish.len());
                 let member = [b",", &event[timings.clone()]].concat();
-                self.finish.splice(end..end, member);
+                self.finish.splice(self.finish_brace..self.finish_brace, member);
                 self.release(out);
                 self.dropped = true;
                 return;
@@ -141,10 +142,13 @@ impl Editor {
             }
             Ours::Part(part) => {
                 let mut finish = Vec::new();
-                let out = if finishes { &mut finish } else { out };
+                let out = if finish_brace.is_some() { &mut finish } else { out };
                 self.put(&event[..part.start], out);
                 out.extend_from_slice(&event[part.end..]);
-                self.finish = finish; // it may go with what comes at once
+                if let Some(brace) = finish_brace {
+                    self.finish_brace = finish.len() - (event.len() - brace);
+                    self.finish = finish; // it may go with what comes at once
+                }
             }
             Ours::ButTimings { usage, choices, .. } => {
                 let (first, second, with): (_, _, [&[u8]; 2]) = if usage.start < choices.start {
@@ -199,12 +203,17 @@ enum Ours {
     },
 }
 
-/// True for a chunk that finishes an answer.
-fn finishes(data: &[u8]) -> bool {
-    FINISH_KEY.find(data).is_some_and(|at| {
-        let value = data[at + FINISH_KEY.needle().len()..].trim_ascii_start().strip_prefix(b":");
-        value.is_some_and(|value| value.trim_ascii_start().starts_with(b"\""))
-    })
+/// Of a chunk that finishes an answer, where its closing brace stands.
+fn finish_brace(data: &[u8]) -> Option<usize> {
+    let at = FINISH_KEY.find(data)?;
+    let value = data[at + FINISH_KEY.needle().len()..].trim_ascii_start().strip_prefix(b":")?;
+    let object = data.trim_ascii_end();
+    if !value.trim_ascii_start().starts_with(b"\"") || !object.ends_with(b"}") {
+        return None;
+    }
+    let mut scanner = Scanner::new(&const { Paths::new(&[]) });
+    scanner.feed(object, |_| {});
+    scanner.is_done().then(|| object.len() - 1)
 }
 
 /// `None` where nothing of it is.
@@ -387,6 +396,26 @@ mod tests {
                     let expected = if (finish - over..usage - over).contains(&cut) { &apart } else { &together };
                     assert_eq!(&String::from_utf8(out).unwrap(), expected, "{line_end:?} cut at {cut}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn what_came_along_with_usage_goes_into_no_line_but_the_finish_chunks_object() {
+        let usage = r#"data: {"choices":[],"usage":{"prompt_tokens":1},"timings":{"n":[1]}}||"#;
+        let alone = r#"data: {"choices":[{"index":0,"delta":{},"finish_reason":null}],"timings":{"n":[1]}}||"#;
+        let object = r#"data: {"choices":[{"finish_reason":"stop"}]}|id: {}||"#;
+        let with_timings = r#"data: {"choices":[{"finish_reason":"stop"}],"timings":{"n":[1]}}|id: {}||"#;
+        let torn = r#"data: {"choices":[],"x"::{},"finish_reason":"s||"#;
+        let marked = format!("{usage}\u{feff}{object}{object}");
+        for (with, without) in [
+            (format!("{object}{usage}"), with_timings.to_owned()),
+            (format!("{torn}{usage}"), format!("{torn}{alone}")),
+            (format!("{marked}{usage}"), format!("{alone}\u{feff}{object}{with_timings}")),
+        ] {
+            for line_end in ["\n", "\r\n", "\r"] {
+                let with = with.replace('|', line_end);
+                assert_eq!(edit(&with, with.len()), without.replace('|', line_end));
             }
         }
     }

@@ -4,16 +4,17 @@
 
 use super::policy_store::PolicyStore;
 use crate::access::{Hash, KEY_PREFIX};
-use crate::base::clock::{DAY, SECOND};
+use crate::base::clock::SECOND;
 use crate::fleet::fleet_policy;
 use crate::http::reply::Fault;
-use crate::ledger::keys_and_limits::{AuditLine, KeyRow, audit, keys, members, rules};
+use crate::ledger::keys_and_limits::{AuditLine, audit, keys, members, rules};
 use crate::limit::levels::{Levels, LimitLevel};
 use crate::local::Answer;
 use crate::local::admin_page::{AdminPage, CHANGES_MAX, Notice};
 use crate::local::admin_request::{AdminCommand, AdminRequest};
 use crate::local::humanize;
 use crate::policy::Rule;
+use crate::reporting::KeyRow;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -185,7 +186,7 @@ pub fn key_document(key: &KeyRow, now: u64) -> Value {
         "created_at": instant(key.created_at),
         "expires_at": key.expires_at.map(instant),
         "revoked_at": key.revoked_at.map(instant),
-        "last_used": key.last_used_day.map(|day| humanize::day(day.saturating_mul(DAY))),
+        "last_used": key.last_used().map(humanize::day),
         "state": key.state(now),
     })
 }

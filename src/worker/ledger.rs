@@ -8,6 +8,7 @@
 //! the next transaction takes all of it. A lone record is committed at once, and under load batches grow by themselves.
 //! Where nobody waits (`relaxed`), records gather for a moment first.
 
+mod catch_up;
 mod handle;
 mod mailbox;
 mod policy_watch;
@@ -33,10 +34,12 @@ use crate::ledger::marks::{self, Progress};
 use crate::ledger::migrations::{self, MigrationNews};
 use crate::ledger::partition::NS_PER_HOUR;
 use crate::ledger::recent_series::recent_series;
+use crate::ledger::reconciliations::{self, Reconciliation};
 use crate::ledger::spend::spend_sums;
 use crate::ledger::tiers::TierBuilder;
 use crate::limit::budget::Period;
 use crate::usage::record::Record;
+use catch_up::CatchUp;
 use handle::Message;
 use mailbox::Inbox;
 use policy_watch::PolicyWatch;
@@ -85,6 +88,7 @@ pub struct Ledger {
     /// When a message last came in, or a commit or a fold last ended.
     busy_at: Instant,
     progress: Progress,
+    keys: CatchUp,
     tiers: TierBuilder,
     policy: PolicyWatch,
     /// The loop wants to know what was spent in this period; told when nothing waits to be committed.
@@ -105,6 +109,8 @@ pub struct Ledger {
     shipped: Option<i64>,
     /// The same of what the fleet says of keys, limits and teams, in order.
     fleet_policy: Vec<PolicyNews>,
+    /// The same of a comparison with the provider's books.
+    reconciled: Option<Reconciliation>,
     /// Set once the loop wants no more.
     stop_by: Option<Instant>,
 }
@@ -155,6 +161,7 @@ impl Ledger {
             committed_seq: 0,
             busy_at: Instant::now(),
             progress,
+            keys: CatchUp::new(&progress),
             tiers: TierBuilder::default(),
             policy,
             spend_wanted: None,
@@ -168,6 +175,7 @@ impl Ledger {
             alerts: Vec::new(),
             shipped: None,
             fleet_policy: Vec::new(),
+            reconciled: None,
             stop_by: None,
         };
         let thread = spawn("ledger", move || ledger.run(&conn))?;
@@ -225,7 +233,8 @@ impl Ledger {
         let look_at = self.policy.look_at;
         while self.stop_by.is_none() {
             let is_marked = self.exported.or(self.shipped).is_none() && self.alerts.is_empty();
-            let is_idle = self.queue.is_empty() && is_marked && self.fleet_policy.is_empty() && !self.lost;
+            let nothing_to_keep = is_marked && self.reconciled.is_none() && self.fleet_policy.is_empty();
+            let is_idle = self.queue.is_empty() && nothing_to_keep && !self.lost;
             let until = match (is_idle, self.commits.retry_at) {
                 (false, None) => break,
                 // Also where messages keep coming.
@@ -273,12 +282,17 @@ impl Ledger {
     }
 
     fn take(&mut self, message: Message) {
-        if !matches!(message, Message::Exported(_) | Message::Alerts(_) | Message::Shipped(_)) {
+        let is_work = !matches!(
+            message,
+            Message::Exported(_) | Message::Alerts(_) | Message::Reconciled(_) | Message::Shipped(_)
+        );
+        if is_work {
             self.busy_at = Instant::now();
         }
         match message {
             Message::Exported(id) => self.exported = Some(id),
-            Message::Alerts(_) if self.lost => {} // they are said again
+            Message::Alerts(_) | Message::Reconciled(_) if self.lost => {} // they are said again
+            Message::Reconciled(found) => self.reconciled = Some(found),
             Message::Alerts(mut changes) => self.alerts.append(&mut changes),
             Message::Shipped(id) => self.shipped = Some(id),
             Message::Records(records) if self.queue.is_empty() => self.queue = records,
@@ -335,11 +349,15 @@ impl Ledger {
         }
     }
 
-    /// Keeps what budgets have passed. Where that fails, it is said again by who has noticed it.
+    /// Keeps what budgets have passed, and what a comparison came to. Where that fails, it is said again by who has
+    /// noticed it.
     fn keep_alerts(&mut self, writer: &mut Writer<'_>) {
         let changes = std::mem::take(&mut self.alerts);
         if !changes.is_empty() {
             let _ = alert_outbox::keep(writer.conn(), &changes);
+        }
+        if let Some(found) = self.reconciled.take() {
+            let _ = reconciliations::keep(writer.conn(), &found);
         }
     }
 
@@ -404,7 +422,10 @@ impl Ledger {
         let done = if fold_due {
             self.step_owed = is_forced;
             self.tiers_behind = true;
-            writer.fold(FOLD_ROWS_MAX).map(|progress| self.progress = progress)
+            writer.fold(FOLD_ROWS_MAX).map(|progress| {
+                self.keys.look(&progress);
+                self.progress = progress;
+            })
         } else if step_due {
             self.step_owed = false;
             let hour = unix_now().cast_signed() / NS_PER_HOUR;
@@ -470,6 +491,7 @@ fn tell_of_migration(news: MigrationNews) {
 
 /// How long nothing must come in before rows are folded, or, where all are, before the tiers take a step.
 fn quiet(progress: &Progress) -> Duration {
-    let short = progress.is_folded() || progress.pending() >= FOLD_ROWS_WORTHWHILE;
+    let waiting = progress.pending().max(progress.unkeyed());
+    let short = progress.is_folded() || waiting >= FOLD_ROWS_WORTHWHILE;
     if short { QUIET_SHORT } else { QUIET_LONG }
 }

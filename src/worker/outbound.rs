@@ -5,12 +5,17 @@
 //! the environment, where it reads other names than we do.
 
 use crate::config::Way;
+use std::cell::Cell;
+use std::io::{ErrorKind, Read as _};
 use std::time::Duration;
-use ureq::Agent;
 use ureq::config::ConfigBuilder;
 use ureq::http::Response;
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::typestate::AgentScope;
+use ureq::{Agent, Body};
 
+/// How much of an answer is read for its reason, bytes.
+const ANSWER_BYTES_MAX: u64 = 16 * 1024;
 /// The longest pause that a server may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
@@ -18,6 +23,64 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 pub fn agent(way: Way<'_>) -> ConfigBuilder<AgentScope> {
     let proxy = way.proxy().map(|proxy| ureq::Proxy::new(proxy.url.expose()).expect("checked by `config`"));
     Agent::config_builder().proxy(proxy).user_agent(concat!("openai-api-proxy/", env!("CARGO_PKG_VERSION")))
+}
+
+/// Agents for one server: one that trusts the authorities of a file, where there is one, and one that trusts the
+/// built-in ones. ureq takes either.
+pub struct Agents {
+    agents: Vec<Agent>,
+    /// Which of them has reached the server.
+    current: Cell<usize>,
+}
+
+impl Agents {
+    /// Each as `configure` makes it of what it trusts; `ca` is a file of PEM.
+    pub fn new(ca: Option<&[u8]>, configure: impl Fn(TlsConfig) -> Agent) -> Self {
+        let own = ca.map(|pem| {
+            let certificates = parse_pem(pem).filter_map(|item| match item {
+                Ok(PemItem::Certificate(certificate)) => Some(certificate),
+                _ => None,
+            });
+            RootCerts::new_with_certs(&certificates.collect::<Vec<_>>())
+        });
+        let trusted = own.into_iter().chain([RootCerts::WebPki]);
+        let agents = trusted.map(|roots| configure(TlsConfig::builder().root_certs(roots).build())).collect();
+        Self { agents, current: Cell::new(0) }
+    }
+
+    /// By the agent that has reached the server; by the other one where that does not trust its certificate any more,
+    /// so that nothing was sent.
+    pub fn send(
+        &self,
+        send: impl Fn(&Agent) -> Result<Response<Body>, ureq::Error>,
+    ) -> Result<Response<Body>, ureq::Error> {
+        let first = self.current.get();
+        let sent = send(&self.agents[first]);
+        let other = (first + 1) % self.agents.len();
+        if other == first || !sent.as_ref().is_err_and(is_of_tls) {
+            return sent;
+        }
+        self.current.set(other);
+        send(&self.agents[other])
+    }
+}
+
+/// True for an error of the handshake, before which nothing is sent.
+fn is_of_tls(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Rustls(_) => true,
+        ureq::Error::Io(error) => error.kind() == ErrorKind::InvalidData,
+        _ => false,
+    }
+}
+
+/// The beginning of what a server says, which may repeat what it was sent: without a secret.
+pub fn said(response: &mut Response<Body>, secret: &str) -> String {
+    let mut answer = Vec::new();
+    // What cannot be read of it explains less, and changes nothing.
+    let _ = response.body_mut().as_reader().take(ANSWER_BYTES_MAX).read_to_end(&mut answer);
+    let said = String::from_utf8_lossy(&answer);
+    if secret.is_empty() { said.into_owned() } else { said.replace(secret, "[secret]") }
 }
 
 /// Why something did not reach a server, or found no place there.

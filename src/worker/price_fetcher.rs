@@ -10,7 +10,7 @@ use super::logger::event;
 use super::outbound::{self, words};
 use super::process::{lower_priority, spawn, unix_now};
 use crate::base::log::Level;
-use crate::config::{Egress, SecretUrl};
+use crate::config::{Config, Egress, SecretUrl};
 use crate::ledger::database;
 use crate::price::{PriceSource, PriceTable};
 use http::Uri;
@@ -76,6 +76,18 @@ pub fn kept(database: &Path, host: &str) -> Result<Option<PriceTable>, String> {
     let fetched = file.modified().ok().and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
     let table = table.map_err(|why| format!("{}: {why}", path.display()))?;
     Ok(Some(table.of(PriceSource::Url, fetched.map_or(0, |at| at.as_secs()))))
+}
+
+/// The prices that a server of this configuration has at its start, what it has fetched before included.
+///
+/// # Errors
+/// Why what was fetched cannot be read.
+pub fn known(config: &Config) -> Result<PriceTable, String> {
+    let mut prices = config.prices.clone();
+    if config.prices_url.is_some() {
+        kept(&config.database_path, &config.target.host)?.into_iter().for_each(|kept| prices.merge(kept));
+    }
+    Ok(prices)
 }
 
 fn kept_at(database: &Path) -> PathBuf {

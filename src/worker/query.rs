@@ -21,7 +21,7 @@ use crate::local::admin_request::AdminRequest;
 use crate::local::dashboard::{DashboardQuery, View};
 use crate::local::usage_report::{Format, UsageQuery};
 use crate::local::{Answer, dashboard, usage_report};
-use crate::reporting::{Overview, Query, Report, Scope};
+use crate::reporting::{GroupBy, Overview, Query, Ranking, Report, Scope};
 use rusqlite::{Connection, ErrorCode};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -179,6 +179,9 @@ impl LedgerReader {
             }
             return self.own_usage(query, format, Scope::Alone);
         };
+        if query.group_by == Some(GroupBy::Key) {
+            return Answer::error(Fault::BadRequest, fleet_answers::NO_KEYS, None);
+        }
         match fleet.ask(|client| fleet_answers::report(client, query.clone(), TIME_LIMIT)) {
             Asked::Found(report) => usage_report::answer(&report, format, None),
             Asked::TooLong => too_long(),
@@ -210,7 +213,11 @@ impl LedgerReader {
             },
         };
         self.answer(|conn| {
-            let overview = Overview { scope, ..answer::overview(conn, &asked)? };
+            let mut overview = Overview { scope, ..answer::overview(conn, &asked)? };
+            if scope != Scope::Alone {
+                // Numbers of keys are the fleet's, and rows of before this node came have its own.
+                (overview.keys, overview.keys_from) = (Ranking::default(), None);
+            }
             Ok(dashboard::answer(&View { query, overview }))
         })
     }

@@ -1,6 +1,7 @@
 //! The workers as the loop sees them, and the real ones behind that.
 
 use super::budget_alerts::AlertsHandle;
+use super::daily_reconciliation::{ReconciliationHandle, SharedGauges};
 use super::event::{EventSender, WorkerEvent};
 use super::export::{self, ExportHandle};
 use super::fleet_reader::FleetReader;
@@ -15,7 +16,7 @@ use super::settings_in_force::SettingsInForce;
 use super::ship::{FleetProgress, ShipHandle};
 use crate::base::log::Note;
 use crate::base::work::LongWork;
-use crate::config::{Egress, Fleet, Influx, SecretUrl};
+use crate::config::{Config, Egress, Fleet, Influx, SecretUrl};
 use crate::limit::budget::Period;
 use crate::limit::lease::Ask;
 use crate::metrics::FormerSeries;
@@ -62,9 +63,14 @@ pub trait Workers {
     fn fleet(&self) -> Option<Arc<FleetProgress>> {
         None
     }
+
+    /// What the last comparison with the provider's books came to, where there are any.
+    fn reconciliation(&self) -> Option<SharedGauges> {
+        None
+    }
 }
 
-/// Ledger, query, long-work, export, ship, lease, policy, alerts and resolver threads of a process.
+/// Ledger, query, long-work, export, ship, lease, policy, alerts, reconciliation and resolver threads of a process.
 pub struct WorkerThreads {
     events: EventSender,
     ledger: LedgerHandle,
@@ -72,6 +78,7 @@ pub struct WorkerThreads {
     long_work: LongWorkHandle,
     export: Option<ExportHandle>,
     alerts: Option<AlertsHandle>,
+    reconciliation: Option<ReconciliationHandle>,
     ship: Option<ShipHandle>,
     lease: Option<LeaseHandle>,
     policy: Option<PolicyHandle>,
@@ -113,7 +120,19 @@ impl WorkerThreads {
         };
         let lease = fleet.zip(ship.as_ref()).zip(policy.as_ref()).map(lease).transpose()?;
         let resolver = Resolver::start(host, port, events.clone())?;
-        Ok(Self { events, ledger, query, long_work, export, alerts: None, ship, lease, policy, resolver })
+        Ok(Self {
+            events,
+            ledger,
+            query,
+            long_work,
+            export,
+            alerts: None,
+            reconciliation: None,
+            ship,
+            lease,
+            policy,
+            resolver,
+        })
     }
 
     /// Tells somebody of budgets that pass a threshold, from here on.
@@ -127,6 +146,16 @@ impl WorkerThreads {
         settings: SettingsInForce,
     ) -> Result<(), String> {
         self.alerts = Some(AlertsHandle::start(database, to, settings, self.ledger.alert_keeper())?);
+        Ok(())
+    }
+
+    /// Holds each day against the provider's books, from here on.
+    ///
+    /// # Errors
+    /// One sentence: the system gives no thread.
+    pub fn start_reconciliation(&mut self, config: Config) -> Result<(), String> {
+        let keep = self.ledger.reconciliation_keeper();
+        self.reconciliation = Some(ReconciliationHandle::start(config, keep)?);
         Ok(())
     }
 
@@ -155,6 +184,9 @@ impl WorkerThreads {
         }
         if let Some(alerts) = self.alerts {
             alerts.shutdown();
+        }
+        if let Some(reconciliation) = self.reconciliation {
+            reconciliation.shutdown();
         }
         if let Some(ship) = &self.ship {
             ship.rest();
@@ -208,5 +240,9 @@ impl Workers for WorkerThreads {
 
     fn fleet(&self) -> Option<Arc<FleetProgress>> {
         self.ship.as_ref().map(ShipHandle::progress)
+    }
+
+    fn reconciliation(&self) -> Option<SharedGauges> {
+        self.reconciliation.as_ref().map(ReconciliationHandle::gauges)
     }
 }

@@ -37,6 +37,8 @@ enum Step {
     /// Of the tiers: so many steps, each of so many users.
     Follow(usize, i64),
     FollowThatFails,
+    /// The sums by key are to be made of the rows that are there, as in a ledger from before there were such.
+    KeysAnew,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -51,6 +53,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::PruneThatFails),
         3 => (1..6usize, 1..5i64).prop_map(|(steps, users)| Step::Follow(steps, users)),
         1 => Just(Step::FollowThatFails),
+        1 => Just(Step::KeysAnew),
     ]
 }
 
@@ -75,11 +78,11 @@ fn apply(path: &Path, writer: &mut Writer<'_>, oracle: &mut Oracle, step: &Step)
         Step::FoldThatFails => fold_that_fails(writer.conn(), writer),
         Step::Prune(before, rows) => {
             let conn = writer.conn();
-            let Progress { folded, deduplicated, .. } = Progress::read(conn).unwrap();
+            let Progress { folded, deduplicated, keyed, .. } = Progress::read(conn).unwrap();
             let young = rows_from(conn, *before);
             prune(conn, cutoff(*before), *rows).unwrap();
             assert_eq!(rows_from(conn, *before), young, "what is young stays");
-            oracle.prune(*before, *rows as u64, folded.min(deduplicated) as u64);
+            oracle.prune(*before, *rows as u64, folded.min(deduplicated).min(keyed) as u64);
         }
         Step::PruneThatFails => prune_that_fails(writer.conn()),
         Step::Follow(steps, users) => {
@@ -89,6 +92,11 @@ fn apply(path: &Path, writer: &mut Writer<'_>, oracle: &mut Oracle, step: &Step)
             }
         }
         Step::FollowThatFails => follow_that_fails(writer.conn()),
+        Step::KeysAnew if oracle.first > 1 => {} // there are no rows to make them of
+        Step::KeysAnew => {
+            let sql = "BEGIN; DELETE FROM key_days; UPDATE marks SET record_id = 0 WHERE name = 'key_days'; COMMIT";
+            elsewhere().execute_batch(sql).unwrap();
+        }
     }
 }
 
@@ -124,7 +132,7 @@ fn rows_from(conn: &Connection, instant: u64) -> i64 {
 }
 
 /// A fold that has written all but its last table when it ends, as by a full disk. Where no row is pending it does not
-/// fail, and moves no more than the index of ids that may be repeated.
+/// fail, and moves no more than what is behind: the index of ids that may be repeated, and the sums by key.
 fn fold_that_fails(conn: &Connection, writer: &mut Writer<'_>) {
     let mut before = Progress::read(conn).unwrap();
     conn.execute_batch("CREATE TEMP TRIGGER full BEFORE INSERT ON hours BEGIN SELECT RAISE(ABORT, 'disk full'); END")
@@ -134,6 +142,7 @@ fn fold_that_fails(conn: &Connection, writer: &mut Writer<'_>) {
     assert_eq!(failed, before.pending() > 0);
     if !failed {
         before.deduplicated = before.last.min(before.deduplicated + 10);
+        before.keyed = before.folded.min(before.keyed + 10);
     }
     assert_eq!(Progress::read(conn).unwrap(), before);
 }
@@ -144,7 +153,7 @@ fn prune_that_fails(conn: &Connection) {
     let before = state();
     conn.execute_batch("CREATE TEMP TRIGGER full AFTER DELETE ON records BEGIN SELECT RAISE(ABORT, 'disk full'); END")
         .unwrap();
-    let is_there = before.0 <= before.1.folded;
+    let is_there = before.0 <= before.1.folded.min(before.1.keyed);
     assert_eq!(prune(conn, cutoff(u64::MAX >> 1), 10).is_err(), is_there);
     conn.execute_batch("DROP TRIGGER full").unwrap();
     assert_eq!(state(), before);
@@ -305,7 +314,7 @@ fn exact_where_the_index_is_behind_the_fold() {
     for step in &steps {
         apply(&path, &mut writer, &mut oracle, step);
     }
-    assert_eq!(Progress::read(&conn).unwrap(), Progress { last: 8, folded: 8, deduplicated: 6 });
+    assert_eq!(Progress::read(&conn).unwrap(), Progress { last: 8, folded: 8, deduplicated: 6, keyed: 8 });
     apply(&path, &mut writer, &mut oracle, &Step::FoldThatFails);
     assert!(Progress::read(&conn).unwrap().is_folded());
     assert_eq!(report(&conn, Query::default()).unwrap(), oracle.report(&Query::default()));
@@ -326,7 +335,11 @@ fn a_fold_does_not_read_back_what_its_writer_committed() {
     // As nobody does; here it shows what is read.
     conn.execute_batch("CREATE TABLE kept AS SELECT * FROM records; DELETE FROM records").unwrap();
     let progress = writer.fold(2).unwrap();
-    assert_eq!(progress, Progress { last: 5, folded: 5, deduplicated: 5 }, "all of it, and nothing is left over");
+    assert_eq!(
+        progress,
+        Progress { last: 5, folded: 5, deduplicated: 5, keyed: 5 },
+        "all of it, and nothing is left over"
+    );
     let count = |table: &str| -> i64 {
         conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
     };

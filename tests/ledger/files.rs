@@ -140,7 +140,7 @@ fn corrupt() {
     fs::write(&path, whole).unwrap();
     assert_eq!(
         Progress::read(&database::open(&path).unwrap()).unwrap(),
-        Progress { last: 500, folded: 100, deduplicated: 100 }
+        Progress { last: 500, folded: 100, deduplicated: 100, keyed: 100 }
     );
 }
 

@@ -1,10 +1,12 @@
 //! Count once: creations always count, retrievals only as far as they exceed what was counted under their id, and what was
 //! estimated gives way to them; wherever the fold is, whoever asks, in a database of any earlier version.
 
+use openai_api_proxy::ledger::answer::report;
 use openai_api_proxy::ledger::append::Writer;
 use openai_api_proxy::ledger::database;
 use openai_api_proxy::ledger::fold::fold;
 use openai_api_proxy::ledger::marks::Progress;
+use openai_api_proxy::reporting::{BucketKey, GroupBy, Query, Totals};
 use openai_api_proxy::usage::record::{Endpoint, Record, Usage, UsageSource};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -265,6 +267,37 @@ fn what_was_unknown_has_a_price_once_it_is_told() {
     assert_eq!((unpriced(&mut writer), stored(&conn)["s"]), ((1, 4), [3, 4, 7, 0]));
     writer.append(&[no_price]).unwrap();
     assert_eq!((unpriced(&mut writer), stored(&conn)["s"]), ((1, 5), [3, 4, 7, 0]));
+}
+
+/// Whatever is folded when: who retrieves has a request, and whose estimate it was the number.
+#[test]
+fn a_keys_sums_have_its_corrections() {
+    for folded_between in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let conn = open(&folder.path().join("usage.db"));
+        let mut writer = Writer::new(&conn).unwrap();
+        let of_key = |key, record| Record { key_id: Some(key), ..record };
+        let created = known(record(Endpoint::Responses, "r", 250, 50), UsageSource::Estimated);
+        let unknown = known(record(Endpoint::Responses, "s", 0, 0), UsageSource::Unknown);
+        writer.append(&[of_key(7, created), of_key(7, unknown)]).unwrap();
+        if folded_between {
+            assert!(writer.fold(4096).unwrap().is_folded());
+        }
+        for id in ["r", "s"] {
+            writer.append(&[of_key(8, record(Endpoint::ResponsesRetrieve, id, 40, 60))]).unwrap();
+        }
+        for _ in 0..2 {
+            let query = Query { group_by: Some(GroupBy::Key), ..Query::default() };
+            let buckets = report(writer.conn(), query).unwrap().buckets.unwrap().list;
+            let sums = |(key, sums): &(BucketKey, Totals)| {
+                let BucketKey::Key(Some(key)) = key else { panic!("{key:?}") };
+                (key.id, [sums.requests, sums.unpriced, sums.total_tokens, sums.cost_nano_usd])
+            };
+            let found: Vec<_> = buckets.iter().map(sums).collect();
+            assert_eq!(found, [(7, [2, 0, 200, 1360]), (8, [2, 0, 0, 0])]);
+            while !writer.fold(4096).unwrap().is_folded() {}
+        }
+    }
 }
 
 /// An index of version 4 says nothing of how numbers are known: the rows do.

@@ -1,6 +1,7 @@
 //! Random records and questions, and the naive answer: a scan over all records in memory.
 
-use openai_api_proxy::reporting::{BucketKey, Buckets, Entry, GroupBy, Query, Report, Scope, Totals};
+use openai_api_proxy::base::civil::{first_day_of_month, month_of_day};
+use openai_api_proxy::reporting::{BucketKey, Buckets, Entry, GroupBy, KeyRow, Query, Report, Scope, Totals};
 use openai_api_proxy::usage::record::{Correction, Endpoint, Journal, Outcome, Record, Usage, UsageSource};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -129,10 +130,10 @@ pub fn query() -> impl Strategy<Value = Query> {
             (Some(a), Some(b)) if a >= b => (Some(b), Some(a + 1)),
             range => range,
         };
-        // Neither a team nor the sums by team are asked for of one user, nor of one team those of users and teams.
+        // Neither a team nor the sums by team are asked for of one user, nor of one team those of users, teams and keys.
         let is_of_team = user.is_none() && team.is_some();
         let is_possible = |by: &GroupBy| match by {
-            GroupBy::User => !is_of_team,
+            GroupBy::User | GroupBy::Key => !is_of_team,
             GroupBy::Team => user.is_none() && !is_of_team,
             _ => true,
         };
@@ -171,18 +172,22 @@ impl Oracle {
         }
     }
 
-    /// The beginning or the end of a range, moved to the whole hour where rows of its hour are gone.
-    fn widened(&self, instant: u64, round_up: u64) -> u64 {
-        let hour = instant / HOUR;
-        let is_cut = self.records.iter().take(self.first as usize - 1).any(|gone| gone.started_at / HOUR == hour);
-        if is_cut && !instant.is_multiple_of(HOUR) { (hour + round_up) * HOUR } else { instant }
+    /// The beginning or the end of a range, moved to the whole hour where rows of its hour are gone; where sums are by
+    /// key, to the whole day where rows are of the hours of it that are asked for.
+    fn widened(&self, instant: u64, round_up: u64, group_by: Option<GroupBy>) -> u64 {
+        let unit = if group_by == Some(GroupBy::Key) { 24 * HOUR } else { HOUR };
+        let start = instant / unit * unit;
+        let asked =
+            if round_up == 0 { instant / HOUR * HOUR..start + unit } else { start..instant.div_ceil(HOUR) * HOUR };
+        let is_cut = self.records.iter().take(self.first as usize - 1).any(|gone| asked.contains(&gone.started_at));
+        if is_cut && !instant.is_multiple_of(unit) { start + round_up * unit } else { instant }
     }
 
     /// The answer, by the definition of each of its fields.
     pub fn report(&self, query: &Query) -> Report {
         let query = &Query {
-            from: query.from.map(|from| self.widened(from, 0)),
-            to: query.to.map(|to| self.widened(to, 1)),
+            from: query.from.map(|from| self.widened(from, 0, query.group_by)),
+            to: query.to.map(|to| self.widened(to, 1, query.group_by)),
             ..query.clone()
         };
         let selected = |record: &Record| {
@@ -212,11 +217,15 @@ impl Oracle {
         by_model.sort_by_key(|(_, totals)| std::cmp::Reverse((totals.cost_nano_usd, totals.total_tokens)));
         // What adds up to nothing is told under a name only.
         let is_told = |key: &BucketKey, sums: &Signed| {
-            query.group_by != Some(GroupBy::Team) || *key != BucketKey::Name(String::new()) || *sums != [0; 9]
+            let is_rest = match query.group_by {
+                Some(GroupBy::Team) => *key == BucketKey::Name(String::new()),
+                _ => *key == BucketKey::Key(None),
+            };
+            !is_rest || *sums != [0; 9]
         };
         buckets.retain(|key, sums| is_told(key, sums));
         let mut buckets: Vec<_> = buckets.into_iter().map(|(key, sums)| (key, clamped(&sums))).collect();
-        if !matches!(query.group_by, Some(GroupBy::Hour | GroupBy::Day)) {
+        if !query.group_by.is_some_and(GroupBy::is_time) {
             buckets.sort_by_key(|(_, totals)| std::cmp::Reverse((totals.cost_nano_usd, totals.total_tokens)));
         }
         let buckets = query.group_by.map(|_| Buckets { list: buckets, truncated: false });
@@ -276,6 +285,11 @@ fn bucket_key(group_by: GroupBy, record: &Record) -> BucketKey {
     match group_by {
         GroupBy::Hour => BucketKey::Start(record.started_at / HOUR * HOUR),
         GroupBy::Day => BucketKey::Start(record.started_at / (24 * HOUR) * (24 * HOUR)),
+        GroupBy::Month => {
+            let month = month_of_day((record.started_at / (24 * HOUR)) as i64);
+            BucketKey::Start(first_day_of_month(month) as u64 * 24 * HOUR)
+        }
+        GroupBy::Key => BucketKey::Key(record.key_id.map(|id| KeyRow { id, ..KeyRow::default() })),
         GroupBy::Model => BucketKey::Name(record.model_name().to_owned()),
         GroupBy::User => BucketKey::Name(record.user.to_string()),
         GroupBy::Team => BucketKey::Name(record.team.as_deref().unwrap_or_default().to_owned()),

@@ -23,9 +23,9 @@ fn an_id_is_never_given_twice() {
     writer.append(&vec![row.clone(); 5]).unwrap();
     fold(&conn, 4096).unwrap();
     conn.execute("DELETE FROM records", []).unwrap();
-    assert_eq!(Progress::read(&conn).unwrap(), Progress { last: 5, folded: 5, deduplicated: 5 });
+    assert_eq!(Progress::read(&conn).unwrap(), Progress { last: 5, folded: 5, deduplicated: 5, keyed: 5 });
     writer.append(&vec![row; 2]).unwrap();
-    assert_eq!(Progress::read(&conn).unwrap(), Progress { last: 7, folded: 5, deduplicated: 5 });
+    assert_eq!(Progress::read(&conn).unwrap(), Progress { last: 7, folded: 5, deduplicated: 5, keyed: 5 });
     for _ in 0..2 {
         let found = report(&conn, Query::default()).unwrap();
         assert_eq!(found.totals.requests, 7);
@@ -63,7 +63,7 @@ fn response(id: &str, started_at: u64) -> Record {
     }
 }
 
-/// What is not folded, or not in the index of ids, is not taken by anything yet; nor does an old row go before a young
+/// What is not folded, not in the index of ids or not in the sums by key is not taken by anything yet; nor does an old row go before a young
 /// one that stands before it.
 #[test]
 fn a_row_that_something_has_yet_to_take_stays() {
@@ -75,7 +75,7 @@ fn a_row_that_something_has_yet_to_take_stays() {
     let all_old = cutoff(i64::MAX, 0);
     begin_export(&conn, false).unwrap();
     let all_exported = Cutoff { exported: true, ..all_old };
-    for mark in ["fold", "counted", "export"] {
+    for mark in ["fold", "counted", "key_days", "export"] {
         fold(&conn, 4).unwrap();
         conn.execute("UPDATE marks SET record_id = 0 WHERE name = ?", [mark]).unwrap();
         assert!(!prune(&conn, all_exported, 10).unwrap());

@@ -61,6 +61,16 @@ fn a_ledger_of_version_4_is_right_at_once_and_while_it_catches_up() {
     is_right_from(VERSION_4);
 }
 
+/// Rows that came with a key, of a version that had no sums by key.
+#[test]
+fn a_ledger_of_version_4_is_summed_up_by_key() {
+    is_right_from(&format!(
+        "{VERSION_4}
+        INSERT INTO client_keys (id, user, name, hash, created_at) VALUES (1, 'a', 'k', x'00', 0);
+        UPDATE records SET key_id = nullif(id % 3, 0);"
+    ));
+}
+
 /// Version 3 had an entry for each record of a user: some with few of them in a block, one with more than an entry holds.
 #[test]
 fn the_index_by_user_of_version_3_is_kept() {
@@ -120,6 +130,11 @@ fn is_right_from(earlier: &str) {
     catch_up(&conn);
     check(&oracle);
     assert!(count(&conn, "SELECT count(*) FROM months") > 0);
+    let [by_key, of_rows] = ["key_days WHERE day >= 0", "records WHERE key_id IS NOT NULL"].map(|from| {
+        let sum = if from.starts_with("key_days") { "requests" } else { "1" };
+        count(&conn, &format!("SELECT coalesce(sum({sum}), 0) FROM {from}"))
+    });
+    assert_eq!(by_key, of_rows);
 }
 
 /// A row from the future makes nothing late that the present is not past.

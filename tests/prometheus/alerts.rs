@@ -60,6 +60,11 @@ const CASES: &[Case] = &[
     ("Overloaded", &[(OVERLOADED, "1+0x9 2+0x50")], 12, true),
     ("Overloaded", &[(OVERLOADED, "_x9 1+0x50")], 20, false),
     ("Overloaded", &[(r#"openai_proxy_refused_total{reason="bad_request"}"#, "0+1x60")], 12, false),
+    ("BooksDiffer", &[(r#"openai_proxy_reconcile_ratio{quantity="cost_usd"}"#, "0.006+0x60")], 30, true),
+    ("BooksDiffer", &[(r#"openai_proxy_reconcile_ratio{quantity="cost_usd"}"#, "0.004+0x60")], 30, false),
+    // Promtool's clock begins with the Unix epoch: four days before it, and at it.
+    ("NotReconciled", &[("openai_proxy_reconcile_last_success_timestamp_seconds", "-345600+0x60")], 30, true),
+    ("NotReconciled", &[("openai_proxy_reconcile_last_success_timestamp_seconds", "0+0x60")], 30, false),
     // Ten and seventeen days after the Unix epoch, which promtool's clock begins with.
     ("CertificateExpires", &[("openai_proxy_tls_certificate_expiry_timestamp_seconds", "864000+0x120")], 90, true),
     ("CertificateExpires", &[("openai_proxy_tls_certificate_expiry_timestamp_seconds", "1468800+0x120")], 90, false),

@@ -11,6 +11,7 @@ pub mod client;
 pub mod core;
 pub mod gate;
 pub mod load;
+pub mod manual;
 #[cfg(feature = "fleet")]
 pub mod postgres;
 pub mod proxy;

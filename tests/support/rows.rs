@@ -86,6 +86,32 @@ pub fn assert_sums(proxy: &Proxy, conn: &Connection) {
     let mut found: Vec<u64> = counts.map(|name| totals[name].as_u64().unwrap()).collect();
     found.push((totals["cost_usd"].as_f64().unwrap() * 1e9).round() as u64);
     assert_eq!(found, expected, "the totals of /usage, and the sums over the rows");
+    assert_eq!(by_key_told(proxy), by_key(conn), "the sums of /usage by key, and those over the rows");
+}
+
+/// Requests, and what [`SUMMED`] has, by key; 0 is none.
+type ByKey = BTreeMap<i64, Vec<u64>>;
+
+fn by_key_told(proxy: &Proxy) -> ByKey {
+    let told = proxy.usage("limit=1&group_by=key");
+    let sums = |bucket: &Value| {
+        let counts = ["requests"].iter().chain(&SUMMED[..SUMMED.len() - 1]);
+        let mut sums: Vec<u64> = counts.map(|name| bucket[name].as_u64().unwrap()).collect();
+        sums.push((bucket["cost_usd"].as_f64().unwrap() * 1e9).round() as u64);
+        (bucket["key_id"].as_i64().unwrap_or(0), sums)
+    };
+    told["buckets"].as_array().unwrap().iter().map(sums).collect()
+}
+
+fn by_key(conn: &Connection) -> ByKey {
+    let sums = SUMMED.map(|column| format!("coalesce(sum({column}), 0)")).join(", ");
+    let sql = format!("SELECT coalesce(key_id, 0), count(*), {sums} FROM records GROUP BY 1");
+    let mut select = conn.prepare(&sql).unwrap();
+    let row = |row: &rusqlite::Row<'_>| {
+        let sums = (1..2 + SUMMED.len()).map(|column| row.get::<_, i64>(column).map(i64::unsigned_abs));
+        Ok((row.get(0)?, sums.collect::<rusqlite::Result<_>>()?))
+    };
+    select.query_map([], row).unwrap().map(Result::unwrap).collect()
 }
 
 /// How an account and the rows compare. All but the first four are to be zero, or what the mode allows.

@@ -3,10 +3,13 @@
 //! In: sums. Out: names with their sums. Never: sums of its own.
 
 use super::sums::Sums;
-use crate::reporting::{GroupBy, Totals};
+use crate::ledger::keys_and_limits::keys;
+use crate::ledger::rollup::EVERYBODY;
+use crate::reporting::{GroupBy, KeyRow, Totals};
 use crate::usage::record::Endpoint;
 use rusqlite::Connection;
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 /// The sums of the highest cost, at most so many, the highest first.
 pub fn by_cost(sums: Sums, max: usize) -> Vec<(i64, Totals)> {
@@ -43,4 +46,12 @@ pub fn named(
         (b.cost_nano_usd, b.total_tokens, name_a).cmp(&(a.cost_nano_usd, a.total_tokens, name_b))
     });
     Ok(named)
+}
+
+/// Sums by key, by cost, the highest first. A key that is in no table has its number alone.
+pub fn keys_named(conn: &Connection, mut sums: Vec<(i64, Totals)>) -> rusqlite::Result<Vec<(Option<KeyRow>, Totals)>> {
+    sums.sort_by_key(|(id, totals)| (Reverse((totals.cost_nano_usd, totals.total_tokens)), *id));
+    let mut rows: BTreeMap<i64, KeyRow> = keys(conn)?.into_iter().map(|(row, _)| (row.id, row)).collect();
+    let mut row = |id| rows.remove(&id).unwrap_or_else(|| KeyRow { id, ..KeyRow::default() });
+    Ok(sums.into_iter().map(|(id, totals)| ((id != EVERYBODY).then(|| row(id)), totals)).collect())
 }

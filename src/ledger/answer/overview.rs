@@ -4,15 +4,19 @@
 //! a write.
 
 use super::history;
-use super::names::{by_cost, named};
-use super::selection::Selection;
+use super::names::{by_cost, keys_named, named};
+use super::selection::{PART_ROWS_MAX, Selection, widened};
 use super::sums::{Sums, sums};
+use crate::ledger::reconciliations;
 use crate::ledger::rollup::EVERYBODY;
 use crate::reporting::{
     GroupBy, Overview, OverviewQuery, Query, RANKED_MAX, Ranking, SAMPLE_MAX, SERIES_MODELS_MAX, Series, Totals,
 };
 use rusqlite::Connection;
 use std::collections::BTreeMap;
+
+/// Days of comparisons with the provider's books.
+const RECONCILIATIONS_MAX: u32 = 30;
 
 /// Finds what the page shows.
 ///
@@ -33,6 +37,10 @@ pub fn overview(conn: &Connection, asked: &OverviewQuery) -> rusqlite::Result<Ov
         ..Query::default()
     };
     let mut found = Overview { ever, ..Overview::default() };
+    if asked.user.is_none() && asked.team.is_none() && asked.model.is_none() {
+        let recent = reconciliations::recent(&transaction, RECONCILIATIONS_MAX)?;
+        found.reconciliations = recent.into_iter().map(|of| (of.day, of.summary)).collect();
+    }
     if let Some(mut selection) = Selection::new(&transaction, &query)? {
         let is_one = query.user.is_some() || query.team.is_some();
         let other = if is_one { GroupBy::Endpoint } else { GroupBy::User };
@@ -49,6 +57,9 @@ pub fn overview(conn: &Connection, asked: &OverviewQuery) -> rusqlite::Result<Ov
             let mut teams = sums(&transaction, &selection, Some(GroupBy::Team))?.pop().unwrap_or_default();
             teams.remove(&EVERYBODY);
             found.teams = ranking(&transaction, GroupBy::Team, teams)?;
+        }
+        if query.team.is_none() && has_keys(&transaction)? {
+            add_keys(&transaction, &query, &mut found)?;
         }
         found.series = series(&transaction, &mut selection, asked.hourly, &models)?;
         found.models = ranking(&transaction, GroupBy::Model, models)?;
@@ -72,12 +83,38 @@ fn has_teams(conn: &Connection) -> rusqlite::Result<bool> {
     conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM teams)")?.query_row([], |row| row.get(0))
 }
 
+fn has_keys(conn: &Connection) -> rusqlite::Result<bool> {
+    conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM client_keys)")?.query_row([], |row| row.get(0))
+}
+
+/// Sums by key, perhaps of a longer range.
+fn add_keys(conn: &Connection, query: &Query, found: &mut Overview) -> rusqlite::Result<()> {
+    let query = widened(conn, Query { group_by: Some(GroupBy::Key), ..query.clone() })?;
+    let Some(selection) = Selection::new(conn, &query)? else { return Ok(()) };
+    if selection.folded - selection.keyed > PART_ROWS_MAX {
+        return Ok(());
+    }
+    let keys = sums(conn, &selection, query.group_by)?.pop().unwrap_or_default();
+    if keys.range(EVERYBODY + 1..).next().is_some() {
+        let (top, others, of_others) = parted(keys);
+        found.keys = Ranking { top: keys_named(conn, top)?, others, of_others };
+        found.keys_from = query.from;
+    }
+    Ok(())
+}
+
 fn ranking(conn: &Connection, by: GroupBy, sums: Sums) -> rusqlite::Result<Ranking> {
+    let (top, others, of_others) = parted(sums);
+    Ok(Ranking { top: named(conn, by, top)?, others, of_others })
+}
+
+/// The sums of the highest cost; of how many others there are, and what these come to.
+fn parted(sums: Sums) -> (Vec<(i64, Totals)>, usize, Totals) {
     let mut top = by_cost(sums, usize::MAX);
     let others = top.split_off(top.len().min(RANKED_MAX));
     let mut of_others = Totals::default();
     others.iter().for_each(|(_, totals)| of_others.add(totals));
-    Ok(Ranking { top: named(conn, by, top)?, others: others.len(), of_others })
+    (top, others.len(), of_others)
 }
 
 /// Sums over time of the models of the highest cost, and what all have beside them.
@@ -87,10 +124,9 @@ fn series(conn: &Connection, selection: &mut Selection, hourly: bool, models: &S
     let mut over_time = |model: Option<i64>| {
         selection.model = model;
         let summed = sums(conn, selection, Some(step))?.pop();
-        let ns = step.ns().unwrap_or(1);
         let starts = summed.into_iter().flatten();
         Ok::<BTreeMap<u64, Totals>, rusqlite::Error>(
-            starts.map(|(count, totals)| (count.unsigned_abs().saturating_mul(ns), totals)).collect(),
+            starts.map(|(count, totals)| (step.start(count), totals)).collect(),
         )
     };
     let mut rest = over_time(asked_model)?;

@@ -3,12 +3,12 @@
 //! In: a connection and a question. Out: conditions for other statements. Never: sums, records.
 
 use crate::ledger::marks;
-use crate::ledger::partition::TierMarks;
+use crate::ledger::partition::{HOURS_PER_DAY, NS_PER_DAY, NS_PER_HOUR, TierMarks};
 use crate::ledger::prune::first_id;
 use crate::ledger::rollup::{EVERYBODY, of_team};
 use crate::ledger::tiers::{Tier, Watermark};
 use crate::ledger::user_index;
-use crate::reporting::Query;
+use crate::reporting::{GroupBy, Query};
 use rusqlite::{Connection, OptionalExtension as _, Row, Rows, Statement, ToSql};
 
 /// A question with its names as numbers, the range half-open, and how far what answers it has come.
@@ -22,6 +22,8 @@ pub struct Selection {
     pub first: i64,
     /// The last folded record.
     pub folded: i64,
+    /// The last record in the sums by key.
+    pub keyed: i64,
     /// The first hour that has a folded record: before it nothing need be looked for. `None` where there is none.
     pub first_hour: Option<i64>,
     /// The tiers' watermarks for the user, or for everybody as one.
@@ -53,6 +55,7 @@ impl Selection {
             to: bound(query.to, i64::MAX),
             first: first_id(conn)?,
             folded: marks::read(conn, marks::FOLD)?,
+            keyed: marks::read(conn, marks::KEY_DAYS)?,
             first_hour: conn.prepare_cached("SELECT min(hour) FROM hours")?.query_row([], |row| row.get(0))?,
             tiers: TierMarks { days: days.of_user(whose), months: months.of_user(whose) },
             tiers_of_each: TierMarks { days: days.of_each_user(Tier::Days), months: months.of_each_user(Tier::Months) },
@@ -104,6 +107,36 @@ impl Selection {
         }
         Ok(())
     }
+}
+
+/// Rows that are looked through at most for a part of a day, where sums are by key: a second, about.
+pub const PART_ROWS_MAX: i64 = 500_000;
+
+/// The question with a range that can be answered: where an hour that has lost rows is cut, the whole of it. Sums by
+/// key are kept of days: where rows are gone of the part of one that is asked for, or there are too many, the whole of
+/// that.
+pub fn widened(conn: &Connection, mut query: Query) -> rusqlite::Result<Query> {
+    let (first, of_days) = (first_id(conn)?, query.group_by == Some(GroupBy::Key));
+    let unit = if of_days { NS_PER_DAY } else { NS_PER_HOUR };
+    for (instant, round_up) in [(&mut query.from, 0), (&mut query.to, 1)] {
+        let Some(ns) = instant.and_then(|ns| i64::try_from(ns).ok()).filter(|ns| ns % unit != 0) else {
+            continue;
+        };
+        let (hour, day) = ((ns - round_up) / NS_PER_HOUR, ns / NS_PER_DAY * HOURS_PER_DAY);
+        let hours = match (of_days, round_up) {
+            (false, _) => [hour, hour],
+            (true, 0) => [hour, day + HOURS_PER_DAY - 1],
+            (true, _) => [day, hour],
+        };
+        let (min_id, rows): (Option<i64>, Option<i64>) = conn
+            .prepare_cached("SELECT min(min_id), sum(max_id - min_id + 1) FROM hours WHERE hour BETWEEN ? AND ?")?
+            .query_row(hours, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let is_too_long = of_days && rows.is_some_and(|rows| rows > PART_ROWS_MAX);
+        if is_too_long || min_id.is_some_and(|min_id| min_id < first) {
+            *instant = Some((ns / unit + round_up).saturating_mul(unit).unsigned_abs());
+        }
+    }
+    Ok(query)
 }
 
 /// Runs a statement with those of the parameters that it has.

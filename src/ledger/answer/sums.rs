@@ -1,22 +1,25 @@
-//! Sums over a selection by model, user, team, endpoint, hour or day, each from the coarsest rollups that know it.
+//! Sums over a selection by model, user, team, endpoint, hour, day or month, each from the coarsest rollups that know
+//! it; those by client key are `key_sums`.
 //!
 //! In: a selection. Out: sums under numbers. Never: names, an order of cost.
 
+use super::coarse::{Coarse, add, coarse, totals};
+use super::key_sums::key_sums;
 use super::selection::{SPAN, Selection, query, rows_sql};
-use crate::ledger::numbers::{saturated, signed};
-use crate::ledger::partition::{Granularity, HOURS_PER_DAY, NS_PER_HOUR, Partition, partitions};
+use crate::base::civil::month_of_day;
+use crate::ledger::partition::{Granularity, HOURS_PER_DAY, NS_PER_DAY, NS_PER_HOUR, Partition, partitions};
 use crate::ledger::rollup::{ALL, COARSE, EVERYBODY, columns, values_of_row};
 use crate::reporting::{BUCKETS_MAX, GroupBy, Totals};
-use rusqlite::{Connection, OptionalExtension as _, Row, ToSql};
+use rusqlite::{Connection, OptionalExtension as _, ToSql};
 use std::collections::BTreeMap;
 
-/// Under the number of a model, user, team or endpoint, or of an hour or day since 1970.
+/// Under the number of a model, user, team, endpoint or key, or of an hour, day or month since 1970.
 pub type Sums = BTreeMap<i64, Totals>;
 
-/// The sums by model, and by another thing if asked. Of more hours or days than an answer may have, at least the first
-/// ones and one more.
+/// The sums by model, and by another thing if asked. Of more hours, days or months than an answer may have, at least
+/// the first ones and one more.
 pub fn sums(conn: &Connection, selection: &Selection, group_by: Option<GroupBy>) -> rusqlite::Result<Vec<Sums>> {
-    let other = group_by.filter(|group_by| *group_by != GroupBy::Model);
+    let other = group_by.filter(|by| !matches!(by, GroupBy::Model | GroupBy::Key));
     let by = |group_by| Summed { group_by, sums: BTreeMap::new() };
     let mut summed: Vec<Summed> = [Some(GroupBy::Model), other].into_iter().flatten().map(by).collect();
     let earliest = selection.first_hour.map_or(selection.to, |hour| hour.saturating_mul(NS_PER_HOUR));
@@ -38,7 +41,11 @@ pub fn sums(conn: &Connection, selection: &Selection, group_by: Option<GroupBy>)
         }
     }
     add_rows(conn, selection, (selection.folded + 1, i64::MAX), (selection.from, selection.to), &mut summed)?;
-    if let [of_models, of_teams] = &mut summed[..]
+    if group_by == Some(GroupBy::Key) {
+        let mut of_keys = Summed { group_by: GroupBy::Key, sums: key_sums(conn, selection)? };
+        of_keys.add_rest(&summed[0]);
+        summed.push(of_keys);
+    } else if let [of_models, of_teams] = &mut summed[..]
         && of_teams.group_by == GroupBy::Team
     {
         of_teams.add_rest(of_models);
@@ -67,15 +74,12 @@ fn add_rows(
         let sums = coarse(row)?;
         for (column, summed) in (COARSE..).zip(&mut *summed) {
             if let Some(number) = row.get(column)? {
-                summed.add(number, sums);
+                summed.add(summed.counted(number, Granularity::Day), sums);
             }
         }
         Ok(true)
     })
 }
-
-/// The sums that answers give, on their way: a correction may come before what it corrects.
-type Coarse = [i128; COARSE];
 
 /// Sums by one thing.
 struct Summed {
@@ -88,7 +92,7 @@ impl Summed {
         match self.group_by {
             GroupBy::Hour => Granularity::Hour,
             GroupBy::Day => Granularity::Day,
-            GroupBy::Model | GroupBy::User | GroupBy::Team | GroupBy::Endpoint | GroupBy::Node => Granularity::Month,
+            _ => Granularity::Month,
         }
     }
 
@@ -110,7 +114,8 @@ impl Summed {
             GroupBy::Endpoint => "r.endpoint".to_owned(),
             GroupBy::Node => "0".to_owned(),
             GroupBy::Hour => format!("r.started_at / {NS_PER_HOUR}"),
-            GroupBy::Day => format!("r.started_at / {}", HOURS_PER_DAY * NS_PER_HOUR),
+            GroupBy::Day | GroupBy::Month => format!("r.started_at / {NS_PER_DAY}"),
+            GroupBy::Key => "r.key_id".to_owned(),
         }
     }
 
@@ -121,9 +126,17 @@ impl Summed {
             (GroupBy::Endpoint, _) => "r.endpoint".to_owned(),
             (GroupBy::Node, _) => "0".to_owned(),
             (GroupBy::Hour, _) => "r.hour".to_owned(),
-            (GroupBy::Day, Granularity::Hour) => format!("r.hour / {HOURS_PER_DAY}"),
-            (GroupBy::Day, _) => "r.day".to_owned(),
+            (_, Granularity::Hour) => format!("r.hour / {HOURS_PER_DAY}"),
+            (_, Granularity::Day) => "r.day".to_owned(),
+            (_, Granularity::Month) => "r.month".to_owned(),
         }
+    }
+
+    /// The number under which something is summed, of the one that a row of this tier has: rows of finer ones than
+    /// months have the day.
+    fn counted(&self, number: i64, granularity: Granularity) -> i64 {
+        let is_day = self.group_by == GroupBy::Month && granularity != Granularity::Month;
+        if is_day { month_of_day(number) } else { number }
     }
 
     /// Whole hours, days or months `[first, after)`.
@@ -156,26 +169,26 @@ impl Summed {
         let mut statement = conn.prepare_cached(&sql)?;
         let mut rows = query(&mut statement, &params)?;
         while let Some(row) = rows.next()? {
-            self.add(row.get(COARSE)?, coarse(row)?);
+            self.add(self.counted(row.get(COARSE)?, granularity), coarse(row)?);
         }
         Ok(())
     }
 
-    /// Adds what is under a number, unless it is an hour or a day after more of them than an answer may have.
+    /// Adds what is under a number, unless it is a time after more of them than an answer may have.
     fn add(&mut self, number: i64, more: Coarse) {
-        let is_past_the_last = self.group_by.ns().is_some()
+        let is_past_the_last = self.group_by.is_time()
             && self.sums.len() > BUCKETS_MAX
             && self.sums.last_key_value().is_some_and(|(last, _)| *last < number);
         if !is_past_the_last {
-            self.sums.entry(number).or_default().iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+            add(self.sums.entry(number).or_default(), &more);
         }
     }
 
-    /// Adds what counted to no team: what all models have beside all teams.
+    /// Adds what counted to no team, or came without a key: what all models have beside all of these.
     fn add_rest(&mut self, all: &Self) {
         let mut rest = Coarse::default();
-        all.sums.values().for_each(|sums| rest.iter_mut().zip(sums).for_each(|(rest, sum)| *rest += sum));
-        self.sums.values().for_each(|sums| rest.iter_mut().zip(sums).for_each(|(rest, sum)| *rest -= sum));
+        all.sums.values().for_each(|sums| add(&mut rest, sums));
+        self.sums.values().for_each(|sums| add(&mut rest, &sums.map(|sum| -sum)));
         if rest != Coarse::default() {
             self.sums.insert(EVERYBODY, rest);
         }
@@ -183,30 +196,6 @@ impl Summed {
 
     fn into_sums(self) -> Sums {
         self.sums.into_iter().map(|(number, sums)| (number, totals(sums))).collect()
-    }
-}
-
-/// The coarse sums, which are the first columns of a row.
-fn coarse(row: &Row<'_>) -> rusqlite::Result<Coarse> {
-    let mut sums = Coarse::default();
-    for (column, sum) in sums.iter_mut().enumerate() {
-        *sum = signed(row, column)?;
-    }
-    Ok(sums)
-}
-
-fn totals(sums: Coarse) -> Totals {
-    let sums = sums.map(saturated);
-    Totals {
-        requests: sums[0],
-        errors: sums[1],
-        unpriced: sums[2],
-        cost_nano_usd: sums[3],
-        input_tokens: sums[4],
-        cached_input_tokens: sums[5],
-        output_tokens: sums[6],
-        reasoning_tokens: sums[7],
-        total_tokens: sums[8],
     }
 }
 

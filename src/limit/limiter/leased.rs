@@ -4,17 +4,21 @@
 //! The accounts of [`Limiter`] go on to count requests in flight and reserved money; purses take the place of its
 //! buckets, and of what is left of budgets. Who finds a purse cold waits; [`NoRoom::Asked`] says so.
 
-use super::{Drafts, Limiter, is_longer, smallest, within_bursts};
+use super::{Limiter, is_longer, reserved, smallest, take_all, within_bursts};
 use crate::base::clock::Now;
-use crate::limit::budget::Spent;
+use crate::limit::account::Limited;
+use crate::limit::accounts::NewAccounts;
+use crate::limit::budget::{Spending, Spent};
 use crate::limit::holdings::{Claim, Holdings, JOIN_MAX, NOTHING, NoRoom, claims, never, spent_of, unknown};
 use crate::limit::lease::{Answer, Ask, Heard, Kind, Terms};
 use crate::limit::levels::{LimitLevel, Payer};
-use crate::limit::overrides::Limits;
 use crate::limit::purse::{BEAT, OnOutage, Room};
 use crate::limit::reservation::{Reservation, ReservationRequest};
 use crate::limit::status::{Limit, RateLimitStatus, Refused};
 use std::sync::Arc;
+
+/// The accounts that a payer takes from, by their levels.
+type Found<'a> = [Option<Limited<'a>>; 3];
 
 impl Limiter {
     /// From here on the limits are the fleet's: a lease lasts so long, and a request waits so long at most,
@@ -43,24 +47,19 @@ impl Limiter {
         if self.holdings.is_none() {
             return self.admit(payer, request, now).map_err(NoRoom::Refused);
         }
-        let payer = payer.into();
+        let (payer, mut new) = (payer.into(), NewAccounts::default());
         self.evict_for_admission(now);
-        let mut drafts = self.drafts(payer);
-        let request = within_bursts(&drafts, request);
-        let nano_usd = self.find_room(payer, &drafts, &request, has_waited, now)?;
-        let levels = std::array::from_fn(|level| drafts[level].is_some());
-        if levels == [false; 3] {
-            return Ok(Default::default());
-        }
-        for (limits, account) in drafts.iter_mut().flatten() {
-            account.take(limits, request.tokens, nano_usd, now.mono);
-        }
-        self.take_leased(payer, &drafts, &request, now);
-        let limit_status = self.leased_status(payer, &drafts, now);
-        self.put_back(payer, drafts, now.mono);
-        let asked = request.nano_usd();
-        let worst_nano_usd = if asked == u64::MAX { nano_usd } else { asked };
-        Ok((Reservation { tokens: request.tokens, nano_usd, worst_nano_usd, levels }, limit_status))
+        let Some(holdings) = self.holdings.as_deref_mut() else { return Ok(Default::default()) };
+        let mut found = self.accounts.find(&self.in_force, payer, &mut new);
+        let request = within_bursts(&found, request);
+        let nano_usd = holdings.find_room(&mut self.spending, payer, &found, &request, has_waited, now)?;
+        let reservation = reserved(&found, &request, nano_usd);
+        found.iter_mut().flatten().for_each(|of| of.account.refill(of.limits, now.mono));
+        take_all(&mut found, &reservation);
+        holdings.take_leased(&self.spending, payer, &found, &request, now);
+        let limit_status = holdings.leased_status(payer, &found, now);
+        self.accounts.keep(&self.in_force, payer, new, now.mono);
+        Ok((reservation, limit_status))
     }
 
     /// The same as [`Limiter::check`], of a fleet's limits where there is one: the engine is asked for what is cold.
@@ -68,91 +67,14 @@ impl Limiter {
     /// # Errors
     /// The limit that refuses; or [`NoRoom::OutOfReach`].
     pub fn may_come<'a>(&mut self, payer: impl Into<Payer<'a>>, may_cost: bool, now: Now) -> Result<(), NoRoom> {
-        if self.holdings.is_none() {
+        let (payer, mut new) = (payer.into(), NewAccounts::default());
+        let Some(holdings) = self.holdings.as_deref_mut() else {
             return self.check(payer, may_cost, now).map_err(NoRoom::Refused);
-        }
-        let payer = payer.into();
-        let drafts = self.drafts(payer);
-        match self.find_room(payer, &drafts, &smallest(may_cost), false, now) {
+        };
+        let found = self.accounts.find(&self.in_force, payer, &mut new);
+        match holdings.find_room(&mut self.spending, payer, &found, &smallest(may_cost), false, now) {
             Ok(_) | Err(NoRoom::Asked) => Ok(()),
             Err(why) => Err(why),
-        }
-    }
-
-    /// Whether every account has room: the nano-dollars that the request may hold. Of several limits that refuse it,
-    /// the one with the longest wait is told.
-    fn find_room(
-        &mut self,
-        payer: Payer<'_>,
-        drafts: &Drafts,
-        request: &ReservationRequest,
-        has_waited: bool,
-        now: Now,
-    ) -> Result<u64, NoRoom> {
-        let Some(holdings) = &mut self.holdings else { return Ok(request.nano_usd()) };
-        let (mut nano_usd, mut denied, mut why) = (request.nano_usd(), None::<Refused>, None);
-        let levels = LimitLevel::ALL.into_iter().zip(drafts);
-        for (level, (limits, account)) in levels.filter_map(|(level, draft)| Some((level, draft.as_ref()?))) {
-            for claim in claims(limits, request) {
-                let kind = claim.terms.kind;
-                let spent = match kind {
-                    Kind::Budget => self.spending.of(level, payer, now.unix),
-                    _ => Some(Spent::default()),
-                };
-                holdings.at(claim.limit, kind, level, payer, now);
-                let refused = match spent {
-                    None => Some(unknown(level)),
-                    Some(_) if claim.demand.least > claim.terms.cap => Some(never(level, &claim)),
-                    Some(spent) => {
-                        let spent = spent_of(claim.limit, account, spent);
-                        match holdings.room(&claim, spent, has_waited, now) {
-                            Room::Enough(units) if kind == Kind::Budget => {
-                                nano_usd = nano_usd.min(units.unsigned_abs());
-                                None
-                            }
-                            Room::Enough(_) => None,
-                            Room::Cold => {
-                                why = Some(NoRoom::Asked);
-                                None
-                            }
-                            Room::OutOfReach => {
-                                why = why.or(Some(NoRoom::OutOfReach));
-                                None
-                            }
-                            Room::Refused(wait) => Some(holdings.refusal(level, &claim, wait)),
-                        }
-                    }
-                };
-                if let Some(refused) = refused
-                    && denied.is_none_or(|denied| is_longer(refused.retry_after, denied.retry_after))
-                {
-                    denied = Some(refused);
-                }
-            }
-        }
-        if let Some(denied) = denied {
-            let limit_status = self.leased_status(payer, drafts, now);
-            return Err(NoRoom::Refused(Refused { limit_status, ..denied }));
-        }
-        why.map_or(Ok(nano_usd), Err)
-    }
-
-    /// Takes from the purses what there was room for.
-    fn take_leased(&mut self, payer: Payer<'_>, drafts: &Drafts, request: &ReservationRequest, now: Now) {
-        let Some(holdings) = &mut self.holdings else { return };
-        for (level, draft) in LimitLevel::ALL.into_iter().zip(drafts) {
-            let Some((limits, account)) = draft else { continue };
-            for claim in claims(limits, request) {
-                holdings.at(claim.limit, claim.terms.kind, level, payer, now);
-                let purse = holdings.purses.purse(&holdings.account, claim.terms, now);
-                if claim.terms.kind.decays() {
-                    purse.take(claim.demand.need, now);
-                } else {
-                    let spent = self.spending.last_known(level, payer).unwrap_or_default();
-                    let (spent, held) = spent_of(claim.limit, account, spent);
-                    purse.set_spent(spent, held);
-                }
-            }
         }
     }
 
@@ -162,18 +84,13 @@ impl Limiter {
         &mut self,
         payer: Payer<'_>,
         level: LimitLevel,
-        limits: &Limits,
         [requests, tokens, charged]: [u64; 3],
         now: Now,
     ) {
         let Some(holdings) = &mut self.holdings else { return };
+        let Some(limits) = self.in_force.limited(level, payer) else { return };
         let units = |count: u64| i64::try_from(count).unwrap_or(i64::MAX / 4);
-        let account = match level {
-            LimitLevel::User => self.users.get(payer.user),
-            LimitLevel::Team => payer.team.and_then(|team| self.teams.get(team)),
-            LimitLevel::Total => Some(&self.total),
-        };
-        let account = account.copied().unwrap_or_default();
+        let account = self.accounts.get(level, payer).copied().unwrap_or_default();
         let every = ReservationRequest { tokens: 1, guessed: false, money: Some(NOTHING) };
         for Claim { limit, terms, .. } in claims(limits, &every) {
             holdings.at(limit, terms.kind, level, payer, now);
@@ -204,34 +121,9 @@ impl Limiter {
         }
     }
 
-    /// The state of the limits of a minute, as the purses know it.
-    fn leased_status(&mut self, payer: Payer<'_>, drafts: &Drafts, now: Now) -> RateLimitStatus {
-        let Some(holdings) = &mut self.holdings else { return RateLimitStatus::default() };
-        let mut limit_status = RateLimitStatus::default();
-        for (level, draft) in LimitLevel::ALL.into_iter().zip(drafts) {
-            let Some((limits, _)) = draft else { continue };
-            let [requests, tokens] =
-                [(Limit::Requests, Kind::Requests, limits.requests), (Limit::Tokens, Kind::Tokens, limits.tokens)].map(
-                    |(limit, kind, rate)| {
-                        let terms = Terms::of_rate(kind, rate?);
-                        holdings.at(limit, kind, level, payer, now);
-                        Some(holdings.purses.purse(&holdings.account, terms, now).status())
-                    },
-                );
-            limit_status = limit_status.tighter(RateLimitStatus { requests, tokens });
-        }
-        limit_status
-    }
-
     /// How somebody is refused where a budget of the fleet is spent, as far as this node has been told.
-    pub(super) fn spent_leased(
-        &mut self,
-        level: LimitLevel,
-        limits: &Limits,
-        payer: Payer<'_>,
-        now: Now,
-    ) -> Option<Refused> {
-        let holdings = self.holdings.as_mut()?;
+    pub(super) fn spent_leased(&mut self, level: LimitLevel, payer: Payer<'_>, now: Now) -> Option<Refused> {
+        let (holdings, limits) = (self.holdings.as_mut()?, self.in_force.at(level, payer));
         let nothing = ReservationRequest { money: Some(NOTHING), ..ReservationRequest::default() };
         claims(limits, &nothing).filter(|claim| claim.terms.kind == Kind::Budget).find_map(|claim| {
             holdings.at(claim.limit, Kind::Budget, level, payer, now);
@@ -310,8 +202,8 @@ impl Limiter {
             return; // it is over
         }
         let payer = Payer { user: name, team: Some(name).filter(|_| level == LimitLevel::Team) };
-        let limits = self.limits_at(level, payer);
-        self.settle_leased(payer, level, &limits, [0; 3], now);
+        let limits = *self.in_force.at(level, payer);
+        self.settle_leased(payer, level, [0; 3], now);
         let cap = if of_day { limits.day_nano_usd } else { limits.month_nano_usd };
         let Some((holdings, cap)) = self.holdings.as_mut().zip(cap) else { return };
         let is_known = self.spending.last_known(level, payer).is_some();
@@ -328,5 +220,105 @@ impl Limiter {
     /// Accounts that something is held of.
     pub fn purses(&self) -> usize {
         self.holdings.as_ref().map_or(0, |holdings| holdings.purses.len())
+    }
+}
+
+impl Holdings {
+    /// Whether every account has room: the nano-dollars that the request may hold. Of several limits that refuse it,
+    /// the one with the longest wait is told.
+    fn find_room(
+        &mut self,
+        spending: &mut Spending,
+        payer: Payer<'_>,
+        found: &Found<'_>,
+        request: &ReservationRequest,
+        has_waited: bool,
+        now: Now,
+    ) -> Result<u64, NoRoom> {
+        let (mut nano_usd, mut denied, mut why) = (request.nano_usd(), None::<Refused>, None);
+        for &Limited { level, limits, ref account } in found.iter().flatten() {
+            for claim in claims(limits, request) {
+                let kind = claim.terms.kind;
+                let spent = match kind {
+                    Kind::Budget => spending.of(level, payer, now.unix),
+                    _ => Some(Spent::default()),
+                };
+                self.at(claim.limit, kind, level, payer, now);
+                let refused = match spent {
+                    None => Some(unknown(level)),
+                    Some(_) if claim.demand.least > claim.terms.cap => Some(never(level, &claim)),
+                    Some(spent) => {
+                        let spent = spent_of(claim.limit, account, spent);
+                        match self.room(&claim, spent, has_waited, now) {
+                            Room::Enough(units) if kind == Kind::Budget => {
+                                nano_usd = nano_usd.min(units.unsigned_abs());
+                                None
+                            }
+                            Room::Enough(_) => None,
+                            Room::Cold => {
+                                why = Some(NoRoom::Asked);
+                                None
+                            }
+                            Room::OutOfReach => {
+                                why = why.or(Some(NoRoom::OutOfReach));
+                                None
+                            }
+                            Room::Refused(wait) => Some(self.refusal(level, &claim, wait)),
+                        }
+                    }
+                };
+                if let Some(refused) = refused
+                    && denied.is_none_or(|denied| is_longer(refused.retry_after, denied.retry_after))
+                {
+                    denied = Some(refused);
+                }
+            }
+        }
+        if let Some(denied) = denied {
+            let limit_status = self.leased_status(payer, found, now);
+            return Err(NoRoom::Refused(Refused { limit_status, ..denied }));
+        }
+        why.map_or(Ok(nano_usd), Err)
+    }
+
+    /// Takes from the purses what there was room for.
+    fn take_leased(
+        &mut self,
+        spending: &Spending,
+        payer: Payer<'_>,
+        found: &Found<'_>,
+        request: &ReservationRequest,
+        now: Now,
+    ) {
+        for &Limited { level, limits, ref account } in found.iter().flatten() {
+            for claim in claims(limits, request) {
+                self.at(claim.limit, claim.terms.kind, level, payer, now);
+                let purse = self.purses.purse(&self.account, claim.terms, now);
+                if claim.terms.kind.decays() {
+                    purse.take(claim.demand.need, now);
+                } else {
+                    let spent = spending.last_known(level, payer).unwrap_or_default();
+                    let (spent, held) = spent_of(claim.limit, account, spent);
+                    purse.set_spent(spent, held);
+                }
+            }
+        }
+    }
+
+    /// The state of the limits of a minute, as the purses know it.
+    fn leased_status(&mut self, payer: Payer<'_>, found: &Found<'_>, now: Now) -> RateLimitStatus {
+        let mut limit_status = RateLimitStatus::default();
+        for &Limited { level, limits, .. } in found.iter().flatten() {
+            let [requests, tokens] =
+                [(Limit::Requests, Kind::Requests, limits.requests), (Limit::Tokens, Kind::Tokens, limits.tokens)].map(
+                    |(limit, kind, rate)| {
+                        let terms = Terms::of_rate(kind, rate?);
+                        self.at(limit, kind, level, payer, now);
+                        Some(self.purses.purse(&self.account, terms, now).status())
+                    },
+                );
+            limit_status = limit_status.tighter(RateLimitStatus { requests, tokens });
+        }
+        limit_status
     }
 }

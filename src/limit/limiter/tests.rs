@@ -1,11 +1,12 @@
 //! Each limit alone, and all of them over any interleaving of requests.
 
 use super::*;
-use crate::base::clock::SECOND;
+use crate::base::clock::{MILLISECOND, SECOND};
 use crate::limit::bucket::Rate;
 use crate::limit::budget::Spent;
 use crate::limit::status::{BucketStatus, Limit};
 use proptest::prelude::*;
+use std::collections::VecDeque;
 
 const RATE: Rate = Rate { per_minute: 600, burst: 3 };
 const PLAIN: ReservationRequest = ReservationRequest { tokens: 0, guessed: false, money: None };
@@ -105,7 +106,7 @@ fn users_with_full_buckets_are_evicted() {
     }
     // One token flows in within 100 ms, in which 100 users ask: nobody has to be remembered beyond the few.
     assert!(most <= USERS_FEW + 1, "{most}");
-    assert_eq!(limiter.users().0, limiter.eviction_queue.len());
+    assert_eq!(limiter.users().0, limiter.accounts.eviction_queue.len());
     let (reservation, _) = limiter.admit("long", PLAIN, at(now)).unwrap();
     (0..2).for_each(|_| limiter.sweep(now + SECOND));
     assert_eq!(limiter.users().0, 1, "who has a request in flight is needed");
@@ -671,7 +672,7 @@ proptest! {
                 for payer in PAYERS {
                     let mine = model.in_flight.iter().filter(|taken| Model::counts(level, taken.payer, payer));
                     let held = mine.fold((0, 0), |sum, taken| (sum.0 + 1, sum.1 + taken.nano_usd));
-                    let account = limiter.account(level, payer).map_or((0, 0), |account| account.outstanding());
+                    let account = limiter.accounts.get(level, payer).map_or((0, 0), |account| account.outstanding());
                     prop_assert_eq!(account, held);
                 }
             }
@@ -693,10 +694,28 @@ fn a_spent_budget_is_told_of_the_widest_level_and_teams_are_forgotten_with_their
     assert_eq!(limiter.spent_budget("nobody", at(0)).unwrap().level, LimitLevel::Total);
     let mut limiter = three_levels();
     let (reservation, _) = limiter.admit(payer, PLAIN, at(0)).unwrap();
-    assert_eq!((limiter.teams.len(), limiter.in_flight()), (1, 3));
+    assert_eq!((limiter.accounts.teams.len(), limiter.in_flight()), (1, 3));
     limiter.set_overrides(Levels::default());
-    assert_eq!(limiter.teams.len(), 1, "it has a request in flight");
+    assert_eq!(limiter.accounts.teams.len(), 1, "it has a request in flight");
     limiter.release(payer, reservation, at(0));
     limiter.set_overrides(Levels::default());
-    assert_eq!((limiter.teams.len(), limiter.outstanding()), (0, (0, 0)));
+    assert_eq!((limiter.accounts.teams.len(), limiter.outstanding()), (0, (0, 0)));
+}
+
+#[test]
+fn a_teams_limits_change_for_its_next_request() {
+    let mut limiter = three_levels();
+    let payer = PAYERS[0];
+    let (first, _) = limiter.admit(payer, PLAIN, at(0)).unwrap();
+    let mut overrides = Levels::default();
+    overrides.set(LimitLevel::Team, "x", Overrides { concurrent: Some(1), ..Overrides::default() });
+    limiter.set_overrides(overrides);
+    let refused = limiter.admit(payer, PLAIN, at(0)).unwrap_err();
+    assert_eq!((refused.level, refused.limit), (LimitLevel::Team, Limit::Concurrent));
+    limiter.set_overrides(Levels::default());
+    let (second, _) = limiter.admit(payer, PLAIN, at(0)).expect("the team is not limited any more");
+    assert_eq!((first.levels(), second.levels()), (3, 2));
+    limiter.release(payer, second, at(0));
+    limiter.release(payer, first, at(0));
+    assert_eq!(limiter.in_flight(), 0);
 }

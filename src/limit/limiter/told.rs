@@ -13,34 +13,34 @@ impl Limiter {
     /// something is left of each, and where nobody knows.
     pub fn spent_budget<'a>(&mut self, payer: impl Into<Payer<'a>>, now: Now) -> Option<Refused> {
         let payer = payer.into();
-        let limits = LimitLevel::ALL.map(|level| self.limits_at(level, payer));
+        if self.holdings.is_some() {
+            return LimitLevel::ALL.into_iter().rev().find_map(|level| self.spent_leased(level, payer, now));
+        }
+        let limits = LimitLevel::ALL.map(|level| self.in_force.at(level, payer));
         let nothing = Money { nano_usd: 0, least_nano_usd: 0, may_share: true };
         LimitLevel::ALL.into_iter().zip(limits).rev().filter(|(_, limits)| limits.has_budget()).find_map(
             |(level, limits)| {
-                if self.holdings.is_some() {
-                    return self.spent_leased(level, &limits, payer, now);
-                }
                 let spent = self.spending.of(level, payer, now.unix)?;
-                within_budgets(&limits, Some(spent), 0, nothing).err().map(|refused| Refused { level, ..refused })
+                within_budgets(limits, Some(spent), 0, nothing).err().map(|refused| Refused { level, ..refused })
             },
         )
     }
 
     /// Users held in memory: with buckets, and with spending.
     pub fn users(&self) -> (usize, usize) {
-        (self.users.len(), self.spending.users())
+        (self.accounts.users.len(), self.spending.users())
     }
 
     /// Requests in flight by the accounts of users, and the nano-dollars reserved for them. For tests of leaks.
     pub fn outstanding(&self) -> (u64, u64) {
-        let users = self.eviction_queue.iter().filter_map(|user| self.users.get(user));
+        let users = self.accounts.eviction_queue.iter().filter_map(|user| self.accounts.users.get(user));
         users.map(Account::outstanding).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
     /// Requests in flight by all accounts: of users, of teams, and of everybody together. For tests of leaks.
     pub fn in_flight(&self) -> u64 {
-        let of_teams: u64 = self.teams.values().map(|account| account.outstanding().0).sum();
-        self.outstanding().0 + of_teams + self.total.outstanding().0
+        let of_teams: u64 = self.accounts.teams.values().map(|team| team.account.outstanding().0).sum();
+        self.outstanding().0 + of_teams + self.accounts.total.outstanding().0
     }
 
     /// What was spent at a level, where that was known when it was last looked at. For tests of budgets.
@@ -50,14 +50,14 @@ impl Limiter {
 
     /// How much of each limit of a level is used here, as far as that is known.
     pub fn uses(&self, level: LimitLevel, payer: Payer<'_>, now: Now) -> Vec<LimitUse> {
-        let limits = self.limits_at(level, payer);
+        let limits = self.in_force.at(level, payer);
         let name = match level {
             LimitLevel::User => payer.user,
             LimitLevel::Team => payer.team.unwrap_or_default(),
             LimitLevel::Total => "",
         };
         let spent = self.spending.last_known(level, payer);
-        self.copy_of(level, payer).uses(level, name, &limits, spent, now)
+        self.accounts.get(level, payer).copied().unwrap_or_default().uses(level, name, limits, spent, now)
     }
 
     /// The teams that something is set for.

@@ -24,6 +24,7 @@ pub fn footer(view: &View) -> Markup {
             }
         }
         p { (age_of_prices(view)) }
+        p { a href="help/" { (language.say("Manual")) } }
     }
 }
 

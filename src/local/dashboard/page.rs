@@ -1,6 +1,8 @@
 //! The page: what stands where.
 
+use super::agreement_section::agreement;
 use super::footer::footer;
+use super::key_table::key_table;
 use super::limit_bars::{limits, refusals};
 use super::parts::{Timeline, heads, legend, name, ranking, table, tile};
 use super::time_range::Range;
@@ -26,9 +28,10 @@ pub fn answer(view: &View) -> Answer {
         Some(subject) => format!("{} – {}", visible(subject), language.say("OpenAI usage")),
         None => language.say("OpenAI usage").to_owned(),
     };
+    let totals = &view.overview.totals;
     let main = html! {
         @if !view.overview.ever { (welcome(view)) }
-        @else if view.overview.totals.requests == 0 { (limits(view)) (refusals(view)) (nothing(view)) }
+        @else if totals.requests == 0 { (limits(view)) (refusals(view)) (agreement(view)) (nothing(view)) }
         @else { (found(view)) }
     };
     document(200, language, &title, &header(view), &main, &footer(view))
@@ -165,8 +168,7 @@ fn found(view: &View) -> Markup {
     };
     html! {
         (tiles(view))
-        (limits(view))
-        (refusals(view))
+        (limits(view)) (refusals(view)) (agreement(view))
         div.pair {
             @if view.overview.totals.cost_nano_usd > 0 { section {
                 h2 { (language.fill("Spending by {0}", &[per_step])) }
@@ -204,12 +206,9 @@ fn found(view: &View) -> Markup {
                 @if !view.overview.sample.is_empty() { (times(view)) (endings(view)) }
             }
         }
-        @if !view.overview.failed.is_empty() {
-            (requests(view, "failed", language.say("Latest failed requests"), &view.overview.failed))
-        }
-        @if !view.overview.sample.is_empty() {
-            (requests(view, "latest", language.say("Latest requests"), &view.overview.sample))
-        }
+        (key_table(view))
+        (requests(view, "failed", language.say("Latest failed requests"), &view.overview.failed))
+        (requests(view, "latest", language.say("Latest requests"), &view.overview.sample))
     }
 }
 
@@ -336,7 +335,7 @@ fn short_time(unix_ns: u64) -> Markup {
     html! { span.more { (year) } (minute) span.more { (seconds) } }
 }
 
-/// Some requests one by one.
+/// Some requests one by one, where there are any.
 fn requests(view: &View, id: &str, title: &str, entries: &[Entry]) -> Markup {
     let (query, language) = (&view.query, view.query.language);
     let row = |Entry { record, .. }: &Entry| {
@@ -366,5 +365,5 @@ fn requests(view: &View, id: &str, title: &str, entries: &[Entry]) -> Markup {
         @for name in ["in", "out", "first byte", "whole"] { th.more scope="col" { (language.say(name)) } }
     };
     let rows = html! { @for entry in entries.iter().take(LATEST_MAX) { (row(entry)) } };
-    html! { section id=(id) { h2 { (title) } (table(title, "latest", &head, &rows)) } }
+    html! { @if !entries.is_empty() { section id=(id) { h2 { (title) } (table(title, "latest", &head, &rows)) } } }
 }

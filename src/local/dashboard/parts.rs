@@ -126,12 +126,7 @@ pub fn legend(view: &View) -> Markup {
 
 /// A table of the largest sums with bars, one row for all others, and links to all of them in other forms.
 pub fn ranking(of: &Ranking, view: &View, title: &str, by: GroupBy, show: impl Fn(&str) -> Markup) -> Markup {
-    let language = view.query.language;
-    let amount: fn(&Totals) -> u64 = match view.overview.totals {
-        Totals { cost_nano_usd: 1.., .. } => |totals| totals.cost_nano_usd,
-        Totals { total_tokens: 1.., .. } => |totals| totals.total_tokens,
-        _ => |totals| totals.requests,
-    };
+    let (language, amount) = (view.query.language, shown_of(view));
     let most = of.top.iter().map(|(_, totals)| amount(totals)).max().unwrap_or(0);
     let head = html! {
         th.name scope="col" { (language.say(by.as_str())) }
@@ -142,20 +137,41 @@ pub fn ranking(of: &Ranking, view: &View, title: &str, by: GroupBy, show: impl F
             th.name scope="row" { (show(name)) (bar(amount(totals), most)) }
             (numbers(totals))
         } }
-        @if of.others > 0 { tr.others {
-            th.name scope="row" {
-                a href=(usage_link(view, by, "text")) { (language.fill("{0} others", &[&grouped(of.others as u64)])) }
-            }
-            (numbers(&of.of_others))
-        } }
+        (others(of, view, by, 0))
     };
     html! {
         h2 { (title) }
         (table(title, "rank", &head, &rows))
-        p.dim.forms {
-            @for format in ["csv", "json"] { a href=(usage_link(view, by, format)) { (format.to_uppercase()) } " " }
-        }
+        (forms(view, by))
     }
+}
+
+/// What bars are of: the first of these that is known.
+pub fn shown_of(view: &View) -> fn(&Totals) -> u64 {
+    match view.overview.totals {
+        Totals { cost_nano_usd: 1.., .. } => |totals| totals.cost_nano_usd,
+        Totals { total_tokens: 1.., .. } => |totals| totals.total_tokens,
+        _ => |totals| totals.requests,
+    }
+}
+
+/// The row of all that are not named, which leads to them; so many columns stay empty before its numbers.
+pub fn others<N>(of: &Ranking<N>, view: &View, by: GroupBy, empty: usize) -> Markup {
+    let say = |others| view.query.language.fill("{0} others", &[&grouped(others)]);
+    html! {
+        @if of.others > 0 { tr.others {
+            th.name scope="row" { a href=(usage_link(view, by, "text")) { (say(of.others as u64)) } }
+            @for _ in 0..empty { td {} }
+            (numbers(&of.of_others))
+        } }
+    }
+}
+
+/// Links to all of them in other forms.
+pub fn forms(view: &View, by: GroupBy) -> Markup {
+    html! { p.dim.forms {
+        @for format in ["csv", "json"] { a href=(usage_link(view, by, format)) { (format.to_uppercase()) } " " }
+    } }
 }
 
 /// The same sums by `/usage`.
@@ -168,7 +184,8 @@ fn usage_link(view: &View, by: GroupBy, format: &str) -> String {
     format!("usage?format={format}&group_by={}{parameters}", by.as_str())
 }
 
-fn numbers(totals: &Totals) -> Markup {
+/// The cells of a sum.
+pub fn numbers(totals: &Totals) -> Markup {
     html! {
         td { (grouped(totals.requests)) }
         (errors(totals))

@@ -5,7 +5,7 @@ use super::*;
 use crate::limit::levels::LimitLevel;
 use crate::limit::status::{Limit, LimitUse};
 use crate::price::{PriceDates, PriceSource};
-use crate::reporting::{Entry, Overview, Ranking, Refusals, Totals};
+use crate::reporting::{Entry, KeyRow, Overview, Ranking, Refusals, Totals};
 use crate::usage::record::{Endpoint, Outcome, Record};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -305,4 +305,34 @@ proptest! {
         prop_assert_eq!(page.matches('<').count(), plain.matches('<').count());
         prop_assert_eq!(page.matches('>').count(), plain.matches('>').count());
     }
+}
+
+#[test]
+fn keys_are_told_by_whose_they_are_and_when_they_end() {
+    let key = |id, expires_at, revoked_at| {
+        let (user, name) = ("太郎".to_owned(), "<laptop>".to_owned());
+        Some(KeyRow { id, user, name, expires_at, revoked_at, last_used_day: Some(20_777), ..KeyRow::default() })
+    };
+    let all = [key(1, Some(NOW + DAY), None), key(2, Some(NOW), None), key(3, None, Some(NOW)), None];
+    let mut view = view("a");
+    assert!(!html(&view).contains("By key"), "there is none");
+    view.overview.keys = Ranking { top: all.map(|key| (key, totals(1, 5))).into(), others: 7, of_others: totals(9, 9) };
+    view.overview.keys_from = view.query.from();
+    let page = html(&view);
+    let (_, table) = page.split_once("<h2>By key").unwrap();
+    let (table, _) = table.split_once("</section>").unwrap();
+    for part in ["1 <bdi>&lt;laptop&gt;</bdi>", ">2026-11-24</span>", "<span class=\"bad\">2026-11-23</span>"] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+    for part in ["revoked", "no key", "2026-11-20", "7 others", "format=csv&amp;group_by=key", "user_id=%E5%A4%AA"] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+    assert!(!table.contains("Of whole days"), "{table}");
+    let cells = |line: &str| line.matches("<t").count() - line.matches("<tr").count();
+    let rows: Vec<usize> = table.split("<tr").skip(1).map(|row| cells(row.split("</tr>").next().unwrap())).collect();
+    assert!(rows.iter().all(|cells| *cells == rows[0]), "{rows:?} in {table}");
+    view.overview.keys_from = Some(NOW - NOW % DAY);
+    view.query.user = Some("太郎".to_owned());
+    let page = html(&view);
+    assert!(page.contains("Of whole days, from 2026-11-23 on."), "{page}");
 }

@@ -2,7 +2,8 @@
 //!
 //! In: sums and records. Out: calls to [`Columns`], which writes them. Never: a syntax.
 
-use crate::reporting::{BucketKey, BudgetUse, Entry, GroupBy, Totals};
+use crate::local::humanize::day;
+use crate::reporting::{BucketKey, BudgetUse, Entry, GroupBy, KeyRow, Totals};
 use crate::usage::record::Usage;
 
 /// A value of a column.
@@ -46,7 +47,20 @@ pub fn bucket_key(out: &mut impl Columns, group_by: GroupBy, key: &BucketKey) {
         BucketKey::Name(name) => {
             out.text(if group_by == GroupBy::User { "user_id" } else { group_by.as_str() }, Some(name));
         }
+        BucketKey::Key(key) => client_key(out, key.as_ref()),
     }
+}
+
+/// A key as far as it is known; all of it unknown for what came without one.
+fn client_key(out: &mut impl Columns, key: Option<&KeyRow>) {
+    let known = |of: fn(&KeyRow) -> &str| key.map(of).filter(|text| !text.is_empty());
+    let instant = |at: Option<u64>| at.map_or(Value::Unknown, |at| Value::Instant(at, 0));
+    out.optional("key_id", key.map(|key| key.id));
+    out.text("user_id", known(|key| &key.user));
+    out.text("key_name", known(|key| &key.name));
+    out.put("expires_at", instant(key.and_then(|key| key.expires_at)));
+    out.put("revoked_at", instant(key.and_then(|key| key.revoked_at)));
+    out.text("last_used", key.and_then(KeyRow::last_used).map(day).as_deref());
 }
 
 /// A sum.

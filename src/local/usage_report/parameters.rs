@@ -93,6 +93,9 @@ impl Given {
         if query.team.is_some() && matches!(by, Some(GroupBy::User | GroupBy::Team)) {
             return Err("`group_by` user or team is not for one team: leave `team` out".to_owned());
         }
+        if query.team.is_some() && by == Some(GroupBy::Key) {
+            return Err("`team`: sums by key are not kept by team; leave `team` out".to_owned());
+        }
         let format = given.unwrap_or(format);
         let limit_default = if format == Format::Text { LIMIT_DEFAULT_TEXT } else { LIMIT_DEFAULT };
         let query = Query { limit: limit.unwrap_or(limit_default), ..query };
@@ -144,7 +147,10 @@ fn parse_cursor(value: &str) -> Result<u64, String> {
 
 fn parse_group_by(value: &str) -> Result<GroupBy, String> {
     let found = GroupBy::ALL.iter().find(|group_by| group_by.as_str() == value);
-    found.copied().ok_or_else(|| "`group_by` must be one of hour, day, model, user, team, endpoint, node".to_owned())
+    found.copied().ok_or_else(|| {
+        let known = GroupBy::ALL.iter().map(|group_by| group_by.as_str()).collect::<Vec<_>>();
+        format!("`group_by` must be one of {}", known.join(", "))
+    })
 }
 
 fn parse_format(value: &str) -> Result<Format, String> {
@@ -152,19 +158,31 @@ fn parse_format(value: &str) -> Result<Format, String> {
     found.copied().ok_or_else(|| format!("`format` is `{}`, and must be one of json, text, csv", shown(value)))
 }
 
-/// RFC 3339, a date, Unix seconds, or a length of time before now.
+/// RFC 3339, a date, a month, Unix seconds, `today`, `yesterday`, or a length of time before now.
 fn parse_time(name: &str, value: &str, now_unix_ns: u64) -> Result<u64, String> {
     let unix_seconds = || whole_number(value.as_bytes())?.checked_mul(SECOND).filter(|ns| i64::try_from(*ns).is_ok());
     parse_rfc3339(value)
         .or_else(|| parse_date(value))
+        .or_else(|| parse_date(&format!("{value}-01")))
+        .or_else(|| midnight(value, now_unix_ns))
         .or_else(unix_seconds)
         .or_else(|| before(value, now_unix_ns))
         .ok_or_else(|| {
             format!(
-                "`{name}` must be a time: RFC 3339 (2026-11-23T09:30:00Z), a date (2026-11-23), Unix seconds, \
-                 or before now: 30m, 24h, 7d"
+                "`{name}` must be a time: RFC 3339 (2026-11-23T09:30:00Z), a date (2026-11-23), a month (2026-11), \
+                 Unix seconds, today, yesterday, or before now: 30m, 24h, 7d"
             )
         })
+}
+
+/// When the day began (UTC) that is today, or was yesterday.
+fn midnight(value: &str, now_unix_ns: u64) -> Option<u64> {
+    let today = now_unix_ns / DAY * DAY;
+    match value {
+        "today" => Some(today),
+        "yesterday" => Some(today.saturating_sub(DAY)),
+        _ => None,
+    }
 }
 
 /// `24h` before now, not before 1970.
@@ -264,7 +282,23 @@ mod tests {
         assert_eq!(ns("1795392000"), Ok(1_795_392_000 * SECOND));
         assert_eq!(ns("2026-11-23T18:30:00.5%2B09:00"), Ok(NOW + SECOND / 2));
         assert_eq!(ns("2026-11-23T18:30:00+09:00"), Ok(NOW), "an unescaped plus, as people type it");
-        for bad in ["", "h", "-1h", "+5", "1.5h", "24H", "24s", "yesterday", "1795392000000", "２４h", "2026-11-31"] {
+        assert_eq!((ns("today"), ns("yesterday")), (ns("2026-11-23"), ns("2026-11-22")));
+        assert_eq!(ns("2026-11"), ns("2026-11-01"));
+        for bad in [
+            "",
+            "h",
+            "-1h",
+            "+5",
+            "1.5h",
+            "24H",
+            "24s",
+            "tomorrow",
+            "2026-13",
+            "2026-1",
+            "1795392000000",
+            "２４h",
+            "2026-11-31",
+        ] {
             assert!(ns(bad).unwrap_err().starts_with("`from` must be a time"), "{bad}");
         }
     }
@@ -276,7 +310,8 @@ mod tests {
                 "by=day",
                 "unknown parameter `by`; known are user_id, team, node, from, to, model, limit, cursor, group_by, format",
             ),
-            ("group_by=week", "`group_by` must be one of hour, day, model, user, team, endpoint, node"),
+            ("group_by=week", "`group_by` must be one of hour, day, month, model, user, team, endpoint, key, node"),
+            ("team=a&group_by=key", "`team`: sums by key are not kept by team; leave `team` out"),
             ("group_by=", "`group_by` must be one of"),
             ("group_by=day&group_by=day", "`group_by` is given more than once"),
             ("format=xml", "`format` is `xml`, and must be one of json, text, csv"),

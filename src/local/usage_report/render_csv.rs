@@ -7,7 +7,7 @@ use super::columns::{self, Columns, Value};
 use crate::base::civil::write_rfc3339;
 use crate::base::digits::write_signed_decimal;
 use crate::base::visible::visible;
-use crate::reporting::{BucketKey, Entry, Report, Totals};
+use crate::reporting::{BucketKey, Entry, GroupBy, Report, Totals};
 use crate::usage::record::Record;
 
 /// What a spreadsheet takes for the start of a formula, also as it is typed in Chinese, Japanese and Korean.
@@ -22,7 +22,11 @@ pub fn render(report: &Report) -> Vec<u8> {
                 columns::bucket_key(line, group_by, key);
                 columns::totals(line, totals);
             };
-            let any = group_by.ns().map_or(BucketKey::Name(String::new()), BucketKey::Start);
+            let any = match group_by {
+                GroupBy::Key => BucketKey::Key(None),
+                _ if group_by.is_time() => BucketKey::Start(0),
+                _ => BucketKey::Name(String::new()),
+            };
             Line::write(&mut out, true, |line| bucket(line, &any, &Totals::default()));
             for (key, totals) in &buckets.list {
                 Line::write(&mut out, false, |line| bucket(line, key, totals));
@@ -78,8 +82,8 @@ impl Columns for Line<'_> {
     }
 }
 
-/// Quoted where it must be (RFC 4180 §2, rules 5 to 7).
-fn write_text(out: &mut Vec<u8>, text: &str) {
+/// Text as a cell: quoted where it must be (RFC 4180 §2, rules 5 to 7).
+pub fn write_text(out: &mut Vec<u8>, text: &str) {
     let lead = if text.starts_with(FORMULA_STARTS) { "'" } else { "" };
     let text = format!("{lead}{}", visible(text));
     if text.contains([',', '"', '\r', '\n']) {
@@ -92,7 +96,7 @@ fn write_text(out: &mut Vec<u8>, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reporting::{Buckets, GroupBy, Query, Scope};
+    use crate::reporting::{Buckets, GroupBy, KeyRow, Query, Scope};
     use proptest::prelude::*;
 
     fn report(user: &str) -> Report {
@@ -165,6 +169,20 @@ mod tests {
             answer(GroupBy::User, BucketKey::Name("=1+1".to_owned())),
             format!("user_id,{names}'=1+1,3,0,0,0,0,0,0,0,0.000000001\r\n")
         );
+        let key = KeyRow {
+            id: 7,
+            user: "u".to_owned(),
+            name: "@x".to_owned(),
+            last_used_day: Some(1),
+            revoked_at: Some(0),
+            ..KeyRow::default()
+        };
+        let names = format!("key_id,user_id,key_name,expires_at,revoked_at,last_used,{names}");
+        assert_eq!(
+            answer(GroupBy::Key, BucketKey::Key(Some(key))),
+            format!("{names}7,u,'@x,,1970-01-01T00:00:00Z,1970-01-02,3,0,0,0,0,0,0,0,0.000000001\r\n")
+        );
+        assert_eq!(answer(GroupBy::Key, BucketKey::Key(None)), format!("{names},,,,,,3,0,0,0,0,0,0,0,0.000000001\r\n"));
     }
 
     proptest! {

@@ -142,7 +142,7 @@ impl Columns for Object<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reporting::{BucketKey, Buckets, Entry, GroupBy, Query, Totals};
+    use crate::reporting::{BucketKey, Buckets, Entry, GroupBy, KeyRow, Query, Totals};
     use crate::usage::record::{Endpoint, Outcome, Record, Usage, UsageSource};
     use proptest::prelude::*;
 
@@ -221,7 +221,28 @@ mod tests {
         let sums = r#""requests":3,"errors":0,"input_tokens":0,"cached_input_tokens":0,"output_tokens":0,"reasoning_tokens":0,"total_tokens":0,"cost_usd":0"#;
         let start = || BucketKey::Start(1_795_392_000 * SECOND);
         let name = || BucketKey::Name("a\"b".to_owned());
+        let key = KeyRow {
+            id: 3,
+            user: "太郎".to_owned(),
+            name: "a\"b".to_owned(),
+            expires_at: Some(0),
+            last_used_day: Some(1),
+            ..KeyRow::default()
+        };
         for (group_by, key, shown, truncated) in [
+            (GroupBy::Month, start(), r#""start":"2026-11-23T00:00:00Z""#, false),
+            (
+                GroupBy::Key,
+                BucketKey::Key(Some(key)),
+                r#""key_id":3,"user_id":"太郎","key_name":"a\"b","expires_at":"1970-01-01T00:00:00Z","revoked_at":null,"last_used":"1970-01-02""#,
+                false,
+            ),
+            (
+                GroupBy::Key,
+                BucketKey::Key(None),
+                r#""key_id":null,"user_id":null,"key_name":null,"expires_at":null,"revoked_at":null,"last_used":null"#,
+                false,
+            ),
             (GroupBy::Hour, start(), r#""start":"2026-11-23T00:00:00Z""#, false),
             (GroupBy::Day, start(), r#""start":"2026-11-23T00:00:00Z""#, false),
             (GroupBy::Model, name(), r#""model":"a\"b""#, false),

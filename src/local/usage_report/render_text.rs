@@ -6,9 +6,9 @@
 use crate::base::visible::visible;
 use crate::limit::status;
 use crate::limit::threshold::{BudgetPeriod, hundredths_used};
-use crate::local::humanize::{dollars, grouped, instant, second};
+use crate::local::humanize::{day, dollars, grouped, instant, second};
 use crate::local::text_table::{Column, fitted, table};
-use crate::reporting::{BucketKey, BudgetUse, Entry, GroupBy, Report, Scope, Totals};
+use crate::reporting::{BucketKey, BudgetUse, Entry, GroupBy, KeyRow, Report, Scope, Totals};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use unicode_width::UnicodeWidthStr as _;
@@ -20,6 +20,7 @@ const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"]
 
 /// Columns that a narrow terminal can spare: the bars, and what is a part of another column.
 const SPARED: [&str; 4] = ["", "REASONING", "CACHED", "ERRORS"];
+const SPARED_OF_KEYS: [&str; 7] = ["", "REASONING", "CACHED", "ERRORS", "OUTPUT", "INPUT", "NAME"];
 const SPARED_OF_REQUESTS: [&str; 2] = ["ENDPOINT", "SECONDS"];
 
 /// Where a text is read that a command has written.
@@ -116,33 +117,57 @@ fn budgets_of_rows(report: &Report) -> BTreeMap<&str, String> {
     nearest.into_iter().map(|(name, budget)| (name, shown(budget))).collect()
 }
 
+/// What a row is of, a cell for each of [`heads`], and its sums.
+type Row = (Vec<String>, Totals);
+
 /// What the table has rows of: the buckets where they are asked for, else the models.
-fn sums(report: &Report) -> Vec<(String, Totals)> {
-    let name = |key: &BucketKey| match key {
-        BucketKey::Start(start) => hour(*start),
-        BucketKey::Name(name) => name.clone(),
+fn sums(report: &Report) -> Vec<Row> {
+    let of = |key: &BucketKey| match key {
+        BucketKey::Start(start) if report.query.group_by == Some(GroupBy::Month) => vec![day(*start)[..7].to_owned()],
+        BucketKey::Start(start) => vec![hour(*start)],
+        BucketKey::Name(name) => vec![name.clone()],
+        BucketKey::Key(key) => of_key(key.as_ref()),
     };
     match &report.buckets {
-        Some(buckets) => buckets.list.iter().map(|(key, totals)| (name(key), *totals)).collect(),
-        None => report.by_model.clone(),
+        Some(buckets) => buckets.list.iter().map(|(key, totals)| (of(key), *totals)).collect(),
+        None => report.by_model.iter().map(|(model, totals)| (vec![model.clone()], *totals)).collect(),
     }
 }
 
-fn sums_table(report: &Report, rows: &[(String, Totals)], width: usize) -> String {
-    let head = match report.query.group_by.unwrap_or(GroupBy::Model) {
+fn of_key(key: Option<&KeyRow>) -> Vec<String> {
+    let Some(key) = key else { return vec!["(no key)".to_owned()] };
+    let expires = if key.revoked_at.is_some() { Some("revoked".to_owned()) } else { key.expires_at.map(day) };
+    let known = |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned());
+    let cells = [Some(key.user.clone()), Some(key.name.clone()), key.last_used().map(day), expires];
+    [key.id.to_string()].into_iter().chain(cells.map(known)).collect()
+}
+
+/// The heads of what rows are of.
+fn heads(group_by: GroupBy) -> Vec<Column<'static>> {
+    vec![match group_by {
         GroupBy::Hour => Column::Whole("HOUR (UTC)"),
         GroupBy::Day => Column::Whole("DAY (UTC)"),
+        GroupBy::Month => Column::Whole("MONTH (UTC)"),
         GroupBy::Model => Column::Left("MODEL"),
         GroupBy::User => Column::Left("USER"),
         GroupBy::Team => Column::Left("TEAM"),
         GroupBy::Endpoint => Column::Left("ENDPOINT"),
         GroupBy::Node => Column::Left("NODE"),
-    };
+        GroupBy::Key => {
+            let [key, last_used, expires] = ["KEY", "LAST USED", "EXPIRES"].map(Column::Whole);
+            return vec![key, Column::Left("USER"), Column::Left("NAME"), last_used, expires];
+        }
+    }]
+}
+
+fn sums_table(report: &Report, rows: &[Row], width: usize) -> String {
+    let heads = heads(report.query.group_by.unwrap_or(GroupBy::Model));
     let numbers = ["REQUESTS", "ERRORS", "INPUT", "CACHED", "OUTPUT", "REASONING", "TOKENS", "COST USD"];
     let budgets = budgets_of_rows(report);
     let budget_column = (!budgets.is_empty()).then_some("BUDGET USED");
-    let columns: Vec<Column<'_>> = [head]
-        .into_iter()
+    let columns: Vec<Column<'_>> = heads
+        .iter()
+        .copied()
         .chain(numbers.into_iter().chain(budget_column).map(Column::Right))
         .chain([Column::Left("")])
         .collect();
@@ -152,10 +177,11 @@ fn sums_table(report: &Report, rows: &[(String, Totals)], width: usize) -> Strin
         Totals { total_tokens: 1.., .. } => |totals| totals.total_tokens,
         _ => |totals| totals.requests,
     };
-    let others = others(report, rows).map(|totals| ("(others)".to_owned(), totals));
+    let others = others(report, rows).map(|totals| (vec!["(others)".to_owned()], totals));
     let most = rows.iter().chain(&others).map(|(_, totals)| of(totals)).max().unwrap_or(0);
     let places = decimals(rows.iter().map(|(_, totals)| totals).chain([&report.totals]).map(|t| t.cost_nano_usd));
-    let line = |name: &str, totals: &Totals, bar: String| {
+    let line = |of: &[String], totals: &Totals, bar: String| {
+        let name = of[0].as_str();
         let counts = [
             totals.requests,
             totals.errors,
@@ -165,7 +191,11 @@ fn sums_table(report: &Report, rows: &[(String, Totals)], width: usize) -> Strin
             totals.reasoning_tokens,
             totals.total_tokens,
         ];
-        let mut line = vec![if name.is_empty() { "-" } else { name }.to_owned()];
+        let mut line = of.to_vec();
+        line.resize(heads.len(), String::new());
+        if name.is_empty() {
+            line[0].push('-');
+        }
         line.extend(counts.map(grouped));
         line.push(dollars(totals.cost_nano_usd, places));
         // The sum of all is no name's.
@@ -180,8 +210,8 @@ fn sums_table(report: &Report, rows: &[(String, Totals)], width: usize) -> Strin
         format!("{} {share}%", bar(of(totals), most)).trim_start().to_owned()
     };
     let mut lines: Vec<Vec<String>> =
-        rows.iter().chain(&others).map(|(name, totals)| line(name, totals, shared(totals))).collect();
-    lines.push(line("total", &report.totals, String::new()));
+        rows.iter().chain(&others).map(|(of, totals)| line(of, totals, shared(totals))).collect();
+    lines.push(line(&["total".to_owned()], &report.totals, String::new()));
     let exact = table(&columns, &lines);
     if exact.lines().all(|line| line.width() <= width) {
         return exact;
@@ -190,14 +220,15 @@ fn sums_table(report: &Report, rows: &[(String, Totals)], width: usize) -> Strin
     if report.totals.cost_nano_usd >= 1_000_000_000 {
         let costs = rows.iter().chain(&others).map(|(_, totals)| totals).chain([&report.totals]);
         for (line, totals) in lines.iter_mut().zip(costs) {
-            line[numbers.len()] = dollars(totals.cost_nano_usd, 2);
+            line[heads.len() + numbers.len() - 1] = dollars(totals.cost_nano_usd, 2);
         }
     }
-    fitted(&columns, &lines, width, &SPARED)
+    let spared: &[&str] = if heads.len() > 1 { &SPARED_OF_KEYS } else { &SPARED };
+    fitted(&columns, &lines, width, spared)
 }
 
 /// What the rows lack of the sum, where an answer may not have them all.
-fn others(report: &Report, rows: &[(String, Totals)]) -> Option<Totals> {
+fn others(report: &Report, rows: &[Row]) -> Option<Totals> {
     let mut sum = Totals::default();
     rows.iter().for_each(|(_, totals)| sum.add(totals));
     (sum.requests < report.totals.requests).then(|| report.totals.without(&sum))
@@ -388,6 +419,39 @@ older ones: proxy-server usage --cursor 7
         assert_eq!(cells[4][..2], ["1970-01-02", "2"]);
         assert_eq!(cells[5][..2], ["(others)", "1"]);
         assert_eq!((cells[6][0], cells[6][1], cells.len()), ("total", "4", 7), "no requests beside buckets: {text}");
+    }
+
+    #[test]
+    fn keys_have_their_user_last_use_and_expiry() {
+        let day = |day: u64| Some(day * DAY);
+        let key = |id, name: &str| KeyRow { id, user: "太郎".to_owned(), name: name.to_owned(), ..KeyRow::default() };
+        let keys = [
+            Some(KeyRow { expires_at: day(20_780), last_used_day: Some(20_777), ..key(1, "laptop") }),
+            Some(KeyRow { expires_at: day(20_780), revoked_at: day(20_700), ..key(12, "") }),
+            None,
+        ];
+        let row = |key: Option<KeyRow>| (BucketKey::Key(key), Totals { requests: 1, ..Totals::default() });
+        let query = Query { group_by: Some(GroupBy::Key), ..Query::default() };
+        let buckets = Some(Buckets { list: keys.map(row).into(), truncated: false });
+        let totals = Totals { requests: 3, ..Totals::default() };
+        let report = Report { query, totals, buckets, ..report() };
+        let expected = "\
+everybody, all time
+
+KEY       USER  NAME    LAST USED   EXPIRES     REQUESTS  INPUT  OUTPUT  TOKENS  COST USD
+1         太郎  laptop  2026-11-20  2026-11-23         1      0       0       0      0.00
+12        太郎  -       -           revoked            1      0       0       0      0.00
+(no key)                                               1      0       0       0      0.00
+total                                                  3      0       0       0      0.00
+";
+        let terminal = |width| Terminal { width: Some(width), older: String::new() };
+        assert_eq!(render(&report, Some(&terminal(90))), expected);
+        let narrow = render(&report, Some(&terminal(80)));
+        assert!(narrow.lines().all(|line| line.width() <= 80) && narrow.contains("2026-11-23"), "{narrow}");
+        let months = Query { group_by: Some(GroupBy::Month), ..Query::default() };
+        let list = vec![(BucketKey::Start(20_758 * DAY), report.totals)];
+        let text = render(&Report { query: months, buckets: Some(Buckets { list, truncated: false }), ..report }, None);
+        assert!(text.contains("\nMONTH (UTC)") && text.contains("\n2026-11 "), "{text}");
     }
 
     #[test]

@@ -3,23 +3,20 @@
 //! In: where to write, and lines. Out: a [`Verdict`]. Never: a wait without an end; a credential in a reason.
 
 use crate::config::{Egress, Influx, Secret};
-use crate::worker::outbound::{self, Trouble, retry_after};
+use crate::worker::outbound::{self, Agents, Trouble, retry_after};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::Uri;
-use std::cell::Cell;
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::Write as _;
 use std::time::Duration;
 use ureq::http::{Response, StatusCode};
-use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
 /// Connecting, TLS included, to one address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A whole request and its answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
-/// How much of an answer is read, and how much of it is reported, in bytes.
-const ANSWER_BYTES_MAX: u64 = 16 * 1024;
+/// How much of an answer is reported, in bytes.
 const REASON_BYTES_MAX: usize = 300;
 
 /// What a request came to.
@@ -36,25 +33,28 @@ pub enum Verdict {
 
 /// A client of one server, with its connection.
 pub struct Server {
-    /// One that trusts the built-in authorities, and one that trusts those of `INFLUXDB_CA_FILE`: ureq takes either.
-    agents: Vec<Agent>,
-    /// Which of them has reached the server.
-    agent: Cell<usize>,
+    agents: Agents,
     target: Influx,
 }
 
 impl Server {
     /// Connects to nothing yet.
     pub fn new(target: Influx, egress: &Egress) -> Self {
-        let own = target.ca.as_deref().map(|pem| {
-            let certificates = parse_pem(pem).filter_map(|item| match item {
-                Ok(PemItem::Certificate(certificate)) => Some(certificate),
-                _ => None,
-            });
-            RootCerts::new_with_certs(&certificates.collect::<Vec<_>>())
-        });
-        let trusted = own.into_iter().chain([RootCerts::WebPki]);
-        Self { agents: trusted.map(|roots| agent(&target, egress, roots)).collect(), agent: Cell::new(0), target }
+        let url: Uri = target.shown.parse().expect("checked by `config`");
+        let configure = |tls| {
+            outbound::agent(egress.way_to(&url))
+                .timeout_connect(Some(CONNECT_TIMEOUT))
+                .timeout_global(Some(REQUEST_TIMEOUT))
+                .tls_config(tls)
+                .http_status_as_error(false)
+                // A redirect would carry the credentials elsewhere, and turn the request into a GET.
+                .max_redirects(0)
+                .max_redirects_will_error(false)
+                .max_idle_connections(1)
+                .build()
+                .into()
+        };
+        Self { agents: Agents::new(target.ca.as_deref(), configure), target }
     }
 
     /// Whether writes are let in: sends a comment, which is no point.
@@ -72,33 +72,19 @@ impl Server {
 
     /// Sends these lines in one request.
     pub fn post(&self, lines: &[u8]) -> Verdict {
-        match self.send(&compressed(lines)) {
+        let body = compressed(lines);
+        match self.agents.send(|agent| self.send_by(agent, &body)) {
             Ok(mut response) => {
-                let mut answer = Vec::new();
-                // What cannot be read of it explains less, and changes nothing.
-                let _ = response.body_mut().as_reader().take(ANSWER_BYTES_MAX).read_to_end(&mut answer);
-                let said = self.without_secret(&String::from_utf8_lossy(&answer));
+                let authorization = self.target.authorization.as_ref().map_or("", Secret::expose);
+                let said = outbound::said(&mut response, authorization.rsplit(' ').next().unwrap_or_default());
                 verdict(response.status(), &said, retry_after(&response))
             }
             Err(error) => Verdict::Trouble(Trouble::new(outbound::words(&error))),
         }
     }
 
-    /// By the agent that has reached the server; by the other one where that does not trust its certificate any more,
-    /// so that nothing was sent.
-    fn send(&self, body: &[u8]) -> Result<Response<Body>, ureq::Error> {
-        let first = self.agent.get();
-        let sent = self.send_by(first, body);
-        let other = (first + 1) % self.agents.len();
-        if other == first || !sent.as_ref().is_err_and(is_of_tls) {
-            return sent;
-        }
-        self.agent.set(other);
-        self.send_by(other, body)
-    }
-
-    fn send_by(&self, agent: usize, body: &[u8]) -> Result<Response<Body>, ureq::Error> {
-        let mut request = self.agents[agent]
+    fn send_by(&self, agent: &Agent, body: &[u8]) -> Result<Response<Body>, ureq::Error> {
+        let mut request = agent
             .post(self.target.url.expose())
             .header("content-type", "text/plain; charset=utf-8")
             .header("content-encoding", "gzip");
@@ -106,41 +92,6 @@ impl Server {
             request = request.header("authorization", authorization.expose());
         }
         request.send(body)
-    }
-}
-
-fn agent(target: &Influx, egress: &Egress, roots: RootCerts) -> Agent {
-    let url: Uri = target.shown.parse().expect("checked by `config`");
-    outbound::agent(egress.way_to(&url))
-        .timeout_connect(Some(CONNECT_TIMEOUT))
-        .timeout_global(Some(REQUEST_TIMEOUT))
-        .tls_config(TlsConfig::builder().root_certs(roots).build())
-        .http_status_as_error(false)
-        // A redirect would carry the credentials elsewhere, and turn the request into a GET.
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .max_idle_connections(1)
-        .build()
-        .into()
-}
-
-/// True for an error of the handshake, before which nothing is sent.
-fn is_of_tls(error: &ureq::Error) -> bool {
-    match error {
-        ureq::Error::Rustls(_) => true,
-        ureq::Error::Io(error) => error.kind() == ErrorKind::InvalidData,
-        _ => false,
-    }
-}
-
-impl Server {
-    /// What a server says, which may repeat what it was sent: without our token.
-    fn without_secret(&self, said: &str) -> String {
-        let authorization = self.target.authorization.as_ref().map_or("", Secret::expose);
-        match authorization.rsplit(' ').next() {
-            Some(secret) if !secret.is_empty() => said.replace(secret, "[secret]"),
-            _ => said.to_owned(),
-        }
     }
 }
 

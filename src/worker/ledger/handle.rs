@@ -4,6 +4,7 @@
 
 use super::mailbox::Mailbox;
 use crate::ledger::alert_outbox::AlertChange;
+use crate::ledger::reconciliations::Reconciliation;
 use crate::limit::budget::Period;
 use crate::metrics::FormerSeries;
 use crate::usage::record::Record;
@@ -22,6 +23,8 @@ pub(super) enum Message {
     Shipped(i64),
     /// Of the fleet's keys, limits and teams.
     Policy(PolicyNews),
+    /// What a day's comparison with the provider's books came to.
+    Reconciled(Reconciliation),
     /// What was spent in this period is asked for.
     SpendSums(Period),
     Stop,
@@ -68,6 +71,12 @@ impl LedgerHandle {
     pub fn policy_keeper(&self) -> impl Fn(PolicyNews) + Send + use<> {
         let mailbox = Arc::clone(&self.mailbox);
         move |news| mailbox.send(Message::Policy(news))
+    }
+
+    /// How the thread that compares with the provider's books has kept what it found. Never blocks.
+    pub fn reconciliation_keeper(&self) -> impl Fn(Reconciliation) + Send + use<> {
+        let mailbox = Arc::clone(&self.mailbox);
+        move |found| mailbox.send(Message::Reconciled(found))
     }
 
     /// Asks for [`WorkerEvent::SpendSums`]: of all that was submitted before.
