@@ -46,6 +46,8 @@ const RECORDS_PER_CLIENT: usize = 4;
 /// Records under way to the ledger beside those of the exchanges in flight.
 const LEDGER_QUEUE_RECORDS: usize = 10_000;
 
+/// What is said of a comparison with the provider's books in a fleet.
+const OWN_BOOKS_ALONE: &str = "this node's own ledger is compared with OpenAI's books, not the fleet's usage";
 /// From here on a pause of a command is told of.
 const TOLD_PAUSE: Duration = Duration::from_secs(5);
 /// How long clients beyond `MAX_CONNECTIONS` wait for a place before they are refused.
@@ -187,6 +189,9 @@ fn on_policy(is_told: bool, run: impl FnOnce(PolicyStore<'_>) -> Result<(), Stri
 fn reconcile(command: &ReconcileCommand) -> ExitCode {
     let mut agrees = true;
     let code = configured(|config| {
+        if config.fleet.is_some() {
+            say(format_args!("{OWN_BOOKS_ALONE}"));
+        }
         let wait = |pause: Duration, why: &str| {
             if pause >= TOLD_PAUSE {
                 say(format_args!("OpenAI's books: {why}; the next try is in {} s", pause.as_secs()));
@@ -291,6 +296,9 @@ fn start_callers(workers: &mut WorkerThreads, config: &Config, limits: &Settings
         workers.start_alerts(&config.database_path, (url.clone(), &config.egress), limits.clone())?;
     }
     if config.books.daily && config.books.admin_key.is_some() {
+        if config.fleet.is_some() {
+            event(Level::Warn, OWN_BOOKS_ALONE, &[]);
+        }
         workers.start_reconciliation(config.clone())?;
     }
     Ok(())

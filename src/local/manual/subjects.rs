@@ -31,6 +31,7 @@ pub const SUBJECTS: &[Subject] = &[
     subject("durability", "what the ledger promises", "台帳が約束すること"),
     subject("metrics", "Prometheus, Grafana, alerts and health", "Prometheus、Grafana、アラート、死活監視"),
     subject("influxdb", "the export of records", "記録の書き出し"),
+    subject("fleet", "several proxies that share one PostgreSQL", "1 つの PostgreSQL を共有する複数のプロキシ"),
     subject("log", "the lines on stderr", "標準エラー出力の行"),
     subject("tls", "HTTPS for clients", "クライアントとの HTTPS"),
     subject("networks", "behind nginx or Caddy, and through a proxy to the target", "手前のサーバーと、外への経路"),
