@@ -15,6 +15,7 @@ pub mod keys_command;
 pub mod limits_command;
 pub mod prices_command;
 pub mod reconcile_command;
+pub mod start_notes;
 mod target_probe;
 pub mod usage_command;
 pub mod users_command;

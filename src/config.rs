@@ -144,6 +144,7 @@ const ADMIN_TOKEN_BYTES_MIN: usize = 16;
 
 const READ_ON_WORDS: [(&str, ReadOn); 3] =
     [("cancel", ReadOn::Nobodys), ("drain", ReadOn::Everybodys), ("auto", ReadOn::LimitedUsers)];
+const LOG_FORMAT_WORDS: [(&str, LogFormat); 2] = [("logfmt", LogFormat::Logfmt), ("json", LogFormat::Json)];
 
 /// What the ledger promises of a response that a client has received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -293,11 +294,7 @@ impl Config {
             fleet,
             metrics: metrics_limits(source),
             log: source.value("LOG", Level::Info, "error, warn, info, debug or trace", Level::parse),
-            log_format: source.word(
-                "LOG_FORMAT",
-                LogFormat::Logfmt,
-                &[("logfmt", LogFormat::Logfmt), ("json", LogFormat::Json)],
-            ),
+            log_format: source.word("LOG_FORMAT", LogFormat::Logfmt, &LOG_FORMAT_WORDS),
             warnings: Vec::new(),
         }
     }

@@ -9,6 +9,7 @@ use openai_api_proxy::base::log::{Level, LogFormat};
 use openai_api_proxy::cli::first_lines::{first_lines, url};
 use openai_api_proxy::cli::help_command::{language, paged};
 use openai_api_proxy::cli::reconcile_command::ReconcileCommand;
+use openai_api_proxy::cli::start_notes::{tell_of_others, told_target, warn_of_keys, warn_of_modes};
 use openai_api_proxy::cli::{self, Command, EXIT_USAGE};
 use openai_api_proxy::config::{Config, Durability};
 use openai_api_proxy::io::Io;
@@ -322,29 +323,6 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Who is sent what, beside the target.
-fn tell_of_others(config: &Config) {
-    if let Some(influx) = &config.influx {
-        event(Level::Info, "exporting to influx", &[("url", influx.shown.as_str().into())]);
-    }
-    if let Some(url) = &config.alert_webhook {
-        event(Level::Info, "budget alerts are sent", &[("url", url.shown.as_str().into())]);
-    }
-    if let Some(fleet) = &config.fleet {
-        let url = fleet.url.shown();
-        event(Level::Info, "in a fleet", &[("url", url.as_str().into()), ("node", fleet.node.as_str().into())]);
-    }
-}
-
-/// The target as it is told, after the way to it where there is a proxy on one.
-fn told_target(config: &Config) -> String {
-    if config.egress.is_set() {
-        event(Level::Info, "the way to the target", &[("way", config.way().to_string().as_str().into())]);
-    }
-    let target = &config.target;
-    format!("{}://{}{}", if target.tls { "https" } else { "http" }, target.authority, target.prefix)
-}
-
 /// Adds the prices that were fetched last, and begins to fetch them anew.
 fn fetched_prices(
     config: &Config,
@@ -358,33 +336,6 @@ fn fetched_prices(
     }
     let (database, host) = (&config.database_path, &config.target.host);
     PriceFetcher::start((url.clone(), config.egress.clone()), database, host, prices.clone(), events.clone()).map(Some)
-}
-
-/// What operators of client keys easily overlook.
-fn warn_of_keys(config: &Config) {
-    if config.keys_only && config.api_key.is_none() {
-        let why = "CLIENT_AUTH=keys without OPENAI_API_KEY: requests go to the target without any key";
-        event(Level::Warn, why, &[]);
-    }
-    if config.keys_only && config.certificate.is_none() && !config.listen.ip().is_loopback() {
-        let why = "client keys cross the network unencrypted: set TLS_CERT_FILE and TLS_KEY_FILE, or let only a server \
-                   in front that speaks HTTPS reach this port";
-        event(Level::Warn, why, &[]);
-    }
-    if config.keys_only && config.admin_token.is_none() && !config.listen.ip().is_loopback() {
-        let why = "no ADMIN_TOKEN: /usage and /dashboard show each key's holder their own, /metrics is closed; set one \
-                   to see all of it";
-        event(Level::Warn, why, &[]);
-    }
-}
-
-/// Files that others on the machine may read.
-fn warn_of_modes(config: &Config) {
-    for path in [config.database_path.as_path(), Path::new(".env")].into_iter().filter(|path| database::exposed(path)) {
-        let path = path.display().to_string();
-        let why = "others on this machine may read a file that is nobody else's business: chmod 600";
-        event(Level::Warn, why, &[("path", path.as_str().into())]);
-    }
 }
 
 fn settings(config: &Config, connections_max: usize) -> Result<Settings, String> {

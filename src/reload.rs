@@ -62,11 +62,10 @@ impl Reloader {
 #[rustfmt::skip] // a table
 fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static str>) {
     let Config {
-        target, egress, api_key, account, door, allowed_paths, forward_headers, trusted_proxies,
-        model_name, listen, shares_port, database_path, durability, ledger_fsync,
-        ledger_wait, retention_days, read_on, read_on_max, limits, total_limits, reserves_average, allows_unmetered,
-        asks_usage, keys_only, admin_token, connections_max, connections_of_address_max,
-        body_bytes_max, buffered_bytes_max, timeouts,
+        target, egress, api_key, account, door, allowed_paths, forward_headers, trusted_proxies, model_name, listen,
+        shares_port, database_path, durability, ledger_fsync, ledger_wait, retention_days, read_on, read_on_max, limits,
+        total_limits, reserves_average, allows_unmetered, asks_usage, keys_only, admin_token, connections_max,
+        connections_of_address_max, body_bytes_max, buffered_bytes_max, timeouts,
         tls_ca, certificate, prices, prices_url, alert_webhook, books, influx, fleet, metrics, log, log_format,
         warnings: _,
     } = new;

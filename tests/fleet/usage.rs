@@ -43,12 +43,12 @@ fn questions(from: u64) -> Vec<String> {
     ];
     let filters =
         ["", "user_id=taro", "team=red", "model=gpt-4o", "user_id=nobody", "user_id=%E3%82%B8%E3%83%AD%E3%82%A6"];
-    let groups =
-        ["", "group_by=hour", "group_by=day", "group_by=model", "group_by=user", "group_by=team", "group_by=endpoint"];
+    let groups = ["", "hour", "day", "month", "model", "user", "team", "endpoint"];
     let mut all = Vec::new();
     for range in &ranges {
         for filter in filters {
             for group in groups {
+                let group = if group.is_empty() { String::new() } else { format!("group_by={group}") };
                 all.push(format!("{range}&{filter}&{group}"));
             }
         }
@@ -138,7 +138,11 @@ fn where_the_fleet_is_away_a_node_tells_its_own_and_says_so() {
     let page = get(a.addr(), "/dashboard").expect(200).text();
     assert!(page.contains("Nodes of the fleet: 2"), "{page}");
 
+    // Nobody is told that a fleet has used no keys.
+    get(a.addr(), "/usage?group_by=key").expect_proxy_error(400, "bad_request");
     let vars = nodes.vars("a");
+    let (code, out, err) = run_with(a.folder(), &["usage", "--by", "key"], &vars);
+    assert!(code == Some(1) && out.is_empty() && err.contains("--by: sums by key are not kept"), "{out}{err}");
     let (code, out, _) = run_with(a.folder(), &["usage", "--by", "node"], &vars);
     assert!(code == Some(0) && out.contains("NODE") && out.contains("A fleet of 2 nodes"), "{out}");
     let (code, out, err) = run_with(a.folder(), &["fleet", "status"], &vars);
@@ -162,6 +166,7 @@ fn where_the_fleet_is_away_a_node_tells_its_own_and_says_so() {
     assert_eq!((own["totals"]["requests"].as_u64(), own["scope"].as_str()), (Some(1), Some("node")));
     assert_eq!(own.get("fleet"), None);
     get(a.addr(), "/usage?group_by=node").expect_proxy_error(503, "ledger_unavailable");
+    get(a.addr(), "/usage?group_by=key").expect_proxy_error(400, "bad_request");
     let text = get(a.addr(), "/usage?format=text").expect(200).text();
     assert!(text.contains("This node only: the fleet is out of reach."), "{text}");
     assert!(get(a.addr(), "/dashboard").expect(200).text().contains("This node only"));
