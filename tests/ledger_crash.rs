@@ -217,7 +217,7 @@ fn preload(database: &Path) {
         usage_source: UsageSource::Reported,
         usage: Usage { input_tokens: row, output_tokens: 1, total_tokens: row + 1, ..Usage::default() },
         cost_nano_usd: Some(row),
-        key_id: (row % 3 > 0).then_some(row.cast_signed() % 100 + 1),
+        key_id: (!row.is_multiple_of(3)).then_some(row.cast_signed() % 100 + 1),
         ..Record::default()
     };
     for first in (0..ROWS_TO_FOLD).step_by(4000) {

@@ -272,6 +272,8 @@ fn settings_that_are_refused() {
         vec![("INFLUXDB_URL", url.as_str()), ("INFLUXDB_PASSWORD", PASSWORD), (port, host)],
         vec![("FLEET_URL", url.as_str())],
         vec![("FLEET_URL", database.as_str())],
+        vec![("OPENAI_ADMIN_KEY", OPERATORS), ("RECONCILE", "daily"), (port, host)],
+        vec![("OPENAI_ADMIN_KEY", bearer.as_str()), (port, host)],
     ]);
     for vars in &all {
         let said = refusal(vars, b"");
