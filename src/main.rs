@@ -305,8 +305,8 @@ fn fetched_prices(
     events: &EventSender,
 ) -> Result<Option<PriceFetcher>, String> {
     let Some(url) = &config.prices_url else { return Ok(None) };
-    match price_fetcher::kept(&config.database_path, &config.target.host) {
-        Ok(kept) => kept.into_iter().for_each(|kept| prices.merge(kept)),
+    match price_fetcher::known(config) {
+        Ok(known) => *prices = known,
         Err(why) => event(Level::Warn, "the prices fetched last cannot be read", &[("error", why.as_str().into())]),
     }
     let (database, host) = (&config.database_path, &config.target.host);

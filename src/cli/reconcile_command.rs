@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::ledger::own_books::own_cells;
 use crate::ledger::{database, offline};
 use crate::local::agreement::Compared;
-use crate::reconcile::{TooMany, Width};
+use crate::reconcile::Width;
 use crate::worker::books_cache::BooksCache;
 use crate::worker::price_fetcher;
 use crate::worker::reconciler::{Reconciler, TOLERANCE_PPM, Wait};
@@ -20,7 +20,7 @@ pub const HELP: &str = include_str!("reconcile_help.txt");
 
 /// Days that are compared where nobody says how many.
 const DAYS: u64 = 7;
-const SECONDS_PER_DAY: u64 = 86_400;
+const SECONDS_PER_DAY: u64 = Width::Day.seconds();
 /// Millionths in a hundredth.
 const NANOS_PER_PPM: u64 = 100_000;
 
@@ -130,10 +130,7 @@ pub fn run(
     let cache = BooksCache::open(&path);
     let mut reconciler = Reconciler::new(config, &prices, Some(&cache))?;
     (reconciler.width, reconciler.tolerance_ppm) = (command.width, command.tolerance_ppm);
-    let mut own = |part: &Range<u64>| {
-        let cells = offline::read(&path, |conn| own_cells(conn, part, command.width))?;
-        cells.map_err(|TooMany| "the ledger has more models than can be compared at once".to_owned())
-    };
+    let mut own = |part: &Range<u64>| offline::read(&path, |conn| own_cells(conn, part, command.width));
     let found = reconciler.run(&range, &mut own, wait)?;
     drop(reconciler);
     cache.remove();

@@ -20,6 +20,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 /// How much of what the provider says is repeated, bytes.
 const REASON_BYTES_MAX: usize = 300;
+const HOW_TO_GET_ONE: &str =
+    "an owner of the organisation makes one at https://platform.openai.com/settings/organization/admin-keys";
 /// OpenAI's own host, and the end of its regional ones.
 const OPENAI: &str = "api.openai.com";
 
@@ -50,24 +52,11 @@ impl BooksClient {
     pub fn new(config: &Config) -> Result<Self, String> {
         let target = &config.target;
         has_books(target, config.way().proxy().is_some())?;
-        let no_key = "OPENAI_ADMIN_KEY is not set: an owner of the organisation makes one at \
-                      https://platform.openai.com/settings/organization/admin-keys";
-        let key = config.books.admin_key.clone().ok_or(no_key)?;
+        let no_key = || format!("OPENAI_ADMIN_KEY is not set: {HOW_TO_GET_ONE}");
+        let key = config.books.admin_key.clone().ok_or_else(no_key)?;
         let base = format!("{}://{}{}", if target.tls { "https" } else { "http" }, target.authority, target.prefix);
-        let configure = |tls| {
-            outbound::agent(config.way())
-                .timeout_connect(Some(CONNECT_TIMEOUT))
-                .timeout_global(Some(REQUEST_TIMEOUT))
-                .tls_config(tls)
-                .http_status_as_error(false)
-                // A redirect would carry the key elsewhere.
-                .max_redirects(0)
-                .max_redirects_will_error(false)
-                .max_idle_connections(1)
-                .build()
-                .into()
-        };
-        Ok(Self { agents: Agents::new(config.tls_ca.as_deref(), configure), base, key, date: Cell::new(None) })
+        let agents = Agents::new(config.tls_ca.as_deref(), config.way(), [CONNECT_TIMEOUT, REQUEST_TIMEOUT]);
+        Ok(Self { agents, base, key, date: Cell::new(None) })
     }
 
     /// Whose books they are: the same for the same key at the same target.
@@ -111,7 +100,7 @@ impl BooksClient {
 
 /// What an answer without a page means.
 fn refusal(status: u16, said: &str, retry_after: Option<Duration>) -> Refusal {
-    let make = "an owner of the organisation makes one at https://platform.openai.com/settings/organization/admin-keys";
+    let make = HOW_TO_GET_ONE;
     Refusal::Final(match status {
         401 => format!("OPENAI_ADMIN_KEY is refused (401): it must be an administrator's key, not a project's; {make}"),
         403 => format!("OPENAI_ADMIN_KEY may not read usage (403): it needs the right api.usage.read; {make}"),

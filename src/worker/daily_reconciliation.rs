@@ -17,7 +17,7 @@ use crate::ledger::database;
 use crate::ledger::own_books::own_cells;
 use crate::ledger::reconciliations::{Reconciliation, latest_missing, recent};
 use crate::metrics::ReconcileGauges;
-use crate::reconcile::{Summary, TooMany};
+use crate::reconcile::{Summary, Width};
 use rusqlite::Connection;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -36,7 +36,6 @@ const FIRST_LOOK: Duration = Duration::from_secs(1);
 /// Between tries after failures.
 const PAUSE_MIN: Duration = Duration::from_secs(60);
 const PAUSE_MAX: Duration = Duration::from_secs(6 * 60 * 60);
-const SECONDS_PER_DAY: u64 = 86_400;
 /// How long a shutdown waits for the request that is under way.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -140,13 +139,11 @@ impl Daily {
     }
 
     fn compare(&self, conn: &Connection, day: i64) -> Result<Summary, String> {
-        let range = day.unsigned_abs() * SECONDS_PER_DAY..(day + 1).unsigned_abs() * SECONDS_PER_DAY;
+        let start = day.unsigned_abs() * Width::Day.seconds();
+        let range = start..start + Width::Day.seconds();
         let prices = price_fetcher::known(&self.config)?;
         let reconciler = Reconciler::new(&self.config, &prices, None)?;
-        let mut own = |part: &Range<u64>| {
-            let cells = own_cells(conn, part, reconciler.width).map_err(|error| error.to_string())?;
-            cells.map_err(|TooMany| "the ledger has more models than can be compared at once".to_owned())
-        };
+        let mut own = |part: &Range<u64>| own_cells(conn, part, reconciler.width).map_err(|error| error.to_string());
         let wait = |pause, _: &str| self.stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout);
         let found = reconciler.run(&range, &mut own, &wait)?;
         if !reconciler.is_closed(range.end) {

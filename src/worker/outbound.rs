@@ -19,10 +19,17 @@ const ANSWER_BYTES_MAX: u64 = 16 * 1024;
 /// The longest pause that a server may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
-/// An agent's configuration, to go on with.
-pub fn agent(way: Way<'_>) -> ConfigBuilder<AgentScope> {
+/// An agent's configuration, to go on with: so long it may connect, TLS included, and take for a whole request and its
+/// answer. It follows no redirect, which would carry what a request holds elsewhere, and make a GET of a POST.
+pub fn agent(way: Way<'_>, [connect, request]: [Duration; 2]) -> ConfigBuilder<AgentScope> {
     let proxy = way.proxy().map(|proxy| ureq::Proxy::new(proxy.url.expose()).expect("checked by `config`"));
-    Agent::config_builder().proxy(proxy).user_agent(concat!("openai-api-proxy/", env!("CARGO_PKG_VERSION")))
+    Agent::config_builder()
+        .proxy(proxy)
+        .user_agent(concat!("openai-api-proxy/", env!("CARGO_PKG_VERSION")))
+        .timeout_connect(Some(connect))
+        .timeout_global(Some(request))
+        .max_redirects(0)
+        .max_redirects_will_error(false)
 }
 
 /// Agents for one server: one that trusts the authorities of a file, where there is one, and one that trusts the
@@ -34,8 +41,8 @@ pub struct Agents {
 }
 
 impl Agents {
-    /// Each as `configure` makes it of what it trusts; `ca` is a file of PEM.
-    pub fn new(ca: Option<&[u8]>, configure: impl Fn(TlsConfig) -> Agent) -> Self {
+    /// Each with these times, as [`agent`] has them; `ca` is a file of PEM.
+    pub fn new(ca: Option<&[u8]>, way: Way<'_>, times: [Duration; 2]) -> Self {
         let own = ca.map(|pem| {
             let certificates = parse_pem(pem).filter_map(|item| match item {
                 Ok(PemItem::Certificate(certificate)) => Some(certificate),
@@ -44,8 +51,11 @@ impl Agents {
             RootCerts::new_with_certs(&certificates.collect::<Vec<_>>())
         });
         let trusted = own.into_iter().chain([RootCerts::WebPki]);
-        let agents = trusted.map(|roots| configure(TlsConfig::builder().root_certs(roots).build())).collect();
-        Self { agents, current: Cell::new(0) }
+        let agents = trusted.map(|roots| {
+            let tls = TlsConfig::builder().root_certs(roots).build();
+            agent(way, times).tls_config(tls).http_status_as_error(false).max_idle_connections(1).build().into()
+        });
+        Self { agents: agents.collect(), current: Cell::new(0) }
     }
 
     /// By the agent that has reached the server; by the other one where that does not trust its certificate any more,

@@ -68,7 +68,7 @@ impl PriceFetcher {
 ///
 /// # Errors
 /// Why the file that keeps them cannot be used.
-pub fn kept(database: &Path, host: &str) -> Result<Option<PriceTable>, String> {
+fn kept(database: &Path, host: &str) -> Result<Option<PriceTable>, String> {
     let path = kept_at(database);
     let Ok(file) = fs::metadata(&path) else { return Ok(None) };
     let text = fs::read_to_string(&path).map_err(|error| error.to_string());
@@ -161,13 +161,8 @@ impl Fetcher {
     }
 
     fn get(&self, url: &Uri, ends: Instant) -> Result<Response<Body>, String> {
-        let agent: ureq::Agent = outbound::agent(self.egress.way_to(url))
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_global(Some(ends.saturating_duration_since(Instant::now())))
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .build()
-            .into();
+        let times = [CONNECT_TIMEOUT, ends.saturating_duration_since(Instant::now())];
+        let agent: ureq::Agent = outbound::agent(self.egress.way_to(url), times).build().into();
         agent.get(url).call().map_err(|error| words(&error))
     }
 }

@@ -12,10 +12,11 @@ use super::backoff::Backoff;
 use super::books_cache::BooksCache;
 use super::books_client::{BooksClient, Refusal};
 use super::process::unix_now;
+use crate::base::clock::SECOND;
 use crate::base::percent::encode;
 use crate::config::{Config, ProviderBooks};
 use crate::price::PriceTable;
-use crate::reconcile::{Cells, Comparison, Judge, OwnCell, Page, PageError, TheirCell, Width};
+use crate::reconcile::{Cells, Comparison, Judge, OwnCell, Page, PageError, TheirCell, TooMany, Width};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -23,8 +24,6 @@ use std::time::Duration;
 pub const BOOKS_DELAY: u64 = 24 * 3_600;
 /// Days that are compared at once: by hours, 24 times as many buckets.
 const DAYS_AT_ONCE: u64 = 7;
-const SECONDS_PER_DAY: u64 = 86_400;
-const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// Tries of one page in a row, and the pauses between them where the provider asks for none.
 const TRIES_MAX: u32 = 8;
 const PAUSE_MIN: Duration = Duration::from_millis(500);
@@ -44,7 +43,7 @@ pub struct Reconciler<'a> {
 }
 
 /// Our side of some whole days, or why there is none.
-pub type OwnSide<'o> = &'o mut dyn FnMut(&Range<u64>) -> Result<Cells<OwnCell>, String>;
+pub type OwnSide<'o> = &'o mut dyn FnMut(&Range<u64>) -> Result<Result<Cells<OwnCell>, TooMany>, String>;
 
 /// Waits for so long, and says why; false where nobody wants it to go on.
 pub type Wait<'w> = &'w dyn Fn(Duration, &str) -> bool;
@@ -65,7 +64,7 @@ impl<'a> Reconciler<'a> {
     /// # Errors
     /// One sentence: the books or the ledger cannot be read, or `wait` gave up.
     pub fn run(&self, range: &Range<u64>, own_cells: OwnSide<'_>, wait: Wait<'_>) -> Result<Comparison, String> {
-        let step = if self.width == Width::Hour { 1 } else { DAYS_AT_ONCE } * SECONDS_PER_DAY;
+        let step = if self.width == Width::Hour { 1 } else { DAYS_AT_ONCE } * Width::Day.seconds();
         let (mut found, mut start) = (Comparison::default(), range.start);
         while start < range.end {
             let part = start..range.end.min(start.saturating_add(step));
@@ -73,7 +72,8 @@ impl<'a> Reconciler<'a> {
             for page in Page::ALL {
                 self.fetch(page, &part, &mut theirs, wait)?;
             }
-            let ours = own_cells(&part)?;
+            let too_many = |TooMany| "the ledger has more models than can be compared at once".to_owned();
+            let ours = own_cells(&part)?.map_err(too_many)?;
             let (tolerance_ppm, closed_before) = (self.tolerance_ppm, self.closed_before());
             let judge = Judge { tolerance_ppm, closed_before, width: self.width, prices: self.prices };
             found.judge(&judge, &ours, &theirs);
@@ -90,7 +90,7 @@ impl<'a> Reconciler<'a> {
     /// Buckets that ended before this are closed: by the clock that is behind.
     fn closed_before(&self) -> u64 {
         let now = self.client.date().map_or_else(unix_now, |date| date.min(unix_now()));
-        (now / NANOS_PER_SECOND).saturating_sub(BOOKS_DELAY)
+        (now / SECOND).saturating_sub(BOOKS_DELAY)
     }
 
     /// All pages of one kind.
@@ -160,8 +160,8 @@ pub const TOLERANCE_PPM: u64 = 5_000;
 /// # Errors
 /// Why not.
 pub fn probe(config: &Config) -> Result<(), String> {
-    let day = Width::Day.start(unix_now() / NANOS_PER_SECOND);
-    let range = day - SECONDS_PER_DAY..day;
+    let today = Width::Day.start(unix_now() / SECOND);
+    let range = today - Width::Day.seconds()..today;
     let client = BooksClient::new(config)?;
     let query = Page::Costs.query(&range, Width::Day, &config.books.key_ids, &config.books.project_ids);
     match client.get(Page::Costs.path(), &query) {

@@ -33,13 +33,8 @@ impl Webhook {
     /// Connects to nothing yet.
     pub fn new(url: SecretUrl, egress: &Egress) -> Self {
         let shown: Uri = url.shown.parse().expect("checked by `config`");
-        let agent = outbound::agent(egress.way_to(&shown))
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_global(Some(POST_TIMEOUT))
+        let agent = outbound::agent(egress.way_to(&shown), [CONNECT_TIMEOUT, POST_TIMEOUT])
             .http_status_as_error(false)
-            // A redirect would carry what the address holds elsewhere, and turn the post into a GET.
-            .max_redirects(0)
-            .max_redirects_will_error(false)
             // Messages are rare: a connection that was kept would be closed already.
             .max_idle_connections(0)
             .build()

@@ -41,20 +41,8 @@ impl Server {
     /// Connects to nothing yet.
     pub fn new(target: Influx, egress: &Egress) -> Self {
         let url: Uri = target.shown.parse().expect("checked by `config`");
-        let configure = |tls| {
-            outbound::agent(egress.way_to(&url))
-                .timeout_connect(Some(CONNECT_TIMEOUT))
-                .timeout_global(Some(REQUEST_TIMEOUT))
-                .tls_config(tls)
-                .http_status_as_error(false)
-                // A redirect would carry the credentials elsewhere, and turn the request into a GET.
-                .max_redirects(0)
-                .max_redirects_will_error(false)
-                .max_idle_connections(1)
-                .build()
-                .into()
-        };
-        Self { agents: Agents::new(target.ca.as_deref(), configure), target }
+        let times = [CONNECT_TIMEOUT, REQUEST_TIMEOUT];
+        Self { agents: Agents::new(target.ca.as_deref(), egress.way_to(&url), times), target }
     }
 
     /// Whether writes are let in: sends a comment, which is no point.
